@@ -1,0 +1,82 @@
+//! Next hops: a route names a group, a group names adjacencies, an adjacency says what to write and where to send.
+//!
+//! Three levels, so that a changed neighbour or a dead link rewrites one entry and no route.
+
+use bitflags::bitflags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Ifindex;
+use crate::wire::Mac;
+
+/// How many next-hop groups there can be at once.
+pub const GROUPS: u32 = 4096;
+/// Members of a group, repeated by weight.
+pub const GROUP_SLOTS: usize = 62;
+/// How many adjacencies there can be at once.
+pub const ADJACENCIES: u32 = 16384;
+
+/// The next hops of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NextHopGroup {
+    /// `mtu` of the route, or 0 for the device's.
+    pub mtu: u32,
+    /// How many of `members` are in use; 0: the group is empty.
+    pub slots: u32,
+    /// Indices of adjacencies; a flow takes one by its hash.
+    pub members: [u32; GROUP_SLOTS],
+}
+
+impl NextHopGroup {
+    /// No member: what a deleted group looks like.
+    pub const EMPTY: Self = Self { mtu: 0, slots: 0, members: [0; GROUP_SLOTS] };
+
+    /// The member for a flow, or `None` in an empty group.
+    #[inline(always)]
+    pub fn member(&self, flow: u32) -> Option<u32> {
+        if self.slots == 1 {
+            return Some(self.members[0]);
+        }
+        let slot = (u64::from(flow) * u64::from(self.slots)) >> 32;
+        self.members.get(slot as usize).copied().filter(|_| self.slots != 0)
+    }
+}
+
+/// How to reach one next hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Adjacency {
+    /// The way out; 0: none.
+    pub ifindex: Ifindex,
+    /// [`AdjacencyFlags`].
+    pub flags: u32,
+    /// MTU of the way out, in bytes, without the link header.
+    pub mtu: u32,
+    /// Link address of the next hop.
+    pub destination: Mac,
+    /// Our link address on the way out.
+    pub source: Mac,
+    /// Zero.
+    pub reserved: [u32; 2],
+}
+
+bitflags! {
+    /// What is known of a next hop.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct AdjacencyFlags: u32 {
+        /// The link address is known.
+        const RESOLVED = 1 << 0;
+        /// The way out takes XDP frames and is in the device map.
+        const XDP_TRANSMIT = 1 << 1;
+        /// The way out takes skbs from tc: an Ethernet device that is up.
+        const TC_TRANSMIT = 1 << 2;
+    }
+}
+
+impl Adjacency {
+    /// [`Adjacency::flags`], typed.
+    #[inline(always)]
+    pub const fn flags(&self) -> AdjacencyFlags {
+        AdjacencyFlags::from_bits_retain(self.flags)
+    }
+}

@@ -1,0 +1,50 @@
+//! What a program reads once per packet, and what it was loaded with.
+
+use bitflags::bitflags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Which generation of each table is live, 0 or 1. Written as a whole; read once per packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Control {
+    /// Generation of `FIB4`.
+    pub fib4: u32,
+    /// Generation of `FIB6`.
+    pub fib6: u32,
+    /// Generation of `FILTERS` and `RULES`.
+    pub filter: u32,
+    /// Families whose mirror decides: bit 0 IPv4, bit 1 IPv6. Else forwarded packets are left to the kernel.
+    pub mirror: u32,
+}
+
+impl Control {
+    /// Bit of [`Control::mirror`] for IPv4.
+    pub const MIRROR_V4: u32 = 1;
+    /// Bit of [`Control::mirror`] for IPv6.
+    pub const MIRROR_V6: u32 = 2;
+}
+
+bitflags! {
+    /// Switches a program is loaded with; the verifier removes what is off.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Features: u32 {
+        /// Chain prerouting has rules or does not accept.
+        const PREROUTING = 1 << 0;
+        /// Chain input has rules or does not accept.
+        const INPUT = 1 << 1;
+        /// Chain forward has rules or does not accept.
+        const FORWARD = 1 << 2;
+        /// Chain output has rules or does not accept.
+        const OUTPUT = 1 << 3;
+        /// IPv6 is there.
+        const IPV6 = 1 << 4;
+        /// Some port has rp_filter on.
+        const RP_FILTER = 1 << 5;
+        /// Some port may see checksums still to be filled in.
+        const PARTIAL_CHECKSUMS = 1 << 6;
+        /// Some port has no Ethernet header.
+        const NO_ETHERNET = 1 << 7;
+        /// Some route has more than one next hop.
+        const MULTIPATH = 1 << 8;
+    }
+}

@@ -1,0 +1,22 @@
+//! What XDP tells tc about a packet, in the metadata in front of it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Lies in the metadata area of what XDP passes on. Without it, tc judges the packet as if XDP had not been there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Mark {
+    /// [`Mark::MAGIC`].
+    pub magic: u32,
+    /// One of the constants below.
+    pub state: u32,
+}
+
+impl Mark {
+    /// Tells our metadata from anybody else's.
+    pub const MAGIC: u32 = 0x6470_6c6e;
+    /// Judged and counted: up to the kernel.
+    pub const JUDGED: u32 = 1;
+    /// Met the chains, which counted it, but is for tc to send; not yet counted at the port.
+    pub const FILTERED: u32 = 2;
+}

@@ -1,0 +1,98 @@
+//! The layout of every map, defined once for both halves.
+//!
+//! All types are `repr(C)` without padding, their sizes asserted here, so that the controller can write their bytes. A map
+//! has one writer: the controller writes ports, routes, adjacencies and rules; the kernel half writes counters.
+
+mod adjacency;
+mod control;
+mod counter;
+mod fib;
+mod mark;
+mod port;
+mod rule;
+
+pub use adjacency::{Adjacency, AdjacencyFlags, NextHopGroup, ADJACENCIES, GROUPS, GROUP_SLOTS};
+pub use control::{Control, Features};
+pub use counter::{Counter, PortCounters, RULE_COUNTERS};
+pub use fib::{Fib, Fib4, Fib6, Prefixed, RouteKind, Target, FIB_CHUNKS, FIB_INTERVALS};
+pub use mark::Mark;
+pub use port::{home_slot, Port, PortFlags, PORTS, PORT_PROBES};
+pub use rule::{key, Chain, Entry, EntryFlags, Filter, Hit, Key, KeyFlags, Ruling, Span, CHAINS, ENTRIES, KEY_WORDS};
+
+/// Interface index of the kernel; 0 is none.
+pub type Ifindex = u32;
+
+/// Changes whenever the text of these files does: a daemon never adopts maps of another layout.
+pub const FINGERPRINT: u64 = fingerprint(&[
+    include_bytes!("mod.rs"),
+    include_bytes!("adjacency.rs"),
+    include_bytes!("control.rs"),
+    include_bytes!("counter.rs"),
+    include_bytes!("fib.rs"),
+    include_bytes!("mark.rs"),
+    include_bytes!("port.rs"),
+    include_bytes!("rule.rs"),
+    include_bytes!("../reason.rs"),
+]);
+
+/// FNV-1a over the files.
+#[expect(clippy::large_stack_arrays, reason = "evaluated by the compiler only")]
+const fn fingerprint(files: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut file = 0;
+    while file < files.len() {
+        let mut byte = 0;
+        while byte < files[file].len() {
+            hash = (hash ^ files[file][byte] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+            byte += 1;
+        }
+        file += 1;
+    }
+    hash
+}
+
+/// Names of the maps, as both halves know them.
+pub mod map {
+    /// One [`super::Control`].
+    pub const CONTROL: &str = "CONTROL";
+    /// [`super::Port`] by slot.
+    pub const PORTS: &str = "PORTS";
+    /// Per CPU, [`super::PortCounters`] by port slot.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// [`super::Fib4`] by generation.
+    pub const FIB4: &str = "FIB4";
+    /// [`super::Fib6`] by generation.
+    pub const FIB6: &str = "FIB6";
+    /// [`super::NextHopGroup`] by index.
+    pub const GROUPS: &str = "GROUPS";
+    /// [`super::Adjacency`] by index.
+    pub const ADJACENCIES: &str = "ADJACENCIES";
+    /// Devices that XDP transmits on, by interface index.
+    pub const EGRESS: &str = "EGRESS";
+    /// [`super::Filter`] by generation.
+    pub const FILTERS: &str = "FILTERS";
+    /// [`super::Entry`] by generation times [`super::ENTRIES`] plus index.
+    pub const RULES: &str = "RULES";
+    /// Per CPU, [`super::Counter`] by the counter of a rule.
+    pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// Name of the read-only global that holds [`super::Features`].
+    pub const FEATURES: &str = "FEATURES";
+}
+
+macro_rules! sizes {
+    ($($name:ty = $size:expr;)+) => { $(const _: () = assert!(size_of::<$name>() == $size);)+ };
+}
+
+sizes! {
+    Adjacency = 32;
+    NextHopGroup = 256;
+    Control = 16;
+    Counter = 16;
+    PortCounters = 1024;
+    Mark = 8;
+    Port = 24;
+    Entry = 152;
+    Filter = 48;
+    Fib4 = 4 * FIB_CHUNKS + 4 + 4 * 1024 + FIB_INTERVALS * 8;
+    Fib6 = 4 * FIB_CHUNKS + 4 + 4 * 1024 + FIB_INTERVALS * 20;
+}

@@ -1,0 +1,68 @@
+//! A port: an interface that we are attached to.
+
+use bitflags::bitflags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Ifindex;
+use crate::wire::Mac;
+
+/// How many ports there can be at once; a power of two.
+pub const PORTS: u32 = 1024;
+
+/// A port is found within this many slots after its home, or is not there.
+pub const PORT_PROBES: u32 = 8;
+
+/// The slot where the search for a port begins.
+#[inline(always)]
+pub const fn home_slot(ifindex: Ifindex) -> u32 {
+    ifindex & (PORTS - 1)
+}
+
+/// One attached interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Port {
+    /// Whose slot this is; 0: free.
+    pub ifindex: Ifindex,
+    /// [`PortFlags`].
+    pub flags: u32,
+    /// Our link address on it.
+    pub mac: Mac,
+    /// 0, 1 (strict) or 2 (loose): what the kernel has in force for this interface, `all` included.
+    pub rp_filter: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// MTU of the device, in bytes, without the link header.
+    pub mtu: u32,
+    /// Zero.
+    pub reserved_tail: u32,
+}
+
+bitflags! {
+    /// What a port is and may do.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct PortFlags: u32 {
+        /// `net.ipv4.conf.IFACE.forwarding`.
+        const FORWARDING_V4 = 1 << 0;
+        /// `net.ipv6.conf.all.forwarding` (what `ip6_forward` looks at).
+        const FORWARDING_V6 = 1 << 1;
+        /// The tc programs are attached: XDP may hand over what only tc can settle.
+        const TC = 1 << 2;
+        /// Its peer may be a local stack that leaves L4 checksums to be filled in (veth).
+        const PARTIAL_CHECKSUMS = 1 << 3;
+        /// No Ethernet header (tun, `WireGuard`, ppp): packets begin with IP.
+        const NO_ETHERNET = 1 << 4;
+        /// `net.ipv4.conf.IFACE.accept_local`.
+        const ACCEPT_LOCAL = 1 << 5;
+        /// `net.ipv4.conf.IFACE.route_localnet`.
+        const ROUTE_LOCALNET = 1 << 6;
+    }
+}
+
+impl Port {
+    /// [`Port::flags`], typed.
+    #[inline(always)]
+    pub const fn flags(&self) -> PortFlags {
+        PortFlags::from_bits_retain(self.flags)
+    }
+}

@@ -1,0 +1,179 @@
+//! The closed list of reasons: why a packet was forwarded, delivered, dropped or left to the kernel.
+
+/// What becomes of a packet. Every [`Reason`] belongs to exactly one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Decision {
+    /// Transmitted by us.
+    Forward,
+    /// Up the stack, to this machine, by our decision.
+    Deliver,
+    /// Ends here.
+    Drop,
+    /// Up the stack, undecided: the kernel answers, resolves or decides.
+    Kernel,
+    /// One of this machine's own packets, not sent. Not part of what a port received.
+    Withhold,
+}
+
+impl Decision {
+    /// The name in JSON, as `explain` and `route get` print it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Deliver => "deliver",
+            Self::Drop => "drop",
+            Self::Kernel => "kernel",
+            Self::Withhold => "withhold",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal => $decision:ident, $advice:literal;)+) => {
+        /// Why a packet went where it went: counter index, JSON name and manual entry in one.
+        #[must_use]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of its counter.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in JSON and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// What becomes of the packet.
+            #[inline(always)]
+            pub const fn decision(self) -> Decision {
+                match self { $(Self::$variant => Decision::$decision),+ }
+            }
+
+            /// One line of meaning.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+)),+ }.trim()
+            }
+
+            /// What an operator who sees it count may want to do.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Forwarded to the next hop.
+    Forwarded = "forwarded" => Forward, "nothing: this is the normal case";
+    /// For an address of this machine.
+    Local = "local" => Deliver, "nothing: this is the normal case";
+
+    /// The frame ends inside the IP header.
+    Truncated = "truncated" => Drop, "look for a broken sender or an MTU mismatch on the link";
+    /// The IP version does not fit the EtherType.
+    BadVersion = "bad_version" => Drop, "look for a broken or hostile sender";
+    /// The IPv4 header is shorter than 20 bytes or longer than the packet.
+    BadHeaderLength = "bad_header_length" => Drop, "look for a broken or hostile sender";
+    /// The IP length is longer than the frame.
+    BadLength = "bad_length" => Drop, "look for a broken sender or an MTU mismatch on the link";
+    /// The IPv4 header checksum is wrong.
+    BadChecksum = "bad_checksum" => Drop, "look for failing hardware on the link";
+    /// The source address can not be one: loopback, multicast, broadcast, this network, or one of ours.
+    MartianSource = "martian_source" => Drop, "look for spoofing, or for an address configured twice";
+    /// The destination address can not be one on a wire: loopback, this network, or an IPv6 scope that ends at the host.
+    MartianDestination = "martian_destination" => Drop, "look for a broken or hostile sender";
+    /// The way back to the source is not through this port, and rp_filter asks for that.
+    ReversePath = "reverse_path" => Drop, "on an asymmetric path set rp_filter to 2 or 0";
+    /// The route is a blackhole.
+    Blackhole = "blackhole" => Drop, "nothing: the route says so";
+    /// A rule or the policy of chain prerouting.
+    FilterPrerouting = "filter_prerouting" => Drop, "`dataplane rule list prerouting` shows what counted";
+    /// A rule or the policy of chain input.
+    FilterInput = "filter_input" => Drop, "`dataplane rule list input` shows what counted";
+    /// A rule or the policy of chain forward.
+    FilterForward = "filter_forward" => Drop, "`dataplane rule list forward` shows what counted";
+    /// A rule that drops asks for ports, flags or types, and this packet has none that can be read.
+    Unreadable = "unreadable" => Drop, "fragments and broken headers do not pass rules that may have dropped them";
+    /// More IPv6 extension headers than the parser walks.
+    ExtensionLimit = "extension_limit" => Drop, "look for a hostile sender";
+    /// A routing header of type 0 (RFC 5095).
+    RoutingHeader = "routing_header" => Drop, "look for a hostile sender";
+    /// More than one fragment header, or a first fragment without its headers (RFC 7112).
+    FragmentChain = "fragment_chain" => Drop, "look for a hostile sender";
+
+    /// Neither IPv4 nor IPv6: ARP, LLDP and the like.
+    NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";
+    /// The link address is somebody else's.
+    OtherHost = "other_host" => Kernel, "nothing, unless the switch floods what it should not";
+    /// The frame carries a VLAN tag; the kernel's VLAN device gets it.
+    Vlan = "vlan" => Kernel, "nothing: the kernel handles these";
+    /// More VLAN tags than the parser takes.
+    VlanDepth = "vlan_depth" => Drop, "look for a loop or a hostile sender";
+    /// A unicast packet in a broadcast or multicast frame, not for this machine.
+    GroupFrame = "group_frame" => Kernel, "nothing: the kernel does not forward these";
+    /// To a broadcast address.
+    Broadcast = "broadcast" => Kernel, "nothing: the kernel handles these";
+    /// To a multicast group.
+    Multicast = "multicast" => Kernel, "nothing: the kernel handles these";
+    /// IPv4 options.
+    Options = "options" => Kernel, "nothing: the kernel handles these";
+    /// IPv6 hop-by-hop options.
+    HopByHop = "hop_by_hop" => Kernel, "nothing: the kernel handles these";
+    /// An address that must not leave its link.
+    LinkScope = "link_scope" => Kernel, "nothing: the kernel answers these";
+    /// TTL or hop limit at its end; the kernel answers with ICMP.
+    TtlExpired = "ttl_expired" => Kernel, "nothing for traceroute; many of them point at a routing loop";
+    /// Larger than the way out takes; the kernel fragments or answers with ICMP.
+    TooBig = "too_big" => Kernel, "compare the MTUs of the links; TCP adapts by itself";
+    /// No route to the destination; the kernel answers with ICMP.
+    NoRoute = "no_route" => Kernel, "`ip route get` for the destination, then add the route";
+    /// The route is of type unreachable; the kernel answers with ICMP.
+    Unreachable = "unreachable" => Kernel, "nothing: the route says so";
+    /// The route is of type prohibit; the kernel answers with ICMP.
+    Prohibit = "prohibit" => Kernel, "nothing: the route says so";
+    /// Forwarding is off on this port.
+    ForwardingOff = "forwarding_off" => Kernel, "`sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`";
+    /// The next hop's link address is not known; the kernel asks for it.
+    NeighbourUnresolved = "neighbour_unresolved" => Kernel, "if it goes on, the next hop does not answer ARP or ND";
+    /// Out of the port it came from; the kernel also sends a redirect.
+    SamePort = "same_port" => Kernel, "give the sender the better next hop";
+    /// The way out is not a device that we transmit on.
+    NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
+    /// The kernel has routing rules that the mirror does not follow.
+    PolicyRouting = "policy_routing" => Kernel, "`ip rule` lists them";
+    /// The mirrored tables are not ready or did not fit.
+    MirrorOff = "mirror_off" => Kernel, "the daemon's log says why";
+    /// The port is not in the tables yet.
+    UnknownPort = "unknown_port" => Kernel, "if it goes on, restart the daemon";
+
+    /// One of this machine's own packets met a rule or the policy of chain output.
+    FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows what counted";
+    /// One of this machine's own packets met a dropping rule that could not read it.
+    UnreadableOutput = "unreadable_output" => Withhold, "fragments do not pass rules that may have dropped them";
+}
+
+impl Reason {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_counters_dense() {
+        let names: HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::COUNT);
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+}

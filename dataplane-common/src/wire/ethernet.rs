@@ -1,0 +1,101 @@
+//! Ethernet II and its VLAN tags (IEEE 802.3, 802.1Q, 802.1ad).
+
+use core::fmt;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Be16;
+
+/// A 48-bit link address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(transparent)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether the group bit is set: broadcast or multicast.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// The first four bytes, as a number in network order.
+    #[inline(always)]
+    pub const fn high(self) -> u32 {
+        u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+
+    /// The last two bytes, as a number in network order.
+    #[inline(always)]
+    pub const fn low(self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What follows an Ethernet header or a VLAN tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(transparent)]
+pub struct EtherType(pub Be16);
+
+impl EtherType {
+    /// IPv4 (RFC 894).
+    pub const IPV4: Self = Self(Be16::new(0x0800));
+    /// IPv6 (RFC 2464).
+    pub const IPV6: Self = Self(Be16::new(0x86dd));
+    /// Customer tag (802.1Q).
+    pub const VLAN: Self = Self(Be16::new(0x8100));
+    /// Service tag (802.1ad).
+    pub const SERVICE_VLAN: Self = Self(Be16::new(0x88a8));
+
+    /// Whether a VLAN tag follows.
+    #[inline(always)]
+    pub fn is_vlan(self) -> bool {
+        self == Self::VLAN || self == Self::SERVICE_VLAN
+    }
+}
+
+/// The 14 bytes in front of every frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ethernet {
+    /// To whom.
+    pub destination: Mac,
+    /// From whom.
+    pub source: Mac,
+    /// What follows.
+    pub ethertype: EtherType,
+}
+
+/// The four bytes that 802.1Q inserts, less the `EtherType` in front of them.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct VlanTag {
+    /// Priority (3 bits), drop eligible (1 bit), VLAN identifier (12 bits).
+    pub control: Be16,
+    /// What follows.
+    pub ethertype: EtherType,
+}
+
+impl VlanTag {
+    /// The VLAN identifier, 0 to 4095; 0 is a tag that carries only a priority.
+    #[inline(always)]
+    pub fn id(&self) -> u16 {
+        self.control.get() & 0x0fff
+    }
+}

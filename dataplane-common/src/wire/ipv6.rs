@@ -1,0 +1,65 @@
+//! The IPv6 header and its extension headers (RFC 8200).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Be16, Be32};
+
+/// The fixed 40 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv6 {
+    /// Version (4 bits), traffic class (8 bits), flow label (20 bits).
+    pub version_class_flow: Be32,
+    /// Bytes after this header.
+    pub payload_length: Be16,
+    /// What follows.
+    pub next_header: u8,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// Source address, network order.
+    pub source: [u8; 16],
+    /// Destination address, network order.
+    pub destination: [u8; 16],
+}
+
+impl Ipv6 {
+    /// 6, or the packet is not IPv6.
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        (self.version_class_flow.get() >> 28) as u8
+    }
+
+    /// DSCP, the upper six bits of the traffic class (RFC 2474).
+    #[inline(always)]
+    pub const fn dscp(&self) -> u8 {
+        (self.version_class_flow.get() >> 22) as u8 & 0x3f
+    }
+}
+
+/// The two bytes that hop-by-hop, routing, destination options, AH and mobility headers begin with.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Extension {
+    /// What follows this header.
+    pub next_header: u8,
+    /// Length without the first eight bytes, in units of eight bytes (AH: less two, in units of four).
+    pub length: u8,
+    /// Routing header: its type.
+    pub kind: u8,
+    /// Routing header: segments left.
+    pub segments_left: u8,
+}
+
+/// The fragment header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv6Fragment {
+    /// What the datagram carries.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset (13 bits, units of eight bytes), reserved (2), more fragments (1).
+    pub fragment: Be16,
+    /// Shared by the fragments of a datagram.
+    pub identification: Be32,
+}

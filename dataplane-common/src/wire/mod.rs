@@ -1,0 +1,34 @@
+//! Headers as they stand on the wire: unaligned, big endian, every bit pattern valid.
+
+mod checksum;
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod number;
+mod transport;
+
+pub use checksum::{decrement_ttl, fold, header_sum, Sum};
+pub use ethernet::{EtherType, Ethernet, Mac, VlanTag};
+pub use ipv4::{Ipv4, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, IPV4_DONT_FRAGMENT};
+pub use ipv6::{Extension, Ipv6, Ipv6Fragment};
+pub use number::{Be16, Be32};
+pub use transport::{protocol, Icmp, Tcp, Udp};
+
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+/// A header that may be read in place from any packet bytes: no alignment, no invalid bit pattern, no padding.
+pub trait Header: FromBytes + Immutable + KnownLayout + Unaligned {}
+
+impl<T: FromBytes + Immutable + KnownLayout + Unaligned> Header for T {}
+
+/// Bytes of one packet, whoever holds them: a slice on the host, `data`/`data_end` in the kernel.
+pub trait Bytes {
+    /// The header at `offset` bytes from the start of the frame, or `None` where the bytes end before it does.
+    fn header<T: Header>(&self, offset: usize) -> Option<&T>;
+}
+
+impl Bytes for [u8] {
+    fn header<T: Header>(&self, offset: usize) -> Option<&T> {
+        T::ref_from_prefix(self.get(offset..)?).ok().map(|(header, _)| header)
+    }
+}

@@ -1,0 +1,97 @@
+//! The first bytes of TCP, UDP and ICMP: what a rule can ask about.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Be16, Be32};
+
+/// Protocol numbers (IANA).
+pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// Encapsulating security payload: nothing behind it can be read.
+    pub const ESP: u8 = 50;
+    /// Authentication header.
+    pub const AH: u8 = 51;
+    /// `ICMPv6`.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6: nothing follows.
+    pub const NO_NEXT_HEADER: u8 = 59;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+    /// IPv6 mobility header.
+    pub const MOBILITY: u8 = 135;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
+}
+
+/// TCP without options (RFC 9293).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Tcp {
+    /// Source port.
+    pub source: Be16,
+    /// Destination port.
+    pub destination: Be16,
+    /// Sequence number.
+    pub sequence: Be32,
+    /// Acknowledgement number.
+    pub acknowledgement: Be32,
+    /// Data offset in units of four bytes (4 bits), reserved (4 bits).
+    pub offset: u8,
+    /// CWR, ECE, URG, ACK, PSH, RST, SYN, FIN.
+    pub flags: u8,
+    /// Receive window.
+    pub window: Be16,
+    /// Over header, payload and pseudo header.
+    pub checksum: Be16,
+    /// Urgent pointer.
+    pub urgent: Be16,
+}
+
+impl Tcp {
+    /// Header length in bytes, options included.
+    #[inline(always)]
+    pub const fn header_length(&self) -> usize {
+        (self.offset as usize >> 4) * 4
+    }
+}
+
+/// UDP (RFC 768); UDP-Lite has the same shape.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Udp {
+    /// Source port.
+    pub source: Be16,
+    /// Destination port.
+    pub destination: Be16,
+    /// Header and payload, in bytes (UDP-Lite: checksum coverage).
+    pub length: Be16,
+    /// Over header, payload and pseudo header; zero in IPv4 means none.
+    pub checksum: Be16,
+}
+
+/// ICMP and `ICMPv6` (RFC 792, RFC 4443).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Icmp {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// Over header and payload.
+    pub checksum: Be16,
+}

@@ -1,0 +1,3 @@
+//! The binary `dataplane`.
+
+fn main() {}
