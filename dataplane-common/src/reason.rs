@@ -143,12 +143,10 @@ reasons! {
     SamePort = "same_port" => Kernel, "give the sender the better next hop";
     /// The way out is not a device that we transmit on.
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
-    /// The kernel has routing rules that the mirror does not follow.
-    PolicyRouting = "policy_routing" => Kernel, "`ip rule` lists them";
-    /// The mirrored tables are not ready or did not fit.
-    MirrorOff = "mirror_off" => Kernel, "the daemon's log says why";
-    /// The port is not in the tables yet.
-    UnknownPort = "unknown_port" => Kernel, "if it goes on, restart the daemon";
+    /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
+    KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
+    /// The mirrored tables do not decide: routing rules, a VRF, or more routes than fit.
+    MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
 
     /// One of this machine's own packets met a rule or the policy of chain output.
     FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows what counted";

@@ -1,16 +1,47 @@
 //! The kernel half: XDP and tc programs around one pipeline.
+//!
+//! `pipeline` decides, the hooks act: only they know whether a packet is a frame in a driver's ring or an skb.
 
 #![no_std]
 #![no_main]
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
+mod features;
+mod hook;
+mod license;
+mod maps;
+mod output;
+mod pipeline;
+mod rewrite;
+mod scan;
+mod stage;
+mod tables;
+
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+/// At the driver.
 #[xdp(frags)]
-fn ingress(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+fn ingress(context: XdpContext) -> u32 {
+    hook::xdp::run(&context)
+}
+
+/// At tc ingress: the same pipeline on the skb.
+#[classifier]
+fn tc_ingress(context: TcContext) -> i32 {
+    hook::tc::run(&context)
+}
+
+/// At tc egress: chain output, for packets of this machine.
+#[classifier]
+fn tc_egress(context: TcContext) -> i32 {
+    hook::tc::run_output(&context)
 }
 
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program that can get here.
     loop {}
 }

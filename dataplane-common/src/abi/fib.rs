@@ -5,6 +5,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::wire::Address6;
+
 /// Parts of the index: one for each value of the first 16 bits.
 pub const FIB_CHUNKS: usize = 1 << 16;
 /// Cuts that one generation has room for: about half as many routes.
@@ -15,7 +17,7 @@ const STEPS: u32 = FIB_INTERVALS.trailing_zeros() + 1;
 const LOCAL_WORDS: usize = 1024;
 
 /// An address that a table is keyed by, in the host's byte order.
-pub trait Prefixed: Copy + Ord {
+pub trait Prefixed: Copy + Ord + Mixed {
     /// Bits of an address.
     const BITS: u32;
     /// As it is stored: 32-bit words, most significant first.
@@ -28,7 +30,11 @@ pub trait Prefixed: Copy + Ord {
     fn widen(self) -> u128;
     /// The first 16 bits.
     fn chunk(self) -> u16;
-    /// A well-mixed number, for filters and flow hashes.
+}
+
+/// Something with a well-mixed number, for filters and flow hashes.
+pub trait Mixed {
+    /// That number.
     fn mix(self) -> u32;
 }
 
@@ -54,6 +60,9 @@ impl Prefixed for u32 {
         (self >> 16) as u16
     }
 
+}
+
+impl Mixed for u32 {
     #[inline(always)]
     fn mix(self) -> u32 {
         let hash = self.wrapping_mul(0x9e37_79b1);
@@ -82,11 +91,20 @@ impl Prefixed for u128 {
     fn chunk(self) -> u16 {
         (self >> 112) as u16
     }
+}
 
+impl Mixed for Address6 {
     #[inline(always)]
     fn mix(self) -> u32 {
-        let half = (self >> 64) as u64 ^ (self as u64).rotate_left(23);
+        let half = self.high ^ self.low.rotate_left(23);
         ((half >> 32) as u32 ^ (half as u32).rotate_left(13)).mix()
+    }
+}
+
+impl Mixed for u128 {
+    #[inline(always)]
+    fn mix(self) -> u32 {
+        Address6::from(self).mix()
     }
 }
 

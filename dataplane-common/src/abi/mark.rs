@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Mark {
     /// [`Mark::MAGIC`].
     pub magic: u32,
-    /// One of the constants below.
+    /// How far it got: one of the constants below; 0 is nowhere.
     pub state: u32,
 }
 
@@ -17,6 +17,8 @@ impl Mark {
     pub const MAGIC: u32 = 0x6470_6c6e;
     /// Judged and counted: up to the kernel.
     pub const JUDGED: u32 = 1;
-    /// Met the chains, which counted it, but is for tc to send; not yet counted at the port.
-    pub const FILTERED: u32 = 2;
+    /// Met chain prerouting, which counted it; not yet counted at the port.
+    pub const PREROUTED: u32 = 2;
+    /// Met all of its chains, which counted it, and is for tc to send; not yet counted at the port.
+    pub const FILTERED: u32 = 3;
 }

@@ -14,7 +14,7 @@ mod rule;
 pub use adjacency::{Adjacency, AdjacencyFlags, NextHopGroup, ADJACENCIES, GROUPS, GROUP_SLOTS};
 pub use control::{Control, Features};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
-pub use fib::{Fib, Fib4, Fib6, Prefixed, RouteKind, Target, FIB_CHUNKS, FIB_INTERVALS};
+pub use fib::{Fib, Fib4, Fib6, Mixed, Prefixed, RouteKind, Target, FIB_CHUNKS, FIB_INTERVALS};
 pub use mark::Mark;
 pub use port::{home_slot, Port, PortFlags, PORTS, PORT_PROBES};
 pub use rule::{key, Chain, Entry, EntryFlags, Filter, Hit, Key, KeyFlags, Ruling, Span, CHAINS, ENTRIES, KEY_WORDS};

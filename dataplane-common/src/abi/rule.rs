@@ -6,7 +6,6 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Ifindex;
 
 /// Chains, in the order of [`Filter::chains`].
 pub const CHAINS: usize = 4;
@@ -51,6 +50,8 @@ bitflags! {
         const PORTS = 1 << 1;
         /// Came through a link with Ethernet addresses.
         const ETHERNET = 1 << 2;
+        /// There is, or may be, a transport header that could not be read.
+        const UNREADABLE = 1 << 3;
     }
 }
 
@@ -71,12 +72,10 @@ pub struct Key {
 }
 
 impl Key {
-    /// The same packet, now with its way out known.
+    /// What to make of an entry that asks for more than there is.
     #[inline(always)]
-    #[must_use]
-    pub fn leaving(mut self, oif: Ifindex) -> Self {
-        self.words[key::OIF] = oif;
-        self
+    const fn lacking(&self) -> Hit {
+        if self.flags.contains(KeyFlags::UNREADABLE) { Hit::Unreadable } else { Hit::No }
     }
 }
 
@@ -198,7 +197,7 @@ impl Entry {
         }
         if needs.contains(EntryFlags::TRANSPORT) {
             if !packet.flags.contains(KeyFlags::TRANSPORT) {
-                return Hit::Unreadable;
+                return packet.lacking();
             }
             if packet.words[key::TRANSPORT] & self.mask[key::TRANSPORT] != self.value[key::TRANSPORT] {
                 return Hit::No;
@@ -206,7 +205,7 @@ impl Entry {
         }
         if needs.contains(EntryFlags::PORTS) {
             if !packet.flags.contains(KeyFlags::PORTS) {
-                return Hit::Unreadable;
+                return packet.lacking();
             }
             if !self.source_port.contains(packet.source_port)
                 || !self.destination_port.contains(packet.destination_port)

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Be16, Be32};
+use super::{Be16, Be32, Sum};
 
 /// The 13 bits of the fragment offset, in units of eight bytes.
 pub const IPV4_FRAGMENT_MASK: u16 = 0x1fff;
@@ -48,5 +48,12 @@ impl Ipv4 {
     #[inline(always)]
     pub const fn header_length(&self) -> usize {
         (self.version_length as usize & 0x0f) * 4
+    }
+
+    /// Whether the checksum over the fixed 20 bytes is right; says nothing about a header with options.
+    #[inline(always)]
+    pub fn is_sound(&self) -> bool {
+        let words: &[[u8; 4]; 5] = zerocopy::transmute_ref!(self);
+        words.iter().fold(Sum::default(), |sum, word| sum.add(u32::from_ne_bytes(*word))).fold() == 0xffff
     }
 }

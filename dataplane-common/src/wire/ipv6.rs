@@ -4,6 +4,48 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Be16, Be32};
 
+/// An IPv6 address as two numbers in the host's byte order.
+///
+/// Not a `u128`: its 16-byte alignment makes copies that LLVM's BPF back end can not emit.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Address6 {
+    /// The routing half.
+    pub high: u64,
+    /// The interface half.
+    pub low: u64,
+}
+
+impl Address6 {
+    /// From the bytes on the wire.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            high: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            low: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+
+    /// In 32-bit words, most significant first.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 4] {
+        [(self.high >> 32) as u32, self.high as u32, (self.low >> 32) as u32, self.low as u32]
+    }
+}
+
+impl From<Address6> for u128 {
+    #[inline(always)]
+    fn from(address: Address6) -> Self {
+        Self::from(address.high) << 64 | Self::from(address.low)
+    }
+}
+
+impl From<u128> for Address6 {
+    fn from(address: u128) -> Self {
+        Self { high: (address >> 64) as u64, low: address as u64 }
+    }
+}
+
 /// The fixed 40 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -7,10 +7,10 @@ mod ipv6;
 mod number;
 mod transport;
 
-pub use checksum::{decrement_ttl, fold, header_sum, Sum};
+pub use checksum::{decrement_ttl, Sum};
 pub use ethernet::{EtherType, Ethernet, Mac, VlanTag};
 pub use ipv4::{Ipv4, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, IPV4_DONT_FRAGMENT};
-pub use ipv6::{Extension, Ipv6, Ipv6Fragment};
+pub use ipv6::{Address6, Extension, Ipv6, Ipv6Fragment};
 pub use number::{Be16, Be32};
 pub use transport::{protocol, Icmp, Tcp, Udp};
 

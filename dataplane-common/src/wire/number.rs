@@ -17,6 +17,12 @@ macro_rules! big_endian {
                 Self(value.to_be_bytes())
             }
 
+            /// From bytes as they stand on the wire.
+            #[inline(always)]
+            pub const fn from_bytes(bytes: [u8; $size]) -> Self {
+                Self(bytes)
+            }
+
             /// In the host's byte order.
             #[inline(always)]
             pub const fn get(self) -> $native {

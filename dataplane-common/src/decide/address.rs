@@ -1,0 +1,118 @@
+//! What addresses alone decide: martians, multicast, broadcast and scopes.
+
+use crate::{Reason, abi::PortFlags, wire::Address6};
+
+/// Where a packet belongs, by its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placing {
+    /// The routing table says.
+    Routed,
+    /// To this machine and others: the kernel's, once it has met chain input.
+    Group(Reason),
+    /// Not on this wire.
+    Martian(Reason),
+}
+
+/// How far a packet may go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Anywhere.
+    Global,
+    /// Not off its link: the kernel answers.
+    Link,
+    /// Not anywhere.
+    Invalid,
+}
+
+/// 127.0.0.0/8.
+const fn is_loopback(address: u32) -> bool {
+    address >> 24 == 127
+}
+
+/// 224.0.0.0/4.
+const fn is_multicast(address: u32) -> bool {
+    address >> 28 == 0xe
+}
+
+/// 0.0.0.0/8.
+const fn is_this_network(address: u32) -> bool {
+    address >> 24 == 0
+}
+
+/// In the order of `ip_route_input_rcu` and `ip_route_input_slow` (net/ipv4/route.c).
+#[inline(always)]
+pub(super) fn place_v4(source: u32, destination: u32, flags: PortFlags) -> Placing {
+    if is_multicast(destination) {
+        return Placing::Group(Reason::Multicast);
+    }
+    if is_multicast(source) || source == u32::MAX {
+        return Placing::Martian(Reason::MartianSource);
+    }
+    if destination == u32::MAX || (source == 0 && destination == 0) {
+        return Placing::Group(Reason::Broadcast);
+    }
+    if is_this_network(source) {
+        return Placing::Martian(Reason::MartianSource);
+    }
+    if is_this_network(destination) {
+        return Placing::Martian(Reason::MartianDestination);
+    }
+    if !flags.contains(PortFlags::ROUTE_LOCALNET) {
+        if is_loopback(destination) {
+            return Placing::Martian(Reason::MartianDestination);
+        }
+        if is_loopback(source) {
+            return Placing::Martian(Reason::MartianSource);
+        }
+    }
+    Placing::Routed
+}
+
+/// `::1`.
+const LOOPBACK: Address6 = Address6 { high: 0, low: 1 };
+
+/// ff00::/8.
+const fn is_multicast_v6(address: Address6) -> bool {
+    address.high >> 56 == 0xff
+}
+
+/// fe80::/10.
+const fn is_link_local(address: Address6) -> bool {
+    address.high >> 54 == 0x3fa
+}
+
+/// As `ip6_rcv_core` (net/ipv6/ip6_input.c): RFC 4291 sections 2.5.3, 2.7 and 2.7.1.
+#[inline(always)]
+pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
+    if source == LOOPBACK || is_multicast_v6(source) {
+        return Placing::Martian(Reason::MartianSource);
+    }
+    if destination == LOOPBACK {
+        return Placing::Martian(Reason::MartianDestination);
+    }
+    if is_multicast_v6(destination) {
+        let scope = (destination.high >> 48) as u8 & 0x0f;
+        return if scope <= 1 {
+            Placing::Martian(Reason::MartianDestination)
+        } else {
+            Placing::Group(Reason::Multicast)
+        };
+    }
+    if is_link_local(destination) {
+        // Whose it is depends on the link, which the table does not know.
+        return Placing::Group(Reason::LinkScope);
+    }
+    Placing::Routed
+}
+
+/// As `ip6_forward` (net/ipv6/ip6_output.c): RFC 4291 section 2.5.6.
+#[inline(always)]
+pub(super) fn scope_v6(source: Address6, destination: Address6) -> Scope {
+    if source == Address6::default() {
+        Scope::Invalid
+    } else if is_link_local(source) || is_link_local(destination) {
+        Scope::Link
+    } else {
+        Scope::Global
+    }
+}

@@ -1,0 +1,17 @@
+//! What a program was loaded with.
+
+#![expect(unsafe_code, reason = "the value is set when the program is loaded, which the compiler must not foresee")]
+
+use dataplane_common::abi::Features;
+
+/// Overridden by the loader; frozen from then on, so the verifier removes what is off.
+#[unsafe(no_mangle)]
+static FEATURES: u32 = 0;
+
+/// Whether all of `wanted` is on.
+#[inline(always)]
+pub fn on(wanted: Features) -> bool {
+    // SAFETY: a read of an initialised static.
+    let features = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
+    features & wanted.bits() == wanted.bits()
+}

@@ -1,0 +1,159 @@
+//! At tc, on the skb: checksums to be filled in, segments to be cut and devices without XDP are no obstacle here.
+
+#![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::{bpf_redirect, bpf_skb_pull_data},
+    programs::TcContext,
+};
+use dataplane_common::{
+    Decision, Reason,
+    abi::{Features, Ifindex, Mark},
+    wire::{Bytes, Header},
+};
+
+use super::{Hook, Met, Tier};
+use crate::{
+    features, maps, output,
+    pipeline::{self, Verdict},
+    rewrite,
+};
+
+/// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
+const HEADERS: u32 = 256;
+
+/// An skb.
+pub struct Skb<'a> {
+    context: &'a TcContext,
+    met: Met,
+}
+
+impl Bytes for Skb<'_> {
+    #[inline(always)]
+    fn header<T: Header>(&self, offset: usize) -> Option<&T> {
+        let start = self.context.data() + offset;
+        if start + size_of::<T>() > self.context.data_end() {
+            return None;
+        }
+        // SAFETY: inside the packet, as just checked, which stays where it is until a helper moves it; `Header` promises
+        // that every bit pattern is valid at every alignment.
+        Some(unsafe { &*(start as *const T) })
+    }
+}
+
+impl Hook for Skb<'_> {
+    const TIER: Tier = Tier::Tc;
+
+    #[inline(always)]
+    fn ifindex(&self) -> Ifindex {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.context.len() as usize
+    }
+
+    #[inline(always)]
+    fn is_scattered(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> usize {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.context.skb.skb).gso_size as usize }
+    }
+
+    #[inline(always)]
+    fn stripped_vlan(&self) -> Option<u16> {
+        // SAFETY: the context is the program's own.
+        let (present, control) = unsafe { ((*self.context.skb.skb).vlan_present, (*self.context.skb.skb).vlan_tci) };
+        (present != 0).then_some(control as u16 & 0x0fff)
+    }
+
+    #[inline(always)]
+    fn met(&self) -> Met {
+        self.met
+    }
+}
+
+/// Judges an skb and does what the verdict says.
+#[inline(always)]
+pub fn run(context: &TcContext) -> i32 {
+    let met = match marked(context) {
+        Some(Mark::JUDGED) => return TC_ACT_UNSPEC,
+        Some(Mark::FILTERED) => Met::All,
+        Some(Mark::PREROUTED) => Met::Prerouting,
+        _ => Met::Nothing,
+    };
+    gather(context);
+    let skb = Skb { context, met };
+    let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
+    let verdict = pipeline::run(&skb, port);
+    let bytes = skb.length() as u64;
+    let reason = match verdict {
+        Verdict::Transmit(way) => {
+            if rewrite::skb(context, &way) {
+                maps::count(slot, Reason::Forwarded, bytes);
+                // SAFETY: a helper without pointers.
+                return unsafe { bpf_redirect(way.adjacency.ifindex, 0) } as i32;
+            }
+            Reason::NoEgress
+        }
+        // There is no tier below but the kernel; the pipeline does not defer here.
+        Verdict::Defer(_) => Reason::NoEgress,
+        Verdict::Stop(reason) => reason,
+    };
+    maps::count(slot, reason, bytes);
+    if reason.decision() == Decision::Drop { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+}
+
+/// Chain output, for the packets that begin here.
+#[inline(always)]
+pub fn run_output(context: &TcContext) -> i32 {
+    if !features::on(Features::OUTPUT) {
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: the context is the program's own.
+    let forwarded = unsafe { (*context.skb.skb).ingress_ifindex } != 0;
+    if forwarded {
+        return TC_ACT_UNSPEC;
+    }
+    gather(context);
+    let skb = Skb { context, met: Met::Nothing };
+    let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
+    match output::judge(&skb, port) {
+        None => TC_ACT_UNSPEC,
+        Some(reason) => {
+            maps::count(slot, reason, skb.length() as u64);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// Brings the headers into one piece.
+#[inline(always)]
+fn gather(context: &TcContext) {
+    let wanted = context.len().min(HEADERS);
+    if context.data() + wanted as usize > context.data_end() {
+        // SAFETY: the context is the program's own; no reference into the packet exists yet. When it fails, what lies in
+        // one piece is judged, and what is missing counts as truncated.
+        unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
+    }
+}
+
+/// What XDP said about this packet.
+#[inline(always)]
+fn marked(context: &TcContext) -> Option<u32> {
+    // SAFETY: the context is the program's own.
+    let (start, end) = unsafe { ((*context.skb.skb).data_meta as usize, context.data()) };
+    if start + size_of::<Mark>() > end {
+        return None;
+    }
+    // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
+    let mark = unsafe { &*(start as *const Mark) };
+    (mark.magic == Mark::MAGIC).then_some(mark.state)
+}

@@ -1,0 +1,124 @@
+//! At the driver.
+
+#![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    helpers::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use dataplane_common::{
+    Decision, Reason,
+    abi::{Ifindex, Mark, PortFlags},
+    wire::{Bytes, Header},
+};
+
+use super::{Hook, Met, Tier};
+use crate::{
+    maps,
+    pipeline::{self, Verdict},
+    rewrite,
+};
+
+/// A frame in a driver's ring.
+struct Frame<'a>(&'a XdpContext);
+
+impl Bytes for Frame<'_> {
+    #[inline(always)]
+    fn header<T: Header>(&self, offset: usize) -> Option<&T> {
+        let start = self.0.data() + offset;
+        if start + size_of::<T>() > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: inside the packet, as just checked, which stays where it is until a helper moves it; `Header` promises
+        // that every bit pattern is valid at every alignment.
+        Some(unsafe { &*(start as *const T) })
+    }
+}
+
+impl Hook for Frame<'_> {
+    const TIER: Tier = Tier::Xdp;
+
+    #[inline(always)]
+    fn ifindex(&self) -> Ifindex {
+        self.0.ingress_ifindex() as Ifindex
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn is_scattered(&self) -> bool {
+        // SAFETY: the context is the program's own.
+        let total = unsafe { bpf_xdp_get_buff_len(self.0.ctx) };
+        total > self.length() as u64
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn stripped_vlan(&self) -> Option<u16> {
+        None
+    }
+
+    #[inline(always)]
+    fn met(&self) -> Met {
+        Met::Nothing
+    }
+}
+
+/// Judges a frame and does what the verdict says.
+#[inline(always)]
+pub fn run(context: &XdpContext) -> u32 {
+    let frame = Frame(context);
+    let Some((slot, port)) = maps::port(frame.ifindex()) else { return XDP_PASS };
+    let verdict = pipeline::run(&frame, port);
+    let bytes = frame.length() as u64;
+    let reason = match verdict {
+        Verdict::Transmit(way) => {
+            // The device first: a frame that has been rewritten can not go back to the kernel.
+            if maps::redirect(way.adjacency.ifindex) && rewrite::frame(context, &way) {
+                maps::count(slot, Reason::Forwarded, bytes);
+                return XDP_REDIRECT;
+            }
+            Reason::NoEgress
+        }
+        Verdict::Defer(state) => {
+            if state != 0 {
+                mark(context, state);
+            }
+            return XDP_PASS;
+        }
+        Verdict::Stop(reason) => reason,
+    };
+    if reason.decision() == Decision::Drop {
+        maps::count(slot, reason, bytes);
+        return XDP_DROP;
+    }
+    // A frame that can not be marked is left to tc, which will judge and count it itself.
+    if mark(context, Mark::JUDGED) || !port.flags().contains(PortFlags::TC) {
+        maps::count(slot, reason, bytes);
+    }
+    XDP_PASS
+}
+
+/// Leaves word for tc in front of the frame; `false` where the driver has no room for it.
+#[inline(always)]
+fn mark(context: &XdpContext, state: u32) -> bool {
+    // SAFETY: the context is the program's own; no reference into the packet is used after this.
+    if unsafe { bpf_xdp_adjust_meta(context.ctx, -(size_of::<Mark>() as i32)) } != 0 {
+        return false;
+    }
+    let start = context.metadata();
+    if start + size_of::<Mark>() > context.metadata_end() {
+        return false;
+    }
+    // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
+    unsafe { *(start as *mut Mark) = Mark { magic: Mark::MAGIC, state } };
+    true
+}

@@ -1,0 +1,8 @@
+//! What the kernel is told about the licence.
+
+#![expect(unsafe_code, reason = "the kernel looks for this section by its name")]
+
+/// Some helpers that the programs call are for GPL-compatible ones only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,48 @@
+//! Chain output: what this machine itself sends.
+
+use dataplane_common::{
+    Reason,
+    abi::{Features, Port, PortFlags, key as word},
+    decide::{self, Family, V4, V6},
+};
+
+use crate::{
+    features,
+    hook::Hook,
+    maps,
+    scan::{Finding, scan},
+};
+
+/// The reason not to send a packet, or `None`.
+#[inline(always)]
+pub fn judge<H: Hook>(hook: &H, port: &Port) -> Option<Reason> {
+    if port.flags().contains(PortFlags::NO_ETHERNET) {
+        // Chains see the link header's protocol number first; a device without one is the kernel's.
+        return None;
+    }
+    let frame = decide::frame(hook, None, hook.stripped_vlan()).ok()?;
+    if frame.ethertype == V4::ETHERTYPE {
+        chain::<V4, H>(hook, port, &frame)
+    } else if frame.ethertype == V6::ETHERTYPE && features::on(Features::IPV6) {
+        chain::<V6, H>(hook, port, &frame)
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Option<Reason> {
+    let packet = F::datagram(hook, frame.offset, hook.length(), hook.segment_size() != 0).ok()?;
+    let transport = decide::transport(hook, &packet, frame.offset);
+    let key = maps::key()?;
+    decide::key::<F>(key, 0, frame, &packet, transport, true);
+    key.words[word::OIF] = port.ifindex;
+    match scan(key, maps::control()?.filter, OUTPUT, hook.length() as u64) {
+        Finding::Accept => None,
+        Finding::Drop => Some(Reason::FilterOutput),
+        Finding::Unreadable => Some(Reason::UnreadableOutput),
+    }
+}
+
+/// Number of chain output.
+const OUTPUT: u32 = 3;

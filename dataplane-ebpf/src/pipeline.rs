@@ -1,0 +1,111 @@
+//! The path of a packet, in the kernel's order.
+
+use core::{convert::Infallible, ops::ControlFlow};
+
+use dataplane_common::{
+    Reason,
+    abi::{Adjacency, Control, Features, Port, RouteKind},
+    decide::{Family as _, Frame, Placing, V4, V6},
+};
+
+use crate::{
+    features,
+    hook::Hook,
+    stage::{filter, forward, link, network, route, source, transport},
+    tables::Routed,
+};
+
+/// How a packet ends.
+#[must_use]
+pub enum Verdict {
+    /// Judged: dropped, or up the stack.
+    Stop(Reason),
+    /// To a next hop.
+    Transmit(Way),
+    /// For tc to settle; what to tell it ([`dataplane_common::abi::Mark`]).
+    Defer(u32),
+}
+
+/// The way to a next hop.
+pub struct Way {
+    /// What to write, and where to send.
+    pub adjacency: &'static Adjacency,
+    /// 4 or 6.
+    pub family: u8,
+}
+
+/// What a stage returns: its product, or where the path ends.
+pub type Step<T> = ControlFlow<Verdict, T>;
+
+/// Ends the path.
+#[inline(always)]
+pub fn stop<T>(reason: Reason) -> Step<T> {
+    ControlFlow::Break(Verdict::Stop(reason))
+}
+
+/// Judges a packet that came in through `port`.
+#[inline(always)]
+pub fn run<H: Hook>(hook: &H, port: &Port) -> Verdict {
+    let ControlFlow::Break(verdict) = enter(hook, port);
+    verdict
+}
+
+#[inline(always)]
+fn enter<H: Hook>(hook: &H, port: &Port) -> Step<Infallible> {
+    let frame = link::read(hook, port)?;
+    let control = route::control()?;
+    if frame.ethertype == V4::ETHERTYPE {
+        travel::<V4, H>(hook, port, &frame, control)
+    } else if frame.ethertype == V6::ETHERTYPE && features::on(Features::IPV6) {
+        travel::<V6, H>(hook, port, &frame, control)
+    } else {
+        stop(Reason::NotIp)
+    }
+}
+
+#[inline(always)]
+fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Control) -> Step<Infallible> {
+    let packet = network::check::<F, H>(hook, frame)?;
+    let transport = transport::read::<F, H>(hook, port, frame, &packet)?;
+    let mut filter = filter::prepare::<F, H>(hook, port, frame, &packet, transport, control);
+    filter.prerouting()?;
+    if let Placing::Group(reason) = source::place::<F>(&packet, port)? {
+        filter.input()?;
+        return stop(reason);
+    }
+    let route = route::find::<F>(control, &packet)?;
+    source::validate::<F>(control, &packet, port)?;
+    match route.kind() {
+        RouteKind::Local => {
+            filter.input()?;
+            stop(packet.detour.unwrap_or(Reason::Local))
+        }
+        RouteKind::Broadcast => {
+            filter.input()?;
+            stop(Reason::Broadcast)
+        }
+        RouteKind::Multicast => {
+            filter.input()?;
+            stop(Reason::Multicast)
+        }
+        RouteKind::Unicast => {
+            forward::permit::<F>(&packet, frame, port)?;
+            let Some(hop) = forward::resolve::<F>(&packet, route) else {
+                filter.forward(0)?;
+                return stop(Reason::NeighbourUnresolved);
+            };
+            let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
+            filter.forward(hop.adjacency.ifindex)?;
+            forward::depart::<F, H>(port, frame, &packet, &hop, oversize)
+        }
+        RouteKind::Kernel => {
+            forward::permit::<F>(&packet, frame, port)?;
+            filter.forward(0)?;
+            stop(route::why_kernel::<F>(control))
+        }
+        RouteKind::Blackhole => stop(Reason::Blackhole),
+        RouteKind::Unreachable => stop(Reason::Unreachable),
+        RouteKind::Prohibit => stop(Reason::Prohibit),
+        RouteKind::None => stop(Reason::NoRoute),
+    }
+}

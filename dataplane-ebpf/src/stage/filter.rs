@@ -1,0 +1,92 @@
+//! The chains.
+
+use core::ops::ControlFlow;
+
+use dataplane_common::{
+    Reason,
+    abi::{Control, Features, Ifindex, Key, Port, PortFlags, key as word},
+    decide::{self, Datagram, Family, Frame, Transport},
+};
+
+use crate::{
+    features,
+    hook::{Hook, Met},
+    maps,
+    pipeline::{Step, stop},
+    scan::{Finding, scan},
+};
+
+/// Whether any chain is in use.
+#[inline(always)]
+pub fn filters() -> bool {
+    features::on(Features::PREROUTING)
+        || features::on(Features::INPUT)
+        || features::on(Features::FORWARD)
+        || features::on(Features::OUTPUT)
+}
+
+/// A packet on its way through the chains.
+pub struct Filter {
+    key: Option<&'static mut Key>,
+    generation: u32,
+    bytes: u64,
+    met: Met,
+}
+
+/// Gathers what rules may ask for. Costs nothing when no chain is in use.
+#[inline(always)]
+pub fn prepare<F: Family, H: Hook>(
+    hook: &H,
+    port: &Port,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+    transport: Transport,
+    control: Control,
+) -> Filter {
+    let key = if filters() { maps::key() } else { None };
+    let key = key.map(|key| {
+        let ethernet = !port.flags().contains(PortFlags::NO_ETHERNET);
+        decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
+        key
+    });
+    Filter { key, generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
+}
+
+impl Filter {
+    /// Before the route is known.
+    #[inline(always)]
+    pub fn prerouting(&self) -> Step<()> {
+        if self.met != Met::Nothing {
+            return ControlFlow::Continue(());
+        }
+        self.chain(Features::PREROUTING, 0, Reason::FilterPrerouting)
+    }
+
+    /// To this machine.
+    #[inline(always)]
+    pub fn input(&self) -> Step<()> {
+        self.chain(Features::INPUT, 1, Reason::FilterInput)
+    }
+
+    /// Through this machine, out of `oif`.
+    #[inline(always)]
+    pub fn forward(&mut self, oif: Ifindex) -> Step<()> {
+        if let Some(key) = &mut self.key {
+            key.words[word::OIF] = oif;
+        }
+        self.chain(Features::FORWARD, 2, Reason::FilterForward)
+    }
+
+    #[inline(always)]
+    fn chain(&self, feature: Features, chain: u32, reason: Reason) -> Step<()> {
+        if !features::on(feature) || self.met == Met::All {
+            return ControlFlow::Continue(());
+        }
+        let Some(key) = &self.key else { return ControlFlow::Continue(()) };
+        match scan(key, self.generation, chain, self.bytes) {
+            Finding::Accept => ControlFlow::Continue(()),
+            Finding::Drop => stop(reason),
+            Finding::Unreadable => stop(Reason::Unreadable),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Through this machine: may it go, where to, does it fit.
+
+use core::ops::ControlFlow;
+
+use dataplane_common::{
+    Reason,
+    abi::{Adjacency, AdjacencyFlags, Features, Mark, Port, PortFlags, Target},
+    decide::{self, Datagram, Family, Frame, Scope},
+};
+
+use crate::{
+    features,
+    hook::{Hook, Tier},
+    maps,
+    pipeline::{Step, Verdict, Way, stop},
+};
+
+/// A next hop, and how much it takes.
+pub struct Hop {
+    /// Where to.
+    pub adjacency: &'static Adjacency,
+    /// The longest IP packet, in bytes.
+    mtu: usize,
+}
+
+/// What `ip_forward` and `ip6_forward` ask before anything else.
+#[inline(always)]
+pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Port) -> Step<()> {
+    if !port.flags().contains(F::FORWARDING) {
+        return stop(Reason::ForwardingOff);
+    }
+    if frame.destination.is_group() {
+        return stop(Reason::GroupFrame);
+    }
+    match F::scope(packet) {
+        Scope::Global => {}
+        Scope::Link => return stop(Reason::LinkScope),
+        Scope::Invalid => return stop(Reason::MartianSource),
+    }
+    if packet.ttl <= 1 {
+        return stop(Reason::TtlExpired);
+    }
+    ControlFlow::Continue(())
+}
+
+/// The next hop of a route for this flow.
+#[inline(always)]
+pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Option<Hop> {
+    let group = maps::group(route.group())?;
+    let member =
+        if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { group.members[0] };
+    let adjacency = maps::adjacency(member)?;
+    let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
+    Some(Hop { adjacency, mtu: mtu as usize })
+}
+
+/// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain
+/// forward sees it. Where XDP sees a packet too long, tc may see one that will be cut into segments.
+#[inline(always)]
+pub fn measure<F: Family, H: Hook>(
+    hook: &H,
+    port: &Port,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+    hop: &Hop,
+) -> Step<bool> {
+    if packet.length <= hop.mtu {
+        return ControlFlow::Continue(false);
+    }
+    if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
+        return ControlFlow::Break(Verdict::Defer(Mark::PREROUTED));
+    }
+    let segment = hook.segment_size();
+    if segment != 0 && decide::segment_length(hook, packet, frame.offset, segment) <= hop.mtu {
+        return ControlFlow::Continue(false);
+    }
+    if F::may_fragment(packet) { ControlFlow::Continue(true) } else { stop(Reason::TooBig) }
+}
+
+/// Sends the packet on its way, or leaves it to whoever can.
+#[inline(always)]
+pub fn depart<F: Family, H: Hook>(
+    port: &Port,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+    hop: &Hop,
+    oversize: bool,
+) -> Step<core::convert::Infallible> {
+    if let Some(reason) = packet.detour {
+        return stop(reason);
+    }
+    if oversize {
+        return stop(Reason::TooBig);
+    }
+    let adjacency = hop.adjacency;
+    if adjacency.ifindex == port.ifindex {
+        return stop(Reason::SamePort);
+    }
+    let able = adjacency.flags();
+    if !able.contains(AdjacencyFlags::RESOLVED) {
+        return stop(Reason::NeighbourUnresolved);
+    }
+    // Without a link header there is none to rewrite.
+    let ethernet = frame.offset != 0;
+    let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
+    if ethernet && able.contains(wanted) {
+        return ControlFlow::Break(Verdict::Transmit(Way { adjacency, family: F::NUMBER }));
+    }
+    let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
+    if H::TIER == Tier::Xdp && ethernet && tc_can {
+        return ControlFlow::Break(Verdict::Defer(Mark::FILTERED));
+    }
+    stop(Reason::NoEgress)
+}

@@ -1,0 +1,10 @@
+//! The stages of the path. Each takes what earlier ones produced and returns its product, or where the path ends. No stage
+//! calls another, and none writes a packet byte.
+
+pub mod filter;
+pub mod forward;
+pub mod link;
+pub mod network;
+pub mod route;
+pub mod source;
+pub mod transport;

@@ -1,0 +1,48 @@
+//! The route.
+
+use core::ops::ControlFlow;
+
+use dataplane_common::{
+    Reason,
+    abi::{Control, RouteKind, Target},
+    decide::Datagram,
+};
+
+use crate::{
+    maps,
+    pipeline::{Step, stop},
+    tables::Routed,
+};
+
+/// Which generations are live: read once, so that a packet sees one state of the tables.
+#[inline(always)]
+pub fn control() -> Step<Control> {
+    match maps::control() {
+        Some(control) => ControlFlow::Continue(control),
+        None => stop(Reason::MirrorOff),
+    }
+}
+
+/// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
+#[inline(always)]
+pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
+    let Some(target) = F::lookup(control, packet.destination) else { return stop(Reason::MirrorOff) };
+    let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
+    if ours || decides::<F>(control) {
+        ControlFlow::Continue(target)
+    } else {
+        ControlFlow::Continue(Target::new(RouteKind::Kernel, 0))
+    }
+}
+
+/// Why a route is the kernel's.
+#[inline(always)]
+pub fn why_kernel<F: Routed>(control: Control) -> Reason {
+    if decides::<F>(control) { Reason::KernelRoute } else { Reason::MirrorOff }
+}
+
+/// Whether the mirror of this family decides.
+#[inline(always)]
+fn decides<F: Routed>(control: Control) -> bool {
+    control.mirror & F::MIRROR != 0
+}

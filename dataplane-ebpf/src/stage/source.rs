@@ -1,0 +1,63 @@
+//! Source validation: martians and the reverse path.
+
+use core::ops::ControlFlow;
+
+use dataplane_common::{
+    Reason,
+    abi::{Control, Features, Port, PortFlags, RouteKind, Target},
+    decide::{Datagram, Placing},
+};
+
+use crate::{
+    features, maps,
+    pipeline::{Step, stop},
+    tables::Routed,
+};
+
+/// What the addresses alone decide.
+#[inline(always)]
+pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Placing> {
+    match F::placing(packet, port.flags()) {
+        Placing::Martian(reason) => stop(reason),
+        placing => ControlFlow::Continue(placing),
+    }
+}
+
+/// What the table says about the source, as `fib_validate_source` (net/ipv4/fib_frontend.c). IPv6 has no such check.
+#[inline(always)]
+pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port: &Port) -> Step<()> {
+    if F::NUMBER != 4 {
+        return ControlFlow::Continue(());
+    }
+    let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0;
+    if !reverse && !F::may_be_local(control, packet.source) {
+        return ControlFlow::Continue(());
+    }
+    let Some(target) = F::lookup(control, packet.source) else { return stop(Reason::MirrorOff) };
+    match target.kind() {
+        RouteKind::Local if port.flags().contains(PortFlags::ACCEPT_LOCAL) => ControlFlow::Continue(()),
+        RouteKind::Local => stop(Reason::MartianSource),
+        _ if !reverse => ControlFlow::Continue(()),
+        RouteKind::Unicast if port.rp_filter == LOOSE || leads_back(target, port) => ControlFlow::Continue(()),
+        RouteKind::Kernel => ControlFlow::Continue(()),
+        _ => stop(Reason::ReversePath),
+    }
+}
+
+/// `net.ipv4.conf.*.rp_filter`: any way back will do.
+const LOOSE: u8 = 2;
+
+/// Whether one of the next hops is through `port`.
+#[inline(always)]
+fn leads_back(target: Target, port: &Port) -> bool {
+    let Some(group) = maps::group(target.group()) else { return false };
+    for slot in 0..group.members.len() {
+        if slot as u32 >= group.slots {
+            return false;
+        }
+        if maps::adjacency(group.members[slot]).is_some_and(|adjacency| adjacency.ifindex == port.ifindex) {
+            return true;
+        }
+    }
+    false
+}

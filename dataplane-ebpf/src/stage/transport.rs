@@ -1,0 +1,39 @@
+//! The transport header, read only when something asks for it.
+
+use core::ops::ControlFlow;
+
+use dataplane_common::{
+    abi::{Features, Port, PortFlags},
+    decide::{self, Datagram, Family, Frame, PseudoHeader, Transport},
+};
+
+use crate::{
+    features,
+    hook::{Hook, Tier},
+    pipeline::{Step, Verdict},
+    stage::filter::filters,
+};
+
+/// Reads ports, flags and types. A checksum that is still to be filled in is for tc: XDP would send it as it is.
+#[inline(always)]
+pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
+    hook: &H,
+    port: &Port,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+) -> Step<Transport> {
+    let suspicious = H::TIER == Tier::Xdp
+        && features::on(Features::PARTIAL_CHECKSUMS)
+        && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
+    if !suspicious && !filters() {
+        return ControlFlow::Continue(Transport::Other);
+    }
+    let transport = decide::transport(hook, packet, frame.offset);
+    if let Transport::Ports { checksum: Some(checksum), .. } = transport
+        && suspicious
+        && decide::is_partial(packet, frame.offset, checksum)
+    {
+        return ControlFlow::Break(Verdict::Defer(0));
+    }
+    ControlFlow::Continue(transport)
+}
