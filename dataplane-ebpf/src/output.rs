@@ -3,7 +3,7 @@
 use dataplane_common::{
     Reason,
     abi::{Features, Port, PortFlags, key as word},
-    decide::{self, Family, V4, V6},
+    decide::{self, Carried, Family, V4, V6},
 };
 
 use crate::{
@@ -21,12 +21,10 @@ pub fn judge<H: Hook>(hook: &H, port: &Port) -> Option<Reason> {
         return None;
     }
     let frame = decide::frame(hook, None, hook.stripped_vlan()).ok()?;
-    if frame.ethertype == V4::ETHERTYPE {
-        chain::<V4, H>(hook, port, &frame)
-    } else if frame.ethertype == V6::ETHERTYPE && features::on(Features::IPV6) {
-        chain::<V6, H>(hook, port, &frame)
-    } else {
-        None
+    match frame.carried {
+        Carried::Ipv4 => chain::<V4, H>(hook, port, &frame),
+        Carried::Ipv6 if features::on(Features::IPV6) => chain::<V6, H>(hook, port, &frame),
+        _ => None,
     }
 }
 
@@ -35,7 +33,7 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let packet = F::datagram(hook, frame.offset, hook.length(), hook.segment_size() != 0).ok()?;
     let transport = decide::transport(hook, &packet, frame.offset);
     let key = maps::key()?;
-    decide::key::<F>(key, 0, frame, &packet, transport, true);
+    decide::key::<F>(key, 0, frame, &packet, transport, hook.header(0));
     key.words[word::OIF] = port.ifindex;
     match scan(key, maps::control()?.filter, OUTPUT, hook.length() as u64) {
         Finding::Accept => None,

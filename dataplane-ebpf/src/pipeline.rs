@@ -5,7 +5,7 @@ use core::{convert::Infallible, ops::ControlFlow};
 use dataplane_common::{
     Reason,
     abi::{Adjacency, Control, Features, Port, RouteKind},
-    decide::{Family as _, Frame, Placing, V4, V6},
+    decide::{Carried, Frame, Placing, V4, V6},
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub struct Way {
     /// What to write, and where to send.
     pub adjacency: &'static Adjacency,
     /// 4 or 6.
-    pub family: u8,
+    pub family: u32,
 }
 
 /// What a stage returns: its product, or where the path ends.
@@ -54,12 +54,10 @@ pub fn run<H: Hook>(hook: &H, port: &Port) -> Verdict {
 fn enter<H: Hook>(hook: &H, port: &Port) -> Step<Infallible> {
     let frame = link::read(hook, port)?;
     let control = route::control()?;
-    if frame.ethertype == V4::ETHERTYPE {
-        travel::<V4, H>(hook, port, &frame, control)
-    } else if frame.ethertype == V6::ETHERTYPE && features::on(Features::IPV6) {
-        travel::<V6, H>(hook, port, &frame, control)
-    } else {
-        stop(Reason::NotIp)
+    match frame.carried {
+        Carried::Ipv4 => travel::<V4, H>(hook, port, &frame, control),
+        Carried::Ipv6 if features::on(Features::IPV6) => travel::<V6, H>(hook, port, &frame, control),
+        _ => stop(Reason::NotIp),
     }
 }
 

@@ -5,19 +5,53 @@ use crate::{
     wire::{Bytes, EtherType, Ethernet, Mac, VlanTag},
 };
 
+/// What a frame carries, as far as we care.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Carried {
+    /// An IPv4 packet.
+    Ipv4,
+    /// An IPv6 packet.
+    Ipv6,
+    /// One more VLAN tag.
+    Tag,
+    /// Anything else.
+    Other,
+}
+
+impl From<EtherType> for Carried {
+    #[inline(always)]
+    fn from(ethertype: EtherType) -> Self {
+        match ethertype {
+            EtherType::IPV4 => Self::Ipv4,
+            EtherType::IPV6 => Self::Ipv6,
+            EtherType::VLAN | EtherType::SERVICE_VLAN => Self::Tag,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// For whom a frame is (`skb->pkt_type` of the kernel).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Audience {
+    /// One link address.
+    Host,
+    /// A broadcast or multicast link address.
+    Group,
+}
+
 /// A frame whose link header has been read.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
-    /// What it carries, behind the tags.
-    pub ethertype: EtherType,
-    /// Where that begins, in bytes from the start of the frame.
-    pub offset: usize,
-    /// Link destination; zero on a device without link addresses.
-    pub destination: Mac,
-    /// Link source, likewise.
-    pub source: Mac,
+    /// What is behind the tags.
+    pub carried: Carried,
+    /// For whom it is.
+    pub audience: Audience,
     /// Identifier of the outermost VLAN tag.
-    pub vlan: Option<u16>,
+    pub vlan: Option<u32>,
+    /// Where the network header begins, in bytes from the start of the frame.
+    pub offset: usize,
 }
 
 /// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours`, only
@@ -28,26 +62,25 @@ pub struct Frame {
 /// [`Reason::NotIp`] for a frame too short to say what it is, [`Reason::OtherHost`] for somebody else's,
 /// [`Reason::VlanDepth`] for more tags.
 #[inline(always)]
-pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Option<u16>) -> Result<Frame, Reason> {
+pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Option<u32>) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(Reason::NotIp) };
     if ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group()) {
         return Err(Reason::OtherHost);
     }
     let mut frame = Frame {
-        ethertype: ethernet.ethertype,
-        offset: size_of::<Ethernet>(),
-        destination: ethernet.destination,
-        source: ethernet.source,
+        carried: ethernet.ethertype.into(),
+        audience: if ethernet.destination.is_group() { Audience::Group } else { Audience::Host },
         vlan: stripped,
+        offset: size_of::<Ethernet>(),
     };
-    if frame.ethertype.is_vlan() {
+    if frame.carried == Carried::Tag {
         frame = untag(packet, frame)?;
-        if frame.ethertype.is_vlan() {
+        if frame.carried == Carried::Tag {
             if stripped.is_some() {
                 return Err(Reason::VlanDepth);
             }
             frame = untag(packet, frame)?;
-            if frame.ethertype.is_vlan() {
+            if frame.carried == Carried::Tag {
                 return Err(Reason::VlanDepth);
             }
         }
@@ -60,9 +93,9 @@ pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Option<
 fn untag<B: Bytes + ?Sized>(packet: &B, outer: Frame) -> Result<Frame, Reason> {
     let Some(tag) = packet.header::<VlanTag>(outer.offset) else { return Err(Reason::Truncated) };
     Ok(Frame {
-        ethertype: tag.ethertype,
+        carried: tag.ethertype.into(),
         offset: outer.offset + size_of::<VlanTag>(),
-        vlan: outer.vlan.or(Some(tag.id())),
+        vlan: outer.vlan.or(Some(u32::from(tag.id()))),
         ..outer
     })
 }

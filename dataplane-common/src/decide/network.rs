@@ -8,7 +8,7 @@ use crate::{
     Reason,
     abi::{Control, Mixed, PortFlags},
     wire::{
-        Address6, Bytes, EtherType, Extension, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6,
+        Address6, Bytes, Extension, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6,
         Ipv6Fragment, protocol,
     },
 };
@@ -28,13 +28,13 @@ pub struct Datagram<A> {
     /// Where the payload of the last header that could be walked begins, from the start of the frame.
     pub payload: usize,
     /// What that payload is.
-    pub protocol: u8,
+    pub protocol: u32,
     /// TTL or hop limit.
-    pub ttl: u8,
+    pub ttl: u32,
     /// Differentiated services code point.
-    pub dscp: u8,
+    pub dscp: u32,
     /// IPv4: flags and offset; IPv6: offset and more-fragments, moved to the places IPv4 has them.
-    pub fragment: u16,
+    pub fragment: u32,
     /// Only the kernel can go on with it, once it has met the filter.
     pub detour: Option<Reason>,
 }
@@ -43,13 +43,13 @@ impl<A> Datagram<A> {
     /// Whether it is a fragment other than the first: it has no transport header.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
-        self.fragment & IPV4_FRAGMENT_MASK != 0
+        self.fragment & IPV4_FRAGMENT_MASK as u32 != 0
     }
 
     /// Whether it is a fragment at all.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
-        self.fragment & (IPV4_FRAGMENT_MASK | IPV4_MORE_FRAGMENTS) != 0
+        self.fragment & (IPV4_FRAGMENT_MASK | IPV4_MORE_FRAGMENTS) as u32 != 0
     }
 }
 
@@ -58,9 +58,7 @@ pub trait Family {
     /// An address, in the host's byte order.
     type Address: Copy + Mixed + PseudoHeader;
     /// 4 or 6.
-    const NUMBER: u8;
-    /// As a frame announces it.
-    const ETHERTYPE: EtherType;
+    const NUMBER: u32;
     /// The port's flag for forwarding.
     const FORWARDING: PortFlags;
     /// The bit in [`Control::mirror`].
@@ -105,8 +103,7 @@ pub enum V4 {}
 
 impl Family for V4 {
     type Address = u32;
-    const NUMBER: u8 = 4;
-    const ETHERTYPE: EtherType = EtherType::IPV4;
+    const NUMBER: u32 = 4;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V4;
     const MIRROR: u32 = Control::MIRROR_V4;
 
@@ -146,10 +143,10 @@ impl Family for V4 {
             destination: header.destination.get(),
             length: total,
             payload: offset + header_length,
-            protocol: header.protocol,
-            ttl: header.ttl,
-            dscp: header.service >> 2,
-            fragment: header.fragment.get(),
+            protocol: u32::from(header.protocol),
+            ttl: u32::from(header.ttl),
+            dscp: u32::from(header.service >> 2),
+            fragment: u32::from(header.fragment.get()),
             detour: if plain { None } else { Some(Reason::Options) },
         })
     }
@@ -166,7 +163,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn may_fragment(packet: &Datagram<u32>) -> bool {
-        packet.fragment & IPV4_DONT_FRAGMENT == 0
+        packet.fragment & u32::from(IPV4_DONT_FRAGMENT) == 0
     }
 
     #[inline(always)]
@@ -181,8 +178,7 @@ pub enum V6 {}
 
 impl Family for V6 {
     type Address = Address6;
-    const NUMBER: u8 = 6;
-    const ETHERTYPE: EtherType = EtherType::IPV6;
+    const NUMBER: u32 = 6;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V6;
     const MIRROR: u32 = Control::MIRROR_V6;
 
@@ -210,13 +206,13 @@ impl Family for V6 {
             destination: Address6::from_bytes(header.destination),
             length: total,
             payload: offset + size_of::<Ipv6>(),
-            protocol: header.next_header,
-            ttl: header.hop_limit,
-            dscp: header.dscp(),
+            protocol: u32::from(header.next_header),
+            ttl: u32::from(header.hop_limit),
+            dscp: u32::from(header.dscp()),
             fragment: 0,
             detour: None,
         };
-        if is_extension(header.next_header) { walk(packet, datagram, offset + total) } else { Ok(datagram) }
+        if is_extension(u32::from(header.next_header)) { walk(packet, datagram, offset + total) } else { Ok(datagram) }
     }
 
     #[inline(always)]
@@ -242,7 +238,7 @@ impl Family for V6 {
 
 /// Whether a next header is one that the walk can step over.
 #[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
+const fn is_extension(next_header: u32) -> bool {
     matches!(
         next_header,
         protocol::HOP_BY_HOP
@@ -304,9 +300,9 @@ fn step<B: Bytes + ?Sized>(packet: &B, datagram: Datagram<Address6>) -> Result<D
         let word = header.fragment.get();
         let more = if word & 1 != 0 { IPV4_MORE_FRAGMENTS } else { 0 };
         return Ok(Datagram {
-            protocol: header.next_header,
+            protocol: u32::from(header.next_header),
             payload: offset + size_of::<Ipv6Fragment>(),
-            fragment: (word >> 3) | more,
+            fragment: u32::from((word >> 3) | more),
             ..datagram
         });
     }
@@ -316,5 +312,5 @@ fn step<B: Bytes + ?Sized>(packet: &B, datagram: Datagram<Address6>) -> Result<D
     }
     let length = usize::from(header.length);
     let length = if datagram.protocol == protocol::AH { (length + 2) * 4 } else { (length + 1) * 8 };
-    Ok(Datagram { protocol: header.next_header, payload: offset + length, ..datagram })
+    Ok(Datagram { protocol: u32::from(header.next_header), payload: offset + length, ..datagram })
 }

@@ -11,20 +11,20 @@ pub enum Transport {
     /// Ports and, for TCP, flags.
     Ports {
         /// Source port.
-        source: u16,
+        source: u32,
         /// Destination port.
-        destination: u16,
+        destination: u32,
         /// TCP flags; 0 for other protocols.
-        flags: u8,
-        /// The checksum as it stands in the header, where the kernel would leave it half done (TCP and UDP).
-        checksum: Option<Be16>,
+        flags: u32,
+        /// The checksum as the machine loads it, where the kernel would leave it half done (TCP and UDP).
+        checksum: Option<u32>,
     },
     /// ICMP and `ICMPv6`.
     Icmp {
         /// Type.
-        kind: u8,
+        kind: u32,
         /// Code.
-        code: u8,
+        code: u32,
     },
     /// A protocol without anything that a rule asks about.
     Other,
@@ -45,15 +45,17 @@ pub fn transport<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, offse
         protocol::UDP | protocol::UDP_LITE => udp(packet, datagram, at, left),
         protocol::SCTP | protocol::DCCP => match packet.header::<[Be16; 6]>(at) {
             Some(header) if left >= 12 => Transport::Ports {
-                source: header[0].get(),
-                destination: header[1].get(),
+                source: u32::from(header[0].get()),
+                destination: u32::from(header[1].get()),
                 flags: 0,
                 checksum: None,
             },
             _ => Transport::Unreadable,
         },
         protocol::ICMP | protocol::ICMPV6 => match packet.header::<Icmp>(at) {
-            Some(header) if left >= size_of::<Icmp>() => Transport::Icmp { kind: header.kind, code: header.code },
+            Some(header) if left >= size_of::<Icmp>() => {
+                Transport::Icmp { kind: u32::from(header.kind), code: u32::from(header.code) }
+            },
             _ => Transport::Unreadable,
         },
         _ => Transport::Other,
@@ -64,10 +66,10 @@ pub fn transport<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, offse
 fn tcp<B: Bytes + ?Sized>(packet: &B, at: usize, left: usize) -> Transport {
     match packet.header::<Tcp>(at) {
         Some(header) if (size_of::<Tcp>()..=left).contains(&header.header_length()) => Transport::Ports {
-            source: header.source.get(),
-            destination: header.destination.get(),
-            flags: header.flags,
-            checksum: Some(header.checksum),
+            source: u32::from(header.source.get()),
+            destination: u32::from(header.destination.get()),
+            flags: u32::from(header.flags),
+            checksum: Some(u32::from(header.checksum.raw())),
         },
         _ => Transport::Unreadable,
     }
@@ -84,10 +86,10 @@ fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left
         return Transport::Unreadable;
     }
     Transport::Ports {
-        source: header.source.get(),
-        destination: header.destination.get(),
+        source: u32::from(header.source.get()),
+        destination: u32::from(header.destination.get()),
         flags: 0,
-        checksum: (datagram.protocol == protocol::UDP).then_some(header.checksum),
+        checksum: (datagram.protocol == protocol::UDP).then_some(u32::from(header.checksum.raw())),
     }
 }
 
@@ -95,11 +97,11 @@ fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left
 /// to finish (`CHECKSUM_PARTIAL`, `tcp_v4_send_check`). A finished checksum looks like that once in 65 536 packets, which
 /// then takes the slower tier and loses nothing.
 #[inline(always)]
-pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: Be16) -> bool {
+pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: u32) -> bool {
     let length = (offset + datagram.length - datagram.payload) as u32;
     let sum = datagram.destination.add_to(datagram.source.add_to(Sum::default()));
-    let sum = sum.add(length.to_be()).add(u32::from(datagram.protocol).to_be());
-    sum.fold() == checksum.raw()
+    let sum = sum.add(length.to_be()).add(datagram.protocol.to_be());
+    u32::from(sum.fold()) == checksum
 }
 
 /// Bytes of the longest IP packet that a packet will be cut into, `segment` bytes of payload each

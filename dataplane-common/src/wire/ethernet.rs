@@ -62,12 +62,6 @@ impl EtherType {
     pub const VLAN: Self = Self(Be16::new(0x8100));
     /// Service tag (802.1ad).
     pub const SERVICE_VLAN: Self = Self(Be16::new(0x88a8));
-
-    /// Whether a VLAN tag follows.
-    #[inline(always)]
-    pub fn is_vlan(self) -> bool {
-        self == Self::VLAN || self == Self::SERVICE_VLAN
-    }
 }
 
 /// The 14 bytes in front of every frame.

@@ -7,35 +7,35 @@ use super::{Be16, Be32};
 /// Protocol numbers (IANA).
 pub mod protocol {
     /// IPv6 hop-by-hop options.
-    pub const HOP_BY_HOP: u8 = 0;
+    pub const HOP_BY_HOP: u32 = 0;
     /// ICMP.
-    pub const ICMP: u8 = 1;
+    pub const ICMP: u32 = 1;
     /// TCP.
-    pub const TCP: u8 = 6;
+    pub const TCP: u32 = 6;
     /// UDP.
-    pub const UDP: u8 = 17;
+    pub const UDP: u32 = 17;
     /// DCCP.
-    pub const DCCP: u8 = 33;
+    pub const DCCP: u32 = 33;
     /// IPv6 routing header.
-    pub const ROUTING: u8 = 43;
+    pub const ROUTING: u32 = 43;
     /// IPv6 fragment header.
-    pub const FRAGMENT: u8 = 44;
+    pub const FRAGMENT: u32 = 44;
     /// Encapsulating security payload: nothing behind it can be read.
-    pub const ESP: u8 = 50;
+    pub const ESP: u32 = 50;
     /// Authentication header.
-    pub const AH: u8 = 51;
+    pub const AH: u32 = 51;
     /// `ICMPv6`.
-    pub const ICMPV6: u8 = 58;
+    pub const ICMPV6: u32 = 58;
     /// IPv6: nothing follows.
-    pub const NO_NEXT_HEADER: u8 = 59;
+    pub const NO_NEXT_HEADER: u32 = 59;
     /// IPv6 destination options.
-    pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const DESTINATION_OPTIONS: u32 = 60;
     /// SCTP.
-    pub const SCTP: u8 = 132;
+    pub const SCTP: u32 = 132;
     /// IPv6 mobility header.
-    pub const MOBILITY: u8 = 135;
+    pub const MOBILITY: u32 = 135;
     /// UDP-Lite.
-    pub const UDP_LITE: u8 = 136;
+    pub const UDP_LITE: u32 = 136;
 }
 
 /// TCP without options (RFC 9293).

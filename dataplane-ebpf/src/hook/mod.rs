@@ -16,6 +16,7 @@ pub enum Tier {
 
 /// Which chains have judged, and counted, a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Met {
     /// None.
     Nothing,
@@ -43,7 +44,7 @@ pub trait Hook: Bytes {
     fn segment_size(&self) -> usize;
 
     /// Identifier of a VLAN tag that is no longer in the bytes.
-    fn stripped_vlan(&self) -> Option<u16>;
+    fn stripped_vlan(&self) -> Option<u32>;
 
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;

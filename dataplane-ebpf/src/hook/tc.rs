@@ -68,10 +68,10 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn stripped_vlan(&self) -> Option<u16> {
+    fn stripped_vlan(&self) -> Option<u32> {
         // SAFETY: the context is the program's own.
         let (present, control) = unsafe { ((*self.context.skb.skb).vlan_present, (*self.context.skb.skb).vlan_tci) };
-        (present != 0).then_some(control as u16 & 0x0fff)
+        (present != 0).then_some(control & 0x0fff)
     }
 
     #[inline(always)]

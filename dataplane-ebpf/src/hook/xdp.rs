@@ -62,7 +62,7 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn stripped_vlan(&self) -> Option<u16> {
+    fn stripped_vlan(&self) -> Option<u32> {
         None
     }
 

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Ifindex, Key, Port, PortFlags, key as word},
+    abi::{Control, Features, Ifindex, Key, Port, key as word},
     decide::{self, Datagram, Family, Frame, Transport},
 };
 
@@ -45,7 +45,7 @@ pub fn prepare<F: Family, H: Hook>(
 ) -> Filter {
     let key = if filters() { maps::key() } else { None };
     let key = key.map(|key| {
-        let ethernet = !port.flags().contains(PortFlags::NO_ETHERNET);
+        let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
         key
     });

@@ -5,7 +5,7 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Adjacency, AdjacencyFlags, Features, Mark, Port, PortFlags, Target},
-    decide::{self, Datagram, Family, Frame, Scope},
+    decide::{self, Audience, Datagram, Family, Frame, Scope},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
     if !port.flags().contains(F::FORWARDING) {
         return stop(Reason::ForwardingOff);
     }
-    if frame.destination.is_group() {
+    if frame.audience == Audience::Group {
         return stop(Reason::GroupFrame);
     }
     match F::scope(packet) {

@@ -5,8 +5,7 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Features, Port, PortFlags},
-    decide::{self, Family as _, Frame, V4, V6},
-    wire::Mac,
+    decide::{self, Audience, Carried, Frame},
 };
 
 use crate::{
@@ -30,16 +29,10 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
 /// A packet of a device without link header (tun, `WireGuard`, ppp).
 #[inline(always)]
 fn bare<H: Hook>(hook: &H) -> Step<Frame> {
-    let ethertype = match hook.header::<u8>(0).map(|first| first >> 4) {
-        Some(4) => V4::ETHERTYPE,
-        Some(6) => V6::ETHERTYPE,
+    let carried = match hook.header::<u8>(0).map(|first| first >> 4) {
+        Some(4) => Carried::Ipv4,
+        Some(6) => Carried::Ipv6,
         _ => return stop(Reason::NotIp),
     };
-    ControlFlow::Continue(Frame {
-        ethertype,
-        offset: 0,
-        destination: Mac::default(),
-        source: Mac::default(),
-        vlan: None,
-    })
+    ControlFlow::Continue(Frame { carried, audience: Audience::Host, vlan: None, offset: 0 })
 }
