@@ -33,7 +33,7 @@ macro_rules! reasons {
         /// Why a packet went where it went: counter index, JSON name and manual entry in one.
         #[must_use]
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-        #[repr(u32)]
+        #[repr(u64)]
         pub enum Reason {
             $($(#[doc = $doc])+ $variant,)+
         }

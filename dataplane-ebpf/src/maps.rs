@@ -1,16 +1,19 @@
 //! The maps. Their layout is `dataplane_common::abi`; who writes what is said there.
 
-#![expect(unsafe_code, reason = "counters are written through pointers into per-CPU maps")]
+#![expect(unsafe_code, reason = "map elements are reached through pointers")]
+
+use core::ptr::NonNull;
 
 use aya_ebpf::{
     btf_maps::{Array, DevMapHash, PerCpuArray},
+    helpers::bpf_map_lookup_elem,
     macros::btf_map,
 };
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, Key, NextHopGroup, PORT_PROBES, Port,
-        PortCounters,
+        self, Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, Key, NextHopGroup, PORT_PROBES,
+        Port, PortCounters,
     },
 };
 
@@ -42,17 +45,38 @@ static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 #[btf_map]
 static KEY: PerCpuArray<Key, 1> = PerCpuArray::new();
 
+/// An index, alone in its word of the stack: LLVM would merge the stores of two neighbours into one that crosses words, which
+/// the verifier refuses.
+#[repr(align(8))]
+struct Index(u32);
+
+/// The element of `map` at `index`.
+#[inline(always)]
+fn find<M, T>(map: &'static M, index: u32) -> Option<NonNull<T>> {
+    let index = Index(index);
+    // SAFETY: every map here is an array with four-byte keys and elements of the type that its one caller names.
+    let element = unsafe { bpf_map_lookup_elem((&raw const *map).cast_mut().cast(), (&raw const index.0).cast()) };
+    NonNull::new(element.cast())
+}
+
+/// The element of an array that only the controller writes.
+#[inline(always)]
+fn lookup<T, const N: usize>(map: &'static Array<T, N>, index: u32) -> Option<&'static T> {
+    // SAFETY: elements of arrays stay where they are.
+    find(map, index).map(|element| unsafe { element.as_ref() })
+}
+
 /// Room for the key of the packet at hand.
 #[inline(always)]
 pub fn key() -> Option<&'static mut Key> {
     // SAFETY: the slot is this CPU's own, and each program asks for it once.
-    KEY.get_ptr_mut(0).map(|key| unsafe { &mut *key })
+    find::<_, Key>(&KEY, 0).map(|key| unsafe { &mut *key.as_ptr() })
 }
 
 /// Which generations are live.
 #[inline(always)]
 pub fn control() -> Option<Control> {
-    CONTROL.get(0).copied()
+    lookup(&CONTROL, 0).copied()
 }
 
 /// The port with this index, and its slot.
@@ -61,7 +85,7 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
     let home = abi::home_slot(ifindex);
     for probe in 0..PORT_PROBES {
         let slot = (home + probe) & (abi::PORTS - 1);
-        match PORTS.get(slot) {
+        match lookup(&PORTS, slot) {
             Some(port) if port.ifindex == ifindex => return Some((slot, port)),
             _ => {}
         }
@@ -72,54 +96,54 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
 /// One generation of the IPv4 table.
 #[inline(always)]
 pub fn fib4(generation: u32) -> Option<&'static Fib4> {
-    FIB4.get(generation)
+    lookup(&FIB4, generation)
 }
 
 /// One generation of the IPv6 table.
 #[inline(always)]
 pub fn fib6(generation: u32) -> Option<&'static Fib6> {
-    FIB6.get(generation)
+    lookup(&FIB6, generation)
 }
 
 /// A next-hop group.
 #[inline(always)]
 pub fn group(index: u32) -> Option<&'static NextHopGroup> {
-    GROUPS.get(index)
+    lookup(&GROUPS, index)
 }
 
 /// An adjacency.
 #[inline(always)]
 pub fn adjacency(index: u32) -> Option<&'static Adjacency> {
-    ADJACENCIES.get(index)
+    lookup(&ADJACENCIES, index)
 }
 
 /// One generation of the filter.
 #[inline(always)]
 pub fn filter(generation: u32) -> Option<&'static Filter> {
-    FILTERS.get(generation)
+    lookup(&FILTERS, generation)
 }
 
-/// An entry of a generation of the filter.
+/// An entry of the filter, by generation times [`ENTRIES`] plus its place.
 #[inline(always)]
-pub fn entry(generation: u32, index: u32) -> Option<&'static Entry> {
-    RULES.get(generation * ENTRIES + index)
+pub fn entry(index: u32) -> Option<&'static Entry> {
+    lookup(&RULES, index)
 }
 
 /// Counts a packet at a port.
 #[inline(always)]
 pub fn count(slot: u32, reason: Reason, bytes: u64) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
+    if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
         // SAFETY: the slot is this CPU's own, the index is below the number of reasons, which the array has room for.
-        unsafe { add(&raw mut (*counters).reasons[reason as usize & 63], bytes) };
+        unsafe { add(&raw mut (*counters.as_ptr()).reasons[reason as usize & 63], bytes) };
     }
 }
 
 /// Counts a packet at a rule.
 #[inline(always)]
 pub fn count_rule(index: u32, bytes: u64) {
-    if let Some(counter) = RULE_COUNTERS.get_ptr_mut(index) {
+    if let Some(counter) = find::<_, Counter>(&RULE_COUNTERS, index) {
         // SAFETY: the slot is this CPU's own.
-        unsafe { add(counter, bytes) };
+        unsafe { add(counter.as_ptr(), bytes) };
     }
 }
 

@@ -35,7 +35,7 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let key = maps::key()?;
     decide::key::<F>(key, 0, frame, &packet, transport, hook.header(0));
     key.words[word::OIF] = port.ifindex;
-    match scan(key, maps::control()?.filter, OUTPUT, hook.length() as u64) {
+    match scan(maps::control()?.filter, OUTPUT, hook.length() as u64) {
         Finding::Accept => None,
         Finding::Drop => Some(Reason::FilterOutput),
         Finding::Unreadable => Some(Reason::UnreadableOutput),

@@ -23,7 +23,7 @@ pub enum Verdict {
     /// To a next hop.
     Transmit(Way),
     /// For tc to settle; what to tell it ([`dataplane_common::abi::Mark`]).
-    Defer(u32),
+    Defer(u64),
 }
 
 /// The way to a next hop.
@@ -31,7 +31,7 @@ pub struct Way {
     /// What to write, and where to send.
     pub adjacency: &'static Adjacency,
     /// 4 or 6.
-    pub family: u32,
+    pub family: u64,
 }
 
 /// What a stage returns: its product, or where the path ends.
@@ -65,7 +65,7 @@ fn enter<H: Hook>(hook: &H, port: &Port) -> Step<Infallible> {
 fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Control) -> Step<Infallible> {
     let packet = network::check::<F, H>(hook, frame)?;
     let transport = transport::read::<F, H>(hook, port, frame, &packet)?;
-    let mut filter = filter::prepare::<F, H>(hook, port, frame, &packet, transport, control);
+    let filter = filter::prepare::<F, H>(hook, port, frame, &packet, transport, control);
     filter.prerouting()?;
     if let Placing::Group(reason) = source::place::<F>(&packet, port)? {
         filter.input()?;

@@ -24,7 +24,7 @@ pub fn frame(context: &XdpContext, way: &Way) -> bool {
 #[inline(always)]
 pub fn skb(context: &TcContext, way: &Way) -> bool {
     let Some(change) = rewrite(context.data(), context.data_end(), way) else { return false };
-    if way.family == V6::NUMBER {
+    if way.family == u64::from(V6::NUMBER) {
         // A device may have summed up the whole packet (CHECKSUM_COMPLETE). IPv4 makes good for its TTL in its own
         // checksum; IPv6 has none.
         // SAFETY: the context is the program's own.
@@ -37,7 +37,7 @@ pub fn skb(context: &TcContext, way: &Way) -> bool {
 #[inline(always)]
 fn rewrite(start: usize, end: usize, way: &Way) -> Option<u32> {
     const NETWORK: usize = size_of::<Ethernet>();
-    if way.family == V6::NUMBER {
+    if way.family == u64::from(V6::NUMBER) {
         if start + NETWORK + size_of::<Ipv6>() > end {
             return None;
         }

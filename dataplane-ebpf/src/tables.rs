@@ -1,7 +1,11 @@
 //! The forwarding tables, by family.
+//!
+//! Lookups are global functions: the verifier looks at each once, not once for every path that leads to it.
+
+#![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{Control, Fib as _, Target},
+    abi::{Control, Fib as _, Ifindex, Target},
     decide::{Family, V4, V6},
     wire::Address6,
 };
@@ -11,7 +15,7 @@ use crate::maps;
 /// A family with its table.
 pub trait Routed: Family {
     /// The longest match in the live generation.
-    fn lookup(control: Control, address: Self::Address) -> Option<Target>;
+    fn lookup(control: Control, address: Self::Address) -> Target;
 
     /// Whether an address may be one of this machine's: `false` is certain.
     fn may_be_local(control: Control, address: Self::Address) -> bool;
@@ -19,8 +23,8 @@ pub trait Routed: Family {
 
 impl Routed for V4 {
     #[inline(always)]
-    fn lookup(control: Control, address: u32) -> Option<Target> {
-        maps::fib4(control.fib4).map(|fib| fib.lookup(address))
+    fn lookup(control: Control, address: u32) -> Target {
+        Target::from_raw(lookup_v4(control.fib4, address))
     }
 
     #[inline(always)]
@@ -31,12 +35,45 @@ impl Routed for V4 {
 
 impl Routed for V6 {
     #[inline(always)]
-    fn lookup(control: Control, address: Address6) -> Option<Target> {
-        maps::fib6(control.fib6).map(|fib| fib.lookup(address.into()))
+    fn lookup(control: Control, address: Address6) -> Target {
+        Target::from_raw(lookup_v6(control.fib6, address.high, address.low))
     }
 
     #[inline(always)]
     fn may_be_local(control: Control, address: Address6) -> bool {
         maps::fib6(control.fib6).is_none_or(|fib| fib.may_be_local(address.into()))
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lookup_v4(generation: u32, address: u32) -> u32 {
+    maps::fib4(generation).map_or(Target::NONE, |fib| fib.lookup(address)).raw()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lookup_v6(generation: u32, high: u64, low: u64) -> u32 {
+    maps::fib6(generation).map_or(Target::NONE, |fib| fib.lookup(Address6 { high, low }.into())).raw()
+}
+
+/// Whether one of the next hops of a route is through `ifindex`.
+#[inline(always)]
+pub fn leads_back(route: Target, ifindex: Ifindex) -> bool {
+    reaches(route.group(), ifindex) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reaches(group: u32, ifindex: u32) -> u32 {
+    let Some(group) = maps::group(group) else { return 0 };
+    for (slot, member) in group.members.iter().enumerate() {
+        if slot as u32 >= group.slots {
+            break;
+        }
+        if maps::adjacency(*member).is_some_and(|adjacency| adjacency.ifindex == ifindex) {
+            return 1;
+        }
+    }
+    0
 }

@@ -10,8 +10,8 @@ use crate::wire::Mac;
 
 /// How many next-hop groups there can be at once.
 pub const GROUPS: u32 = 4096;
-/// Members of a group, repeated by weight.
-pub const GROUP_SLOTS: usize = 62;
+/// Members of a group, repeated by weight; a power of two.
+pub const GROUP_SLOTS: usize = 64;
 /// How many adjacencies there can be at once.
 pub const ADJACENCIES: u32 = 16384;
 
@@ -38,7 +38,7 @@ impl NextHopGroup {
             return Some(self.members[0]);
         }
         let slot = (u64::from(flow) * u64::from(self.slots)) >> 32;
-        self.members.get(slot as usize).copied().filter(|_| self.slots != 0)
+        if self.slots == 0 { None } else { Some(self.members[slot as usize & (GROUP_SLOTS - 1)]) }
     }
 }
 

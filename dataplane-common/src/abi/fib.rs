@@ -59,7 +59,6 @@ impl Prefixed for u32 {
     fn chunk(self) -> u16 {
         (self >> 16) as u16
     }
-
 }
 
 impl Mixed for u32 {
@@ -144,6 +143,18 @@ impl Target {
     /// A route of `kind`; `group` counts for unicast only.
     pub const fn new(kind: RouteKind, group: u32) -> Self {
         Self(((kind as u32) << 28) | (group & 0x0fff_ffff))
+    }
+
+    /// As a number, for functions that the verifier looks at by themselves.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// From that number.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
     }
 
     /// What kind of route it is.

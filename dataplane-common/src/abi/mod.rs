@@ -11,13 +11,13 @@ mod mark;
 mod port;
 mod rule;
 
-pub use adjacency::{Adjacency, AdjacencyFlags, NextHopGroup, ADJACENCIES, GROUPS, GROUP_SLOTS};
+pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
-pub use fib::{Fib, Fib4, Fib6, Mixed, Prefixed, RouteKind, Target, FIB_CHUNKS, FIB_INTERVALS};
+pub use fib::{FIB_CHUNKS, FIB_INTERVALS, Fib, Fib4, Fib6, Mixed, Prefixed, RouteKind, Target};
 pub use mark::Mark;
-pub use port::{home_slot, Port, PortFlags, PORTS, PORT_PROBES};
-pub use rule::{key, Chain, Entry, EntryFlags, Filter, Hit, Key, KeyFlags, Ruling, Span, CHAINS, ENTRIES, KEY_WORDS};
+pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
+pub use rule::{CHAINS, Chain, ENTRIES, Entry, EntryFlags, Filter, Hit, KEY_WORDS, Key, KeyFlags, Ruling, Span, key};
 
 /// Interface index of the kernel; 0 is none.
 pub type Ifindex = u32;
@@ -85,7 +85,7 @@ macro_rules! sizes {
 
 sizes! {
     Adjacency = 32;
-    NextHopGroup = 256;
+    NextHopGroup = 264;
     Control = 16;
     Counter = 16;
     PortCounters = 1024;

@@ -6,7 +6,6 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-
 /// Chains, in the order of [`Filter::chains`].
 pub const CHAINS: usize = 4;
 /// Entries that one generation has room for.

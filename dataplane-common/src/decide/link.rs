@@ -7,7 +7,7 @@ use crate::{
 
 /// What a frame carries, as far as we care.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
+#[repr(u64)]
 pub enum Carried {
     /// An IPv4 packet.
     Ipv4,
@@ -33,12 +33,33 @@ impl From<EtherType> for Carried {
 
 /// For whom a frame is (`skb->pkt_type` of the kernel).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
+#[repr(u64)]
 pub enum Audience {
     /// One link address.
     Host,
     /// A broadcast or multicast link address.
     Group,
+}
+
+/// A VLAN identifier, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vlan(u64);
+
+impl Vlan {
+    /// No tag.
+    pub const NONE: Self = Self(u64::MAX);
+
+    /// The lower twelve bits of a tag's control information.
+    #[inline(always)]
+    pub const fn new(control: u16) -> Self {
+        Self(control as u64 & 0x0fff)
+    }
+
+    /// The identifier, 0 to 4095.
+    #[inline(always)]
+    pub fn id(self) -> Option<u32> {
+        (self != Self::NONE).then_some(self.0 as u32)
+    }
 }
 
 /// A frame whose link header has been read.
@@ -49,7 +70,7 @@ pub struct Frame {
     /// For whom it is.
     pub audience: Audience,
     /// Identifier of the outermost VLAN tag.
-    pub vlan: Option<u32>,
+    pub vlan: Vlan,
     /// Where the network header begins, in bytes from the start of the frame.
     pub offset: usize,
 }
@@ -62,7 +83,7 @@ pub struct Frame {
 /// [`Reason::NotIp`] for a frame too short to say what it is, [`Reason::OtherHost`] for somebody else's,
 /// [`Reason::VlanDepth`] for more tags.
 #[inline(always)]
-pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Option<u32>) -> Result<Frame, Reason> {
+pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(Reason::NotIp) };
     if ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group()) {
         return Err(Reason::OtherHost);
@@ -76,7 +97,7 @@ pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Option<
     if frame.carried == Carried::Tag {
         frame = untag(packet, frame)?;
         if frame.carried == Carried::Tag {
-            if stripped.is_some() {
+            if stripped != Vlan::NONE {
                 return Err(Reason::VlanDepth);
             }
             frame = untag(packet, frame)?;
@@ -95,7 +116,7 @@ fn untag<B: Bytes + ?Sized>(packet: &B, outer: Frame) -> Result<Frame, Reason> {
     Ok(Frame {
         carried: tag.ethertype.into(),
         offset: outer.offset + size_of::<VlanTag>(),
-        vlan: outer.vlan.or(Some(u32::from(tag.id()))),
+        vlan: if outer.vlan == Vlan::NONE { Vlan::new(tag.id()) } else { outer.vlan },
         ..outer
     })
 }

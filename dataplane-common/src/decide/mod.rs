@@ -1,7 +1,8 @@
 //! Decisions that need nothing but the packet: what `ip_rcv`, `ip6_rcv` and the route input code look at.
 //!
-//! What travels from stage to stage has fields of 32 bits and more: LLVM merges neighbouring bytes on the stack into loads
-//! that cross word boundaries, which it may do in a packet but the verifier does not allow on the stack.
+//! What travels from stage to stage has fields of 64 bits: LLVM merges neighbouring smaller ones on the stack into loads
+//! that cross word boundaries, which it may do in a packet but the verifier does not allow on the stack. Nor are there enums
+//! with fields that only some variants have: LLVM may spill a field that was never written, which the verifier refuses.
 
 mod address;
 mod key;
@@ -11,6 +12,6 @@ mod transport;
 
 pub use address::{Placing, Scope};
 pub use key::key;
-pub use link::{frame, Audience, Carried, Frame};
+pub use link::{Audience, Carried, Frame, Vlan, frame};
 pub use network::{Datagram, Family, V4, V6};
-pub use transport::{is_partial, segment_length, transport, PseudoHeader, Transport};
+pub use transport::{PseudoHeader, Readable, Transport, is_partial, segment_length, transport};

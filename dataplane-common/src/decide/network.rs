@@ -8,13 +8,10 @@ use crate::{
     Reason,
     abi::{Control, Mixed, PortFlags},
     wire::{
-        Address6, Bytes, Extension, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6,
-        Ipv6Fragment, protocol,
+        Address6, Bytes, Chain, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, is_extension,
+        protocol,
     },
 };
-
-/// Extension headers that are walked; a longer chain is dropped as [`Reason::ExtensionLimit`].
-const EXTENSIONS: usize = 8;
 
 /// An IP packet whose header has been checked. Lengths and offsets are in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +25,13 @@ pub struct Datagram<A> {
     /// Where the payload of the last header that could be walked begins, from the start of the frame.
     pub payload: usize,
     /// What that payload is.
-    pub protocol: u32,
+    pub protocol: u64,
     /// TTL or hop limit.
-    pub ttl: u32,
+    pub ttl: u64,
     /// Differentiated services code point.
-    pub dscp: u32,
+    pub dscp: u64,
     /// IPv4: flags and offset; IPv6: offset and more-fragments, moved to the places IPv4 has them.
-    pub fragment: u32,
+    pub fragment: u64,
     /// Only the kernel can go on with it, once it has met the filter.
     pub detour: Option<Reason>,
 }
@@ -43,13 +40,13 @@ impl<A> Datagram<A> {
     /// Whether it is a fragment other than the first: it has no transport header.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
-        self.fragment & IPV4_FRAGMENT_MASK as u32 != 0
+        self.fragment & IPV4_FRAGMENT_MASK as u64 != 0
     }
 
     /// Whether it is a fragment at all.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
-        self.fragment & (IPV4_FRAGMENT_MASK | IPV4_MORE_FRAGMENTS) as u32 != 0
+        self.fragment & (IPV4_FRAGMENT_MASK | IPV4_MORE_FRAGMENTS) as u64 != 0
     }
 }
 
@@ -143,10 +140,10 @@ impl Family for V4 {
             destination: header.destination.get(),
             length: total,
             payload: offset + header_length,
-            protocol: u32::from(header.protocol),
-            ttl: u32::from(header.ttl),
-            dscp: u32::from(header.service >> 2),
-            fragment: u32::from(header.fragment.get()),
+            protocol: u64::from(header.protocol),
+            ttl: u64::from(header.ttl),
+            dscp: u64::from(header.service >> 2),
+            fragment: u64::from(header.fragment.get()),
             detour: if plain { None } else { Some(Reason::Options) },
         })
     }
@@ -163,7 +160,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn may_fragment(packet: &Datagram<u32>) -> bool {
-        packet.fragment & u32::from(IPV4_DONT_FRAGMENT) == 0
+        packet.fragment & u64::from(IPV4_DONT_FRAGMENT) == 0
     }
 
     #[inline(always)]
@@ -201,18 +198,20 @@ impl Family for V6 {
         if total > room {
             return Err(Reason::BadLength);
         }
-        let datagram = Datagram {
+        let next = u64::from(header.next_header);
+        let start = Chain { payload: offset + size_of::<Ipv6>(), protocol: next, fragment: 0 };
+        let chain = if is_extension(next) { packet.walk(start, offset + total).outcome()? } else { start };
+        Ok(Datagram {
             source: Address6::from_bytes(header.source),
             destination: Address6::from_bytes(header.destination),
             length: total,
-            payload: offset + size_of::<Ipv6>(),
-            protocol: u32::from(header.next_header),
-            ttl: u32::from(header.hop_limit),
-            dscp: u32::from(header.dscp()),
-            fragment: 0,
-            detour: None,
-        };
-        if is_extension(u32::from(header.next_header)) { walk(packet, datagram, offset + total) } else { Ok(datagram) }
+            payload: chain.payload,
+            protocol: chain.protocol,
+            ttl: u64::from(header.hop_limit),
+            dscp: u64::from(header.dscp()),
+            fragment: chain.fragment,
+            detour: if next == protocol::HOP_BY_HOP { Some(Reason::HopByHop) } else { None },
+        })
     }
 
     #[inline(always)]
@@ -234,83 +233,4 @@ impl Family for V6 {
     fn key_words(address: Address6) -> [u32; 4] {
         address.words()
     }
-}
-
-/// Whether a next header is one that the walk can step over.
-#[inline(always)]
-const fn is_extension(next_header: u32) -> bool {
-    matches!(
-        next_header,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::FRAGMENT
-            | protocol::AH
-            | protocol::DESTINATION_OPTIONS
-            | protocol::MOBILITY
-    )
-}
-
-/// Walks the extension headers to the transport header (RFC 8200 section 4), at most [`EXTENSIONS`] of them.
-///
-/// A later fragment ends the walk: what follows it is payload.
-#[inline(never)]
-fn walk<B: Bytes + ?Sized>(packet: &B, start: Datagram<Address6>, end: usize) -> Result<Datagram<Address6>, Reason> {
-    let mut datagram = start;
-    let mut fragmented = false;
-    if datagram.protocol == protocol::HOP_BY_HOP {
-        datagram.detour = Some(Reason::HopByHop);
-    }
-    for _ in 0..EXTENSIONS {
-        if !is_extension(datagram.protocol) {
-            return Ok(datagram);
-        }
-        if datagram.protocol == protocol::FRAGMENT {
-            if fragmented {
-                return Err(Reason::FragmentChain);
-            }
-            fragmented = true;
-        }
-        datagram = match step(packet, datagram) {
-            Ok(next) if next.payload <= end => next,
-            Err(reason) if reason != Reason::Truncated => return Err(reason),
-            // The chain goes past the packet: RFC 7112 wants it whole in a first fragment; else nothing can read it.
-            _ => return if fragmented { Err(Reason::FragmentChain) } else { Ok(unreadable(datagram)) },
-        };
-        if datagram.is_later_fragment() {
-            // Behind another extension header nobody can say which protocol this is a part of.
-            return if is_extension(datagram.protocol) { Err(Reason::FragmentChain) } else { Ok(datagram) };
-        }
-    }
-    if is_extension(datagram.protocol) { Err(Reason::ExtensionLimit) } else { Ok(datagram) }
-}
-
-/// A datagram whose transport header can not be reached.
-#[inline(always)]
-fn unreadable(datagram: Datagram<Address6>) -> Datagram<Address6> {
-    Datagram { protocol: protocol::NO_NEXT_HEADER, ..datagram }
-}
-
-/// One extension header.
-#[inline(always)]
-fn step<B: Bytes + ?Sized>(packet: &B, datagram: Datagram<Address6>) -> Result<Datagram<Address6>, Reason> {
-    // Bounded, so that the verifier sees an offset inside the longest packet.
-    let offset = datagram.payload & 0x7fff;
-    if datagram.protocol == protocol::FRAGMENT {
-        let Some(header) = packet.header::<Ipv6Fragment>(offset) else { return Err(Reason::Truncated) };
-        let word = header.fragment.get();
-        let more = if word & 1 != 0 { IPV4_MORE_FRAGMENTS } else { 0 };
-        return Ok(Datagram {
-            protocol: u32::from(header.next_header),
-            payload: offset + size_of::<Ipv6Fragment>(),
-            fragment: u32::from((word >> 3) | more),
-            ..datagram
-        });
-    }
-    let Some(header) = packet.header::<Extension>(offset) else { return Err(Reason::Truncated) };
-    if datagram.protocol == protocol::ROUTING && header.kind == 0 {
-        return Err(Reason::RoutingHeader);
-    }
-    let length = usize::from(header.length);
-    let length = if datagram.protocol == protocol::AH { (length + 2) * 4 } else { (length + 1) * 8 };
-    Ok(Datagram { protocol: u32::from(header.next_header), payload: offset + length, ..datagram })
 }

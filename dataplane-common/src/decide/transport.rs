@@ -1,95 +1,115 @@
 //! The transport layer: what rules can ask about, and whether its checksum is still to be filled in.
 
 use super::network::Datagram;
-use crate::{
-    wire::{Address6, Be16, Bytes, Icmp, Sum, Tcp, Udp, protocol},
-};
+use crate::wire::{Address6, Be16, Bytes, Icmp, Sum, Tcp, Udp, protocol};
 
-/// What could be read behind the network header.
+/// How much of the transport header could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+#[repr(u64)]
+pub enum Readable {
+    /// There is nothing that a rule asks about.
+    Nothing,
     /// Ports and, for TCP, flags.
-    Ports {
-        /// Source port.
-        source: u32,
-        /// Destination port.
-        destination: u32,
-        /// TCP flags; 0 for other protocols.
-        flags: u32,
-        /// The checksum as the machine loads it, where the kernel would leave it half done (TCP and UDP).
-        checksum: Option<u32>,
-    },
-    /// ICMP and `ICMPv6`.
-    Icmp {
-        /// Type.
-        kind: u32,
-        /// Code.
-        code: u32,
-    },
-    /// A protocol without anything that a rule asks about.
-    Other,
+    Ports,
+    /// Type and code.
+    Icmp,
     /// A later fragment, or a header that is cut off or contradicts itself.
-    Unreadable,
+    Broken,
+}
+
+/// The transport header. Fields that the protocol lacks are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// What of it is there.
+    pub readable: Readable,
+    /// Source port.
+    pub source: u64,
+    /// Destination port.
+    pub destination: u64,
+    /// TCP flags.
+    pub flags: u64,
+    /// ICMP type `<< 8`, code.
+    pub icmp: u64,
+    /// 1 where the kernel may leave the checksum half done (TCP and UDP).
+    pub offloadable: u64,
+    /// That checksum, as the machine loads it.
+    pub checksum: u64,
+}
+
+impl Transport {
+    /// Nothing to read.
+    pub const NONE: Self =
+        Self { readable: Readable::Nothing, source: 0, destination: 0, flags: 0, icmp: 0, offloadable: 0, checksum: 0 };
+    /// Something that can not be read.
+    pub const BROKEN: Self = Self { readable: Readable::Broken, ..Self::NONE };
 }
 
 /// Reads the transport header of `datagram`, bounded by the IP length and never by the end of the frame.
 #[inline(always)]
 pub fn transport<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, offset: usize) -> Transport {
     if datagram.is_later_fragment() {
-        return Transport::Unreadable;
+        return Transport::BROKEN;
     }
     let at = datagram.payload & 0x7fff;
-    let Some(left) = (offset + datagram.length).checked_sub(at) else { return Transport::Unreadable };
+    let Some(left) = (offset + datagram.length).checked_sub(at) else { return Transport::BROKEN };
     match datagram.protocol {
         protocol::TCP => tcp(packet, at, left),
         protocol::UDP | protocol::UDP_LITE => udp(packet, datagram, at, left),
         protocol::SCTP | protocol::DCCP => match packet.header::<[Be16; 6]>(at) {
-            Some(header) if left >= 12 => Transport::Ports {
-                source: u32::from(header[0].get()),
-                destination: u32::from(header[1].get()),
-                flags: 0,
-                checksum: None,
+            Some(header) if left >= 12 => Transport {
+                readable: Readable::Ports,
+                source: u64::from(header[0].get()),
+                destination: u64::from(header[1].get()),
+                ..Transport::NONE
             },
-            _ => Transport::Unreadable,
+            _ => Transport::BROKEN,
         },
         protocol::ICMP | protocol::ICMPV6 => match packet.header::<Icmp>(at) {
-            Some(header) if left >= size_of::<Icmp>() => {
-                Transport::Icmp { kind: u32::from(header.kind), code: u32::from(header.code) }
+            Some(header) if left >= size_of::<Icmp>() => Transport {
+                readable: Readable::Icmp,
+                icmp: u64::from(header.kind) << 8 | u64::from(header.code),
+                ..Transport::NONE
             },
-            _ => Transport::Unreadable,
+            _ => Transport::BROKEN,
         },
-        _ => Transport::Other,
+        _ => Transport::NONE,
     }
 }
 
 #[inline(always)]
 fn tcp<B: Bytes + ?Sized>(packet: &B, at: usize, left: usize) -> Transport {
     match packet.header::<Tcp>(at) {
-        Some(header) if (size_of::<Tcp>()..=left).contains(&header.header_length()) => Transport::Ports {
-            source: u32::from(header.source.get()),
-            destination: u32::from(header.destination.get()),
-            flags: u32::from(header.flags),
-            checksum: Some(u32::from(header.checksum.raw())),
+        Some(header) if (size_of::<Tcp>()..=left).contains(&header.header_length()) => Transport {
+            readable: Readable::Ports,
+            source: u64::from(header.source.get()),
+            destination: u64::from(header.destination.get()),
+            flags: u64::from(header.flags),
+            icmp: 0,
+            offloadable: 1,
+            checksum: u64::from(header.checksum.raw()),
         },
-        _ => Transport::Unreadable,
+        _ => Transport::BROKEN,
     }
 }
 
 #[inline(always)]
 fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left: usize) -> Transport {
-    let Some(header) = packet.header::<Udp>(at) else { return Transport::Unreadable };
+    let Some(header) = packet.header::<Udp>(at) else { return Transport::BROKEN };
     let length = usize::from(header.length.get());
     // A first fragment carries the length of the whole datagram; UDP-Lite has a coverage there (RFC 3828).
-    let contradicts = datagram.protocol == protocol::UDP
-        && (length < size_of::<Udp>() || (length > left && !datagram.is_fragment()));
+    let contradicts =
+        datagram.protocol == protocol::UDP && (length < size_of::<Udp>() || (length > left && !datagram.is_fragment()));
     if left < size_of::<Udp>() || contradicts {
-        return Transport::Unreadable;
+        return Transport::BROKEN;
     }
-    Transport::Ports {
-        source: u32::from(header.source.get()),
-        destination: u32::from(header.destination.get()),
+    Transport {
+        readable: Readable::Ports,
+        source: u64::from(header.source.get()),
+        destination: u64::from(header.destination.get()),
         flags: 0,
-        checksum: (datagram.protocol == protocol::UDP).then_some(u32::from(header.checksum.raw())),
+        icmp: 0,
+        offloadable: u64::from(datagram.protocol == protocol::UDP),
+        checksum: u64::from(header.checksum.raw()),
     }
 }
 
@@ -97,17 +117,22 @@ fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left
 /// to finish (`CHECKSUM_PARTIAL`, `tcp_v4_send_check`). A finished checksum looks like that once in 65 536 packets, which
 /// then takes the slower tier and loses nothing.
 #[inline(always)]
-pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: u32) -> bool {
+pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: u64) -> bool {
     let length = (offset + datagram.length - datagram.payload) as u32;
     let sum = datagram.destination.add_to(datagram.source.add_to(Sum::default()));
-    let sum = sum.add(length.to_be()).add(datagram.protocol.to_be());
-    u32::from(sum.fold()) == checksum
+    let sum = sum.add(length.to_be()).add((datagram.protocol as u32).to_be());
+    u64::from(sum.fold()) == checksum
 }
 
 /// Bytes of the longest IP packet that a packet will be cut into, `segment` bytes of payload each
 /// (`skb_gso_network_seglen` of the kernel).
 #[inline(always)]
-pub fn segment_length<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, offset: usize, segment: usize) -> usize {
+pub fn segment_length<A, B: Bytes + ?Sized>(
+    packet: &B,
+    datagram: &Datagram<A>,
+    offset: usize,
+    segment: usize,
+) -> usize {
     let at = datagram.payload & 0x7fff;
     let header = match datagram.protocol {
         protocol::TCP => packet.header::<Tcp>(at).map_or(size_of::<Tcp>(), Tcp::header_length),

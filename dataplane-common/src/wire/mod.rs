@@ -2,17 +2,19 @@
 
 mod checksum;
 mod ethernet;
+mod extension;
 mod ipv4;
 mod ipv6;
 mod number;
 mod transport;
 
-pub use checksum::{decrement_ttl, Sum};
+pub use checksum::{Sum, decrement_ttl};
 pub use ethernet::{EtherType, Ethernet, Mac, VlanTag};
-pub use ipv4::{Ipv4, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, IPV4_DONT_FRAGMENT};
+pub use extension::{Chain, Walk, is_extension, walk};
+pub use ipv4::{IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4};
 pub use ipv6::{Address6, Extension, Ipv6, Ipv6Fragment};
 pub use number::{Be16, Be32};
-pub use transport::{protocol, Icmp, Tcp, Udp};
+pub use transport::{Icmp, Tcp, Udp, protocol};
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -25,6 +27,12 @@ impl<T: FromBytes + Immutable + KnownLayout + Unaligned> Header for T {}
 pub trait Bytes {
     /// The header at `offset` bytes from the start of the frame, or `None` where the bytes end before it does.
     fn header<T: Header>(&self, offset: usize) -> Option<&T>;
+
+    /// Walks IPv6 extension headers from `chain` on, in a packet that ends at `end`.
+    #[inline(always)]
+    fn walk(&self, chain: Chain, end: usize) -> Walk {
+        walk(self, chain, end)
+    }
 }
 
 impl Bytes for [u8] {

@@ -7,35 +7,35 @@ use super::{Be16, Be32};
 /// Protocol numbers (IANA).
 pub mod protocol {
     /// IPv6 hop-by-hop options.
-    pub const HOP_BY_HOP: u32 = 0;
+    pub const HOP_BY_HOP: u64 = 0;
     /// ICMP.
-    pub const ICMP: u32 = 1;
+    pub const ICMP: u64 = 1;
     /// TCP.
-    pub const TCP: u32 = 6;
+    pub const TCP: u64 = 6;
     /// UDP.
-    pub const UDP: u32 = 17;
+    pub const UDP: u64 = 17;
     /// DCCP.
-    pub const DCCP: u32 = 33;
+    pub const DCCP: u64 = 33;
     /// IPv6 routing header.
-    pub const ROUTING: u32 = 43;
+    pub const ROUTING: u64 = 43;
     /// IPv6 fragment header.
-    pub const FRAGMENT: u32 = 44;
+    pub const FRAGMENT: u64 = 44;
     /// Encapsulating security payload: nothing behind it can be read.
-    pub const ESP: u32 = 50;
+    pub const ESP: u64 = 50;
     /// Authentication header.
-    pub const AH: u32 = 51;
+    pub const AH: u64 = 51;
     /// `ICMPv6`.
-    pub const ICMPV6: u32 = 58;
+    pub const ICMPV6: u64 = 58;
     /// IPv6: nothing follows.
-    pub const NO_NEXT_HEADER: u32 = 59;
+    pub const NO_NEXT_HEADER: u64 = 59;
     /// IPv6 destination options.
-    pub const DESTINATION_OPTIONS: u32 = 60;
+    pub const DESTINATION_OPTIONS: u64 = 60;
     /// SCTP.
-    pub const SCTP: u32 = 132;
+    pub const SCTP: u64 = 132;
     /// IPv6 mobility header.
-    pub const MOBILITY: u32 = 135;
+    pub const MOBILITY: u64 = 135;
     /// UDP-Lite.
-    pub const UDP_LITE: u32 = 136;
+    pub const UDP_LITE: u64 = 136;
 }
 
 /// TCP without options (RFC 9293).

@@ -3,7 +3,7 @@
 pub mod tc;
 pub mod xdp;
 
-use dataplane_common::{abi::Ifindex, wire::Bytes};
+use dataplane_common::{abi::Ifindex, decide::Vlan, wire::Bytes};
 
 /// Which of the tiers a program is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Tier {
 
 /// Which chains have judged, and counted, a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u64)]
 pub enum Met {
     /// None.
     Nothing,
@@ -43,8 +43,8 @@ pub trait Hook: Bytes {
     /// Payload bytes of each segment that hardware or the kernel will cut the packet into; 0 when it goes as it is.
     fn segment_size(&self) -> usize;
 
-    /// Identifier of a VLAN tag that is no longer in the bytes.
-    fn stripped_vlan(&self) -> Option<u32>;
+    /// A VLAN tag that is no longer in the bytes.
+    fn stripped_vlan(&self) -> Vlan;
 
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;

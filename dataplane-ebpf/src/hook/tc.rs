@@ -3,14 +3,15 @@
 #![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_redirect, bpf_skb_pull_data},
     programs::TcContext,
 };
 use dataplane_common::{
     Decision, Reason,
     abi::{Features, Ifindex, Mark},
-    wire::{Bytes, Header},
+    decide::Vlan,
+    wire::{self, Bytes, Chain, Header, Walk},
 };
 
 use super::{Hook, Met, Tier};
@@ -40,6 +41,11 @@ impl Bytes for Skb<'_> {
         // that every bit pattern is valid at every alignment.
         Some(unsafe { &*(start as *const T) })
     }
+
+    #[inline(always)]
+    fn walk(&self, chain: Chain, end: usize) -> Walk {
+        Walk::from_raw(walk_skb(self.context.skb.skb, chain.payload as u32, chain.protocol as u32, end as u32))
+    }
 }
 
 impl Hook for Skb<'_> {
@@ -68,10 +74,10 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn stripped_vlan(&self) -> Option<u32> {
+    fn stripped_vlan(&self) -> Vlan {
         // SAFETY: the context is the program's own.
         let (present, control) = unsafe { ((*self.context.skb.skb).vlan_present, (*self.context.skb.skb).vlan_tci) };
-        (present != 0).then_some(control & 0x0fff)
+        if present == 0 { Vlan::NONE } else { Vlan::new(control as u16) }
     }
 
     #[inline(always)]
@@ -132,6 +138,16 @@ pub fn run_output(context: &TcContext) -> i32 {
             TC_ACT_SHOT
         }
     }
+}
+
+/// A global function: the verifier looks at it once, not once for every path that goes on from it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u32) -> u64 {
+    let context = TcContext::new(skb);
+    let skb = Skb { context: &context, met: Met::Nothing };
+    wire::walk(&skb, Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 }, end as usize)
+        .raw()
 }
 
 /// Brings the headers into one piece.

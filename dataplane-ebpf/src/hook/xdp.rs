@@ -3,14 +3,18 @@
 #![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+        xdp_md,
+    },
     helpers::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
 use dataplane_common::{
     Decision, Reason,
     abi::{Ifindex, Mark, PortFlags},
-    wire::{Bytes, Header},
+    decide::Vlan,
+    wire::{self, Bytes, Chain, Header, Walk},
 };
 
 use super::{Hook, Met, Tier};
@@ -33,6 +37,11 @@ impl Bytes for Frame<'_> {
         // SAFETY: inside the packet, as just checked, which stays where it is until a helper moves it; `Header` promises
         // that every bit pattern is valid at every alignment.
         Some(unsafe { &*(start as *const T) })
+    }
+
+    #[inline(always)]
+    fn walk(&self, chain: Chain, end: usize) -> Walk {
+        Walk::from_raw(walk_frame(self.0.ctx, chain.payload as u32, chain.protocol as u32, end as u32))
     }
 }
 
@@ -62,8 +71,8 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn stripped_vlan(&self) -> Option<u32> {
-        None
+    fn stripped_vlan(&self) -> Vlan {
+        Vlan::NONE
     }
 
     #[inline(always)]
@@ -90,7 +99,7 @@ pub fn run(context: &XdpContext) -> u32 {
         }
         Verdict::Defer(state) => {
             if state != 0 {
-                mark(context, state);
+                mark(context, state as u32);
             }
             return XDP_PASS;
         }
@@ -105,6 +114,19 @@ pub fn run(context: &XdpContext) -> u32 {
         maps::count(slot, reason, bytes);
     }
     XDP_PASS
+}
+
+/// A global function: the verifier looks at it once, not once for every path that goes on from it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_frame(context: *mut xdp_md, payload: u32, protocol: u32, end: u32) -> u64 {
+    let context = XdpContext::new(context);
+    wire::walk(
+        &Frame(&context),
+        Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 },
+        end as usize,
+    )
+    .raw()
 }
 
 /// Leaves word for tc in front of the frame; `false` where the driver has no room for it.

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Ifindex, Key, Port, key as word},
+    abi::{Control, Features, Ifindex, Port, key as word},
     decide::{self, Datagram, Family, Frame, Transport},
 };
 
@@ -27,7 +27,6 @@ pub fn filters() -> bool {
 
 /// A packet on its way through the chains.
 pub struct Filter {
-    key: Option<&'static mut Key>,
     generation: u32,
     bytes: u64,
     met: Met,
@@ -43,13 +42,13 @@ pub fn prepare<F: Family, H: Hook>(
     transport: Transport,
     control: Control,
 ) -> Filter {
-    let key = if filters() { maps::key() } else { None };
-    let key = key.map(|key| {
+    if filters()
+        && let Some(key) = maps::key()
+    {
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
-        key
-    });
-    Filter { key, generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
+    }
+    Filter { generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
 }
 
 impl Filter {
@@ -70,8 +69,10 @@ impl Filter {
 
     /// Through this machine, out of `oif`.
     #[inline(always)]
-    pub fn forward(&mut self, oif: Ifindex) -> Step<()> {
-        if let Some(key) = &mut self.key {
+    pub fn forward(&self, oif: Ifindex) -> Step<()> {
+        if features::on(Features::FORWARD)
+            && let Some(key) = maps::key()
+        {
             key.words[word::OIF] = oif;
         }
         self.chain(Features::FORWARD, 2, Reason::FilterForward)
@@ -82,8 +83,7 @@ impl Filter {
         if !features::on(feature) || self.met == Met::All {
             return ControlFlow::Continue(());
         }
-        let Some(key) = &self.key else { return ControlFlow::Continue(()) };
-        match scan(key, self.generation, chain, self.bytes) {
+        match scan(self.generation, chain, self.bytes) {
             Finding::Accept => ControlFlow::Continue(()),
             Finding::Drop => stop(reason),
             Finding::Unreadable => stop(Reason::Unreadable),

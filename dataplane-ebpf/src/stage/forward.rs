@@ -47,8 +47,7 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
 #[inline(always)]
 pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Option<Hop> {
     let group = maps::group(route.group())?;
-    let member =
-        if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { group.members[0] };
+    let member = if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { group.members[0] };
     let adjacency = maps::adjacency(member)?;
     let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
     Some(Hop { adjacency, mtu: mtu as usize })
@@ -68,7 +67,7 @@ pub fn measure<F: Family, H: Hook>(
         return ControlFlow::Continue(false);
     }
     if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
-        return ControlFlow::Break(Verdict::Defer(Mark::PREROUTED));
+        return ControlFlow::Break(Verdict::Defer(u64::from(Mark::PREROUTED)));
     }
     let segment = hook.segment_size();
     if segment != 0 && decide::segment_length(hook, packet, frame.offset, segment) <= hop.mtu {
@@ -104,11 +103,11 @@ pub fn depart<F: Family, H: Hook>(
     let ethernet = frame.offset != 0;
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
     if ethernet && able.contains(wanted) {
-        return ControlFlow::Break(Verdict::Transmit(Way { adjacency, family: F::NUMBER }));
+        return ControlFlow::Break(Verdict::Transmit(Way { adjacency, family: u64::from(F::NUMBER) }));
     }
     let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
     if H::TIER == Tier::Xdp && ethernet && tc_can {
-        return ControlFlow::Break(Verdict::Defer(Mark::FILTERED));
+        return ControlFlow::Break(Verdict::Defer(u64::from(Mark::FILTERED)));
     }
     stop(Reason::NoEgress)
 }

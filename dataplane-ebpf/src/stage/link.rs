@@ -5,7 +5,8 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Features, Port, PortFlags},
-    decide::{self, Audience, Carried, Frame},
+    decide::{self, Audience, Carried, Frame, Vlan},
+    wire::Ipv4,
 };
 
 use crate::{
@@ -29,10 +30,11 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
 /// A packet of a device without link header (tun, `WireGuard`, ppp).
 #[inline(always)]
 fn bare<H: Hook>(hook: &H) -> Step<Frame> {
-    let carried = match hook.header::<u8>(0).map(|first| first >> 4) {
+    // Both families have their version in the same place; no packet of either is shorter than an IPv4 header.
+    let carried = match hook.header::<Ipv4>(0).map(Ipv4::version) {
         Some(4) => Carried::Ipv4,
         Some(6) => Carried::Ipv6,
         _ => return stop(Reason::NotIp),
     };
-    ControlFlow::Continue(Frame { carried, audience: Audience::Host, vlan: None, offset: 0 })
+    ControlFlow::Continue(Frame { carried, audience: Audience::Host, vlan: Vlan::NONE, offset: 0 })
 }

@@ -26,7 +26,7 @@ pub fn control() -> Step<Control> {
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]
 pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
-    let Some(target) = F::lookup(control, packet.destination) else { return stop(Reason::MirrorOff) };
+    let target = F::lookup(control, packet.destination);
     let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
     if ours || decides::<F>(control) {
         ControlFlow::Continue(target)

@@ -4,14 +4,14 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Port, PortFlags, RouteKind, Target},
+    abi::{Control, Features, Port, PortFlags, RouteKind},
     decide::{Datagram, Placing},
 };
 
 use crate::{
-    features, maps,
+    features,
     pipeline::{Step, stop},
-    tables::Routed,
+    tables::{self, Routed},
 };
 
 /// What the addresses alone decide.
@@ -33,12 +33,14 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
     if !reverse && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
     }
-    let Some(target) = F::lookup(control, packet.source) else { return stop(Reason::MirrorOff) };
+    let target = F::lookup(control, packet.source);
     match target.kind() {
         RouteKind::Local if port.flags().contains(PortFlags::ACCEPT_LOCAL) => ControlFlow::Continue(()),
         RouteKind::Local => stop(Reason::MartianSource),
         _ if !reverse => ControlFlow::Continue(()),
-        RouteKind::Unicast if port.rp_filter == LOOSE || leads_back(target, port) => ControlFlow::Continue(()),
+        RouteKind::Unicast if port.rp_filter == LOOSE || tables::leads_back(target, port.ifindex) => {
+            ControlFlow::Continue(())
+        }
         RouteKind::Kernel => ControlFlow::Continue(()),
         _ => stop(Reason::ReversePath),
     }
@@ -46,18 +48,3 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
 
 /// `net.ipv4.conf.*.rp_filter`: any way back will do.
 const LOOSE: u8 = 2;
-
-/// Whether one of the next hops is through `port`.
-#[inline(always)]
-fn leads_back(target: Target, port: &Port) -> bool {
-    let Some(group) = maps::group(target.group()) else { return false };
-    for slot in 0..group.members.len() {
-        if slot as u32 >= group.slots {
-            return false;
-        }
-        if maps::adjacency(group.members[slot]).is_some_and(|adjacency| adjacency.ifindex == port.ifindex) {
-            return true;
-        }
-    }
-    false
-}

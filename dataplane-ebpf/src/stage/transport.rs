@@ -26,13 +26,10 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
         && features::on(Features::PARTIAL_CHECKSUMS)
         && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
     if !suspicious && !filters() {
-        return ControlFlow::Continue(Transport::Other);
+        return ControlFlow::Continue(Transport::NONE);
     }
     let transport = decide::transport(hook, packet, frame.offset);
-    if let Transport::Ports { checksum: Some(checksum), .. } = transport
-        && suspicious
-        && decide::is_partial(packet, frame.offset, checksum)
-    {
+    if suspicious && transport.offloadable != 0 && decide::is_partial(packet, frame.offset, transport.checksum) {
         return ControlFlow::Break(Verdict::Defer(0));
     }
     ControlFlow::Continue(transport)

@@ -1,0 +1,223 @@
+//! What keeps our programs attached: one pinned link for each port and hook.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    pin::PinError,
+    programs::{
+        LinkOrder, ProgramError, TcAttachType, XdpMode,
+        links::{FdLink, LinkError as AyaLinkError, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
+    },
+    sys::SyscallError,
+};
+use dataplane_common::abi::Ifindex;
+use thiserror::Error;
+
+use super::{Object, ObjectError};
+
+/// Where a program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Hook {
+    /// At the driver, or in the kernel's generic stand-in.
+    Xdp,
+    /// tc ingress.
+    TcIngress,
+    /// tc egress.
+    TcEgress,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::TcIngress, Self::TcEgress];
+
+    /// Name of its program in the object.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "ingress",
+            Self::TcIngress => "tc_ingress",
+            Self::TcEgress => "tc_egress",
+        }
+    }
+
+    /// Name in pins.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::TcIngress => "ingress",
+            Self::TcEgress => "egress",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hook| hook.name() == name)
+    }
+}
+
+/// Why a program is not attached.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// Somebody else's XDP program is there.
+    #[error("another XDP program is attached")]
+    Busy,
+    /// The device went away meanwhile.
+    #[error("the device is gone")]
+    Gone,
+    /// The driver, or the device in its present state, does not take the program.
+    #[error("the device does not take it: {0}")]
+    Unsupported(io::Error),
+    /// Anything else the kernel said.
+    #[error("the kernel refuses: {0}")]
+    Program(ProgramError),
+    /// The link could not be pinned.
+    #[error("cannot pin the link: {0}")]
+    Pin(#[from] PinError),
+    /// The object lacks the program.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A pin could not be read or removed.
+    #[error("cannot use pin {path}: {error}")]
+    Path {
+        /// Which pin.
+        path: PathBuf,
+        /// How it failed.
+        error: io::Error,
+    },
+}
+
+impl From<ProgramError> for LinkError {
+    fn from(error: ProgramError) -> Self {
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        let mut errno = None;
+        while let Some(cause) = source {
+            if let Some(SyscallError { io_error, .. }) = cause.downcast_ref() {
+                errno = io_error.raw_os_error();
+            }
+            source = cause.source();
+        }
+        match errno {
+            Some(libc::EBUSY | libc::EEXIST) => Self::Busy,
+            Some(libc::ENODEV | libc::ENOLINK | libc::ENXIO) => Self::Gone,
+            Some(errno @ (libc::EOPNOTSUPP | libc::ERANGE | libc::ENOSPC | libc::EINVAL)) => {
+                Self::Unsupported(io::Error::from_raw_os_error(errno))
+            }
+            _ => Self::Program(error),
+        }
+    }
+}
+
+/// The pinned links.
+#[derive(Debug)]
+pub struct Links {
+    directory: PathBuf,
+}
+
+impl Links {
+    /// The links pinned in a directory.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// What is attached, dead links of deleted devices included.
+    pub fn list(&self) -> Vec<(Ifindex, Hook)> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let mut found: Vec<_> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let (ifindex, hook) = name.to_str()?.split_once('-')?;
+                Some((ifindex.parse().ok()?, Hook::from_name(hook)?))
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Whether a link is pinned for this port and hook.
+    pub fn contains(&self, ifindex: Ifindex, hook: Hook) -> bool {
+        self.path(ifindex, hook).exists()
+    }
+
+    /// Attaches the program, or swaps it in where an earlier one of ours is attached. `generic` counts for XDP only, and only
+    /// for a new link.
+    pub fn attach(
+        &self,
+        object: &mut Object,
+        ifindex: Ifindex,
+        name: &str,
+        hook: Hook,
+        generic: bool,
+    ) -> Result<(), LinkError> {
+        let path = self.path(ifindex, hook);
+        if path.exists() {
+            match replace(object, &path, hook) {
+                // The pin is of a device that is gone, whose index has come again.
+                Err(LinkError::Gone) => self.detach(ifindex, hook)?,
+                done => return done,
+            }
+        }
+        let link = create(object, ifindex, name, hook, generic)?;
+        link.pin(&path)?;
+        Ok(())
+    }
+
+    /// Takes a program off.
+    pub fn detach(&self, ifindex: Ifindex, hook: Hook) -> Result<(), LinkError> {
+        let path = self.path(ifindex, hook);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LinkError::Path { path, error }),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, ifindex: Ifindex, hook: Hook) -> PathBuf {
+        self.directory.join(format!("{ifindex}-{}", hook.name()))
+    }
+}
+
+/// A new link.
+fn create(object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook, generic: bool) -> Result<FdLink, LinkError> {
+    match hook {
+        Hook::Xdp => {
+            let program = object.xdp()?;
+            let mode = if generic { XdpMode::Skb } else { XdpMode::Driver };
+            let id = program.attach_to_if_index(ifindex, mode)?;
+            let link = program.take_link(id)?;
+            Ok(link.try_into().map_err(not_a_link)?)
+        }
+        Hook::TcIngress | Hook::TcEgress => {
+            let program = object.classifier(hook)?;
+            let side = if hook == Hook::TcIngress { TcAttachType::Ingress } else { TcAttachType::Egress };
+            let id = program.attach_with_options(name, side, TcAttachOptions::TcxOrder(LinkOrder::default()))?;
+            let link = program.take_link(id)?;
+            Ok(link.try_into().map_err(not_a_link)?)
+        }
+    }
+}
+
+/// Swaps the program behind a pinned link, in one step: no packet meets neither.
+fn replace(object: &mut Object, path: &Path, hook: Hook) -> Result<(), LinkError> {
+    let unreadable = |error: AyaLinkError| LinkError::Path { path: path.to_owned(), error: io::Error::other(error) };
+    let link = FdLink::from(PinnedLink::from_pin(path).map_err(unreadable)?);
+    match hook {
+        Hook::Xdp => {
+            let program = object.xdp()?;
+            let id = program.attach_to_link(XdpLink::try_from(link).map_err(unreadable)?)?;
+            drop(program.take_link(id)?);
+        }
+        Hook::TcIngress | Hook::TcEgress => {
+            let program = object.classifier(hook)?;
+            let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(unreadable)?)?;
+            drop(program.take_link(id)?);
+        }
+    }
+    Ok(())
+}
+
+/// The kernel gave an attachment that is not a link, which can not outlive the daemon.
+fn not_a_link(error: AyaLinkError) -> LinkError {
+    LinkError::Unsupported(io::Error::other(error))
+}

@@ -1,0 +1,11 @@
+//! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
+
+mod bpffs;
+mod link;
+mod object;
+mod table;
+
+pub use bpffs::{Bpffs, BpffsError};
+pub use link::{Hook, LinkError, Links};
+pub use object::{OBJECT, Object, ObjectError};
+pub use table::{TableError, Tables, earlier_slots};

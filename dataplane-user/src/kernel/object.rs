@@ -1,0 +1,135 @@
+//! The object that the binary carries, loaded with a set of features.
+
+use std::{io, path::Path};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::Map,
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use dataplane_common::abi::{Features, map};
+use thiserror::Error;
+
+use super::Hook;
+
+/// The kernel half, as built.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
+
+/// Maps that every daemon takes over.
+const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS];
+/// Maps that each daemon makes anew.
+const OWN: &[&str] = &[
+    map::CONTROL,
+    map::PORTS,
+    map::FIB4,
+    map::FIB6,
+    map::GROUPS,
+    map::ADJACENCIES,
+    map::EGRESS,
+    map::FILTERS,
+    map::RULES,
+];
+
+/// Why the programs are not loaded.
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    /// The object or its maps.
+    #[error("cannot load the kernel half: {}; it needs Linux 6.6 or later, root or CAP_BPF and CAP_NET_ADMIN", chain(.0))]
+    Object(#[from] EbpfError),
+    /// A program, with what the verifier said.
+    #[error("the kernel refuses program {name}: {}", chain(.error))]
+    Program {
+        /// Which one.
+        name: &'static str,
+        /// What it said.
+        error: ProgramError,
+    },
+    /// The object is not the one that this binary was built with.
+    #[error("program {0} is missing from the object; rebuild with `cargo xtask build`")]
+    Missing(&'static str),
+    /// Facts about a loaded program could not be read.
+    #[error("cannot ask the kernel about a program: {0}")]
+    Info(io::Error),
+}
+
+/// All causes of an error in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The loaded programs and, until they are taken, the maps.
+pub struct Object {
+    ebpf: Ebpf,
+    features: Features,
+}
+
+impl Object {
+    /// Loads all programs with `features`. Maps pinned in `lasting` and `own` are used, missing ones made and pinned.
+    pub fn load(features: Features, lasting: &Path, own: &Path) -> Result<Self, ObjectError> {
+        let bits = features.bits();
+        let mut loader = EbpfLoader::new();
+        // The log costs the verifier time and the daemon memory; the errors carry what matters.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global(map::FEATURES, &bits, true);
+        for name in LASTING {
+            loader.map_pin_path(name, lasting.join(name));
+        }
+        for name in OWN {
+            loader.map_pin_path(name, own.join(name));
+        }
+        let mut object = Self { ebpf: loader.load(OBJECT)?, features };
+        for hook in Hook::ALL {
+            let name = hook.program();
+            let loaded = match hook {
+                Hook::Xdp => object.xdp()?.load(),
+                Hook::TcIngress | Hook::TcEgress => object.classifier(hook)?.load(),
+            };
+            loaded.map_err(|error| ObjectError::Program { name, error })?;
+        }
+        Ok(object)
+    }
+
+    /// What it was loaded with.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// The XDP program.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, ObjectError> {
+        let name = Hook::Xdp.program();
+        let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
+        program.try_into().map_err(|error| ObjectError::Program { name, error })
+    }
+
+    /// One of the tc programs.
+    pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, ObjectError> {
+        let name = hook.program();
+        let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
+        program.try_into().map_err(|error| ObjectError::Program { name, error })
+    }
+
+    /// Takes a map out.
+    pub fn take_map(&mut self, name: &'static str) -> Result<Map, ObjectError> {
+        self.ebpf.take_map(name).ok_or(ObjectError::Missing(name))
+    }
+
+    /// How many instructions the verifier walked through for a program; `None` where the kernel does not say.
+    pub fn verified_instructions(&self, hook: Hook) -> Result<Option<u32>, ObjectError> {
+        let name = hook.program();
+        let program = self.ebpf.program(name).ok_or(ObjectError::Missing(name))?;
+        let info = program.info().map_err(|error| ObjectError::Program { name, error })?;
+        Ok(info.verified_instruction_count())
+    }
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Object").field("features", &self.features).finish_non_exhaustive()
+    }
+}

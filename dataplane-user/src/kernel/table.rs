@@ -1,0 +1,245 @@
+//! Map contents.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
+use dataplane_common::abi::{
+    Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters,
+    map,
+};
+use thiserror::Error;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Object, ObjectError};
+
+/// Why a map could not be read or written.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// The object lacks the map.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The kernel refused.
+    #[error("map {name}: {error}")]
+    Map {
+        /// Which map.
+        name: &'static str,
+        /// What it said.
+        error: MapError,
+    },
+    /// The kernel refused a device map entry.
+    #[error("map {name}: interface {ifindex}: {error}", name = map::EGRESS)]
+    Egress {
+        /// Which interface.
+        ifindex: Ifindex,
+        /// What it said.
+        error: XdpMapError,
+    },
+}
+
+/// An array map of `T`, whose `SIZE` bytes are what the kernel half sees.
+struct Rows<const SIZE: usize> {
+    name: &'static str,
+    array: Array<MapData, [u8; SIZE]>,
+}
+
+impl<const SIZE: usize> Rows<SIZE> {
+    fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
+        let array = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
+        Ok(Self { name, array })
+    }
+
+    fn write<T: IntoBytes + Immutable>(&mut self, index: u32, value: &T) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: self.name, error };
+        let bytes: &[u8; SIZE] = value
+            .as_bytes()
+            .try_into()
+            .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))?;
+        self.array.set(index, bytes, 0).map_err(failed)
+    }
+
+    fn read<T: FromBytes>(&self, index: u32) -> Result<T, TableError> {
+        let failed = |error| TableError::Map { name: self.name, error };
+        let bytes = self.array.get(&index, 0).map_err(failed)?;
+        T::read_from_bytes(&bytes)
+            .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))
+    }
+}
+
+/// Per-CPU array map of counters.
+struct Sums<const SIZE: usize> {
+    name: &'static str,
+    array: PerCpuArray<MapData, [u8; SIZE]>,
+}
+
+impl<const SIZE: usize> Sums<SIZE> {
+    fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
+        let array = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
+        Ok(Self { name, array })
+    }
+
+    /// The sum over all CPUs, element by element.
+    fn read<T: FromBytes + KnownLayout + Immutable>(
+        &self,
+        index: u32,
+        mut add: impl FnMut(&T),
+    ) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: self.name, error };
+        for bytes in self.array.get(&index, 0).map_err(failed)?.iter() {
+            let value = T::read_from_bytes(bytes)
+                .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))?;
+            add(&value);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, index: u32) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: self.name, error };
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; cpus])
+            .map_err(|error| failed(MapError::IoError(error)))?;
+        self.array.set(index, zeros, 0).map_err(failed)
+    }
+}
+
+/// All maps of one daemon.
+pub struct Tables {
+    control: Rows<{ size_of::<Control>() }>,
+    ports: Rows<{ size_of::<Port>() }>,
+    fib4: Rows<{ size_of::<Fib4>() }>,
+    fib6: Rows<{ size_of::<Fib6>() }>,
+    groups: Rows<{ size_of::<NextHopGroup>() }>,
+    adjacencies: Rows<{ size_of::<Adjacency>() }>,
+    filters: Rows<{ size_of::<Filter>() }>,
+    rules: Rows<{ size_of::<Entry>() }>,
+    counters: Sums<{ size_of::<PortCounters>() }>,
+    rule_counters: Sums<{ size_of::<Counter>() }>,
+    egress: DevMapHash<MapData>,
+    live: Control,
+}
+
+impl Tables {
+    /// Takes the maps out of a loaded object. Nothing is live yet.
+    pub fn take(object: &mut Object) -> Result<Self, TableError> {
+        let egress = object.take_map(map::EGRESS)?;
+        let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
+        let tables = Self {
+            control: Rows::take(object, map::CONTROL)?,
+            ports: Rows::take(object, map::PORTS)?,
+            fib4: Rows::take(object, map::FIB4)?,
+            fib6: Rows::take(object, map::FIB6)?,
+            groups: Rows::take(object, map::GROUPS)?,
+            adjacencies: Rows::take(object, map::ADJACENCIES)?,
+            filters: Rows::take(object, map::FILTERS)?,
+            rules: Rows::take(object, map::RULES)?,
+            counters: Sums::take(object, map::COUNTERS)?,
+            rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
+            egress,
+            live: Control::default(),
+        };
+        Ok(tables)
+    }
+
+    /// Writes a port; [`Port::default`] frees the slot.
+    pub fn write_port(&mut self, slot: u32, port: &Port) -> Result<(), TableError> {
+        self.ports.write(slot, port)
+    }
+
+    /// Writes a next-hop group.
+    pub fn write_group(&mut self, index: u32, group: &NextHopGroup) -> Result<(), TableError> {
+        self.groups.write(index, group)
+    }
+
+    /// Writes an adjacency.
+    pub fn write_adjacency(&mut self, index: u32, adjacency: &Adjacency) -> Result<(), TableError> {
+        self.adjacencies.write(index, adjacency)
+    }
+
+    /// Lets XDP transmit on a device.
+    pub fn add_egress(&mut self, ifindex: Ifindex) -> Result<(), TableError> {
+        self.egress.insert(ifindex, ifindex, None, 0).map_err(|error| TableError::Egress { ifindex, error })
+    }
+
+    /// Takes a device out; the kernel has done so already when it is gone.
+    pub fn remove_egress(&mut self, ifindex: Ifindex) -> Result<(), TableError> {
+        match self.egress.remove(ifindex) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::EGRESS, error }),
+        }
+    }
+
+    /// Writes the idle generation of the IPv4 table and makes it live.
+    pub fn flip_fib4(&mut self, fib: &Fib4) -> Result<(), TableError> {
+        let idle = self.live.fib4 ^ 1;
+        self.fib4.write(idle, fib)?;
+        self.go_live(Control { fib4: idle, ..self.live })
+    }
+
+    /// Writes the idle generation of the IPv6 table and makes it live.
+    pub fn flip_fib6(&mut self, fib: &Fib6) -> Result<(), TableError> {
+        let idle = self.live.fib6 ^ 1;
+        self.fib6.write(idle, fib)?;
+        self.go_live(Control { fib6: idle, ..self.live })
+    }
+
+    /// Writes the idle generation of the filter and makes it live.
+    pub fn flip_filter(&mut self, filter: &Filter, entries: &[Entry]) -> Result<(), TableError> {
+        let idle = self.live.filter ^ 1;
+        for (entry, index) in entries.iter().zip(idle * ENTRIES..) {
+            self.rules.write(index, entry)?;
+        }
+        self.filters.write(idle, filter)?;
+        self.go_live(Control { filter: idle, ..self.live })
+    }
+
+    /// Sets the families whose mirror decides.
+    pub fn set_mirror(&mut self, mirror: u32) -> Result<(), TableError> {
+        self.go_live(Control { mirror, ..self.live })
+    }
+
+    fn go_live(&mut self, control: Control) -> Result<(), TableError> {
+        self.control.write(0, &control)?;
+        self.live = control;
+        Ok(())
+    }
+
+    /// The counters of a port slot, summed over all CPUs.
+    pub fn port_counters(&self, slot: u32) -> Result<PortCounters, TableError> {
+        let mut sum = PortCounters { reasons: [Counter::default(); 64] };
+        self.counters.read(slot, |cpu: &PortCounters| {
+            for (total, counter) in sum.reasons.iter_mut().zip(cpu.reasons) {
+                *total += counter;
+            }
+        })?;
+        Ok(sum)
+    }
+
+    /// Sets the counters of a port slot to zero.
+    pub fn clear_port_counters(&mut self, slot: u32) -> Result<(), TableError> {
+        self.counters.clear(slot)
+    }
+
+    /// The counter of a rule, summed over all CPUs.
+    pub fn rule_counter(&self, index: u32) -> Result<Counter, TableError> {
+        let mut sum = Counter::default();
+        self.rule_counters.read(index, |cpu: &Counter| sum += *cpu)?;
+        Ok(sum)
+    }
+
+    /// Sets the counter of a rule to zero.
+    pub fn clear_rule_counter(&mut self, index: u32) -> Result<(), TableError> {
+        self.rule_counters.clear(index)
+    }
+}
+
+/// The slots that ports had with an earlier daemon, read from the maps it left in `directory`; empty when there are none.
+pub fn earlier_slots(directory: &Path) -> BTreeMap<Ifindex, u32> {
+    let Ok(data) = MapData::from_pin(directory.join(map::PORTS)) else { return BTreeMap::new() };
+    let Ok(array) = Array::<_, [u8; size_of::<Port>()]>::try_from(Map::Array(data)) else { return BTreeMap::new() };
+    (0..PORTS)
+        .filter_map(|slot| {
+            let port = Port::read_from_bytes(&array.get(&slot, 0).ok()?).ok()?;
+            (port.ifindex != 0).then_some((port.ifindex, slot))
+        })
+        .collect()
+}
