@@ -15,6 +15,7 @@ pub struct Options {
     pub bpffs: PathBuf,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "stand-in")]
 /// Runs until it is told to stop.
 pub fn run(options: Options) -> anyhow::Result<()> {
     anyhow::bail!("the daemon is not part of this build: {options:?}")

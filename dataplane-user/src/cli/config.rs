@@ -105,8 +105,8 @@ fn read(file: &Path) -> anyhow::Result<ConfigText> {
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let lines = valid.split(|byte| *byte == b'\n');
-        let (line, column) = (lines.clone().count(), lines.last().map_or(0, <[u8]>::len) + 1);
+        let mut lines = valid.split(|byte| *byte == b'\n');
+        let (line, column) = (lines.clone().count(), lines.next_back().map_or(0, <[u8]>::len) + 1);
         Failure::new(FailureKind::Rejected, format!("{path}:{line}:{column}: not UTF-8; save the file as UTF-8"))
     })?;
     let config = config::Config::parse(&text, &path)?;

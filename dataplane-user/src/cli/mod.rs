@@ -161,13 +161,13 @@ mod tests {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "no example in the help of {}:\n{help}", command.get_name());
             *seen += 1;
-            for verb in command.get_subcommands_mut() {
+            for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
                 walk(verb, seen);
             }
         }
         let mut seen = 0;
         walk(&mut Cli::command(), &mut seen);
-        assert!(seen > 25, "{seen}");
+        assert!(seen >= 25, "only {seen} verbs were found");
     }
 
     #[test]

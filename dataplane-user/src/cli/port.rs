@@ -29,7 +29,7 @@ pub(super) struct Attach {
 
 fn mode() -> impl clap::builder::TypedValueParser<Value = ModeChoice> {
     PossibleValuesParser::new(["auto", "native", "generic", "tc"])
-        .try_map(|name| name.parse::<ModeChoice>().map_err(|error| format!("{error}")))
+        .try_map(|name| name.parse::<ModeChoice>().map_err(|error| error.to_string()))
 }
 
 impl Attach {

@@ -113,7 +113,9 @@ fn route_text(row: &RouteRow) -> String {
         if row.nexthops.len() > 1 {
             text.push_str(" nexthop");
         }
-        text.push_str(&way(hop.via, hop.dev.as_deref()));
+        // ip-route(8): a router of the other family is named with its family.
+        let foreign = matches!(hop.via, Some(IpAddr::V6(_))) && !row.dst.contains(':');
+        text.push_str(&way(hop.via, hop.dev.as_deref(), foreign));
         if row.nexthops.len() > 1 {
             let _ = write!(text, " weight {}", hop.weight);
         }
@@ -125,8 +127,9 @@ fn route_text(row: &RouteRow) -> String {
     text
 }
 
-fn way(via: Option<IpAddr>, dev: Option<&str>) -> String {
-    let via = via.map_or_else(String::new, |via| format!(" via {via}"));
+fn way(via: Option<IpAddr>, dev: Option<&str>, foreign: bool) -> String {
+    let family = if foreign { "inet6 " } else { "" };
+    let via = via.map_or_else(String::new, |via| format!(" via {family}{via}"));
     let dev = dev.map_or_else(String::new, |dev| format!(" dev {dev}"));
     format!("{via}{dev}")
 }
@@ -144,7 +147,7 @@ fn decision_text(row: &DecisionRow) -> String {
         "{} {}{}{lladdr}{prefix} table {table}\n    {}: {meaning}\n",
         row.decision,
         row.dst,
-        way(row.via, row.dev.as_deref()),
+        way(row.via, row.dev.as_deref(), row.dst.is_ipv4() && row.via.is_some_and(|via| via.is_ipv6())),
         row.reason,
     )
 }

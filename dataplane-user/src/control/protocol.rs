@@ -16,7 +16,7 @@ pub const REQUEST_LIMIT: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", content = "with", deny_unknown_fields)]
 pub enum Request {
-    /// Attach to interfaces, or change the mode of attached ones.
+    /// Attach to interfaces, or change the mode of attached ones. Answered with [`Data::Ports`]: those.
     #[serde(rename = "attach")]
     Attach {
         /// Names of interfaces that exist.
@@ -25,7 +25,7 @@ pub enum Request {
         #[serde(with = "as_text")]
         mode: ModeChoice,
     },
-    /// Detach from interfaces.
+    /// Detach from interfaces. Answered with [`Data::Done`].
     #[serde(rename = "detach")]
     Detach(Selection),
     /// Answered with [`Data::Ports`].
@@ -72,7 +72,7 @@ pub enum Request {
         /// In the language of rules, not parsed yet.
         rule: String,
     },
-    /// Delete one rule.
+    /// Delete one rule. Answered with [`Data::Done`].
     #[serde(rename = "rule del")]
     RuleDel {
         /// Where.
@@ -80,7 +80,7 @@ pub enum Request {
         /// Which: [`RuleRow::handle`].
         handle: u64,
     },
-    /// Delete all rules of a chain; its policy stays.
+    /// Delete all rules of a chain; its policy stays. Answered with [`Data::Done`].
     #[serde(rename = "rule flush")]
     RuleFlush {
         /// Where.

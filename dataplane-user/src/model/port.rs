@@ -26,15 +26,20 @@ impl std::fmt::Display for ModeChoice {
 }
 
 impl std::str::FromStr for ModeChoice {
-    type Err = String;
+    type Err = UnknownMode;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
         match text {
             "auto" => Ok(Self::Auto),
             "native" => Ok(Self::Native),
             "generic" => Ok(Self::Generic),
             "tc" => Ok(Self::Tc),
-            _ => Err(format!("no mode is named '{text}'")),
+            _ => Err(UnknownMode(text.to_owned())),
         }
     }
 }
+
+/// Not the name of a mode.
+#[derive(Debug, thiserror::Error)]
+#[error("no mode is named '{0}'")]
+pub struct UnknownMode(String);
