@@ -37,7 +37,7 @@ pub const DEFAULT_SOCKET: &str = "/run/dataplane/dataplane.sock";
 )]
 pub struct Cli {
     /// The daemon's control socket
-    #[arg(long, global = true, value_name = "PATH", env = "DATAPLANE_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", env = "DATAPLANE_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     /// Print JSON
     #[arg(short, long, global = true)]

@@ -86,8 +86,9 @@ fn get(addr: IpAddr, words: &[String]) -> Result<Request, String> {
 /// A prefix in its canonical form; a bare address stands for itself alone.
 fn prefix(text: &str) -> Result<String, String> {
     let (addr, len) = text.split_once('/').map_or((text, None), |(addr, len)| (addr, Some(len)));
-    let addr: IpAddr =
-        addr.parse().map_err(|_| "expected ADDR or ADDR/LEN, such as 198.18.0.0/24 or ::/0".to_owned())?;
+    let addr: IpAddr = addr.parse().map_err(|_| {
+        "expected ADDR or ADDR/LEN, such as 198.18.0.0/24; the default routes are 0.0.0.0/0 and ::/0".to_owned()
+    })?;
     let (width, bits) = match addr {
         IpAddr::V4(addr) => (32, u128::from(addr.to_bits()) << 96),
         IpAddr::V6(addr) => (128, addr.to_bits()),

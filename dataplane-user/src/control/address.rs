@@ -144,3 +144,17 @@ fn make(path: &Path) -> io::Result<OwnedFd> {
     bind(&fd, &address)?;
     Ok(fd)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_moment_is_more_open() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("new.sock");
+        let _fd = make(&path).expect("a socket");
+        let mode = fs::symlink_metadata(&path).expect("the socket").mode() & 0o7777;
+        assert_eq!(mode & !MODE, 0, "{mode:o} before the mode is set");
+    }
+}
