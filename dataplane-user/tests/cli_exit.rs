@@ -9,6 +9,7 @@ use std::{
 };
 
 use dataplane_user::{
+    config::Config,
     control::{
         protocol::{Chain, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
         row::{Counts, Difference, Stats},
@@ -25,7 +26,8 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
     let attach = |names: &[&str], mode| Request::Attach { ifaces: ifaces(names), mode };
     let addr = |text: &str| text.parse().expect("an address");
     let add = |chain, rule: &str| Request::RuleAdd { chain, rule: rule.to_owned() };
-    let config = ConfigText { path: file.to_owned(), toml: CONFIG.to_owned() };
+    let canonical = Config::parse(CONFIG, file).expect("a config");
+    let config = ConfigText { path: file.to_owned(), toml: canonical.to_toml() };
     let rows = [
         ("attach eth0", attach(&["eth0"], ModeChoice::Auto)),
         ("attach eth0 eth1 --mode tc", attach(&["eth0", "eth1"], ModeChoice::Tc)),

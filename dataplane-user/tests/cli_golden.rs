@@ -15,6 +15,7 @@ fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every use is optional")]
 fn owned(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -113,7 +114,9 @@ fn stats(iface: Option<&str>) -> Stats {
     let mut ports = ports();
     ports.retain(|port| iface.is_none_or(|iface| iface == port.name));
     let mut totals = Counts::default();
-    ports.iter().for_each(|port| totals += port.counts);
+    for port in &ports {
+        totals += port.counts;
+    }
     let reasons = [
         ("forwarded", totals.forwarded),
         ("local", totals.delivered),

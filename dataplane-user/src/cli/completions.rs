@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use super::{Cli, session};
 
+/// Print the completions for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane completions bash >/etc/bash_completion.d/dataplane\n  \
                         dataplane completions zsh >/usr/local/share/zsh/site-functions/_dataplane")]
@@ -24,6 +25,7 @@ impl Completions {
     }
 }
 
+/// Write the manual pages into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  dataplane man /usr/local/share/man/man1")]
 pub(super) struct Man {

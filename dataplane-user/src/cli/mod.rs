@@ -48,11 +48,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the daemon in the foreground
     Run(run::Run),
-    /// Attach to interfaces
     Attach(port::Attach),
-    /// Detach from interfaces: the kernel alone has them again
     Detach(port::Detach),
     /// The interfaces attached to
     #[command(subcommand)]
@@ -69,11 +66,8 @@ enum Verb {
     /// The config file and the running config
     #[command(subcommand)]
     Config(config::Config),
-    /// Packets by what became of them, and why
     Stats(stats::Stats),
-    /// Print the completions for a shell
     Completions(completions::Completions),
-    /// Write the manual pages into a directory
     Man(completions::Man),
 }
 
@@ -160,6 +154,10 @@ mod tests {
         fn walk(command: &mut clap::Command, seen: &mut usize) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "no example in the help of {}:\n{help}", command.get_name());
+            let after = command.get_after_help().expect("examples").to_string();
+            for example in after.lines().filter(|line| line.starts_with("  ")) {
+                assert!(example.len() <= 80, "too wide for a terminal: {example}");
+            }
             *seen += 1;
             for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
                 walk(verb, seen);
@@ -187,7 +185,7 @@ mod tests {
             (anyhow::anyhow!("anything"), FailureKind::Failed),
             (usage("words"), FailureKind::Usage),
             (anyhow::Error::from(failure).context("deleting"), FailureKind::NotFound),
-            (crate::config::Config::parse("=", "x").expect_err("no TOML").into(), FailureKind::Rejected),
+            (crate::config::Config::parse("=", "x").err().expect("no TOML").into(), FailureKind::Rejected),
         ];
         for (error, want) in rows {
             assert_eq!(kind(&error), want, "{error:#}");

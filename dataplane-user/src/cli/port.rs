@@ -15,6 +15,8 @@ use crate::{
     model::port::ModeChoice,
 };
 
+/// Attach to interfaces
+///
 /// An interface that is attached already gets the mode given. The mode in use is printed, and shown by `dataplane port list`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane attach eth0 eth1\n  dataplane attach eth0 --mode native")]
@@ -47,6 +49,8 @@ impl Attach {
     }
 }
 
+/// Detach from interfaces: the kernel alone has them again
+///
 /// Traffic goes on through the kernel.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane detach eth0\n  dataplane detach --all")]

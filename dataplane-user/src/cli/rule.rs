@@ -36,7 +36,7 @@ pub(super) enum Rule {
     },
     /// Append a rule to a chain
     #[command(after_help = "Examples:\n  dataplane rule add forward tcp dport 23 drop\n  \
-                            dataplane rule add input 'ip6 saddr { 2001:db8::/32, 2001:db8:1::1 } udp dport 53 accept comment \"dns\"'")]
+                            dataplane rule add input 'udp dport { 53, 123 } accept comment \"dns, time\"'")]
     Add {
         /// Where
         #[arg(value_name = "CHAIN", value_parser = chain())]

@@ -10,11 +10,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::daemon;
 
+/// Run the daemon in the foreground
+///
 /// Without a config it attaches nothing and drops nothing. SIGTERM stops the daemon and leaves the data plane forwarding;
 /// the next daemon adopts it. The log goes to stderr; `RUST_LOG` chooses how much.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane run\n  dataplane run --config /etc/dataplane.toml\n  \
-                        ip netns exec red dataplane run --socket /run/red.sock --state /var/lib/red --bpffs /sys/fs/bpf/red")]
+                        dataplane run --socket /run/b.sock --state /var/lib/b --bpffs /sys/fs/bpf/b")]
 pub(super) struct Run {
     /// The config to start with
     #[arg(long, value_name = "FILE")]

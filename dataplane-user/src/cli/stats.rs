@@ -22,6 +22,8 @@ use crate::control::{
 /// Between two looks.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Packets by what became of them, and why
+///
 /// Every packet that a port received is counted once: `rx` is the sum of `forwarded`, `delivered`, `dropped` and `passed`.
 #[derive(Debug, Args)]
 #[command(
