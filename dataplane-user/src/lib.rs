@@ -7,3 +7,4 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod model;
+pub mod rule;

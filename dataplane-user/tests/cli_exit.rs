@@ -11,10 +11,11 @@ use std::{
 use dataplane_user::{
     config::Config,
     control::{
-        protocol::{Chain, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
+        protocol::{ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
         row::{Counts, Difference, Stats},
     },
-    model::port::ModeChoice,
+    model::port::{Mode, ModeChoice},
+    rule::ChainName,
 };
 use fake::{Daemon, dataplane, directory, text};
 
@@ -30,9 +31,9 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
     let config = ConfigText { path: file.to_owned(), toml: canonical.to_toml() };
     let rows = [
         ("attach eth0", attach(&["eth0"], ModeChoice::Auto)),
-        ("attach eth0 eth1 --mode tc", attach(&["eth0", "eth1"], ModeChoice::Tc)),
-        ("attach --mode=native eth0", attach(&["eth0"], ModeChoice::Native)),
-        ("attach eth0 --mode generic", attach(&["eth0"], ModeChoice::Generic)),
+        ("attach eth0 eth1 --mode tc", attach(&["eth0", "eth1"], ModeChoice::Fixed(Mode::Tc))),
+        ("attach --mode=native eth0", attach(&["eth0"], ModeChoice::Fixed(Mode::Native))),
+        ("attach eth0 --mode generic", attach(&["eth0"], ModeChoice::Fixed(Mode::Generic))),
         ("detach eth0 eth1", Request::Detach(Selection::Ifaces(ifaces(&["eth0", "eth1"])))),
         ("detach --all", Request::Detach(Selection::All)),
         ("port list", Request::PortList),
@@ -50,12 +51,12 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ),
         ("neigh list", Request::NeighList),
         ("rule list", Request::RuleList { chain: None }),
-        ("rule list output", Request::RuleList { chain: Some(Chain::Output) }),
-        ("rule add forward tcp dport { 80, 443 } accept", add(Chain::Forward, "tcp dport { 80, 443 } accept")),
-        ("rule add prerouting drop comment web", add(Chain::Prerouting, "drop comment \"web\"")),
-        ("rule insert input drop", Request::RuleInsert { chain: Chain::Input, rule: "drop".to_owned() }),
-        ("rule del forward handle 7", Request::RuleDel { chain: Chain::Forward, handle: 7 }),
-        ("rule flush forward", Request::RuleFlush { chain: Chain::Forward }),
+        ("rule list output", Request::RuleList { chain: Some(ChainName::Output) }),
+        ("rule add forward tcp dport { 80, 443 } accept", add(ChainName::Forward, "tcp dport { 80, 443 } accept")),
+        ("rule add prerouting drop comment web", add(ChainName::Prerouting, "drop comment \"web\"")),
+        ("rule insert input drop", Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() }),
+        ("rule del forward handle 7", Request::RuleDel { chain: ChainName::Forward, handle: 7 }),
+        ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
         ("config show", Request::ConfigShow),
         ("config diff FILE", Request::ConfigDiff(config.clone())),
         ("config apply FILE", Request::ConfigApply(config)),

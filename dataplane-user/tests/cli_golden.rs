@@ -4,9 +4,12 @@ mod fake;
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, net::IpAddr, path::Path};
 
-use dataplane_user::control::{
-    protocol::{Chain, Data, Failure, FailureKind, Reply, Request},
-    row::{Counts, DecisionRow, Difference, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+use dataplane_user::{
+    control::{
+        protocol::{Data, Failure, FailureKind, Reply, Request},
+        row::{Counts, DecisionRow, Difference, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+    },
+    rule::ChainName,
 };
 use fake::{Daemon, text};
 use serde_json::Value;
@@ -93,7 +96,7 @@ fn neighbours() -> Vec<NeighbourRow> {
     ]
 }
 
-fn rules(only: Option<Chain>) -> Vec<RuleRow> {
+fn rules(only: Option<ChainName>) -> Vec<RuleRow> {
     let row = |chain, handle, rule: &str, packets| RuleRow {
         chain,
         handle,
@@ -102,9 +105,9 @@ fn rules(only: Option<Chain>) -> Vec<RuleRow> {
         bytes: packets * 60,
     };
     let mut rows = vec![
-        row(Chain::Input, 9, "icmp type echo-request accept", 4),
-        row(Chain::Forward, 3, "ip saddr 192.0.2.0/24 tcp dport { 80, 443 } accept comment \"web #1\"", 12),
-        row(Chain::Forward, 5, "drop", 0),
+        row(ChainName::Input, 9, "icmp type echo-request accept", 4),
+        row(ChainName::Forward, 3, "ip saddr 192.0.2.0/24 tcp dport { 80, 443 } accept comment \"web #1\"", 12),
+        row(ChainName::Forward, 5, "drop", 0),
     ];
     rows.retain(|row| only.is_none_or(|chain| chain == row.chain));
     rows
@@ -145,7 +148,7 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
         Request::RouteGet { addr, .. } => Data::Decision(decision(&addr.to_string())),
         Request::NeighList => Data::Neighbours(neighbours()),
         Request::RuleList { chain } => Data::Rules(rules(*chain)),
-        Request::RuleAdd { .. } => Data::Rules(rules(Some(Chain::Input))),
+        Request::RuleAdd { .. } => Data::Rules(rules(Some(ChainName::Input))),
         Request::ConfigShow => Data::Config(CONFIG.to_owned()),
         Request::ConfigDiff(_) | Request::ConfigApply(_) => Data::Difference(difference),
         Request::Stats { iface } => Data::Stats(stats(iface.as_deref())),

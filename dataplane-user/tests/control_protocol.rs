@@ -3,10 +3,11 @@
 use dataplane_user::{
     control::{
         json,
-        protocol::{Answer, Chain, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
+        protocol::{Answer, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
         row::{Counts, Stats},
     },
-    model::port::ModeChoice,
+    model::port::{Mode, ModeChoice},
+    rule::ChainName,
 };
 
 #[test]
@@ -15,7 +16,7 @@ fn requests_go_there_and_back() {
     let rule = || "ip saddr 192.0.2.1 drop comment \"a\nb\"".to_owned();
     let rows = [
         (
-            Request::Attach { ifaces: vec!["eth0".to_owned()], mode: ModeChoice::Native },
+            Request::Attach { ifaces: vec!["eth0".to_owned()], mode: ModeChoice::Fixed(Mode::Native) },
             r#"{"verb":"attach","with":{"ifaces":["eth0"],"mode":"native"}}"#,
             true,
         ),
@@ -35,22 +36,22 @@ fn requests_go_there_and_back() {
         (Request::NeighList, r#"{"verb":"neigh list"}"#, false),
         (Request::RuleList { chain: None }, r#"{"verb":"rule list","with":{"chain":null}}"#, false),
         (
-            Request::RuleAdd { chain: Chain::Forward, rule: rule() },
+            Request::RuleAdd { chain: ChainName::Forward, rule: rule() },
             r#"{"verb":"rule add","with":{"chain":"forward","rule":"ip saddr 192.0.2.1 drop comment \"a\nb\""}}"#,
             true,
         ),
         (
-            Request::RuleInsert { chain: Chain::Input, rule: "drop".to_owned() },
+            Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() },
             r#"{"verb":"rule insert","with":{"chain":"input","rule":"drop"}}"#,
             true,
         ),
         (
-            Request::RuleDel { chain: Chain::Output, handle: u64::MAX },
+            Request::RuleDel { chain: ChainName::Output, handle: u64::MAX },
             r#"{"verb":"rule del","with":{"chain":"output","handle":18446744073709551615}}"#,
             true,
         ),
         (
-            Request::RuleFlush { chain: Chain::Prerouting },
+            Request::RuleFlush { chain: ChainName::Prerouting },
             r#"{"verb":"rule flush","with":{"chain":"prerouting"}}"#,
             true,
         ),

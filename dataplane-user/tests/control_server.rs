@@ -16,10 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_user::control::{
-    client::Client,
-    protocol::{Chain, Data, FailureKind, REQUEST_LIMIT, Reply, Request},
-    server::{BindError, Limits, Server},
+use dataplane_user::{
+    control::{
+        client::Client,
+        protocol::{Data, FailureKind, REQUEST_LIMIT, Reply, Request},
+        server::{BindError, Limits, Server},
+    },
+    rule::ChainName,
 };
 use fake::{Daemon, directory, runtime};
 use rustix::{fs::Mode, process::umask};
@@ -191,7 +194,7 @@ fn nonsense_is_answered_and_cut_and_harms_nobody() {
 
 /// A request whose line, with its end, is `length` bytes long.
 fn sized(length: usize) -> Request {
-    let request = |rule| Request::RuleAdd { chain: Chain::Forward, rule };
+    let request = |rule| Request::RuleAdd { chain: ChainName::Forward, rule };
     let empty = dataplane_user::control::json::line(&request(String::new())).expect("JSON").len() + 1;
     request("x".repeat(length - empty))
 }
@@ -363,7 +366,7 @@ fn others_may_read_but_not_change() {
         let text = call.peer.uid.to_string();
         let _ = call.reply.send(Ok(Data::Config(text).into()));
     });
-    let change = || Request::RuleFlush { chain: Chain::Forward };
+    let change = || Request::RuleFlush { chain: ChainName::Forward };
     let seen = |uid: u32| Ok(Data::Config(uid.to_string()).into());
     // Without access to the socket there is nothing to see.
     assert_eq!(call_as(NOBODY, &daemon, vec![Request::PortList]), [Err(FailureKind::Unreachable)]);

@@ -12,9 +12,12 @@ use super::{
     session::{Session, unexpected},
     usage,
 };
-use crate::control::{
-    protocol::{Chain, Data, Request},
-    row::RuleRow,
+use crate::{
+    control::{
+        protocol::{Data, Request},
+        row::RuleRow,
+    },
+    rule::ChainName,
 };
 
 #[derive(Debug, Subcommand)]
@@ -32,7 +35,7 @@ pub(super) enum Rule {
     List {
         /// Only this chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
-        chain: Option<Chain>,
+        chain: Option<ChainName>,
     },
     /// Append a rule to a chain
     #[command(after_help = "Examples:\n  dataplane rule add forward tcp dport 23 drop\n  \
@@ -40,7 +43,7 @@ pub(super) enum Rule {
     Add {
         /// Where
         #[arg(value_name = "CHAIN", value_parser = chain())]
-        chain: Chain,
+        chain: ChainName,
         /// The rule, as one quoted string or as several words
         #[arg(required = true, value_name = "RULE")]
         rule: Vec<String>,
@@ -50,7 +53,7 @@ pub(super) enum Rule {
     Insert {
         /// Where
         #[arg(value_name = "CHAIN", value_parser = chain())]
-        chain: Chain,
+        chain: ChainName,
         /// The rule, as one quoted string or as several words
         #[arg(required = true, value_name = "RULE")]
         rule: Vec<String>,
@@ -60,7 +63,7 @@ pub(super) enum Rule {
     Del {
         /// Where
         #[arg(value_name = "CHAIN", value_parser = chain())]
-        chain: Chain,
+        chain: ChainName,
         /// The word `handle`
         #[arg(value_name = "handle", value_parser = ["handle"], hide_possible_values = true)]
         keyword: String,
@@ -73,12 +76,12 @@ pub(super) enum Rule {
     Flush {
         /// Where
         #[arg(value_name = "CHAIN", value_parser = chain())]
-        chain: Chain,
+        chain: ChainName,
     },
 }
 
-fn chain() -> impl TypedValueParser<Value = Chain> {
-    PossibleValuesParser::new(Chain::ALL.map(Chain::name)).try_map(|name| name.parse::<Chain>())
+fn chain() -> impl TypedValueParser<Value = ChainName> {
+    PossibleValuesParser::new(ChainName::ALL.map(ChainName::name)).try_map(|name| name.parse::<ChainName>())
 }
 
 impl Rule {
@@ -100,7 +103,7 @@ impl Rule {
 }
 
 /// One line; the chain is named when none was asked for.
-fn text(row: &RuleRow, listed: Option<Chain>) -> String {
+fn text(row: &RuleRow, listed: Option<ChainName>) -> String {
     let chain = if listed.is_some() { String::new() } else { format!("{} ", row.chain) };
     format!("{chain}{} # handle {} packets {} bytes {}\n", row.rule, row.handle, row.packets, row.bytes)
 }
@@ -172,7 +175,7 @@ mod tests {
     #[test]
     fn what_is_listed_can_be_added() {
         let rule = "ip saddr 192.0.2.0/24 drop comment \"bug #7\"";
-        let row = RuleRow { chain: Chain::Forward, handle: 7, rule: rule.to_owned(), packets: 1, bytes: 60 };
-        assert_eq!(join(&[text(&row, Some(Chain::Forward)).trim_end().to_owned()]).as_deref(), Ok(rule));
+        let row = RuleRow { chain: ChainName::Forward, handle: 7, rule: rule.to_owned(), packets: 1, bytes: 60 };
+        assert_eq!(join(&[text(&row, Some(ChainName::Forward)).trim_end().to_owned()]).as_deref(), Ok(rule));
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! The client sends a [`Request`] a line, the daemon answers each with an [`Answer`] on a line, in order.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::row::{DecisionRow, Difference, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
-use crate::model::port::ModeChoice;
+use crate::{model::port::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.
 pub const REQUEST_LIMIT: usize = 1 << 20;
@@ -22,7 +22,6 @@ pub enum Request {
         /// Names of interfaces that exist.
         ifaces: Vec<String>,
         /// How to attach.
-        #[serde(with = "as_text")]
         mode: ModeChoice,
     },
     /// Detach from interfaces. Answered with [`Data::Done`].
@@ -54,13 +53,13 @@ pub enum Request {
     #[serde(rename = "rule list")]
     RuleList {
         /// Only this chain.
-        chain: Option<Chain>,
+        chain: Option<ChainName>,
     },
     /// Append a rule. Answered with [`Data::Rules`]: the new one.
     #[serde(rename = "rule add")]
     RuleAdd {
         /// Where.
-        chain: Chain,
+        chain: ChainName,
         /// In the language of rules, not parsed yet.
         rule: String,
     },
@@ -68,7 +67,7 @@ pub enum Request {
     #[serde(rename = "rule insert")]
     RuleInsert {
         /// Where.
-        chain: Chain,
+        chain: ChainName,
         /// In the language of rules, not parsed yet.
         rule: String,
     },
@@ -76,7 +75,7 @@ pub enum Request {
     #[serde(rename = "rule del")]
     RuleDel {
         /// Where.
-        chain: Chain,
+        chain: ChainName,
         /// Which: [`RuleRow::handle`].
         handle: u64,
     },
@@ -84,7 +83,7 @@ pub enum Request {
     #[serde(rename = "rule flush")]
     RuleFlush {
         /// Where.
-        chain: Chain,
+        chain: ChainName,
     },
     /// Answered with [`Data::Config`].
     #[serde(rename = "config show")]
@@ -145,54 +144,6 @@ pub struct ConfigText {
     /// Canonical TOML. The daemon validates it again.
     pub toml: String,
 }
-
-/// A chain of rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Chain {
-    /// Before the route lookup.
-    Prerouting,
-    /// To this machine.
-    Input,
-    /// Through this machine.
-    Forward,
-    /// From this machine.
-    Output,
-}
-
-impl Chain {
-    /// In the order of `dataplane_common::abi::Filter::chains`.
-    pub const ALL: [Self; 4] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
-
-    /// As the operator writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Prerouting => "prerouting",
-            Self::Input => "input",
-            Self::Forward => "forward",
-            Self::Output => "output",
-        }
-    }
-}
-
-impl fmt::Display for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Chain {
-    type Err = UnknownChain;
-
-    fn from_str(text: &str) -> Result<Self, UnknownChain> {
-        Self::ALL.into_iter().find(|chain| chain.name() == text).ok_or_else(|| UnknownChain(text.to_owned()))
-    }
-}
-
-/// Not the name of a [`Chain`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no chain is named '{0}'; chains are prerouting, input, forward and output")]
-pub struct UnknownChain(pub String);
 
 /// What the daemon says to one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,20 +250,20 @@ impl FailureKind {
 }
 
 /// Serde for what has a name in text already.
-mod as_text {
-    use std::{fmt::Display, str::FromStr};
+macro_rules! as_text {
+    ($($name:ty)+) => { $(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
 
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    )+ };
 }
+
+as_text!(ChainName ModeChoice);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::Chain;
+use crate::rule::ChainName;
 
 /// Packets by what became of them, since the port was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ pub struct NeighbourRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRow {
     /// Where it stands.
-    pub chain: Chain,
+    pub chain: ChainName,
     /// Names the rule as long as it lives; never used again.
     pub handle: u64,
     /// The rule in its canonical form, on one line.
