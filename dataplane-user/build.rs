@@ -9,8 +9,11 @@ fn main() -> anyhow::Result<()> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../dataplane-ebpf");
     println!("cargo:rerun-if-changed=../dataplane-common/src");
     let toolchain = if linked("bpf") { Toolchain::Custom("bpf") } else { Toolchain::Nightly };
-    aya_build::build_ebpf([Package { name: "dataplane-ebpf", root_dir: root, ..Package::default() }], toolchain)
-        .context("the kernel half did not build; run `cargo xtask setup`, which finds or installs its toolchain")
+    aya_build::build_ebpf(
+        [Package { name: "dataplane-ebpf", root_dir: root, ..Package::default() }],
+        toolchain,
+    )
+    .context("the kernel half did not build; run `cargo xtask setup`, which finds or installs its toolchain")
 }
 
 /// Whether rustup knows a toolchain of this name (`cargo xtask setup` links Debian's BPF-capable one as `bpf`).
