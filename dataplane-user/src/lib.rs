@@ -2,4 +2,13 @@
 //!
 //! One ring: event, model, lower, diff, apply. The command line talks to the daemon over its socket and never opens a map.
 
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod diff;
 pub mod kernel;
+pub mod lower;
+pub mod model;
+pub mod netlink;
+pub mod rule;

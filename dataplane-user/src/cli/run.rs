@@ -1,0 +1,43 @@
+//! `dataplane run`.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use crate::daemon;
+
+/// Run the daemon in the foreground
+///
+/// Without a config it attaches nothing and drops nothing. SIGTERM stops the daemon and leaves the data plane forwarding;
+/// the next daemon adopts it. The log goes to stderr; `RUST_LOG` chooses how much.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dataplane run\n  dataplane run --config /etc/dataplane.toml\n  \
+                        dataplane run --socket /run/b.sock --state /var/lib/b --bpffs /sys/fs/bpf/b")]
+pub(super) struct Run {
+    /// The config to start with
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What must outlive a restart
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/dataplane")]
+    state: PathBuf,
+    /// Where maps and links are pinned; one directory for each daemon
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/dataplane")]
+    bpffs: PathBuf,
+}
+
+impl Run {
+    pub(super) fn dispatch(self, socket: PathBuf) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new("info"))?;
+        let stderr = io::stderr();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(stderr.is_terminal())
+            .with_writer(io::stderr)
+            .init();
+        daemon::run(daemon::Options { config: self.config, socket, state: self.state, bpffs: self.bpffs })
+    }
+}

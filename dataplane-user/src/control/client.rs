@@ -1,0 +1,100 @@
+//! The command line's end of the control socket: blocking, and never for ever.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    json,
+    protocol::{Answer, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    socket,
+};
+
+/// How long the daemon may take to accept and to read.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the daemon may take between two pieces of an answer: a config with a full routing table takes seconds.
+const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Client {
+    /// Connects to the daemon that listens on `path`.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unreachable`], with what to do about it.
+    pub fn connect(path: &Path) -> Result<Self, Failure> {
+        let stream = socket::connect(path, SEND_PATIENCE)
+            .and_then(|stream| {
+                stream.set_write_timeout(Some(SEND_PATIENCE))?;
+                stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+                Ok(stream)
+            })
+            .map_err(|error| unreachable(path, &error))?;
+        Ok(Self { stream: BufReader::new(stream), path: path.to_owned() })
+    }
+
+    /// Sends one request and waits for its answer.
+    ///
+    /// # Errors
+    /// What the daemon refused, or [`FailureKind::Unreachable`] when it does not answer.
+    pub fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
+        let mut line = json::line(request).map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+        line.push('\n');
+        if line.len() > REQUEST_LIMIT {
+            let message = format!("the request is {} bytes long, the daemon takes {REQUEST_LIMIT}", line.len());
+            return Err(Failure::new(FailureKind::Rejected, message));
+        }
+        // A daemon that refuses the connection says why before it cuts it: that counts more than the failed write.
+        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        let answer = self.answer();
+        match (sent, answer) {
+            (_, Ok(Answer::Reply(reply))) => Ok(reply),
+            (_, Ok(Answer::Failure(failure))) | (Ok(()), Err(failure)) => Err(failure),
+            (Err(error), Err(_)) => Err(unreachable(&self.path, &error)),
+        }
+    }
+
+    fn answer(&mut self) -> Result<Answer, Failure> {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).map_err(|error| unreachable(&self.path, &error))?;
+        if line.last() != Some(&b'\n') {
+            let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the answer");
+            return Err(unreachable(&self.path, &cut));
+        }
+        json::parse(&line).map_err(|error| {
+            let message = format!(
+                "the answer of the daemon on {} makes no sense ({error}); `dataplane --version` and the daemon's must be the same",
+                self.path.display()
+            );
+            Failure::new(FailureKind::Failed, message)
+        })
+    }
+}
+
+/// Says what went wrong with the daemon on `path`, and what to do next.
+fn unreachable(path: &Path, error: &io::Error) -> Failure {
+    let path = path.display();
+    let message = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "no daemon answers on {path} ({error}); start it with `dataplane run --socket {path}`, or name its socket with --socket"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("no access to {path} ({error}); use root, or a user in the group of the socket")
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("the daemon on {path} does not answer in time; its log says what it is busy with")
+        }
+        _ => format!(
+            "the daemon on {path} is gone ({error}); its log says why, `dataplane run --socket {path}` starts it"
+        ),
+    };
+    Failure::new(FailureKind::Unreachable, message)
+}

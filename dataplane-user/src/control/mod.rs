@@ -1,0 +1,12 @@
+//! The control socket: a Unix stream socket with one JSON object a line in each direction.
+//!
+//! [`protocol`] and [`row`] are what is said, [`server`] is the daemon's end, [`client`] the command line's. All JSON of the
+//! controller is in this folder.
+
+mod address;
+pub mod client;
+pub mod json;
+pub mod protocol;
+pub mod row;
+pub mod server;
+mod socket;

@@ -1,0 +1,269 @@
+//! What is said on the control socket.
+//!
+//! The client sends a [`Request`] a line, the daemon answers each with an [`Answer`] on a line, in order.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::row::{DecisionRow, Difference, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
+use crate::{model::port::ModeChoice, rule::ChainName};
+
+/// Longest request line that the daemon reads, in bytes.
+pub const REQUEST_LIMIT: usize = 1 << 20;
+
+/// What can be asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", content = "with", deny_unknown_fields)]
+pub enum Request {
+    /// Attach to interfaces, or change the mode of attached ones. Answered with [`Data::Ports`]: those.
+    #[serde(rename = "attach")]
+    Attach {
+        /// Names of interfaces that exist.
+        ifaces: Vec<String>,
+        /// How to attach.
+        mode: ModeChoice,
+    },
+    /// Detach from interfaces. Answered with [`Data::Done`].
+    #[serde(rename = "detach")]
+    Detach(Selection),
+    /// Answered with [`Data::Ports`].
+    #[serde(rename = "port list")]
+    PortList,
+    /// Answered with [`Data::Routes`].
+    #[serde(rename = "route list")]
+    RouteList {
+        /// Only this prefix, `ADDR/LEN` without host bits, as in [`RouteRow::dst`].
+        prefix: Option<String>,
+    },
+    /// Answered with [`Data::Decision`].
+    #[serde(rename = "route get")]
+    RouteGet {
+        /// Destination.
+        addr: IpAddr,
+        /// Source, of the same family.
+        from: Option<IpAddr>,
+        /// Interface that the packet would come in on.
+        iif: Option<String>,
+    },
+    /// Answered with [`Data::Neighbours`].
+    #[serde(rename = "neigh list")]
+    NeighList,
+    /// Answered with [`Data::Rules`].
+    #[serde(rename = "rule list")]
+    RuleList {
+        /// Only this chain.
+        chain: Option<ChainName>,
+    },
+    /// Append a rule. Answered with [`Data::Rules`]: the new one.
+    #[serde(rename = "rule add")]
+    RuleAdd {
+        /// Where.
+        chain: ChainName,
+        /// In the language of rules, not parsed yet.
+        rule: String,
+    },
+    /// Put a rule first. Answered with [`Data::Rules`]: the new one.
+    #[serde(rename = "rule insert")]
+    RuleInsert {
+        /// Where.
+        chain: ChainName,
+        /// In the language of rules, not parsed yet.
+        rule: String,
+    },
+    /// Delete one rule. Answered with [`Data::Done`].
+    #[serde(rename = "rule del")]
+    RuleDel {
+        /// Where.
+        chain: ChainName,
+        /// Which: [`RuleRow::handle`].
+        handle: u64,
+    },
+    /// Delete all rules of a chain; its policy stays. Answered with [`Data::Done`].
+    #[serde(rename = "rule flush")]
+    RuleFlush {
+        /// Where.
+        chain: ChainName,
+    },
+    /// Answered with [`Data::Config`].
+    #[serde(rename = "config show")]
+    ConfigShow,
+    /// What [`Request::ConfigApply`] would change. Answered with [`Data::Difference`].
+    #[serde(rename = "config diff")]
+    ConfigDiff(ConfigText),
+    /// Replace the running config. Answered with [`Data::Difference`]: what was changed.
+    #[serde(rename = "config apply")]
+    ConfigApply(ConfigText),
+    /// Answered with [`Data::Stats`].
+    #[serde(rename = "stats")]
+    Stats {
+        /// Only this port.
+        iface: Option<String>,
+    },
+}
+
+impl Request {
+    /// Whether it changes anything: only root and the daemon's own user may ask for that.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Attach { .. }
+            | Self::Detach(_)
+            | Self::RuleAdd { .. }
+            | Self::RuleInsert { .. }
+            | Self::RuleDel { .. }
+            | Self::RuleFlush { .. }
+            | Self::ConfigApply(_) => true,
+            Self::PortList
+            | Self::RouteList { .. }
+            | Self::RouteGet { .. }
+            | Self::NeighList
+            | Self::RuleList { .. }
+            | Self::ConfigShow
+            | Self::ConfigDiff(_)
+            | Self::Stats { .. } => false,
+        }
+    }
+}
+
+/// Which ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selection {
+    /// Every attached port.
+    All,
+    /// These, by name of the interface.
+    Ifaces(Vec<String>),
+}
+
+/// A config file that the command line has read and found valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigText {
+    /// Where it came from, for messages only: the daemon does not open it.
+    pub path: String,
+    /// Canonical TOML. The daemon validates it again.
+    pub toml: String,
+}
+
+/// What the daemon says to one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// It is done.
+    Reply(Reply),
+    /// It is not done, and nothing was changed.
+    Failure(Failure),
+}
+
+/// A request that was fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What was asked for.
+    pub data: Data,
+    /// What the operator should know beside it, a sentence or more each: printed on stderr.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+impl Reply {
+    /// The same with one more warning.
+    #[must_use]
+    pub fn warn(mut self, warning: impl Into<String>) -> Self {
+        self.warnings.push(warning.into());
+        self
+    }
+}
+
+impl From<Data> for Reply {
+    fn from(data: Data) -> Self {
+        Self { data, warnings: Vec::new() }
+    }
+}
+
+/// The data of a [`Reply`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Data {
+    /// Nothing to show: the change is in force.
+    Done,
+    /// Rows of `port list`; after `attach`, the ports attached.
+    Ports(Vec<PortRow>),
+    /// Rows of `route list`.
+    Routes(Vec<RouteRow>),
+    /// The answer of `route get`.
+    Decision(DecisionRow),
+    /// Rows of `neigh list`.
+    Neighbours(Vec<NeighbourRow>),
+    /// Rows of `rule list`, chain after chain, in the order of evaluation.
+    Rules(Vec<RuleRow>),
+    /// The running config as TOML.
+    Config(String),
+    /// What differs, or what was changed.
+    Difference(Difference),
+    /// The answer of `stats`.
+    Stats(Stats),
+}
+
+/// Why a request was not fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Sort of failure: the exit code.
+    pub kind: FailureKind,
+    /// What was wrong, with the value found, and what to do next.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// Sorts of failure, one for each exit code of the operator's contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum FailureKind {
+    /// None of the others.
+    Failed = 1,
+    /// The request itself makes no sense.
+    Usage = 2,
+    /// What was named does not exist.
+    NotFound = 3,
+    /// No daemon answers.
+    Unreachable = 4,
+    /// The input is not valid.
+    Rejected = 5,
+    /// Two things that were compared differ.
+    Differences = 6,
+    /// Done, or going on, but not in full.
+    Degraded = 7,
+}
+
+impl FailureKind {
+    /// For `exit(2)`.
+    pub const fn exit_code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Serde for what has a name in text already.
+macro_rules! as_text {
+    ($($name:ty)+) => { $(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    )+ };
+}
+
+as_text!(ChainName ModeChoice);

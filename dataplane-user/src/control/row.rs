@@ -1,0 +1,179 @@
+//! What the daemon answers with, row by row. Field names are the operator's contract: scripts rely on them.
+//!
+//! Names of reasons, modes and states travel as text, so that a command line still reads an older or newer daemon.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::rule::ChainName;
+
+/// Packets by what became of them, since the port was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Received: the sum of the other four, always.
+    pub rx: u64,
+    /// Transmitted by us.
+    pub forwarded: u64,
+    /// Up the stack, for this machine.
+    pub delivered: u64,
+    /// Ended here.
+    pub dropped: u64,
+    /// Left to the kernel to decide.
+    pub passed: u64,
+}
+
+impl Counts {
+    /// Counts that balance: `rx` is the sum.
+    pub fn new(forwarded: u64, delivered: u64, dropped: u64, passed: u64) -> Self {
+        Self { rx: forwarded + delivered + dropped + passed, forwarded, delivered, dropped, passed }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.rx += other.rx;
+        self.forwarded += other.forwarded;
+        self.delivered += other.delivered;
+        self.dropped += other.dropped;
+        self.passed += other.passed;
+    }
+}
+
+/// One row of `port list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// Name of the interface.
+    pub name: String,
+    /// Its index in the kernel; 0 while it does not exist.
+    pub ifindex: u32,
+    /// The mode in use: `native`, `generic` or `tc`; `none` while it is not attached.
+    pub mode: String,
+    /// `up`, `down` or `absent`.
+    pub state: String,
+    /// Link address; none where the device has no Ethernet header.
+    pub mac: Option<String>,
+    /// Bytes, without the link header.
+    pub mtu: u32,
+    /// VLAN identifier, for a VLAN device.
+    pub vlan: Option<u16>,
+    /// Its packets.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// One row of `route list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// Always `ADDR/LEN`; the default routes are `0.0.0.0/0` and `::/0`.
+    pub dst: String,
+    /// As `ip route` names it: `unicast`, `local`, `blackhole`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// None for types that end here.
+    pub nexthops: Vec<NextHopRow>,
+    /// Bytes, where the route itself sets one.
+    pub mtu: Option<u32>,
+    /// Packets that took it, where that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+}
+
+/// One next hop of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopRow {
+    /// The router; none when the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// Name of the interface.
+    pub dev: Option<String>,
+    /// Share of the flows, relative to the others.
+    pub weight: u32,
+}
+
+/// Who looked a route up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// The mirrored tables.
+    Mirror,
+    /// The kernel's own lookup.
+    Kernel,
+}
+
+/// The answer of `route get`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    /// Name of a [`dataplane_common::Decision`].
+    pub decision: String,
+    /// Name of a [`dataplane_common::Reason`].
+    pub reason: String,
+    /// What was asked.
+    pub dst: IpAddr,
+    /// The route that matched, `ADDR/LEN`.
+    pub prefix: Option<String>,
+    /// The way out.
+    pub dev: Option<String>,
+    /// The router; none when the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// Link address of the next hop.
+    pub lladdr: Option<String>,
+    /// Who decided.
+    pub table: Table,
+}
+
+/// One row of `neigh list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourRow {
+    /// Whose link address it is.
+    pub dst: IpAddr,
+    /// Name of the interface.
+    pub dev: String,
+    /// None while it is not known.
+    pub lladdr: Option<String>,
+    /// As `ip neigh` names it, lower case: `reachable`, `stale`, `failed`, ...
+    pub state: String,
+}
+
+/// One row of `rule list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRow {
+    /// Where it stands.
+    pub chain: ChainName,
+    /// Names the rule as long as it lives; never used again.
+    pub handle: u64,
+    /// The rule in its canonical form, on one line.
+    pub rule: String,
+    /// Packets that matched.
+    pub packets: u64,
+    /// Their bytes: whole frames, link header included.
+    pub bytes: u64,
+}
+
+/// The answer of `stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// All ports together.
+    pub totals: Counts,
+    /// Packets by the name of every [`dataplane_common::Reason`], those without packets too.
+    pub reasons: BTreeMap<String, u64>,
+    /// As in `port list`.
+    pub ports: Vec<PortRow>,
+}
+
+/// What differs between a config file and the running config, one line of text for each thing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Only in the file.
+    pub add: Vec<String>,
+    /// Only in the running config.
+    pub remove: Vec<String>,
+    /// In both, with other values.
+    pub change: Vec<String>,
+}
+
+impl Difference {
+    /// Whether both are the same.
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty() && self.change.is_empty()
+    }
+}

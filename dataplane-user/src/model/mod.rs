@@ -1,0 +1,2 @@
+//! What the kernel and the operator said.
+pub mod port;

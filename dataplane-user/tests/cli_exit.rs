@@ -1,0 +1,281 @@
+//! Exit codes, help, and what each command line asks of the daemon.
+
+mod fake;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use dataplane_user::{
+    config::Config,
+    control::{
+        protocol::{ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
+        row::{Counts, Difference, Stats},
+    },
+    model::port::{Mode, ModeChoice},
+    rule::ChainName,
+};
+use fake::{Daemon, dataplane, directory, text};
+
+const CONFIG: &str = "[ports]\neth0 = { mode = \"auto\" }\n";
+
+/// Every verb that asks the daemon, with each form of its grammar, and what it asks.
+fn grammar(file: &str) -> Vec<(String, Request)> {
+    let ifaces = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let attach = |names: &[&str], mode| Request::Attach { ifaces: ifaces(names), mode };
+    let addr = |text: &str| text.parse().expect("an address");
+    let add = |chain, rule: &str| Request::RuleAdd { chain, rule: rule.to_owned() };
+    let canonical = Config::parse(CONFIG, file).expect("a config");
+    let config = ConfigText { path: file.to_owned(), toml: canonical.to_toml() };
+    let rows = [
+        ("attach eth0", attach(&["eth0"], ModeChoice::Auto)),
+        ("attach eth0 eth1 --mode tc", attach(&["eth0", "eth1"], ModeChoice::Fixed(Mode::Tc))),
+        ("attach --mode=native eth0", attach(&["eth0"], ModeChoice::Fixed(Mode::Native))),
+        ("attach eth0 --mode generic", attach(&["eth0"], ModeChoice::Fixed(Mode::Generic))),
+        ("detach eth0 eth1", Request::Detach(Selection::Ifaces(ifaces(&["eth0", "eth1"])))),
+        ("detach --all", Request::Detach(Selection::All)),
+        ("port list", Request::PortList),
+        ("-j port list", Request::PortList),
+        ("route list", Request::RouteList { prefix: None }),
+        ("route list 198.18.0.0/15", Request::RouteList { prefix: Some("198.18.0.0/15".to_owned()) }),
+        ("route get 198.18.0.1", Request::RouteGet { addr: addr("198.18.0.1"), from: None, iif: None }),
+        (
+            "route get 2001:db8::1 from 2001:db8::2 iif eth0 -j",
+            Request::RouteGet {
+                addr: addr("2001:db8::1"),
+                from: Some(addr("2001:db8::2")),
+                iif: Some("eth0".to_owned()),
+            },
+        ),
+        ("neigh list", Request::NeighList),
+        ("rule list", Request::RuleList { chain: None }),
+        ("rule list output", Request::RuleList { chain: Some(ChainName::Output) }),
+        ("rule add forward tcp dport { 80, 443 } accept", add(ChainName::Forward, "tcp dport { 80, 443 } accept")),
+        ("rule add prerouting drop comment web", add(ChainName::Prerouting, "drop comment \"web\"")),
+        ("rule insert input drop", Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() }),
+        ("rule del forward handle 7", Request::RuleDel { chain: ChainName::Forward, handle: 7 }),
+        ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
+        ("config show", Request::ConfigShow),
+        ("config diff FILE", Request::ConfigDiff(config.clone())),
+        ("config apply FILE", Request::ConfigApply(config)),
+        ("stats", Request::Stats { iface: None }),
+        ("stats eth0", Request::Stats { iface: Some("eth0".to_owned()) }),
+        ("stats --watch", Request::Stats { iface: None }),
+    ];
+    rows.map(|(command, request)| (command.replace("FILE", file), request)).into()
+}
+
+#[test]
+fn each_verb_asks_what_it_says_and_gives_the_daemons_exit_code() {
+    const KINDS: [FailureKind; 5] = [
+        FailureKind::Failed,
+        FailureKind::NotFound,
+        FailureKind::Unreachable,
+        FailureKind::Rejected,
+        FailureKind::Degraded,
+    ];
+    let directory = directory();
+    let file = directory.path().join("new.toml");
+    fs::write(&file, CONFIG).expect("a file");
+    for (index, (command, request)) in grammar(file.to_str().expect("UTF-8")).into_iter().enumerate() {
+        let kind = KINDS[index % KINDS.len()];
+        let daemon = Daemon::start(move |_| Err(Failure::new(kind, "eth0 is purple; paint it")));
+        let output = daemon.dataplane(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(daemon.take_calls(), [request], "{command}: {}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(i32::from(kind.exit_code())), "{command}");
+        assert_eq!(text(&output.stdout), "", "{command}");
+        assert_eq!(text(&output.stderr), "error: eth0 is purple; paint it\n", "{command}");
+    }
+}
+
+#[test]
+fn without_a_daemon_each_verb_is_4_and_says_how_to_start_one() {
+    let directory = directory();
+    let file = directory.path().join("new.toml");
+    fs::write(&file, CONFIG).expect("a file");
+    let missing = directory.path().join("no.sock");
+    let dead = directory.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).expect("a socket"));
+    for (command, _) in grammar(file.to_str().expect("UTF-8")) {
+        for socket in [&missing, &dead] {
+            let output = dataplane().arg("--socket").arg(socket).args(command.split(' ')).output().expect("it runs");
+            assert_eq!(output.status.code(), Some(4), "{command}: {}", text(&output.stderr));
+            let start = format!("`dataplane run --socket {}`", socket.display());
+            assert!(text(&output.stderr).contains(&start), "{command}: {}", text(&output.stderr));
+            assert_eq!(text(&output.stdout), "", "{command}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_up_is_4() {
+    let daemon = Daemon::start_with(dataplane_user::control::server::Limits::default(), drop);
+    let output = daemon.dataplane(&["port", "list"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+}
+
+#[test]
+fn bad_usage_is_2_and_asks_nobody() {
+    let rows = [
+        "",
+        "frobnicate",
+        "attach",
+        "attach eth0 --mode fast",
+        "attach a/b",
+        "attach interface-name-too-long",
+        "detach",
+        "detach eth0 --all",
+        "port",
+        "port show",
+        "por list",
+        "route list 198.18.0.1/15",
+        "route list nonsense",
+        "route get",
+        "route get nonsense",
+        "route get 198.18.0.1 from",
+        "route get 198.18.0.1 from 2001:db8::1",
+        "route get 198.18.0.1 oif eth0",
+        "rule",
+        "rule list sideways",
+        "rule add forward",
+        "rule add sideways drop",
+        "rule add forward # nothing",
+        "rule del forward 7",
+        "rule del forward handle",
+        "rule del forward handle seven",
+        "rule del forward number 7",
+        "rule flush",
+        "config",
+        "config check",
+        "config apply",
+        "stats a/b",
+        "stats --watch=often",
+        "completions cobol",
+        "man",
+        "--nonsense",
+    ];
+    let daemon = Daemon::start(|_| Ok(Data::Done.into()));
+    for command in rows {
+        let output = daemon.dataplane(&command.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", text(&output.stderr));
+        assert_ne!(text(&output.stderr), "", "{command}");
+        assert_eq!(text(&output.stdout), "", "{command}");
+    }
+    assert_eq!(daemon.take_calls(), []);
+}
+
+#[test]
+fn help_of_each_verb_shows_an_example() {
+    let directory = directory();
+    let mut commands: Vec<_> = grammar("f").into_iter().map(|(command, _)| command).collect();
+    commands.extend(["run", "config check f", "completions bash", "man d"].map(str::to_owned));
+    for command in commands {
+        let objects = ["port", "route", "neigh", "rule", "config"];
+        let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();
+        let verb = &words[..if objects.contains(&words[0]) { 2 } else { 1 }];
+        let output = dataplane().current_dir(&directory).args(verb).arg("--help").output().expect("it runs");
+        assert!(output.status.success(), "{command}");
+        let example = format!("  dataplane {}", verb.join(" "));
+        let help = text(&output.stdout);
+        assert!(help.contains("Example") && help.contains(&example), "{command}:\n{help}");
+    }
+}
+
+#[test]
+fn config_check_needs_no_daemon() {
+    let directory = directory();
+    let rows: [(&str, Option<&[u8]>, i32, &str); 4] = [
+        ("good.toml", Some(CONFIG.as_bytes()), 0, "good.toml: valid"),
+        ("bad.toml", Some(b"[ports\n"), 5, "bad.toml"),
+        ("latin.toml", Some(b"# ok\n# \xe9t\xe9\n"), 5, "latin.toml:2:3: not UTF-8"),
+        ("none.toml", None, 3, "none.toml: No such file"),
+    ];
+    for (name, bytes, code, message) in rows {
+        let file = directory.path().join(name);
+        if let Some(bytes) = bytes {
+            fs::write(&file, bytes).expect("a file");
+        }
+        for verb in ["check", "apply"] {
+            let output = dataplane().args(["config", verb]).arg(&file).output().expect("it runs");
+            // What is wrong with the file is known before a daemon is looked for.
+            let code = if verb == "apply" && code == 0 { 4 } else { code };
+            assert_eq!(output.status.code(), Some(code), "{verb} {name}: {}", text(&output.stderr));
+            assert!(code == 4 || text(&output.stderr).contains(message), "{verb} {name}: {}", text(&output.stderr));
+            assert_eq!(text(&output.stdout), "", "{verb} {name}");
+        }
+    }
+}
+
+#[test]
+fn equal_configs_are_0_different_ones_6() {
+    let directory = directory();
+    let file = directory.path().join("new.toml");
+    fs::write(&file, CONFIG).expect("a file");
+    let other = Difference { add: vec!["port eth1".to_owned()], ..Difference::default() };
+    for (difference, diff, apply) in [(Difference::default(), 0, "nothing to change"), (other, 6, "applied")] {
+        let daemon = Daemon::start(move |_| Ok(Data::Difference(difference.clone()).into()));
+        let file = file.to_str().expect("UTF-8");
+        assert_eq!(daemon.dataplane(&["config", "diff", file]).status.code(), Some(diff));
+        let output = daemon.dataplane(&["config", "apply", file]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stderr).contains(apply), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn warnings_go_to_stderr_and_data_to_stdout() {
+    let daemon = Daemon::start(|_| Ok(Reply::from(Data::Ports(Vec::new())).warn("2 nft rules are bypassed")));
+    for command in [["attach", "eth0", "-j"], ["--json", "port", "list"]] {
+        let output = daemon.dataplane(&command);
+        assert_eq!(text(&output.stdout), "[]\n", "{command:?}");
+        assert_eq!(text(&output.stderr), "warning: 2 nft rules are bypassed\n", "{command:?}");
+        assert!(output.status.success(), "{command:?}");
+    }
+}
+
+#[test]
+fn an_answer_to_another_question_is_an_error() {
+    let daemon = Daemon::start(|_| Ok(Data::Config(String::new()).into()));
+    for (command, _) in grammar("/dev/null") {
+        if command == "config show" {
+            continue;
+        }
+        let output = daemon.dataplane(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(1), "{command}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn watch_is_one_object_a_line_and_ends_with_its_reader() {
+    let daemon = Daemon::start(|_| {
+        let totals = Counts::new(1, 0, 0, 0);
+        Ok(Data::Stats(Stats { totals, ..Stats::default() }).into())
+    });
+    let mut child = dataplane()
+        .args(["stats", "--watch", "-j", "--socket"])
+        .arg(&daemon.socket)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    for _ in 0..2 {
+        let line = lines.next().expect("a line").expect("UTF-8");
+        assert!(line.starts_with("{\"totals\":{\"rx\":1,"), "{line}");
+    }
+    drop(lines);
+    assert!(child.wait().expect("it ends").success());
+    assert!(daemon.take_calls().len() >= 2);
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let output = dataplane().args(["completions", "bash"]).output().expect("it runs");
+    assert!(text(&output.stdout).contains("complete -F"));
+    let directory = directory();
+    let pages = directory.path().join("man1");
+    assert!(dataplane().arg("man").arg(&pages).status().expect("it runs").success());
+    let page = fs::read_to_string(pages.join("dataplane-rule-add.1")).expect("a page for each verb");
+    assert!(page.contains("tcp dport 23 drop"), "{page}");
+}
