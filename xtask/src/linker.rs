@@ -82,7 +82,7 @@ pub(crate) fn install_command(llvm: u32, prefix: &Path) -> anyhow::Result<Comman
     }
     let mut cargo = Command::new("cargo");
     cargo.env("LLVM_PREFIX", prefix);
-    cargo.args(["install", NAME, "--version", VERSION, "--locked", "--no-default-features"]);
+    cargo.args(["install", NAME, "--version", VERSION, "--locked", "--force", "--no-default-features"]);
     cargo.args(["--features", &format!("llvm-{llvm}"), "--root"]).arg(install_root(llvm)?);
     Ok(cargo)
 }
@@ -118,6 +118,7 @@ pub(crate) fn publish(linker: &Path) -> anyhow::Result<()> {
 
 /// Links a small program, unless this very pair of compiler and linker is known to work.
 fn proven(compiler: &Compiler, linker: &Path) -> anyhow::Result<()> {
+    let linker = &fs::canonicalize(linker).with_context(|| format!("can not find {}", linker.display()))?;
     let about = fs::metadata(linker).with_context(|| format!("can not read {}", linker.display()))?;
     let pair = format!("{}\n{}\n{} bytes, {:?}\n", compiler.version, linker.display(), about.len(), about.modified()?);
     let mut hasher = DefaultHasher::new();
@@ -146,7 +147,7 @@ fn probe_in(dir: &Path, compiler: &Compiler, linker: &Path) -> anyhow::Result<()
     fs::create_dir_all(dir.join("src"))?;
     fs::write(dir.join("Cargo.toml"), manifest)?;
     fs::write(dir.join("src/main.rs"), PROBE)?;
-    let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clink-arg=--cpu=v3"].join("\x1f");
+    let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"].join("\x1f");
     let output = compiler
         .cargo("build")
         .args(["--quiet", "--release"])
