@@ -99,20 +99,20 @@ pub(crate) fn install(compiler: &Compiler) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// Makes plain `cargo build` work too: a link in cargo's own bin folder, unless a bpf-linker is on the PATH.
+/// Makes plain `cargo build` work too: dataplane-ebpf/linker looks in this one place first.
 pub(crate) fn publish(linker: &Path) -> anyhow::Result<()> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let Some(bin) = home.map(|home| home.join("bin")).filter(|bin| bin.is_dir()) else { return Ok(()) };
+    let bin = cache()?.join(NAME).join("bin");
     let link = bin.join(NAME);
-    if command::find(NAME).is_some() || link.exists() {
+    let linker = fs::canonicalize(linker).with_context(|| format!("can not find {}", linker.display()))?;
+    if fs::canonicalize(&link).is_ok_and(|known| known == linker) {
         return Ok(());
     }
-    // A link whose target is gone is in the way, and nobody misses it.
+    fs::create_dir_all(&bin).with_context(|| format!("can not make {}", bin.display()))?;
     if link.is_symlink() {
-        fs::remove_file(&link).with_context(|| format!("{} leads nowhere and can not be removed", link.display()))?;
+        fs::remove_file(&link).with_context(|| format!("{} can not be replaced", link.display()))?;
     }
-    symlink(linker, &link).with_context(|| format!("can not link {} to {}", link.display(), linker.display()))?;
-    println!("linked {} -> {}, for plain `cargo build`", link.display(), linker.display());
+    symlink(&linker, &link).with_context(|| format!("can not link {} to {}", link.display(), linker.display()))?;
+    println!("linked {} -> {}: plain `cargo build` finds it there", link.display(), linker.display());
     Ok(())
 }
 
