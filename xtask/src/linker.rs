@@ -101,11 +101,15 @@ pub(crate) fn install(compiler: &Compiler) -> anyhow::Result<PathBuf> {
 
 /// Makes plain `cargo build` work too: dataplane-ebpf/linker looks in this one place first.
 pub(crate) fn publish(linker: &Path) -> anyhow::Result<()> {
-    let bin = cache()?.join(NAME).join("bin");
+    let place = cache()?.join(NAME);
+    let bin = place.join("bin");
     let link = bin.join(NAME);
     let linker = fs::canonicalize(linker).with_context(|| format!("can not find {}", linker.display()))?;
     if fs::canonicalize(&link).is_ok_and(|known| known == linker) {
         return Ok(());
+    }
+    if place.is_symlink() {
+        fs::remove_file(&place).with_context(|| format!("{} can not be replaced", place.display()))?;
     }
     fs::create_dir_all(&bin).with_context(|| format!("can not make {}", bin.display()))?;
     if link.is_symlink() {
