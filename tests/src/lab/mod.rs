@@ -11,6 +11,7 @@ mod namespace;
 mod need;
 mod router;
 mod stats;
+pub mod traffic;
 
 use std::{
     fs,

@@ -1,12 +1,16 @@
 //! A network namespace and what is run in it.
 
 use std::{
+    fs::File,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::command::{self, Output, Running};
 
@@ -67,6 +71,18 @@ impl Namespace {
     /// Starts a command made by [`Self::command`] that goes on beside the test; what it prints goes to `log`.
     pub fn spawn(&self, command: &mut Command, log: &Path) -> anyhow::Result<Running> {
         Running::spawn(command, log).with_context(|| format!("in namespace {}", self.short))
+    }
+
+    /// Calls a function in the namespace, in a thread of its own. A socket made there stays there, whoever uses it later.
+    pub fn inside<T: Send>(&self, function: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let file = File::open(self.path()).with_context(|| format!("can not open {}", self.path().display()))?;
+        let enter = || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .with_context(|| format!("can not enter namespace {}", self.short))?;
+            function()
+        };
+        let outcome = thread::scope(|scope| scope.spawn(enter).join());
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Sets a kernel parameter of the namespace.
