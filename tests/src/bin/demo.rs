@@ -226,15 +226,22 @@ fn compare(show: &Show, lab: &Lab, daemon: &Daemon, length: Duration) -> anyhow:
         measure(lab, length, &mut ours).context("through dataplane")?;
         show.step(&format!("speed: round {round} of {ROUNDS}, detached and attached in turn"));
     }
-    println!("\n          {:<20}{:>14}{:>14}{:>8}", "", "kernel", "dataplane", "ratio");
+    println!("\n          {:<20}{:>14}{:>14}{:>8}   by round", "", "kernel", "dataplane", "ratio");
     for ((measure, kernel), ours) in Measure::ALL.into_iter().zip(kernel).zip(ours) {
+        let ratios: Vec<_> = kernel.iter().zip(&ours).map(|(kernel, ours)| format!("{:.2}", ours / kernel)).collect();
         let (kernel, ours) = (median(kernel), median(ours));
-        let ratio = ours / kernel;
-        println!("          {:<20}{:>14}{:>14}{ratio:>8.2}", measure.name(), measure.text(kernel), measure.text(ours));
+        println!(
+            "          {:<20}{:>14}{:>14}{:>8.2}   {}",
+            measure.name(),
+            measure.text(kernel),
+            measure.text(ours),
+            ours / kernel,
+            ratios.join(" ")
+        );
     }
     println!();
     Show::detail(
-        "Medians. One processor does the sender's system calls, the router's work and the receiver's socket, so the\n\
+        "Medians of all rounds. One processor does the sender's system calls, the router's work and the receiver's socket, so the\n\
          ratios of packets understate the difference between the paths: `cargo xtask bench forward` measures the paths alone.",
     );
     Ok(())
