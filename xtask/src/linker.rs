@@ -68,7 +68,9 @@ pub(crate) fn find(compiler: &Compiler) -> anyhow::Result<Option<PathBuf>> {
 pub(crate) fn llvm_prefix(llvm: u32) -> Option<PathBuf> {
     let named = env::var_os("LLVM_PREFIX").map(PathBuf::from);
     let debian = Path::new("/usr/lib").join(format!("llvm-{llvm}"));
-    named.or_else(|| debian.join("include/llvm-c/Core.h").is_file().then_some(debian))
+    // Of llvm-N-dev and of libpolly-N-dev.
+    let needed = ["include/llvm-c/Core.h", "lib/libPolly.a"];
+    named.or_else(|| needed.iter().all(|file| debian.join(file).is_file()).then_some(debian))
 }
 
 /// The command that builds a linker for this LLVM.

@@ -91,7 +91,17 @@ fn prepare(need: Need, way: Way) -> anyhow::Result<Toolchain> {
     let compiler = Compiler::find();
     let linker = compiler.as_ref().map(linker::find).transpose()?.flatten();
     let tools = if need == Need::Build { Vec::new() } else { package::missing_tools() };
-    install_tools(need, &tools)?;
+    if let Some(obstacle) = package::obstacle() {
+        let steps = by_hand(need, way, &tools, compiler.as_ref(), linker.is_some())?;
+        if !steps.is_empty() {
+            bail!("{obstacle}, so these are for you; then start again\n{}", steps.join("\n"));
+        }
+        if !tools.is_empty() {
+            println!("missing: {} ({obstacle}); tests that need them will say so", tools.join(" "));
+        }
+    } else if !tools.is_empty() {
+        package::install(&tools)?;
+    }
     let compiler = match compiler {
         Some(compiler) => compiler,
         None => install_compiler(way)?,
@@ -104,71 +114,81 @@ fn prepare(need: Need, way: Way) -> anyhow::Result<Toolchain> {
     Ok(Toolchain { compiler, linker })
 }
 
-fn install_tools(need: Need, packages: &[String]) -> anyhow::Result<()> {
-    if packages.is_empty() {
-        return Ok(());
+/// The commands that a person has to run where we can not.
+fn by_hand(
+    need: Need,
+    way: Way,
+    tools: &[String],
+    compiler: Option<&Compiler>,
+    linked: bool,
+) -> anyhow::Result<Vec<String>> {
+    let mut steps = Vec::new();
+    if need == Need::Run && !tools.is_empty() {
+        steps.push(format!(
+            "# programs that tests and demo run (names of Debian's packages)\nsudo {}",
+            package::install_line(tools)
+        ));
     }
-    match package::obstacle() {
-        None => package::install(packages),
-        Some(obstacle) if need == Need::Test => {
-            println!("missing: {} ({obstacle}); tests that need them will say so", packages.join(" "));
-            Ok(())
+    match compiler {
+        None if way == Way::Debian => steps.push(compiler_by_hand()),
+        Some(compiler) if !linked && linker::llvm_prefix(compiler.llvm()?).is_none() => {
+            let llvm = compiler.llvm()?;
+            let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
+            steps.push(format!(
+                "# the linker: Debian's packages or those of https://apt.llvm.org, or any LLVM {llvm} named by LLVM_PREFIX,\n\
+                 # or a bpf-linker for LLVM {llvm} or later on the PATH (https://github.com/aya-rs/bpf-linker/releases)\n\
+                 sudo {}\n{}",
+                package::install_line(&package::llvm(llvm)),
+                line(&linker::install_command(llvm, &prefix)?),
+            ));
         }
-        Some(obstacle) => bail!(
-            "programs are missing and {obstacle}; run, then start again:\n    sudo {}",
-            package::install_line(packages)
-        ),
+        _ => {}
     }
+    Ok(steps)
+}
+
+/// Both ways to a compiler, for a person.
+fn compiler_by_hand() -> String {
+    let mut packages = names(package::COMPILER);
+    packages.extend(package::llvm(22));
+    format!(
+        "# a compiler with `core` for BPF, on Debian 12\nsudo apt-get update\nsudo {}\n{}\n\
+         # or elsewhere, with rustup\n{}",
+        package::install_line(&packages),
+        line(&link_command()),
+        line(&nightly_command()),
+    )
 }
 
 fn install_compiler(way: Way) -> anyhow::Result<Compiler> {
     match way {
         Way::Debian => {
-            if let Some(obstacle) = package::obstacle() {
-                bail!("no compiler with `core` for BPF is there and {obstacle}; {}", by_hand());
-            }
-            let packages: Vec<_> = package::COMPILER.iter().map(|name| (*name).to_owned()).collect();
-            package::install(&packages)?;
+            package::install(&names(package::COMPILER))?;
             if command::find("rustup").is_some() {
                 run(&mut link_command())?;
             }
         }
         Way::Rustup => run(&mut nightly_command())?,
     }
-    Compiler::find().with_context(|| format!("there is still no compiler with `core` for BPF; {}", by_hand()))
+    Compiler::find()
+        .with_context(|| format!("there is still no compiler with `core` for BPF; by hand:\n{}", compiler_by_hand()))
 }
 
 fn install_linker(compiler: &Compiler) -> anyhow::Result<PathBuf> {
     let llvm = compiler.llvm()?;
     if linker::llvm_prefix(llvm).is_none() {
-        let packages = package::llvm(llvm);
         if let Some(obstacle) = package::obstacle() {
-            let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
-            bail!(
-                "no bpf-linker that fits is there, nor the LLVM {llvm} to build one, and {obstacle}; on Debian, or with the \
-                 packages of https://apt.llvm.org, run, then start again:\n    sudo {}\n    {}\n\
-                 or put a bpf-linker for LLVM {llvm} or later on the PATH (https://github.com/aya-rs/bpf-linker/releases)",
-                package::install_line(&packages),
-                line(&linker::install_command(llvm, &prefix)?),
-            );
+            // Only after `--way rustup` has just brought the compiler; otherwise this was told before.
+            let steps = by_hand(Need::Build, Way::Rustup, &[], Some(compiler), false)?;
+            bail!("{obstacle}, so this is for you; then start again\n{}", steps.join("\n"));
         }
-        package::install(&packages)?;
+        package::install(&package::llvm(llvm))?;
     }
     linker::install(compiler)
 }
 
-/// What a person can type instead of us.
-fn by_hand() -> String {
-    let mut packages: Vec<_> = package::COMPILER.iter().map(|name| (*name).to_owned()).collect();
-    packages.extend(package::llvm(22));
-    format!(
-        "do one of these by hand, then start again:\n\
-         on Debian 12\n    sudo apt-get update\n    sudo {}\n    {}\n\
-         elsewhere, with rustup\n    {}\n    cargo xtask setup",
-        package::install_line(&packages),
-        line(&link_command()),
-        line(&nightly_command()),
-    )
+fn names(packages: &[&str]) -> Vec<String> {
+    packages.iter().map(|name| (*name).to_owned()).collect()
 }
 
 fn link_command() -> Command {
@@ -189,7 +209,11 @@ mod tests {
 
     #[test]
     fn the_words_for_a_person_name_both_ways() {
-        let text = by_hand();
+        let steps = by_hand(Need::Run, Way::Debian, &names(&["jq"]), None, false).expect("steps");
+        assert!(steps[0].contains("jq"), "{steps:?}");
+        let tools_can_wait = by_hand(Need::Test, Way::Debian, &names(&["jq"]), None, false).expect("steps");
+        assert_eq!(tools_can_wait, steps[1..]);
+        let text = &steps[1];
         for wanted in
             ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev", "link bpf /usr", "rust-src"]
         {
