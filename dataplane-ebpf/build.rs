@@ -1,7 +1,9 @@
-//! Tells the linker what the kernel understands.
+//! Tells cargo that the object depends on the linker, and the linker what the kernel understands.
 
 fn main() {
-    println!("cargo:rerun-if-changed=linker");
-    // Every kernel that we support reads words at any address; without this each of them becomes four loads and shifts.
+    if let Ok(linker) = which::which("bpf-linker") {
+        println!("cargo:rerun-if-changed={}", linker.display());
+    }
+    println!("cargo:rustc-link-arg-bins=--cpu=v3");
     println!("cargo:rustc-link-arg-bins=--cpu-features=+allows-misaligned-mem-access");
 }
