@@ -82,6 +82,7 @@ impl Transcript {
     /// Takes one line; says whether it is worth showing.
     pub(crate) fn read(&mut self, line: &str) -> bool {
         if line.starts_with("running ") && line.trim_end_matches('s').ends_with(" test") {
+            self.died();
             self.running = true;
             self.section = Section::Progress;
         } else if line == "successes:" {
@@ -109,10 +110,16 @@ impl Transcript {
 
     /// The sums; a test program that never reported is a failure.
     pub(crate) fn finish(mut self) -> Tally {
+        self.died();
+        self.tally
+    }
+
+    /// Counts the test program that is being read as failed, if it never reported.
+    fn died(&mut self) {
         if self.running {
             self.tally.trouble("a test program ended without a result".to_owned());
+            self.skips.clear();
         }
-        self.tally
     }
 
     /// `test name ... ignored, reason`
@@ -203,10 +210,10 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; fini
     #[test]
     fn a_test_program_that_dies_is_a_failure() {
         let mut transcript = Transcript::default();
-        for line in ["running 2 tests", "test a ... ok"] {
+        for line in ["running 2 tests", "test a ... ok"].into_iter().chain(RUN.lines()).chain(["running 1 test"]) {
             transcript.read(line);
         }
-        assert_eq!(transcript.finish().line(), "0 passed, 1 failed, 0 skipped");
+        assert_eq!(transcript.finish().line(), "2 passed, 3 failed, 2 skipped");
     }
 
     #[test]
