@@ -22,9 +22,7 @@ const CHECKS: &[Check] = &[
     ("documentation", doc),
 ];
 
-/// The workspace without the kernel half, which has no host build.
-const HOST: [&str; 3] = ["--workspace", "--exclude", "dataplane-ebpf"];
-/// Folders of crates that are built for BPF; the second belongs to the tests and may be absent.
+/// Folders of crates that are built for BPF and have no host build; the second belongs to the tests and may be absent.
 const BPF_CRATES: [&str; 2] = ["dataplane-ebpf", "tests/ebpf"];
 
 pub(crate) fn main() -> anyhow::Result<ExitCode> {
@@ -65,7 +63,7 @@ fn borders(_: &Toolchain) -> anyhow::Result<()> {
 }
 
 fn clippy(toolchain: &Toolchain) -> anyhow::Result<()> {
-    run(toolchain.command("cargo").arg("clippy").args(HOST).args(["--all-targets", "--", "-D", "warnings"]))
+    run(toolchain.command("cargo").arg("clippy").args(host()).args(["--all-targets", "--", "-D", "warnings"]))
 }
 
 /// Clippy of the kernel half's own compiler; where that has none, the compiler's own warnings.
@@ -92,7 +90,21 @@ fn clippy_bpf(toolchain: &Toolchain) -> anyhow::Result<()> {
 }
 
 fn doc(toolchain: &Toolchain) -> anyhow::Result<()> {
-    run(toolchain.command("cargo").args(["doc", "--no-deps", "--quiet"]).args(HOST).env("RUSTDOCFLAGS", "-Dwarnings"))
+    run(toolchain.command("cargo").args(["doc", "--no-deps", "--quiet"]).args(host()).env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+/// Selects all crates of the workspace but those for BPF.
+pub(crate) fn host() -> Vec<String> {
+    let names = manifests().filter_map(|manifest| package_name(&fs::read_to_string(root().join(manifest)).ok()?));
+    let mut selection = vec!["--workspace".to_owned()];
+    selection.extend(names.flat_map(|name| ["--exclude".to_owned(), name]));
+    selection
+}
+
+/// The name in a manifest that begins with its `[package]`.
+fn package_name(manifest: &str) -> Option<String> {
+    let line = manifest.lines().find(|line| line.starts_with("name"))?;
+    line.split('"').nth(1).map(str::to_owned)
 }
 
 /// The manifests of the crates for BPF.
@@ -105,4 +117,23 @@ fn in_workspace(manifest: &str) -> bool {
     let dir = Path::new(manifest).parent().unwrap_or(Path::new("")).display().to_string();
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap_or_default();
     workspace.lines().any(|line| line.starts_with("members") && line.contains(&format!("\"{dir}\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_half_is_no_host_crate() {
+        let host = host();
+        assert_eq!(host[0], "--workspace");
+        assert!(host.windows(2).any(|pair| pair == ["--exclude", "dataplane-ebpf"]), "{host:?}");
+        assert!(in_workspace("dataplane-ebpf/Cargo.toml") && !in_workspace("no/such/Cargo.toml"));
+    }
+
+    #[test]
+    fn a_package_name_is_read() {
+        assert_eq!(package_name("[package]\nname = \"a-b\"\n[[bin]]\nname = \"c\""), Some("a-b".to_owned()));
+        assert_eq!(package_name("[workspace]"), None);
+    }
 }

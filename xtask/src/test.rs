@@ -11,6 +11,7 @@ use clap::Args;
 use crate::{
     build,
     command::line,
+    lint,
     setup::{self, Need},
     tally::{Tally, Transcript},
 };
@@ -30,13 +31,13 @@ pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
     let toolchain = setup::toolchain(Need::Test)?;
     let binary = build::release(&toolchain)?;
     let mut tally = Tally::default();
-    // The kernel half has no host build; its tests are the kernel tests.
-    let host = ["--workspace", "--exclude", "dataplane-ebpf", "--exclude", "dataplane-tests"];
+    let mut host = lint::host();
+    host.extend(["--exclude", "dataplane-tests"].map(str::to_owned));
     cargo_test(toolchain.command("cargo"), &host, &[], names, &mut tally)?;
     let mut cargo = toolchain.command("cargo");
     cargo.env("DATAPLANE_BIN", binary);
     // One at a time: they compare what the machine holds before and after.
-    cargo_test(cargo, &["--package", "dataplane-tests"], &["--test-threads=1"], names, &mut tally)?;
+    cargo_test(cargo, &["--package", "dataplane-tests"].map(str::to_owned), &["--test-threads=1"], names, &mut tally)?;
     if !names.is_empty() && tally.is_empty() {
         tally.trouble(format!("no test has a name with {}", names.join(" or ")));
     }
@@ -46,7 +47,7 @@ pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
 /// One `cargo test`: shows what it prints and counts.
 fn cargo_test(
     mut cargo: Command,
-    packages: &[&str],
+    packages: &[String],
     harness: &[&str],
     names: &[String],
     tally: &mut Tally,
