@@ -37,7 +37,7 @@ const BORDERS: &[Border] = &[
     },
     Border {
         paths: &["serde_json"],
-        within: &["dataplane-user/", "dataplane-common/"],
+        within: &["dataplane-user/src/", "dataplane-common/"],
         except: &["dataplane-user/src/control/"],
         tests: true,
         why: "all JSON is in dataplane-user/src/control/",
