@@ -1,0 +1,19 @@
+//! `cargo xtask ci`: all that CI runs. The closing line of the tests is the last line.
+
+use std::{process::ExitCode, time::Instant};
+
+use crate::{lint, test};
+
+pub(crate) fn main() -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let linted = lint::main()?;
+    println!("== lint took {:.0} s", start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    let tally = test::all(&[])?;
+    println!("== test took {:.0} s", start.elapsed().as_secs_f64());
+    if linted != ExitCode::SUCCESS {
+        println!("== lint found something, see above");
+    }
+    let tested = tally.close();
+    Ok(if linted == ExitCode::SUCCESS { tested } else { linted })
+}

@@ -1,0 +1,116 @@
+//! Debian's packages: which are needed for what, and how they are installed.
+
+use std::{fs, process::Command};
+
+use anyhow::Context as _;
+
+use crate::command::{self, find, run};
+
+/// The compiler with `core` for BPF (security archive of Debian 12), with its linter.
+pub(crate) const COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
+
+/// What the tests, the demo and the benches run: a program and the package that has it.
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("iperf3", "iperf3"),
+    ("nft", "nftables"),
+    ("ethtool", "ethtool"),
+    ("traceroute", "traceroute"),
+    ("tcpdump", "tcpdump"),
+    ("curl", "curl"),
+    ("jq", "jq"),
+    ("bpftool", "bpftool"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+    ("sysctl", "procps"),
+    ("nc", "netcat-openbsd"),
+];
+
+/// What `bench` compares with when it is there; from xdp-tools 1.5 on, which Debian 12 does not have.
+pub(crate) const OPTIONAL: &str = "xdp-forward";
+
+/// The packages with the LLVM libraries that bpf-linker is built against.
+pub(crate) fn llvm(version: u32) -> [String; 2] {
+    [format!("llvm-{version}-dev"), format!("libpolly-{version}-dev")]
+}
+
+/// The packages of the tools that this machine lacks.
+pub(crate) fn missing_tools() -> Vec<String> {
+    TOOLS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| (*package).to_owned()).collect()
+}
+
+/// Why packages can not be installed by us, or nothing if they can.
+pub(crate) fn obstacle() -> Option<&'static str> {
+    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !is_debian_12(&system) {
+        Some("this is not Debian 12")
+    } else if find("apt-get").is_none() {
+        Some("there is no apt-get")
+    } else if !command::is_root() {
+        Some("this is not root")
+    } else {
+        None
+    }
+}
+
+/// The command line that installs the packages.
+pub(crate) fn install_line(packages: &[String]) -> String {
+    format!("apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+/// Installs packages; refreshes the package lists only when the first attempt fails.
+pub(crate) fn install(packages: &[String]) -> anyhow::Result<()> {
+    println!("installing with apt-get: {}", packages.join(" "));
+    if run(&mut apt_install(packages)).is_ok() {
+        return Ok(());
+    }
+    println!("the package lists may be old: refreshing them");
+    run(&mut apt(&["update"]))?;
+    run(&mut apt_install(packages))
+        .with_context(|| format!("install by hand, then start again: {}", install_line(packages)))
+}
+
+fn apt_install(packages: &[String]) -> Command {
+    let mut command = apt(&["install", "--yes", "--no-install-recommends"]);
+    command.args(packages);
+    command
+}
+
+fn apt(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]).args(args);
+    command
+}
+
+fn is_debian_12(os_release: &str) -> bool {
+    let says = |wanted: &str| os_release.lines().any(|line| line.replace('"', "") == wanted);
+    says("ID=debian") && says("VERSION_ID=12")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_12_is_told_from_others() {
+        let rows = [
+            ("ID=debian\nVERSION_ID=\"12\"\n", true),
+            ("VERSION_ID='12'\nID=debian\n", false),
+            ("ID=debian\nVERSION_ID=\"13\"\n", false),
+            ("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n", false),
+            ("", false),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(is_debian_12(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_lists_are_not_refreshed_by_the_first_attempt() {
+        let line = command::line(&apt_install(&["jq".to_owned()]));
+        assert!(line.starts_with("DEBIAN_FRONTEND=noninteractive apt-get "), "{line}");
+        assert!(line.contains("install --yes") && line.ends_with(" jq") && !line.contains("update"), "{line}");
+    }
+}

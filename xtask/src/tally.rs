@@ -1,0 +1,233 @@
+//! Counting what `cargo test` reports.
+//!
+//! libtest knows no "skipped at run time". A test that can not run here prints a line `SKIPPED: reason` and returns; libtest
+//! counts it as passed, we do not.
+
+use std::process::ExitCode;
+
+/// How a test says that it can not run here; `dataplane_tests::lab::Need` prints it.
+const MARK: &str = "SKIPPED: ";
+
+/// The sums over all runs.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    passed: u64,
+    /// Failed tests, and runs that ended without saying which test failed.
+    pub(crate) failed: u64,
+    /// Name and reason.
+    skipped: Vec<(String, String)>,
+    troubles: Vec<String>,
+}
+
+impl Tally {
+    /// Adds another run's sums.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped.extend(other.skipped);
+        self.troubles.extend(other.troubles);
+    }
+
+    /// Counts a run that did not report a failed test, but failed.
+    pub(crate) fn trouble(&mut self, what: String) {
+        self.failed += 1;
+        self.troubles.push(what);
+    }
+
+    /// Whether nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.passed == 0 && self.failed == 0 && self.skipped.is_empty()
+    }
+
+    /// Prints the skips with their reasons and the closing line.
+    pub(crate) fn close(&self) -> ExitCode {
+        println!();
+        for (name, reason) in &self.skipped {
+            println!("skipped {name}: {reason}");
+        }
+        for trouble in &self.troubles {
+            println!("failed: {trouble}");
+        }
+        println!("{}", self.line());
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn line(&self) -> String {
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped.len())
+    }
+}
+
+/// Reads the output of one `cargo test -- --show-output`, which may hold many test programs.
+#[derive(Default)]
+pub(crate) struct Transcript {
+    tally: Tally,
+    section: Section,
+    /// The test whose output is being read.
+    test: String,
+    /// Skips of the test program that is being read.
+    skips: Vec<(String, String)>,
+    /// Whether a test program was announced and has not reported yet.
+    running: bool,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Section {
+    #[default]
+    Progress,
+    Successes,
+    Failures,
+}
+
+impl Transcript {
+    /// Takes one line; says whether it is worth showing.
+    pub(crate) fn read(&mut self, line: &str) -> bool {
+        if line.starts_with("running ") && line.trim_end_matches('s').ends_with(" test") {
+            self.died();
+            self.running = true;
+            self.section = Section::Progress;
+        } else if line == "successes:" {
+            self.section = Section::Successes;
+            self.test.clear();
+            return false;
+        } else if line == "failures:" {
+            self.section = Section::Failures;
+            self.test.clear();
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            self.result(counts);
+        } else if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            test.clone_into(&mut self.test);
+        } else if self.section == Section::Progress {
+            self.ignored(line);
+        } else if self.section == Section::Successes {
+            if let Some(reason) = line.strip_prefix(MARK) {
+                self.skips.push((self.test.clone(), reason.to_owned()));
+            }
+            // The list of names that follows the outputs says nothing new.
+            return !(self.test.is_empty() && (line.is_empty() || line.starts_with("    ")));
+        }
+        true
+    }
+
+    /// The sums; a test program that never reported is a failure.
+    pub(crate) fn finish(mut self) -> Tally {
+        self.died();
+        self.tally
+    }
+
+    /// Counts the test program that is being read as failed, if it never reported.
+    fn died(&mut self) {
+        if self.running {
+            self.tally.trouble("a test program ended without a result".to_owned());
+            self.skips.clear();
+        }
+    }
+
+    /// `test name ... ignored, reason`
+    fn ignored(&mut self, line: &str) {
+        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) else {
+            return;
+        };
+        if let Some(reason) = outcome.strip_prefix("ignored") {
+            let reason = reason.trim_start_matches(", ");
+            let reason = if reason.is_empty() { "marked `ignore`" } else { reason };
+            self.tally.skipped.push((name.to_owned(), reason.to_owned()));
+        }
+    }
+
+    /// `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s`
+    fn result(&mut self, counts: &str) {
+        let count = |what: &str| {
+            counts
+                .split(['.', ';'])
+                .find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        // A test can say more than one reason; it is still one test.
+        self.skips.dedup_by(|later, first| later.0 == first.0);
+        self.tally.passed += count("passed").saturating_sub(self.skips.len() as u64);
+        self.tally.failed += count("failed");
+        self.tally.skipped.append(&mut self.skips);
+        self.running = false;
+        self.section = Section::Progress;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = "
+running 4 tests
+test a ... ok
+test b::needs_root ... ok
+test c ... ignored, slow
+test d ... FAILED
+
+successes:
+
+---- a stdout ----
+12 instructions
+
+---- b::needs_root stdout ----
+SKIPPED: needs root
+SKIPPED: needs tool nft
+
+
+successes:
+    a
+    b::needs_root
+
+failures:
+
+---- d stdout ----
+SKIPPED: not a skip, it failed
+
+failures:
+    d
+
+test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+
+running 1 test
+test e ... ok
+
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s
+";
+
+    #[test]
+    fn a_run_is_counted() {
+        let mut transcript = Transcript::default();
+        let shown: Vec<_> = RUN.lines().filter(|line| transcript.read(line)).collect();
+        let tally = transcript.finish();
+        assert_eq!(tally.line(), "2 passed, 1 failed, 2 skipped");
+        assert_eq!(
+            tally.skipped,
+            [("c".to_owned(), "slow".to_owned()), ("b::needs_root".to_owned(), "needs root".to_owned())]
+        );
+        assert!(shown.contains(&"12 instructions") && shown.contains(&"test d ... FAILED"));
+        assert!(!shown.contains(&"    a") && shown.contains(&"    d"));
+    }
+
+    #[test]
+    fn a_test_program_that_dies_is_a_failure() {
+        let mut transcript = Transcript::default();
+        for line in ["running 2 tests", "test a ... ok"].into_iter().chain(RUN.lines()).chain(["running 1 test"]) {
+            transcript.read(line);
+        }
+        assert_eq!(transcript.finish().line(), "2 passed, 3 failed, 2 skipped");
+    }
+
+    #[test]
+    fn sums_add_up() {
+        let mut tally = Tally::default();
+        assert!(tally.is_empty());
+        for _ in 0..2 {
+            let mut transcript = Transcript::default();
+            for line in RUN.lines() {
+                transcript.read(line);
+            }
+            tally.add(transcript.finish());
+        }
+        tally.trouble("no build".to_owned());
+        assert_eq!(tally.line(), "4 passed, 3 failed, 4 skipped");
+    }
+}

@@ -1,0 +1,74 @@
+//! `cargo xtask test`: all tests that this machine can run.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::{
+    build,
+    command::line,
+    lint,
+    setup::{self, Need},
+    tally::{Tally, Transcript},
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only tests whose name contains one of these
+    names: Vec<String>,
+}
+
+pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
+    Ok(all(&options.names)?.close())
+}
+
+/// Runs the host tests, then the kernel tests.
+pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
+    let toolchain = setup::toolchain(Need::Test)?;
+    let binary = build::release(&toolchain)?;
+    let mut tally = Tally::default();
+    let mut host = lint::host();
+    host.extend(["--exclude", "dataplane-tests"].map(str::to_owned));
+    cargo_test(toolchain.command("cargo"), &host, &[], names, &mut tally)?;
+    let mut cargo = toolchain.command("cargo");
+    cargo.env("DATAPLANE_BIN", binary);
+    // One at a time: they compare what the machine holds before and after.
+    cargo_test(cargo, &["--package", "dataplane-tests"].map(str::to_owned), &["--test-threads=1"], names, &mut tally)?;
+    if !names.is_empty() && tally.is_empty() {
+        tally.trouble(format!("no test has a name with {}", names.join(" or ")));
+    }
+    Ok(tally)
+}
+
+/// One `cargo test`: shows what it prints and counts.
+fn cargo_test(
+    mut cargo: Command,
+    packages: &[String],
+    harness: &[&str],
+    names: &[String],
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    cargo.args(["test", "--no-fail-fast"]).args(packages);
+    cargo.args(["--", "--show-output", "--color=never"]).args(harness).args(names);
+    println!("$ {}", line(&cargo));
+    let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo did not start")?;
+    let stdout = child.stdout.take().context("cargo has no stdout")?;
+    let mut transcript = Transcript::default();
+    for text in BufReader::new(stdout).lines() {
+        let text = text.context("the output of cargo test is not text")?;
+        if transcript.read(&text) {
+            println!("{text}");
+        }
+    }
+    let status = child.wait()?;
+    let tests = transcript.finish();
+    if !status.success() && tests.failed == 0 {
+        tally.trouble(format!("`{}` ended with {status}: it did not build, or a test program died", line(&cargo)));
+    }
+    tally.add(tests);
+    Ok(())
+}
