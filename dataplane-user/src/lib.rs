@@ -1,3 +1,7 @@
 //! The controller and the command line of `dataplane`.
 //!
 //! One ring: event, model, lower, diff, apply. The command line talks to the daemon over its socket and never opens a map.
+
+pub mod rule;
+
+pub mod lower;

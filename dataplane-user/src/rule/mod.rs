@@ -1,0 +1,38 @@
+//! The language of rules: nft's expression grammar.
+//!
+//! [`parse`] reads a rule, `Display` writes its canonical form, and reading that gives the same rule again. A rule that was
+//! read is one that some packet can meet; what this version can not do yet (sets, `log`, `limit`, `reject`) is refused when
+//! it is lowered, so that it can be read and written all the same.
+
+mod ast;
+mod chain;
+mod consistency;
+mod display;
+mod error;
+mod name;
+mod parse;
+mod set;
+mod text;
+mod value;
+
+pub use ast::{
+    Family, Fragment, Limit, LimitTime, LimitUnit, LinkField, Log, LogLevel, LogTarget, Match, ProtocolField,
+    RejectWith, Rule, Side, Statement, TcpFlags, Test, Transport, Unreachable4, Unreachable6, UnreachableAny, Values,
+    Verdict,
+};
+pub use chain::{ChainName, Policy, UnknownChain, UnknownPolicy};
+pub use consistency::Contradiction;
+pub use error::{RuleError, RuleFault, position, render};
+pub use name::{LinkPattern, SetName};
+pub use parse::{Parsed, parse, parse_spanned};
+pub(crate) use parse::{parse_element, parse_set_type};
+pub use set::{Element, Item, ItemKind, SetType};
+pub use text::{TEXT_LENGTH, Text};
+pub use value::{
+    Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Mark, Port, Protocol, Range, Value, VlanId,
+};
+
+#[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
+mod tests;
