@@ -1,0 +1,3 @@
+//! What the kernel and the operator said.
+
+pub mod port;
