@@ -103,7 +103,12 @@ impl File<'_> {
         item.as_array().ok_or_else(|| self.error(item.span(), &found()))
     }
 
-    fn string<'t>(&self, what: &str, value: Option<&'t Value>, span: Option<Range<usize>>) -> Result<&'t str, ConfigError> {
+    fn string<'t>(
+        &self,
+        what: &str,
+        value: Option<&'t Value>,
+        span: Option<Range<usize>>,
+    ) -> Result<&'t str, ConfigError> {
         let text = value.and_then(Value::as_str);
         text.ok_or_else(|| self.error(span, &format!("{what} must be a string in quotes")))
     }
@@ -167,7 +172,8 @@ impl File<'_> {
                 _ => return Err(self.unknown(key, "type, elements or file")),
             }
         }
-        let types = "`type` is missing; take ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service, mark or ifname";
+        let types =
+            "`type` is missing; take ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service, mark or ifname";
         let kind = kind.ok_or_else(|| self.error(name.span(), types))?;
         let elements = match (listed, file) {
             (Some(_), Some(_)) => return Err(self.error(name.span(), "take either `elements` or `file`")),

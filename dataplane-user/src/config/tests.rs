@@ -40,10 +40,7 @@ fn the_example() {
     let forward = config.chain(ChainName::Forward);
     assert_eq!(forward.policy, Policy::Drop);
     let rules: Vec<_> = forward.rules.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        rules,
-        ["iif \"eth0\" ip saddr @blocked drop", "tcp dport { 80, 443 } accept comment \"web\""]
-    );
+    assert_eq!(rules, ["iif \"eth0\" ip saddr @blocked drop", "tcp dport { 80, 443 } accept comment \"web\""]);
     assert_eq!(config.chain(ChainName::Input), &ChainConfig::default());
     let mode = |link: &str| config.port(link).map(|port| port.mode);
     assert_eq!(mode("eth0"), Some(ModeChoice::Auto));
@@ -172,7 +169,8 @@ fn config() -> impl Strategy<Value = Config> {
     let config = (ports, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
     config.prop_flat_map(|(ports, sets, chains)| {
         // A set for each name that a rule asks.
-        let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| rule.sets().cloned()).collect();
+        let asked: Vec<_> =
+            chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| rule.sets().cloned()).collect();
         (vec(set(), asked.len())).prop_map(move |more| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(more)).collect();
             Config { ports: Vec::clone(&ports), sets, chains: chains.clone() }

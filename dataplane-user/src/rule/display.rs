@@ -2,10 +2,10 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::ast::{
-    Family, Fragment, Limit, LimitTime, LimitUnit, LinkField, Log, LogLevel, LogTarget, Match, ProtocolField,
-    RejectWith, Rule, Side, Statement, TcpFlags, Test, Transport, Unreachable4, Unreachable6, UnreachableAny, Values,
-    Verdict,
+use super::ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
+use super::statement::{
+    Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
+    UnreachableAny, Verdict,
 };
 
 /// Things that are written as one of a few words.
@@ -34,7 +34,7 @@ named! {
     LimitTime { "second" => Second, "minute" => Minute, "hour" => Hour, "day" => Day, "week" => Week, }
     LogLevel {
         "emerg" => Emerg, "alert" => Alert, "crit" => Crit, "err" => Err, "warn" => Warn, "notice" => Notice,
-        "info" => Info, "debug" => Debug, "warning" => Warn,
+        "info" => Info, "debug" => Debug,
     }
     Unreachable4 {
         "net-unreachable" => Net, "host-unreachable" => Host, "prot-unreachable" => Protocol, "port-unreachable" => Port,
@@ -178,7 +178,7 @@ impl Display for Limit {
 
 /// In the largest unit that leaves no rest.
 fn sized(amount: u64, unit: LimitUnit) -> (u64, &'static str) {
-    let bytes = BYTE_UNITS.iter().find(|(_, size)| amount > 0 && amount % size == 0);
+    let bytes = BYTE_UNITS.iter().find(|(_, size)| amount > 0 && amount.is_multiple_of(*size));
     match (unit, bytes) {
         (LimitUnit::Packets, _) => (amount, "packets"),
         (LimitUnit::Bytes, Some((name, size))) => (amount / size, name),

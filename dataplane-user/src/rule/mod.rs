@@ -12,14 +12,11 @@ mod error;
 mod name;
 mod parse;
 mod set;
+mod statement;
 mod text;
 mod value;
 
-pub use ast::{
-    Family, Fragment, Limit, LimitTime, LimitUnit, LinkField, Log, LogLevel, LogTarget, Match, ProtocolField,
-    RejectWith, Rule, Side, Statement, TcpFlags, Test, Transport, Unreachable4, Unreachable6, UnreachableAny, Values,
-    Verdict,
-};
+pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 pub use chain::{ChainName, Policy, UnknownChain, UnknownPolicy};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
@@ -27,6 +24,10 @@ pub use name::{LinkPattern, SetName};
 pub use parse::{Parsed, parse, parse_spanned};
 pub(crate) use parse::{parse_element, parse_set_type};
 pub use set::{Element, Item, ItemKind, SetType};
+pub use statement::{
+    Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
+    UnreachableAny, Verdict,
+};
 pub use text::{TEXT_LENGTH, Text};
 pub use value::{
     Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Mark, Port, Protocol, Range, Value, VlanId,

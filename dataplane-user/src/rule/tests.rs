@@ -70,7 +70,7 @@ const FORMS: &[(&str, &str)] = &[
     ("limit rate 10/second accept", "limit rate 10/second accept"),
     ("limit rate over 2048 kbytes/minute burst 1024 bytes drop", "limit rate over 2 mbytes/minute burst 1 kbytes drop"),
     (
-        "tcp dport 22 limit rate 3/hour burst 5 packets log prefix \"ssh: \" level warning accept",
+        "tcp dport 22 limit rate 3/hour burst 5 packets log prefix \"ssh: \" level warn accept",
         "tcp dport 22 limit rate 3/hour burst 5 packets log prefix \"ssh: \" level warn accept",
     ),
     ("log group 3 prefix \"x\" drop", "log prefix \"x\" group 3 drop"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Longest text, in bytes (NFTNL_UDATA_COMMENT_MAXLEN).
+/// Longest text, in bytes (`NFTNL_UDATA_COMMENT_MAXLEN`).
 pub const TEXT_LENGTH: usize = 128;
 
 /// A text that stands in quotes on one line: nft's strings have no escapes.

@@ -74,8 +74,8 @@ pub struct MacAddress(pub [u8; 6]);
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let bytes = self.0.map(|byte| format!("{byte:02x}"));
+        f.write_str(&bytes.join(":"))
     }
 }
 
@@ -88,8 +88,9 @@ impl Value for MacAddress {
     }
 
     fn from_bits(bits: u128) -> Self {
-        let [.., a, b, c, d, e, f] = bits.to_be_bytes();
-        Self([a, b, c, d, e, f])
+        let mut bytes = [0; 6];
+        bytes.copy_from_slice(&bits.to_be_bytes()[10..]);
+        Self(bytes)
     }
 
     fn from_word(word: &str) -> Option<Self> {

@@ -154,7 +154,10 @@ fn tcp_flags<'a>() -> Boxed<'a, TcpFlags> {
     ))
     .try_map_with(|(mask, negated, values), extra| {
         TcpFlags::new(mask, negated, values).ok_or_else(|| {
-            Fault::invalid(extra.span(), "name at least one flag, and compare with no other flags than those that count")
+            Fault::invalid(
+                extra.span(),
+                "name at least one flag, and compare with no other flags than those that count",
+            )
         })
     })
     .boxed()

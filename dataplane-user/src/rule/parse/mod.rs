@@ -11,9 +11,10 @@ use std::ops;
 
 use chumsky::prelude::*;
 
-use super::ast::{Match, Rule, Statement, Verdict};
+use super::ast::{Match, Rule};
 use super::error::{RuleError, RuleFault};
 use super::set::{Element, ItemKind, SetType};
+use super::statement::{Statement, Verdict};
 use super::text::Text;
 use fault::{Fault, Reason};
 use token::{Extra, keyword, symbol, token};
@@ -62,9 +63,9 @@ pub(crate) fn parse_set_type(text: &str) -> Result<SetType, RuleError> {
     let kinds = choice(kinds).separated_by(symbol(".")).at_least(1).collect();
     run(
         text,
-        kinds
-            .then_ignore(end("the end of the type"))
-            .try_map_with(|kinds, extra| SetType::new(kinds).ok_or_else(|| Fault::invalid(extra.span(), "a set needs a type"))),
+        kinds.then_ignore(end("the end of the type")).try_map_with(|kinds, extra| {
+            SetType::new(kinds).ok_or_else(|| Fault::invalid(extra.span(), "a set needs a type"))
+        }),
     )
 }
 

@@ -2,11 +2,11 @@
 
 use chumsky::prelude::*;
 
-use super::field::named;
 use super::fault::Fault;
+use super::field::named;
 use super::token::{Extra, integer, keyword, quoted, symbol};
-use crate::rule::ast::{Limit, LimitUnit, Log, LogTarget, RejectWith, Statement, Verdict};
 use crate::rule::display::BYTE_UNITS;
+use crate::rule::statement::{Limit, LimitUnit, Log, LogTarget, RejectWith, Statement, Verdict};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 

@@ -153,11 +153,10 @@ impl Packet {
         words[key::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
         let mut flags = KeyFlags::empty();
         if let Some([MacAddress(source), MacAddress(destination)]) = self.ether {
-            let [a, b, c, d, e, f] = destination;
-            let [g, h, i, j, k, l] = source;
-            words[key::LINK_DESTINATION] = u32::from_be_bytes([a, b, c, d]);
-            words[key::LINK_MIDDLE] = u32::from_be_bytes([e, f, g, h]);
-            words[key::LINK_SOURCE] = u32::from_be_bytes([i, j, k, l]);
+            let bytes = [destination, source].concat();
+            for (word, bytes) in (key::LINK_DESTINATION..).zip(bytes.chunks(4)) {
+                words[word] = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+            }
             flags |= KeyFlags::ETHERNET;
         }
         let mut ports = [0, 0];
