@@ -3,7 +3,6 @@
 //! One ring: event, model, lower, diff, apply. The command line talks to the daemon over its socket and never opens a map.
 
 pub mod config;
+pub mod lower;
 pub mod model;
 pub mod rule;
-
-pub mod lower;

@@ -121,7 +121,8 @@ pub fn lower(
         }
         let count = (lowered.entries.len() - first) as u32;
         lowered.filter.chains[chain.index()] = Chain { first: first as u32, count, policy: policy.ruling() as u32 };
-        if count > 0 || policy != Policy::Accept {
+        // By rules, not by entries: a link that comes or goes must not ask for another program.
+        if !rules.is_empty() || policy != Policy::Accept {
             lowered.features |= chain.feature();
         }
     }

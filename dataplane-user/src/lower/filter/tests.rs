@@ -141,17 +141,21 @@ fn a_small_router() {
 
 #[test]
 fn chains_follow_each_other_and_tell_what_is_needed() {
-    let rules = numbered(&[parse("tcp dport { 22, 80 } drop").expect("a rule"), parse("continue").expect("a rule")]);
+    let rules = ["tcp dport { 22, 80 } drop", "continue", "iifname absent drop"].map(|text| parse(text).expect(text));
+    let rules = numbered(&rules);
     let mut chains = [ChainRules::default(); CHAINS];
     chains[0].rules = &rules[..1];
     chains[1].policy = Policy::Drop;
-    chains[3].rules = &rules[1..];
+    chains[3].rules = &rules[1..2];
     let lowered = lower(chains, &links).expect("room");
     let places: Vec<_> = lowered.filter.chains.iter().map(|chain| (chain.first, chain.count, chain.policy)).collect();
     assert_eq!(places, [(0, 2, 0), (2, 0, 1), (2, 0, 0), (2, 1, 0)]);
     assert_eq!(lowered.features, Features::PREROUTING | Features::INPUT | Features::OUTPUT);
     let rulings: Vec<_> = lowered.entries.iter().map(|entry| (entry.counter, entry.ruling)).collect();
     assert_eq!(rulings, [(0, Ruling::Drop as u16), (0, Ruling::Drop as u16), (1, Ruling::Continue as u16)]);
+
+    let waiting = lower(in_forward(&rules[2..]), &links).expect("room");
+    assert_eq!((waiting.entries.len(), waiting.features), (0, Features::FORWARD));
 }
 
 #[test]
