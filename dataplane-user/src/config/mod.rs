@@ -1,27 +1,116 @@
-//! The TOML file. Stand-in: replaced at merge.
+//! The configuration: one TOML file, unknown keys refused, every error with its place.
 
-/// A config.
-#[derive(Debug)]
-pub struct Config(toml_edit::DocumentMut);
+mod error;
+mod parse;
+mod position;
+#[cfg(test)]
+mod tests;
+mod write;
 
-/// What is wrong with a config.
-#[derive(Debug, thiserror::Error)]
-#[error("error: {path}: {message}")]
-pub struct ConfigError {
-    path: String,
-    message: String,
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dataplane_common::abi::CHAINS;
+use globset::{Glob, GlobMatcher};
+
+pub use error::ConfigError;
+pub use parse::{at_rule, parse, parse_set_file};
+
+use crate::model::port::ModeChoice;
+use crate::rule::{ChainName, Element, Policy, Rule, SetName, SetType};
+
+/// What the operator wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// In the order of the file.
+    pub ports: Vec<PortConfig>,
+    /// By name.
+    pub sets: BTreeMap<SetName, SetConfig>,
+    /// In the order of [`ChainName::ALL`].
+    pub chains: [ChainConfig; CHAINS],
 }
 
 impl Config {
-    /// Parses `text`, which came from `path`.
-    pub fn parse(text: &str, path: &str) -> Result<Self, ConfigError> {
-        text.parse()
-            .map(Self)
-            .map_err(|error: toml_edit::TomlError| ConfigError { path: path.to_owned(), message: error.to_string() })
+    /// The chain of this name.
+    pub fn chain(&self, name: ChainName) -> &ChainConfig {
+        &self.chains[name.index()]
     }
 
-    /// Canonical text.
-    pub fn to_toml(&self) -> String {
-        self.0.to_string()
+    /// What is said about the link of this name: its own entry, or else the first pattern that fits.
+    pub fn port(&self, link: &str) -> Option<&PortConfig> {
+        let named = self.ports.iter().find(|port| port.pattern.as_str() == link);
+        named.or_else(|| self.ports.iter().find(|port| port.pattern.fits(link)))
     }
+}
+
+/// Links to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Which links.
+    pub pattern: PortPattern,
+    /// How.
+    pub mode: ModeChoice,
+}
+
+/// The name of a link, or a glob of names.
+#[derive(Clone, Debug)]
+pub struct PortPattern {
+    text: String,
+    matcher: GlobMatcher,
+}
+
+impl PortPattern {
+    /// From its text.
+    ///
+    /// # Errors
+    /// What is wrong with the glob.
+    pub fn new(text: &str) -> Result<Self, globset::Error> {
+        let matcher = Glob::new(text)?.compile_matcher();
+        Ok(Self { text: text.to_owned(), matcher })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a link of this name is meant.
+    pub fn fits(&self, link: &str) -> bool {
+        self.text == link || self.matcher.is_match(link)
+    }
+}
+
+impl PartialEq for PortPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for PortPattern {}
+
+/// A named set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetConfig {
+    /// What its elements are.
+    pub kind: SetType,
+    /// What is in it.
+    pub elements: Elements,
+}
+
+/// The elements of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elements {
+    /// In the order of the file.
+    Listed(Vec<Element>),
+    /// One a line in this file; a relative path is relative to the configuration. See [`parse_set_file`].
+    File(PathBuf),
+}
+
+/// A chain: its policy and its rules in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainConfig {
+    /// What is done with a packet that no rule decided.
+    pub policy: Policy,
+    /// First match decides.
+    pub rules: Vec<Rule>,
 }

@@ -1,57 +1,39 @@
-//! The rule language. Stand-in: replaced at merge.
+//! The language of rules: nft's expression grammar.
+//!
+//! [`parse`] reads a rule, `Display` writes its canonical form, and reading that gives the same rule again. A rule that was
+//! read is one that some packet can meet; what this version can not do yet (sets, `log`, `limit`, `reject`) is refused when
+//! it is lowered, so that it can be read and written all the same.
 
-use std::{fmt, str::FromStr};
+mod ast;
+mod chain;
+mod consistency;
+mod display;
+mod error;
+mod name;
+mod parse;
+mod set;
+mod statement;
+mod text;
+mod value;
 
-use dataplane_common::abi::CHAINS;
+pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
+pub use chain::{ChainName, Policy, UnknownChain, UnknownPolicy};
+pub use consistency::Contradiction;
+pub use error::{RuleError, RuleFault, position, render};
+pub use name::{LinkPattern, SetName};
+pub use parse::{Parsed, parse, parse_spanned};
+pub(crate) use parse::{parse_element, parse_set_type};
+pub use set::{Element, Item, ItemKind, SetType};
+pub use statement::{
+    Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
+    UnreachableAny, Verdict,
+};
+pub use text::{TEXT_LENGTH, Text};
+pub use value::{
+    Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Mark, Port, Protocol, Range, Value, VlanId,
+};
 
-/// Where in a packet's way rules are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ChainName {
-    /// Before the route lookup.
-    Prerouting,
-    /// To this machine.
-    Input,
-    /// Through this machine.
-    Forward,
-    /// From this machine.
-    Output,
-}
-
-impl ChainName {
-    /// All of them, in the order of [`dataplane_common::abi::Filter::chains`].
-    pub const ALL: [Self; CHAINS] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
-
-    /// Its place in [`dataplane_common::abi::Filter::chains`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// As the command line and the configuration spell it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Prerouting => "prerouting",
-            Self::Input => "input",
-            Self::Forward => "forward",
-            Self::Output => "output",
-        }
-    }
-}
-
-impl fmt::Display for ChainName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Not the name of a chain.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("there is no chain `{0}`; take prerouting, input, forward or output")]
-pub struct UnknownChain(pub String);
-
-impl FromStr for ChainName {
-    type Err = UnknownChain;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|chain| chain.name() == text).ok_or_else(|| UnknownChain(text.to_owned()))
-    }
-}
+#[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Reading.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use toml_edit::{Array, Document, Item, Key, TableLike, Value};
+
+use super::position::in_file;
+use super::{ChainConfig, Config, ConfigError, Elements, PortConfig, PortPattern, SetConfig};
+use crate::model::port::ModeChoice;
+use crate::rule::{
+    self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
+};
+
+/// Reads a configuration; `path` is for the errors.
+///
+/// # Errors
+/// The first thing in the file that is wrong, with its place.
+pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
+    let file = File { text, path };
+    let document = file.document()?;
+    let mut config = Config::default();
+    for (key, item) in entries(document.as_table()) {
+        match key.get() {
+            "ports" => config.ports = file.ports(file.table(key, item)?)?,
+            "sets" => file.sets(file.table(key, item)?, &mut config)?,
+            "chains" => file.chains(file.table(key, item)?, &mut config)?,
+            _ => return Err(file.unknown(key, "ports, sets or chains")),
+        }
+    }
+    // Sets may stand behind the chains that ask them.
+    file.rules(document.as_table(), &mut config)?;
+    Ok(config)
+}
+
+/// Reads the elements of a set, one a line; what follows `#` is a comment.
+///
+/// # Errors
+/// The first line that is not an element of this type, with its place.
+pub fn parse_set_file(kind: &SetType, text: &str, path: &str) -> Result<Vec<Element>, ConfigError> {
+    let mut elements = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let content = line.split_once('#').map_or(line, |(content, _)| content).trim_end();
+        if !content.is_empty() {
+            elements.push(parse_element(kind, content).map_err(|error| {
+                let span = start + error.span.start..start + error.span.end;
+                ConfigError::new(text, path, span, &error.to_string())
+            })?);
+        }
+        start += line.len();
+    }
+    Ok(elements)
+}
+
+/// An error about a rule that was found after reading: at the rule's place in the file.
+pub fn at_rule(text: &str, path: &str, chain: ChainName, index: usize, message: &str) -> ConfigError {
+    let file = File { text, path };
+    let span = file.document().ok().and_then(|document| {
+        let rules = document.get("chains")?.as_table_like()?.get(chain.name())?.as_table_like()?.get("rules")?;
+        rules.as_array()?.get(index)?.span()
+    });
+    file.error(span, message)
+}
+
+/// The file that errors point into.
+#[derive(Clone, Copy)]
+struct File<'a> {
+    text: &'a str,
+    path: &'a str,
+}
+
+/// Keys with their places, in the order of the file.
+fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
+    table.iter().filter_map(|(key, _)| table.get_key_value(key))
+}
+
+impl File<'_> {
+    fn error(&self, span: Option<Range<usize>>, message: &str) -> ConfigError {
+        ConfigError::new(self.text, self.path, span.unwrap_or(0..0), message)
+    }
+
+    fn unknown(&self, key: &Key, known: &str) -> ConfigError {
+        self.error(key.span(), &format!("there is no key `{}` here; take {known}", key.get()))
+    }
+
+    fn document(&self) -> Result<Document<String>, ConfigError> {
+        Document::parse(self.text.to_owned()).map_err(|error| {
+            // At the end of the file, the place is behind it.
+            let span = error.span().map(|span| span.start.min(self.text.len())..span.end.min(self.text.len()));
+            self.error(span, error.message())
+        })
+    }
+
+    fn table<'t>(&self, key: &Key, item: &'t Item) -> Result<&'t dyn TableLike, ConfigError> {
+        let found = || format!("`{}` must be a table, not a value of type {}", key.get(), item.type_name());
+        item.as_table_like().ok_or_else(|| self.error(key.span(), &found()))
+    }
+
+    fn array<'t>(&self, key: &Key, item: &'t Item) -> Result<&'t Array, ConfigError> {
+        let found = || format!("`{}` must be a list in brackets, not a value of type {}", key.get(), item.type_name());
+        item.as_array().ok_or_else(|| self.error(item.span(), &found()))
+    }
+
+    fn string<'t>(
+        &self,
+        what: &str,
+        value: Option<&'t Value>,
+        span: Option<Range<usize>>,
+    ) -> Result<&'t str, ConfigError> {
+        let text = value.and_then(Value::as_str);
+        text.ok_or_else(|| self.error(span, &format!("{what} must be a string in quotes")))
+    }
+
+    /// The string of a key, as what it stands for.
+    fn word<T: FromStr<Err: ToString>>(&self, key: &Key, item: &Item) -> Result<T, ConfigError> {
+        let text = self.string(&format!("`{}`", key.get()), item.as_value(), item.span())?;
+        text.parse().map_err(|error: T::Err| self.error(item.span(), &error.to_string()))
+    }
+
+    /// The string of a value, read by one of the parsers that know places.
+    fn read<T>(
+        &self,
+        what: &str,
+        value: &Value,
+        read: impl Fn(&str) -> Result<T, RuleError>,
+    ) -> Result<T, ConfigError> {
+        let text = self.string(what, Some(value), value.span())?;
+        read(text).map_err(|error| {
+            let span = value.span().map(|span| in_file(self.text, span, text, error.span.clone()));
+            self.error(span, &error.to_string())
+        })
+    }
+
+    fn ports(&self, table: &dyn TableLike) -> Result<Vec<PortConfig>, ConfigError> {
+        let mut ports = Vec::new();
+        for (key, item) in entries(table) {
+            let pattern = PortPattern::new(key.get())
+                .map_err(|error| self.error(key.span(), &format!("this is neither a name nor a glob: {error}")))?;
+            let mut mode = ModeChoice::default();
+            for (inner, item) in entries(self.table(key, item)?) {
+                match inner.get() {
+                    "mode" => mode = self.word(inner, item)?,
+                    _ => return Err(self.unknown(inner, "mode")),
+                }
+            }
+            ports.push(PortConfig { pattern, mode });
+        }
+        Ok(ports)
+    }
+
+    fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
+        for (key, item) in entries(table) {
+            let name = SetName::new(key.get()).ok_or_else(|| {
+                self.error(key.span(), "the name of a set is a letter, then letters, digits, `_`, `-` and `.`")
+            })?;
+            config.sets.insert(name, self.set(key, self.table(key, item)?)?);
+        }
+        Ok(())
+    }
+
+    fn set(&self, name: &Key, table: &dyn TableLike) -> Result<SetConfig, ConfigError> {
+        let (mut kind, mut file) = (None, None);
+        let mut listed: Option<&Array> = None;
+        for (key, item) in entries(table) {
+            match (key.get(), item.as_value()) {
+                ("type", Some(value)) => kind = Some(self.read("`type`", value, parse_set_type)?),
+                ("elements", _) => listed = Some(self.array(key, item)?),
+                ("file", value) => file = Some(PathBuf::from(self.string("`file`", value, item.span())?)),
+                ("type", None) => return Err(self.error(item.span(), "`type` must be a string in quotes")),
+                _ => return Err(self.unknown(key, "type, elements or file")),
+            }
+        }
+        let types =
+            "`type` is missing; take ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service, mark or ifname";
+        let kind = kind.ok_or_else(|| self.error(name.span(), types))?;
+        let elements = match (listed, file) {
+            (Some(_), Some(_)) => return Err(self.error(name.span(), "take either `elements` or `file`")),
+            (None, Some(file)) => Elements::File(file),
+            (listed, None) => {
+                let values = listed.into_iter().flat_map(Array::iter);
+                let element = |value| self.read("an element", value, |text| parse_element(&kind, text));
+                Elements::Listed(values.map(element).collect::<Result<_, _>>()?)
+            }
+        };
+        Ok(SetConfig { kind, elements })
+    }
+
+    /// The policies; the rules come when the sets are known.
+    fn chains(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
+        for (key, item) in entries(table) {
+            let chain: ChainName =
+                key.get().parse().map_err(|error: rule::UnknownChain| self.error(key.span(), &error.to_string()))?;
+            let mut policy = Policy::default();
+            for (inner, item) in entries(self.table(key, item)?) {
+                match inner.get() {
+                    "policy" => policy = self.word(inner, item)?,
+                    "rules" => drop(self.array(inner, item)?),
+                    _ => return Err(self.unknown(inner, "policy or rules")),
+                }
+            }
+            config.chains[chain.index()] = ChainConfig { policy, rules: Vec::new() };
+        }
+        Ok(())
+    }
+
+    fn rules(&self, document: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
+        let Some(chains) = document.get("chains").and_then(Item::as_table_like) else { return Ok(()) };
+        for chain in ChainName::ALL {
+            let table = chains.get(chain.name()).and_then(Item::as_table_like);
+            let rules = table.and_then(|table| table.get("rules")).and_then(Item::as_array);
+            let read = |value| self.read("a rule", value, |text| known_sets(rule::parse_spanned(text)?, config));
+            let rules = rules.into_iter().flat_map(Array::iter).map(read).collect::<Result<_, _>>()?;
+            config.chains[chain.index()].rules = rules;
+        }
+        Ok(())
+    }
+}
+
+/// The rule, if there are the sets that it asks.
+fn known_sets(parsed: Parsed, config: &Config) -> Result<rule::Rule, RuleError> {
+    let asked = parsed.rule.matches().iter().zip(parsed.spans);
+    for (asked, span) in asked {
+        if let Some(name) = asked.set().filter(|name| !config.sets.contains_key(name)) {
+            let fault = format!("there is no set {name}; add a table [sets.{}]", name.as_str());
+            return Err(RuleError { span, fault: rule::RuleFault::Invalid(fault) });
+        }
+    }
+    Ok(parsed.rule)
+}

@@ -1,0 +1,201 @@
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{ChainConfig, Config, Elements, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file};
+use crate::model::port::ModeChoice;
+use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
+use crate::rule::{ChainName, Element, Item, ItemKind, Policy, Range, SetType};
+
+/// The example of the manual.
+const EXAMPLE: &str = r#"[ports]
+eth0 = { mode = "auto" }
+"veth*" = { mode = "tc" }            # names or globs
+"veth7" = { mode = "generic" }
+
+[sets.blocked]
+type = "ipv4_addr"
+elements = ["192.0.2.1", "198.51.100.0/24"]
+
+[sets.services]
+type = "ipv4_addr . inet_service"
+elements = ["192.0.2.1 . 80", "192.0.2.2 . 8000-8080"]
+
+[sets.long]
+type = "ipv6_addr"
+file = "blocked.txt"
+
+[chains.forward]
+policy = "drop"
+rules = [
+  'iif eth0 ip saddr @blocked drop',
+  'tcp dport { 80, 443 } accept comment "web"',
+]
+"#;
+
+#[test]
+fn the_example() {
+    let config = parse(EXAMPLE, "dataplane.toml").expect("the example");
+    let forward = config.chain(ChainName::Forward);
+    assert_eq!(forward.policy, Policy::Drop);
+    let rules: Vec<_> = forward.rules.iter().map(ToString::to_string).collect();
+    assert_eq!(rules, ["iif \"eth0\" ip saddr @blocked drop", "tcp dport { 80, 443 } accept comment \"web\""]);
+    assert_eq!(config.chain(ChainName::Input), &ChainConfig::default());
+    let mode = |link: &str| config.port(link).map(|port| port.mode);
+    assert_eq!(mode("eth0"), Some(ModeChoice::Auto));
+    assert_eq!(mode("veth3"), Some(ModeChoice::Tc));
+    assert_eq!(mode("veth7"), Some(ModeChoice::Generic));
+    assert_eq!(mode("eth1"), None);
+    let sets: Vec<_> = config.sets.values().map(|set| (set.kind.to_string(), &set.elements)).collect();
+    assert_eq!(sets[1], ("ipv6_addr".to_owned(), &Elements::File("blocked.txt".into())));
+    let Elements::Listed(services) = sets[2].1 else { panic!("a list") };
+    assert_eq!(services[1].to_string(), "192.0.2.2 . 8000-8080");
+    assert_eq!(parse("", "empty").expect("nothing is a configuration"), Config::default());
+}
+
+/// A file, line and column of what is wrong, the text at that place, and what the message says.
+const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
+    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, sets or chains"),
+    ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
+    ("[ports]\neth0 = { mode = 'fast' }\n", 2, 17, "'fast'", "`fast` is not a mode; take auto, native, generic or tc"),
+    ("[ports]\neth0 = 'auto'\n", 2, 1, "eth0", "must be a table"),
+    ("[ports]\n'eth[' = {}\n", 2, 1, "'eth['", "neither a name nor a glob"),
+    ("[chains.forwarding]\n", 1, 9, "forwarding", "there is no chain `forwarding`"),
+    ("[chains.forward]\npolicy = 'deny'\n", 2, 10, "'deny'", "`deny` is not a policy; take accept or drop"),
+    ("[chains.forward]\npolicy = 1\n", 2, 10, "1", "must be a string"),
+    ("[chains.forward]\nrules = 'accept'\n", 2, 9, "'accept'", "must be a list"),
+    ("[chains.forward]\nrules = [ 1 ]\n", 2, 11, "1", "a rule must be a string"),
+    ("[chains.forward]\nrule = []\n", 2, 1, "rule", "take policy or rules"),
+    ("[chains.forward]\nrules = [\n  'accept',\n  'ip sadr 10.0.0.1 drop',\n]\n", 4, 7, "sadr", "found `sadr`"),
+    ("[chains.input]\nrules = [\"tcp dport 70000 drop\"]\n", 2, 21, "70000", "a port"),
+    ("[chains.input]\nrules = [\"iif \\\"lo\\\" tcp dport 70000 drop\"]\n", 2, 32, "70000", "a port"),
+    ("[chains.input]\nrules = [\"iif \\u0022lo\\U00000022 tcp dport 7x drop\"]\n", 2, 44, "7x", "a port"),
+    ("[chains.input]\nrules = ['''\ntcp dport\n  70000\n''']\n", 4, 3, "70000", "a port"),
+    ("[chains.input]\r\nrules = ['''\r\ntcp dport\r\n  70000\r\n''']\r\n", 4, 3, "70000", "a port"),
+    ("[chains.input]\nrules = [\"\"\"\ntcp dport \\\n   \n  70000 drop\"\"\"]\n", 5, 3, "70000", "a port"),
+    ("[chains.input]\nrules = [\"\"\"tcp \\\n  flags sin\"\"\"]\n", 3, 9, "sin", "a TCP flag"),
+    ("[chains.input]\nrules = ['tcp dport']\n", 2, 20, "'", "the rule ends here"),
+    ("[chains.input]\nrules = ['accept comment \"ä\" x']\n", 2, 30, "x", "the end of the rule"),
+    ("[chains.input]\nrules = ['ip saddr 1.1.1.1 ip6 saddr ::1 drop']\n", 2, 28, "ip6 saddr ::1", "is IPv6"),
+    ("[chains.input]\nrules = ['ip saddr @nobody drop']\n", 2, 11, "ip saddr @nobody", "there is no set @nobody"),
+    ("[sets.a]\ntype = 'ipv4'\n", 2, 9, "ipv4", "`ipv4_addr`"),
+    ("[sets.a]\nelements = []\n", 1, 7, "a", "`type` is missing"),
+    ("[sets.a]\ntype = 'ipv4_addr'\nelements = ['1.1.1.1', '::1']\n", 3, 25, "::1", "an IPv4 address"),
+    ("[sets.a]\ntype = 'ipv4_addr . inet_service'\nelements = ['1.1.1.1 . 70000']\n", 3, 24, "70000", "a port"),
+    ("[sets.a]\ntype = 'ipv4_addr'\nelements = []\nfile = 'x'\n", 1, 7, "a", "either `elements` or `file`"),
+    ("[sets.9]\ntype = 'mark'\n", 1, 7, "9", "the name of a set"),
+    ("[chains.input\n", 1, 14, "\n", ""),
+    ("[ports]\na = {}\na = {}\n", 3, 1, "a", "duplicate key"),
+];
+
+#[test]
+fn faults_say_where() {
+    for (text, line, column, place, message) in FAULTS {
+        let error = parse(text, "some.toml").expect_err(text);
+        assert_eq!((error.line, error.column), (*line, *column), "{text}{error}");
+        assert!(error.message.contains(message), "{text}{error}");
+        let shown = error.to_string();
+        assert!(shown.contains(&format!("some.toml:{line}:{column}: ")), "{shown}");
+        let there: String = text.lines().nth(line - 1).unwrap_or("").chars().skip(column - 1).collect();
+        assert!((there.clone() + "\n").starts_with(place), "{text}{there}");
+        let carets = shown.matches('^').count();
+        assert_eq!(carets, place.chars().count().max(1), "{shown}");
+    }
+}
+
+#[test]
+fn a_fault_is_shown_with_its_line() {
+    let error = parse("[chains.forward]\nrules = [\n  'ip sadr 10.0.0.1 drop',\n]\n", "etc/dp.toml").expect_err("sadr");
+    let expected = "\
+error: etc/dp.toml:3:7: found `sadr`, expected `daddr`, `dscp`, `frag-off`, `protocol`, `saddr` or `ttl`
+  |
+3 |   'ip sadr 10.0.0.1 drop',
+  |       ^^^^
+  |";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn later_faults_find_their_rule() {
+    let error = at_rule(EXAMPLE, "dataplane.toml", ChainName::Forward, 1, "too much");
+    assert_eq!((error.line, error.column), (22, 3), "{error}");
+}
+
+#[test]
+fn files_of_elements() {
+    let kind = SetType::new(vec![ItemKind::Ipv4]).expect("a type");
+    let text = "# bad people\n192.0.2.1\n\n  198.51.100.0/24  # all of them\n";
+    let elements = parse_set_file(&kind, text, "blocked.txt").expect("elements");
+    let shown: Vec<_> = elements.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["192.0.2.1", "198.51.100.0/24"]);
+    let error = parse_set_file(&kind, "192.0.2.1\n 192.0.2\n", "blocked.txt").expect_err("no address");
+    assert_eq!((error.line, error.column), (2, 2), "{error}");
+}
+
+fn item(kind: ItemKind) -> BoxedStrategy<Item> {
+    match kind {
+        ItemKind::Ipv4 => ipv4().prop_map(|address| Item::Ipv4(Range::single(address))).boxed(),
+        ItemKind::Ipv6 => (ipv6(), 0..=128u32)
+            .prop_filter_map("a prefix", |(address, length)| Range::prefix(address, length).map(Item::Ipv6))
+            .boxed(),
+        ItemKind::Ether => bits().prop_map(|mac| Item::Ether(Range::single(mac))).boxed(),
+        ItemKind::Protocol => bits().prop_map(|protocol| Item::Protocol(Range::single(protocol))).boxed(),
+        ItemKind::Service => bits().prop_map(|port| Item::Service(Range::single(port))).boxed(),
+        ItemKind::Mark => bits().prop_map(|mark| Item::Mark(Range::single(mark))).boxed(),
+        ItemKind::Link => pattern().prop_map(Item::Link).boxed(),
+    }
+}
+
+fn set() -> impl Strategy<Value = SetConfig> {
+    vec(select(ItemKind::ALL.to_vec()), 1..4).prop_flat_map(|kinds| {
+        let element = kinds.iter().map(|kind| item(*kind)).collect::<Vec<_>>().prop_map(Element);
+        let listed = vec(element, 0..4).prop_map(Elements::Listed);
+        let elements = prop_oneof![4 => listed, 1 => Just(Elements::File("a \"b\"/c'.txt".into()))];
+        let kind = SetType::new(kinds).expect("at least one");
+        elements.prop_map(move |elements| SetConfig { kind: kind.clone(), elements })
+    })
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    let mode = select(vec![ModeChoice::Auto, ModeChoice::Native, ModeChoice::Generic, ModeChoice::Tc]);
+    let names = select(vec!["eth0", "veth*", "wg?", "en[ps]*", "eth0.100", "a b"]);
+    let ports = btree_map(names, mode, 0..4).prop_map(|ports| {
+        let port = |(text, mode): (&str, _)| PortConfig { pattern: PortPattern::new(text).expect(text), mode };
+        ports.into_iter().rev().map(port).collect()
+    });
+    let policy = || option::of(Just(Policy::Drop)).prop_map(Option::unwrap_or_default);
+    let chain = || (policy(), vec(rule(), 0..4)).prop_map(|(policy, rules)| ChainConfig { policy, rules });
+    let config = (ports, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
+    config.prop_flat_map(|(ports, sets, chains)| {
+        // A set for each name that a rule asks.
+        let asked: Vec<_> =
+            chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| rule.sets().cloned()).collect();
+        (vec(set(), asked.len())).prop_map(move |more| {
+            let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(more)).collect();
+            Config { ports: Vec::clone(&ports), sets, chains: chains.clone() }
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn write_then_parse_is_the_identity(config in config()) {
+        let written = config.to_toml();
+        let again = parse(&written, "written").map_err(|error| TestCaseError::fail(format!("{error}\n{written}")))?;
+        prop_assert_eq!(&again, &config, "{}", written);
+        prop_assert_eq!(again.to_toml(), written);
+    }
+
+    #[test]
+    fn nothing_makes_it_panic(place in 0..EXAMPLE.len(), length in 0..8usize, with in "['\"\\[\\]={}\\\\a\n]{0,3}") {
+        let mut text = EXAMPLE.to_owned();
+        let end = (place + length).min(text.len());
+        text.replace_range(place..end, &with);
+        if let Err(error) = parse(&text, "broken") {
+            prop_assert!(error.line <= text.lines().count() + 1);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Boxes: ranges of numbers as masked comparisons at their place in a key.
+
+use dataplane_common::abi::{Entry, EntryFlags, KEY_WORDS, Span, key};
+
+/// Where a field is: the words of a key as one string of bits, most significant first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// First bit.
+    start: usize,
+    /// How many.
+    bits: u32,
+}
+
+impl Place {
+    pub(super) const FAMILY: Self = Self::at(key::NETWORK, 0, 8);
+    pub(super) const PROTOCOL: Self = Self::at(key::NETWORK, 8, 8);
+    /// Six bits, at the lower end of their byte.
+    pub(super) const DSCP: Self = Self::at(key::NETWORK, 18, 6);
+    pub(super) const HOP_LIMIT: Self = Self::at(key::NETWORK, 24, 8);
+    pub(super) const IIF: Self = Self::at(key::IIF, 0, 32);
+    pub(super) const OIF: Self = Self::at(key::OIF, 0, 32);
+    pub(super) const TAGGED: Self = Self::at(key::VLAN_FRAGMENT, 3, 1);
+    pub(super) const VLAN: Self = Self::at(key::VLAN_FRAGMENT, 4, 12);
+    pub(super) const FRAGMENT: Self = Self::at(key::VLAN_FRAGMENT, 16, 16);
+    pub(super) const LINK_DESTINATION: Self = Self::at(key::LINK_DESTINATION, 0, 48);
+    pub(super) const LINK_SOURCE: Self = Self::at(key::LINK_MIDDLE, 16, 48);
+    pub(super) const TCP_FLAGS: Self = Self::at(key::TRANSPORT, 8, 8);
+    pub(super) const ICMP_TYPE: Self = Self::at(key::TRANSPORT, 16, 8);
+
+    /// An address of 32 or 128 bits, by its first word.
+    pub(super) const fn address(word: usize, bits: u32) -> Self {
+        Self::at(word, 0, bits)
+    }
+
+    const fn at(word: usize, shift: usize, bits: u32) -> Self {
+        Self { start: word * 32 + shift, bits }
+    }
+
+    /// What a field of this width can hold at most.
+    pub(super) const fn last(self) -> u128 {
+        u128::MAX >> (128 - self.bits)
+    }
+
+    /// The box in which the bits of `mask` are as in `value`.
+    pub(super) fn masked(self, value: u128, mask: u128) -> Box {
+        let mut boxed = Box::ANY;
+        for bit in (0..self.bits).filter(|bit| mask >> bit & 1 == 1) {
+            let place = self.start + (self.bits - 1 - bit) as usize;
+            let weight = 1 << (31 - place % 32);
+            boxed.0.mask[place / 32] |= weight;
+            if value >> bit & 1 == 1 {
+                boxed.0.value[place / 32] |= weight;
+            }
+        }
+        boxed
+    }
+
+    /// Boxes that hold exactly the values of the intervals.
+    pub(super) fn intervals(self, intervals: &[Interval]) -> Vec<Box> {
+        let prefixes = intervals.iter().flat_map(|interval| prefixes(*interval, self.last()));
+        prefixes.map(|(value, mask)| self.masked(value, mask)).collect()
+    }
+
+    /// Boxes that hold exactly the values that differ from `value` in the bits of `mask`.
+    pub(super) fn differing(self, value: u128, mask: u128) -> Vec<Box> {
+        // One for each bit that may differ first.
+        let counted = (0..self.bits).rev().map(|bit| 1_u128 << bit).filter(|bit| mask & bit != 0);
+        counted.map(|bit| self.masked(value ^ bit, mask & !(bit - 1))).collect()
+    }
+}
+
+/// First and last number inside.
+pub(super) type Interval = (u128, u128);
+
+/// The same numbers in ascending intervals that neither overlap nor touch.
+pub(super) fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
+    intervals.sort_unstable();
+    let mut merged: Vec<Interval> = Vec::with_capacity(intervals.len());
+    for (low, high) in intervals {
+        match merged.last_mut() {
+            Some(last) if low <= last.1.saturating_add(1) => last.1 = last.1.max(high),
+            _ => merged.push((low, high)),
+        }
+    }
+    merged
+}
+
+/// The numbers up to `last` that are in none of the merged intervals.
+pub(super) fn complement(intervals: &[Interval], last: u128) -> Vec<Interval> {
+    let mut gaps = Vec::with_capacity(intervals.len() + 1);
+    let mut next = Some(0);
+    for (low, high) in intervals {
+        if let Some(first) = next
+            && first < *low
+        {
+            gaps.push((first, low - 1));
+        }
+        next = high.checked_add(1).filter(|next| *next <= last);
+    }
+    gaps.extend(next.map(|first| (first, last)));
+    gaps
+}
+
+/// The fewest blocks, as value and mask, that hold exactly the numbers of an interval.
+fn prefixes((low, high): Interval, last: u128) -> Vec<(u128, u128)> {
+    let mut blocks = Vec::new();
+    let mut next = Some(low);
+    while let Some(first) = next.filter(|first| *first <= high) {
+        // The largest block that begins here and ends inside.
+        let mut host = 0;
+        while host < last && first & (host << 1 | 1) == 0 && first | (host << 1 | 1) <= high {
+            host = host << 1 | 1;
+        }
+        blocks.push((first, last & !host));
+        next = (first | host).checked_add(1);
+    }
+    blocks
+}
+
+/// An entry in the making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Box(pub(super) Entry);
+
+impl Box {
+    /// Holds everything.
+    pub(super) const ANY: Self = Self(Entry::ANY);
+
+    /// The same, for packets of which this can be read.
+    pub(super) fn needing(mut self, flags: EntryFlags) -> Self {
+        self.0.flags |= flags.bits();
+        self
+    }
+
+    /// What is in both; none when nothing is.
+    pub(super) fn and(&self, other: &Self) -> Option<Self> {
+        let (a, b) = (&self.0, &other.0);
+        let mut both = *a;
+        for word in 0..KEY_WORDS {
+            if (a.value[word] ^ b.value[word]) & a.mask[word] & b.mask[word] != 0 {
+                return None;
+            }
+            both.mask[word] = a.mask[word] | b.mask[word];
+            both.value[word] = a.value[word] | b.value[word];
+        }
+        both.source_port = overlap(a.source_port, b.source_port)?;
+        both.destination_port = overlap(a.destination_port, b.destination_port)?;
+        both.length = overlap(a.length, b.length)?;
+        both.flags = a.flags | b.flags;
+        Some(Self(both))
+    }
+}
+
+fn overlap(a: Span, b: Span) -> Option<Span> {
+    let (low, high) = (a.low.max(b.low), a.high.min(b.high));
+    (low <= high).then_some(Span { low, high })
+}

@@ -1,0 +1,3 @@
+//! From the model to the contents of the maps.
+
+pub mod filter;

@@ -1,0 +1,120 @@
+//! Chains and their policies.
+
+use std::fmt;
+use std::str::FromStr;
+
+use dataplane_common::abi::{CHAINS, Features, Ruling};
+use thiserror::Error;
+
+/// Where in a packet's way rules are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChainName {
+    /// Before the route lookup.
+    Prerouting,
+    /// To this machine.
+    Input,
+    /// Through this machine.
+    Forward,
+    /// From this machine.
+    Output,
+}
+
+impl ChainName {
+    /// All of them, in the order of [`dataplane_common::abi::Filter::chains`].
+    pub const ALL: [Self; CHAINS] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
+
+    /// Its place in [`dataplane_common::abi::Filter::chains`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// As the command line and the configuration spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+        }
+    }
+
+    /// The switch of a program that asks this chain.
+    pub const fn feature(self) -> Features {
+        match self {
+            Self::Prerouting => Features::PREROUTING,
+            Self::Input => Features::INPUT,
+            Self::Forward => Features::FORWARD,
+            Self::Output => Features::OUTPUT,
+        }
+    }
+}
+
+impl fmt::Display for ChainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Not the name of a chain.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("there is no chain `{0}`; take prerouting, input, forward or output")]
+pub struct UnknownChain(pub String);
+
+impl FromStr for ChainName {
+    type Err = UnknownChain;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|chain| chain.name() == text).ok_or_else(|| UnknownChain(text.to_owned()))
+    }
+}
+
+/// What a chain does with a packet that no rule decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// The packet goes on.
+    #[default]
+    Accept,
+    /// The packet ends here.
+    Drop,
+}
+
+impl Policy {
+    /// As the configuration spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+        }
+    }
+
+    /// As the kernel half reads it.
+    pub const fn ruling(self) -> Ruling {
+        match self {
+            Self::Accept => Ruling::Accept,
+            Self::Drop => Ruling::Drop,
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Not a policy.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is not a policy; take accept or drop")]
+pub struct UnknownPolicy(pub String);
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "accept" => Ok(Self::Accept),
+            "drop" => Ok(Self::Drop),
+            _ => Err(UnknownPolicy(text.to_owned())),
+        }
+    }
+}

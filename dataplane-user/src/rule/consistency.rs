@@ -1,0 +1,108 @@
+//! Matches that exclude each other.
+
+use dataplane_common::wire::protocol;
+use thiserror::Error;
+
+use super::ast::{Family, Match, ProtocolField, Test, Transport, Values};
+use super::value::{Protocol, Range};
+
+/// A match that no packet can meet after those before it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("no packet meets this: {reason}; take one of them out, or make it two rules")]
+pub struct Contradiction {
+    /// The place of the match in its rule, from 0.
+    pub index: usize,
+    reason: String,
+}
+
+/// Protocols with ports.
+pub(crate) const WITH_PORTS: [u8; 5] =
+    [protocol::TCP, protocol::UDP, protocol::DCCP, protocol::SCTP, protocol::UDP_LITE];
+
+/// Refuses a rule whose matches ask for different families or protocols.
+pub(super) fn check(matches: &[Match]) -> Result<(), Contradiction> {
+    let mut family: Option<(Family, &Match)> = None;
+    let mut protocols = [true; 256];
+    for (index, asked) in matches.iter().enumerate() {
+        let refuse = |reason: String| Err(Contradiction { index, reason });
+        if let Some(wanted) = asked.family() {
+            match family {
+                Some((earlier, by)) if earlier != wanted => {
+                    return refuse(format!("`{asked}` is {}, but `{by}` is {}", wanted.name(), earlier.name()));
+                }
+                _ => family = Some((wanted, asked)),
+            }
+        }
+        if let Some(wanted) = asked.protocols() {
+            for number in 0..=u8::MAX {
+                protocols[usize::from(number)] &= wanted.contains(&number);
+            }
+            if !protocols.contains(&true) {
+                return refuse(format!("`{asked}` asks for another protocol than the matches before it"));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Family {
+    /// As prose has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+impl Transport {
+    /// The protocols that it stands for.
+    pub(crate) fn numbers(self) -> Vec<u8> {
+        match self {
+            Self::Tcp => vec![protocol::TCP],
+            Self::Udp => vec![protocol::UDP],
+            Self::Sctp => vec![protocol::SCTP],
+            Self::UdpLite => vec![protocol::UDP_LITE],
+            Self::Dccp => vec![protocol::DCCP],
+            Self::Any => WITH_PORTS.to_vec(),
+        }
+    }
+}
+
+impl Match {
+    /// The family that it holds for, when that is one.
+    pub(crate) const fn family(&self) -> Option<Family> {
+        match self {
+            Self::Ipv4(..) | Self::IcmpType(_) | Self::Fragment(_) | Self::Protocol(ProtocolField::Ip, _) => {
+                Some(Family::V4)
+            }
+            Self::Ipv6(..) | Self::Icmpv6Type(_) | Self::Protocol(ProtocolField::Ip6, _) => Some(Family::V6),
+            Self::Dscp(family, _) | Self::HopLimit(family, _) | Self::Family(family) => Some(*family),
+            Self::Port(..)
+            | Self::Protocol(ProtocolField::Meta, _)
+            | Self::TcpFlags(_)
+            | Self::Length(_)
+            | Self::Link(..)
+            | Self::Vlan(_)
+            | Self::Ether(..) => None,
+        }
+    }
+
+    /// The protocols that it holds for, when those are not all.
+    pub(crate) fn protocols(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Port(transport, ..) => Some(transport.numbers()),
+            Self::TcpFlags(_) => Some(vec![protocol::TCP]),
+            Self::IcmpType(_) => Some(vec![protocol::ICMP]),
+            Self::Icmpv6Type(_) => Some(vec![protocol::ICMPV6]),
+            Self::Protocol(_, test) => listed(test),
+            _ => None,
+        }
+    }
+}
+
+fn listed(test: &Test<Range<Protocol>>) -> Option<Vec<u8>> {
+    let Values::Listed(ranges) = test.values() else { return None };
+    let inside = |number: &u8| ranges.iter().any(|range| range.contains(Protocol(*number)));
+    Some((0..=u8::MAX).filter(|number| inside(number) != test.negated()).collect())
+}

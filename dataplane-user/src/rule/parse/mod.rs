@@ -1,0 +1,135 @@
+//! The parser: chumsky's combinators over the text itself, because what a word is depends on what may stand there
+//! (`br-lan` is a name, `80-90` a range).
+
+mod fault;
+mod field;
+mod statement;
+mod token;
+mod value;
+
+use std::ops;
+
+use chumsky::prelude::*;
+
+use super::ast::{Match, Rule};
+use super::error::{RuleError, RuleFault};
+use super::set::{Element, ItemKind, SetType};
+use super::statement::{Statement, Verdict};
+use super::text::Text;
+use fault::{Fault, Reason};
+use token::{Extra, keyword, symbol, token};
+
+/// A rule, and where its matches stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The rule.
+    pub rule: Rule,
+    /// Bytes of the text for each of [`Rule::matches`].
+    pub spans: Vec<ops::Range<usize>>,
+}
+
+/// Reads one rule.
+///
+/// # Errors
+/// What was found, what was expected and where; or a match that contradicts an earlier one.
+pub fn parse(text: &str) -> Result<Rule, RuleError> {
+    parse_spanned(text).map(|parsed| parsed.rule)
+}
+
+/// Reads one rule and keeps the places of its matches.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
+    let pieces = run(text, rule())?;
+    let mut spans: Vec<_> = pieces.matches.iter().map(|(_, span)| trimmed(text, span.into_range())).collect();
+    let matches = pieces.matches.into_iter().map(|(asked, _)| asked).collect();
+    match Rule::new(matches, pieces.statements, pieces.verdict, pieces.comment) {
+        Ok(rule) => Ok(Parsed { rule, spans }),
+        Err(error) => {
+            Err(RuleError { span: spans.swap_remove(error.index), fault: RuleFault::Invalid(error.to_string()) })
+        }
+    }
+}
+
+/// Reads an element of a set of this type.
+pub(crate) fn parse_element(kind: &SetType, text: &str) -> Result<Element, RuleError> {
+    run(text, value::element(kind))
+}
+
+/// Reads the type of a set.
+pub(crate) fn parse_set_type(text: &str) -> Result<SetType, RuleError> {
+    let kinds: Vec<_> = ItemKind::ALL.into_iter().map(|kind| keyword(kind.name()).to(kind).boxed()).collect();
+    let kinds = choice(kinds).separated_by(symbol(".")).at_least(1).collect();
+    run(
+        text,
+        kinds.then_ignore(end("the end of the type")).try_map_with(|kinds, extra| {
+            SetType::new(kinds).ok_or_else(|| Fault::invalid(extra.span(), "a set needs a type"))
+        }),
+    )
+}
+
+/// What a text says, before it is known whether it makes sense.
+struct Pieces {
+    matches: Vec<(Match, SimpleSpan)>,
+    statements: Vec<Statement>,
+    verdict: Verdict,
+    comment: Option<Text>,
+}
+
+fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
+    let counter = statement::counter();
+    let asked = field::any().labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ...)").boxed();
+    let matches = choice((asked.map_with(|asked, extra| Some((asked, extra.span()))), counter.clone().to(None)));
+    let does = statement::any();
+    let statements = choice((does.map(Some), counter.to(None)));
+    let verdict = statement::verdict().labelled("a verdict (accept, drop, reject, continue)").boxed();
+    let comment = keyword("comment").ignore_then(token::quoted("a comment in quotes"));
+    // A rule that says nothing at all is a mistake, not a rule that continues.
+    let something = token("a match, a statement or a verdict", |rest| (!rest.is_empty()).then_some((0, ())));
+    token::space()
+        .ignore_then(something)
+        .ignore_then(matches.repeated().collect::<Vec<_>>())
+        .then(statements.repeated().collect::<Vec<_>>())
+        .then(verdict.or_not())
+        .then(comment.or_not())
+        .then_ignore(end("the end of the rule"))
+        .map(|(((matches, statements), verdict), comment)| Pieces {
+            matches: matches.into_iter().flatten().collect(),
+            statements: statements.into_iter().flatten().collect(),
+            verdict: verdict.unwrap_or(Verdict::Continue),
+            comment,
+        })
+}
+
+fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
+    token(what, |rest| rest.is_empty().then_some((0, ())))
+}
+
+fn run<'a, O>(text: &'a str, parser: impl Parser<'a, &'a str, O, Extra<'a>>) -> Result<O, RuleError> {
+    parser.parse(text).into_result().map_err(|faults| {
+        // The first is the one that the others may follow from.
+        let first = faults.into_iter().min_by_key(|fault| fault.span.start);
+        explain(text, first.unwrap_or_else(|| Fault::invalid((0..0).into(), "this is not a rule")))
+    })
+}
+
+fn explain(text: &str, fault: Fault) -> RuleError {
+    let span = fault.span.into_range();
+    match fault.reason {
+        Reason::Invalid(message) => RuleError { span: trimmed(text, span), fault: RuleFault::Invalid(message) },
+        Reason::Expected(expected) => {
+            let word = token::shown(&text[span.start..]);
+            let found = (!word.is_empty()).then(|| word.to_owned());
+            let mut expected: Vec<_> = expected.into_iter().map(String::from).collect();
+            expected.sort();
+            expected.dedup();
+            RuleError { span: span.start..span.start + word.len(), fault: RuleFault::Unexpected { found, expected } }
+        }
+    }
+}
+
+/// Without the space behind, which belongs to no token.
+fn trimmed(text: &str, span: ops::Range<usize>) -> ops::Range<usize> {
+    span.start..span.start + text[span].trim_end().len()
+}

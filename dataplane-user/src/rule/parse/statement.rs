@@ -1,0 +1,110 @@
+//! What a rule does, and what it says.
+
+use chumsky::prelude::*;
+
+use super::fault::Fault;
+use super::field::named;
+use super::token::{Extra, integer, keyword, quoted, symbol};
+use crate::rule::display::BYTE_UNITS;
+use crate::rule::statement::{Limit, LimitUnit, Log, LogTarget, RejectWith, Statement, Verdict};
+
+type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
+
+/// `counter`, with figures or without: every rule counts, so it says nothing.
+pub(super) fn counter<'a>() -> Boxed<'a, ()> {
+    let figures = keyword("packets").ignore_then(integer()).then_ignore(keyword("bytes")).then(integer());
+    keyword("counter").then(figures.or_not()).ignored().boxed()
+}
+
+/// A statement other than `counter`.
+pub(super) fn any<'a>() -> Boxed<'a, Statement> {
+    choice((limit().map(Statement::Limit), log().map(Statement::Log))).boxed()
+}
+
+fn limit<'a>() -> Boxed<'a, Limit> {
+    let sizes: Vec<_> = BYTE_UNITS.iter().map(|(word, size)| keyword(word).to(*size).boxed()).collect();
+    let bytes = choice(sizes).map(Some).boxed();
+    let over = keyword("over").or_not().map(|over| over.is_some());
+    let rate = over.then(integer()).then(bytes.clone().or_not()).then_ignore(symbol("/")).then(named());
+    let unit = choice((keyword("packets").to(None).boxed(), bytes));
+    let burst = keyword("burst").ignore_then(integer()).then(unit).or_not();
+    keyword("limit")
+        .ignore_then(keyword("rate"))
+        .ignore_then(rate)
+        .then(burst)
+        .try_map_with(|((((over, amount), size), per), burst), extra| {
+            let (span, size) = (extra.span(), size.flatten());
+            let unit = if size.is_some() { LimitUnit::Bytes } else { LimitUnit::Packets };
+            if burst.is_some_and(|(_, burst_size)| burst_size.is_some() != size.is_some()) {
+                return Err(Fault::invalid(span, "rate and burst must both count packets, or both bytes"));
+            }
+            let scaled = |amount: u64, size: Option<u64>| {
+                amount.checked_mul(size.unwrap_or(1)).ok_or_else(|| Fault::invalid(span, "this rate is too large"))
+            };
+            let burst = burst.map(|(amount, size)| scaled(amount, size)).transpose()?;
+            match scaled(amount, size)? {
+                0 => Err(Fault::invalid(span, "a rate must be greater than zero")),
+                amount => Ok(Limit { over, unit, amount, per, burst }),
+            }
+        })
+        .boxed()
+}
+
+fn log<'a>() -> Boxed<'a, Log> {
+    /// One option of `log`.
+    #[derive(Clone)]
+    enum Option {
+        Prefix(crate::rule::text::Text),
+        Target(LogTarget),
+    }
+    let group = keyword("group").ignore_then(integer()).try_map_with(|group, extra| {
+        u16::try_from(group).map_err(|_| Fault::invalid(extra.span(), format!("a group is 0 to 65535, not {group}")))
+    });
+    let option = choice((
+        keyword("prefix").ignore_then(quoted("a prefix in quotes")).map(Option::Prefix).boxed(),
+        keyword("level").ignore_then(named()).map(LogTarget::Level).map(Option::Target).boxed(),
+        group.map(LogTarget::Group).map(Option::Target).boxed(),
+    ));
+    keyword("log")
+        .ignore_then(option.repeated().collect::<Vec<_>>())
+        .try_map_with(|options, extra| {
+            let mut log = Log::default();
+            for option in options {
+                let repeated = match option {
+                    Option::Prefix(prefix) => log.prefix.replace(prefix).is_some(),
+                    Option::Target(target) => log.target.replace(target).is_some(),
+                };
+                if repeated {
+                    return Err(Fault::invalid(extra.span(), "log takes one prefix, and one of level and group"));
+                }
+            }
+            Ok(log)
+        })
+        .boxed()
+}
+
+/// What the rule says.
+pub(super) fn verdict<'a>() -> Boxed<'a, Verdict> {
+    choice((
+        keyword("accept").to(Verdict::Accept),
+        keyword("drop").to(Verdict::Drop),
+        keyword("continue").to(Verdict::Continue),
+        reject().map(Verdict::Reject),
+    ))
+    .boxed()
+}
+
+fn reject<'a>() -> Boxed<'a, RejectWith> {
+    let kind = || keyword("type").or_not();
+    let default = keyword("port-unreachable").to(RejectWith::Default);
+    let with = choice((
+        keyword("tcp").ignore_then(keyword("reset")).to(RejectWith::TcpReset).boxed(),
+        keyword("icmp").ignore_then(kind()).ignore_then(named()).map(RejectWith::Icmp).boxed(),
+        keyword("icmpv6").ignore_then(kind()).ignore_then(named()).map(RejectWith::Icmpv6).boxed(),
+        keyword("icmpx").ignore_then(kind()).ignore_then(choice((default, named().map(RejectWith::Icmpx)))).boxed(),
+    ));
+    keyword("reject")
+        .ignore_then(keyword("with").ignore_then(with).or_not())
+        .map(|with| with.unwrap_or(RejectWith::Default))
+        .boxed()
+}

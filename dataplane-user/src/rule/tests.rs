@@ -1,0 +1,177 @@
+use proptest::prelude::*;
+
+use super::{RuleFault, arbitrary, parse};
+
+/// What is written, and its canonical form.
+const FORMS: &[(&str, &str)] = &[
+    ("accept", "accept"),
+    ("  counter packets 5 bytes 100 drop ", "drop"),
+    ("counter", "continue"),
+    ("ip saddr 10.1.2.3/8 drop", "ip saddr 10.0.0.0/8 drop"),
+    ("ip saddr 10.0.0.0-10.255.255.255", "ip saddr 10.0.0.0/8 continue"),
+    ("ip saddr 10.0.0.1-10.0.0.9 drop", "ip saddr 10.0.0.1-10.0.0.9 drop"),
+    ("ip daddr != { 192.0.2.1, 10.0.0.0/8 , 192.0.2.1 } accept", "ip daddr != { 10.0.0.0/8, 192.0.2.1 } accept"),
+    ("ip6 saddr 2001:DB8::/32 accept", "ip6 saddr 2001:db8::/32 accept"),
+    ("ip6 saddr fe80::1-fe80::5 accept", "ip6 saddr fe80::1-fe80::5 accept"),
+    ("ip6 daddr ::/0 accept", "ip6 daddr ::/0 accept"),
+    ("ip protocol tcp accept", "ip protocol tcp accept"),
+    ("ip protocol 6 accept", "ip protocol tcp accept"),
+    ("meta l4proto { tcp, 17, ipv6-icmp } accept", "meta l4proto { tcp, udp, ipv6-icmp } accept"),
+    ("ip6 nexthdr icmpv6 accept", "ip6 nexthdr ipv6-icmp accept"),
+    ("tcp dport ssh accept", "tcp dport 22 accept"),
+    ("tcp dport {http,https,8000-8080,} accept", "tcp dport { 80, 443, 8000-8080 } accept"),
+    ("tcp dport ssh-http accept", "tcp dport 22-80 accept"),
+    ("tcp dport == 22 counter accept", "tcp dport 22 accept"),
+    ("udp sport > 1023 drop", "udp sport 1024-65535 drop"),
+    ("udp sport <= 1023 drop", "udp sport 0-1023 drop"),
+    ("meta length >= 1500 drop", "meta length 1500-65535 drop"),
+    ("ip ttl < 5 drop", "ip ttl 0-4 drop"),
+    ("sctp dport 0x50 drop", "sctp dport 80 drop"),
+    ("udplite sport 1 drop", "udplite sport 1 drop"),
+    ("meta l4proto { tcp, udp } th dport 53 accept", "meta l4proto { tcp, udp } th dport 53 accept"),
+    ("tcp flags syn drop", "tcp flags syn drop"),
+    ("tcp flags syn,ack drop", "tcp flags syn,ack drop"),
+    ("tcp flags syn | ack drop", "tcp flags syn,ack drop"),
+    ("tcp flags & (syn|ack) != 0 drop", "tcp flags syn,ack drop"),
+    ("tcp flags == syn drop", "tcp flags == syn drop"),
+    ("tcp flags != syn,ack drop", "tcp flags != syn | ack drop"),
+    ("tcp flags ! syn drop", "tcp flags ! syn drop"),
+    ("tcp flags & syn == 0x0 drop", "tcp flags ! syn drop"),
+    ("tcp flags & (fin|syn|rst|ack) == syn drop", "tcp flags & (fin | syn | rst | ack) == syn drop"),
+    ("tcp flags syn / fin,syn,rst,ack drop", "tcp flags & (fin | syn | rst | ack) == syn drop"),
+    ("tcp flags != syn / fin,syn,rst,ack drop", "tcp flags & (fin | syn | rst | ack) != syn drop"),
+    ("tcp flags { syn, syn | ack } drop", "tcp flags == { syn, syn | ack } drop"),
+    ("tcp flags == 0 drop", "tcp flags == 0x0 drop"),
+    ("icmp type { 8, 0, echo-request } accept", "icmp type { echo-reply, echo-request } accept"),
+    ("icmp type 0-8 accept", "icmp type 0-8 accept"),
+    ("icmp type != echo-request drop", "icmp type != echo-request drop"),
+    (
+        "icmpv6 type { nd-neighbor-solicit, 136 } accept",
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+    ),
+    ("ip dscp 46 accept", "ip dscp ef accept"),
+    ("ip6 dscp { cs1, af11 } accept", "ip6 dscp { cs1, af11 } accept"),
+    ("ip dscp cs1-cs3 accept", "ip dscp 8-24 accept"),
+    ("ip6 hoplimit 255 accept", "ip6 hoplimit 255 accept"),
+    ("ip frag-off & 0x1fff != 0 drop", "ip frag-off & 8191 != 0 drop"),
+    ("ip frag-off & 0x2000 == 0x2000 drop", "ip frag-off & 8192 == 8192 drop"),
+    ("ip frag-off & 0x2000 0x2000 drop", "ip frag-off & 8192 == 8192 drop"),
+    ("ip frag-off != 0 drop", "ip frag-off != 0 drop"),
+    ("iif lo accept", "iif \"lo\" accept"),
+    ("iifname { eth0, \"wg*\" } accept", "iifname { \"eth0\", \"wg*\" } accept"),
+    ("meta iifname veth* oifname != br-lan accept", "iifname \"veth*\" oifname != \"br-lan\" accept"),
+    ("meta oif eth0.100 accept", "oif \"eth0.100\" accept"),
+    ("vlan id { 1-10, 100 } drop", "vlan id { 1-10, 100 } drop"),
+    ("ether saddr 02:0:5E:10:00:01 drop", "ether saddr 02:00:5e:10:00:01 drop"),
+    ("meta nfproto != ipv4 drop", "meta nfproto ipv6 drop"),
+    ("meta protocol ip accept", "meta nfproto ipv4 accept"),
+    ("iif eth0 ip saddr @blocked drop", "iif \"eth0\" ip saddr @blocked drop"),
+    ("ip saddr != @lan-1 tcp dport @ports drop", "ip saddr != @lan-1 tcp dport @ports drop"),
+    ("limit rate 10/second accept", "limit rate 10/second accept"),
+    ("limit rate over 2048 kbytes/minute burst 1024 bytes drop", "limit rate over 2 mbytes/minute burst 1 kbytes drop"),
+    (
+        "tcp dport 22 limit rate 3/hour burst 5 packets log prefix \"ssh: \" level warn accept",
+        "tcp dport 22 limit rate 3/hour burst 5 packets log prefix \"ssh: \" level warn accept",
+    ),
+    ("log group 3 prefix \"x\" drop", "log prefix \"x\" group 3 drop"),
+    ("reject", "reject"),
+    ("reject with icmpx type port-unreachable", "reject"),
+    ("ip protocol udp reject with icmp type admin-prohibited", "ip protocol udp reject with icmp admin-prohibited"),
+    ("tcp dport 113 reject with tcp reset", "tcp dport 113 reject with tcp reset"),
+    ("tcp dport { 80, 443 } accept comment \"web äöü\"", "tcp dport { 80, 443 } accept comment \"web äöü\""),
+    ("tcp dport 80\n  accept", "tcp dport 80 accept"),
+];
+
+#[test]
+fn forms() {
+    for (written, canonical) in FORMS {
+        let rule = parse(written).unwrap_or_else(|error| panic!("{}", error.render(written, "rule")));
+        assert_eq!(rule.to_string(), *canonical, "{written}");
+        assert_eq!(parse(canonical).as_ref(), Ok(&rule), "{written}");
+    }
+}
+
+/// What is written, the text that is wrong, and what the message says.
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("", "", "the rule ends here, expected a match, a statement or a verdict"),
+    ("   ", "", "the rule ends here"),
+    ("ipp saddr 10.0.0.1", "ipp", "found `ipp`, expected"),
+    (
+        "ip sadr 10.0.0.1 drop",
+        "sadr",
+        "found `sadr`, expected `daddr`, `dscp`, `frag-off`, `protocol`, `saddr` or `ttl`",
+    ),
+    ("ip saddr", "", "the rule ends here, expected"),
+    ("ip saddr 10.0.0.256 drop", "10.0.0.256", "found `10.0.0.256`, expected"),
+    ("ip saddr 10.0.0.0/33 drop", "10.0.0.0/33", "a prefix has at most 32 bits, not 33"),
+    ("ip saddr 10.0.0.9-10.0.0.1 drop", "10.0.0.9-10.0.0.1", "write it as 10.0.0.1-10.0.0.9"),
+    ("tcp dport 70000 accept", "70000", "a port (0 to 65535, or the name of a service)"),
+    ("tcp dport { } accept", "}", "a port"),
+    ("tcp dport { 80 443 } accept", "443", "expected `,`, `-` or `}`"),
+    ("tcp dport 80 acept", "acept", "a verdict (accept, drop, reject, continue)"),
+    ("tcp dport 80 accept accept", "accept", "expected `comment` or the end of the rule"),
+    ("tcp dport < 0 drop", "< 0", "no value meets this"),
+    ("ip ttl > 255 drop", "> 255", "no value meets this"),
+    ("ip saddr 10.0.0.1 ip6 daddr ::1 drop", "ip6 daddr ::1", "is IPv6, but `ip saddr 10.0.0.1` is IPv4"),
+    ("tcp dport 80 udp sport 53 drop", "udp sport 53", "another protocol"),
+    ("meta l4proto icmp tcp dport 80 drop", "tcp dport 80", "another protocol"),
+    ("icmp type 8 meta nfproto ipv6 drop", "meta nfproto ipv6", "is IPv6"),
+    ("iif eth* drop", "eth*", "iifname"),
+    ("iifname eth-is-much-too-long drop", "eth-is-much-too-long", "the name of a link"),
+    ("vlan id 4096 drop", "4096", "a VLAN identifier (0 to 4095)"),
+    ("ip frag-off & 0x1fff == 0x2000 drop", "& 0x1fff == 0x2000", "mask"),
+    ("tcp flags & syn == ack drop", "& syn == ack", "flags"),
+    ("tcp flags sin drop", "sin", "a TCP flag"),
+    ("ip saddr @ ", "", "the rule ends here, expected the name of a set"),
+    ("accept comment \"two\nlines\"", "\"two\nlines\"", "one line"),
+    ("limit rate 0/second drop", "limit rate 0/second", "greater than zero"),
+    ("log level info group 3 drop", "log level info group 3", "one of level and group"),
+    ("drop tcp dport 80", "tcp", "expected `comment` or the end of the rule"),
+    ("log tcp dport 80", "tcp", "expected"),
+];
+
+#[test]
+fn faults() {
+    for (written, place, message) in FAULTS {
+        let error = parse(written).expect_err(written);
+        assert_eq!(&written[error.span.clone()], *place, "{written}: {error}");
+        assert!(error.to_string().contains(message), "{written}: {error}");
+    }
+}
+
+#[test]
+fn a_fault_names_line_and_column_and_points() {
+    let text = "tcp dport 80\n  ip saddr 10.0.0.x drop";
+    let error = parse(text).expect_err("no address");
+    assert!(matches!(&error.fault, RuleFault::Unexpected { found: Some(found), .. } if found == "10.0.0.x"));
+    let shown = error.render(text, "command line");
+    assert!(shown.contains("command line:2:12: found `10.0.0.x`"), "{shown}");
+    assert!(shown.contains("2 |   ip saddr 10.0.0.x drop\n  |            ^^^^^^^^"), "{shown}");
+}
+
+#[test]
+fn spelling_makes_no_other_rule() {
+    let same = [("tcp dport { 443, 80 } counter accept", "tcp dport {http, https} accept"), ("drop", "counter drop")];
+    for (one, other) in same {
+        assert_eq!(parse(one), parse(other));
+    }
+    assert_ne!(parse("tcp dport 80 accept"), parse("tcp dport 80 accept comment \"web\""));
+}
+
+proptest! {
+    #[test]
+    fn print_then_parse_is_the_identity(rule in arbitrary::rule()) {
+        let printed = rule.to_string();
+        let again = parse(&printed).map_err(|error| TestCaseError::fail(error.render(&printed, "rule")))?;
+        prop_assert_eq!(again.to_string(), printed);
+        prop_assert_eq!(again, rule);
+    }
+
+    #[test]
+    fn nothing_makes_it_panic(text in "[a-z0-9 .:/{}!=@\"*|&(),-]{0,60}|(tcp|ip|ip6|meta|flags|dport|saddr|[0-9./:]{1,9}|[<>=!]{1,2}| ){0,12}|.*") {
+        if let Err(error) = parse(&text) {
+            prop_assert!(text.get(error.span.clone()).is_some());
+            prop_assert!(!error.render(&text, "rule").is_empty());
+        }
+    }
+}
