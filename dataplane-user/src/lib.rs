@@ -1,3 +1,8 @@
 //! The controller and the command line of `dataplane`.
 //!
 //! One ring: event, model, lower, diff, apply. The command line talks to the daemon over its socket and never opens a map.
+
+pub mod diff;
+pub mod lower;
+pub mod model;
+pub mod netlink;
