@@ -78,5 +78,3 @@ pub fn diff<'a>(have: &Want, want: &'a Want) -> Changes<'a> {
     Changes { steps }
 }
 
-#[cfg(test)]
-mod tests;

@@ -147,6 +147,13 @@ impl<A: Family> Route<A> {
             && self.next_hops.iter().zip(&other.next_hops).all(|(a, b)| a.same_way(b) && a.weight == b.weight)
     }
 
+    /// The kernel lists siblings beginning with any of them; their order means nothing.
+    fn normalise(&mut self) {
+        if A::SIBLINGS {
+            self.next_hops.sort_by_key(|hop| (hop.dev, hop.via));
+        }
+    }
+
     /// Whether both are parts of one IPv6 multipath route.
     fn sibling(&self, other: &Self) -> bool {
         self.same_rank(other)
@@ -178,7 +185,8 @@ impl<A: Family> Routes<A> {
     /// From a dump: routes of one prefix come in the kernel's order.
     pub fn from_dump(routes: Vec<Route<A>>) -> Self {
         let mut all = Self { by_prefix: BTreeMap::new() };
-        for route in routes {
+        for mut route in routes {
+            route.normalise();
             let list = all.by_prefix.entry((route.table, route.destination)).or_default();
             let position = list.iter().rposition(|other| other.rank() <= route.rank()).map_or(0, |last| last + 1);
             list.insert(position, route);
@@ -187,7 +195,8 @@ impl<A: Family> Routes<A> {
     }
 
     /// Enters an announced route. Doing it again changes nothing.
-    pub fn insert(&mut self, route: Route<A>, placement: Placement) {
+    pub fn insert(&mut self, mut route: Route<A>, placement: Placement) {
+        route.normalise();
         let list = self.by_prefix.entry((route.table, route.destination)).or_default();
         let rank = list.iter().position(|other| other.same_rank(&route));
         let known = list.iter().position(|other| other.same(&route) || (A::SIBLINGS && other.sibling(&route)));

@@ -41,7 +41,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
             IFLA_ADDRESS => link.mac = mac(value),
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
-            IFLA_LINK => link.parent = u32_at(value, 0),
+            IFLA_LINK => link.parent = u32_at(value, 0).filter(|parent| *parent != 0),
             IFLA_LINK_NETNSID => link.parent_netns = u32_at(value, 0).map(u32::cast_signed),
             IFLA_MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
             IFLA_LINKINFO => {

@@ -367,8 +367,13 @@ fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u32>) -> Sta
     let payload = message.payload;
     match message.kind {
         libc::RTM_NEWLINK => match link::ifindex(payload) {
-            Some(ifindex) if links.insert(ifindex, usable(payload)) != Some(usable(payload)) => Stale::ROUTES,
-            _ => Stale::empty(),
+            Some(ifindex) => match links.insert(ifindex, usable(payload)) {
+                // A veth is announced before it has its peer.
+                None => Stale::ROUTES | Stale::LINKS,
+                Some(before) if before != usable(payload) => Stale::ROUTES,
+                Some(_) => Stale::empty(),
+            },
+            None => Stale::empty(),
         },
         libc::RTM_DELLINK => match link::ifindex(payload) {
             Some(ifindex) => {
