@@ -233,4 +233,6 @@ impl Lowering {
 }
 
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
