@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use dataplane_user::lower::Lowering;
 use dataplane_user::model::{
-    Attachment, Event, Family, Mode, Model, NeighbourState, Route, RouteType, Routes, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+    Attachment, Event, Family, Mode, Model, NeighbourState, Route, RouteType, Routes, Snapshot, TABLE_DEFAULT,
+    TABLE_LOCAL, TABLE_MAIN,
 };
 use dataplane_user::netlink::Mirror;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -248,7 +249,12 @@ fn model_follows_the_kernel() {
             let ports = model.links.keys().map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true })).collect();
             let want = lowering.lower(&model, &ports);
             lowering.grace_passed();
-            assert_eq!(want.problems.len(), usize::from(step.starts_with("rule add")), "{:?} after {step}", want.problems);
+            assert_eq!(
+                want.problems.len(),
+                usize::from(step.starts_with("rule add")),
+                "{:?} after {step}",
+                want.problems
+            );
         }
     });
 }

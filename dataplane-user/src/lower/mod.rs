@@ -9,8 +9,8 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, FIB_INTERVALS, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port, RouteKind,
-    Target,
+    ADJACENCIES, Adjacency, Control, FIB_INTERVALS, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port,
+    RouteKind, Target,
 };
 
 use crate::model::{Attachment, Family, IpVersion, Model};
@@ -70,7 +70,9 @@ pub enum Problem {
     )]
     PolicyRouting(IpVersion),
     /// A port belongs to a VRF.
-    #[error("{name} belongs to a VRF, whose routes are not mirrored, so the kernel forwards everything itself; detach {name}")]
+    #[error(
+        "{name} belongs to a VRF, whose routes are not mirrored, so the kernel forwards everything itself; detach {name}"
+    )]
     Vrf {
         /// Which port.
         name: String,
@@ -104,7 +106,9 @@ pub enum Problem {
         left: usize,
     },
     /// No slot for a port.
-    #[error("no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so it is not attached; detach another")]
+    #[error(
+        "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so it is not attached; detach another"
+    )]
     PortsFull {
         /// Which port.
         ifindex: Ifindex,
@@ -159,7 +163,8 @@ impl Lowering {
     }
 
     fn lower_ports(&mut self, model: &Model, ports: &BTreeMap<Ifindex, Attachment>, want: &mut Want) {
-        let present = || ports.iter().filter_map(|(ifindex, attachment)| Some((model.links.get(ifindex)?, *attachment)));
+        let present =
+            || ports.iter().filter_map(|(ifindex, attachment)| Some((model.links.get(ifindex)?, *attachment)));
         let slots = self.slots.assign(present().map(|(link, _)| link.ifindex), &mut want.problems);
         for (link, attachment) in present() {
             if let Some(slot) = slots.get(&link.ifindex) {

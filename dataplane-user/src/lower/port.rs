@@ -21,7 +21,11 @@ impl Slots {
     }
 
     /// Slots for exactly these ports; those of others are given back. A port for which there is none is a problem.
-    pub(super) fn assign(&mut self, ports: impl Iterator<Item = Ifindex>, problems: &mut Vec<Problem>) -> &BTreeMap<Ifindex, u32> {
+    pub(super) fn assign(
+        &mut self,
+        ports: impl Iterator<Item = Ifindex>,
+        problems: &mut Vec<Problem>,
+    ) -> &BTreeMap<Ifindex, u32> {
         let before = std::mem::take(&mut self.held);
         let mut missing = Vec::new();
         for ifindex in ports {
@@ -30,10 +34,12 @@ impl Slots {
                 None => missing.push(ifindex),
             }
         }
-        self.quarantine.extend(before.iter().filter(|(ifindex, _)| !self.held.contains_key(ifindex)).map(|(_, slot)| slot));
+        self.quarantine
+            .extend(before.iter().filter(|(ifindex, _)| !self.held.contains_key(ifindex)).map(|(_, slot)| slot));
         for ifindex in missing {
             let taken = |slot: &u32| self.quarantine.contains(slot) || self.held.values().any(|held| held == slot);
-            let slot = (0..PORT_PROBES).map(|probe| (home_slot(ifindex) + probe) & (PORTS - 1)).find(|slot| !taken(slot));
+            let slot =
+                (0..PORT_PROBES).map(|probe| (home_slot(ifindex) + probe) & (PORTS - 1)).find(|slot| !taken(slot));
             match slot {
                 Some(slot) => drop(self.held.insert(ifindex, slot)),
                 None => problems.push(Problem::PortsFull { ifindex }),

@@ -175,10 +175,8 @@ fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: &[Route<A>], path
 
 /// Routes without a way of their own always are; others as long as one way is.
 fn alive<A>(route: &Route<A>) -> bool {
-    let ends = matches!(
-        route.kind,
-        RouteType::Blackhole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
-    );
+    let ends =
+        matches!(route.kind, RouteType::Blackhole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw);
     ends || route.next_hops.is_empty() || route.next_hops.iter().any(|hop| !hop.flags.contains(NextHopFlags::DEAD))
 }
 
@@ -213,11 +211,8 @@ pub(super) fn cut_out_neighbours<A: Family>(
     intervals: Vec<(A, Leaf)>,
     mut claim: impl FnMut(&Path) -> bool,
 ) -> Vec<(A, Leaf)> {
-    let mut hosts: Vec<(A, Ifindex)> = model
-        .neighbours
-        .keys()
-        .filter_map(|(dev, address)| Some((A::from_ip(*address)?, *dev)))
-        .collect();
+    let mut hosts: Vec<(A, Ifindex)> =
+        model.neighbours.keys().filter_map(|(dev, address)| Some((A::from_ip(*address)?, *dev))).collect();
     hosts.sort_unstable();
     let mut cuts = Vec::with_capacity(intervals.len() + 2 * hosts.len());
     let mut hosts = hosts.into_iter().peekable();

@@ -7,8 +7,8 @@ use dataplane_common::wire::Mac;
 use proptest::prelude::*;
 
 use crate::model::{
-    Attachment, Event, Family, IpVersion, Link, Mode, Model, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement,
-    Prefix, Route, RouteType, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+    Attachment, Event, Family, IpVersion, Link, Mode, Model, Neighbour, NeighbourState, NextHop, NextHopFlags,
+    Placement, Prefix, Route, RouteType, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
 };
 
 /// How many gateways there are.
@@ -54,7 +54,8 @@ impl Spec {
         let mut route = plain(self.table, self.prefix(), self.kind);
         route.priority = self.priority;
         if matches!(self.kind, RouteType::Unicast | RouteType::Local | RouteType::Broadcast) {
-            let via = (self.kind == RouteType::Unicast && self.gateway != 0).then(|| gateway::<A>(self.gateway).to_ip());
+            let via =
+                (self.kind == RouteType::Unicast && self.gateway != 0).then(|| gateway::<A>(self.gateway).to_ip());
             let flags = if self.dead { NextHopFlags::DEAD } else { NextHopFlags::empty() };
             route.next_hops = vec![NextHop { via, dev: device(self.gateway), weight: 1, flags, encap: false }];
         }

@@ -10,8 +10,8 @@ use zerocopy::FromZeros as _;
 use super::sample::{self, GATEWAYS, Spec, add, attached, device, gateway, mac, plain, spec};
 use super::*;
 use crate::model::{
-    Event, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route, RouteType, RoutingRule, TABLE_DEFAULT, TABLE_LOCAL,
-    TABLE_MAIN, XdpFeatures,
+    Event, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route, RouteType, RoutingRule,
+    TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
 };
 
 /// What becomes of an address: a kind and, for unicast, the link and link address to send to.
@@ -35,7 +35,8 @@ fn longest<A: Family>(specs: &[Spec], tables: &[u32], at: A) -> Option<Spec> {
 
 /// The route that the kernel takes when it looks into these groups of tables, one after the other.
 fn ask<A: Family>(specs: &[Spec], order: &[&[u32]], at: A) -> Option<(RouteType, u8)> {
-    let found = order.iter().filter_map(|tables| longest(specs, tables, at)).find(|spec| spec.kind != RouteType::Throw)?;
+    let found =
+        order.iter().filter_map(|tables| longest(specs, tables, at)).find(|spec| spec.kind != RouteType::Throw)?;
     Some((found.kind, if found.kind == RouteType::Unicast { found.gateway } else { 0 }))
 }
 
@@ -156,7 +157,11 @@ fn what_we_do_not_understand_is_the_kernels() {
         ("two ways, one on-link", vec![unicast(&[hop(1), hop(0)])], kernel),
         ("two ways, one on-link but dead", vec![unicast(&[hop(1), dead(0)])], RouteKind::Unicast),
         ("all dead", vec![unicast(&[dead(1), dead(2)])], RouteKind::None),
-        ("carrier lost, not ignored", vec![unicast(&[NextHop { flags: NextHopFlags::LINKDOWN, ..hop(1) }])], RouteKind::Unicast),
+        (
+            "carrier lost, not ignored",
+            vec![unicast(&[NextHop { flags: NextHopFlags::LINKDOWN, ..hop(1) }])],
+            RouteKind::Unicast,
+        ),
         ("a tunnel", vec![unicast(&[NextHop { encap: true, ..hop(1) }])], kernel),
         ("an unknown link", vec![unicast(&[NextHop { dev: 99, ..hop(1) }])], kernel),
         ("no way told", vec![unicast(&[])], kernel),
@@ -214,11 +219,15 @@ fn adjacencies_say_what_the_link_and_the_neighbour_can() {
         ("no Ethernet", &|model| link(model, |link| link.ethernet = false), AdjacencyFlags::empty()),
         ("no XDP frames", &|model| model.apply(Event::Features(3, XdpFeatures::BASIC)), resolved | tc),
         ("no features known", &|model| model.features.clear(), resolved | tc),
-        ("in a bridge", &|model| {
-            let bridge = Link { ifindex: 9, kind: Some("bridge".into()), ..Link::default() };
-            model.apply(Event::Link(bridge));
-            link(model, |link| link.master = Some(9));
-        }, resolved),
+        (
+            "in a bridge",
+            &|model| {
+                let bridge = Link { ifindex: 9, kind: Some("bridge".into()), ..Link::default() };
+                model.apply(Event::Link(bridge));
+                link(model, |link| link.master = Some(9));
+            },
+            resolved,
+        ),
     ];
     for (name, tweak, expected) in rows {
         let mut model = sample::model();
@@ -234,7 +243,8 @@ fn adjacencies_say_what_the_link_and_the_neighbour_can() {
 
 #[test]
 fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
-    let rule = |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
+    let rule =
+        |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
     let mut model = sample::model();
     model.apply(Event::RoutingRule(rule(IpVersion::V6)));
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
@@ -268,7 +278,9 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     model.apply(Event::Route4(Route { destination, ..unicast(&[hop(0)]) }, Placement::First));
     for number in 0..GROUPS {
         let address = std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + 2 * number).into();
-        model.neighbours.insert((2, address), Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)) });
+        model
+            .neighbours
+            .insert((2, address), Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)) });
     }
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     let problem = Problem::NeighboursFull { version: IpVersion::V4, left: 1 };
@@ -295,7 +307,8 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
 fn ports_and_features_follow_links_and_settings() {
     use crate::model::{Netconf, NetconfScope};
     let mut model = sample::model();
-    let netconf = |version, scope| Netconf { version, scope, forwarding: None, rp_filter: None, force_forwarding: None };
+    let netconf =
+        |version, scope| Netconf { version, scope, forwarding: None, rp_filter: None, force_forwarding: None };
     let (v4, v6) = (IpVersion::V4, IpVersion::V6);
     let plain = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(plain.features, Features::empty());

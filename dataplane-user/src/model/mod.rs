@@ -22,9 +22,7 @@ pub use link::{AttachedXdp, Link, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
-pub use route::{
-    NextHop, NextHopFlags, Placement, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
-};
+pub use route::{NextHop, NextHopFlags, Placement, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN};
 pub use rule::{ACTION_TABLE, RoutingRule};
 
 /// The kernel's state, as far as it was announced.
@@ -159,11 +157,11 @@ impl Model {
     /// Whether the rules of a family are others than those of a new namespace. VRF's own rule does not count: it takes
     /// only packets of VRF devices.
     pub fn policy_routing(&self, version: IpVersion) -> bool {
-        !self
-            .routing_rules
-            .iter()
-            .filter(|rule| rule.version == version && !rule.l3mdev)
-            .eq(RoutingRule::defaults(version).collect::<BTreeSet<_>>().iter())
+        !self.routing_rules.iter().filter(|rule| rule.version == version && !rule.l3mdev).eq(RoutingRule::defaults(
+            version,
+        )
+        .collect::<BTreeSet<_>>()
+        .iter())
     }
 
     /// Whether a link belongs to a master of one of these kinds.

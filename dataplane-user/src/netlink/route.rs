@@ -68,7 +68,8 @@ pub(super) fn parse<A: Family>(payload: &[u8]) -> Option<Route<A>> {
             RTA_PRIORITY => route.priority = u32_at(value, 0)?,
             RTA_PREFSRC => route.preferred_source = ip(value),
             RTA_METRICS => {
-                route.mtu = Attributes::within(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| u32_at(mtu, 0));
+                route.mtu =
+                    Attributes::within(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| u32_at(mtu, 0));
             }
             RTA_TABLE => route.table = u32_at(value, 0)?,
             RTA_NH_ID => route.nexthop_id = u32_at(value, 0),

@@ -25,7 +25,8 @@ pub(super) fn parse(payload: &[u8]) -> Option<RoutingRule> {
         selector: Vec::new(),
     };
     // Prefix lengths, TOS and inversion are in the header; zeros say nothing.
-    let header = [u8_at(payload, 1)?, u8_at(payload, 2)?, u8_at(payload, 3)?, u8::from(u32_at(payload, 8)? & FLAG_INVERT != 0)];
+    let header =
+        [u8_at(payload, 1)?, u8_at(payload, 2)?, u8_at(payload, 3)?, u8::from(u32_at(payload, 8)? & FLAG_INVERT != 0)];
     if header != [0; 4] {
         rule.selector.extend_from_slice(&header);
     }

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::AsFd as _;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
+    NetlinkBuffer,
 };
 use netlink_sys::{AsyncSocket as _, Socket, SocketAddr, TokioSocket};
 
@@ -38,12 +39,8 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
         let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
         let length = buffer.length() as usize;
         let payload = datagram.get(HEADER..length)?;
-        let message = Message {
-            kind: buffer.message_type(),
-            flags: buffer.flags(),
-            sequence: buffer.sequence_number(),
-            payload,
-        };
+        let message =
+            Message { kind: buffer.message_type(), flags: buffer.flags(), sequence: buffer.sequence_number(), payload };
         datagram = datagram.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
         Some(message)
     })
