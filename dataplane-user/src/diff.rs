@@ -14,7 +14,7 @@ pub enum Change<'a> {
     /// An adjacency, by index.
     Adjacency(u32, Adjacency),
     /// A group, by index.
-    Group(u32, NextHopGroup),
+    Group(u32, &'a NextHopGroup),
     /// The spare generation of IPv4, then the flip.
     Fib4(&'a Table<u32>),
     /// The spare generation of IPv6, then the flip.
@@ -56,13 +56,10 @@ pub fn diff<'a>(have: &Want, want: &'a Want) -> Changes<'a> {
         steps.push(Change::Mirror(kept));
     }
     steps.extend(want.egress.difference(&have.egress).copied().map(Change::AddEgress));
-    let written =
-        |index, old: Option<&Adjacency>, new: &Adjacency| (old != Some(new)).then_some(Change::Adjacency(index, *new));
-    steps.extend(want.adjacencies.iter().filter_map(|(index, new)| written(*index, have.adjacencies.get(index), new)));
-    let written = |index, old: Option<&NextHopGroup>, new: &NextHopGroup| {
-        (old != Some(new)).then_some(Change::Group(index, *new))
-    };
-    steps.extend(want.groups.iter().filter_map(|(index, new)| written(*index, have.groups.get(index), new)));
+    let adjacencies = want.adjacencies.iter().filter(|(index, new)| have.adjacencies.get(index) != Some(new));
+    steps.extend(adjacencies.map(|(index, new)| Change::Adjacency(*index, *new)));
+    let groups = want.groups.iter().filter(|(index, new)| have.groups.get(index) != Some(new));
+    steps.extend(groups.map(|(index, new)| Change::Group(*index, new)));
     steps.extend((have.fib4 != want.fib4).then_some(Change::Fib4(&want.fib4)));
     steps.extend((have.fib6 != want.fib6).then_some(Change::Fib6(&want.fib6)));
     if kept != want.mirror {
@@ -70,8 +67,8 @@ pub fn diff<'a>(have: &Want, want: &'a Want) -> Changes<'a> {
     }
     // A port may need a feature, but no feature needs a port.
     steps.extend((have.features != want.features).then_some(Change::Features(want.features)));
-    let written = |slot, old: Option<&Port>, new: &Port| (old != Some(new)).then_some(Change::Port(slot, *new));
-    steps.extend(want.ports.iter().filter_map(|(slot, new)| written(*slot, have.ports.get(slot), new)));
+    let ports = want.ports.iter().filter(|(slot, new)| have.ports.get(slot) != Some(new));
+    steps.extend(ports.map(|(slot, new)| Change::Port(*slot, *new)));
 
     steps.extend(have.ports.keys().filter(|slot| !want.ports.contains_key(slot)).copied().map(Change::RemovePort));
     steps.extend(have.groups.keys().filter(|index| !want.groups.contains_key(index)).copied().map(Change::RemoveGroup));
@@ -102,7 +99,7 @@ mod tests {
                 have.adjacencies.insert(*index, *adjacency);
             }
             Change::Group(index, group) => {
-                have.groups.insert(*index, *group);
+                have.groups.insert(*index, **group);
             }
             Change::Fib4(table) => have.fib4 = (*table).clone(),
             Change::Fib6(table) => have.fib6 = (*table).clone(),
@@ -193,7 +190,7 @@ mod tests {
         let up = [
             Change::AddEgress(2),
             Change::Adjacency(0, Adjacency::default()),
-            Change::Group(0, NextHopGroup::EMPTY),
+            Change::Group(0, &NextHopGroup::EMPTY),
             Change::Fib4(&full.fib4),
             Change::Mirror(3),
             Change::Features(Features::IPV6),

@@ -1,10 +1,12 @@
 //! The mirror against the kernel it mirrors: after every step the model must equal a fresh listing, and `ip route`.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane_user::lower::Lowering;
 use dataplane_user::model::{
@@ -20,12 +22,32 @@ struct Namespace(String);
 
 impl Namespace {
     /// Makes one, and moves this thread into it.
-    fn enter() -> Self {
-        let namespace = Self(format!("dp-mirror-{}", std::process::id()));
+    fn enter(name: &str) -> Self {
+        let namespace = Self(format!("dp-mirror-{}-{name}", std::process::id()));
         run(&["netns", "add", &namespace.0]);
         let file = File::open(format!("/var/run/netns/{}", namespace.0)).expect("the new namespace");
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("needs root");
         namespace
+    }
+
+    /// Many commands, one a line.
+    fn batch(&self, commands: &str) {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(commands.as_bytes()).expect("space");
+        run(&["-n", &self.0, "-batch", file.path().to_str().expect("a plain name")]);
+    }
+
+    /// `sysctl NAME=VALUE`, `ethtool ...`, or arguments of `ip`.
+    fn step(&self, step: &str) {
+        if let Some(setting) = step.strip_prefix("sysctl ") {
+            let (name, value) = setting.split_once('=').expect("a value");
+            std::fs::write(format!("/proc/sys/{name}"), value).expect("a setting of this namespace");
+        } else if let Some(arguments) = step.strip_prefix("ethtool ") {
+            let status = Command::new("ethtool").args(arguments.split_whitespace()).status().expect("ethtool");
+            assert!(status.success(), "{step}");
+        } else {
+            self.ip(step);
+        }
     }
 
     fn ip(&self, arguments: &str) -> String {
@@ -212,6 +234,20 @@ const STEPS: &[&str] = &[
     "-6 route del 2001:db8:e::/48",
     "rule add from 198.18.0.0/16 table 100",
     "rule del from 198.18.0.0/16 table 100",
+    "sysctl net/ipv4/ip_forward=1",
+    "sysctl net/ipv6/conf/all/forwarding=1",
+    "sysctl net/ipv6/conf/p0/force_forwarding=1",
+    "sysctl net/ipv4/conf/p0/rp_filter=2",
+    "sysctl net/ipv4/conf/all/rp_filter=1",
+    "ethtool -K p1 gro on",
+    "addr add 198.18.1.1/24 dev p1",
+    "route add 192.0.2.64/26 nexthop via 198.18.0.2 nexthop via 198.18.1.2",
+    "-6 route add 2001:db8:a::/48 nexthop via 2001:db8:1::2 nexthop via 2001:db8:2::2",
+    "sysctl net/ipv4/conf/p1/ignore_routes_with_linkdown=1",
+    "link set p0 down",
+    "link set p0 up",
+    "link set p1 down",
+    "link set p1 up",
     "link add sw0 type bridge",
     "link set p1 master sw0",
     "link set p1 nomaster",
@@ -223,7 +259,7 @@ const STEPS: &[&str] = &[
 #[test]
 #[ignore = "needs root: run by xtask"]
 fn model_follows_the_kernel() {
-    let namespace = Namespace::enter();
+    let namespace = Namespace::enter("steps");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut mirror = Mirror::open().expect("netlink");
@@ -231,7 +267,7 @@ fn model_follows_the_kernel() {
         let mut lowering = Lowering::new([].into());
         assert_eq!(settle(&mut mirror, &mut model).await, 2, "first of all a listing of each family");
         for step in STEPS {
-            namespace.ip(step);
+            namespace.step(step);
             let listings = settle(&mut mirror, &mut model).await;
             println!("{step}: {listings} listings of routes");
             assert_eq!(said_by_model(&model, &model.routes4), said_by_ip(&namespace, "-4"), "IPv4 after {step}");
@@ -256,5 +292,48 @@ fn model_follows_the_kernel() {
                 want.problems
             );
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root: run by xtask"]
+fn model_survives_an_overrun() {
+    const ROUTES: u32 = 60_000;
+    let namespace = Namespace::enter("overrun");
+    namespace
+        .batch("link add p0 type veth peer name p1\nlink set p0 up\nlink set p1 up\naddr add 198.18.0.1/24 dev p0\n");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut mirror = Mirror::open().expect("netlink");
+        let mut model = Model::default();
+        settle(&mut mirror, &mut model).await;
+
+        // More than the socket has room for, while nobody reads.
+        let each = |verb: &str| {
+            (0..ROUTES).fold(String::new(), |mut all, number| {
+                let destination = std::net::Ipv4Addr::from_bits(0x1400_0000 + (number << 8));
+                writeln!(all, "route {verb} {destination}/24 via 198.18.0.{}", 2 + number % 200).expect("memory");
+                all
+            })
+        };
+        for verb in ["add", "del", "add"] {
+            namespace.batch(&each(verb));
+        }
+        let begin = Instant::now();
+        let mut listings = 0;
+        while model.routes4.len() < ROUTES as usize || listings == 0 {
+            let events = tokio::time::timeout(Duration::from_secs(20), mirror.next()).await.expect("an overrun");
+            for event in events.expect("a readable mirror") {
+                listings += usize::from(matches!(event, Event::Snapshot(Snapshot::Routes4(_))));
+                model.apply(event);
+            }
+        }
+        println!("caught up with {} IPv4 routes in {:?}, {listings} listings", model.routes4.len(), begin.elapsed());
+        assert_eq!(said_by_model(&model, &model.routes4), said_by_ip(&namespace, "-4"));
+
+        let begin = Instant::now();
+        let want = Lowering::new([].into()).lower(&model, &[].into());
+        println!("lowered to {} intervals in {:?}: {:?}", want.fib4.cuts().len(), begin.elapsed(), want.problems);
+        assert!(want.problems.is_empty());
     });
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup};
+use dataplane_common::wire::Mac;
 
 use crate::model::{Link, Model, XdpFeatures};
 
@@ -56,7 +57,7 @@ pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> 
     let neighbour = who.via.and_then(|via| model.neighbours.get(&(who.dev, via))?.resolved());
     let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
     flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
-    let (destination, source) = ends.unwrap_or((Default::default(), link.mac.unwrap_or_default()));
+    let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
     Adjacency { ifindex: who.dev, flags: flags.bits(), mtu: link.mtu, destination, source, reserved: [0; 2] }
 }
 

@@ -1,6 +1,7 @@
 //! Indices into maps that stay the same for as long as what they stand for is wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Hands out indices by key. One that is given back is used again only after a grace period, because a packet that is being
 /// judged right now may still hold it.
@@ -10,9 +11,8 @@ pub(super) struct Indices<K> {
     /// Claimed since [`Indices::begin`].
     claimed: BTreeSet<u32>,
     free: BTreeSet<u32>,
-    /// Never handed out: this one and those behind it.
-    fresh: u32,
-    limit: u32,
+    /// Never handed out.
+    fresh: Range<u32>,
     quarantine: Vec<u32>,
 }
 
@@ -23,8 +23,7 @@ impl<K: Ord + Clone> Indices<K> {
             held: BTreeMap::new(),
             claimed: BTreeSet::new(),
             free: BTreeSet::new(),
-            fresh: 0,
-            limit,
+            fresh: 0..limit,
             quarantine: Vec::new(),
         }
     }
@@ -36,18 +35,12 @@ impl<K: Ord + Clone> Indices<K> {
 
     /// The index of `key`; `None` if all are in use.
     pub(super) fn claim(&mut self, key: &K) -> Option<u32> {
-        let index = match self.held.get(key) {
-            Some(index) => *index,
-            None => {
-                let index = self.free.pop_first().or_else(|| {
-                    (self.fresh < self.limit).then(|| {
-                        self.fresh += 1;
-                        self.fresh - 1
-                    })
-                })?;
-                self.held.insert(key.clone(), index);
-                index
-            }
+        let index = if let Some(index) = self.held.get(key) {
+            *index
+        } else {
+            let index = self.free.pop_first().or_else(|| self.fresh.next())?;
+            self.held.insert(key.clone(), index);
+            index
         };
         self.claimed.insert(index);
         Some(index)

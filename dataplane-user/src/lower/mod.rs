@@ -202,7 +202,7 @@ impl Lowering {
         }
         let mut left = 0;
         let mut room = FIB_INTERVALS.saturating_sub(intervals.len());
-        let cuts = route::cut_out_neighbours(model, &mut paths, intervals, |host| {
+        let cuts = route::cut_out_neighbours(model, &mut paths, &intervals, |host| {
             let fits = room >= 2 && self.claim(host).is_some();
             if fits {
                 room -= 2;

@@ -62,6 +62,9 @@ struct Entry<A> {
 /// The longest match of each table: its length and what it says.
 type Tops = [Option<(u8, Choice)>; TABLES.len()];
 
+/// A prefix around the current position: its last address, its table, and what it hides there.
+type Open<A> = (A, usize, Option<(u8, Choice)>);
+
 /// The intervals of a family: ascending, the first at address 0, neighbours in different leaves.
 pub(super) fn intervals<A: Family>(model: &Model, paths: &mut Paths) -> Vec<(A, Leaf)> {
     let mut entries = Vec::new();
@@ -80,8 +83,8 @@ pub(super) fn intervals<A: Family>(model: &Model, paths: &mut Paths) -> Vec<(A, 
 fn sweep<A: Family>(entries: &[Entry<A>]) -> Vec<(A, Leaf)> {
     let mut tops = Tops::default();
     let mut cuts = vec![(A::default(), Leaf::Kind(RouteKind::None))];
-    // The prefixes around the current position, innermost last, each with what it hides.
-    let mut open: Vec<(A, usize, Option<(u8, Choice)>)> = Vec::new();
+    // Innermost last.
+    let mut open: Vec<Open<A>> = Vec::new();
     for entry in entries {
         close(&mut open, Some(entry.prefix.first()), &mut tops, &mut cuts);
         let hidden = tops[entry.table].replace((entry.prefix.length(), entry.choice));
@@ -93,12 +96,7 @@ fn sweep<A: Family>(entries: &[Entry<A>]) -> Vec<(A, Leaf)> {
 }
 
 /// Ends the prefixes that lie wholly before `position`.
-fn close<A: Family>(
-    open: &mut Vec<(A, usize, Option<(u8, Choice)>)>,
-    position: Option<A>,
-    tops: &mut Tops,
-    cuts: &mut Vec<(A, Leaf)>,
-) {
+fn close<A: Family>(open: &mut Vec<Open<A>>, position: Option<A>, tops: &mut Tops, cuts: &mut Vec<(A, Leaf)>) {
     while let Some((last, table, hidden)) = open.pop_if(|(last, ..)| position.is_none_or(|position| *last < position)) {
         tops[table] = hidden;
         if let Some(next) = last.next() {
@@ -208,7 +206,7 @@ fn path<A: Family>(model: &Model, route: &Route<A>) -> Option<Path> {
 pub(super) fn cut_out_neighbours<A: Family>(
     model: &Model,
     paths: &mut Paths,
-    intervals: Vec<(A, Leaf)>,
+    intervals: &[(A, Leaf)],
     mut claim: impl FnMut(&Path) -> bool,
 ) -> Vec<(A, Leaf)> {
     let mut hosts: Vec<(A, Ifindex)> =

@@ -47,7 +47,7 @@ impl Spec {
             negative @ ..0 => A::BITS as i16 + i16::from(negative),
             positive => i16::from(positive),
         };
-        Prefix::new(address(self.address), length as u8)
+        Prefix::new(address(self.address), u8::try_from(length).expect("a length"))
     }
 
     pub(crate) fn route<A: Family>(&self) -> Route<A> {

@@ -59,7 +59,9 @@ impl<A: Family> Table<A> {
             None => parts.local.fill(u32::MAX),
             Some(addresses) => {
                 parts.local.fill(0);
-                addresses.iter().for_each(|address| fib.set_local(*address));
+                for address in addresses {
+                    fib.set_local(*address);
+                }
             }
         }
     }

@@ -198,11 +198,12 @@ fn equal_ipv6_routes_are_the_kernels_unless_they_say_the_same() {
     }
 }
 
+type Tweak<'a> = &'a dyn Fn(&mut Model);
+
 #[test]
 fn adjacencies_say_what_the_link_and_the_neighbour_can() {
     const ALL: AdjacencyFlags = AdjacencyFlags::all();
     let (resolved, xdp, tc) = (AdjacencyFlags::RESOLVED, AdjacencyFlags::XDP_TRANSMIT, AdjacencyFlags::TC_TRANSMIT);
-    type Tweak<'a> = &'a dyn Fn(&mut Model);
     let link = |model: &mut Model, change: fn(&mut Link)| change(model.links.get_mut(&3).expect("link 3"));
     let state = |model: &mut Model, state| {
         let key = (3, gateway::<u32>(1).to_ip());

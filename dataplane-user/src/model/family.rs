@@ -59,8 +59,10 @@ pub trait Family: Prefixed + Hash + Default + fmt::Debug + Send + Sync + 'static
     /// The bits behind the first `length`.
     fn host_mask(length: u8) -> Self;
     /// Bitwise or.
+    #[must_use]
     fn union(self, other: Self) -> Self;
     /// `self` without the bits of `mask`.
+    #[must_use]
     fn without(self, mask: Self) -> Self;
     /// The next address, unless this is the last.
     fn next(self) -> Option<Self>;

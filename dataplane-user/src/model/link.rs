@@ -6,6 +6,7 @@ use dataplane_common::wire::Mac;
 
 /// One interface, as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the kernel reports it")]
 pub struct Link {
     /// Its index; unique within the namespace.
     pub ifindex: Ifindex,

@@ -100,7 +100,9 @@ impl Model {
             Snapshot::RoutingRules(rules) => self.routing_rules = rules.into_iter().collect(),
             Snapshot::Netconf(all) => {
                 self.netconf.clear();
-                all.into_iter().for_each(|netconf| self.merge_netconf(netconf));
+                for netconf in all {
+                    self.merge_netconf(netconf);
+                }
             }
             Snapshot::Features(all) => self.features = all.into_iter().collect(),
             Snapshot::Routes4(routes) => self.routes4 = Routes::from_dump(routes),

@@ -12,7 +12,7 @@ fn route(priority: u32, tos: u8, gateway: u8) -> Route<u32> {
     let via = Some(IpAddr::from([198, 18, 1, gateway]));
     let next_hops = vec![NextHop { via, dev: 2, weight: 1, flags: NextHopFlags::empty(), encap: false }];
     let destination = Prefix::new(u32::from_be_bytes([198, 18, 0, 0]), 24);
-    Route { priority, tos, next_hops, ..plain(TABLE_MAIN, destination, RouteType::Unicast) }
+    Route { tos, priority, next_hops, ..plain(TABLE_MAIN, destination, RouteType::Unicast) }
 }
 
 fn gateways<A: Family>(routes: &Routes<A>) -> Vec<Vec<u8>> {
@@ -24,10 +24,13 @@ fn gateways<A: Family>(routes: &Routes<A>) -> Vec<Vec<u8>> {
     routes.iter().map(|route| route.next_hops.iter().map(last).collect()).collect()
 }
 
+/// What was announced, and the gateways in the order that results.
+type Row<'a> = (&'a str, &'a [(Route<u32>, Placement)], &'a [u8]);
+
 #[test]
 fn ipv4_routes_of_a_prefix_keep_the_kernels_order() {
     use Placement::{First, Last, Replace};
-    let rows: &[(&str, &[(Route<u32>, Placement)], &[u8])] = &[
+    let rows: &[Row<'_>] = &[
         ("by metric", &[(route(5, 0, 5), First), (route(0, 0, 1), First), (route(9, 0, 9), First)], &[1, 5, 9]),
         ("TOS before metric", &[(route(0, 0, 1), First), (route(9, 16, 9), First)], &[9, 1]),
         ("appended", &[(route(0, 0, 1), First), (route(0, 0, 2), Last), (route(5, 0, 5), First)], &[1, 2, 5]),

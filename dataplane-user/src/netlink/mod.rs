@@ -2,7 +2,7 @@
 //!
 //! Announcements arrive on sockets of their own and wait there while a dump is read on another, so none is lost in between;
 //! taking in again what a dump already said changes nothing. Some changes the kernel does not announce at all (IPv4 routes
-//! that fall with a link, an address or a next-hop object: `fib_flush` in `net/ipv4/fib_frontend.c`): what causes them makes
+//! that fall or rise with a link, an address or a next-hop object: `fib_flush` and `fib_sync_up` in `net/ipv4`): what causes them makes
 //! the routes stale, and stale tables are dumped again.
 
 mod address;
@@ -382,7 +382,8 @@ fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u32>) -> Sta
             }
             None => Stale::empty(),
         },
-        libc::RTM_DELADDR => Stale::ROUTES4,
+        // An address revives dead next hops, and takes routes with it when it goes.
+        libc::RTM_NEWADDR | libc::RTM_DELADDR if attribute::version(payload) == Some(IpVersion::V4) => Stale::ROUTES4,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Stale::ROUTES,
         netconf::NEW if netconf::parse(payload).is_some_and(|(_, linkdown)| linkdown) => Stale::ROUTES,
         _ => Stale::empty(),
