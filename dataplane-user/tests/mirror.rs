@@ -242,6 +242,7 @@ const STEPS: &[&str] = &[
     "ethtool -K p1 gro on",
     "addr add 198.18.1.1/24 dev p1",
     "route add 192.0.2.64/26 nexthop via 198.18.0.2 nexthop via 198.18.1.2",
+    "-6 addr add 2001:db8:2::1/64 dev p1 nodad",
     "-6 route add 2001:db8:a::/48 nexthop via 2001:db8:1::2 nexthop via 2001:db8:2::2",
     "sysctl net/ipv4/conf/p1/ignore_routes_with_linkdown=1",
     "link set p0 down",
@@ -252,7 +253,8 @@ const STEPS: &[&str] = &[
     "link set p1 master sw0",
     "link set p1 nomaster",
     "link set p0 name p2",
-    "neigh del 198.18.0.2 dev p2",
+    "neigh add 198.18.0.9 lladdr 02:00:00:00:00:09 dev p2 nud permanent",
+    "neigh del 198.18.0.9 dev p2",
     "link del p2",
 ];
 
