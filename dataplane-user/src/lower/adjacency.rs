@@ -1,0 +1,122 @@
+//! Next hops: paths become groups, their members adjacencies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup};
+use dataplane_common::wire::Mac;
+
+use crate::model::{Link, Model, XdpFeatures};
+
+/// Masters whose members carry no routes of their own.
+const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
+
+/// Who is to be reached: through which link, and which address on it. Without an address it stands for all of an on-link
+/// prefix that have no neighbour entry yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Who {
+    pub(super) dev: Ifindex,
+    pub(super) via: Option<IpAddr>,
+}
+
+/// The ways of a route with their weights, and the route's MTU (0: none). Equal paths share a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Path {
+    pub(super) hops: Vec<(Who, u32)>,
+    pub(super) mtu: u32,
+}
+
+impl Path {
+    /// The link, if the destination itself is the next hop.
+    pub(super) fn on_link(&self) -> Option<Ifindex> {
+        match self.hops.as_slice() {
+            [(Who { dev, via: None }, _)] => Some(*dev),
+            _ => None,
+        }
+    }
+}
+
+/// The links that XDP may transmit on: up, Ethernet, with a driver that says so, and no member of an aggregate.
+pub(super) fn egress(model: &Model) -> BTreeSet<Ifindex> {
+    let able = |link: &&Link| {
+        transmits(model, link) && !link.loopback && model.features(link.ifindex).contains(XdpFeatures::NDO_XMIT)
+    };
+    model.links.values().filter(able).map(|link| link.ifindex).collect()
+}
+
+fn transmits(model: &Model, link: &Link) -> bool {
+    link.up && link.ethernet && !model.enslaved(link, &AGGREGATES)
+}
+
+/// What is known of a next hop. A link that is gone gives the empty adjacency.
+pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> Adjacency {
+    let Some(link) = model.links.get(&who.dev) else { return Adjacency::default() };
+    let mut flags = AdjacencyFlags::empty();
+    flags.set(AdjacencyFlags::TC_TRANSMIT, transmits(model, link));
+    flags.set(AdjacencyFlags::XDP_TRANSMIT, egress.contains(&who.dev));
+    let neighbour = who.via.and_then(|via| model.neighbours.get(&(who.dev, via))?.resolved());
+    let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
+    flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
+    let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
+    Adjacency { ifindex: who.dev, flags: flags.bits(), mtu: link.mtu, destination, source, reserved: [0; 2] }
+}
+
+/// The group of a path whose members have these indices.
+pub(super) fn group(path: &Path, indices: &BTreeMap<Who, u32>) -> NextHopGroup {
+    let weights: Vec<u32> = path.hops.iter().map(|(_, weight)| *weight).collect();
+    let members = path.hops.iter().zip(slots(&weights)).flat_map(|((who, _), count)| {
+        std::iter::repeat_n(indices.get(who).copied().unwrap_or_default(), count as usize)
+    });
+    let mut group = NextHopGroup { mtu: path.mtu, ..NextHopGroup::EMPTY };
+    for (slot, member) in group.members.iter_mut().zip(members) {
+        *slot = member;
+        group.slots += 1;
+    }
+    group
+}
+
+/// How many slots each weight gets: as they are, reduced, if they fit; otherwise in proportion, by largest remainder.
+fn slots(weights: &[u32]) -> Vec<u32> {
+    let divisor = weights.iter().copied().fold(0, gcd).max(1);
+    let reduced: Vec<u64> = weights.iter().map(|weight| u64::from(weight / divisor)).collect();
+    let total: u64 = reduced.iter().sum();
+    let room = GROUP_SLOTS as u64;
+    if total <= room {
+        return reduced.into_iter().map(|weight| weight as u32).collect();
+    }
+    let mut slots: Vec<u32> = reduced.iter().map(|weight| (weight * room / total) as u32).collect();
+    let left = GROUP_SLOTS - slots.iter().sum::<u32>() as usize;
+    let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
+    by_remainder.sort_by_key(|hop| std::cmp::Reverse(reduced[*hop] * room % total));
+    by_remainder.into_iter().take(left).for_each(|hop| slots[hop] += 1);
+    slots
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_become_slots() {
+        let rows: &[(&[u32], &[u32])] = &[
+            (&[1], &[1]),
+            (&[256], &[1]),
+            (&[1, 1], &[1, 1]),
+            (&[10, 20], &[1, 2]),
+            (&[61, 1], &[61, 1]),
+            (&[255, 1], &[62, 0]),
+            (&[100, 101], &[31, 31]),
+            (&[3, 7, 255], &[1, 1, 60]),
+            (&[], &[]),
+        ];
+        for (weights, expected) in rows {
+            assert_eq!(slots(weights), *expected, "{weights:?}");
+        }
+        let many = slots(&[1; 100]);
+        assert_eq!(many.iter().sum::<u32>() as usize, GROUP_SLOTS);
+    }
+}

@@ -1,0 +1,124 @@
+//! Ports: which slot, and what is written there.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::abi::{Features, Ifindex, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
+
+use super::Problem;
+use crate::model::{Attachment, IpVersion, Link, Model};
+
+/// Slots of ports, the same for as long as a port is attached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slots {
+    held: BTreeMap<Ifindex, u32>,
+    quarantine: Vec<u32>,
+}
+
+impl Slots {
+    /// Keeps what an earlier daemon had given out.
+    pub(super) fn new(held: BTreeMap<Ifindex, u32>) -> Self {
+        Self { held, quarantine: Vec::new() }
+    }
+
+    /// Slots for exactly these ports; those of others are given back. A port for which there is none is a problem.
+    pub(super) fn assign(
+        &mut self,
+        ports: impl Iterator<Item = Ifindex>,
+        problems: &mut Vec<Problem>,
+    ) -> &BTreeMap<Ifindex, u32> {
+        let before = std::mem::take(&mut self.held);
+        let mut missing = Vec::new();
+        for ifindex in ports {
+            match before.get(&ifindex) {
+                Some(slot) => drop(self.held.insert(ifindex, *slot)),
+                None => missing.push(ifindex),
+            }
+        }
+        self.quarantine
+            .extend(before.iter().filter(|(ifindex, _)| !self.held.contains_key(ifindex)).map(|(_, slot)| slot));
+        for ifindex in missing {
+            let taken = |slot: &u32| self.quarantine.contains(slot) || self.held.values().any(|held| held == slot);
+            let slot =
+                (0..PORT_PROBES).map(|probe| (home_slot(ifindex) + probe) & (PORTS - 1)).find(|slot| !taken(slot));
+            match slot {
+                Some(slot) => drop(self.held.insert(ifindex, slot)),
+                None => problems.push(Problem::PortsFull { ifindex }),
+            }
+        }
+        &self.held
+    }
+
+    /// Nobody can hold what was given back before.
+    pub(super) fn grace_passed(&mut self) {
+        self.quarantine.clear();
+    }
+}
+
+/// What is written for a port.
+pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
+    let mut flags = PortFlags::empty();
+    flags.set(PortFlags::FORWARDING_V4, model.forwarding(IpVersion::V4, link.ifindex));
+    flags.set(PortFlags::FORWARDING_V6, model.forwarding(IpVersion::V6, link.ifindex));
+    flags.set(PortFlags::TC, attachment.tc);
+    flags.set(PortFlags::PARTIAL_CHECKSUMS, link.kind.is_some() || link.loopback);
+    // The loopback device writes an Ethernet header too.
+    flags.set(PortFlags::NO_ETHERNET, !link.ethernet && !link.loopback);
+    flags.set(PortFlags::ACCEPT_LOCAL, link.accept_local);
+    flags.set(PortFlags::ROUTE_LOCALNET, link.route_localnet);
+    Port {
+        ifindex: link.ifindex,
+        flags: flags.bits(),
+        mac: link.mac.unwrap_or_default(),
+        rp_filter: model.rp_filter(link.ifindex),
+        reserved: 0,
+        mtu: link.mtu,
+        reserved_tail: 0,
+    }
+}
+
+/// What the ports ask of the program.
+pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
+    let mut features = Features::empty();
+    for port in ports {
+        let flags = port.flags();
+        features.set(Features::RP_FILTER, features.contains(Features::RP_FILTER) || port.rp_filter != 0);
+        for (flag, feature) in [
+            (PortFlags::PARTIAL_CHECKSUMS, Features::PARTIAL_CHECKSUMS),
+            (PortFlags::NO_ETHERNET, Features::NO_ETHERNET),
+        ] {
+            if flags.contains(flag) {
+                features |= feature;
+            }
+        }
+    }
+    features
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_probe_stay_and_run_out() {
+        let mut problems = Vec::new();
+        let mut slots = Slots::new([(5, 6)].into());
+        let same_home: Vec<Ifindex> = (0..9).map(|round| 5 + round * PORTS).collect();
+        let got = slots.assign(same_home[..8].iter().copied(), &mut problems).clone();
+        assert_eq!(got[&5], 6, "kept from before");
+        assert_eq!(got[&same_home[1]], 5, "home is free");
+        assert_eq!(got[&same_home[2]], 7);
+        assert_eq!((got.len(), problems.len()), (8, 0));
+        let after = slots.assign(same_home.iter().copied(), &mut problems).clone();
+        assert_eq!(after, got);
+        assert_eq!(problems, [Problem::PortsFull { ifindex: same_home[8] }]);
+
+        // A slot that was given back is not handed out before the grace period.
+        problems.clear();
+        slots.assign(same_home[1..].iter().copied(), &mut problems);
+        assert_eq!(problems, [Problem::PortsFull { ifindex: same_home[8] }]);
+        slots.grace_passed();
+        problems.clear();
+        let last = slots.assign(same_home[1..].iter().copied(), &mut problems);
+        assert_eq!((last[&same_home[8]], problems.len()), (6, 0));
+    }
+}

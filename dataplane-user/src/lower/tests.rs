@@ -1,0 +1,334 @@
+//! Lowering against what the kernel's lookup would say.
+
+use std::cmp::Reverse;
+
+use dataplane_common::abi::{AdjacencyFlags, Fib, Fib4, Fib6, PortFlags};
+use dataplane_common::wire::Mac;
+use proptest::prelude::*;
+use zerocopy::FromZeros as _;
+
+use super::sample::{self, GATEWAYS, Spec, add, attached, device, gateway, mac, plain, spec};
+use super::*;
+use crate::model::{
+    Event, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route, RouteType, RoutingRule,
+    TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+};
+
+/// What becomes of an address: a kind and, for unicast, the link and link address to send to.
+type Outcome = (RouteKind, Option<(Ifindex, Mac)>);
+
+fn outcome(want: &Want, target: Target) -> Outcome {
+    let hop = (target.kind() == RouteKind::Unicast).then(|| {
+        let adjacency = want.adjacencies[&want.groups[&target.group()].members[0]];
+        (adjacency.ifindex, adjacency.destination)
+    });
+    (target.kind(), hop)
+}
+
+/// The longest match among `specs`, those of table local first among equals, then the lowest metric.
+fn longest<A: Family>(specs: &[Spec], tables: &[u32], at: A) -> Option<Spec> {
+    let matching = specs.iter().filter(|spec| tables.contains(&spec.table) && spec.prefix::<A>().contains(at));
+    let ends = [RouteType::Blackhole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
+    let living = matching.filter(|spec| ends.contains(&spec.kind) || !spec.dead);
+    living.max_by_key(|spec| (spec.prefix::<A>().length(), spec.table, Reverse(spec.priority))).copied()
+}
+
+/// The route that the kernel takes when it looks into these groups of tables, one after the other.
+fn ask<A: Family>(specs: &[Spec], order: &[&[u32]], at: A) -> Option<(RouteType, u8)> {
+    let found =
+        order.iter().filter_map(|tables| longest(specs, tables, at)).find(|spec| spec.kind != RouteType::Throw)?;
+    Some((found.kind, if found.kind == RouteType::Unicast { found.gateway } else { 0 }))
+}
+
+fn naive<A: Family>(specs: &[Spec], at: A) -> Outcome {
+    let separate = ask(specs, &[&[TABLE_LOCAL], &[TABLE_MAIN], &[TABLE_DEFAULT]], at);
+    let merged = ask(specs, &[&[TABLE_LOCAL, TABLE_MAIN], &[TABLE_DEFAULT]], at);
+    if A::MERGED_LOCAL && merged != separate {
+        return (RouteKind::Kernel, None);
+    }
+    let Some((kind, through)) = separate else { return (RouteKind::None, None) };
+    let neighbour = (1..=GATEWAYS).find(|number| gateway::<A>(*number) == at && device(*number) == device(through));
+    match kind {
+        RouteType::Unicast if through == 0 => {
+            (RouteKind::Unicast, Some((device(0), neighbour.map(mac).unwrap_or_default())))
+        }
+        RouteType::Unicast => (RouteKind::Unicast, Some((device(through), mac(through)))),
+        RouteType::Local => (RouteKind::Local, None),
+        RouteType::Broadcast => (RouteKind::Broadcast, None),
+        RouteType::Blackhole => (RouteKind::Blackhole, None),
+        RouteType::Unreachable => (RouteKind::Unreachable, None),
+        RouteType::Prohibit => (RouteKind::Prohibit, None),
+        other => panic!("no row makes {other:?}"),
+    }
+}
+
+/// Wherever something may change, and next to it.
+fn probes<A: Family>(specs: &[Spec]) -> Vec<A> {
+    let mut edges: Vec<A> = (1..=GATEWAYS).map(gateway).collect();
+    edges.extend([A::default(), Prefix::<A>::all().last()]);
+    edges.extend(specs.iter().flat_map(|spec| [spec.prefix::<A>().first(), spec.prefix::<A>().last()]));
+    let behind: Vec<A> = edges.iter().filter_map(|edge| edge.next()).collect();
+    let low = A::host_mask(A::BITS as u8 - 1);
+    let before = edges.iter().filter(|edge| edge.widen() & 1 == 1).map(|edge| edge.without(low));
+    before.chain(behind).chain(edges.iter().copied()).collect()
+}
+
+/// One route for each place: what becomes of several in one place is for rows.
+fn distinct<A: Family>(mut specs: Vec<Spec>) -> Vec<Spec> {
+    let mut seen = BTreeSet::new();
+    specs.retain(|spec| seen.insert((spec.table, spec.prefix::<A>(), spec.priority)));
+    specs
+}
+
+fn check<A: Family, F: Store<Address = A>>(specs: Vec<Spec>, fib: &mut F, table: impl Fn(&Want) -> &Table<A>) {
+    let specs = distinct::<A>(specs);
+    let mut model = sample::model();
+    add::<A>(&mut model, &specs);
+    let want = Lowering::new([].into()).lower(&model, &attached(&model));
+    assert_eq!(want.problems, []);
+    assert_eq!(want.mirror, Control::MIRROR_V4 | Control::MIRROR_V6);
+    table(&want).write_into(fib);
+    let cuts = table(&want).cuts();
+    assert!(cuts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1), "{cuts:?}");
+    for at in probes::<A>(&specs) {
+        let expected = naive(&specs, at);
+        assert_eq!(outcome(&want, table(&want).lookup(at)), expected, "{} with {specs:?}", at.to_ip());
+        assert_eq!(fib.lookup(at), table(&want).lookup(at), "written: {}", at.to_ip());
+        assert!(expected.0 != RouteKind::Local || fib.may_be_local(at), "local: {}", at.to_ip());
+    }
+}
+
+proptest! {
+    #[test]
+    fn ipv4_table_answers_as_the_kernel(specs in prop::collection::vec(spec(), 0..24)) {
+        check(specs, &mut *Fib4::new_box_zeroed().expect("memory"), |want| &want.fib4);
+    }
+
+    #[test]
+    fn ipv6_table_answers_as_the_kernel(specs in prop::collection::vec(spec(), 0..24)) {
+        check(specs, &mut *Fib6::new_box_zeroed().expect("memory"), |want| &want.fib6);
+    }
+}
+
+#[test]
+fn a_table_written_over_a_larger_one_is_the_smaller_one() {
+    let mut fib = Fib4::new_box_zeroed().expect("memory");
+    let unicast = |start: u32, group| (start, Target::new(RouteKind::Unicast, group));
+    let large: Vec<_> = (0..1000).map(|number| unicast(number << 20, number)).collect();
+    Table::new(large).expect("it fits").write_into(&mut *fib);
+    assert_eq!(fib.lookup(500 << 20).group(), 500);
+    Table::new(vec![(0, Target::NONE), unicast(7 << 20, 7)]).expect("it fits").write_into(&mut *fib);
+    for (at, group) in [(7 << 20, 7), (500 << 20, 7), (u32::MAX, 7)] {
+        assert_eq!(fib.lookup(at).group(), group, "{at:#x}");
+    }
+    assert_eq!(fib.lookup((7 << 20) - 1), Target::NONE);
+}
+
+const PREFIX: &str = "198.51.100.0/24";
+const INSIDE: &str = "198.51.100.9";
+
+fn v4(text: &str) -> u32 {
+    text.parse::<std::net::Ipv4Addr>().expect("an address").to_bits()
+}
+
+fn prefix(text: &str) -> Prefix<u32> {
+    let (address, length) = text.split_once('/').expect("a prefix");
+    Prefix::new(v4(address), length.parse().expect("a length"))
+}
+
+fn hop(gateway: u8) -> NextHop {
+    let via = (gateway != 0).then(|| sample::gateway::<u32>(gateway).to_ip());
+    NextHop { via, dev: device(gateway), weight: 1, flags: NextHopFlags::empty(), encap: false }
+}
+
+fn unicast(hops: &[NextHop]) -> Route<u32> {
+    Route { next_hops: hops.to_vec(), ..plain(TABLE_MAIN, prefix(PREFIX), RouteType::Unicast) }
+}
+
+#[test]
+fn what_we_do_not_understand_is_the_kernels() {
+    let dead = |gateway| NextHop { flags: NextHopFlags::DEAD, ..hop(gateway) };
+    let kernel = RouteKind::Kernel;
+    let default = |gateway| Route { destination: Prefix::all(), ..unicast(&[hop(gateway)]) };
+    let rows: Vec<(&str, Vec<Route<u32>>, RouteKind)> = vec![
+        ("one way", vec![unicast(&[hop(1)])], RouteKind::Unicast),
+        ("on-link", vec![unicast(&[hop(0)])], RouteKind::Unicast),
+        ("two ways", vec![unicast(&[hop(1), hop(2)])], RouteKind::Unicast),
+        ("two ways, one on-link", vec![unicast(&[hop(1), hop(0)])], kernel),
+        ("two ways, one on-link but dead", vec![unicast(&[hop(1), dead(0)])], RouteKind::Unicast),
+        ("all dead", vec![unicast(&[dead(1), dead(2)])], RouteKind::None),
+        (
+            "carrier lost, not ignored",
+            vec![unicast(&[NextHop { flags: NextHopFlags::LINKDOWN, ..hop(1) }])],
+            RouteKind::Unicast,
+        ),
+        ("a tunnel", vec![unicast(&[NextHop { encap: true, ..hop(1) }])], kernel),
+        ("an unknown link", vec![unicast(&[NextHop { dev: 99, ..hop(1) }])], kernel),
+        ("no way told", vec![unicast(&[])], kernel),
+        ("by TOS", vec![Route { tos: 0x10, ..unicast(&[hop(1)]) }, unicast(&[hop(2)])], kernel),
+        ("from a source", vec![Route { source: prefix("10.0.0.0/8"), ..unicast(&[hop(1)]) }], kernel),
+        ("two metrics", vec![Route { priority: 9, ..unicast(&[hop(1)]) }, unicast(&[hop(2)])], RouteKind::Unicast),
+        ("equals", vec![unicast(&[hop(1)]), unicast(&[hop(2)])], RouteKind::Unicast),
+        ("default routes that are equals", vec![default(1), default(2)], kernel),
+        ("a type of tomorrow", vec![Route { kind: RouteType::Other(77), ..unicast(&[]) }], kernel),
+        ("anycast", vec![Route { kind: RouteType::Anycast, ..unicast(&[]) }], RouteKind::Local),
+        ("a group", vec![Route { kind: RouteType::Multicast, ..unicast(&[hop(0)]) }], RouteKind::Multicast),
+    ];
+    for (name, routes, expected) in rows {
+        let mut model = sample::model();
+        for route in routes {
+            model.apply(Event::Route4(route, Placement::Last));
+        }
+        let want = Lowering::new([].into()).lower(&model, &attached(&model));
+        assert_eq!(want.fib4.lookup(v4(INSIDE)).kind(), expected, "{name}");
+    }
+}
+
+#[test]
+fn equal_ipv6_routes_are_the_kernels_unless_they_say_the_same() {
+    let destination = Prefix::new(sample::address::<u128>((2, 0)), 64);
+    for (kind, expected) in [(RouteType::Unicast, RouteKind::Kernel), (RouteType::Multicast, RouteKind::Multicast)] {
+        let mut model = sample::model();
+        for dev in [2, 3] {
+            let next_hops = vec![NextHop { dev, ..hop(0) }];
+            model.apply(Event::Route6(Route { next_hops, ..plain(TABLE_LOCAL, destination, kind) }, Placement::Last));
+        }
+        let want = Lowering::new([].into()).lower(&model, &attached(&model));
+        assert_eq!(want.fib6.lookup(destination.first()).kind(), expected, "{kind:?}");
+    }
+}
+
+type Tweak<'a> = &'a dyn Fn(&mut Model);
+
+#[test]
+fn adjacencies_say_what_the_link_and_the_neighbour_can() {
+    const ALL: AdjacencyFlags = AdjacencyFlags::all();
+    let (resolved, xdp, tc) = (AdjacencyFlags::RESOLVED, AdjacencyFlags::XDP_TRANSMIT, AdjacencyFlags::TC_TRANSMIT);
+    let link = |model: &mut Model, change: fn(&mut Link)| change(model.links.get_mut(&3).expect("link 3"));
+    let state = |model: &mut Model, state| {
+        let key = (3, gateway::<u32>(1).to_ip());
+        model.neighbours.get_mut(&key).expect("gateway 1").state = state;
+    };
+    let rows: &[(&str, Tweak<'_>, AdjacencyFlags)] = &[
+        ("all is well", &|_| {}, ALL),
+        ("stale", &|model| state(model, NeighbourState::STALE), ALL),
+        ("failed", &|model| state(model, NeighbourState::FAILED), xdp | tc),
+        ("incomplete", &|model| state(model, NeighbourState::INCOMPLETE), xdp | tc),
+        ("no ARP", &|model| state(model, NeighbourState::NOARP), xdp | tc),
+        ("no neighbour", &|model| model.neighbours.clear(), xdp | tc),
+        ("link down", &|model| link(model, |link| link.up = false), resolved),
+        ("no Ethernet", &|model| link(model, |link| link.ethernet = false), AdjacencyFlags::empty()),
+        ("no XDP frames", &|model| model.apply(Event::Features(3, XdpFeatures::BASIC)), resolved | tc),
+        ("no features known", &|model| model.features.clear(), resolved | tc),
+        (
+            "in a bridge",
+            &|model| {
+                let bridge = Link { ifindex: 9, kind: Some("bridge".into()), ..Link::default() };
+                model.apply(Event::Link(bridge));
+                link(model, |link| link.master = Some(9));
+            },
+            resolved,
+        ),
+    ];
+    for (name, tweak, expected) in rows {
+        let mut model = sample::model();
+        model.apply(Event::Route4(unicast(&[hop(1)]), Placement::First));
+        tweak(&mut model);
+        let want = Lowering::new([].into()).lower(&model, &BTreeMap::new());
+        let group = want.groups[&want.fib4.lookup(v4(INSIDE)).group()];
+        let adjacency = want.adjacencies[&group.members[0]];
+        assert_eq!((adjacency.flags(), adjacency.ifindex), (*expected, 3), "{name}");
+        assert_eq!(want.egress.contains(&3), expected.contains(xdp), "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
+    let rule =
+        |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
+    let mut model = sample::model();
+    model.apply(Event::RoutingRule(rule(IpVersion::V6)));
+    let want = Lowering::new([].into()).lower(&model, &attached(&model));
+    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4, &[Problem::PolicyRouting(IpVersion::V6)][..]));
+
+    // A VRF's rule alone changes nothing for others; a port in the VRF does.
+    let mut model = sample::model();
+    model.apply(Event::RoutingRule(RoutingRule { l3mdev: true, ..rule(IpVersion::V4) }));
+    model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
+    let mut lowering = Lowering::new([].into());
+    assert_eq!(lowering.lower(&model, &attached(&model)).problems, []);
+    model.links.get_mut(&2).expect("link 2").master = Some(9);
+    let want = lowering.lower(&model, &attached(&model));
+    assert_eq!((want.mirror, &want.problems[..]), (0, &[Problem::Vrf { name: "port2".into() }][..]));
+
+    // One set of next hops more than there is room for.
+    let mut model = sample::model();
+    for number in 0..=GROUPS {
+        let via = Some(std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + number).into());
+        let destination = Prefix::new(number << 12, 24);
+        let route = Route { destination, ..unicast(&[NextHop { via, ..hop(1) }]) };
+        model.apply(Event::Route4(route, Placement::First));
+    }
+    let want = Lowering::new([].into()).lower(&model, &attached(&model));
+    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V6, &[Problem::NextHopsFull(IpVersion::V4)][..]));
+    assert_eq!(want.fib4, Table::default());
+
+    // Neighbours beyond the room stay with the prefix, which the kernel resolves.
+    let mut model = sample::model();
+    let destination = prefix("10.0.0.0/8");
+    model.apply(Event::Route4(Route { destination, ..unicast(&[hop(0)]) }, Placement::First));
+    for number in 0..GROUPS {
+        let address = std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + 2 * number).into();
+        model
+            .neighbours
+            .insert((2, address), Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)) });
+    }
+    let want = Lowering::new([].into()).lower(&model, &attached(&model));
+    let problem = Problem::NeighboursFull { version: IpVersion::V4, left: 1 };
+    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4 | Control::MIRROR_V6, &[problem][..]));
+    assert_eq!(outcome(&want, want.fib4.lookup(v4("10.0.0.2"))).1, Some((2, mac(1))));
+    assert_eq!(outcome(&want, want.fib4.lookup(v4("10.0.31.254"))).1, Some((2, Mac::default())));
+
+    // More intervals than a table has room for.
+    let mut model = sample::model();
+    for number in 0..FIB_INTERVALS as u32 / 2 {
+        let destination = Prefix::new(number * 512, 24);
+        model.apply(Event::Route4(Route { destination, ..unicast(&[hop(1)]) }, Placement::First));
+    }
+    let want = Lowering::new([].into()).lower(&model, &attached(&model));
+    assert_eq!(want.problems, [], "exactly full");
+    let beyond = Prefix::new(v4("224.0.0.0"), 8);
+    model.apply(Event::Route4(Route { destination: beyond, ..unicast(&[hop(2)]) }, Placement::First));
+    let want = Lowering::new([].into()).lower(&model, &attached(&model));
+    let problem = Problem::RoutesFull { version: IpVersion::V4, found: FIB_INTERVALS + 2 };
+    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V6, &[problem][..]));
+}
+
+#[test]
+fn ports_and_features_follow_links_and_settings() {
+    use crate::model::{Netconf, NetconfScope};
+    let mut model = sample::model();
+    let netconf =
+        |version, scope| Netconf { version, scope, forwarding: None, rp_filter: None, force_forwarding: None };
+    let (v4, v6) = (IpVersion::V4, IpVersion::V6);
+    let plain = Lowering::new([].into()).lower(&model, &attached(&model));
+    assert_eq!(plain.features, Features::empty());
+    assert_eq!(plain.ports[&2].flags(), PortFlags::TC);
+
+    model.links.get_mut(&2).expect("link 2").kind = Some("veth".into());
+    model.links.get_mut(&3).expect("link 3").ethernet = false;
+    model.apply(Event::Netconf(Netconf { forwarding: Some(true), ..netconf(v4, NetconfScope::Interface(2)) }));
+    model.apply(Event::Netconf(Netconf { rp_filter: Some(1), ..netconf(v4, NetconfScope::Interface(2)) }));
+    model.apply(Event::Netconf(Netconf { rp_filter: Some(2), ..netconf(v4, NetconfScope::All) }));
+    model.apply(Event::Netconf(Netconf { force_forwarding: Some(true), ..netconf(v6, NetconfScope::Interface(3)) }));
+    model.apply(Event::Route4(unicast(&[hop(1), hop(2)]), Placement::First));
+    let want = Lowering::new([(3, 5)].into()).lower(&model, &attached(&model));
+    let (first, second) = (want.ports[&2], want.ports[&5]);
+    assert_eq!(first.flags(), PortFlags::TC | PortFlags::FORWARDING_V4 | PortFlags::PARTIAL_CHECKSUMS);
+    assert_eq!(second.flags(), PortFlags::TC | PortFlags::FORWARDING_V6 | PortFlags::NO_ETHERNET);
+    assert_eq!((first.rp_filter, second.rp_filter), (2, 2), "the larger one of all and the interface");
+    let expected = Features::RP_FILTER | Features::PARTIAL_CHECKSUMS | Features::NO_ETHERNET | Features::MULTIPATH;
+    assert_eq!(want.features, expected);
+    model.apply(Event::Netconf(Netconf { forwarding: Some(true), ..netconf(v6, NetconfScope::All) }));
+    assert!(model.forwarding(v6, 2) && model.forwarding(v6, 3) && !model.forwarding(v4, 3));
+}

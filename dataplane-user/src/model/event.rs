@@ -1,0 +1,67 @@
+//! What netlink tells.
+
+use std::net::IpAddr;
+
+use dataplane_common::abi::Ifindex;
+
+use super::{Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, RoutingRule, XdpFeatures};
+
+/// One change, or a whole table of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// All of a kind: replaces what was known of it.
+    Snapshot(Snapshot),
+    /// A link is there, or changed.
+    Link(Link),
+    /// A link is gone, with its addresses, neighbours and settings.
+    LinkGone(Ifindex),
+    /// An address is there.
+    Address(Address),
+    /// An address is gone.
+    AddressGone(Address),
+    /// A neighbour is there, or changed.
+    Neighbour(Neighbour),
+    /// A neighbour is gone.
+    NeighbourGone(Ifindex, IpAddr),
+    /// A routing rule is there.
+    RoutingRule(RoutingRule),
+    /// A routing rule is gone.
+    RoutingRuleGone(RoutingRule),
+    /// Settings changed.
+    Netconf(Netconf),
+    /// Settings are gone: an interface lost a protocol.
+    NetconfGone(IpVersion, NetconfScope),
+    /// What a driver offers to XDP.
+    Features(Ifindex, XdpFeatures),
+    /// A driver offers nothing any more: its device is gone.
+    FeaturesGone(Ifindex),
+    /// An IPv4 route is there.
+    Route4(Route<u32>, Placement),
+    /// An IPv4 route is gone.
+    Route4Gone(Route<u32>),
+    /// An IPv6 route is there, or more of its next hops.
+    Route6(Route<u128>, Placement),
+    /// An IPv6 route is gone, or some of its next hops.
+    Route6Gone(Route<u128>),
+}
+
+/// All that the kernel has of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// All links.
+    Links(Vec<Link>),
+    /// All addresses, both families.
+    Addresses(Vec<Address>),
+    /// All neighbours, both families.
+    Neighbours(Vec<Neighbour>),
+    /// All routing rules, both families.
+    RoutingRules(Vec<RoutingRule>),
+    /// All settings, both families.
+    Netconf(Vec<Netconf>),
+    /// All XDP features.
+    Features(Vec<(Ifindex, XdpFeatures)>),
+    /// All IPv4 routes, in the kernel's order.
+    Routes4(Vec<Route<u32>>),
+    /// All IPv6 routes, in the kernel's order.
+    Routes6(Vec<Route<u128>>),
+}

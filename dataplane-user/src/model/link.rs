@@ -1,0 +1,82 @@
+//! Links: the interfaces of this network namespace.
+
+use bitflags::bitflags;
+use dataplane_common::abi::Ifindex;
+use dataplane_common::wire::Mac;
+
+/// One interface, as the kernel describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the kernel reports it")]
+pub struct Link {
+    /// Its index; unique within the namespace.
+    pub ifindex: Ifindex,
+    /// Its name.
+    pub name: String,
+    /// Its link address, if that is a 48-bit one.
+    pub mac: Option<Mac>,
+    /// MTU in bytes, without the link header.
+    pub mtu: u32,
+    /// Set up by the operator, with a carrier, and operational.
+    pub up: bool,
+    /// `IFLA_INFO_KIND`: `veth`, `bridge`, `vlan`, ...; none for hardware.
+    pub kind: Option<String>,
+    /// The loopback device.
+    pub loopback: bool,
+    /// `ARPHRD_ETHER`: frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// The bridge, bond or VRF that it belongs to.
+    pub master: Option<Ifindex>,
+    /// `IFLA_LINK`: a VLAN's lower device, a veth's peer.
+    pub parent: Option<Ifindex>,
+    /// The namespace of `parent`, by this namespace's number for it; none: this namespace.
+    pub parent_netns: Option<i32>,
+    /// XDP programs on it.
+    pub xdp: Vec<AttachedXdp>,
+    /// `net.ipv4.conf` `accept_local`, of `all` or of this interface. Read when the link is announced.
+    pub accept_local: bool,
+    /// `net.ipv4.conf` `route_localnet`, of `all` or of this interface. Read when the link is announced.
+    pub route_localnet: bool,
+}
+
+/// An XDP program, as the kernel reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// The program's id.
+    pub program: u32,
+    /// Where it runs.
+    pub mode: XdpMode,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// On the skb.
+    Generic,
+    /// In the hardware.
+    Offloaded,
+}
+
+bitflags! {
+    /// What a driver offers to XDP: `enum netdev_xdp_act` of `include/uapi/linux/netdev.h`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct XdpFeatures: u64 {
+        /// `PASS`, `DROP`, `TX`, `ABORTED`.
+        const BASIC = 1 << 0;
+        /// `REDIRECT` away from it.
+        const REDIRECT = 1 << 1;
+        /// Transmits frames that were redirected to it.
+        const NDO_XMIT = 1 << 2;
+        /// `AF_XDP` without copies.
+        const XSK_ZEROCOPY = 1 << 3;
+        /// Offload to the hardware.
+        const HW_OFFLOAD = 1 << 4;
+        /// Receives frames in several buffers.
+        const RX_SG = 1 << 5;
+        /// Transmits frames in several buffers.
+        const NDO_XMIT_SG = 1 << 6;
+        /// Later kernels know more.
+        const _ = !0;
+    }
+}

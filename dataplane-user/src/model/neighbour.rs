@@ -1,0 +1,52 @@
+//! Neighbours: who has which address on a link.
+
+use std::net::IpAddr;
+
+use bitflags::bitflags;
+use dataplane_common::abi::Ifindex;
+use dataplane_common::wire::Mac;
+
+/// An entry of the kernel's ARP or ND table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// On which interface.
+    pub ifindex: Ifindex,
+    /// Whose.
+    pub address: IpAddr,
+    /// How well it is known.
+    pub state: NeighbourState,
+    /// Its link address, if known and a 48-bit one.
+    pub mac: Option<Mac>,
+}
+
+impl Neighbour {
+    /// The link address, when the kernel would send to it without asking first.
+    pub fn resolved(&self) -> Option<Mac> {
+        self.mac.filter(|_| self.state.intersects(NeighbourState::VALID))
+    }
+}
+
+bitflags! {
+    /// `NUD_*` of `include/uapi/linux/neighbour.h`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct NeighbourState: u16 {
+        /// Asked for, not answered yet.
+        const INCOMPLETE = 0x01;
+        /// Known to be right.
+        const REACHABLE = 0x02;
+        /// Was right once.
+        const STALE = 0x04;
+        /// About to be asked for again.
+        const DELAY = 0x08;
+        /// Being asked for again.
+        const PROBE = 0x10;
+        /// Did not answer.
+        const FAILED = 0x20;
+        /// Needs no asking: the link has no addresses, or it is a group.
+        const NOARP = 0x40;
+        /// Set by the operator.
+        const PERMANENT = 0x80;
+        /// States in which the kernel sends at once.
+        const VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
+    }
+}

@@ -1,0 +1,147 @@
+//! The model takes the same news twice, and keeps routes in the kernel's order.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::lower::sample::{self, plain, spec};
+
+/// A route of 198.18.0.0/24 in short: metric, TOS, and the last byte of its gateway.
+fn route(priority: u32, tos: u8, gateway: u8) -> Route<u32> {
+    let via = Some(IpAddr::from([198, 18, 1, gateway]));
+    let next_hops = vec![NextHop { via, dev: 2, weight: 1, flags: NextHopFlags::empty(), encap: false }];
+    let destination = Prefix::new(u32::from_be_bytes([198, 18, 0, 0]), 24);
+    Route { tos, priority, next_hops, ..plain(TABLE_MAIN, destination, RouteType::Unicast) }
+}
+
+fn gateways<A: Family>(routes: &Routes<A>) -> Vec<Vec<u8>> {
+    let last = |hop: &NextHop| match hop.via {
+        Some(IpAddr::V4(via)) => via.octets()[3],
+        Some(IpAddr::V6(via)) => via.octets()[15],
+        None => 0,
+    };
+    routes.iter().map(|route| route.next_hops.iter().map(last).collect()).collect()
+}
+
+/// What was announced, and the gateways in the order that results.
+type Row<'a> = (&'a str, &'a [(Route<u32>, Placement)], &'a [u8]);
+
+#[test]
+fn ipv4_routes_of_a_prefix_keep_the_kernels_order() {
+    use Placement::{First, Last, Replace};
+    let rows: &[Row<'_>] = &[
+        ("by metric", &[(route(5, 0, 5), First), (route(0, 0, 1), First), (route(9, 0, 9), First)], &[1, 5, 9]),
+        ("TOS before metric", &[(route(0, 0, 1), First), (route(9, 16, 9), First)], &[9, 1]),
+        ("appended", &[(route(0, 0, 1), First), (route(0, 0, 2), Last), (route(5, 0, 5), First)], &[1, 2, 5]),
+        ("prepended", &[(route(0, 0, 1), First), (route(0, 0, 2), First)], &[2, 1]),
+        (
+            "the first is replaced",
+            &[(route(0, 0, 1), First), (route(0, 0, 2), Last), (route(0, 0, 3), Replace)],
+            &[3, 2],
+        ),
+        ("only of the same metric", &[(route(0, 0, 1), First), (route(5, 0, 3), Replace)], &[1, 3]),
+        ("again", &[(route(0, 0, 1), First), (route(0, 0, 2), Last), (route(0, 0, 2), First)], &[1, 2]),
+    ];
+    for (name, news, expected) in rows {
+        let mut routes = Routes::default();
+        for (route, placement) in *news {
+            routes.insert(route.clone(), *placement);
+        }
+        assert_eq!(gateways(&routes).concat(), *expected, "{name}");
+        let listed = Routes::from_dump(routes.iter().cloned().collect());
+        assert_eq!(listed, routes, "{name}: listed");
+        routes.remove(&route(7, 0, 7));
+        assert_eq!(routes, listed, "{name}: another one goes");
+        for (route, _) in *news {
+            routes.remove(route);
+        }
+        assert!(routes.is_empty(), "{name}: all go");
+    }
+}
+
+#[test]
+fn ipv6_siblings_come_and_go_one_by_one() {
+    let hop = |number: u8| NextHop {
+        via: Some(sample::address::<u128>((0xfe, number)).to_ip()),
+        dev: 2,
+        weight: 1,
+        flags: NextHopFlags::empty(),
+        encap: false,
+    };
+    let with = |hops: &[u8]| {
+        let destination = Prefix::new(sample::address::<u128>((0x20, 0)), 48);
+        let next_hops = hops.iter().copied().map(hop).collect();
+        Route { next_hops, ..plain(TABLE_MAIN, destination, RouteType::Unicast) }
+    };
+    let mut routes = Routes::default();
+    routes.insert(with(&[1]), Placement::First);
+    routes.insert(with(&[2, 1]), Placement::Last);
+    assert_eq!(gateways(&routes), [[1, 2]], "an announcement has all siblings, beginning with any");
+    routes.insert(with(&[3, 2, 1]), Placement::Last);
+    routes.remove(&with(&[2]));
+    assert_eq!(gateways(&routes), [[1, 3]], "one goes");
+    routes.remove(&with(&[2]));
+    assert_eq!(gateways(&routes), [[1, 3]], "it went before");
+    routes.insert(with(&[9]), Placement::Replace);
+    assert_eq!(gateways(&routes), [[9]], "replaced as a whole");
+    routes.insert(Route { priority: 5, ..with(&[9]) }, Placement::First);
+    routes.remove(&with(&[9]));
+    assert_eq!(gateways(&routes), [[9]], "the other metric stays");
+    assert_eq!(routes.len(), 1);
+}
+
+#[test]
+fn a_link_takes_with_it_what_is_on_it() {
+    let mut model = sample::model();
+    let address = Address { ifindex: 3, address: IpAddr::from([198, 18, 0, 1]), length: 24, peer: None };
+    model.apply(Event::Address(address));
+    model.apply(Event::LinkGone(3));
+    assert!(model.links.contains_key(&2) && !model.links.contains_key(&3));
+    assert!(model.addresses.is_empty() && !model.features.contains_key(&3));
+    assert!(model.neighbours.keys().all(|(ifindex, _)| *ifindex == 2));
+    model.apply(Event::Snapshot(Snapshot::Links(Vec::new())));
+    assert!(model.links.is_empty(), "what a listing does not name is gone");
+}
+
+#[test]
+fn only_the_default_rules_are_no_policy() {
+    let local = RoutingRule::defaults(IpVersion::V4).next().expect("the rule of table local");
+    let rows: &[(&str, Event, bool)] = &[
+        ("nothing new", Event::RoutingRule(local.clone()), false),
+        ("a selector", Event::RoutingRule(RoutingRule { selector: vec![1], ..local.clone() }), true),
+        ("another table", Event::RoutingRule(RoutingRule { priority: 9, table: 9, ..local.clone() }), true),
+        ("for VRF devices", Event::RoutingRule(RoutingRule { priority: 1000, l3mdev: true, ..local.clone() }), false),
+        ("one is missing", Event::RoutingRuleGone(local.clone()), true),
+        ("of the other family", Event::RoutingRuleGone(RoutingRule { version: IpVersion::V6, ..local.clone() }), false),
+    ];
+    for (name, event, expected) in rows {
+        let mut model = sample::model();
+        model.apply(event.clone());
+        assert_eq!(model.policy_routing(IpVersion::V4), *expected, "{name}");
+    }
+}
+
+/// News about routes.
+fn news() -> impl Strategy<Value = Event> {
+    let placement = prop::sample::select(vec![Placement::First, Placement::Last, Placement::Replace]);
+    (spec(), placement, 0..4_u8).prop_map(|(spec, placement, what)| match what {
+        0 => Event::Route4(spec.route(), placement),
+        1 => Event::Route4Gone(spec.route()),
+        2 => Event::Route6(spec.route(), placement),
+        _ => Event::Route6Gone(spec.route()),
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_same_news_twice_change_nothing(all in prop::collection::vec(news(), 1..40)) {
+        let mut model = sample::model();
+        for event in all {
+            model.apply(event.clone());
+            let once = model.clone();
+            model.apply(event.clone());
+            prop_assert_eq!(&model, &once, "{:?}", event);
+        }
+    }
+}

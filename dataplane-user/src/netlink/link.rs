@@ -1,0 +1,126 @@
+//! `RTM_NEWLINK`, `RTM_DELLINK` (rtnetlink(7)).
+
+use std::fs;
+
+use dataplane_common::abi::Ifindex;
+
+use super::attribute::{Attributes, mac, text, u8_at, u16_at, u32_at};
+use crate::model::{AttachedXdp, Link, XdpMode};
+
+/// `struct ifinfomsg`.
+pub(super) const HEADER: usize = 16;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_XDP: u16 = 43;
+
+const ARPHRD_ETHER: u16 = 1;
+/// `IFF_UP | IFF_RUNNING | IFF_LOWER_UP`: up, operational, with a carrier.
+pub(super) const IFF_USABLE: u32 = 0x1 | 0x40 | 0x1_0000;
+const IFF_LOOPBACK: u32 = 0x8;
+
+/// The link of a message; `None` for a bridge's view of its ports, which comes as the same message type.
+pub(super) fn parse(payload: &[u8]) -> Option<Link> {
+    let ifindex = ifindex(payload)?;
+    let flags = u32_at(payload, 8)?;
+    let mut link = Link {
+        ifindex,
+        ethernet: u16_at(payload, 2)? == ARPHRD_ETHER,
+        up: flags & IFF_USABLE == IFF_USABLE,
+        loopback: flags & IFF_LOOPBACK != 0,
+        ..Link::default()
+    };
+    for (kind, value) in Attributes::behind(payload, HEADER) {
+        match kind {
+            IFLA_ADDRESS => link.mac = mac(value),
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
+            IFLA_LINK => link.parent = u32_at(value, 0).filter(|parent| *parent != 0),
+            IFLA_LINK_NETNSID => link.parent_netns = u32_at(value, 0).map(u32::cast_signed),
+            IFLA_MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
+            IFLA_LINKINFO => {
+                link.kind =
+                    Attributes::within(value).find(|(kind, _)| *kind == IFLA_INFO_KIND).map(|(_, kind)| text(kind));
+            }
+            IFLA_XDP => link.xdp = xdp(value),
+            _ => {}
+        }
+    }
+    link.accept_local = switched_on(&link.name, "accept_local");
+    link.route_localnet = switched_on(&link.name, "route_localnet");
+    Some(link)
+}
+
+/// The index in a message about the link itself.
+pub(super) fn ifindex(payload: &[u8]) -> Option<Ifindex> {
+    (i32::from(u8_at(payload, 0)?) == libc::AF_UNSPEC).then(|| u32_at(payload, 4)).flatten()
+}
+
+/// `IFLA_XDP`: a program id for each mode in use; older attributes name one mode and one id.
+fn xdp(value: &[u8]) -> Vec<AttachedXdp> {
+    let modes = [(5, XdpMode::Native), (6, XdpMode::Generic), (7, XdpMode::Offloaded)];
+    Attributes::within(value)
+        .filter_map(|(kind, value)| {
+            let mode = modes.iter().find(|(number, _)| *number == kind)?.1;
+            Some(AttachedXdp { program: u32_at(value, 0)?, mode })
+        })
+        .collect()
+}
+
+/// A switch of `net.ipv4.conf` that the kernel takes from `all` or the interface. Netlink does not carry these.
+fn switched_on(name: &str, switch: &str) -> bool {
+    ["all", name].iter().any(|scope| {
+        let path = format!("/proc/sys/net/ipv4/conf/{scope}/{switch}");
+        fs::read_to_string(path).is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|value| value != 0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attribute::put;
+    use super::*;
+
+    fn message(family: u8, flags: u32) -> Vec<u8> {
+        let mut message = vec![family, 0, 1, 0];
+        message.extend_from_slice(&7_u32.to_ne_bytes());
+        message.extend_from_slice(&flags.to_ne_bytes());
+        message.extend_from_slice(&[0; 4]);
+        put(&mut message, IFLA_IFNAME, b"no-such-link\0");
+        put(&mut message, IFLA_MTU, &1500_u32.to_ne_bytes());
+        put(&mut message, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
+        let mut kind = Vec::new();
+        put(&mut kind, IFLA_INFO_KIND, b"veth\0");
+        put(&mut message, IFLA_LINKINFO, &kind);
+        let mut xdp = Vec::new();
+        put(&mut xdp, 2, &[1]);
+        put(&mut xdp, 4, &9_u32.to_ne_bytes());
+        put(&mut xdp, 5, &9_u32.to_ne_bytes());
+        put(&mut message, IFLA_XDP, &xdp);
+        message
+    }
+
+    #[test]
+    fn a_link_is_up_only_with_a_carrier() {
+        for (flags, up) in [(IFF_USABLE, true), (0x1, false), (0x1_0040, false), (0x1 | 0x1_0000, false)] {
+            let link = parse(&message(0, flags)).expect("a link");
+            assert_eq!(link.up, up, "flags {flags:#x}");
+            assert_eq!((link.ifindex, link.name.as_str(), link.mtu), (7, "no-such-link", 1500));
+            assert_eq!(link.kind.as_deref(), Some("veth"));
+            assert_eq!(link.xdp, [AttachedXdp { program: 9, mode: XdpMode::Native }]);
+            assert!(link.ethernet && !link.loopback);
+        }
+    }
+
+    #[test]
+    fn a_bridge_leaving_a_port_is_not_a_link_leaving() {
+        assert_eq!(ifindex(&message(7, 0)), None);
+        assert_eq!(parse(&message(7, 0)), None);
+        assert_eq!(parse(&message(0, 0)[..10]), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! Netlink sockets: one that is only read, for announcements, and one for questions.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
+    NetlinkBuffer,
+};
+use netlink_sys::{AsyncSocket as _, Socket, SocketAddr, TokioSocket};
+
+use super::Error;
+use super::attribute::u32_at;
+
+/// Larger than any message the kernel makes in one piece.
+const BUFFER: usize = 1 << 18;
+/// Room for announcements that we have not read yet; a full table's worth of routes.
+const RECEIVE_BUFFER: usize = 32 << 20;
+/// How often a dump that was interrupted by changes is repeated before the caller hears of it.
+const ATTEMPTS: u32 = 16;
+/// Length of a message header, and of what the messages are aligned to.
+const HEADER: usize = 16;
+const ALIGN: usize = 4;
+
+/// One message out of a datagram.
+pub(super) struct Message<'a> {
+    /// Its type.
+    pub(super) kind: u16,
+    /// `NLM_F_*`.
+    pub(super) flags: u16,
+    sequence: u32,
+    /// What follows the header.
+    pub(super) payload: &'a [u8],
+}
+
+/// The messages of a datagram; ends at the first broken one.
+pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
+        let length = buffer.length() as usize;
+        let payload = datagram.get(HEADER..length)?;
+        let message =
+            Message { kind: buffer.message_type(), flags: buffer.flags(), sequence: buffer.sequence_number(), payload };
+        datagram = datagram.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// Reads announcements.
+pub(super) struct Listener {
+    socket: TokioSocket,
+    buffer: Vec<u8>,
+}
+
+/// What became of a read.
+pub(super) enum Heard {
+    /// A datagram.
+    Datagram,
+    /// Nothing is left to read now.
+    Nothing,
+    /// The kernel had to throw announcements away (`ENOBUFS`).
+    Overrun,
+}
+
+impl Listener {
+    /// A socket of `protocol` in the caller's network namespace, within `groups`.
+    pub(super) fn open(protocol: isize, groups: &[u32]) -> Result<Self, Error> {
+        let mut socket = TokioSocket::new(protocol).map_err(Error::open)?;
+        let inner = socket.socket_mut();
+        enlarge(inner)?;
+        inner.bind_auto().map_err(Error::open)?;
+        for &group in groups {
+            inner.add_membership(group).map_err(|source| Error::Subscribe { group, source })?;
+        }
+        Ok(Self { socket, buffer: Vec::with_capacity(BUFFER) })
+    }
+
+    /// Waits for a datagram. May be dropped while waiting.
+    pub(super) async fn wait(&mut self) -> Result<Heard, Error> {
+        self.buffer.clear();
+        let heard = std::future::poll_fn(|context| self.socket.poll_recv(context, &mut self.buffer)).await;
+        Self::judge(heard)
+    }
+
+    /// The next datagram if there is one.
+    pub(super) fn poll(&mut self) -> Result<Heard, Error> {
+        self.buffer.clear();
+        Self::judge(self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT).map(drop))
+    }
+
+    /// The messages of the last datagram.
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        messages(&self.buffer)
+    }
+
+    fn judge(heard: io::Result<()>) -> Result<Heard, Error> {
+        match heard {
+            Ok(()) => Ok(Heard::Datagram),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Heard::Overrun),
+            Err(error) => Err(Error::Receive(error)),
+        }
+    }
+}
+
+/// With `CAP_NET_ADMIN` past the system's limit, otherwise up to it.
+fn enlarge(socket: &Socket) -> Result<(), Error> {
+    let fd = socket.as_fd();
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER)
+        .or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER))
+        .map_err(|error| Error::open(error.into()))
+}
+
+/// Asks questions. The kernel works on an answer while we read it, so nothing here waits for long, and no dump is left
+/// half read.
+pub(super) struct Asker {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Asker {
+    /// A socket of `protocol` in the caller's network namespace.
+    pub(super) fn open(protocol: isize) -> Result<Self, Error> {
+        let mut socket = Socket::new(protocol).map_err(Error::open)?;
+        socket.bind_auto().map_err(Error::open)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(Error::open)?;
+        // Kernels before 4.20 do not know it; they only filter less.
+        let _ = socket.set_netlink_get_strict_chk(true);
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
+    }
+
+    /// Everything that `request` of type `kind` asks for; again from the start when it changed meanwhile.
+    pub(super) fn dump<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        request: &[u8],
+        parse: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..ATTEMPTS {
+            let mut found = Vec::new();
+            let consistent = self.exchange(what, kind, NLM_F_DUMP, request, |message| found.extend(parse(message)))?;
+            if consistent {
+                return Ok(found);
+            }
+        }
+        Err(Error::Unsettled { what, attempts: ATTEMPTS })
+    }
+
+    /// The one answer to `request`, or `None` where the kernel knows no such thing.
+    pub(super) fn get<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        request: &[u8],
+        parse: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let mut found = None;
+        match self.exchange(what, kind, NLM_F_ACK, request, |message| found = parse(message)) {
+            Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            other => other.map(|_| found),
+        }
+    }
+
+    /// Sends, then reads to the end of the answer. Says whether the answer is of one piece.
+    fn exchange(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        flags: u16,
+        request: &[u8],
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<bool, Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = Vec::with_capacity(HEADER + request.len());
+        message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());
+        message.extend_from_slice(&kind.to_ne_bytes());
+        message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        message.extend_from_slice(&self.sequence.to_ne_bytes());
+        message.extend_from_slice(&[0; 4]);
+        message.extend_from_slice(request);
+        self.socket.send(&message, 0).map_err(|source| Error::Ask { what, source })?;
+
+        let mut consistent = true;
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(Error::Receive)?,
+            };
+            for message in messages(&self.buffer).filter(|message| message.sequence == self.sequence) {
+                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    NLMSG_DONE | NLMSG_ERROR => return status(what, message.payload).map(|()| consistent),
+                    NLMSG_NOOP | NLMSG_OVERRUN => {}
+                    _ => each(&message),
+                }
+            }
+        }
+    }
+}
+
+/// The number that ends an answer: 0 or a negative errno.
+fn status(what: &'static str, payload: &[u8]) -> Result<(), Error> {
+    match u32_at(payload, 0).unwrap_or_default().cast_signed() {
+        0.. => Ok(()),
+        error => Err(Error::Refused { what, source: io::Error::from_raw_os_error(-error) }),
+    }
+}
