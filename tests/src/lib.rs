@@ -1,1 +1,3 @@
 //! What needs a kernel.
+
+pub mod bench;
