@@ -26,7 +26,7 @@ pub enum Mix {
 /// The frame is a template whose destination address and UDP source port are zero and whose checksums are right for
 /// that. Both arguments are as the machine loads them from the wire.
 #[inline(always)]
-pub fn aim4(frame: &mut [u8; IPV4_LENGTH], destination: u32, port: u16) {
+pub fn aim4<const N: usize>(frame: &mut [u8; N], destination: u32, port: u16) {
     let address = words(destination);
     let header = u32::from(!get(frame, 24)) + address;
     put(frame, 24, !fold(header));

@@ -56,9 +56,10 @@ fn try_generate(ctx: &XdpContext) -> Option<u32> {
     // SAFETY: a slot of this CPU, and a run of the generator is not preempted by another.
     let sequence = unsafe { *sent };
     match MIX.load() {
-        mix if mix == Mix::Ipv4 as u32 => send4(ctx, sequence)?,
+        mix if mix == Mix::Ipv4 as u32 => send4::<IPV4_LENGTH>(ctx, sequence)?,
         mix if mix == Mix::Ipv6 as u32 => send6(ctx, sequence)?,
-        _ if sequence & 1 == 0 => send4(ctx, sequence >> 1)?,
+        // As long as the other kind: a recycled page may end in a checksum of that.
+        _ if sequence & 1 == 0 => send4::<IPV6_LENGTH>(ctx, sequence >> 1)?,
         _ => send6(ctx, sequence >> 1)?,
     }
     // SAFETY: as above.
@@ -68,10 +69,10 @@ fn try_generate(ctx: &XdpContext) -> Option<u32> {
 }
 
 #[inline(always)]
-fn send4(ctx: &XdpContext, flow: u64) -> Option<()> {
+fn send4<const N: usize>(ctx: &XdpContext, flow: u64) -> Option<()> {
     let index = flow as u32 & MASK.load();
     let destination = *DESTINATIONS4.get(index)?;
-    let frame = copy::<IPV4_LENGTH>(ctx, &TEMPLATE4)?;
+    let frame = copy::<N>(ctx, &TEMPLATE4)?;
     aim4(frame, destination, port(index));
     Some(())
 }

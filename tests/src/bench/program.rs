@@ -1,0 +1,168 @@
+//! The bench's own programs: loaded, attached, run and read.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
+    maps::{Array, MapData, PerCpuArray, xdp::DevMapHash},
+    programs::{Xdp, XdpMode, xdp::XdpLink},
+};
+use dataplane_tests_ebpf::Mix;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::{
+    chain::Chain,
+    frame::{length, template4, template6, words},
+    namespace::Namespace,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
+/// Frames per run of the generator before they are flushed into the veth: the kernel's default, and one NAPI budget.
+const BATCH: u32 = 64;
+
+/// The generator, loaded for one mix.
+#[derive(Debug)]
+pub struct Generator {
+    ebpf: Ebpf,
+    mix: Mix,
+    cpu: usize,
+}
+
+impl Generator {
+    /// Loads the generator for packets of `mix`, to run on `cpu`.
+    pub fn load(chain: &Chain, mix: Mix, cpu: usize) -> Result<Self> {
+        let frame4 = words(template4(&chain.path, length(mix)));
+        let frame6 = words(template6(&chain.path));
+        let count = chain.table4.destinations.len();
+        let mask = u32::try_from(count - 1).context("more destinations than a map holds")?;
+        let egress = Chain::index(&chain.source, "a0")?;
+        let uses = |family: Mix| if mix == family || mix == Mix::Both { mask + 1 } else { 1 };
+        let kind = mix as u32;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("MIX", &kind, true)
+            .override_global("MASK", &mask, true)
+            .override_global("EGRESS", &egress, true)
+            .override_global("TEMPLATE4", &frame4, true)
+            .override_global("TEMPLATE6", &frame6, true)
+            .map_max_entries("DESTINATIONS4", uses(Mix::Ipv4))
+            .map_max_entries("DESTINATIONS6", uses(Mix::Ipv6))
+            .load(OBJECT)
+            .context("loading the generator; this needs root")?;
+        if mix != Mix::Ipv6 {
+            fill4(&mut ebpf, &chain.table4.destinations)?;
+        }
+        if mix != Mix::Ipv4 {
+            fill6(&mut ebpf, &chain.table6.destinations)?;
+        }
+        xdp(&mut ebpf, "generate")?.load().context("loading program generate")?;
+        Ok(Self { ebpf, mix, cpu })
+    }
+
+    /// Sends `packets` frames and returns how long that took; on veth the whole chain runs within that time.
+    pub fn run(&self, chain: &Chain, packets: u32) -> Result<Duration> {
+        let program = self.ebpf.program("generate").context("the object has no program generate")?;
+        let program: &Xdp = program.try_into()?;
+        let blank = vec![0; length(self.mix)];
+        chain.source.enter(|| {
+            pin(self.cpu)?;
+            let start = Instant::now();
+            program
+                .test_run(TestRunOptions {
+                    data_in: Some(&blank),
+                    repeat: packets,
+                    attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                    ..TestRunOptions::default()
+                })
+                .context("running the generator with live frames (Linux 5.18 or later)")?;
+            Ok(start.elapsed())
+        })
+    }
+
+    /// Frames sent so far.
+    pub fn sent(&self) -> Result<u64> {
+        total(&self.ebpf, "SENT")
+    }
+}
+
+/// Sink and floors, loaded once for a chain.
+#[derive(Debug)]
+pub struct Surroundings(Ebpf);
+
+impl Surroundings {
+    /// Loads the programs and puts nothing anywhere.
+    pub fn load() -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("DESTINATIONS4", 1)
+            .map_max_entries("DESTINATIONS6", 1)
+            .load(OBJECT)
+            .context("loading sink and floors; this needs root")?;
+        for name in ["sink", "pass", "null"] {
+            xdp(&mut ebpf, name)?.load().with_context(|| format!("loading program {name}"))?;
+        }
+        Ok(Self(ebpf))
+    }
+
+    /// Attaches `program` (`sink`, `pass` or `null`) natively; it comes off when the link is dropped.
+    pub fn attach(&mut self, program: &str, namespace: &Namespace, link: &str) -> Result<XdpLink> {
+        let xdp = xdp(&mut self.0, program)?;
+        namespace.enter(|| {
+            let id = xdp.attach(link, XdpMode::Driver);
+            let id = id.with_context(|| format!("attaching {program} to {link} in {}", namespace.name()))?;
+            Ok(xdp.take_link(id)?)
+        })
+    }
+
+    /// Points the null redirect at a link; the namespace of who writes a devmap decides what an index means.
+    pub fn set_exit(&mut self, namespace: &Namespace, link: &str) -> Result<()> {
+        let index = Chain::index(namespace, link)?;
+        let map = self.0.map_mut("EXIT").context("the object has no map EXIT")?;
+        let mut exit = DevMapHash::try_from(map)?;
+        namespace.enter(|| exit.insert(0, index, None, 0).context("writing map EXIT"))
+    }
+
+    /// Packets that `sink` and `pass` have counted so far.
+    pub fn received(&self) -> Result<u64> {
+        total(&self.0, "RECEIVED")
+    }
+}
+
+/// Confines the calling thread to one CPU.
+pub fn pin(cpu: usize) -> Result<()> {
+    ensure!(cpu < CpuSet::MAX_CPU, "CPU {cpu} is beyond {}, the last one that can be named", CpuSet::MAX_CPU - 1);
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("pinning to CPU {cpu}; choose another with --cpu"))
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn total(ebpf: &Ebpf, name: &str) -> Result<u64> {
+    let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
+    let counter = PerCpuArray::<&MapData, u64>::try_from(map)?;
+    Ok(counter.get(&0, 0).with_context(|| format!("reading map {name}"))?.iter().sum())
+}
+
+fn fill4(ebpf: &mut Ebpf, addresses: &[Ipv4Addr]) -> Result<()> {
+    let map = ebpf.map_mut("DESTINATIONS4").context("the object has no map DESTINATIONS4")?;
+    let mut map = Array::<_, u32>::try_from(map)?;
+    for (index, address) in (0..).zip(addresses) {
+        map.set(index, u32::from_ne_bytes(address.octets()), 0).context("writing map DESTINATIONS4")?;
+    }
+    Ok(())
+}
+
+fn fill6(ebpf: &mut Ebpf, addresses: &[Ipv6Addr]) -> Result<()> {
+    let map = ebpf.map_mut("DESTINATIONS6").context("the object has no map DESTINATIONS6")?;
+    let mut map = Array::<_, [u8; 16]>::try_from(map)?;
+    for (index, address) in (0..).zip(addresses) {
+        map.set(index, address.octets(), 0).context("writing map DESTINATIONS6")?;
+    }
+    Ok(())
+}
