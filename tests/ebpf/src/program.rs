@@ -6,11 +6,11 @@ use aya_ebpf::{
     Global,
     bindings::xdp_action,
     btf_maps::{Array, DevMapHash, PerCpuArray},
-    helpers::bpf_redirect,
+    helpers::{bpf_ktime_get_ns, bpf_redirect},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, Mix, TEMPLATE_LENGTH, aim4, aim6};
+use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, MARK, Mix, Progress, TEMPLATE_LENGTH, aim4, aim6};
 
 /// Which packets to send: a [`Mix`].
 #[unsafe(no_mangle)]
@@ -34,9 +34,9 @@ static DESTINATIONS4: Array<u32, { 1 << 20 }> = Array::new();
 /// IPv6 destinations.
 #[btf_map]
 static DESTINATIONS6: Array<[u32; 4], { 1 << 20 }> = Array::new();
-/// Packets sent by each CPU: the sequence number too.
+/// Packets sent by each CPU, which is the sequence number too, and when.
 #[btf_map]
-static SENT: PerCpuArray<u64, 1> = PerCpuArray::new();
+static SENT: PerCpuArray<Progress, 1> = PerCpuArray::new();
 /// Packets that reached the sink on each CPU.
 #[btf_map]
 static RECEIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -52,9 +52,13 @@ fn generate(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn try_generate(ctx: &XdpContext) -> Option<u32> {
-    let sent = SENT.get_ptr_mut(0)?;
-    // SAFETY: a slot of this CPU, and a run of the generator is not preempted by another.
-    let sequence = unsafe { *sent };
+    let progress = SENT.get_ptr_mut(0)?;
+    // SAFETY: a slot of this CPU, and no other run of the generator is let in between.
+    let progress = unsafe { &mut *progress };
+    let sequence = progress[0];
+    if sequence & (MARK - 1) == 0 {
+        mark(progress);
+    }
     match MIX.load() {
         mix if mix == Mix::Ipv4 as u32 => send4::<IPV4_LENGTH>(ctx, sequence)?,
         mix if mix == Mix::Ipv6 as u32 => send6(ctx, sequence)?,
@@ -62,10 +66,21 @@ fn try_generate(ctx: &XdpContext) -> Option<u32> {
         _ if sequence & 1 == 0 => send4::<IPV6_LENGTH>(ctx, sequence >> 1)?,
         _ => send6(ctx, sequence >> 1)?,
     }
-    // SAFETY: as above.
-    unsafe { *sent = sequence + 1 };
+    progress[0] = sequence + 1;
     // SAFETY: the helper only notes the interface down for this CPU.
     Some(unsafe { bpf_redirect(EGRESS.load(), 0) } as u32)
+}
+
+/// Notes the time down; the first mark of a run is the one that finds no start.
+#[inline(always)]
+fn mark(progress: &mut Progress) {
+    // SAFETY: the helper has no argument and no effect.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let sequence = progress[0];
+    if progress[1] == 0 {
+        [progress[1], progress[2]] = [now, sequence];
+    }
+    [progress[3], progress[4]] = [now, sequence];
 }
 
 #[inline(always)]

@@ -1,17 +1,14 @@
 //! The bench's own programs: loaded, attached, run and read.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    time::{Duration, Instant},
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
-    maps::{Array, MapData, PerCpuArray, xdp::DevMapHash},
+    maps::{Array, MapData, PerCpuArray, PerCpuValues, xdp::DevMapHash},
     programs::{Xdp, XdpMode, xdp::XdpLink},
 };
-use dataplane_tests_ebpf::Mix;
+use dataplane_tests_ebpf::{MARK, Mix, Progress};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{
@@ -62,30 +59,49 @@ impl Generator {
         Ok(Self { ebpf, mix, cpu })
     }
 
-    /// Sends `packets` frames and returns how long that took; on veth the whole chain runs within that time.
-    pub fn run(&self, chain: &Chain, packets: u32) -> Result<Duration> {
+    /// Sends `packets` frames, at least [`Generator::SHORTEST`] for a time to be known.
+    pub fn run(&mut self, chain: &Chain, packets: u32) -> Result<Run> {
+        let before = self.progress()?[0];
+        let map = self.ebpf.map_mut("SENT").context("the object has no map SENT")?;
+        let fresh = vec![[before, 0, 0, 0, 0]; aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?];
+        PerCpuArray::<_, Progress>::try_from(map)?.set(0, PerCpuValues::try_from(fresh)?, 0).context("writing map SENT")?;
         let program = self.ebpf.program("generate").context("the object has no program generate")?;
         let program: &Xdp = program.try_into()?;
         let blank = vec![0; length(self.mix)];
         chain.source.enter(|| {
             pin(self.cpu)?;
-            let start = Instant::now();
-            program
-                .test_run(TestRunOptions {
-                    data_in: Some(&blank),
-                    repeat: packets,
-                    attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                    ..TestRunOptions::default()
-                })
-                .context("running the generator with live frames (Linux 5.18 or later)")?;
-            Ok(start.elapsed())
-        })
+            let run = TestRunOptions {
+                data_in: Some(&blank),
+                repeat: packets,
+                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                ..TestRunOptions::default()
+            };
+            program.test_run(run).context("running the generator with live frames (Linux 5.18 or later)")?;
+            Ok(())
+        })?;
+        let [sent, start, first, end, last] = self.progress()?;
+        let nanoseconds = (last > first).then(|| (end - start) as f64 / (last - first) as f64);
+        Ok(Run { sent: sent - before, nanoseconds })
     }
 
-    /// Frames sent so far.
-    pub fn sent(&self) -> Result<u64> {
-        total(&self.ebpf, "SENT")
+    /// Packets of a run that is sure to see two marks.
+    pub const SHORTEST: u32 = 4 * MARK as u32;
+
+    fn progress(&self) -> Result<Progress> {
+        let map = self.ebpf.map("SENT").context("the object has no map SENT")?;
+        let progress = PerCpuArray::<&MapData, Progress>::try_from(map)?.get(&0, 0).context("reading map SENT")?;
+        let here = progress.get(self.cpu).copied();
+        here.with_context(|| format!("there is no CPU {}; choose another with --cpu", self.cpu))
     }
+}
+
+/// What a run of the generator did. On veth the whole chain runs within the generator's own time.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Frames sent.
+    pub sent: u64,
+    /// Nanoseconds per frame between the first and the last mark; unknown for a short run.
+    pub nanoseconds: Option<f64>,
 }
 
 /// Sink and floors, loaded once for a chain.
@@ -126,7 +142,9 @@ impl Surroundings {
 
     /// Packets that `sink` and `pass` have counted so far.
     pub fn received(&self) -> Result<u64> {
-        total(&self.0, "RECEIVED")
+        let map = self.0.map("RECEIVED").context("the object has no map RECEIVED")?;
+        let counter = PerCpuArray::<&MapData, u64>::try_from(map)?;
+        Ok(counter.get(&0, 0).context("reading map RECEIVED")?.iter().sum())
     }
 }
 
@@ -141,12 +159,6 @@ pub fn pin(cpu: usize) -> Result<()> {
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     Ok(program.try_into()?)
-}
-
-fn total(ebpf: &Ebpf, name: &str) -> Result<u64> {
-    let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
-    let counter = PerCpuArray::<&MapData, u64>::try_from(map)?;
-    Ok(counter.get(&0, 0).with_context(|| format!("reading map {name}"))?.iter().sum())
 }
 
 fn fill4(ebpf: &mut Ebpf, addresses: &[Ipv4Addr]) -> Result<()> {
