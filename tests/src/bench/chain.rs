@@ -62,11 +62,12 @@ impl Chain {
 
     /// Makes the device under test a router.
     fn route(&self) -> Result<()> {
-        let settings =
-            [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"), ("ipv4/conf/all/rp_filter", "0"), (
-                "ipv4/conf/a1/rp_filter",
-                "0",
-            )];
+        let settings = [
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/a1/rp_filter", "0"),
+        ];
         for (key, value) in settings {
             self.dut.set(key, value)?;
         }
@@ -104,7 +105,8 @@ impl Chain {
     pub fn received(&self, link: &str) -> Result<u64> {
         let file = self.dut.read("dev")?;
         let counters = file.lines().find_map(|line| line.trim_start().strip_prefix(link)?.strip_prefix(':'));
-        let counters = counters.with_context(|| format!("/proc/net/dev of {} does not list {link}", self.dut.name()))?;
+        let counters =
+            counters.with_context(|| format!("/proc/net/dev of {} does not list {link}", self.dut.name()))?;
         let packets = counters.split_whitespace().nth(1).and_then(|word| word.parse().ok());
         packets.with_context(|| format!("/proc/net/dev of {}: no packet count in {counters:?}", self.dut.name()))
     }

@@ -63,8 +63,11 @@ impl Generator {
     pub fn run(&mut self, chain: &Chain, packets: u32) -> Result<Run> {
         let before = self.progress()?[0];
         let map = self.ebpf.map_mut("SENT").context("the object has no map SENT")?;
-        let fresh = vec![[before, 0, 0, 0, 0]; aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?];
-        PerCpuArray::<_, Progress>::try_from(map)?.set(0, PerCpuValues::try_from(fresh)?, 0).context("writing map SENT")?;
+        let fresh =
+            vec![[before, 0, 0, 0, 0]; aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?];
+        PerCpuArray::<_, Progress>::try_from(map)?
+            .set(0, PerCpuValues::try_from(fresh)?, 0)
+            .context("writing map SENT")?;
         let program = self.ebpf.program("generate").context("the object has no program generate")?;
         let program: &Xdp = program.try_into()?;
         let blank = vec![0; length(self.mix)];
@@ -86,6 +89,11 @@ impl Generator {
 
     /// Packets of a run that is sure to see two marks.
     pub const SHORTEST: u32 = 4 * MARK as u32;
+
+    /// The CPU it runs on.
+    pub const fn cpu(&self) -> usize {
+        self.cpu
+    }
 
     fn progress(&self) -> Result<Progress> {
         let map = self.ebpf.map("SENT").context("the object has no map SENT")?;

@@ -75,7 +75,8 @@ pub struct Table<A> {
 /// IPv4. Up to 512 routes with hot frames stay within 198.18.0.0/15; else the whole unicast space is used, which no other
 /// range is large enough for: it is never seen outside the bench's own namespaces.
 pub fn table4(routes: usize, frames: Frames) -> Table<Ipv4Addr> {
-    const LENGTHS: &[(u32, u32)] = &[(24, 60), (23, 10), (22, 12), (21, 5), (20, 4), (19, 3), (18, 2), (17, 1), (16, 3)];
+    const LENGTHS: &[(u32, u32)] =
+        &[(24, 60), (23, 10), (22, 12), (21, 5), (20, 4), (19, 3), (18, 2), (17, 1), (16, 3)];
     let bits = |address: u128| (address >> 96) as u32;
     let space = if frames == Frames::Hot && routes <= 512 {
         let mut prefixes = vec![ipv4(198, 18, 0, 15)];
@@ -87,7 +88,8 @@ pub fn table4(routes: usize, frames: Frames) -> Table<Ipv4Addr> {
         spread(routes, LENGTHS, 0x1504_7a61, unicast4)
     };
     let destinations = draw(&space, frames, 32, 0x9e37_79b9, unicast4).into_iter().map(|it| bits(it).into()).collect();
-    let routes = space.iter().map(|prefix| format!("{}/{}", Ipv4Addr::from(bits(prefix.bits)), prefix.length)).collect();
+    let routes =
+        space.iter().map(|prefix| format!("{}/{}", Ipv4Addr::from(bits(prefix.bits)), prefix.length)).collect();
     Table { routes, destinations }
 }
 
