@@ -15,9 +15,9 @@ use super::{
     table::{Frames, Table, table4, table6},
 };
 
-/// Neighbours that routes point at, 203.0.113.2 and 2001:db8:b::2 and up.
+/// Neighbours that routes point at, 203.0.113.2 and `2001:db8:b::2` and up.
 const NEXT_HOPS: usize = 64;
-/// 2001:db8:a::2: where IPv6 packets come from.
+/// `2001:db8:a::2`: where IPv6 packets come from.
 const SOURCE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 2);
 
 /// The three namespaces. The device under test is an ordinary Linux router until a contestant attaches something.

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::{chain::Chain, namespace};
 
 /// A full table takes seconds to mirror.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// `--mode` of `dataplane attach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +128,9 @@ impl Daemon {
         };
         let (rx, forwarded) = (total("rx")?, total("forwarded")?);
         self.ask(chain, &["detach", "--all"])?;
-        let status = self.end()?;
-        let ended = status.success() || status.signal() == Some(Signal::TERM.as_raw());
-        ensure!(ended, "the daemon ended with {status}: {}", self.log());
+        let ended_with = self.end()?;
+        let ended = ended_with.success() || ended_with.signal() == Some(Signal::TERM.as_raw());
+        ensure!(ended, "the daemon ended with {ended_with}: {}", self.log());
         Ok(format!("the fast path forwarded {forwarded} of {rx} packets"))
     }
 

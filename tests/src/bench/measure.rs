@@ -1,5 +1,7 @@
 //! One measurement, and what several of them say together.
 
+#![expect(clippy::cast_precision_loss, reason = "packets and nanoseconds of a run stay far below 2^53")]
+
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result};
@@ -24,6 +26,8 @@ pub struct Sample {
     pub delivered: u64,
     /// Time the hypervisor took from the CPU meanwhile.
     pub steal_ms: u64,
+    /// Time that other processes had the CPU meanwhile, where the kernel keeps it.
+    pub waited_ms: Option<u64>,
 }
 
 impl Sample {
@@ -50,6 +54,7 @@ pub fn sample(chain: &Chain, surroundings: &Surroundings, generator: &mut Genera
         received: chain.received("a1")? - before.0,
         delivered,
         steal_ms: machine::steal(generator.cpu())? - before.2,
+        waited_ms: run.waited.map(|waited| waited.as_millis() as u64),
     })
 }
 
@@ -120,7 +125,14 @@ mod tests {
 
     #[test]
     fn loss_counts_what_did_not_arrive() {
-        let sample = |sent, delivered| Sample { nanoseconds: None, sent, received: sent, delivered, steal_ms: 0 };
+        let sample = |sent, delivered| Sample {
+            nanoseconds: None,
+            sent,
+            received: sent,
+            delivered,
+            steal_ms: 0,
+            waited_ms: None,
+        };
         for (sent, delivered, loss) in [(100, 100, 0.0), (100, 75, 0.25), (100, 101, 0.0), (0, 0, 1.0)] {
             assert!((sample(sent, delivered).loss() - loss).abs() < 1e-9, "{sent} {delivered}");
         }

@@ -1,6 +1,11 @@
 //! The bench's own programs: loaded, attached, run and read.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+#![expect(clippy::cast_precision_loss, reason = "packets and nanoseconds of a run stay far below 2^53")]
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
@@ -9,7 +14,10 @@ use aya::{
     programs::{Xdp, XdpMode, xdp::XdpLink},
 };
 use dataplane_tests_ebpf::{MARK, Mix, Progress};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::setpriority_process,
+    thread::{CpuSet, sched_setaffinity},
+};
 
 use super::{
     chain::Chain,
@@ -71,8 +79,11 @@ impl Generator {
         let program = self.ebpf.program("generate").context("the object has no program generate")?;
         let program: &Xdp = program.try_into()?;
         let blank = vec![0; length(self.mix)];
-        chain.source.enter(|| {
+        let waited = chain.source.enter(|| {
             pin(self.cpu)?;
+            // Others that share the CPU would be measured too. Who may not do this has their share shown instead.
+            let _unchanged = setpriority_process(None, -20);
+            let before = waited();
             let run = TestRunOptions {
                 data_in: Some(&blank),
                 repeat: packets,
@@ -80,11 +91,11 @@ impl Generator {
                 ..TestRunOptions::default()
             };
             program.test_run(run).context("running the generator with live frames (Linux 5.18 or later)")?;
-            Ok(())
+            Ok(waited().zip(before).map(|(after, before)| after.saturating_sub(before)))
         })?;
         let [sent, start, first, end, last] = self.progress()?;
         let nanoseconds = (last > first).then(|| (end - start) as f64 / (last - first) as f64);
-        Ok(Run { sent: sent - before, nanoseconds })
+        Ok(Run { sent: sent - before, nanoseconds, waited })
     }
 
     /// Packets of a run that is sure to see two marks.
@@ -110,6 +121,14 @@ pub struct Run {
     pub sent: u64,
     /// Nanoseconds per frame between the first and the last mark; unknown for a short run.
     pub nanoseconds: Option<f64>,
+    /// Time that other processes had the CPU meanwhile; unknown where the kernel does not keep it.
+    pub waited: Option<Duration>,
+}
+
+/// How long this thread has been ready without a CPU (second number of `/proc/PID/schedstat`, ns).
+fn waited() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Sink and floors, loaded once for a chain.

@@ -34,6 +34,8 @@ pub struct Row {
     pub lossy_rounds: usize,
     /// Time the hypervisor took during all rounds.
     pub steal_ms: u64,
+    /// Time that other processes had the CPU during all rounds.
+    pub waited_ms: u64,
     /// The rounds themselves.
     pub samples: Vec<Sample>,
 }
@@ -79,6 +81,7 @@ fn row(series: &Series, kernel: Option<&Series>, null: Option<&Series>) -> Row {
         loss: series.samples.iter().map(Sample::loss).fold(0.0, f64::max),
         lossy_rounds: series.samples.iter().filter(|sample| sample.loss() > 0.0).count(),
         steal_ms: series.samples.iter().map(|sample| sample.steal_ms).sum(),
+        waited_ms: series.samples.iter().filter_map(|sample| sample.waited_ms).sum(),
         samples: series.samples.clone(),
     }
 }
@@ -98,7 +101,12 @@ pub fn text(outcome: &Outcome, settings: &Settings, rows: &[Row], command: &str)
     writeln!(out, "         spectre_v2: {}", machine.mitigations)?;
     let hz = machine.hz.as_deref().unwrap_or("unknown");
     let steal: u64 = rows.iter().map(|row| row.steal_ms).sum();
-    writeln!(out, "         HZ {hz}, bpf_jit_enable {}, steal time {steal} ms in all measurements", machine.jit)?;
+    let waited: u64 = rows.iter().map(|row| row.waited_ms).sum();
+    writeln!(out, "         HZ {hz}, bpf_jit_enable {}", machine.jit)?;
+    writeln!(
+        out,
+        "lost:    {steal} ms to the hypervisor (steal), {waited} ms to other processes, in all measurements"
+    )?;
     let (routes, frames) = (settings.routes, settings.frames);
     writeln!(
         out,
@@ -121,15 +129,23 @@ pub fn text(outcome: &Outcome, settings: &Settings, rows: &[Row], command: &str)
     for family in &settings.families {
         table(&mut out, family.name(), rows)?;
     }
-    for absence in &outcome.absent {
-        let what = if absence.failed { "FAILED" } else { "skipped" };
-        writeln!(out, "{what}: {}: {}", absence.contestant, absence.reason)?;
-    }
+    absences(&mut out, &outcome.absent)?;
     for (contestant, note) in &outcome.notes {
         writeln!(out, "note: {contestant}: {note}")?;
     }
     writeln!(out, "repeat with: {command}")?;
     Ok(out)
+}
+
+/// One line for each reason.
+fn absences(out: &mut String, absent: &[Absence]) -> Result<()> {
+    let same = |left: &Absence, right: &Absence| (left.failed, &left.reason) == (right.failed, &right.reason);
+    for group in absent.chunk_by(same) {
+        let names: Vec<_> = group.iter().map(|absence| absence.contestant.to_string()).collect();
+        let what = if group[0].failed { "FAILED" } else { "skipped" };
+        writeln!(out, "{what}: {}: {}", names.join("; "), group[0].reason)?;
+    }
+    Ok(())
 }
 
 fn table(out: &mut String, family: &str, rows: &[Row]) -> Result<()> {

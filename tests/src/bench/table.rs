@@ -93,7 +93,7 @@ pub fn table4(routes: usize, frames: Frames) -> Table<Ipv4Addr> {
     Table { routes, destinations }
 }
 
-/// IPv6. Few routes stay within 2001:db8::/32; more than 1,000 take 2000::/3, and of these a quarter as many as IPv4 has,
+/// IPv6. Few routes stay within `2001:db8::/32`; more than 1,000 take `2000::/3`, and of these a quarter as many as IPv4 has,
 /// which is about the Internet's ratio.
 pub fn table6(routes: usize, frames: Frames) -> Table<Ipv6Addr> {
     const LENGTHS: &[(u32, u32)] = &[(48, 47), (32, 13), (44, 12), (40, 12), (36, 6), (29, 4), (46, 4), (33, 2)];
@@ -117,7 +117,7 @@ fn unicast4(address: u128) -> bool {
     (1..224).contains(&first) && first != 127 && !links.iter().any(|link| link.contains(address))
 }
 
-/// As [`unicast4`]; the chain's links are in 2001:db8::/32.
+/// As [`unicast4`]; the chain's links are in `2001:db8::/32`.
 fn unicast6(address: u128) -> bool {
     address >> 125 == 1 && !ipv6(0x2001_0db8_0000_0000, 32).contains(address)
 }
@@ -126,7 +126,7 @@ fn unicast6(address: u128) -> bool {
 fn spread(count: usize, lengths: &[(u32, u32)], seed: u64, allowed: fn(u128) -> bool) -> Vec<Prefix> {
     let mut random = Random(seed);
     let weights: u32 = lengths.iter().map(|(_, weight)| weight).sum();
-    let mut seen = HashSet::with_capacity(count);
+    let mut taken = HashSet::with_capacity(count);
     let mut prefixes = Vec::with_capacity(count);
     while prefixes.len() < count {
         let mut ticket = random.next() as u32 % weights;
@@ -139,7 +139,7 @@ fn spread(count: usize, lengths: &[(u32, u32)], seed: u64, allowed: fn(u128) -> 
         // Family bits of IPv6 are set rather than drawn; IPv4 is filtered only.
         let bits = if lengths[0].0 > 32 { random.wide() >> 3 | 1 << 125 } else { random.wide() };
         let prefix = Prefix::new(bits, length);
-        if allowed(prefix.bits) && seen.insert(prefix) {
+        if allowed(prefix.bits) && taken.insert(prefix) {
             prefixes.push(prefix);
         }
     }
@@ -150,12 +150,12 @@ fn spread(count: usize, lengths: &[(u32, u32)], seed: u64, allowed: fn(u128) -> 
 fn draw(space: &[Prefix], frames: Frames, width: u32, seed: u64, allowed: impl Fn(u128) -> bool) -> Vec<u128> {
     let count = frames.destinations();
     let mut random = Random(seed);
-    let mut seen = HashSet::with_capacity(count);
+    let mut taken = HashSet::with_capacity(count);
     let mut addresses = Vec::with_capacity(count);
     while addresses.len() < count {
         let prefix = space[random.next() as usize % space.len()];
         let address = prefix.bits | random.wide() & !mask(prefix.length) & mask(width);
-        if allowed(address) && seen.insert(address) {
+        if allowed(address) && taken.insert(address) {
             addresses.push(address);
         }
     }
