@@ -1,3 +1,4 @@
 //! What needs a kernel.
 
+pub mod bench;
 pub mod lab;

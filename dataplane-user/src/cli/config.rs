@@ -109,6 +109,6 @@ fn read(file: &Path) -> anyhow::Result<ConfigText> {
         let (line, column) = (lines.clone().count(), lines.next_back().map_or(0, <[u8]>::len) + 1);
         Failure::new(FailureKind::Rejected, format!("{path}:{line}:{column}: not UTF-8; save the file as UTF-8"))
     })?;
-    let config = config::Config::parse(&text, &path)?;
+    let config = config::parse(&text, &path)?;
     Ok(ConfigText { path, toml: config.to_toml() })
 }

@@ -185,7 +185,7 @@ mod tests {
             (anyhow::anyhow!("anything"), FailureKind::Failed),
             (usage("words"), FailureKind::Usage),
             (anyhow::Error::from(failure).context("deleting"), FailureKind::NotFound),
-            (crate::config::Config::parse("=", "x").map(drop).expect_err("no TOML").into(), FailureKind::Rejected),
+            (crate::config::parse("=", "x").map(drop).expect_err("no TOML").into(), FailureKind::Rejected),
         ];
         for (error, want) in rows {
             assert_eq!(kind(&error), want, "{error:#}");

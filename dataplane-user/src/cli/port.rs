@@ -12,7 +12,7 @@ use crate::{
         protocol::{Data, Request, Selection},
         row::PortRow,
     },
-    model::port::ModeChoice,
+    model::ModeChoice,
 };
 
 /// Attach to interfaces

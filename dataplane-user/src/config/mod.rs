@@ -16,7 +16,7 @@ use globset::{Glob, GlobMatcher};
 pub use error::ConfigError;
 pub use parse::{at_rule, parse, parse_set_file};
 
-use crate::model::port::ModeChoice;
+use crate::model::ModeChoice;
 use crate::rule::{ChainName, Element, Policy, Rule, SetName, SetType};
 
 /// What the operator wants.

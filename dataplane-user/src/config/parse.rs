@@ -8,7 +8,7 @@ use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
 use super::{ChainConfig, Config, ConfigError, Elements, PortConfig, PortPattern, SetConfig};
-use crate::model::port::ModeChoice;
+use crate::model::ModeChoice;
 use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
 };

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{ChainConfig, Config, Elements, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file};
-use crate::model::port::ModeChoice;
+use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
 use crate::rule::{ChainName, Element, Item, ItemKind, Policy, Range, SetType};
 
@@ -44,8 +44,8 @@ fn the_example() {
     assert_eq!(config.chain(ChainName::Input), &ChainConfig::default());
     let mode = |link: &str| config.port(link).map(|port| port.mode);
     assert_eq!(mode("eth0"), Some(ModeChoice::Auto));
-    assert_eq!(mode("veth3"), Some(ModeChoice::Tc));
-    assert_eq!(mode("veth7"), Some(ModeChoice::Generic));
+    assert_eq!(mode("veth3"), Some(ModeChoice::Fixed(Mode::Tc)));
+    assert_eq!(mode("veth7"), Some(ModeChoice::Fixed(Mode::Generic)));
     assert_eq!(mode("eth1"), None);
     let sets: Vec<_> = config.sets.values().map(|set| (set.kind.to_string(), &set.elements)).collect();
     assert_eq!(sets[1], ("ipv6_addr".to_owned(), &Elements::File("blocked.txt".into())));
@@ -158,7 +158,7 @@ fn set() -> impl Strategy<Value = SetConfig> {
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    let mode = select(vec![ModeChoice::Auto, ModeChoice::Native, ModeChoice::Generic, ModeChoice::Tc]);
+    let mode = select(vec![ModeChoice::Auto, ModeChoice::Fixed(Mode::Native), ModeChoice::Fixed(Mode::Generic), ModeChoice::Fixed(Mode::Tc)]);
     let names = select(vec!["eth0", "veth*", "wg?", "en[ps]*", "eth0.100", "a b"]);
     let ports = btree_map(names, mode, 0..4).prop_map(|ports| {
         let port = |(text, mode): (&str, _)| PortConfig { pattern: PortPattern::new(text).expect(text), mode };

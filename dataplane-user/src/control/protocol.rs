@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::row::{DecisionRow, Difference, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
-use crate::{model::port::ModeChoice, rule::ChainName};
+use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.
 pub const REQUEST_LIMIT: usize = 1 << 20;

@@ -1,11 +1,7 @@
-<<<<<<< HEAD
-//! From the model to the contents of the maps.
-
-pub mod filter;
-=======
 //! The model becomes the contents of the maps. Pure: the same model and the same history give the same contents.
 
 mod adjacency;
+pub mod filter;
 mod index;
 mod port;
 mod route;
@@ -246,4 +242,3 @@ impl Lowering {
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
->>>>>>> netlink

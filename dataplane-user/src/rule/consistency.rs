@@ -17,7 +17,7 @@ pub struct Contradiction {
 
 /// Protocols with ports.
 pub(crate) const WITH_PORTS: [u8; 5] =
-    [protocol::TCP, protocol::UDP, protocol::DCCP, protocol::SCTP, protocol::UDP_LITE];
+    [protocol::TCP as u8, protocol::UDP as u8, protocol::DCCP as u8, protocol::SCTP as u8, protocol::UDP_LITE as u8];
 
 /// Refuses a rule whose matches ask for different families or protocols.
 pub(super) fn check(matches: &[Match]) -> Result<(), Contradiction> {
@@ -59,11 +59,11 @@ impl Transport {
     /// The protocols that it stands for.
     pub(crate) fn numbers(self) -> Vec<u8> {
         match self {
-            Self::Tcp => vec![protocol::TCP],
-            Self::Udp => vec![protocol::UDP],
-            Self::Sctp => vec![protocol::SCTP],
-            Self::UdpLite => vec![protocol::UDP_LITE],
-            Self::Dccp => vec![protocol::DCCP],
+            Self::Tcp => vec![protocol::TCP as u8],
+            Self::Udp => vec![protocol::UDP as u8],
+            Self::Sctp => vec![protocol::SCTP as u8],
+            Self::UdpLite => vec![protocol::UDP_LITE as u8],
+            Self::Dccp => vec![protocol::DCCP as u8],
             Self::Any => WITH_PORTS.to_vec(),
         }
     }
@@ -92,9 +92,9 @@ impl Match {
     pub(crate) fn protocols(&self) -> Option<Vec<u8>> {
         match self {
             Self::Port(transport, ..) => Some(transport.numbers()),
-            Self::TcpFlags(_) => Some(vec![protocol::TCP]),
-            Self::IcmpType(_) => Some(vec![protocol::ICMP]),
-            Self::Icmpv6Type(_) => Some(vec![protocol::ICMPV6]),
+            Self::TcpFlags(_) => Some(vec![protocol::TCP as u8]),
+            Self::IcmpType(_) => Some(vec![protocol::ICMP as u8]),
+            Self::Icmpv6Type(_) => Some(vec![protocol::ICMPV6 as u8]),
             Self::Protocol(_, test) => listed(test),
             _ => None,
         }

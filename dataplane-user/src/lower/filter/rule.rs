@@ -12,12 +12,12 @@ use crate::rule::{
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
 const EXTENSIONS: [u8; 6] = [
-    protocol::HOP_BY_HOP,
-    protocol::ROUTING,
-    protocol::FRAGMENT,
-    protocol::AH,
-    protocol::DESTINATION_OPTIONS,
-    protocol::MOBILITY,
+    protocol::HOP_BY_HOP as u8,
+    protocol::ROUTING as u8,
+    protocol::FRAGMENT as u8,
+    protocol::AH as u8,
+    protocol::DESTINATION_OPTIONS as u8,
+    protocol::MOBILITY as u8,
 ];
 
 /// Whether a match asks for the first header where the kernel half knows the last.

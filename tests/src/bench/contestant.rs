@@ -1,0 +1,221 @@
+//! What is compared: ways of getting a packet from `a1` to `b0`, each put in place and taken away again.
+
+use std::{fmt, fmt::Write as _};
+
+use anyhow::{Result, ensure};
+use aya::programs::xdp::XdpLink;
+
+use super::{
+    chain::Chain,
+    daemon::{self, Daemon, Mode},
+    program::Surroundings,
+};
+
+/// First of the ports that rules ask for; no packet of the generator goes there.
+const PORT: usize = 10_000;
+
+/// Rules on forwarded packets, none of which matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// No chain at all.
+    None,
+    /// So many rules, one port each.
+    Linear(usize),
+    /// One rule with a set of so many ports: what a careful administrator of nft would write.
+    Set(usize),
+}
+
+impl Rules {
+    /// As rules of nft's language, which is ours too; the last one accepts.
+    fn lines(self) -> Vec<String> {
+        let drop = |port: usize| format!("udp dport {port} drop");
+        let mut lines: Vec<_> = match self {
+            Self::None => return Vec::new(),
+            Self::Linear(count) => (PORT..PORT + count).map(drop).collect(),
+            Self::Set(count) => {
+                let ports: Vec<_> = (PORT..PORT + count).map(|port| port.to_string()).collect();
+                vec![format!("udp dport {{ {} }} drop", ports.join(", "))]
+            }
+        };
+        lines.push("accept".to_owned());
+        lines
+    }
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Linear(1) => f.write_str(", 1 rule"),
+            Self::Linear(count) => write!(f, ", {count} rules"),
+            Self::Set(count) => write!(f, ", set of {count}"),
+        }
+    }
+}
+
+/// One way of forwarding. Each attaches only what its line says; the sink's program on `b1` is always there, and so is
+/// GRO on `a1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contestant {
+    /// XDP drop on `a1`: half the chain, and the least that receiving costs.
+    Drop,
+    /// XDP on `a1` that redirects everything to `b0` through a `DEVMAP_HASH`, and reads and writes no byte: the least that
+    /// forwarding costs.
+    Null,
+    /// The kernel's IP stack, with rules in nft's forward hook (table `inet`); no XDP on `a1` or `b0`.
+    Kernel(Rules),
+    /// `dataplane` on `a1` and `b0`.
+    Dataplane(Mode, Rules),
+    /// `xdp-forward` of xdp-tools on `a1` and `b0`.
+    XdpForward,
+}
+
+impl Contestant {
+    /// What everybody is compared with.
+    pub const KERNEL: Self = Self::Kernel(Rules::None);
+
+    /// All of them, in the order of a round.
+    pub fn all() -> Vec<Self> {
+        let rules = [1, 10, 100, 1000].map(Rules::Linear);
+        let mut all = vec![Self::Drop, Self::Null, Self::Kernel(Rules::None)];
+        all.extend(rules.map(Self::Kernel));
+        all.push(Self::Kernel(Rules::Set(1000)));
+        all.extend([Mode::Native, Mode::Tc].map(|mode| Self::Dataplane(mode, Rules::None)));
+        all.extend(rules.map(|rules| Self::Dataplane(Mode::Native, rules)));
+        all.push(Self::Dataplane(Mode::Native, Rules::Set(1000)));
+        all.push(Self::XdpForward);
+        all
+    }
+
+    /// Why it cannot take part on this machine, if so.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Drop | Self::Null | Self::Kernel(Rules::None) => None,
+            Self::Kernel(_) => absent("nft", "nftables"),
+            Self::Dataplane(..) => daemon::binary().err().map(|error| format!("{error:#}")),
+            Self::XdpForward => absent("xdp-forward", "xdp-tools"),
+        }
+    }
+
+    /// Puts it in place.
+    pub fn set_up<'a>(self, chain: &'a Chain, surroundings: &mut Surroundings) -> Result<Contender<'a>> {
+        let held = match self {
+            Self::Drop => Held::Link { _link: surroundings.attach("sink", &chain.dut, "a1")? },
+            Self::Null => {
+                surroundings.set_exit(&chain.dut, "b0")?;
+                Held::Link { _link: surroundings.attach("null", &chain.dut, "a1")? }
+            }
+            Self::Kernel(Rules::None) => Held::Nothing,
+            Self::Kernel(rules) => {
+                chain.dut.feed("nft", &["-f", "-"], &ruleset(rules))?;
+                Held::Nft
+            }
+            Self::Dataplane(mode, rules) => Held::Daemon(Box::new(Daemon::start(chain, mode, &rules.lines())?)),
+            Self::XdpForward => {
+                chain.dut.run("xdp-forward", &["load", "a1", "b0"])?;
+                Held::XdpForward
+            }
+        };
+        Ok(Contender { chain, held: Some(held) })
+    }
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drop => f.write_str("floor: XDP drop on a1 (half chain)"),
+            Self::Null => f.write_str("floor: XDP null redirect"),
+            Self::Kernel(rules @ Rules::None) => write!(f, "kernel{rules}"),
+            Self::Kernel(rules) => write!(f, "kernel, nft{rules}"),
+            Self::Dataplane(mode, rules) => write!(f, "dataplane {mode}{rules}"),
+            Self::XdpForward => f.write_str("xdp-forward"),
+        }
+    }
+}
+
+/// A contestant in place; taken away by [`Contender::tear_down`], or as well as can be when dropped.
+#[derive(Debug)]
+pub struct Contender<'a> {
+    chain: &'a Chain,
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Link { _link: XdpLink },
+    Nft,
+    Daemon(Box<Daemon>),
+    XdpForward,
+}
+
+impl Contender<'_> {
+    /// Takes it away; says what is worth knowing about the run, such as packets that missed the fast path.
+    pub fn tear_down(mut self) -> Result<Option<String>> {
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<Option<String>> {
+        let dut = &self.chain.dut;
+        let mut note = None;
+        match self.held.take() {
+            None | Some(Held::Nothing | Held::Link { .. }) => {}
+            Some(Held::Nft) => drop(dut.run("nft", &["flush", "ruleset"])?),
+            Some(Held::Daemon(daemon)) => note = Some(daemon.stop(self.chain)?),
+            Some(Held::XdpForward) => drop(dut.run("xdp-forward", &["unload", "a1", "b0"])?),
+        }
+        ensure!(
+            !dut.run("ip", &["link", "show", "dev", "a1"])?.contains("xdp"),
+            "an XDP program is still on a1; the next contestant would not be measured alone",
+        );
+        Ok(note)
+    }
+}
+
+impl Drop for Contender<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            eprintln!("bench: taking a contestant away: {error:#}");
+        }
+    }
+}
+
+fn ruleset(rules: Rules) -> String {
+    let mut text =
+        "table inet bench {\n chain forward {\n  type filter hook forward priority filter; policy accept;\n".to_owned();
+    for line in rules.lines() {
+        // Writing to a string cannot fail.
+        let _infallible = writeln!(text, "  {line}");
+    }
+    text + " }\n}\n"
+}
+
+/// Says that a program is not on the PATH, when it is not.
+fn absent(program: &str, package: &str) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    (!found).then(|| format!("{program} is not on the PATH; install {package}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_end_in_accept_and_never_name_the_generators_port() {
+        for (rules, lines) in
+            [(Rules::None, 0), (Rules::Linear(1), 2), (Rules::Linear(1000), 1001), (Rules::Set(1000), 2)]
+        {
+            let text = rules.lines();
+            assert_eq!(text.len(), lines, "{rules:?}");
+            assert!(text.last().is_none_or(|line| line == "accept"), "{rules:?}");
+            assert!(!text.iter().any(|line| line.contains(" 9 ")), "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let names: std::collections::HashSet<_> = Contestant::all().iter().map(ToString::to_string).collect();
+        assert_eq!(names.len(), Contestant::all().len());
+    }
+}

@@ -1,0 +1,16 @@
+//! Benches: contestants side by side, in one run, on one CPU.
+
+#[cfg(test)]
+mod arrival;
+pub mod chain;
+pub mod chart;
+pub mod contestant;
+pub mod daemon;
+pub mod forward;
+pub mod frame;
+pub mod machine;
+pub mod measure;
+pub mod namespace;
+pub mod program;
+pub mod report;
+pub mod table;
