@@ -219,13 +219,32 @@ impl Measure {
 fn compare(show: &Show, lab: &Lab, daemon: &Daemon, length: Duration) -> anyhow::Result<()> {
     let mut kernel = vec![Vec::new(); Measure::ALL.len()];
     let mut ours = kernel.clone();
+    let mut attached = true;
     for round in 1..=ROUNDS {
-        detach(daemon)?;
-        measure(lab, length, &mut kernel).context("on the kernel's own path")?;
-        attach(daemon)?;
-        measure(lab, length, &mut ours).context("through dataplane")?;
-        show.step(&format!("speed: round {round} of {ROUNDS}, detached and attached in turn"));
+        // The one that ended a round begins the next: what drifts on the machine hits both.
+        for path in [attached, !attached] {
+            match (attached, path) {
+                (true, false) => detach(daemon)?,
+                (false, true) => attach(daemon)?,
+                _ => {}
+            }
+            attached = path;
+            let (results, place) =
+                if path { (&mut ours, "through dataplane") } else { (&mut kernel, "on the kernel's own path") };
+            measure(lab, length, results).context(place)?;
+        }
+        show.step(&format!("speed: round {round} of {ROUNDS}, attached and detached in turn"));
     }
+    table(kernel, ours);
+    Show::detail(
+        "Medians of all rounds; where the rounds' ratios differ much, something else kept the machine busy. One processor\n\
+         does the sender's system calls, the router's work and the receiver's socket, so the ratios of packets understate\n\
+         the difference between the paths: `cargo xtask bench forward` measures the paths alone.",
+    );
+    Ok(())
+}
+
+fn table(kernel: Vec<Vec<f64>>, ours: Vec<Vec<f64>>) {
     println!("\n          {:<20}{:>14}{:>14}{:>8}   by round", "", "kernel", "dataplane", "ratio");
     for ((measure, kernel), ours) in Measure::ALL.into_iter().zip(kernel).zip(ours) {
         let ratios: Vec<_> = kernel.iter().zip(&ours).map(|(kernel, ours)| format!("{:.2}", ours / kernel)).collect();
@@ -240,11 +259,6 @@ fn compare(show: &Show, lab: &Lab, daemon: &Daemon, length: Duration) -> anyhow:
         );
     }
     println!();
-    Show::detail(
-        "Medians of all rounds. One processor does the sender's system calls, the router's work and the receiver's socket, so the\n\
-         ratios of packets understate the difference between the paths: `cargo xtask bench forward` measures the paths alone.",
-    );
-    Ok(())
 }
 
 fn measure(lab: &Lab, length: Duration, results: &mut [Vec<f64>]) -> anyhow::Result<()> {

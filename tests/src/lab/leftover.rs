@@ -26,9 +26,9 @@ pub struct Leftovers {
     mounts: BTreeSet<String>,
     /// Processes in whose command line the name of one of this process' laboratories stands.
     processes: BTreeSet<String>,
-    /// Ids of network programs that no living process of somebody else holds.
+    /// Ids of network programs.
     programs: BTreeSet<u32>,
-    /// Ids of network links, likewise.
+    /// Ids of network links.
     links: BTreeSet<u32>,
 }
 
@@ -38,14 +38,6 @@ struct Object {
     id: u32,
     #[serde(rename = "type", default)]
     kind: String,
-    /// Who holds it; empty when only pins, links or devices do.
-    #[serde(default)]
-    pids: Vec<Holder>,
-}
-
-#[derive(Deserialize)]
-struct Holder {
-    pid: u32,
 }
 
 impl Leftovers {
@@ -66,7 +58,9 @@ impl Leftovers {
     pub fn check(&self) -> anyhow::Result<()> {
         let end = Instant::now() + SETTLING;
         loop {
-            let left = self.left(&Self::now()?);
+            let mut after = Self::now()?;
+            after.forgive_others();
+            let left = self.left(&after);
             if left.is_empty() {
                 return Ok(());
             }
@@ -74,6 +68,17 @@ impl Leftovers {
                 bail!("left behind: {}", left.join("; "));
             }
             thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Forgets programs and links that another living process holds: they are its business. A process of ours that should
+    /// be gone is told by its name.
+    fn forgive_others(&mut self) {
+        for (kind, id) in held_elsewhere() {
+            match kind {
+                "prog_id" => self.programs.remove(&id),
+                _ => self.links.remove(&id),
+            };
         }
     }
 
@@ -90,13 +95,28 @@ impl Leftovers {
 
 fn objects(object: &str, kinds: &[&str]) -> anyhow::Result<BTreeSet<u32>> {
     let text = command::output(Command::new("bpftool").args(["-j", object, "list"]), SETTING_UP)?.checked()?;
-    let own = std::process::id();
-    // bpftool says `[]` or an empty text when there is nothing.
+    // bpftool says `[]` or nothing at all when there is nothing.
     let all: Vec<Object> = if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text)? };
-    let held_elsewhere =
-        |object: &Object| !object.pids.is_empty() && object.pids.iter().all(|holder| holder.pid != own);
-    let ours = all.into_iter().filter(|object| kinds.contains(&object.kind.as_str()) && !held_elsewhere(object));
-    Ok(ours.map(|object| object.id).collect())
+    Ok(all.into_iter().filter(|object| kinds.contains(&object.kind.as_str())).map(|object| object.id).collect())
+}
+
+/// The ids of programs and links that other processes hold, as /proc/PID/fdinfo tells (kernel/bpf/syscall.c,
+/// `bpf_prog_show_fdinfo` and `bpf_link_show_fdinfo`).
+fn held_elsewhere() -> Vec<(&'static str, u32)> {
+    let own = std::process::id();
+    let others = names(Path::new("/proc")).filter(|name| name.parse::<u32>().is_ok_and(|pid| pid != own));
+    let dirs = others.map(|pid| Path::new("/proc").join(pid).join("fdinfo"));
+    let texts = dirs.flat_map(|dir| names(&dir).filter_map(move |name| fs::read_to_string(dir.join(name)).ok()));
+    texts.flat_map(|text| ids(&text)).collect()
+}
+
+fn ids(fdinfo: &str) -> Vec<(&'static str, u32)> {
+    let fields = fdinfo.lines().filter_map(|line| line.split_once(':'));
+    let wanted = fields.filter_map(|(name, value)| {
+        let name = ["prog_id", "link_id"].into_iter().find(|wanted| *wanted == name)?;
+        Some((name, value.trim().parse().ok()?))
+    });
+    wanted.collect()
 }
 
 fn processes(prefix: &str) -> BTreeSet<String> {
@@ -109,7 +129,7 @@ fn processes(prefix: &str) -> BTreeSet<String> {
     lines.collect()
 }
 
-fn names(dir: &Path) -> impl Iterator<Item = String> {
+fn names(dir: &Path) -> impl Iterator<Item = String> + use<> {
     dir.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
@@ -136,5 +156,12 @@ mod tests {
         assert_eq!(before.left(&after).len(), 5);
         after.programs.remove(&1);
         assert_eq!(after.left(&before), ["BPF program 1"]);
+    }
+
+    #[test]
+    fn ids_are_read_from_fdinfo() {
+        let text = "pos:\t0\nlink_type:\txdp\nlink_id:\t158\nprog_tag:\tabc\nprog_id:\t362\n";
+        assert_eq!(ids(text), [("link_id", 158), ("prog_id", 362)]);
+        assert!(ids("pos:\t0\nflags:\t02\n").is_empty());
     }
 }
