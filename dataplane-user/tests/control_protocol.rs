@@ -6,7 +6,7 @@ use dataplane_user::{
         protocol::{Answer, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
         row::{Counts, Stats},
     },
-    model::port::{Mode, ModeChoice},
+    model::{Mode, ModeChoice},
     rule::ChainName,
 };
 
