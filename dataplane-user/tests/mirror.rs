@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dataplane_user::lower::Lowering;
+use dataplane_common::abi::RouteKind;
+use dataplane_user::lower::{Lowering, Want};
 use dataplane_user::model::{
     Attachment, Event, Family, Mode, Model, NeighbourState, Route, RouteType, Routes, Snapshot, TABLE_DEFAULT,
     TABLE_LOCAL, TABLE_MAIN,
@@ -48,6 +50,17 @@ impl Namespace {
         } else {
             self.ip(step);
         }
+    }
+
+    /// Type and device of the route that the kernel takes, or its error.
+    fn ask(&self, destination: &str) -> Result<(String, String), String> {
+        let arguments = ["-n", &self.0, "-j", "route", "get", destination];
+        let output = Command::new("ip").args(arguments).output().expect("iproute2");
+        let Ok(Value::Array(answer)) = serde_json::from_slice::<Value>(&output.stdout) else {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        };
+        let field = |name: &str| answer[0][name].as_str().map(str::to_owned);
+        Ok((field("type").unwrap_or_else(|| "unicast".to_owned()), field("dev").unwrap_or_default()))
     }
 
     fn ip(&self, arguments: &str) -> String {
@@ -113,7 +126,7 @@ fn said_by_model<A: Family>(model: &Model, routes: &Routes<A>) -> Vec<Said> {
             RouteType::Other(number) => number.to_string(),
             named => format!("{named:?}").to_lowercase(),
         };
-        let hop = |dev: u32, via: Option<std::net::IpAddr>| {
+        let hop = |dev: u32, via: Option<IpAddr>| {
             (model.links[&dev].name.clone(), via.map(|via| via.to_string()).unwrap_or_default())
         };
         let hops = route.next_hops.iter().map(|next| hop(next.dev, next.via)).collect();
@@ -183,6 +196,62 @@ async fn compare(model: &Model) -> Vec<String> {
         fresh.apply(event);
     }
     difference(&still(model), &still(&fresh))
+}
+
+/// Where the kernel is asked for its decision, too.
+const DESTINATIONS: &[&str] = &[
+    "198.18.0.1",
+    "198.18.0.2",
+    "198.18.0.77",
+    "198.18.0.255",
+    "198.18.1.9",
+    "192.0.2.70",
+    "192.0.2.200",
+    "198.51.100.1",
+    "203.0.113.1",
+    "203.0.113.150",
+    "203.0.113.200",
+    "8.8.8.8",
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db8:2::77",
+    "2001:db8:a::1",
+    "2001:db8:b::1",
+    "2001:db8:d::1",
+    "2001:db8:e::1",
+    "2001:db8:f::1",
+    "2001:db8:ffff::1",
+];
+
+/// What we say: a kind, and the devices that a flow may take.
+fn answer(model: &Model, want: &Want, destination: IpAddr) -> (RouteKind, Vec<String>) {
+    let target = match destination {
+        IpAddr::V4(address) => want.fib4.lookup(address.to_bits()),
+        IpAddr::V6(address) => want.fib6.lookup(address.to_bits()),
+    };
+    let mut devices = Vec::new();
+    if target.kind() == RouteKind::Unicast {
+        let group = want.groups[&target.group()];
+        let members = &group.members[..group.slots as usize];
+        devices.extend(members.iter().map(|member| model.links[&want.adjacencies[member].ifindex].name.clone()));
+    }
+    (target.kind(), devices)
+}
+
+/// Whether the kernel's type and device fit ours. What we leave to the kernel always does.
+fn agree(asked: &Result<(String, String), String>, (kind, devices): &(RouteKind, Vec<String>)) -> bool {
+    match (asked, kind) {
+        (_, RouteKind::Kernel) => true,
+        (Ok((kernel, dev)), RouteKind::Unicast) => kernel == "unicast" && devices.contains(dev),
+        (Ok((kernel, _)), RouteKind::Local) => kernel == "local" || kernel == "anycast",
+        (Ok((kernel, _)), RouteKind::Broadcast) => kernel == "broadcast",
+        (Ok((kernel, _)), other) => *kernel == format!("{other:?}").to_lowercase(),
+        (Err(error), RouteKind::None) => error.contains("unreachable"),
+        (Err(error), RouteKind::Unreachable) => error.contains("No route to host"),
+        (Err(error), RouteKind::Prohibit) => error.contains("Permission denied"),
+        (Err(error), RouteKind::Blackhole) => error.contains("Invalid argument"),
+        (Err(_), _) => false,
+    }
 }
 
 const STEPS: &[&str] = &[
@@ -287,6 +356,11 @@ fn model_follows_the_kernel() {
             let ports = model.links.keys().map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true })).collect();
             let want = lowering.lower(&model, &ports);
             lowering.grace_passed();
+            for destination in DESTINATIONS {
+                let asked = namespace.ask(destination);
+                let answered = answer(&model, &want, destination.parse().expect("an address"));
+                assert!(agree(&asked, &answered), "{destination} after {step}: {asked:?}, but ours is {answered:?}");
+            }
             assert_eq!(
                 want.problems.len(),
                 usize::from(step.starts_with("rule add")),
