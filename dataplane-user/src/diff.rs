@@ -213,6 +213,12 @@ mod tests {
         ];
         assert_eq!(diff(&full, &empty).steps, down);
         assert!(diff(&full, &full).is_empty());
+
+        let (v4, v6) = (Want { mirror: 1, ..Want::default() }, Want { mirror: 2, ..full.clone() });
+        let steps = diff(&v4, &v6).steps;
+        let position = |wanted| steps.iter().position(|step| *step == wanted);
+        assert_eq!(position(Change::Mirror(0)), Some(0), "IPv4 goes back to the kernel first");
+        assert_eq!(position(Change::Mirror(2)), position(Change::Fib4(&full.fib4)).map(|flip| flip + 1));
     }
 
     const ROUTE: Spec = Spec {

@@ -1,73 +1,21 @@
 //! The mirror against the kernel it mirrors: after every step the model must equal a fresh listing, and `ip route`.
 
+mod namespace;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::AsFd as _;
-use std::process::Command;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dataplane_user::lower::Lowering;
+use dataplane_common::abi::RouteKind;
+use dataplane_user::lower::{Lowering, Want};
 use dataplane_user::model::{
     Attachment, Event, Family, Mode, Model, NeighbourState, Route, RouteType, Routes, Snapshot, TABLE_DEFAULT,
     TABLE_LOCAL, TABLE_MAIN,
 };
 use dataplane_user::netlink::Mirror;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use namespace::Namespace;
 use serde_json::Value;
-
-/// A network namespace that goes away with the value, also in a panic.
-struct Namespace(String);
-
-impl Namespace {
-    /// Makes one, and moves this thread into it.
-    fn enter(name: &str) -> Self {
-        let namespace = Self(format!("dp-mirror-{}-{name}", std::process::id()));
-        run(&["netns", "add", &namespace.0]);
-        let file = File::open(format!("/var/run/netns/{}", namespace.0)).expect("the new namespace");
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("needs root");
-        namespace
-    }
-
-    /// Many commands, one a line.
-    fn batch(&self, commands: &str) {
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
-        file.write_all(commands.as_bytes()).expect("space");
-        run(&["-n", &self.0, "-batch", file.path().to_str().expect("a plain name")]);
-    }
-
-    /// `sysctl NAME=VALUE`, `ethtool ...`, or arguments of `ip`.
-    fn step(&self, step: &str) {
-        if let Some(setting) = step.strip_prefix("sysctl ") {
-            let (name, value) = setting.split_once('=').expect("a value");
-            std::fs::write(format!("/proc/sys/{name}"), value).expect("a setting of this namespace");
-        } else if let Some(arguments) = step.strip_prefix("ethtool ") {
-            let status = Command::new("ethtool").args(arguments.split_whitespace()).status().expect("ethtool");
-            assert!(status.success(), "{step}");
-        } else {
-            self.ip(step);
-        }
-    }
-
-    fn ip(&self, arguments: &str) -> String {
-        let mut all = vec!["-n", &self.0];
-        all.extend(arguments.split_whitespace());
-        run(&all)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-fn run(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).output().expect("iproute2");
-    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// What both sides say of a route: table, destination, type, metric, next hops.
 type Said = (u32, String, String, u64, BTreeSet<(String, String)>);
@@ -113,7 +61,7 @@ fn said_by_model<A: Family>(model: &Model, routes: &Routes<A>) -> Vec<Said> {
             RouteType::Other(number) => number.to_string(),
             named => format!("{named:?}").to_lowercase(),
         };
-        let hop = |dev: u32, via: Option<std::net::IpAddr>| {
+        let hop = |dev: u32, via: Option<IpAddr>| {
             (model.links[&dev].name.clone(), via.map(|via| via.to_string()).unwrap_or_default())
         };
         let hops = route.next_hops.iter().map(|next| hop(next.dev, next.via)).collect();
@@ -183,6 +131,62 @@ async fn compare(model: &Model) -> Vec<String> {
         fresh.apply(event);
     }
     difference(&still(model), &still(&fresh))
+}
+
+/// Where the kernel is asked for its decision, too.
+const DESTINATIONS: &[&str] = &[
+    "198.18.0.1",
+    "198.18.0.2",
+    "198.18.0.77",
+    "198.18.0.255",
+    "198.18.1.9",
+    "192.0.2.70",
+    "192.0.2.200",
+    "198.51.100.1",
+    "203.0.113.1",
+    "203.0.113.150",
+    "203.0.113.200",
+    "8.8.8.8",
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db8:2::77",
+    "2001:db8:a::1",
+    "2001:db8:b::1",
+    "2001:db8:d::1",
+    "2001:db8:e::1",
+    "2001:db8:f::1",
+    "2001:db8:ffff::1",
+];
+
+/// What we say: a kind, and the devices that a flow may take.
+fn answer(model: &Model, want: &Want, destination: IpAddr) -> (RouteKind, Vec<String>) {
+    let target = match destination {
+        IpAddr::V4(address) => want.fib4.lookup(address.to_bits()),
+        IpAddr::V6(address) => want.fib6.lookup(address.to_bits()),
+    };
+    let mut devices = Vec::new();
+    if target.kind() == RouteKind::Unicast {
+        let group = want.groups[&target.group()];
+        let members = &group.members[..group.slots as usize];
+        devices.extend(members.iter().map(|member| model.links[&want.adjacencies[member].ifindex].name.clone()));
+    }
+    (target.kind(), devices)
+}
+
+/// Whether the kernel's type and device fit ours. What we leave to the kernel always does.
+fn agree(asked: &Result<(String, String), String>, (kind, devices): &(RouteKind, Vec<String>)) -> bool {
+    match (asked, kind) {
+        (_, RouteKind::Kernel) => true,
+        (Ok((kernel, dev)), RouteKind::Unicast) => kernel == "unicast" && devices.contains(dev),
+        (Ok((kernel, _)), RouteKind::Local) => kernel == "local" || kernel == "anycast",
+        (Ok((kernel, _)), RouteKind::Broadcast) => kernel == "broadcast",
+        (Ok((kernel, _)), other) => *kernel == format!("{other:?}").to_lowercase(),
+        (Err(error), RouteKind::None) => error.contains("unreachable"),
+        (Err(error), RouteKind::Unreachable) => error.contains("No route to host"),
+        (Err(error), RouteKind::Prohibit) => error.contains("Permission denied"),
+        (Err(error), RouteKind::Blackhole) => error.contains("Invalid argument"),
+        (Err(_), _) => false,
+    }
 }
 
 const STEPS: &[&str] = &[
@@ -287,6 +291,11 @@ fn model_follows_the_kernel() {
             let ports = model.links.keys().map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true })).collect();
             let want = lowering.lower(&model, &ports);
             lowering.grace_passed();
+            for destination in DESTINATIONS {
+                let asked = namespace.ask(destination);
+                let answered = answer(&model, &want, destination.parse().expect("an address"));
+                assert!(agree(&asked, &answered), "{destination} after {step}: {asked:?}, but ours is {answered:?}");
+            }
             assert_eq!(
                 want.problems.len(),
                 usize::from(step.starts_with("rule add")),

@@ -5,12 +5,7 @@ use std::collections::HashMap;
 use dataplane_common::abi::{Ifindex, RouteKind};
 
 use super::adjacency::{Path, Who};
-use crate::model::{
-    Family, Link, Model, NextHopFlags, Prefix, Route, RouteType, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
-};
-
-/// The tables that the default rules ask, in order.
-const TABLES: [u32; 3] = [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT];
+use crate::model::{Family, Link, Model, NextHopFlags, Prefix, Route, RouteType};
 
 /// What an interval maps to, before paths have indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +49,13 @@ impl Paths {
 /// A prefix that decides within its table.
 struct Entry<A> {
     prefix: Prefix<A>,
-    /// Position in [`TABLES`].
+    /// Position in [`Family::TABLES`].
     table: usize,
     choice: Choice,
 }
 
-/// The longest match of each table: its length and what it says.
-type Tops = [Option<(u8, Choice)>; TABLES.len()];
+/// The longest match of each table, at most three: its length and what it says.
+type Tops = [Option<(u8, Choice)>; 3];
 
 /// A prefix around the current position: its last address, its table, and what it hides there.
 type Open<A> = (A, usize, Option<(u8, Choice)>);
@@ -68,7 +63,7 @@ type Open<A> = (A, usize, Option<(u8, Choice)>);
 /// The intervals of a family: ascending, the first at address 0, neighbours in different leaves.
 pub(super) fn intervals<A: Family>(model: &Model, paths: &mut Paths) -> Vec<(A, Leaf)> {
     let mut entries = Vec::new();
-    for (table, number) in TABLES.into_iter().enumerate() {
+    for (table, number) in A::TABLES.iter().copied().enumerate() {
         for (prefix, routes) in A::routes(model).table(number) {
             let choice = choose(model, prefix, routes, paths);
             entries.extend(choice.map(|choice| Entry { prefix, table, choice }));

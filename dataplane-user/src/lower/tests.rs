@@ -41,7 +41,9 @@ fn ask<A: Family>(specs: &[Spec], order: &[&[u32]], at: A) -> Option<(RouteType,
 }
 
 fn naive<A: Family>(specs: &[Spec], at: A) -> Outcome {
-    let separate = ask(specs, &[&[TABLE_LOCAL], &[TABLE_MAIN], &[TABLE_DEFAULT]], at);
+    // IPv6 has no rule for table default.
+    let order: &[&[u32]] = &[&[TABLE_LOCAL], &[TABLE_MAIN], &[TABLE_DEFAULT]];
+    let separate = ask(specs, if A::BITS == 32 { order } else { &order[..2] }, at);
     let merged = ask(specs, &[&[TABLE_LOCAL, TABLE_MAIN], &[TABLE_DEFAULT]], at);
     if A::MERGED_LOCAL && merged != separate {
         return (RouteKind::Kernel, None);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane_common::abi::{Control, Prefixed};
 
-use super::{Model, Routes};
+use super::{Model, Routes, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN};
 
 /// IPv4 or IPv6, where a value is needed rather than a type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -50,6 +50,9 @@ pub trait Family: Prefixed + Hash + Default + fmt::Debug + Send + Sync + 'static
     /// `fib_unmerge` in `net/ipv4/fib_frontend.c`), so that a longer prefix in main wins over a shorter one in local.
     const MERGED_LOCAL: bool;
 
+    /// The tables that the default rules ask, in order.
+    const TABLES: &[u32];
+
     /// From network order; `None` if there are too few or too many bytes.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
     /// From an address of this family.
@@ -73,13 +76,14 @@ pub trait Family: Prefixed + Hash + Default + fmt::Debug + Send + Sync + 'static
 }
 
 macro_rules! family {
-    ($native:ty, $version:ident, $address:ty, $mirror:ident, $number:expr, $siblings:literal, $merged:literal, $routes:ident) => {
+    ($native:ty, $version:ident, $address:ty, $mirror:ident, $number:expr, $siblings:literal, $merged:literal, $tables:expr, $routes:ident) => {
         impl Family for $native {
             const VERSION: IpVersion = IpVersion::$version;
             const MIRROR: u32 = Control::$mirror;
             const NUMBER: u8 = $number as u8;
             const SIBLINGS: bool = $siblings;
             const MERGED_LOCAL: bool = $merged;
+            const TABLES: &[u32] = $tables;
 
             fn from_bytes(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self::from_be_bytes)
@@ -123,8 +127,8 @@ macro_rules! family {
     };
 }
 
-family!(u32, V4, Ipv4Addr, MIRROR_V4, libc::AF_INET, false, true, routes4);
-family!(u128, V6, Ipv6Addr, MIRROR_V6, libc::AF_INET6, true, false, routes6);
+family!(u32, V4, Ipv4Addr, MIRROR_V4, libc::AF_INET, false, true, &[TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT], routes4);
+family!(u128, V6, Ipv6Addr, MIRROR_V6, libc::AF_INET6, true, false, &[TABLE_LOCAL, TABLE_MAIN], routes6);
 
 /// A network: an address without host bits, and how many of its bits count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]

@@ -1,6 +1,6 @@
 //! Routing policy: the rules that say which table is asked for a packet.
 
-use super::IpVersion;
+use super::{Family as _, IpVersion};
 
 /// `FR_ACT_TO_TBL`: ask a table.
 pub const ACTION_TABLE: u8 = 1;
@@ -25,12 +25,11 @@ pub struct RoutingRule {
 impl RoutingRule {
     /// What a new namespace has: local, main, and for IPv4 default.
     pub fn defaults(version: IpVersion) -> impl Iterator<Item = Self> {
-        let tables = [(0, super::TABLE_LOCAL), (32766, super::TABLE_MAIN), (32767, super::TABLE_DEFAULT)];
-        let count = match version {
-            IpVersion::V4 => 3,
-            IpVersion::V6 => 2,
+        let tables = match version {
+            IpVersion::V4 => u32::TABLES,
+            IpVersion::V6 => u128::TABLES,
         };
-        tables.into_iter().take(count).map(move |(priority, table)| Self {
+        [0, 32766, 32767].into_iter().zip(tables.iter().copied()).map(move |(priority, table)| Self {
             version,
             priority,
             table,
