@@ -46,5 +46,7 @@ bitflags! {
         const NO_ETHERNET = 1 << 7;
         /// Some route has more than one next hop.
         const MULTIPATH = 1 << 8;
+        /// All chains.
+        const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
     }
 }

@@ -87,11 +87,17 @@ pub trait Family {
     /// take one path (`fib_multipath_hash_policy` 0).
     #[inline(always)]
     fn flow(packet: &Datagram<Self::Address>) -> u32 {
-        (packet.source.mix().rotate_left(16) ^ packet.destination.mix()).wrapping_mul(0x9e37_79b1)
+        flow(packet.source, packet.destination)
     }
 
     /// The address in the words of a [`crate::abi::Key`], unused ones zero.
     fn key_words(address: Self::Address) -> [u32; 4];
+}
+
+/// See [`Family::flow`].
+#[inline(always)]
+pub fn flow<A: Mixed>(source: A, destination: A) -> u32 {
+    (source.mix().rotate_left(16) ^ destination.mix()).wrapping_mul(0x9e37_79b1)
 }
 
 /// IPv4.

@@ -1,11 +1,13 @@
 //! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
 
 mod bpffs;
+mod grace;
 mod link;
 mod object;
 mod table;
 
 pub use bpffs::{Bpffs, BpffsError};
+pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
-pub use object::{OBJECT, Object, ObjectError};
+pub use object::{OBJECT, Object, ObjectError, program_name};
 pub use table::{TableError, Tables, earlier_slots};

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::Map,
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{Features, map};
 use thiserror::Error;
@@ -132,4 +132,10 @@ impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").field("features", &self.features).finish_non_exhaustive()
     }
+}
+
+/// The name of a loaded program; `None` when there is none with this number, or the kernel does not tell.
+pub fn program_name(id: u32) -> Option<String> {
+    let program = loaded_programs().flatten().find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
 }

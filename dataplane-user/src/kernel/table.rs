@@ -56,13 +56,6 @@ impl<const SIZE: usize> Rows<SIZE> {
             .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))?;
         self.array.set(index, bytes, 0).map_err(failed)
     }
-
-    fn read<T: FromBytes>(&self, index: u32) -> Result<T, TableError> {
-        let failed = |error| TableError::Map { name: self.name, error };
-        let bytes = self.array.get(&index, 0).map_err(failed)?;
-        T::read_from_bytes(&bytes)
-            .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))
-    }
 }
 
 /// Per-CPU array map of counters.

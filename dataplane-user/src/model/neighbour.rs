@@ -26,6 +26,14 @@ impl Neighbour {
     }
 }
 
+impl NeighbourState {
+    /// As `ip neighbour` spells it.
+    pub fn name(self) -> &'static str {
+        let known = Self::all().iter_names().find(|(_, flag)| self.contains(*flag));
+        known.map_or("NONE", |(name, _)| name)
+    }
+}
+
 bitflags! {
     /// `NUD_*` of `include/uapi/linux/neighbour.h`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

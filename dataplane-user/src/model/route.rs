@@ -70,6 +70,24 @@ pub enum RouteType {
     Other(u8),
 }
 
+impl RouteType {
+    /// As `ip route` spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unicast => "unicast",
+            Self::Local => "local",
+            Self::Broadcast => "broadcast",
+            Self::Anycast => "anycast",
+            Self::Multicast => "multicast",
+            Self::Blackhole => "blackhole",
+            Self::Unreachable => "unreachable",
+            Self::Prohibit => "prohibit",
+            Self::Throw => "throw",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
 impl From<u8> for RouteType {
     fn from(number: u8) -> Self {
         match number {

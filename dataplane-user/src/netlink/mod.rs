@@ -11,6 +11,7 @@ mod device;
 mod link;
 mod neighbour;
 mod netconf;
+pub mod netfilter;
 mod route;
 mod rule;
 mod socket;

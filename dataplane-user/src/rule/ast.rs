@@ -60,6 +60,11 @@ impl Rule {
     pub fn sets(&self) -> impl Iterator<Item = &SetName> {
         self.matches.iter().filter_map(Match::set)
     }
+
+    /// Whether links that come and go change what it matches.
+    pub fn names_links(&self) -> bool {
+        self.matches.iter().any(|one| matches!(one, Match::Link { .. }))
+    }
 }
 
 /// Address family.

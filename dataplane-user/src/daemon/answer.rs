@@ -1,0 +1,292 @@
+//! Rows for the verbs that only read.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+};
+
+use dataplane_common::{
+    Decision, Reason,
+    abi::{Adjacency, AdjacencyFlags, PortCounters, PortFlags, RouteKind, Target},
+};
+
+use super::{Daemon, filter::Standing};
+use crate::{
+    control::{
+        protocol::{Failure, FailureKind},
+        row::{Counts, DecisionRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+    },
+    kernel::TableError,
+    lower::Table as Cuts,
+    model::{Family, IpVersion, Link, NeighbourState, Prefix, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN},
+    rule::ChainName,
+};
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        Self::new(FailureKind::Failed, error.to_string())
+    }
+}
+
+/// The counters of a port by decision and by reason.
+pub(super) fn digest(counters: &PortCounters) -> (Counts, BTreeMap<&'static str, u64>) {
+    let mut sums = [0; 4];
+    let mut reasons = BTreeMap::new();
+    for (reason, counter) in Reason::ALL.iter().zip(counters.reasons) {
+        reasons.insert(reason.name(), counter.packets);
+        match reason.decision() {
+            Decision::Forward => sums[0] += counter.packets,
+            Decision::Deliver => sums[1] += counter.packets,
+            Decision::Drop => sums[2] += counter.packets,
+            Decision::Kernel => sums[3] += counter.packets,
+            // Not received on the port.
+            Decision::Withhold => {}
+        }
+    }
+    (Counts::new(sums[0], sums[1], sums[2], sums[3]), reasons)
+}
+
+impl Daemon {
+    /// The slot of a port.
+    fn slot(&self, ifindex: u32) -> Option<u32> {
+        self.have.ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
+    }
+
+    /// Ports that are attached, that failed, and that are waited for by name.
+    pub(super) fn port_rows(&self, only: Option<&str>) -> Result<Vec<PortRow>, Failure> {
+        let mut rows = Vec::new();
+        for (ifindex, port) in &self.ports.attached {
+            let Some(link) = self.model.links.get(ifindex) else { continue };
+            let counts = match self.slot(*ifindex) {
+                Some(slot) => digest(&self.tables.port_counters(slot)?).0,
+                None => Counts::default(),
+            };
+            let state = if link.up { "up" } else { "down" };
+            rows.push(row(link, port.mode.name(), state, counts));
+        }
+        for (ifindex, reason) in &self.ports.failed {
+            let Some(link) = self.model.links.get(ifindex) else { continue };
+            let mode = self.ports.wanted(&link.name).map_or("auto", |wanted| wanted.mode.name());
+            rows.push(row(link, mode, &format!("failed: {reason}"), Counts::default()));
+        }
+        for wanted in self.ports.config() {
+            let name = wanted.pattern.as_str();
+            if !name.contains(['*', '?', '[', '{']) && self.model.link_named(name).is_none() {
+                let link = Link { name: name.to_owned(), ..Link::default() };
+                rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
+            }
+        }
+        rows.retain(|row| only.is_none_or(|name| row.name == name));
+        if let (Some(name), true) = (only, rows.is_empty()) {
+            return Err(Failure::new(
+                FailureKind::NotFound,
+                format!("{name} is not a port; `dataplane port list` shows what is attached"),
+            ));
+        }
+        Ok(rows)
+    }
+
+    /// Totals, reasons and ports; of one port where one is named.
+    pub(super) fn stats(&self, only: Option<&str>) -> Result<Stats, Failure> {
+        let ports = self.port_rows(only)?;
+        let mut totals = Counts::default();
+        let mut sums: BTreeMap<&'static str, u64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
+        for (slot, port) in &self.have.ports {
+            if !ports.iter().any(|row| row.ifindex == port.ifindex) {
+                continue;
+            }
+            let (counts, reasons) = digest(&self.tables.port_counters(*slot)?);
+            totals += counts;
+            for (name, packets) in reasons {
+                *sums.entry(name).or_default() += packets;
+            }
+        }
+        if only.is_none() {
+            totals += self.ports.retired.counts;
+            for (name, packets) in &self.ports.retired.reasons {
+                *sums.entry(name).or_default() += packets;
+            }
+        }
+        let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
+        Ok(Stats { totals, reasons, ports })
+    }
+
+    /// A rule with its counts.
+    pub(super) fn rule_row(&self, chain: ChainName, standing: &Standing) -> Result<RuleRow, Failure> {
+        let counter = self.tables.rule_counter(standing.counter)?;
+        Ok(RuleRow {
+            chain,
+            handle: standing.handle,
+            rule: standing.rule.to_string(),
+            packets: counter.packets,
+            bytes: counter.bytes,
+        })
+    }
+
+    /// The rules of one chain, or of all.
+    pub(super) fn rule_rows(&self, only: Option<ChainName>) -> Result<Vec<RuleRow>, Failure> {
+        let chains = ChainName::ALL.into_iter().filter(|chain| only.is_none_or(|name| name == *chain));
+        chains
+            .flat_map(|chain| self.chains.rules(chain).iter().map(move |standing| self.rule_row(chain, standing)))
+            .collect()
+    }
+
+    /// What the kernel knows of neighbours.
+    pub(super) fn neighbour_rows(&self) -> Vec<NeighbourRow> {
+        let rows = self.model.neighbours.values().filter(|neighbour| !neighbour.state.contains(NeighbourState::NOARP));
+        rows.map(|neighbour| NeighbourRow {
+            dst: neighbour.address,
+            dev: self.name(neighbour.ifindex),
+            lladdr: neighbour.mac.map(|mac| mac.to_string()),
+            state: neighbour.state.name().to_owned(),
+        })
+        .collect()
+    }
+
+    fn name(&self, ifindex: u32) -> String {
+        self.model.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+    }
+
+    /// The routes of tables main and default, as `ip route` lists them, or those of a prefix.
+    pub(super) fn route_rows(&self, only: Option<&str>) -> Result<Vec<RouteRow>, Failure> {
+        let mut rows = self.family_rows(&self.model.routes4);
+        rows.extend(self.family_rows(&self.model.routes6));
+        if let Some(prefix) = only {
+            rows.retain(|row| row.dst == prefix);
+            if rows.is_empty() {
+                return Err(Failure::new(FailureKind::NotFound, format!("no route to {prefix} in the mirror; `dataplane route list` shows all, `route get` the way of one address")));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn family_rows<A: Family>(&self, routes: &Routes<A>) -> Vec<RouteRow> {
+        let rows = [TABLE_MAIN, TABLE_DEFAULT].into_iter().flat_map(|table| routes.table(table));
+        rows.flat_map(|(prefix, routes)| routes.iter().map(move |route| self.route_row(prefix, route))).collect()
+    }
+
+    fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &Route<A>) -> RouteRow {
+        RouteRow {
+            dst: prefix.to_string(),
+            kind: route.kind.name().to_owned(),
+            nexthops: route
+                .next_hops
+                .iter()
+                .map(|hop| NextHopRow { via: hop.via, dev: (hop.dev != 0).then(|| self.name(hop.dev)), weight: hop.weight })
+                .collect(),
+            mtu: route.mtu,
+            packets: None,
+        }
+    }
+
+    /// What would be done with a packet to `address`.
+    pub(super) fn decision(&self, address: IpAddr, from: Option<IpAddr>, iif: Option<&str>) -> Result<DecisionRow, Failure> {
+        if from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
+            return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
+        }
+        let iif = iif.map(|name| self.link(name)).transpose()?;
+        Ok(match address {
+            IpAddr::V4(v4) => self.decide(address, u32::from(v4), &self.have.fib4, &self.model.routes4, from, iif),
+            IpAddr::V6(v6) => self.decide(address, u128::from(v6), &self.have.fib6, &self.model.routes6, from, iif),
+        })
+    }
+
+    fn decide<A: Family>(
+        &self,
+        dst: IpAddr,
+        address: A,
+        cuts: &Cuts<A>,
+        routes: &Routes<A>,
+        from: Option<IpAddr>,
+        iif: Option<&Link>,
+    ) -> DecisionRow {
+        let target = cuts.lookup(address);
+        let adjacency = self.adjacency(target, address, from);
+        let reason = self.reason::<A>(target, adjacency, iif);
+        let matched = longest(routes, address);
+        let hop = matched.and_then(|(_, route)| {
+            let out = adjacency.map(|adjacency| adjacency.ifindex);
+            route.next_hops.iter().find(|hop| Some(hop.dev) == out).or(route.next_hops.first())
+        });
+        let dev = adjacency.map(|adjacency| adjacency.ifindex).or_else(|| hop.map(|hop| hop.dev).filter(|dev| *dev != 0));
+        DecisionRow {
+            decision: reason.decision().name().to_owned(),
+            reason: reason.name().to_owned(),
+            dst,
+            prefix: matched.map(|(prefix, _)| prefix.to_string()),
+            dev: dev.map(|ifindex| self.name(ifindex)),
+            via: hop.and_then(|hop| hop.via),
+            lladdr: adjacency
+                .filter(|adjacency| adjacency.flags().contains(AdjacencyFlags::RESOLVED))
+                .map(|adjacency| adjacency.destination.to_string()),
+            table: if matches!(reason, Reason::KernelRoute | Reason::MirrorOff) { Table::Kernel } else { Table::Mirror },
+        }
+    }
+
+    /// The next hop that a flow between these addresses takes.
+    fn adjacency<A: Family>(&self, target: Target, address: A, from: Option<IpAddr>) -> Option<&Adjacency> {
+        if target.kind() != RouteKind::Unicast {
+            return None;
+        }
+        let group = self.have.groups.get(&target.group())?;
+        let source = from.and_then(A::from_ip).unwrap_or_default();
+        let member = group.member(dataplane_common::decide::flow(source, address))?;
+        self.have.adjacencies.get(&member)
+    }
+
+    /// The reason the kernel half would give, filters aside, in the order of its pipeline.
+    fn reason<A: Family>(&self, target: Target, adjacency: Option<&Adjacency>, iif: Option<&Link>) -> Reason {
+        let forwarding = if A::VERSION == IpVersion::V4 { PortFlags::FORWARDING_V4 } else { PortFlags::FORWARDING_V6 };
+        let port = iif.and_then(|link| self.have.ports.values().find(|port| port.ifindex == link.ifindex));
+        match target.kind() {
+            RouteKind::Local => return Reason::Local,
+            RouteKind::Broadcast => return Reason::Broadcast,
+            RouteKind::Multicast => return Reason::Multicast,
+            _ if self.have.mirror & A::MIRROR == 0 => return Reason::MirrorOff,
+            RouteKind::Blackhole => return Reason::Blackhole,
+            RouteKind::Unreachable => return Reason::Unreachable,
+            RouteKind::Prohibit => return Reason::Prohibit,
+            RouteKind::None => return Reason::NoRoute,
+            RouteKind::Kernel => return Reason::KernelRoute,
+            RouteKind::Unicast => {}
+        }
+        if port.is_some_and(|port| !port.flags().contains(forwarding)) {
+            return Reason::ForwardingOff;
+        }
+        let Some(adjacency) = adjacency else { return Reason::NeighbourUnresolved };
+        if port.is_some_and(|port| port.ifindex == adjacency.ifindex) {
+            return Reason::SamePort;
+        }
+        let able = adjacency.flags();
+        if !able.contains(AdjacencyFlags::RESOLVED) {
+            Reason::NeighbourUnresolved
+        } else if able.intersects(AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT) {
+            Reason::Forwarded
+        } else {
+            Reason::NoEgress
+        }
+    }
+}
+
+/// The longest match in the first table that has one, for people: the decision itself comes from the cuts.
+fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &Route<A>)> {
+    [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].into_iter().find_map(|table| {
+        let fitting = routes.table(table).filter(|(prefix, _)| prefix.contains(address));
+        let (prefix, candidates) = fitting.max_by_key(|(prefix, _)| prefix.length())?;
+        let route = candidates.first().filter(|route| route.kind != RouteType::Throw)?;
+        Some((prefix, route))
+    })
+}
+
+fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
+    PortRow {
+        name: link.name.clone(),
+        ifindex: link.ifindex,
+        mode: mode.to_owned(),
+        state: state.to_owned(),
+        mac: link.mac.map(|mac| mac.to_string()),
+        mtu: link.mtu,
+        vlan: None,
+        counts,
+    }
+}

@@ -1,0 +1,246 @@
+//! The chains: rules with their handles and counters, and their way into the kernel.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use dataplane_common::abi::{CHAINS, Features, RULE_COUNTERS};
+
+use super::{Daemon, state};
+use crate::{
+    config::{ChainConfig, Config},
+    kernel::grace,
+    lower::filter::{ChainRules, FilterError, LoweredFilter, lower},
+    rule::{ChainName, LinkPattern, Policy, Rule, SetName},
+};
+
+/// A rule in force. Its counter belongs to its handle, and both survive every change that keeps the rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub handle: u64,
+    pub counter: u32,
+    pub rule: Rule,
+}
+
+/// All chains, in the order of [`ChainName::ALL`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chains {
+    policies: [Policy; CHAINS],
+    rules: [Vec<Standing>; CHAINS],
+    sets: std::collections::BTreeMap<SetName, crate::config::SetConfig>,
+    next: u64,
+    features: Features,
+    /// Counters of rules that came since the last commit: they begin at zero.
+    fresh: BTreeSet<u32>,
+}
+
+/// There is no rule with this handle.
+#[derive(Debug, thiserror::Error)]
+#[error("chain {chain} has no rule with handle {handle}; `dataplane rule list {chain}` shows the handles")]
+pub(super) struct NoSuchRule {
+    chain: ChainName,
+    handle: u64,
+}
+
+impl Chains {
+    /// From what an earlier daemon wrote down.
+    pub(super) fn new(config: &Config, ledger: &state::Ledger) -> Self {
+        let mut chains = Self { next: ledger.next.max(1), ..Self::default() };
+        let mut known: Vec<_> = ledger.rules.iter().collect();
+        for chain in ChainName::ALL {
+            chains.policies[chain.index()] = config.chain(chain).policy;
+            for rule in &config.chain(chain).rules {
+                let text = rule.to_string();
+                let found = known.iter().position(|entry| entry.chain == chain.name() && entry.rule == text);
+                let standing = match found.map(|position| known.remove(position)) {
+                    Some(entry) => Standing { handle: entry.handle, counter: entry.counter, rule: rule.clone() },
+                    None => match chains.stand(rule.clone()) {
+                        Ok(standing) => standing,
+                        Err(error) => {
+                            tracing::error!("{error:#}");
+                            continue;
+                        }
+                    },
+                };
+                chains.rules[chain.index()].push(standing);
+            }
+        }
+        chains.sets.clone_from(&config.sets);
+        chains
+    }
+
+    /// Gives a new rule its handle and counter.
+    fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
+        let taken: BTreeSet<u32> = self.rules.iter().flatten().map(|standing| standing.counter).collect();
+        let counter = (0..RULE_COUNTERS)
+            .find(|counter| !taken.contains(counter) && !self.fresh.contains(counter))
+            .with_context(|| format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule"))?;
+        self.fresh.insert(counter);
+        let handle = self.next;
+        self.next += 1;
+        Ok(Standing { handle, counter, rule })
+    }
+
+    /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
+    pub(super) fn replace(&mut self, config: &Config) -> anyhow::Result<()> {
+        let mut old = std::mem::take(&mut self.rules);
+        // What stays in force while the new counters are chosen.
+        let mut rules: [Vec<Standing>; CHAINS] = Default::default();
+        let mut new = Vec::new();
+        for chain in ChainName::ALL {
+            let index = chain.index();
+            for rule in &config.chain(chain).rules {
+                match old[index].iter().position(|standing| standing.rule == *rule) {
+                    Some(position) => rules[index].push(old[index].remove(position)),
+                    None => new.push((index, rules[index].len() + new.iter().filter(|(at, _, _)| *at == index).count(), rule)),
+                }
+            }
+        }
+        // Counters of rules that go stay taken until the commit is through, so that no packet counts at the wrong rule.
+        let leaving: BTreeSet<u32> = old.iter().flatten().map(|standing| standing.counter).collect();
+        self.rules = rules;
+        let blocked: BTreeSet<u32> = leaving.difference(&self.fresh).copied().collect();
+        self.fresh.extend(&blocked);
+        for (index, place, rule) in new {
+            let standing = self.stand(rule.clone())?;
+            let place = place.min(self.rules[index].len());
+            self.rules[index].insert(place, standing);
+        }
+        self.fresh.retain(|counter| !blocked.contains(counter));
+        for chain in ChainName::ALL {
+            self.policies[chain.index()] = config.chain(chain).policy;
+        }
+        self.sets.clone_from(&config.sets);
+        Ok(())
+    }
+
+    /// Puts a rule at the end of a chain, or in front of it.
+    pub(super) fn add(&mut self, chain: ChainName, rule: Rule, in_front: bool) -> anyhow::Result<Standing> {
+        let standing = self.stand(rule)?;
+        let rules = &mut self.rules[chain.index()];
+        let place = if in_front { 0 } else { rules.len() };
+        rules.insert(place, standing.clone());
+        Ok(standing)
+    }
+
+    /// Takes a rule out.
+    pub(super) fn remove(&mut self, chain: ChainName, handle: u64) -> Result<(), NoSuchRule> {
+        let rules = &mut self.rules[chain.index()];
+        let place = rules.iter().position(|standing| standing.handle == handle).ok_or(NoSuchRule { chain, handle })?;
+        rules.remove(place);
+        Ok(())
+    }
+
+    /// Takes all rules of a chain out; its policy stays.
+    pub(super) fn flush(&mut self, chain: ChainName) {
+        self.rules[chain.index()].clear();
+    }
+
+    /// The rules of a chain, in order.
+    pub(super) fn rules(&self, chain: ChainName) -> &[Standing] {
+        &self.rules[chain.index()]
+    }
+
+    /// The part of the running config that is about chains and sets.
+    pub(super) fn config(&self) -> Config {
+        let chain = |index: usize| ChainConfig {
+            policy: self.policies[index],
+            rules: self.rules[index].iter().map(|standing| standing.rule.clone()).collect(),
+        };
+        Config { ports: Vec::new(), sets: self.sets.clone(), chains: std::array::from_fn(chain) }
+    }
+
+    /// The handle of the next rule.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// What the chains ask of the program, as last committed.
+    pub(super) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What must be written down beside the config.
+    pub(super) fn ledger(&self) -> Vec<state::Entry> {
+        let entry = |chain: ChainName, standing: &Standing| state::Entry {
+            chain: chain.name().to_owned(),
+            rule: standing.rule.to_string(),
+            handle: standing.handle,
+            counter: standing.counter,
+        };
+        let entries = ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
+        entries.collect()
+    }
+
+    /// Whether links that come and go change what rules match.
+    pub(super) fn names_links(&self) -> bool {
+        self.rules.iter().flatten().any(|standing| standing.rule.names_links())
+    }
+}
+
+impl Daemon {
+    /// What the chains come to with the links that are there now.
+    pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
+        let rules: [Vec<(Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
+            self.chains.rules[index].iter().map(|standing| (standing.rule.clone(), standing.counter)).collect()
+        });
+        let chains = std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
+        let resolve = |pattern: &LinkPattern| {
+            let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
+            links.map(|link| link.ifindex).collect()
+        };
+        lower(chains, &resolve)
+    }
+
+    /// Makes the lowered chains live: counters, entries, one flip, and the programs that ask them.
+    pub(super) fn commit_chains(&mut self, lowered: &LoweredFilter) -> anyhow::Result<()> {
+        grace();
+        for counter in std::mem::take(&mut self.chains.fresh) {
+            self.tables.clear_rule_counter(counter)?;
+        }
+        self.tables.flip_filter(&lowered.filter, &lowered.entries)?;
+        self.chains.features = lowered.features;
+        let features = self.have.features.difference(Features::CHAINS) | lowered.features;
+        self.load(features)?;
+        self.have.features = features;
+        Ok(())
+    }
+
+    /// Lowers the chains again after links have changed, and commits when that changes anything.
+    pub(super) fn refresh_chains(&mut self) {
+        let lowered = match self.lower_chains() {
+            Ok(lowered) => lowered,
+            Err(error) => {
+                tracing::error!("{error}; the rules stay as they are for the links of before");
+                return;
+            }
+        };
+        if self.committed.as_ref() != Some(&lowered) {
+            match self.commit_chains(&lowered) {
+                Ok(()) => self.committed = Some(lowered),
+                Err(error) => tracing::error!("the rules could not be brought up to date: {error:#}"),
+            }
+        }
+    }
+
+    /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
+    pub(super) fn change_chains<T>(&mut self, change: impl FnOnce(&mut Chains) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let before = self.chains.clone();
+        let done = change(&mut self.chains).and_then(|value| Ok((value, self.lower_chains()?)));
+        let committed = done.and_then(|(value, lowered)| {
+            self.commit_chains(&lowered)?;
+            self.committed = Some(lowered);
+            Ok(value)
+        });
+        if committed.is_err() {
+            self.chains = before;
+            if let Ok(lowered) = self.lower_chains()
+                && let Err(error) = self.commit_chains(&lowered)
+            {
+                tracing::error!("the rules of before could not be written again: {error:#}");
+            }
+        } else {
+            self.save();
+        }
+        committed
+    }
+}

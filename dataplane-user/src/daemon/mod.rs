@@ -1,0 +1,204 @@
+//! The ring: event, model, lower, diff, apply.
+//!
+//! One task owns everything. What the kernel says and what operators ask for arrive here in turn, so no state is ever seen
+//! half changed.
+
+mod answer;
+mod apply;
+mod filter;
+mod operate;
+mod port;
+mod state;
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    config::{self, Config},
+    control::server::{Call, Server},
+    kernel::{Bpffs, Links, Object, Tables, earlier_slots},
+    lower::{Lowering, Want, filter::LoweredFilter},
+    model::Model,
+    netlink::Mirror,
+};
+use filter::Chains;
+use port::Ports;
+use state::State;
+
+/// How long news may wait for more of its kind, so that a burst becomes one change.
+const GATHER: Duration = Duration::from_millis(5);
+/// Calls that may wait for the ring.
+const CALLS: usize = 64;
+
+/// What `dataplane run` is told.
+#[derive(Debug)]
+pub struct Options {
+    /// The config file.
+    pub config: Option<PathBuf>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// What outlives a restart.
+    pub state: PathBuf,
+    /// Where maps and links are pinned.
+    pub bpffs: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    // The config first: a bad one must not touch anything.
+    let config = options.config.as_deref().map(read).transpose()?;
+    let server = Server::bind(&options.socket)?;
+    let state = State::open(&options.state)?;
+    let bpffs = Bpffs::open(&options.bpffs)?;
+    let mut mirror = Mirror::open()?;
+    let mut daemon = Daemon::new(bpffs, state, config)?;
+    let (calls, mut waiting) = mpsc::channel(CALLS);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    for event in mirror.next().await? {
+        daemon.model.apply(event);
+    }
+    daemon.start()?;
+    let serving = tokio::spawn(server.serve(calls));
+    tracing::info!(socket = %options.socket.display(), "ready");
+
+    let mut due = None;
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            events = mirror.next() => {
+                match events {
+                    Ok(events) => events.into_iter().for_each(|event| daemon.model.apply(event)),
+                    Err(error) => {
+                        // The next call lists everything again.
+                        tracing::error!("the kernel's tables cannot be followed at the moment: {error}");
+                        mirror.resync();
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+                due.get_or_insert_with(|| Instant::now() + GATHER);
+            }
+            () = until(due) => {
+                due = None;
+                daemon.follow();
+            }
+            Some(call) = waiting.recv() => {
+                if due.take().is_some() {
+                    daemon.follow();
+                }
+                daemon.answer(call);
+            }
+        }
+    }
+    drop(waiting);
+    serving.await.context("the control socket ended badly")?;
+    tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
+    Ok(())
+}
+
+/// Waits until an instant; for ever when there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads a config file.
+fn read(path: &std::path::Path) -> anyhow::Result<Config> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(config::parse(&text, &path.display().to_string())?)
+}
+
+/// All that the ring owns.
+struct Daemon {
+    bpffs: Bpffs,
+    state: State,
+    object: Object,
+    tables: Tables,
+    links: Links,
+    model: Model,
+    lowering: Lowering,
+    /// What the maps of ports and routes hold.
+    have: Want,
+    ports: Ports,
+    chains: Chains,
+    /// The filter that is live.
+    committed: Option<LoweredFilter>,
+}
+
+impl Daemon {
+    /// Makes fresh maps beside those that an earlier daemon left, and remembers what it was doing. A config given now takes
+    /// the place of what was remembered.
+    fn new(bpffs: Bpffs, state: State, config: Option<Config>) -> anyhow::Result<Self> {
+        let slots = bpffs.earlier().first().map(|earlier| earlier_slots(earlier)).unwrap_or_default();
+        let (ports, chains) = state.remember();
+        let mut object = Object::load(Want::default().features, &bpffs.lasting(), &bpffs.epoch())?;
+        let tables = Tables::take(&mut object)?;
+        let links = Links::new(bpffs.links());
+        let mut daemon = Self {
+            bpffs,
+            state,
+            object,
+            tables,
+            links,
+            model: Model::default(),
+            lowering: Lowering::new(slots.clone()),
+            have: Want::default(),
+            ports,
+            chains,
+            committed: None,
+        };
+        daemon.ports.adopt_slots(slots);
+        if let Some(config) = config {
+            daemon.ports.replace(&config);
+            daemon.chains.replace(&config)?;
+        }
+        Ok(daemon)
+    }
+
+    /// Fills the maps and swaps the programs in: from here on traffic is ours.
+    fn start(&mut self) -> anyhow::Result<()> {
+        let lowered = self.lower_chains()?;
+        self.commit_chains(&lowered)?;
+        self.committed = Some(lowered);
+        self.have.features = self.object.features();
+        self.follow();
+        self.drop_stale_links();
+        self.bpffs.forget_others();
+        self.save();
+        Ok(())
+    }
+
+    /// Takes a call, answers it.
+    fn answer(&mut self, call: Call) {
+        let answer = self.operate(&call.request);
+        if call.reply.send(answer).is_err() {
+            tracing::debug!("a peer left before its answer came");
+        }
+    }
+
+    /// Writes down what a next daemon must know.
+    fn save(&self) {
+        if let Err(error) = self.state.save(&self.ports, &self.chains) {
+            tracing::error!("cannot write the state: {error:#}; a restart would come back with older rules and ports");
+        }
+    }
+}

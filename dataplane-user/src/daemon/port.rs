@@ -1,0 +1,317 @@
+//! Which links are ports, and how.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dataplane_common::abi::{Features, Ifindex};
+
+use super::{Daemon, state::Ledger};
+use crate::{
+    config::{Config, PortConfig},
+    control::row::Counts,
+    kernel::{Hook, LinkError},
+    model::{Attachment, Link, Mode, choose},
+};
+
+/// A link that is a port.
+#[derive(Clone, Debug)]
+pub(super) struct Attached {
+    /// Its name when it was attached.
+    pub name: String,
+    /// How it is attached.
+    pub mode: Mode,
+}
+
+/// What the operator wants attached, and what is.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    config: Vec<PortConfig>,
+    off: BTreeSet<String>,
+    /// What is attached, by index.
+    pub attached: BTreeMap<Ifindex, Attached>,
+    /// What should be but cannot, with the reason.
+    pub failed: BTreeMap<Ifindex, String>,
+    /// Whose counters are in which slot.
+    slots: BTreeMap<u32, Ifindex>,
+    /// Counters of ports that are no more.
+    pub retired: Retired,
+}
+
+/// Sums over ports that are no more: totals never go back.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    pub counts: Counts,
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+impl Ports {
+    pub(super) fn new(config: &Config, ledger: &Ledger) -> Self {
+        Self { config: config.ports.clone(), off: ledger.off.iter().cloned().collect(), ..Self::default() }
+    }
+
+    /// Slots whose counters go on.
+    pub(super) fn adopt_slots(&mut self, slots: BTreeMap<Ifindex, u32>) {
+        self.slots = slots.into_iter().map(|(ifindex, slot)| (slot, ifindex)).collect();
+    }
+
+    /// Takes what a config says in place of what was there.
+    pub(super) fn replace(&mut self, config: &Config) {
+        self.config.clone_from(&config.ports);
+        self.off.clear();
+    }
+
+    /// In the order of the config.
+    pub(super) fn config(&self) -> &[PortConfig] {
+        &self.config
+    }
+
+    /// Names switched off.
+    pub(super) fn off(&self) -> Vec<String> {
+        self.off.iter().cloned().collect()
+    }
+
+    /// Wants a port by name.
+    pub(super) fn want(&mut self, wanted: PortConfig) {
+        self.off.remove(wanted.pattern.as_str());
+        self.config.retain(|port| port.pattern != wanted.pattern);
+        self.config.push(wanted);
+    }
+
+    /// No longer wants a port by name, not even where a pattern fits it.
+    pub(super) fn unwant(&mut self, name: &str) {
+        self.config.retain(|port| port.pattern.as_str() != name);
+        if self.config.iter().any(|port| port.pattern.fits(name)) {
+            self.off.insert(name.to_owned());
+        }
+    }
+
+    /// Wants again what was wanted before.
+    pub(super) fn restore(&mut self, config: Vec<PortConfig>, off: Vec<String>) {
+        self.config = config;
+        self.off = off.into_iter().collect();
+    }
+
+    /// Wants nothing.
+    pub(super) fn clear(&mut self) {
+        self.config.clear();
+        self.off.clear();
+    }
+
+    /// What is said about a link of this name: its own entry, or else the first pattern that fits.
+    pub(super) fn wanted(&self, name: &str) -> Option<&PortConfig> {
+        if self.off.contains(name) {
+            return None;
+        }
+        let named = self.config.iter().find(|port| port.pattern.as_str() == name);
+        named.or_else(|| self.config.iter().find(|port| port.pattern.fits(name)))
+    }
+
+    /// As lowering wants it.
+    fn attachments(&self) -> BTreeMap<Ifindex, Attachment> {
+        self.attached.iter().map(|(ifindex, port)| (*ifindex, Attachment { mode: port.mode, tc: true })).collect()
+    }
+}
+
+/// The hooks of a port.
+fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
+    // tc first: what XDP hands over must find it there.
+    let egress = features.contains(Features::OUTPUT).then_some(Hook::TcEgress);
+    let xdp = (mode != Mode::Tc).then_some(Hook::Xdp);
+    [Some(Hook::TcIngress), egress, xdp].into_iter().flatten()
+}
+
+impl Daemon {
+    /// Follows what the kernel said: ports that come and go, then tables. Problems are logged; what can be done is done.
+    pub(super) fn follow(&mut self) {
+        self.detach_unwanted();
+        let new = self.plan();
+        if self.chains.names_links() {
+            self.refresh_chains();
+        }
+        self.reconcile();
+        let mut again = false;
+        for (ifindex, link, generic) in new {
+            if let Err(error) = self.attach_hooks(ifindex, &link.name, generic) {
+                let reason = self.explain(&link, &error);
+                tracing::error!("cannot attach {}: {reason}", link.name);
+                self.release(ifindex);
+                self.failed(ifindex, reason);
+                again = true;
+            } else {
+                tracing::info!(port = link.name, mode = %self.ports.attached[&ifindex].mode, "attached");
+            }
+        }
+        if again {
+            self.reconcile();
+        }
+    }
+
+    fn failed(&mut self, ifindex: Ifindex, reason: String) {
+        self.ports.failed.insert(ifindex, reason);
+    }
+
+    /// Lets go of ports that are gone, renamed, switched off or wanted in another mode.
+    fn detach_unwanted(&mut self) {
+        let unwanted: Vec<_> = self
+            .ports
+            .attached
+            .iter()
+            .filter(|(ifindex, port)| self.wanted_mode(**ifindex) != Some(port.mode))
+            .map(|(ifindex, port)| (*ifindex, port.name.clone()))
+            .collect();
+        for (ifindex, name) in unwanted {
+            tracing::info!(port = name, "detached");
+            self.release(ifindex);
+        }
+        let model = &self.model;
+        self.ports.failed.retain(|ifindex, _| model.links.contains_key(ifindex));
+    }
+
+    /// The mode that a link should be a port in; `None`: it should not.
+    fn wanted_mode(&self, ifindex: Ifindex) -> Option<Mode> {
+        let link = self.model.links.get(&ifindex)?;
+        let wanted = self.ports.wanted(&link.name)?;
+        // What a port's own XDP program does to the features must not change its mode.
+        match self.ports.attached.get(&ifindex) {
+            Some(port) if wanted.mode == crate::model::ModeChoice::Auto && port.name == link.name => Some(port.mode),
+            _ => Some(choose(link, self.model.features(ifindex), wanted.mode)),
+        }
+    }
+
+    /// Enters links that should be ports; their programs follow once the maps know them.
+    fn plan(&mut self) -> Vec<(Ifindex, Link, bool)> {
+        let mut new = Vec::new();
+        for (ifindex, link) in &self.model.links {
+            if link.loopback || self.ports.attached.contains_key(ifindex) || self.ports.failed.contains_key(ifindex) {
+                continue;
+            }
+            if let Some(mode) = self.wanted_mode(*ifindex) {
+                new.push((*ifindex, link.clone(), mode == Mode::Generic));
+                self.ports.attached.insert(*ifindex, Attached { name: link.name.clone(), mode });
+            }
+        }
+        new
+    }
+
+    /// Attaches all hooks of a port, and takes off those it should not have.
+    fn attach_hooks(&mut self, ifindex: Ifindex, name: &str, generic: bool) -> Result<(), LinkError> {
+        let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
+        for hook in Hook::ALL.into_iter().filter(|hook| !wanted.contains(hook)) {
+            self.links.detach(ifindex, hook)?;
+        }
+        for hook in wanted {
+            self.links.attach(&mut self.object, ifindex, name, hook, generic)?;
+        }
+        Ok(())
+    }
+
+    /// Swaps the loaded programs in at every port.
+    pub(super) fn relink(&mut self) {
+        let ports: Vec<_> = self.ports.attached.iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
+        for (ifindex, port) in ports {
+            if !self.links.contains(ifindex, Hook::TcIngress) {
+                // Planned, not attached yet.
+                continue;
+            }
+            if let Err(error) = self.attach_hooks(ifindex, &port.name, port.mode == Mode::Generic) {
+                tracing::error!("cannot swap the programs of {}: {error}; it keeps the old ones", port.name);
+            }
+        }
+    }
+
+    /// Takes the programs off a port and forgets it.
+    fn release(&mut self, ifindex: Ifindex) {
+        for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
+            if let Err(error) = self.links.detach(ifindex, hook) {
+                tracing::error!("{error}");
+            }
+        }
+        self.ports.attached.remove(&ifindex);
+    }
+
+    /// Takes off the links of ports that an earlier daemon had and this one does not want.
+    pub(super) fn drop_stale_links(&mut self) {
+        for (ifindex, hook) in self.links.list() {
+            if !self.ports.attached.contains_key(&ifindex)
+                && let Err(error) = self.links.detach(ifindex, hook)
+            {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    /// Takes everything off.
+    pub(super) fn detach_all(&mut self) {
+        self.ports.clear();
+        self.ports.failed.clear();
+        self.detach_unwanted();
+        self.drop_stale_links();
+        self.reconcile();
+    }
+
+    /// Why a port is not attached, for people.
+    fn explain(&self, link: &Link, error: &LinkError) -> String {
+        let name = &link.name;
+        match error {
+            LinkError::Busy => {
+                let holder = link.xdp.first().map_or_else(
+                    || "another program".to_owned(),
+                    |xdp| match crate::kernel::program_name(xdp.program) {
+                        Some(known) => format!("program {known} (id {})", xdp.program),
+                        None => format!("program id {}", xdp.program),
+                    },
+                );
+                format!("{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc")
+            }
+            LinkError::Unsupported(cause) => format!(
+                "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"
+            ),
+            other => other.to_string(),
+        }
+    }
+
+    /// The slots of ports, brought in line with what the maps will hold: counters of ports that are gone are retired.
+    pub(super) fn retire_slots(&mut self, want: &BTreeMap<u32, dataplane_common::abi::Port>) {
+        let gone: Vec<u32> = self
+            .ports
+            .slots
+            .iter()
+            .filter(|(slot, ifindex)| want.get(slot).is_none_or(|port| port.ifindex != **ifindex))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in gone {
+            self.ports.slots.remove(&slot);
+            if let Err(error) = self.retire(slot) {
+                tracing::error!("counters of a port that is gone: {error}");
+            }
+        }
+        for (slot, port) in want {
+            if self.ports.slots.insert(*slot, port.ifindex).is_none()
+                && let Err(error) = self.tables.clear_port_counters(*slot)
+            {
+                tracing::error!("counters of a new port: {error}");
+            }
+        }
+    }
+
+    fn retire(&mut self, slot: u32) -> Result<(), crate::kernel::TableError> {
+        let counters = self.tables.port_counters(slot)?;
+        let (counts, reasons) = super::answer::digest(&counters);
+        self.ports.retired.counts += counts;
+        for (name, packets) in reasons {
+            *self.ports.retired.reasons.entry(name).or_default() += packets;
+        }
+        self.tables.clear_port_counters(slot)
+    }
+
+    /// Lowers the model and applies what changed.
+    pub(super) fn reconcile(&mut self) {
+        let mut want = self.lowering.lower(&self.model, &self.ports.attachments());
+        want.features |= self.chains.features();
+        for problem in want.problems.iter().filter(|problem| !self.have.problems.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        if let Err(error) = self.apply(want) {
+            tracing::error!("the maps could not be brought up to date: {error:#}; trying again with the next change");
+        }
+    }
+}

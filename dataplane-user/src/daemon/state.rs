@@ -1,0 +1,112 @@
+//! What outlives the daemon: the running config, and the handles of its rules.
+//!
+//! ```text
+//! DIR/running.toml    the running config, as `config show` prints it
+//! DIR/handles.toml    for each rule its chain, text, handle and counter; names of ports switched off
+//! ```
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::{
+    fd::OwnedFd,
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{filter::Chains, port::Ports};
+use crate::config::{self, Config};
+
+/// The state directory, locked for this daemon.
+pub(super) struct State {
+    directory: PathBuf,
+    _lock: OwnedFd,
+}
+
+/// What the config cannot say.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Ledger {
+    /// The next rule gets this handle.
+    pub next: u64,
+    /// Ports that a pattern of the config fits, but that the operator has switched off.
+    #[serde(default)]
+    pub off: Vec<String>,
+    /// By chain, in order.
+    #[serde(default)]
+    pub rules: Vec<Entry>,
+}
+
+/// One rule.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub chain: String,
+    pub rule: String,
+    pub handle: u64,
+    pub counter: u32,
+}
+
+impl State {
+    /// Makes the directory and locks it.
+    pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make the state directory {}; name another with --state", directory.display()))?;
+        let lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("cannot open {}", directory.display()))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!(
+                "another daemon uses the state directory {}; stop it first, or give this one its own with --state",
+                directory.display()
+            );
+        }
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
+    /// must know why.
+    pub(super) fn remember(&self) -> (Ports, Chains) {
+        let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
+        let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
+        (Ports::new(&running, &ledger), Chains::new(&running, &ledger))
+    }
+
+    fn read<T>(&self, name: &str, parse: impl FnOnce(&str, &str) -> anyhow::Result<T>) -> Option<T> {
+        let path = self.directory.join(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::error!("cannot read {}: {error}; starting without it", path.display());
+                return None;
+            }
+        };
+        match parse(&text, &path.display().to_string()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::error!("cannot use {}: {error:#}; starting without it", path.display());
+                None
+            }
+        }
+    }
+
+    /// Writes everything down. A crash leaves the old files or the new ones.
+    pub(super) fn save(&self, ports: &Ports, chains: &Chains) -> anyhow::Result<()> {
+        let running = Config { ports: ports.config().to_vec(), ..chains.config() };
+        let ledger = Ledger { next: chains.next(), off: ports.off(), rules: chains.ledger() };
+        self.write("running.toml", &running.to_toml())?;
+        self.write("handles.toml", &toml_edit::ser::to_string(&ledger)?)
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.directory.join(name);
+        let new = self.directory.join(format!("{name}.new"));
+        let written = fs::File::create(&new).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        written.and_then(|()| fs::rename(&new, &path)).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
