@@ -27,6 +27,14 @@ fn ingress(context: XdpContext) -> u32 {
     hook::xdp::run(&context)
 }
 
+/// In the kernel's stand-in for drivers without XDP. Without `frags`, so that the kernel makes every skb linear for us: for
+/// programs with `frags` it copies scattered skbs without their link header (Linux 6.18, `skb_pp_cow_data`), and we would
+/// judge a header of random bytes.
+#[xdp]
+fn ingress_generic(context: XdpContext) -> u32 {
+    hook::xdp::run(&context)
+}
+
 /// At tc ingress: the same pipeline on the skb.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {

@@ -113,9 +113,13 @@ impl Ports {
 
 /// The hooks of a port.
 fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
-    // tc first: what XDP hands over must find it there.
     let egress = features.contains(Features::OUTPUT).then_some(Hook::TcEgress);
-    let xdp = (mode != Mode::Tc).then_some(Hook::Xdp);
+    let xdp = match mode {
+        Mode::Native => Some(Hook::Xdp),
+        Mode::Generic => Some(Hook::Generic),
+        Mode::Tc => None,
+    };
+    // tc first: what XDP hands over must find it there.
     [Some(Hook::TcIngress), egress, xdp].into_iter().flatten()
 }
 
@@ -129,8 +133,8 @@ impl Daemon {
         }
         self.reconcile();
         let mut again = false;
-        for (ifindex, link, generic) in new {
-            if let Err(error) = self.attach_hooks(ifindex, &link.name, generic) {
+        for (ifindex, link) in new {
+            if let Err(error) = self.attach_hooks(ifindex, &link.name) {
                 let reason = self.explain(&link, &error);
                 tracing::error!("cannot attach {}: {reason}", link.name);
                 self.release(ifindex);
@@ -159,6 +163,11 @@ impl Daemon {
             .map(|(ifindex, port)| (*ifindex, port.name.clone()))
             .collect();
         for (ifindex, name) in unwanted {
+            if self.wanted_mode(ifindex).is_some() {
+                // Another mode: what both have stays attached, the rest is exchanged by `attach_hooks`.
+                self.ports.attached.remove(&ifindex);
+                continue;
+            }
             tracing::info!(port = name, "detached");
             self.release(ifindex);
         }
@@ -170,22 +179,18 @@ impl Daemon {
     fn wanted_mode(&self, ifindex: Ifindex) -> Option<Mode> {
         let link = self.model.links.get(&ifindex)?;
         let wanted = self.ports.wanted(&link.name)?;
-        // What a port's own XDP program does to the features must not change its mode.
-        match self.ports.attached.get(&ifindex) {
-            Some(port) if wanted.mode == crate::model::ModeChoice::Auto && port.name == link.name => Some(port.mode),
-            _ => Some(choose(link, self.model.features(ifindex), wanted.mode)),
-        }
+        Some(choose(link, self.model.features(ifindex), wanted.mode))
     }
 
     /// Enters links that should be ports; their programs follow once the maps know them.
-    fn plan(&mut self) -> Vec<(Ifindex, Link, bool)> {
+    fn plan(&mut self) -> Vec<(Ifindex, Link)> {
         let mut new = Vec::new();
         for (ifindex, link) in &self.model.links {
             if link.loopback || self.ports.attached.contains_key(ifindex) || self.ports.failed.contains_key(ifindex) {
                 continue;
             }
             if let Some(mode) = self.wanted_mode(*ifindex) {
-                new.push((*ifindex, link.clone(), mode == Mode::Generic));
+                new.push((*ifindex, link.clone()));
                 self.ports.attached.insert(*ifindex, Attached { name: link.name.clone(), mode });
             }
         }
@@ -193,13 +198,13 @@ impl Daemon {
     }
 
     /// Attaches all hooks of a port, and takes off those it should not have.
-    fn attach_hooks(&mut self, ifindex: Ifindex, name: &str, generic: bool) -> Result<(), LinkError> {
+    fn attach_hooks(&mut self, ifindex: Ifindex, name: &str) -> Result<(), LinkError> {
         let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
         for hook in Hook::ALL.into_iter().filter(|hook| !wanted.contains(hook)) {
             self.links.detach(ifindex, hook)?;
         }
         for hook in wanted {
-            self.links.attach(&mut self.object, ifindex, name, hook, generic)?;
+            self.links.attach(&mut self.object, ifindex, name, hook)?;
         }
         Ok(())
     }
@@ -212,7 +217,7 @@ impl Daemon {
                 // Planned, not attached yet.
                 continue;
             }
-            if let Err(error) = self.attach_hooks(ifindex, &port.name, port.mode == Mode::Generic) {
+            if let Err(error) = self.attach_hooks(ifindex, &port.name) {
                 tracing::error!("cannot swap the programs of {}: {error}; it keeps the old ones", port.name);
             }
         }
@@ -220,7 +225,7 @@ impl Daemon {
 
     /// Takes the programs off a port and forgets it.
     fn release(&mut self, ifindex: Ifindex) {
-        for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
+        for hook in Hook::ALL {
             if let Err(error) = self.links.detach(ifindex, hook) {
                 tracing::error!("{error}");
             }

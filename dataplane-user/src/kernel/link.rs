@@ -18,13 +18,15 @@ use aya::{
 use dataplane_common::abi::Ifindex;
 use thiserror::Error;
 
-use super::{Object, ObjectError};
+use super::{Object, ObjectError, object::chain};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Hook {
-    /// At the driver, or in the kernel's generic stand-in.
+    /// At the driver.
     Xdp,
+    /// In the kernel's stand-in for drivers without XDP.
+    Generic,
     /// tc ingress.
     TcIngress,
     /// tc egress.
@@ -33,12 +35,13 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Xdp, Self::TcIngress, Self::TcEgress];
+    pub const ALL: [Self; 4] = [Self::Xdp, Self::Generic, Self::TcIngress, Self::TcEgress];
 
     /// Name of its program in the object.
     pub const fn program(self) -> &'static str {
         match self {
             Self::Xdp => "ingress",
+            Self::Generic => "ingress_generic",
             Self::TcIngress => "tc_ingress",
             Self::TcEgress => "tc_egress",
         }
@@ -48,6 +51,7 @@ impl Hook {
     const fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
+            Self::Generic => "generic",
             Self::TcIngress => "ingress",
             Self::TcEgress => "egress",
         }
@@ -71,7 +75,7 @@ pub enum LinkError {
     #[error("the device does not take it: {0}")]
     Unsupported(io::Error),
     /// Anything else the kernel said.
-    #[error("the kernel refuses: {0}")]
+    #[error("the kernel refuses: {}", chain(.0))]
     Program(ProgramError),
     /// The link could not be pinned.
     #[error("cannot pin the link: {0}")]
@@ -141,15 +145,13 @@ impl Links {
         self.path(ifindex, hook).exists()
     }
 
-    /// Attaches the program, or swaps it in where an earlier one of ours is attached. `generic` counts for XDP only, and only
-    /// for a new link.
+    /// Attaches the program, or swaps it in where an earlier one of ours is attached.
     pub fn attach(
         &self,
         object: &mut Object,
         ifindex: Ifindex,
         name: &str,
         hook: Hook,
-        generic: bool,
     ) -> Result<(), LinkError> {
         let path = self.path(ifindex, hook);
         if path.exists() {
@@ -159,7 +161,7 @@ impl Links {
                 done => return done,
             }
         }
-        let link = create(object, ifindex, name, hook, generic)?;
+        let link = create(object, ifindex, name, hook)?;
         link.pin(&path)?;
         Ok(())
     }
@@ -179,11 +181,11 @@ impl Links {
 }
 
 /// A new link.
-fn create(object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook, generic: bool) -> Result<FdLink, LinkError> {
+fn create(object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<FdLink, LinkError> {
     match hook {
-        Hook::Xdp => {
-            let program = object.xdp()?;
-            let mode = if generic { XdpMode::Skb } else { XdpMode::Driver };
+        Hook::Xdp | Hook::Generic => {
+            let program = object.xdp(hook)?;
+            let mode = if hook == Hook::Generic { XdpMode::Skb } else { XdpMode::Driver };
             let id = program.attach_to_if_index(ifindex, mode)?;
             let link = program.take_link(id)?;
             Ok(link.try_into().map_err(not_a_link)?)
@@ -203,8 +205,8 @@ fn replace(object: &mut Object, path: &Path, hook: Hook) -> Result<(), LinkError
     let unreadable = |error: AyaLinkError| LinkError::Path { path: path.to_owned(), error: io::Error::other(error) };
     let link = FdLink::from(PinnedLink::from_pin(path).map_err(unreadable)?);
     match hook {
-        Hook::Xdp => {
-            let program = object.xdp()?;
+        Hook::Xdp | Hook::Generic => {
+            let program = object.xdp(hook)?;
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(unreadable)?)?;
             drop(program.take_link(id)?);
         }

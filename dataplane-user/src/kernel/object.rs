@@ -53,7 +53,7 @@ pub enum ObjectError {
 }
 
 /// All causes of an error in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -87,7 +87,7 @@ impl Object {
         for hook in Hook::ALL {
             let name = hook.program();
             let loaded = match hook {
-                Hook::Xdp => object.xdp()?.load(),
+                Hook::Xdp | Hook::Generic => object.xdp(hook)?.load(),
                 Hook::TcIngress | Hook::TcEgress => object.classifier(hook)?.load(),
             };
             loaded.map_err(|error| ObjectError::Program { name, error })?;
@@ -100,9 +100,9 @@ impl Object {
         self.features
     }
 
-    /// The XDP program.
-    pub fn xdp(&mut self) -> Result<&mut Xdp, ObjectError> {
-        let name = Hook::Xdp.program();
+    /// One of the XDP programs.
+    pub fn xdp(&mut self, hook: Hook) -> Result<&mut Xdp, ObjectError> {
+        let name = hook.program();
         let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
         program.try_into().map_err(|error| ObjectError::Program { name, error })
     }
