@@ -74,7 +74,7 @@ reasons! {
 
     /// The frame ends inside the IP header.
     Truncated = "truncated" => Drop, "look for a broken sender or an MTU mismatch on the link";
-    /// The IP version does not fit the EtherType.
+    /// The IP version is not the one that the link header names.
     BadVersion = "bad_version" => Drop, "look for a broken or hostile sender";
     /// The IPv4 header is shorter than 20 bytes or longer than the packet.
     BadHeaderLength = "bad_header_length" => Drop, "look for a broken or hostile sender";
@@ -86,7 +86,7 @@ reasons! {
     MartianSource = "martian_source" => Drop, "look for spoofing, or for an address configured twice";
     /// The destination address can not be one on a wire: loopback, this network, or an IPv6 scope that ends at the host.
     MartianDestination = "martian_destination" => Drop, "look for a broken or hostile sender";
-    /// The way back to the source is not through this port, and rp_filter asks for that.
+    /// The way back to the source is not through this port, and reverse path filtering is on.
     ReversePath = "reverse_path" => Drop, "on an asymmetric path set rp_filter to 2 or 0";
     /// The route is a blackhole.
     Blackhole = "blackhole" => Drop, "nothing: the route says so";

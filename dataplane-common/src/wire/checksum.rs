@@ -3,6 +3,7 @@
 use super::Be16;
 
 /// A ones'-complement sum in the making; 32-bit words may be added in any order.
+#[must_use]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
