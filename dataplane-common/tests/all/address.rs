@@ -97,6 +97,9 @@ fn ipv6_is_placed_as_the_kernel_does() {
         ("fe80::1", "ff02::1", MULTICAST),
         ("fe80::1", "fe80::2", LINK),
         ("2001:db8::1", "febf:ffff::1", LINK),
+        // IPv4 in IPv6 is routed (as Linux 6.18 was seen to do).
+        ("::ffff:198.18.0.1", "2001:db8::1", ROUTED),
+        ("2001:db8::1", "::198.18.0.1", ROUTED),
         // Neighbours of what is special.
         ("::2", "::2", ROUTED),
         ("0:0:0:1::1", "1::1", ROUTED),

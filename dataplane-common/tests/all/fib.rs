@@ -11,6 +11,7 @@ type Cuts<T> = Vec<<T as Fib>::Address>;
 
 trait Table: Fib<Address: Debug> + Sized {
     /// A table with those cuts, the n-th of which maps to group n.
+    #[expect(clippy::unnecessary_box_returns, reason = "a table is larger than a stack")]
     fn with(cuts: &Cuts<Self>) -> Box<Self>;
     fn address(number: u128) -> Self::Address;
 }
@@ -74,7 +75,7 @@ fn check<T: Table>(mut numbers: Vec<u128>, others: &[u128]) -> Result<(), TestCa
 /// Addresses that crowd together: few prefixes, few chunks, many low bits zero.
 fn number() -> impl Strategy<Value = u128> {
     let crowd = (0..4_u128, 0..4_u128, any::<u16>(), 0..=128_u32).prop_map(|(chunk, middle, low, keep)| {
-        let number = 0xc611 + chunk << 112 | middle << 96 | u128::from(low) << 40;
+        let number = (0xc611 + chunk) << 112 | middle << 96 | u128::from(low) << 40;
         number & u128::MAX.checked_shl(128 - keep).unwrap_or(0)
     });
     prop_oneof![any::<u128>(), crowd]

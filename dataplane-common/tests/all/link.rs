@@ -22,22 +22,26 @@ fn tagged(to: Mac, tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
     bytes
 }
 
+/// Tags in the frame, the tag that is not in it any more, then: identifier and offset, or why not.
+type Row = (&'static [(u16, u16)], Option<u16>, Result<(Option<u32>, usize), Reason>);
+
 #[test]
 fn tags_are_counted_with_the_one_that_hardware_took() {
-    let [c, s, priority] = [(0x8100, 0xe00a), (0x88a8, 0x1fff), (0x8100, 0xa000)];
+    const C: (u16, u16) = (0x8100, 0xe00a);
+    const S: (u16, u16) = (0x88a8, 0x1fff);
+    const PRIORITY: (u16, u16) = (0x8100, 0xa000);
     let depth = Err(Reason::VlanDepth);
-    // Tags in the frame, the tag that is not in it any more, then: identifier and offset, or why not.
-    let rows: &[(&[(u16, u16)], Option<u16>, Result<(Option<u32>, usize), Reason>)] = &[
+    let rows: &[Row] = &[
         (&[], None, Ok((None, 14))),
         (&[], Some(0x6007), Ok((Some(7), 14))),
-        (&[c], None, Ok((Some(10), 18))),
-        (&[priority], None, Ok((Some(0), 18))),
-        (&[c], Some(7), Ok((Some(7), 18))),
-        (&[s, c], None, Ok((Some(4095), 22))),
-        (&[c, c], None, Ok((Some(10), 22))),
-        (&[s, c], Some(7), depth),
-        (&[s, c, c], None, depth),
-        (&[s, c, c], Some(7), depth),
+        (&[C], None, Ok((Some(10), 18))),
+        (&[PRIORITY], None, Ok((Some(0), 18))),
+        (&[C], Some(7), Ok((Some(7), 18))),
+        (&[S, C], None, Ok((Some(4095), 22))),
+        (&[C, C], None, Ok((Some(10), 22))),
+        (&[S, C], Some(7), depth),
+        (&[S, C, C], None, depth),
+        (&[S, C, C], Some(7), depth),
     ];
     for (tags, stripped, wanted) in rows {
         for (ethertype, carried) in [(0x0800, Carried::Ipv4), (0x86dd, Carried::Ipv6), (0x0806, Carried::Other)] {

@@ -1,4 +1,4 @@
-//! What needs no kernel: every row of the wire formats, the decisions and the map layout, by the code that the kernel runs.
+//! Wire formats, decisions and map layout, row by row: the code that the kernel runs, without a kernel.
 
 mod address;
 mod checksum;
