@@ -72,9 +72,9 @@ reasons! {
     /// For an address of this machine.
     Local = "local" => Deliver, "nothing: this is the normal case";
 
-    /// The frame ends inside the IP header.
+    /// The frame ends inside a VLAN tag or the IP header.
     Truncated = "truncated" => Drop, "look for a broken sender or an MTU mismatch on the link";
-    /// The IP version does not fit the EtherType.
+    /// The IP version is not the one that the link header names.
     BadVersion = "bad_version" => Drop, "look for a broken or hostile sender";
     /// The IPv4 header is shorter than 20 bytes or longer than the packet.
     BadHeaderLength = "bad_header_length" => Drop, "look for a broken or hostile sender";
@@ -82,11 +82,11 @@ reasons! {
     BadLength = "bad_length" => Drop, "look for a broken sender or an MTU mismatch on the link";
     /// The IPv4 header checksum is wrong.
     BadChecksum = "bad_checksum" => Drop, "look for failing hardware on the link";
-    /// The source address can not be one: loopback, multicast, broadcast, this network, or one of ours.
+    /// The source address can not be one: loopback, multicast, broadcast, unspecified, this network, or one of ours.
     MartianSource = "martian_source" => Drop, "look for spoofing, or for an address configured twice";
     /// The destination address can not be one on a wire: loopback, this network, or an IPv6 scope that ends at the host.
     MartianDestination = "martian_destination" => Drop, "look for a broken or hostile sender";
-    /// The way back to the source is not through this port, and rp_filter asks for that.
+    /// No way back to the source, or none through this port, and reverse path filtering asks for one.
     ReversePath = "reverse_path" => Drop, "on an asymmetric path set rp_filter to 2 or 0";
     /// The route is a blackhole.
     Blackhole = "blackhole" => Drop, "nothing: the route says so";
@@ -102,10 +102,10 @@ reasons! {
     ExtensionLimit = "extension_limit" => Drop, "look for a hostile sender";
     /// A routing header of type 0 (RFC 5095).
     RoutingHeader = "routing_header" => Drop, "look for a hostile sender";
-    /// More than one fragment header, or a first fragment without its headers (RFC 7112).
+    /// Two fragment headers, a first fragment that lacks headers (RFC 7112), or a later one of an extension header.
     FragmentChain = "fragment_chain" => Drop, "look for a hostile sender";
 
-    /// Neither IPv4 nor IPv6: ARP, LLDP and the like.
+    /// Neither IPv4 nor IPv6 (ARP, LLDP and the like), or IPv6 where that is off.
     NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";
     /// The link address is somebody else's.
     OtherHost = "other_host" => Kernel, "nothing, unless the switch floods what it should not";
@@ -137,11 +137,11 @@ reasons! {
     Prohibit = "prohibit" => Kernel, "nothing: the route says so";
     /// Forwarding is off on this port.
     ForwardingOff = "forwarding_off" => Kernel, "`sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`";
-    /// The next hop's link address is not known; the kernel asks for it.
+    /// The next hop's link address is not known, or no next hop is; the kernel asks for it.
     NeighbourUnresolved = "neighbour_unresolved" => Kernel, "if it goes on, the next hop does not answer ARP or ND";
     /// Out of the port it came from; the kernel also sends a redirect.
     SamePort = "same_port" => Kernel, "give the sender the better next hop";
-    /// The way out is not a device that we transmit on.
+    /// The way out is not a device that we transmit on, or the packet came without a link header to rewrite.
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";

@@ -15,3 +15,9 @@ pub fn on(wanted: Features) -> bool {
     let features = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
     features & wanted.bits() == wanted.bits()
 }
+
+/// Whether any chain is in use.
+#[inline(always)]
+pub fn filtering() -> bool {
+    on(Features::PREROUTING) || on(Features::INPUT) || on(Features::FORWARD) || on(Features::OUTPUT)
+}

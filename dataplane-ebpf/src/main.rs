@@ -4,6 +4,7 @@
 
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand over contexts by value")]
 
 mod features;
 mod hook;

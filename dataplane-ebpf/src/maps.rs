@@ -133,8 +133,10 @@ pub fn entry(index: u32) -> Option<&'static Entry> {
 #[inline(always)]
 pub fn count(slot: u32, reason: Reason, bytes: u64) {
     if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
-        // SAFETY: the slot is this CPU's own, the index is below the number of reasons, which the array has room for.
-        unsafe { add(&raw mut (*counters.as_ptr()).reasons[reason as usize & 63], bytes) };
+        // SAFETY: the index is below the number of reasons, which the array has room for.
+        let counter = unsafe { &raw mut (*counters.as_ptr()).reasons[reason as usize & 63] };
+        // SAFETY: the slot is this CPU's own.
+        unsafe { add(counter, bytes) };
     }
 }
 

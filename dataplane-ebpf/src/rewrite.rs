@@ -63,12 +63,14 @@ fn rewrite(start: usize, end: usize, way: &Way) -> Option<u32> {
 
 /// Writes both link addresses, as three words: a copy of the whole would become a loop over bytes.
 #[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "both are accessed as what they are: unaligned")]
 fn address(start: usize, adjacency: &Adjacency) {
     let from = (&raw const adjacency.destination).cast::<u32>();
     let to = start as *mut u32;
     for word in 0..2 * size_of::<Mac>() / size_of::<u32>() {
-        // SAFETY: destination and source are neighbours in an `Adjacency`, as they are in the frame, whose bounds the
-        // caller has checked.
-        unsafe { to.add(word).write_unaligned(from.add(word).read_unaligned()) };
+        // SAFETY: destination and source are neighbours in an `Adjacency`.
+        let value = unsafe { from.wrapping_add(word).read_unaligned() };
+        // SAFETY: they are in the frame too, whose bounds the caller has checked.
+        unsafe { to.wrapping_add(word).write_unaligned(value) };
     }
 }

@@ -276,5 +276,5 @@ fn search<A: Prefixed<Words: Copy>>(
 #[inline(always)]
 fn local_bit<A: Prefixed>(address: A) -> (usize, u32) {
     let bit = address.mix() >> 17;
-    (bit as usize / 32 & (LOCAL_WORDS - 1), 1 << (bit % 32))
+    ((bit as usize / 32) & (LOCAL_WORDS - 1), 1 << (bit % 32))
 }

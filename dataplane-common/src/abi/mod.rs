@@ -36,7 +36,6 @@ pub const FINGERPRINT: u64 = fingerprint(&[
 ]);
 
 /// FNV-1a over the files.
-#[expect(clippy::large_stack_arrays, reason = "evaluated by the compiler only")]
 const fn fingerprint(files: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut file = 0;

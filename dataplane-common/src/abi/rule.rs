@@ -184,7 +184,8 @@ impl Entry {
             }
             word += 1;
         }
-        if !self.length.contains(packet.length as u16) {
+        // Jumbograms and packets still to be cut are longer than a span can say.
+        if !self.length.contains(if packet.length > 0xffff { u16::MAX } else { packet.length as u16 }) {
             return Hit::No;
         }
         let needs = EntryFlags::from_bits_retain(self.flags);
@@ -194,25 +195,25 @@ impl Entry {
         if needs.contains(EntryFlags::ETHERNET) && !packet.flags.contains(KeyFlags::ETHERNET) {
             return Hit::No;
         }
+        // What can be read may rule the entry out, whatever else can not.
+        let mut readable = true;
         if needs.contains(EntryFlags::TRANSPORT) {
             if !packet.flags.contains(KeyFlags::TRANSPORT) {
-                return packet.lacking();
-            }
-            if packet.words[key::TRANSPORT] & self.mask[key::TRANSPORT] != self.value[key::TRANSPORT] {
+                readable = false;
+            } else if packet.words[key::TRANSPORT] & self.mask[key::TRANSPORT] != self.value[key::TRANSPORT] {
                 return Hit::No;
             }
         }
         if needs.contains(EntryFlags::PORTS) {
             if !packet.flags.contains(KeyFlags::PORTS) {
-                return packet.lacking();
-            }
-            if !self.source_port.contains(packet.source_port)
+                readable = false;
+            } else if !self.source_port.contains(packet.source_port)
                 || !self.destination_port.contains(packet.destination_port)
             {
                 return Hit::No;
             }
         }
-        Hit::Yes
+        if readable { Hit::Yes } else { packet.lacking() }
     }
 }
 

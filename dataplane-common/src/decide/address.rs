@@ -39,7 +39,7 @@ const fn is_this_network(address: u32) -> bool {
     address >> 24 == 0
 }
 
-/// In the order of `ip_route_input_rcu` and `ip_route_input_slow` (net/ipv4/route.c).
+/// In the order of `ip_route_input_rcu` and `ip_route_input_slow` (`net/ipv4/route.c`).
 #[inline(always)]
 pub(super) fn place_v4(source: u32, destination: u32, flags: PortFlags) -> Placing {
     if is_multicast(destination) {
@@ -71,17 +71,17 @@ pub(super) fn place_v4(source: u32, destination: u32, flags: PortFlags) -> Placi
 /// `::1`.
 const LOOPBACK: Address6 = Address6 { high: 0, low: 1 };
 
-/// ff00::/8.
+/// `ff00::/8`.
 const fn is_multicast_v6(address: Address6) -> bool {
     address.high >> 56 == 0xff
 }
 
-/// fe80::/10.
+/// `fe80::/10`.
 const fn is_link_local(address: Address6) -> bool {
     address.high >> 54 == 0x3fa
 }
 
-/// As `ip6_rcv_core` (net/ipv6/ip6_input.c): RFC 4291 sections 2.5.3, 2.7 and 2.7.1.
+/// As `ip6_rcv_core` (`net/ipv6/ip6_input.c`): RFC 4291 sections 2.5.3, 2.7 and 2.7.1.
 #[inline(always)]
 pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
     if source == LOOPBACK || is_multicast_v6(source) {
@@ -105,7 +105,7 @@ pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
     Placing::Routed
 }
 
-/// As `ip6_forward` (net/ipv6/ip6_output.c): RFC 4291 section 2.5.6.
+/// As `ip6_forward` (`net/ipv6/ip6_output.c`): RFC 4291 section 2.5.6.
 #[inline(always)]
 pub(super) fn scope_v6(source: Address6, destination: Address6) -> Scope {
     if source == Address6::default() {

@@ -81,7 +81,7 @@ pub struct Frame {
 /// # Errors
 ///
 /// [`Reason::NotIp`] for a frame too short to say what it is, [`Reason::OtherHost`] for somebody else's,
-/// [`Reason::VlanDepth`] for more tags.
+/// [`Reason::Truncated`] for one that ends inside a tag, [`Reason::VlanDepth`] for more tags.
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(Reason::NotIp) };

@@ -19,8 +19,8 @@ impl Address6 {
     /// From the bytes on the wire.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self { high: u64::from_be_bytes([a, b, c, d, e, f, g, h]), low: u64::from_be_bytes([i, j, k, l, m, n, o, p]) }
+        let [high, low]: [[u8; 8]; 2] = zerocopy::transmute!(bytes);
+        Self { high: u64::from_be_bytes(high), low: u64::from_be_bytes(low) }
     }
 
     /// In 32-bit words, most significant first.

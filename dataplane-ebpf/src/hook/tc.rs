@@ -76,7 +76,9 @@ impl Hook for Skb<'_> {
     #[inline(always)]
     fn stripped_vlan(&self) -> Vlan {
         // SAFETY: the context is the program's own.
-        let (present, control) = unsafe { ((*self.context.skb.skb).vlan_present, (*self.context.skb.skb).vlan_tci) };
+        let present = unsafe { (*self.context.skb.skb).vlan_present };
+        // SAFETY: as above.
+        let control = unsafe { (*self.context.skb.skb).vlan_tci };
         if present == 0 { Vlan::NONE } else { Vlan::new(control as u16) }
     }
 

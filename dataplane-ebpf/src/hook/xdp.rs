@@ -133,7 +133,7 @@ extern "C" fn walk_frame(context: *mut xdp_md, payload: u32, protocol: u32, end:
 #[inline(always)]
 fn mark(context: &XdpContext, state: u32) -> bool {
     // SAFETY: the context is the program's own; no reference into the packet is used after this.
-    if unsafe { bpf_xdp_adjust_meta(context.ctx, -(size_of::<Mark>() as i32)) } != 0 {
+    if unsafe { bpf_xdp_adjust_meta(context.ctx, -(size_of::<Mark>() as u32).cast_signed()) } != 0 {
         return false;
     }
     let start = context.metadata();

@@ -16,15 +16,6 @@ use crate::{
     scan::{Finding, scan},
 };
 
-/// Whether any chain is in use.
-#[inline(always)]
-pub fn filters() -> bool {
-    features::on(Features::PREROUTING)
-        || features::on(Features::INPUT)
-        || features::on(Features::FORWARD)
-        || features::on(Features::OUTPUT)
-}
-
 /// A packet on its way through the chains.
 pub struct Filter {
     generation: u32,
@@ -42,7 +33,7 @@ pub fn prepare<F: Family, H: Hook>(
     transport: Transport,
     control: Control,
 ) -> Filter {
-    if filters()
+    if features::filtering()
         && let Some(key) = maps::key()
     {
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };

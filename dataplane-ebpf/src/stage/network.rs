@@ -18,7 +18,7 @@ use crate::{
 pub fn check<F: Family, H: Hook>(hook: &H, frame: &Frame) -> Step<Datagram<F::Address>> {
     match F::datagram(hook, frame.offset, hook.length(), hook.segment_size() != 0) {
         Ok(packet) => {
-            let detour = if frame.vlan != Vlan::NONE { Some(Reason::Vlan) } else { packet.detour };
+            let detour = if frame.vlan == Vlan::NONE { packet.detour } else { Some(Reason::Vlan) };
             ControlFlow::Continue(Datagram { detour, ..packet })
         }
         // More of the frame lies in other buffers: tc sees it whole.

@@ -23,7 +23,7 @@ pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Plac
     }
 }
 
-/// What the table says about the source, as `fib_validate_source` (net/ipv4/fib_frontend.c). IPv6 has no such check.
+/// What the table says about the source, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check.
 #[inline(always)]
 pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port: &Port) -> Step<()> {
     if F::NUMBER != 4 {

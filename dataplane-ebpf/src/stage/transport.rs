@@ -11,7 +11,6 @@ use crate::{
     features,
     hook::{Hook, Tier},
     pipeline::{Step, Verdict},
-    stage::filter::filters,
 };
 
 /// Reads ports, flags and types. A checksum that is still to be filled in is for tc: XDP would send it as it is.
@@ -25,7 +24,7 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
     let suspicious = H::TIER == Tier::Xdp
         && features::on(Features::PARTIAL_CHECKSUMS)
         && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
-    if !suspicious && !filters() {
+    if !suspicious && !features::filtering() {
         return ControlFlow::Continue(Transport::NONE);
     }
     let transport = decide::transport(hook, packet, frame.offset);

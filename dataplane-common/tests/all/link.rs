@@ -1,0 +1,93 @@
+//! The link header.
+
+use dataplane_common::{
+    Reason,
+    decide::{Audience, Carried, Vlan, frame},
+    wire::Mac,
+};
+use proptest::prelude::*;
+
+const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OTHER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+const GROUP: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
+
+/// A frame to `to` with those tags (type and control), then that type.
+fn tagged(to: Mac, tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
+    let mut bytes = [to.0, OTHER.0].concat();
+    for (kind, control) in tags {
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend(control.to_be_bytes());
+    }
+    bytes.extend(ethertype.to_be_bytes());
+    bytes
+}
+
+/// Tags in the frame, the tag that is not in it any more, then: identifier and offset, or why not.
+type Row = (&'static [(u16, u16)], Option<u16>, Result<(Option<u32>, usize), Reason>);
+
+#[test]
+fn tags_are_counted_with_the_one_that_hardware_took() {
+    const C: (u16, u16) = (0x8100, 0xe00a);
+    const S: (u16, u16) = (0x88a8, 0x1fff);
+    const PRIORITY: (u16, u16) = (0x8100, 0xa000);
+    let depth = Err(Reason::VlanDepth);
+    let rows: &[Row] = &[
+        (&[], None, Ok((None, 14))),
+        (&[], Some(0x6007), Ok((Some(7), 14))),
+        (&[C], None, Ok((Some(10), 18))),
+        (&[PRIORITY], None, Ok((Some(0), 18))),
+        (&[C], Some(7), Ok((Some(7), 18))),
+        (&[S, C], None, Ok((Some(4095), 22))),
+        (&[C, C], None, Ok((Some(10), 22))),
+        (&[S, C], Some(7), depth),
+        (&[S, C, C], None, depth),
+        (&[S, C, C], Some(7), depth),
+    ];
+    for (tags, stripped, wanted) in rows {
+        for (ethertype, carried) in [(0x0800, Carried::Ipv4), (0x86dd, Carried::Ipv6), (0x0806, Carried::Other)] {
+            let found = frame(&tagged(OURS, tags, ethertype)[..], Some(OURS), stripped.map_or(Vlan::NONE, Vlan::new));
+            let wanted = wanted.map(|(vlan, offset)| (vlan, offset, carried, Audience::Host));
+            let found = found.map(|frame| (frame.vlan.id(), frame.offset, frame.carried, frame.audience));
+            assert_eq!(found, wanted, "{tags:x?} {stripped:x?} {ethertype:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_ends_early_is_said_so() {
+    let whole = tagged(OURS, &[(0x88a8, 1), (0x8100, 2)], 0x0800);
+    for length in 0..whole.len() {
+        let wanted = if length < 14 { Reason::NotIp } else { Reason::Truncated };
+        assert_eq!(frame(&whole[..length], Some(OURS), Vlan::NONE).err(), Some(wanted), "{length} bytes");
+    }
+    assert!(frame(&whole[..], Some(OURS), Vlan::NONE).is_ok());
+}
+
+#[test]
+fn frames_are_for_us_for_a_group_or_for_others() {
+    let (host, group, others) = (Ok(Audience::Host), Ok(Audience::Group), Err(Reason::OtherHost));
+    let rows = [
+        (OURS, Some(OURS), host),
+        (GROUP, Some(OURS), group),
+        (Mac::BROADCAST, Some(OURS), group),
+        (OTHER, Some(OURS), others),
+        (Mac([0; 6]), Some(OURS), others),
+        // Nobody asks for whom: what this machine sends.
+        (OTHER, None, host),
+        (GROUP, None, group),
+    ];
+    for (to, ours, wanted) in rows {
+        let found = frame(&tagged(to, &[], 0x0800)[..], ours, Vlan::NONE).map(|frame| frame.audience);
+        assert_eq!(found, wanted, "{to} for {ours:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..40), tag: Option<u16>) {
+        if let Ok(frame) = frame(&bytes[..], None, tag.map_or(Vlan::NONE, Vlan::new)) {
+            prop_assert!(frame.offset <= bytes.len() && frame.carried != Carried::Tag);
+            prop_assert!(frame.vlan.id().is_none_or(|id| id < 4096));
+        }
+    }
+}

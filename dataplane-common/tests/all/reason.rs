@@ -1,0 +1,37 @@
+//! The list of reasons, and how a link address is written.
+
+use dataplane_common::{Decision, Reason, wire::Mac};
+
+#[test]
+fn every_reason_says_what_it_means() {
+    for reason in Reason::ALL {
+        let (name, meaning, advice) = (reason.name(), reason.meaning(), reason.advice());
+        let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        assert!(plain && !name.is_empty(), "{name}");
+        assert!(meaning.len() > 10 && meaning.ends_with('.'), "{name}: {meaning}");
+        assert!(meaning.starts_with(|first: char| first.is_uppercase()), "{name}: {meaning}");
+        assert!(!meaning.contains(['\n', '`']) && !meaning.contains("  "), "{name}: {meaning}");
+        assert!(!advice.is_empty() && !advice.ends_with('.'), "{name}: {advice}");
+        assert!(!reason.decision().name().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn only_one_reason_is_to_forward() {
+    let of = |decision| Reason::ALL.iter().filter(|reason| reason.decision() == decision).count();
+    assert_eq!(of(Decision::Forward), 1);
+    assert_eq!(of(Decision::Deliver), 1);
+    // Packets of chain output are withheld, all others belong to what a port received.
+    for reason in Reason::ALL {
+        assert_eq!(reason.decision() == Decision::Withhold, reason.name().ends_with("_output"), "{}", reason.name());
+    }
+}
+
+#[test]
+fn a_link_address_is_written_in_hex() {
+    let mac = Mac([0x02, 0x00, 0x5e, 0xff, 0x0a, 0xb1]);
+    assert_eq!(mac.to_string(), "02:00:5e:ff:0a:b1");
+    assert_eq!(format!("{mac:?}"), "02:00:5e:ff:0a:b1");
+    assert_eq!((mac.high(), mac.low()), (0x0200_5eff, 0x0ab1));
+    assert!(!mac.is_group() && Mac::BROADCAST.is_group() && Mac([1, 0, 0, 0, 0, 0]).is_group());
+}
