@@ -159,6 +159,7 @@ impl Packet {
             }
             flags |= KeyFlags::ETHERNET;
         }
+        flags.set(KeyFlags::UNREADABLE, !self.readable);
         let mut ports = [0, 0];
         if self.readable {
             let (tcp, icmp) = (self.protocol == 6, [1, 58].contains(&self.protocol));
