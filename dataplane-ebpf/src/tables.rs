@@ -1,11 +1,11 @@
 //! The forwarding tables, by family.
 //!
-//! Lookups are global functions: the verifier looks at each once, not once for every path that leads to it.
+//! Searches are global functions: the verifier looks at each once, not once for every path that leads to it.
 
 #![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{Control, Fib as _, Ifindex, Target},
+    abi::{Control, Fib as _, Fib4, Fib6, Ifindex, Target},
     decide::{Family, V4, V6},
     wire::Address6,
 };
@@ -14,34 +14,60 @@ use crate::maps;
 
 /// A family with its table.
 pub trait Routed: Family {
+    /// What one generation looks like.
+    type Table: 'static;
+
+    /// The live generation.
+    fn table(control: Control) -> Option<&'static Self::Table>;
+
     /// The longest match in the live generation.
-    fn lookup(control: Control, address: Self::Address) -> Target;
+    fn lookup(table: &'static Self::Table, control: Control, address: Self::Address) -> Target;
 
     /// Whether an address may be one of this machine's: `false` is certain.
-    fn may_be_local(control: Control, address: Self::Address) -> bool;
+    fn may_be_local(table: &'static Self::Table, address: Self::Address) -> bool;
 }
 
 impl Routed for V4 {
+    type Table = Fib4;
+
     #[inline(always)]
-    fn lookup(control: Control, address: u32) -> Target {
-        Target::from_raw(lookup_v4(control.fib4, address))
+    fn table(control: Control) -> Option<&'static Fib4> {
+        maps::fib4(control.fib4)
     }
 
     #[inline(always)]
-    fn may_be_local(control: Control, address: u32) -> bool {
-        maps::fib4(control.fib4).is_none_or(|fib| fib.may_be_local(address))
+    fn lookup(table: &'static Fib4, control: Control, address: u32) -> Target {
+        match table.direct(address) {
+            Some(target) => target,
+            None => Target::from_raw(lookup_v4(control.fib4, address)),
+        }
+    }
+
+    #[inline(always)]
+    fn may_be_local(table: &'static Fib4, address: u32) -> bool {
+        table.may_be_local(address)
     }
 }
 
 impl Routed for V6 {
+    type Table = Fib6;
+
     #[inline(always)]
-    fn lookup(control: Control, address: Address6) -> Target {
-        Target::from_raw(lookup_v6(control.fib6, address.high, address.low))
+    fn table(control: Control) -> Option<&'static Fib6> {
+        maps::fib6(control.fib6)
     }
 
     #[inline(always)]
-    fn may_be_local(control: Control, address: Address6) -> bool {
-        maps::fib6(control.fib6).is_none_or(|fib| fib.may_be_local(address.into()))
+    fn lookup(table: &'static Fib6, control: Control, address: Address6) -> Target {
+        match table.direct(address.into()) {
+            Some(target) => target,
+            None => Target::from_raw(lookup_v6(control.fib6, address.high, address.low)),
+        }
+    }
+
+    #[inline(always)]
+    fn may_be_local(table: &'static Fib6, address: Address6) -> bool {
+        table.may_be_local(address.into())
     }
 }
 

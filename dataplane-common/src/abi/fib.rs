@@ -20,7 +20,7 @@ const LOCAL_WORDS: usize = 1024;
 pub trait Prefixed: Copy + Ord + Mixed {
     /// Bits of an address.
     const BITS: u32;
-    /// As it is stored: 32-bit words, most significant first.
+    /// As it is stored: words, most significant first.
     type Words;
     /// To what is stored.
     fn pack(self) -> Self::Words;
@@ -71,15 +71,15 @@ impl Mixed for u32 {
 
 impl Prefixed for u128 {
     const BITS: u32 = 128;
-    type Words = [u32; 4];
+    type Words = [u64; 2];
 
-    fn pack(self) -> [u32; 4] {
-        [(self >> 96) as u32, (self >> 64) as u32, (self >> 32) as u32, self as u32]
+    fn pack(self) -> [u64; 2] {
+        [(self >> 64) as u64, self as u64]
     }
 
     #[inline(always)]
-    fn unpack([a, b, c, d]: [u32; 4]) -> Self {
-        (Self::from(a) << 96) | (Self::from(b) << 64) | (Self::from(c) << 32) | Self::from(d)
+    fn unpack([high, low]: [u64; 2]) -> Self {
+        (Self::from(high) << 64) | Self::from(low)
     }
 
     fn widen(self) -> u128 {
@@ -188,6 +188,9 @@ pub trait Fib {
     /// The longest match for `address`.
     fn lookup(&self, address: Self::Address) -> Target;
 
+    /// The longest match for `address` where the first 16 bits say it all.
+    fn direct(&self, address: Self::Address) -> Option<Target>;
+
     /// Whether `address` may be one of this machine's: `false` is certain, `true` needs a lookup.
     fn may_be_local(&self, address: Self::Address) -> bool;
 
@@ -196,20 +199,17 @@ pub trait Fib {
 }
 
 macro_rules! fib {
-    ($(#[$doc:meta])* $name:ident, $address:ty, $words:literal) => {
+    ($(#[$doc:meta])* $name:ident, $address:ty, $words:ty) => {
         $(#[$doc])*
         #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
         #[repr(C)]
         pub struct $name {
-            /// For each chunk the position of the cut that covers its first address.
-            pub index: [u32; FIB_CHUNKS],
-            /// Position of the last cut.
-            pub last: u32,
+            /// For each chunk the positions of the cuts that cover its first and its last address.
+            pub index: [[u32; 2]; FIB_CHUNKS],
             /// Bit filter over local addresses: a clear bit means "not local".
             pub local: [u32; LOCAL_WORDS],
-            /// Where each interval begins, ascending; the first is 0. Words are in the order of the address, most
-            /// significant first, so that no family needs more than four-byte alignment.
-            pub starts: [[u32; $words]; FIB_INTERVALS],
+            /// Where each interval begins, ascending; the first is 0.
+            pub starts: [$words; FIB_INTERVALS],
             /// What each interval maps to.
             pub targets: [Target; FIB_INTERVALS],
         }
@@ -219,8 +219,14 @@ macro_rules! fib {
 
             #[inline(always)]
             fn lookup(&self, address: $address) -> Target {
-                let position = search(&self.index, self.last, &self.starts, address);
+                let position = search(self.index[usize::from(address.chunk())], &self.starts, address);
                 self.targets[position as usize & (FIB_INTERVALS - 1)]
+            }
+
+            #[inline(always)]
+            fn direct(&self, address: $address) -> Option<Target> {
+                let [first, last] = self.index[usize::from(address.chunk())];
+                if first == last { Some(self.targets[first as usize & (FIB_INTERVALS - 1)]) } else { None }
             }
 
             #[inline(always)]
@@ -239,30 +245,23 @@ macro_rules! fib {
 
 fib!(
     /// IPv4.
-    Fib4, u32, 1
+    Fib4, u32, [u32; 1]
 );
 fib!(
     /// IPv6.
-    Fib6, u128, 4
+    Fib6, u128, [u64; 2]
 );
 
-/// Position of the last cut at or before `address`.
+/// Position of the last cut at or before `address`, among those of its chunk.
 #[inline(always)]
-fn search<A: Prefixed<Words: Copy>>(
-    index: &[u32; FIB_CHUNKS],
-    last: u32,
-    starts: &[A::Words; FIB_INTERVALS],
-    address: A,
-) -> u32 {
-    let chunk = usize::from(address.chunk());
-    let mut low = index[chunk];
-    let mut high = if chunk + 1 < FIB_CHUNKS { index[chunk + 1] } else { last };
+fn search<A: Prefixed<Words: Copy>>([first, last]: [u32; 2], starts: &[A::Words; FIB_INTERVALS], address: A) -> u32 {
+    let (mut low, mut high) = (first, last);
     // Invariant: starts[low] <= address, and no cut after `high` is.
     for _ in 0..STEPS {
         if low >= high {
             break;
         }
-        let middle = (low + high).div_ceil(2);
+        let middle = (low + high + 1) >> 1;
         if A::unpack(starts[middle as usize & (FIB_INTERVALS - 1)]) <= address {
             low = middle;
         } else {

@@ -92,6 +92,6 @@ sizes! {
     Port = 24;
     Entry = 152;
     Filter = 48;
-    Fib4 = 4 * FIB_CHUNKS + 4 + 4 * 1024 + FIB_INTERVALS * 8;
-    Fib6 = 4 * FIB_CHUNKS + 4 + 4 * 1024 + FIB_INTERVALS * 20;
+    Fib4 = 8 * FIB_CHUNKS + 4 * 1024 + FIB_INTERVALS * 8;
+    Fib6 = 8 * FIB_CHUNKS + 4 * 1024 + FIB_INTERVALS * 20;
 }

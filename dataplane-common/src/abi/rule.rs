@@ -133,6 +133,12 @@ bitflags! {
         const PORTS = 1 << 1;
         /// Asks for link addresses: [`KeyFlags::ETHERNET`].
         const ETHERNET = 1 << 2;
+        /// Any address will do: the words of both are not looked at.
+        const ANY_ADDRESS = 1 << 8;
+        /// Any way in and out will do.
+        const ANY_LINK = 1 << 9;
+        /// Any link header and fragment will do.
+        const ANY_FRAME = 1 << 10;
     }
 }
 
@@ -174,23 +180,49 @@ impl Entry {
         reserved: 0,
     };
 
+    /// The same entry with its `ANY` flags set where its masks say so: what is not asked is then not looked at.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        let groups = [
+            (EntryFlags::ANY_ADDRESS, key::DESTINATION..key::NETWORK),
+            (EntryFlags::ANY_LINK, key::IIF..key::VLAN_FRAGMENT),
+            (EntryFlags::ANY_FRAME, key::VLAN_FRAGMENT..key::TRANSPORT),
+        ];
+        for (flag, words) in groups {
+            if self.mask[words].iter().all(|mask| *mask == 0) {
+                self.flags |= flag.bits();
+            }
+        }
+        self
+    }
+
+    /// Whether the masked words of a packet are what they must be.
+    #[inline(always)]
+    fn agrees(&self, packet: &Key, words: core::ops::Range<usize>) -> bool {
+        let mut word = words.start;
+        while word < words.end {
+            if packet.words[word] & self.mask[word] != self.value[word] {
+                return false;
+            }
+            word += 1;
+        }
+        true
+    }
+
     /// Whether a packet fits.
     #[inline(always)]
     pub fn matches(&self, packet: &Key) -> Hit {
-        let mut word = 0;
-        while word < key::TRANSPORT {
-            if packet.words[word] & self.mask[word] != self.value[word] {
-                return Hit::No;
-            }
-            word += 1;
+        let needs = EntryFlags::from_bits_retain(self.flags);
+        if !self.agrees(packet, key::NETWORK..key::IIF)
+            || (!needs.contains(EntryFlags::ANY_ADDRESS) && !self.agrees(packet, key::DESTINATION..key::NETWORK))
+            || (!needs.contains(EntryFlags::ANY_LINK) && !self.agrees(packet, key::IIF..key::VLAN_FRAGMENT))
+            || (!needs.contains(EntryFlags::ANY_FRAME) && !self.agrees(packet, key::VLAN_FRAGMENT..key::TRANSPORT))
+        {
+            return Hit::No;
         }
         // Jumbograms and packets still to be cut are longer than a span can say.
         if !self.length.contains(if packet.length > 0xffff { u16::MAX } else { packet.length as u16 }) {
             return Hit::No;
-        }
-        let needs = EntryFlags::from_bits_retain(self.flags);
-        if needs.is_empty() {
-            return Hit::Yes;
         }
         if needs.contains(EntryFlags::ETHERNET) && !packet.flags.contains(KeyFlags::ETHERNET) {
             return Hit::No;

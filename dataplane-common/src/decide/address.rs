@@ -39,9 +39,19 @@ const fn is_this_network(address: u32) -> bool {
     address >> 24 == 0
 }
 
+/// Whether the first eight bits already rule out everything special: 1 to 223, and not 127.
+#[inline(always)]
+const fn is_plain(address: u32) -> bool {
+    let first = address >> 24;
+    first.wrapping_sub(1) < 223 && first != 127
+}
+
 /// In the order of `ip_route_input_rcu` and `ip_route_input_slow` (`net/ipv4/route.c`).
 #[inline(always)]
 pub(super) fn place_v4(source: u32, destination: u32, flags: PortFlags) -> Placing {
+    if is_plain(source) && is_plain(destination) {
+        return Placing::Routed;
+    }
     if is_multicast(destination) {
         return Placing::Group(Reason::Multicast);
     }

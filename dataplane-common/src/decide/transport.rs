@@ -32,7 +32,7 @@ pub struct Transport {
     pub icmp: u64,
     /// 1 where the kernel may leave the checksum half done (TCP and UDP).
     pub offloadable: u64,
-    /// That checksum, as the machine loads it.
+    /// That checksum.
     pub checksum: u64,
 }
 
@@ -86,7 +86,7 @@ fn tcp<B: Bytes + ?Sized>(packet: &B, at: usize, left: usize) -> Transport {
             flags: u64::from(header.flags),
             icmp: 0,
             offloadable: 1,
-            checksum: u64::from(header.checksum.raw()),
+            checksum: u64::from(header.checksum.get()),
         },
         _ => Transport::BROKEN,
     }
@@ -109,7 +109,7 @@ fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left
         flags: 0,
         icmp: 0,
         offloadable: u64::from(datagram.protocol == protocol::UDP),
-        checksum: u64::from(header.checksum.raw()),
+        checksum: u64::from(header.checksum.get()),
     }
 }
 
@@ -119,9 +119,9 @@ fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left
 #[inline(always)]
 pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: u64) -> bool {
     let length = (offset + datagram.length - datagram.payload) as u32;
+    // The sum of swapped words is the swapped sum (RFC 1071, 2(B)): no need to go back to the order of the wire.
     let sum = datagram.destination.add_to(datagram.source.add_to(Sum::default()));
-    let sum = sum.add(length.to_be()).add((datagram.protocol as u32).to_be());
-    u64::from(sum.fold()) == checksum
+    u64::from(sum.add(length).add(datagram.protocol as u32).fold()) == checksum
 }
 
 /// Bytes of the longest IP packet that a packet will be cut into, `segment` bytes of payload each
@@ -150,13 +150,14 @@ pub trait PseudoHeader {
 impl PseudoHeader for u32 {
     #[inline(always)]
     fn add_to(self, sum: Sum) -> Sum {
-        sum.add(self.to_be())
+        sum.add(self)
     }
 }
 
 impl PseudoHeader for Address6 {
     #[inline(always)]
     fn add_to(self, sum: Sum) -> Sum {
-        self.words().iter().fold(sum, |sum, word| sum.add(word.to_be()))
+        let [a, b, c, d] = self.words();
+        sum.add(a).add(b).add(c).add(d)
     }
 }

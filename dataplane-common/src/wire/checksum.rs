@@ -2,19 +2,19 @@
 
 use super::Be16;
 
-/// A ones'-complement sum in the making; 32-bit words may be added in any order.
+/// A ones'-complement sum in the making; 32-bit words, all of them in the same byte order, may be added in any order.
 #[must_use]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds four bytes, as the machine loads them.
+    /// Adds four bytes.
     #[inline(always)]
-    pub const fn add(self, raw: u32) -> Self {
-        Self(self.0 + raw as u64)
+    pub const fn add(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
     }
 
-    /// The 16-bit sum, as the machine loads it; not complemented.
+    /// The 16-bit sum, in the byte order of the words; not complemented.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
         fold(self.0)

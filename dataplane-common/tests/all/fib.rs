@@ -22,18 +22,24 @@ macro_rules! table {
             fn with(cuts: &Vec<$address>) -> Box<Self> {
                 assert_eq!(cuts[0], 0);
                 let mut table = Self::new_box_zeroed().expect("memory for a table");
-                table.last = cuts.len() as u32 - 1;
                 for (place, cut) in cuts.iter().enumerate() {
                     table.starts[place] = cut.pack();
                     table.targets[place] = target(place);
                 }
-                // For each chunk the last cut at or before its first address.
+                // For each chunk the last cuts at or before its first and its last address.
                 let mut place = 0;
                 for chunk in 0..FIB_CHUNKS {
                     while place + 1 < cuts.len() && cuts[place + 1] <= (chunk as $address) << (<$address>::BITS - 16) {
                         place += 1;
                     }
-                    table.index[chunk] = place as u32;
+                    let first = place;
+                    let end = (chunk as $address + 1)
+                        .checked_shl(<$address>::BITS - 16)
+                        .map_or(<$address>::MAX, |next| next.wrapping_sub(1));
+                    while place + 1 < cuts.len() && cuts[place + 1] <= end {
+                        place += 1;
+                    }
+                    table.index[chunk] = [first as u32, place as u32];
                 }
                 table
             }

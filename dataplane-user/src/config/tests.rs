@@ -158,7 +158,12 @@ fn set() -> impl Strategy<Value = SetConfig> {
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    let mode = select(vec![ModeChoice::Auto, ModeChoice::Fixed(Mode::Native), ModeChoice::Fixed(Mode::Generic), ModeChoice::Fixed(Mode::Tc)]);
+    let mode = select(vec![
+        ModeChoice::Auto,
+        ModeChoice::Fixed(Mode::Native),
+        ModeChoice::Fixed(Mode::Generic),
+        ModeChoice::Fixed(Mode::Tc),
+    ]);
     let names = select(vec!["eth0", "veth*", "wg?", "en[ps]*", "eth0.100", "a b"]);
     let ports = btree_map(names, mode, 0..4).prop_map(|ports| {
         let port = |(text, mode): (&str, _)| PortConfig { pattern: PortPattern::new(text).expect(text), mode };

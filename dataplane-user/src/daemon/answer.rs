@@ -1,9 +1,6 @@
 //! Rows for the verbs that only read.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use dataplane_common::{
     Decision, Reason,
@@ -18,7 +15,10 @@ use crate::{
     },
     kernel::TableError,
     lower::Table as Cuts,
-    model::{Family, IpVersion, Link, NeighbourState, Prefix, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN},
+    model::{
+        Family, IpVersion, Link, NeighbourState, Prefix, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
+        TABLE_MAIN,
+    },
     rule::ChainName,
 };
 
@@ -154,7 +154,12 @@ impl Daemon {
         if let Some(prefix) = only {
             rows.retain(|row| row.dst == prefix);
             if rows.is_empty() {
-                return Err(Failure::new(FailureKind::NotFound, format!("no route to {prefix} in the mirror; `dataplane route list` shows all, `route get` the way of one address")));
+                return Err(Failure::new(
+                    FailureKind::NotFound,
+                    format!(
+                        "no route to {prefix} in the mirror; `dataplane route list` shows all, `route get` the way of one address"
+                    ),
+                ));
             }
         }
         Ok(rows)
@@ -172,7 +177,11 @@ impl Daemon {
             nexthops: route
                 .next_hops
                 .iter()
-                .map(|hop| NextHopRow { via: hop.via, dev: (hop.dev != 0).then(|| self.name(hop.dev)), weight: hop.weight })
+                .map(|hop| NextHopRow {
+                    via: hop.via,
+                    dev: (hop.dev != 0).then(|| self.name(hop.dev)),
+                    weight: hop.weight,
+                })
                 .collect(),
             mtu: route.mtu,
             packets: None,
@@ -180,7 +189,12 @@ impl Daemon {
     }
 
     /// What would be done with a packet to `address`.
-    pub(super) fn decision(&self, address: IpAddr, from: Option<IpAddr>, iif: Option<&str>) -> Result<DecisionRow, Failure> {
+    pub(super) fn decision(
+        &self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        iif: Option<&str>,
+    ) -> Result<DecisionRow, Failure> {
         if from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
             return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
         }
@@ -208,7 +222,8 @@ impl Daemon {
             let out = adjacency.map(|adjacency| adjacency.ifindex);
             route.next_hops.iter().find(|hop| Some(hop.dev) == out).or(route.next_hops.first())
         });
-        let dev = adjacency.map(|adjacency| adjacency.ifindex).or_else(|| hop.map(|hop| hop.dev).filter(|dev| *dev != 0));
+        let dev =
+            adjacency.map(|adjacency| adjacency.ifindex).or_else(|| hop.map(|hop| hop.dev).filter(|dev| *dev != 0));
         DecisionRow {
             decision: reason.decision().name().to_owned(),
             reason: reason.name().to_owned(),
@@ -219,7 +234,11 @@ impl Daemon {
             lladdr: adjacency
                 .filter(|adjacency| adjacency.flags().contains(AdjacencyFlags::RESOLVED))
                 .map(|adjacency| adjacency.destination.to_string()),
-            table: if matches!(reason, Reason::KernelRoute | Reason::MirrorOff) { Table::Kernel } else { Table::Mirror },
+            table: if matches!(reason, Reason::KernelRoute | Reason::MirrorOff) {
+                Table::Kernel
+            } else {
+                Table::Mirror
+            },
         }
     }
 

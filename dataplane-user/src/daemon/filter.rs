@@ -71,9 +71,10 @@ impl Chains {
     /// Gives a new rule its handle and counter.
     fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
         let taken: BTreeSet<u32> = self.rules.iter().flatten().map(|standing| standing.counter).collect();
-        let counter = (0..RULE_COUNTERS)
-            .find(|counter| !taken.contains(counter) && !self.fresh.contains(counter))
-            .with_context(|| format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule"))?;
+        let counter =
+            (0..RULE_COUNTERS).find(|counter| !taken.contains(counter) && !self.fresh.contains(counter)).with_context(
+                || format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule"),
+            )?;
         self.fresh.insert(counter);
         let handle = self.next;
         self.next += 1;
@@ -91,7 +92,11 @@ impl Chains {
             for rule in &config.chain(chain).rules {
                 match old[index].iter().position(|standing| standing.rule == *rule) {
                     Some(position) => rules[index].push(old[index].remove(position)),
-                    None => new.push((index, rules[index].len() + new.iter().filter(|(at, _, _)| *at == index).count(), rule)),
+                    None => new.push((
+                        index,
+                        rules[index].len() + new.iter().filter(|(at, _, _)| *at == index).count(),
+                        rule,
+                    )),
                 }
             }
         }
@@ -167,7 +172,8 @@ impl Chains {
             handle: standing.handle,
             counter: standing.counter,
         };
-        let entries = ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
+        let entries =
+            ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
         entries.collect()
     }
 
@@ -183,7 +189,8 @@ impl Daemon {
         let rules: [Vec<(Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
             self.chains.rules[index].iter().map(|standing| (standing.rule.clone(), standing.counter)).collect()
         });
-        let chains = std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
+        let chains =
+            std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
         let resolve = |pattern: &LinkPattern| {
             let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
             links.map(|link| link.ifindex).collect()
@@ -223,7 +230,10 @@ impl Daemon {
     }
 
     /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
-    pub(super) fn change_chains<T>(&mut self, change: impl FnOnce(&mut Chains) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pub(super) fn change_chains<T>(
+        &mut self,
+        change: impl FnOnce(&mut Chains) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let before = self.chains.clone();
         let done = change(&mut self.chains).and_then(|value| Ok((value, self.lower_chains()?)));
         let committed = done.and_then(|(value, lowered)| {

@@ -54,7 +54,8 @@ pub struct Options {
 
 /// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
 pub fn run(options: Options) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(options))
 }
 

@@ -63,7 +63,10 @@ impl Daemon {
                 return Err(no_link(name));
             };
             if link.loopback {
-                return Err(Failure::new(FailureKind::Rejected, format!("{name} is the loopback device: its packets never cross a driver; attach real ports")));
+                return Err(Failure::new(
+                    FailureKind::Rejected,
+                    format!("{name} is the loopback device: its packets never cross a driver; attach real ports"),
+                ));
             }
         }
         let before = (self.ports.config().to_vec(), self.ports.off());
@@ -72,7 +75,8 @@ impl Daemon {
                 .map_err(|error| Failure::new(FailureKind::Usage, format!("{name}: {error}")))?;
             self.ports.want(PortConfig { pattern, mode });
         }
-        let wanted: Vec<_> = ifaces.iter().filter_map(|name| self.model.link_named(name)).map(|link| link.ifindex).collect();
+        let wanted: Vec<_> =
+            ifaces.iter().filter_map(|name| self.model.link_named(name)).map(|link| link.ifindex).collect();
         for ifindex in &wanted {
             self.ports.failed.remove(ifindex);
         }
@@ -87,7 +91,9 @@ impl Daemon {
             return Err(Failure::new(FailureKind::Failed, reason));
         }
         self.save();
-        let mut reply = Reply::from(Data::Ports(self.port_rows(None)?.into_iter().filter(|row| ifaces.contains(&row.name)).collect()));
+        let mut reply = Reply::from(Data::Ports(
+            self.port_rows(None)?.into_iter().filter(|row| ifaces.contains(&row.name)).collect(),
+        ));
         for warning in bypassed() {
             tracing::warn!("{warning}");
             reply = reply.warn(warning);
@@ -98,7 +104,10 @@ impl Daemon {
     fn detach(&mut self, ifaces: &[String]) -> Result<Reply, Failure> {
         for name in ifaces {
             if self.ports.wanted(name).is_none() {
-                return Err(Failure::new(FailureKind::NotFound, format!("{name} is not a port; `dataplane port list` shows what is attached")));
+                return Err(Failure::new(
+                    FailureKind::NotFound,
+                    format!("{name} is not a port; `dataplane port list` shows what is attached"),
+                ));
             }
         }
         for name in ifaces {
@@ -121,9 +130,11 @@ impl Daemon {
         let located = |error: FilterError| {
             config::at_rule(&text.toml, &text.path, error.chain, error.index, &error.fault.to_string())
         };
-        self.change_chains(|chains| chains.replace(&config)).map_err(|error| match error.downcast::<FilterError>() {
-            Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
-            Err(error) => failure(error),
+        self.change_chains(|chains| chains.replace(&config)).map_err(|error| {
+            match error.downcast::<FilterError>() {
+                Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
+                Err(error) => failure(error),
+            }
         })?;
         let ports = self.ports.config().len();
         self.ports.replace(&config);
@@ -154,7 +165,11 @@ fn glob_escaped(name: &str) -> String {
 fn bypassed() -> Vec<String> {
     let chains = match netfilter::forwarding_chains() {
         Ok(chains) => chains,
-        Err(error) => return vec![format!("cannot ask the kernel for netfilter rules ({error}); forwarded packets do not meet any")],
+        Err(error) => {
+            return vec![format!(
+                "cannot ask the kernel for netfilter rules ({error}); forwarded packets do not meet any"
+            )];
+        }
     };
     if chains.is_empty() {
         return Vec::new();
@@ -181,7 +196,8 @@ fn check(text: &str) -> Result<Rule, Failure> {
 }
 
 fn parse(text: &ConfigText) -> Result<Config, Failure> {
-    config::parse(&text.toml, &text.path).map_err(|error: ConfigError| Failure::new(FailureKind::Rejected, error.to_string()))
+    config::parse(&text.toml, &text.path)
+        .map_err(|error: ConfigError| Failure::new(FailureKind::Rejected, error.to_string()))
 }
 
 /// The failure that an error means.

@@ -265,7 +265,9 @@ impl Daemon {
                         None => format!("program id {}", xdp.program),
                     },
                 );
-                format!("{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc")
+                format!(
+                    "{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc"
+                )
             }
             LinkError::Unsupported(cause) => format!(
                 "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"

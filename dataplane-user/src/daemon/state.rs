@@ -52,8 +52,9 @@ pub(super) struct Entry {
 impl State {
     /// Makes the directory and locks it.
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make the state directory {}; name another with --state", directory.display()))?;
+        fs::create_dir_all(directory).with_context(|| {
+            format!("cannot make the state directory {}; name another with --state", directory.display())
+        })?;
         let lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("cannot open {}", directory.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {

@@ -146,13 +146,7 @@ impl Links {
     }
 
     /// Attaches the program, or swaps it in where an earlier one of ours is attached.
-    pub fn attach(
-        &self,
-        object: &mut Object,
-        ifindex: Ifindex,
-        name: &str,
-        hook: Hook,
-    ) -> Result<(), LinkError> {
+    pub fn attach(&self, object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError> {
         let path = self.path(ifindex, hook);
         if path.exists() {
             match replace(object, &path, hook) {

@@ -117,7 +117,7 @@ pub fn lower(
             }
             let free = ENTRIES as usize - lowered.entries.len();
             let entries = rule::entries(rule, *counter, links, free).map_err(refuse)?;
-            lowered.entries.extend(entries);
+            lowered.entries.extend(entries.into_iter().map(Entry::sealed));
         }
         let count = (lowered.entries.len() - first) as u32;
         lowered.filter.chains[chain.index()] = Chain { first: first as u32, count, policy: policy.ruling() as u32 };

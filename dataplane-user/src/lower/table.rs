@@ -52,9 +52,10 @@ impl<A: Family> Table<A> {
             while self.cuts.get(position + 1).is_some_and(|(start, _)| start.widen() <= first) {
                 position += 1;
             }
-            *index = position as u32;
+            let end = first + ((1 << (A::BITS - FIB_CHUNKS.trailing_zeros())) - 1);
+            let inside = self.cuts[position + 1..].iter().take_while(|(start, _)| start.widen() <= end).count();
+            *index = [position as u32, (position + inside) as u32];
         }
-        *parts.last = (self.cuts.len() - 1) as u32;
         match &self.local {
             None => parts.local.fill(u32::MAX),
             Some(addresses) => {
@@ -98,8 +99,7 @@ pub trait Store: Fib<Address: Family> {
 
 /// The fields of [`Fib4`] or [`Fib6`].
 pub struct Parts<'a, A: Prefixed> {
-    index: &'a mut [u32],
-    last: &'a mut u32,
+    index: &'a mut [[u32; 2]],
     local: &'a mut [u32],
     starts: &'a mut [A::Words],
     targets: &'a mut [Target],
@@ -111,7 +111,6 @@ macro_rules! store {
             fn parts(&mut self) -> Parts<'_, Self::Address> {
                 Parts {
                     index: &mut self.index,
-                    last: &mut self.last,
                     local: &mut self.local,
                     starts: &mut self.starts,
                     targets: &mut self.targets,

@@ -86,8 +86,10 @@ pub fn forwarding_chains() -> Result<Vec<NetfilterChain>, Error> {
 fn nftables() -> Result<Vec<NetfilterChain>, Error> {
     let mut asker = Asker::open(libc::NETLINK_NETFILTER as isize)?;
     let request = [0; HEADER];
-    let chains = asker.dump("netfilter chains", NFTABLES | NFT_MSG_GETCHAIN, &request, |message| base(message.payload))?;
-    let rules = asker.dump("netfilter rules", NFTABLES | NFT_MSG_GETRULE, &request, |message| holder(message.payload))?;
+    let chains =
+        asker.dump("netfilter chains", NFTABLES | NFT_MSG_GETCHAIN, &request, |message| base(message.payload))?;
+    let rules =
+        asker.dump("netfilter rules", NFTABLES | NFT_MSG_GETRULE, &request, |message| holder(message.payload))?;
     let mut counts: BTreeMap<Key, usize> = BTreeMap::new();
     for key in rules {
         *counts.entry(key).or_default() += 1;
@@ -113,7 +115,11 @@ fn base(payload: &[u8]) -> Option<(Key, &'static str, bool)> {
         match kind {
             CHAIN_TABLE => table = text(value),
             CHAIN_NAME => name = text(value),
-            CHAIN_HOOK => hook = Attributes::within(value).find(|(kind, _)| *kind == HOOK_NUMBER).and_then(|(_, value)| number(value)),
+            CHAIN_HOOK => {
+                hook = Attributes::within(value)
+                    .find(|(kind, _)| *kind == HOOK_NUMBER)
+                    .and_then(|(_, value)| number(value))
+            }
             CHAIN_POLICY => drops = number(value) == Some(DROP),
             _ => {}
         }
@@ -124,7 +130,8 @@ fn base(payload: &[u8]) -> Option<(Key, &'static str, bool)> {
 
 /// The chain that a rule is in.
 fn holder(payload: &[u8]) -> Option<Key> {
-    let find = |wanted| Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == wanted).map(|(_, value)| text(value));
+    let find =
+        |wanted| Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == wanted).map(|(_, value)| text(value));
     Some((u8_at(payload, 0)?, find(RULE_TABLE)?, find(RULE_CHAIN)?))
 }
 
