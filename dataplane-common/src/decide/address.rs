@@ -81,10 +81,15 @@ const fn is_link_local(address: Address6) -> bool {
     address.high >> 54 == 0x3fa
 }
 
+/// ::ffff:0:0/96 (RFC 4291 section 2.5.5.2): not for the wire, as they would fool filters of IPv4.
+const fn is_v4_mapped(address: Address6) -> bool {
+    address.high == 0 && address.low >> 32 == 0xffff
+}
+
 /// As `ip6_rcv_core` (net/ipv6/ip6_input.c): RFC 4291 sections 2.5.3, 2.7 and 2.7.1.
 #[inline(always)]
 pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
-    if source == LOOPBACK || is_multicast_v6(source) {
+    if source == LOOPBACK || is_multicast_v6(source) || is_v4_mapped(source) {
         return Placing::Martian(Reason::MartianSource);
     }
     if destination == LOOPBACK {
