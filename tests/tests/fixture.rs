@@ -28,6 +28,24 @@ fn every_row_ends_as_it_says() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+/// The same rows with the real thing behind the program: frames are sent, and what XDP lets go meets tc, with the mark.
+#[test]
+fn xdp_and_tc_together_count_once_and_send() {
+    if !possible() {
+        return;
+    }
+    let mut rows = rows::all();
+    rows.retain(Row::can_be_live);
+    let failures = World::with(|world| {
+        let check =
+            |row: &Row| row.check_live(world).err().map(|error| format!("{} on {}: {error:#}", row.what, row.port));
+        Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
+    });
+    let failures = failures.expect("a world");
+    println!("{} live rows, {} failed", rows.len(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
 #[test]
 fn every_reason_has_a_row() {
     let rows = rows::all();
