@@ -2,9 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::{Context as _, ensure};
 use dataplane_common::{Reason, abi::Features};
 use dataplane_tests::{
-    fixture::{Outcome, Row, World, rows},
+    fixture::{
+        Outcome, Row, World,
+        packet::{Packet, Version, ip},
+        plan::{host_mac, net, port_mac},
+        rows,
+    },
     lab::{Need, ready},
 };
 use dataplane_user::kernel::Hook;
@@ -62,6 +68,57 @@ fn every_reason_has_a_row() {
         Reason::ALL.iter().map(|reason| reason.name()).filter(|name| !covered.contains(name)).collect();
     assert!(missing.is_empty(), "reasons without a row: {missing:?}");
 }
+
+/// Runs a packet at a hook; the network through whose host 2 it leaves.
+fn way(world: &mut World, hook: Hook, packet: &Packet) -> anyhow::Result<u8> {
+    let row = Row::to_be_forwarded(packet.frame());
+    world.prepare(&row)?;
+    let ran = world.run(hook, row.arrival(world))?;
+    let found =
+        [1, 2].into_iter().find(|net| ran.frame[..6] == host_mac(*net, 2).0 && ran.frame[6..12] == port_mac(*net).0);
+    found.with_context(|| format!("{packet:?} left as {ran:x?}"))
+}
+
+#[test]
+fn equal_paths_share_the_flows_and_keep_each_whole() {
+    if !possible() {
+        return;
+    }
+    let shares = World::with(|world| {
+        let mut shares = Vec::new();
+        for (version, hook) in Version::ALL.into_iter().flat_map(|v| [(v, Hook::Xdp), (v, Hook::TcIngress)]) {
+            let mut second = 0;
+            for flow in 0..FLOWS {
+                let (source, target) = (version.address((0, 10 + flow % 50)), version.address((net::EQUAL, flow)));
+                let packet = |from, to| ip(source, target).udp(from, to, 16);
+                let path = way(world, hook, &packet(1, 2))?;
+                second += u32::from(path == 2);
+                // Ports do not count, or the fragments of one datagram would part.
+                let fragments = match version {
+                    Version::V4 => [packet(1, 2).fragment(0x2000), packet(3, 4).fragment(2)],
+                    Version::V6 => {
+                        [[0, 1], [0, 16]].map(|[high, low]| packet(3, 4).extension(44, &[0, high, low, 0, 0, 0, 1]))
+                    }
+                };
+                for other in [packet(5, 6), packet(1, 2).ttl(9)].into_iter().chain(fragments) {
+                    ensure!(way(world, hook, &other)? == path, "{other:?} did not go the way of its flow, {path}");
+                }
+            }
+            shares.push((version, hook, second));
+        }
+        Ok(shares)
+    });
+    for (version, hook, second) in shares.expect("a world") {
+        println!("{version:?} at {hook:?}: {second} of {FLOWS} flows through the second path");
+        assert!(
+            (FLOWS / 4..=FLOWS / 4 * 3).contains(&u8::try_from(second).expect("few flows")),
+            "{version:?} {hook:?}: {second}"
+        );
+    }
+}
+
+/// Flows that are tried.
+const FLOWS: u8 = 100;
 
 /// What a program may cost the verifier: far below its limit of a million, so that other kernels take it too.
 const LIMIT: u32 = 200_000;
