@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use dataplane_common::{Reason, abi::Features};
 use dataplane_tests::{
     fixture::{
-        Outcome, Row, World,
+        Outcome, Row, Tiers, World,
         packet::{Packet, Version, ip},
         plan::{host_mac, net, port_mac},
         rows,
@@ -34,22 +34,35 @@ fn every_row_ends_as_it_says() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// The same rows with the real thing behind the program: frames are sent, and what XDP lets go meets tc, with the mark.
-#[test]
-fn xdp_and_tc_together_count_once_and_send() {
+/// The same rows as frames that a port receives, with the kernel behind the programs.
+fn check_live(tiers: Tiers) {
     if !possible() {
         return;
     }
     let mut rows = rows::all();
-    rows.retain(Row::can_be_live);
+    rows.retain(|row| row.can_be_live(tiers));
     let failures = World::with(|world| {
-        let check =
-            |row: &Row| row.check_live(world).err().map(|error| format!("{} on {}: {error:#}", row.what, row.port));
+        let check = |row: &Row| {
+            let error = row.check_live(world, tiers).err()?;
+            Some(format!("{} ({}): {error:#}", row.what, row.port))
+        };
         Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
     });
     let failures = failures.expect("a world");
     println!("{} live rows, {} failed", rows.len(), failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// What XDP lets go meets tc, with the mark, and is counted by one of them.
+#[test]
+fn xdp_and_tc_together_count_once_and_send() {
+    check_live(Tiers::Both);
+}
+
+/// Here are frames that the kernel's test run refuses, and tags that it does not take off.
+#[test]
+fn tc_alone_counts_once_and_sends() {
+    check_live(Tiers::Tc);
 }
 
 #[test]
