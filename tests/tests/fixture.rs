@@ -1,6 +1,10 @@
 //! Every fixture row, through the programs as the kernel loaded them.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Mutex,
+};
 
 use anyhow::{Context as _, ensure};
 use dataplane_common::{Reason, abi::Features};
@@ -132,6 +136,28 @@ fn equal_paths_share_the_flows_and_keep_each_whole() {
 
 /// Flows that are tried.
 const FLOWS: u8 = 100;
+
+#[test]
+fn a_world_vanishes_with_a_panic() {
+    if !possible() {
+        return;
+    }
+    let places = Mutex::new(Vec::new());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        World::with(|world| -> anyhow::Result<()> {
+            world.prepare(&rows::all()[0])?;
+            world.attach_tc()?;
+            *places.lock().expect("a lock") = vec![world.namespace().path(), world.pins()];
+            panic!("on purpose");
+        })
+    }));
+    assert!(outcome.is_err(), "the panic goes on");
+    let places = places.into_inner().expect("a lock");
+    assert_eq!(places.len(), 2, "a world was there");
+    for place in places {
+        assert!(!place.exists(), "{} is still there", place.display());
+    }
+}
 
 /// What a program may cost the verifier: far below its limit of a million, so that other kernels take it too.
 const LIMIT: u32 = 200_000;
