@@ -1,4 +1,5 @@
 //! What needs a kernel.
 
 pub mod bench;
+pub mod fixture;
 pub mod lab;

@@ -27,6 +27,15 @@ use crate::{
 /// A frame in a driver's ring.
 struct Frame<'a>(&'a XdpContext);
 
+impl Frame<'_> {
+    /// Bytes in all of its buffers.
+    #[inline(always)]
+    fn total(&self) -> u64 {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
+    }
+}
+
 impl Bytes for Frame<'_> {
     #[inline(always)]
     fn header<T: Header>(&self, offset: usize) -> Option<&T> {
@@ -60,9 +69,7 @@ impl Hook for Frame<'_> {
 
     #[inline(always)]
     fn is_scattered(&self) -> bool {
-        // SAFETY: the context is the program's own.
-        let total = unsafe { bpf_xdp_get_buff_len(self.0.ctx) };
-        total > self.length() as u64
+        self.total() > self.length() as u64
     }
 
     #[inline(always)]
@@ -87,12 +94,11 @@ pub fn run(context: &XdpContext) -> u32 {
     let frame = Frame(context);
     let Some((slot, port)) = maps::port(frame.ifindex()) else { return XDP_PASS };
     let verdict = pipeline::run(&frame, port);
-    let bytes = frame.length() as u64;
     let reason = match verdict {
         Verdict::Transmit(way) => {
             // The device first: a frame that has been rewritten can not go back to the kernel.
             if maps::redirect(way.adjacency.ifindex) && rewrite::frame(context, &way) {
-                maps::count(slot, Reason::Forwarded, bytes);
+                maps::count(slot, Reason::Forwarded, frame.length() as u64);
                 return XDP_REDIRECT;
             }
             Reason::NoEgress
@@ -105,6 +111,7 @@ pub fn run(context: &XdpContext) -> u32 {
         }
         Verdict::Stop(reason) => reason,
     };
+    let bytes = frame.total();
     if reason.decision() == Decision::Drop {
         maps::count(slot, reason, bytes);
         return XDP_DROP;

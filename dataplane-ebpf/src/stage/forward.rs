@@ -96,6 +96,9 @@ pub fn depart<F: Family, H: Hook>(
         return stop(Reason::SamePort);
     }
     let able = adjacency.flags();
+    if !able.intersects(AdjacencyFlags::XDP_TRANSMIT.union(AdjacencyFlags::TC_TRANSMIT)) {
+        return stop(Reason::NoEgress);
+    }
     if !able.contains(AdjacencyFlags::RESOLVED) {
         return stop(Reason::NeighbourUnresolved);
     }

@@ -1,0 +1,186 @@
+//! Every fixture row, through the programs as the kernel loaded them.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Mutex,
+};
+
+use anyhow::{Context as _, ensure};
+use dataplane_common::{Reason, abi::Features};
+use dataplane_tests::{
+    fixture::{
+        Outcome, Row, Tiers, World,
+        packet::{Packet, Version, ip},
+        plan::{host_mac, net, port_mac},
+        rows,
+    },
+    lab::{Need, ready},
+};
+use dataplane_user::kernel::Hook;
+
+fn possible() -> bool {
+    ready(&[Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")])
+}
+
+#[test]
+fn every_row_ends_as_it_says() {
+    if !possible() {
+        return;
+    }
+    let rows = rows::all();
+    let failures = World::with(|world| {
+        let check = |row: &Row| row.check(world).err().map(|error| format!("{error:#}"));
+        Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
+    });
+    let failures = failures.expect("a world");
+    println!("{} rows, {} failed", rows.len(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// The same rows as frames that a port receives, with the kernel behind the programs.
+fn check_live(tiers: Tiers) {
+    if !possible() {
+        return;
+    }
+    let mut rows = rows::all();
+    rows.retain(|row| row.can_be_live(tiers));
+    let failures = World::with(|world| {
+        let check = |row: &Row| {
+            let error = row.check_live(world, tiers).err()?;
+            Some(format!("{} ({}): {error:#}", row.what, row.port))
+        };
+        Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
+    });
+    let failures = failures.expect("a world");
+    println!("{} live rows, {} failed", rows.len(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// What XDP lets go meets tc, with the mark, and is counted by one of them.
+#[test]
+fn xdp_and_tc_together_count_once_and_send() {
+    check_live(Tiers::Both);
+}
+
+/// Here are frames that the kernel's test run refuses, and tags that it does not take off.
+#[test]
+fn tc_alone_counts_once_and_sends() {
+    check_live(Tiers::Tc);
+}
+
+#[test]
+fn every_reason_has_a_row() {
+    let rows = rows::all();
+    let covered: BTreeSet<_> = rows
+        .iter()
+        .flat_map(Row::hooks)
+        .filter_map(|(_, outcome)| match outcome {
+            Outcome::Stop(reason) => Some(reason.name()),
+            Outcome::Forward(_) => Some(Reason::Forwarded.name()),
+            Outcome::Defer(_) | Outcome::Pass => None,
+        })
+        .collect();
+    let missing: Vec<_> =
+        Reason::ALL.iter().map(|reason| reason.name()).filter(|name| !covered.contains(name)).collect();
+    assert!(missing.is_empty(), "reasons without a row: {missing:?}");
+}
+
+/// Runs a packet at a hook; the network through whose host 2 it leaves.
+fn way(world: &mut World, hook: Hook, packet: &Packet) -> anyhow::Result<u8> {
+    let row = Row::to_be_forwarded(packet.frame());
+    world.prepare(&row)?;
+    let ran = world.run(hook, row.arrival(world))?;
+    let found =
+        [1, 2].into_iter().find(|net| ran.frame[..6] == host_mac(*net, 2).0 && ran.frame[6..12] == port_mac(*net).0);
+    found.with_context(|| format!("{packet:?} left as {ran:x?}"))
+}
+
+#[test]
+fn equal_paths_share_the_flows_and_keep_each_whole() {
+    if !possible() {
+        return;
+    }
+    let shares = World::with(|world| {
+        let mut shares = Vec::new();
+        for (version, hook) in Version::ALL.into_iter().flat_map(|v| [(v, Hook::Xdp), (v, Hook::TcIngress)]) {
+            let mut second = 0;
+            for flow in 0..FLOWS {
+                let (source, target) = (version.address((0, 10 + flow % 50)), version.address((net::EQUAL, flow)));
+                let packet = |from, to| ip(source, target).udp(from, to, 16);
+                let path = way(world, hook, &packet(1, 2))?;
+                second += u32::from(path == 2);
+                // Ports do not count, or the fragments of one datagram would part.
+                let fragments = match version {
+                    Version::V4 => [packet(1, 2).fragment(0x2000), packet(3, 4).fragment(2)],
+                    Version::V6 => {
+                        [[0, 1], [0, 16]].map(|[high, low]| packet(3, 4).extension(44, &[0, high, low, 0, 0, 0, 1]))
+                    }
+                };
+                for other in [packet(5, 6), packet(1, 2).ttl(9)].into_iter().chain(fragments) {
+                    ensure!(way(world, hook, &other)? == path, "{other:?} did not go the way of its flow, {path}");
+                }
+            }
+            shares.push((version, hook, second));
+        }
+        Ok(shares)
+    });
+    for (version, hook, second) in shares.expect("a world") {
+        println!("{version:?} at {hook:?}: {second} of {FLOWS} flows through the second path");
+        assert!(
+            (FLOWS / 4..=FLOWS / 4 * 3).contains(&u8::try_from(second).expect("few flows")),
+            "{version:?} {hook:?}: {second}"
+        );
+    }
+}
+
+/// Flows that are tried.
+const FLOWS: u8 = 100;
+
+#[test]
+fn a_world_vanishes_with_a_panic() {
+    if !possible() {
+        return;
+    }
+    let places = Mutex::new(Vec::new());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        World::with(|world| -> anyhow::Result<()> {
+            world.prepare(&rows::all()[0])?;
+            world.attach_tc()?;
+            *places.lock().expect("a lock") = vec![world.namespace().path(), world.pins()];
+            panic!("on purpose");
+        })
+    }));
+    assert!(outcome.is_err(), "the panic goes on");
+    let places = places.into_inner().expect("a lock");
+    assert_eq!(places.len(), 2, "a world was there");
+    for place in places {
+        assert!(!place.exists(), "{} is still there", place.display());
+    }
+}
+
+/// What a program may cost the verifier: far below its limit of a million, so that other kernels take it too.
+const LIMIT: u32 = 200_000;
+
+#[test]
+fn every_program_is_cheap_to_verify() {
+    if !possible() {
+        return;
+    }
+    let typical = Features::IPV6 | Features::INPUT | Features::FORWARD | Features::MULTIPATH;
+    let counts = World::with(|world| {
+        let mut counts = Vec::new();
+        for features in [Features::empty(), typical, Features::all()] {
+            let object = world.load(features)?;
+            for hook in Hook::ALL {
+                counts.push((features, hook, object.verified_instructions(hook)?));
+            }
+        }
+        Ok(counts)
+    });
+    for (features, hook, count) in counts.expect("a world") {
+        let count = count.expect("a kernel that says so");
+        println!("{:>10} {count:>7} instructions with {features:?}", hook.program());
+        assert!(count <= LIMIT, "{} with {features:?}: {count}", hook.program());
+    }
+}
