@@ -144,8 +144,20 @@ fn mount_under(root: &Path) -> Result<(), BpffsError> {
     let target = if root.starts_with(USUAL) { Path::new(USUAL) } else { root };
     fs::create_dir_all(target).map_err(|error| BpffsError::Io { what: "create", path: target.to_owned(), error })?;
     tracing::info!(path = %target.display(), "mounting a BPF file system");
+    if is_private() {
+        tracing::warn!(
+            "this mount namespace is private (`ip netns exec` makes such ones), and what is pinned in it ends with its last \
+             process: after a `kill -9` the kernel forwards alone; start with `nsenter --net=/var/run/netns/NAME` instead"
+        );
+    }
     mount("bpf", target, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
         .map_err(|error| failed("mount a BPF file system at", error))
+}
+
+/// Whether other processes do not see what this one mounts.
+fn is_private() -> bool {
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    namespace("self") != namespace("1")
 }
 
 /// Whether a path is on a BPF file system.
