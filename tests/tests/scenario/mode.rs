@@ -1,0 +1,123 @@
+//! Every mode carries everything: ICMP, UDP and TCP of both families, offloads as the kernel made them.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use dataplane_tests::lab::{
+    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER,
+    traffic::{self, Family},
+};
+
+use crate::scene::{PROMPT, Scene, within};
+
+/// How many datagrams are counted.
+const DATAGRAMS: u32 = 200;
+
+/// The counter of the driver for frames that XDP sent on.
+fn redirected(scene: &Scene, port: &str) -> u64 {
+    let text = scene.router().run(&format!("ethtool -S {port}")).expect("ethtool");
+    let counters = text.lines().filter_map(|line| line.trim().split_once(": "));
+    let redirects = counters.filter(|(name, _)| name.ends_with("_xdp_redirect"));
+    redirects.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+}
+
+/// Frames that a host put on its link, as the host counts.
+fn sent(scene: &Scene) -> u64 {
+    let text = scene.client().run(&format!("ip -s -j link show {}", CLIENT.port)).expect("counters of the link");
+    let rows: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    rows[0]["stats64"]["tx"]["packets"].as_u64().expect("a counter")
+}
+
+fn crosses(client_mode: &str, server_mode: &str) {
+    let needs = [Need::Tool("iperf3"), Need::Tool("ss"), Need::Tool("ethtool")];
+    let Some(scene) = Scene::idle(&needs) else { return };
+    scene.attach(&[ROUTER_CLIENT.port], client_mode);
+    scene.attach(&[ROUTER_SERVER.port], server_mode);
+    let shown = |mode| if mode == "auto" { "tc" } else { mode };
+    let (start, kernel) = (scene.stats(), scene.kernel_forwarded());
+    for (port, mode) in [(ROUTER_CLIENT.port, client_mode), (ROUTER_SERVER.port, server_mode)] {
+        assert_eq!(start.port(port).expect("the port").mode, shown(mode), "{port}");
+    }
+
+    // Few frames, counted one by one at both ends of the link.
+    let before = (sent(&scene), redirected(&scene, ROUTER_CLIENT.port));
+    let first = scene.stats();
+    scene.ping().expect("pings are answered");
+    for family in Family::BOTH {
+        let arrived = traffic::datagrams(&scene.lab, family, 5301, DATAGRAMS).expect("datagrams");
+        assert_eq!(arrived, DATAGRAMS, "{} datagrams", family.name());
+    }
+    within(PROMPT, || {
+        let (frames, stats) = (sent(&scene) - before.0, scene.stats());
+        let counted = |stats: &dataplane_tests::lab::Stats| stats.port(ROUTER_CLIENT.port).expect("the port").counts.rx;
+        let rx = counted(&stats) - counted(&first);
+        ensure!(rx == frames, "the client sent {frames} frames, {rx} are counted");
+        Ok(())
+    });
+    // Pings have their checksum, so XDP forwards them where it is.
+    let by_xdp = redirected(&scene, ROUTER_CLIENT.port) - before.1;
+    if client_mode == "native" {
+        assert!(by_xdp >= 6, "XDP of the driver forwarded {by_xdp} frames");
+    } else {
+        assert_eq!(by_xdp, 0, "no XDP at the driver in mode {client_mode}");
+    }
+
+    let server = traffic::iperf_server(&scene.lab).expect("iperf3");
+    for family in Family::BOTH {
+        let rate = traffic::tcp(&scene.lab, family, Duration::from_secs(1)).expect("TCP");
+        println!("{client_mode}/{server_mode}: TCP over {} at {:.2} Gbit/s", family.name(), rate / 1e9);
+        assert!(rate > 50e6, "TCP over {} crawls: {rate} bit/s", family.name());
+    }
+    drop(server);
+    let end = scene.stats();
+    assert!(end.totals.forwarded - start.totals.forwarded > u64::from(2 * DATAGRAMS) + 12);
+    // The kernel forwarded nothing but what it was given.
+    let (kernel, passed) = (scene.kernel_forwarded() - kernel, end.totals.passed - start.totals.passed);
+    assert!(kernel <= passed, "the kernel forwarded {kernel} packets, and was left {passed}");
+    assert_eq!(end.totals.dropped, start.totals.dropped, "{end:?}");
+    scene.close();
+}
+
+#[test]
+fn native() {
+    crosses("native", "native");
+}
+
+#[test]
+fn tc() {
+    crosses("tc", "tc");
+}
+
+#[test]
+fn generic() {
+    crosses("generic", "generic");
+}
+
+#[test]
+fn auto() {
+    crosses("auto", "auto");
+}
+
+#[test]
+fn native_beside_tc() {
+    crosses("native", "tc");
+}
+
+#[test]
+fn tc_beside_native() {
+    crosses("tc", "native");
+}
+
+#[test]
+fn modes_change_under_a_stream_without_loss() {
+    let Some(scene) = Scene::attached(&[], "tc") else { return };
+    let stream = dataplane_tests::lab::stream::stream(&scene.lab, Family::V4, 5400, 5000).expect("a stream");
+    for mode in ["generic", "tc"] {
+        scene.attach(&[ROUTER_CLIENT.port, ROUTER_SERVER.port], mode);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let tally = stream.finish().expect("a tally");
+    println!("modes changed: {tally:?}");
+    assert_eq!((tally.lost, tally.repeated), (0, 0), "{tally:?}");
+    scene.close();
+}
