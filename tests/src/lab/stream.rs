@@ -11,15 +11,12 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use super::{
     Lab,
     traffic::{Family, sockets},
 };
 
-/// Room at the receiver for seconds of the stream: a busy machine must not look like loss.
-const ROOM: usize = 64 << 20;
 /// The most datagrams sent in one go, also after the sender was held up: queues on the way are shorter than that.
 const BURST: u64 = 64;
 /// After so long without a datagram no more are expected.
@@ -56,7 +53,6 @@ struct Arrivals {
 /// Starts a stream of `rate` datagrams per second to a port of the server.
 pub fn stream(lab: &Lab, family: Family, port: u16, rate: u64) -> anyhow::Result<Stream> {
     let (source, sink) = sockets(lab, family, port)?;
-    set_socket_recv_buffer_size_force(&sink, ROOM).context("can not enlarge the receiver's buffer")?;
     sink.set_read_timeout(Some(SILENCE))?;
     let stop = Arc::new(AtomicBool::new(false));
     let start = Instant::now();

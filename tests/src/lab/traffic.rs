@@ -8,12 +8,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use serde_json::Value;
 
 use super::{CLIENT, End, Lab, Running, SERVER};
 
 /// After so long without a datagram no more are expected.
 const SILENCE: Duration = Duration::from_millis(400);
+/// Bytes of the receiver's buffer: seconds of any stream, so that a busy machine does not look like loss.
+const ROOM: usize = 64 << 20;
 /// What fills a datagram of the flood: 60 bytes of frame over IPv4, the smallest that Ethernet knows.
 const SMALL: [u8; 18] = [0; 18];
 /// How many datagrams are sent between looks at the clock.
@@ -76,6 +79,8 @@ pub(super) fn sockets(lab: &Lab, family: Family, port: u16) -> anyhow::Result<(U
     let (source, sink) = (family.socket(&CLIENT, 0)?, family.socket(&SERVER, port)?);
     let bind = |address| move || UdpSocket::bind(address).with_context(|| format!("can not bind {address}"));
     let receiver = lab.namespace("server").inside(bind(sink))?;
+    // A datagram takes a page of its room; a full socket must not look like loss on the way.
+    set_socket_recv_buffer_size_force(&receiver, ROOM).context("can not enlarge the receiver's buffer")?;
     let sender = lab.namespace("client").inside(bind(source))?;
     sender.connect(sink).with_context(|| format!("can not send to {sink}"))?;
     Ok((sender, receiver))

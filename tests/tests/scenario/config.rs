@@ -10,14 +10,10 @@ const GOOD: &str = r#"[ports]
 client0 = { mode = "native" }
 server0 = { mode = "tc" }
 
-[sets.blocked]
-type = "ipv4_addr"
-elements = ["192.0.2.1", "198.51.100.0/24"]
-
 [chains.forward]
 policy = "accept"
 rules = [
-  'ip saddr @blocked drop',
+  'ip saddr { 192.0.2.1, 198.51.100.0/24 } drop',
   'udp dport 5301 drop comment "noise"',
 ]
 "#;
@@ -85,7 +81,7 @@ fn check_diff_and_apply_tell_by_their_codes() {
     // A rule that stays keeps its handle and counts on; what is no longer said goes.
     let noise = scene.rules().into_iter().find(|rule| rule.rule.contains("5301")).expect("the rule");
     assert_eq!(noise.packets, 5);
-    let less = GOOD.replace("  'ip saddr @blocked drop',\n", "").replace("server0 = { mode = \"tc\" }\n", "");
+    let less = GOOD.replace("  'ip saddr { 192.0.2.1, 198.51.100.0/24 } drop',\n", "").replace("server0 = { mode = \"tc\" }\n", "");
     let less = write(&scene, "less.toml", &less);
     assert_eq!(code(&["config", "apply", less.to_str().expect("a path of letters")]), Some(0));
     assert_eq!(scene.rules(), [noise]);

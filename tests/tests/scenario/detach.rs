@@ -1,5 +1,6 @@
 //! `detach` takes everything off, and the kernel forwards on.
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use dataplane_tests::lab::{
     ROUTER_CLIENT, ROUTER_SERVER,
     stream::stream,
@@ -8,11 +9,19 @@ use dataplane_tests::lab::{
 
 use crate::scene::{PORTS, Scene};
 
-/// Programs of ours on the devices of the router.
+/// Programs on the devices of the router, as the kernel tells: device and hook.
 fn programs(scene: &Scene) -> Vec<String> {
-    let text = scene.router().run("bpftool net list").expect("bpftool");
-    let ours = |line: &&str| PORTS.iter().any(|port| line.starts_with(port));
-    text.lines().filter(ours).map(str::to_owned).collect()
+    let mut found = Vec::new();
+    for port in PORTS {
+        let xdp = scene.router().run(&format!("ip -d link show {port}")).expect("the device").contains("prog/xdp");
+        found.extend(xdp.then(|| format!("{port} xdp")));
+        for (side, name) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
+            let query = || Ok(SchedClassifier::query_tcx(port, side)?.1.len());
+            let count = scene.router().inside(query).expect("the kernel tells its programs");
+            found.extend((0..count).map(|_| format!("{port} {name}")));
+        }
+    }
+    found
 }
 
 fn takes_off(mode: &str) {

@@ -55,6 +55,7 @@ fn follows(scene: &Scene, behind: &Behind) {
             let now = scene.decision(address);
             ensure!((now.decision.as_str(), now.reason.as_str()) == (decision, reason), "after `{change}`: {now:?}");
             ensure!(now.table == "mirror", "after `{change}`: {now:?}");
+            ensure!(now.prefix.as_deref() == kind.map(|_| *prefix), "after `{change}`: {now:?}");
             let listed = listed(scene, prefix);
             ensure!(listed.as_deref() == kind, "after `{change}` the list has {listed:?}");
             Ok(())

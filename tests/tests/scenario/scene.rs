@@ -36,7 +36,6 @@ pub struct Decision {
     pub decision: String,
     pub reason: String,
     pub prefix: Option<String>,
-    pub dev: Option<String>,
     pub lladdr: Option<String>,
     pub table: String,
 }
