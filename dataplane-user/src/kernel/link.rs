@@ -140,11 +140,6 @@ impl Links {
         found
     }
 
-    /// Whether a link is pinned for this port and hook.
-    pub fn contains(&self, ifindex: Ifindex, hook: Hook) -> bool {
-        self.path(ifindex, hook).exists()
-    }
-
     /// Attaches the program, or swaps it in where an earlier one of ours is attached.
     pub fn attach(
         &self,

@@ -96,14 +96,10 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
     scene.rule("forward", "udp dport 5301 drop");
     let shown = scene.cli(&["config", "show"]);
     scene.daemon.terminate().expect("it ends");
-    let path = write(&scene, "bad.toml", BAD[6].0);
-    let words = ["run", "--config", path.to_str().expect("a path of letters"), "--socket"].map(str::to_owned);
-    let places = [scene.daemon.socket(), scene.daemon.state(), scene.daemon.bpffs()].map(|p| p.display().to_string());
-    let [socket, state, bpffs] = places;
-    let rest = [socket, "--state".to_owned(), state, "--bpffs".to_owned(), bpffs];
-    let words: Vec<_> = words.iter().chain(&rest).map(String::as_str).collect();
-    let output = scene.daemon.attempt(&words).expect("it ends at once");
-    assert_refused(&output, 5, &[&format!("{}:4:14: ", path.display())]);
+    let unsupported = "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'drop',\n  'ip saddr @s drop',\n]\n";
+    for (text, place) in [(BAD[6].0, "4:14"), (unsupported, "6:3")] {
+        refuses_to_start(&scene, text, place);
+    }
     // Nobody is there, and the data plane goes on: forwards, and drops what it dropped.
     scene.refused(&["port", "list"], 4, &["dataplane run"]);
     let kernel = scene.kernel_forwarded();
@@ -112,5 +108,17 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
     assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5301, 5).expect("datagrams"), 0);
     scene.daemon.restart().expect("it starts");
     assert_eq!(scene.cli(&["config", "show"]), shown);
+    assert_eq!(scene.rules()[0].packets, 5);
     scene.close();
+}
+
+fn refuses_to_start(scene: &Scene, text: &str, place: &str) {
+    let path = write(scene, "bad.toml", text);
+    let words = ["run", "--config", path.to_str().expect("a path of letters"), "--socket"].map(str::to_owned);
+    let places = [scene.daemon.socket(), scene.daemon.state(), scene.daemon.bpffs()].map(|p| p.display().to_string());
+    let [socket, state, bpffs] = places;
+    let rest = [socket, "--state".to_owned(), state, "--bpffs".to_owned(), bpffs];
+    let words: Vec<_> = words.iter().chain(&rest).map(String::as_str).collect();
+    let output = scene.daemon.attempt(&words).expect("it ends at once");
+    assert_refused(&output, 5, &[&format!("{}:{place}: ", path.display())]);
 }
