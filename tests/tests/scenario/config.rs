@@ -27,7 +27,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[chains.sideways]\npolicy = \"drop\"\n", "1:9", "sideways"),
     ("[chains.forward]\npolicy = \"maybe\"\n", "2:10", "maybe"),
     ("[chains.forward]\nrules = [\n  'tcp dport 80 accept',\n  'udp dport x drop',\n  'drop',\n]\n", "4:14", "x"),
-    ("[chains.forward]\nrules = [\n  'ip saddr @nobody drop',\n]\n", "3:13", "nobody"),
+    ("[chains.forward]\nrules = [\n  'ip saddr @nobody drop',\n]\n", "3:4", "nobody"),
     ("[sets.s]\ntype = \"ipv4_addr\"\nelements = [\n  \"192.0.2.1\",\n  \"192.0.2.999\",\n]\n", "5:4", "192.0.2.999"),
 ];
 
@@ -81,7 +81,9 @@ fn check_diff_and_apply_tell_by_their_codes() {
     // A rule that stays keeps its handle and counts on; what is no longer said goes.
     let noise = scene.rules().into_iter().find(|rule| rule.rule.contains("5301")).expect("the rule");
     assert_eq!(noise.packets, 5);
-    let less = GOOD.replace("  'ip saddr { 192.0.2.1, 198.51.100.0/24 } drop',\n", "").replace("server0 = { mode = \"tc\" }\n", "");
+    let less = GOOD
+        .replace("  'ip saddr { 192.0.2.1, 198.51.100.0/24 } drop',\n", "")
+        .replace("server0 = { mode = \"tc\" }\n", "");
     let less = write(&scene, "less.toml", &less);
     assert_eq!(code(&["config", "apply", less.to_str().expect("a path of letters")]), Some(0));
     assert_eq!(scene.rules(), [noise]);
@@ -96,7 +98,8 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
     scene.rule("forward", "udp dport 5301 drop");
     let shown = scene.cli(&["config", "show"]);
     scene.daemon.terminate().expect("it ends");
-    let unsupported = "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'drop',\n  'ip saddr @s drop',\n]\n";
+    let unsupported =
+        "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'drop',\n  'ip saddr @s drop',\n]\n";
     for (text, place) in [(BAD[6].0, "4:14"), (unsupported, "6:3")] {
         refuses_to_start(&scene, text, place);
     }

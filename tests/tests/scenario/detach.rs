@@ -1,11 +1,7 @@
 //! `detach` takes everything off, and the kernel forwards on.
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use dataplane_tests::lab::{
-    ROUTER_CLIENT, ROUTER_SERVER,
-    stream::stream,
-    traffic::Family,
-};
+use dataplane_tests::lab::{ROUTER_CLIENT, ROUTER_SERVER, stream::stream, traffic::Family};
 
 use crate::scene::{PORTS, Scene};
 

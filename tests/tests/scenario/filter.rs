@@ -81,7 +81,8 @@ fn at_the_ends(scene: &Scene, mode: &str) {
 
 /// By interface.
 fn by_port(scene: &Scene, mode: &str) {
-    scene.rule("forward", &format!("iifname {} oifname {} udp dport 5301 drop", ROUTER_CLIENT.port, ROUTER_SERVER.port));
+    scene
+        .rule("forward", &format!("iifname {} oifname {} udp dport 5301 drop", ROUTER_CLIENT.port, ROUTER_SERVER.port));
     scene.rule("forward", &format!("iifname {} udp dport 5302 drop", ROUTER_SERVER.port));
     assert_eq!(through(scene, 5301), [0, 0], "{mode}: this way");
     assert_eq!(through(scene, 5302), [COUNT; 2], "{mode}: not this way");

@@ -19,7 +19,10 @@ fn arrives(scene: &Scene, family: Family, port: u16) -> bool {
 /// Fragments that arrived at the server.
 fn seen(scene: &Scene) -> u64 {
     let read = || {
-        Ok((std::fs::read_to_string("/proc/thread-self/net/snmp")?, std::fs::read_to_string("/proc/thread-self/net/snmp6")?))
+        Ok((
+            std::fs::read_to_string("/proc/thread-self/net/snmp")?,
+            std::fs::read_to_string("/proc/thread-self/net/snmp6")?,
+        ))
     };
     let (v4, v6) = scene.server().inside(read).expect("counters of the kernel");
     let mut lines = v4.lines().filter_map(|line| line.strip_prefix("Ip: "));

@@ -28,9 +28,13 @@ fn sent(scene: &Scene) -> u64 {
     rows[0]["stats64"]["tx"]["packets"].as_u64().expect("a counter")
 }
 
-fn crosses(client_mode: &str, server_mode: &str) {
+/// With `frames` the hosts' links take frames of XDP, without they do not: XDP leaves what it decided to tc.
+fn crosses(client_mode: &str, server_mode: &str, frames: bool) {
     let needs = [Need::Tool("iperf3"), Need::Tool("ss"), Need::Tool("ethtool")];
     let Some(scene) = Scene::idle(&needs) else { return };
+    if frames {
+        scene.take_frames();
+    }
     scene.attach(&[ROUTER_CLIENT.port], client_mode);
     scene.attach(&[ROUTER_SERVER.port], server_mode);
     let shown = |mode| if mode == "auto" { "tc" } else { mode };
@@ -54,9 +58,9 @@ fn crosses(client_mode: &str, server_mode: &str) {
         ensure!(rx == frames, "the client sent {frames} frames, {rx} are counted");
         Ok(())
     });
-    // Pings have their checksum, so XDP forwards them where it is.
+    // Pings have their checksum, so XDP forwards them where it is and may.
     let by_xdp = redirected(&scene, ROUTER_CLIENT.port) - before.1;
-    if client_mode == "native" {
+    if client_mode == "native" && frames {
         assert!(by_xdp >= 6, "XDP of the driver forwarded {by_xdp} frames");
     } else {
         assert_eq!(by_xdp, 0, "no XDP at the driver in mode {client_mode}");
@@ -80,32 +84,63 @@ fn crosses(client_mode: &str, server_mode: &str) {
 
 #[test]
 fn native() {
-    crosses("native", "native");
+    crosses("native", "native", false);
+}
+
+#[test]
+fn native_to_hosts_that_take_frames() {
+    crosses("native", "native", true);
 }
 
 #[test]
 fn tc() {
-    crosses("tc", "tc");
+    crosses("tc", "tc", false);
 }
 
 #[test]
 fn generic() {
-    crosses("generic", "generic");
+    crosses("generic", "generic", false);
 }
 
 #[test]
 fn auto() {
-    crosses("auto", "auto");
+    crosses("auto", "auto", false);
 }
 
 #[test]
 fn native_beside_tc() {
-    crosses("native", "tc");
+    crosses("native", "tc", true);
 }
 
 #[test]
 fn tc_beside_native() {
-    crosses("tc", "native");
+    crosses("tc", "native", true);
+}
+
+/// Somebody who listens has a share in every packet; what the tiers tell each other must survive that.
+#[test]
+fn a_tap_does_not_make_packets_count_twice() {
+    for mode in ["native", "generic", "tc"] {
+        let Some(scene) = Scene::attached(&[Need::Tool("tcpdump")], mode) else { return };
+        let mut command = scene.router().command("tcpdump");
+        command.args(["-n", "-i", ROUTER_CLIENT.port, "-w", "/dev/null"]);
+        let log = scene.lab.dir().join("tcpdump.log");
+        let tap = scene.router().spawn(&mut command, &log).expect("a tap");
+        within(PROMPT * 5, || {
+            ensure!(tap.said().contains("listening on"), "no tap: {}", tap.said());
+            Ok(())
+        });
+        let rule = scene.rule("prerouting", "icmp type echo-request accept");
+        let before = scene.stats();
+        scene.ping().expect("pings are answered");
+        assert_eq!(scene.pinged(ROUTER_CLIENT.v4), 3);
+        let after = scene.stats();
+        let local = after.reason("local") - before.reason("local");
+        assert_eq!(local, 3, "{mode}: pings to the router");
+        let rule = scene.rules().into_iter().find(|now| now.handle == rule.handle).expect("the rule");
+        assert_eq!(rule.packets, 6, "{mode}");
+        scene.close();
+    }
 }
 
 #[test]

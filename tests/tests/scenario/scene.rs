@@ -114,6 +114,13 @@ impl Scene {
         self.cli(&words);
     }
 
+    /// Makes the hosts' ends take frames of XDP: a veth does when its driver polls, as it does for GRO.
+    pub fn take_frames(&self) {
+        for host in [self.client(), self.server()] {
+            host.run("ethtool -K eth0 gro on").expect("GRO on");
+        }
+    }
+
     /// Runs a verb that must succeed.
     pub fn cli(&self, words: &[&str]) -> String {
         self.daemon.cli(words).expect("the verb succeeds")

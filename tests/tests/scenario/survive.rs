@@ -57,6 +57,7 @@ fn copy(scene: &Scene) -> PathBuf {
 fn survives(mode: &str, family: Family, offloads: bool) {
     let Some(mut scene) = Scene::attached(&[Need::Tool("ethtool")], mode) else { return };
     if !offloads {
+        scene.take_frames();
         scene.client().run(&format!("ethtool -K {} tx off", CLIENT.port)).expect("offloads off");
     }
     scene.rule("forward", "udp dport 5400 accept");
@@ -92,7 +93,8 @@ fn survives(mode: &str, family: Family, offloads: bool) {
     assert_eq!((tally.lost, tally.repeated), (0, 0), "{tally:?}");
     let after = scene.stats();
     let counted = |reason: &str| after.reason(reason) - before_stream.reason(reason);
-    let changed: Vec<_> = after.reasons.keys().map(|name| (name, counted(name))).filter(|(_, count)| *count != 0).collect();
+    let changed: Vec<_> =
+        after.reasons.keys().map(|name| (name, counted(name))).filter(|(_, count)| *count != 0).collect();
     assert!(counted("forwarded") >= tally.sent, "{} datagrams, counted were {changed:?}", tally.sent);
     works(&mut scene, family);
     scene.close();
