@@ -19,6 +19,9 @@ pub(super) struct Attached {
     pub name: String,
     /// How it is attached.
     pub mode: Mode,
+    /// Whether its programs are in place. Before that the maps may not know the port yet: a program swapped in then would
+    /// leave all packets to the kernel, past the rules.
+    pub linked: bool,
 }
 
 /// What the operator wants attached, and what is.
@@ -140,8 +143,9 @@ impl Daemon {
                 self.release(ifindex);
                 self.failed(ifindex, reason);
                 again = true;
-            } else {
-                tracing::info!(port = link.name, mode = %self.ports.attached[&ifindex].mode, "attached");
+            } else if let Some(port) = self.ports.attached.get_mut(&ifindex) {
+                port.linked = true;
+                tracing::info!(port = link.name, mode = %port.mode, "attached");
             }
         }
         if again {
@@ -191,7 +195,7 @@ impl Daemon {
             }
             if let Some(mode) = self.wanted_mode(*ifindex) {
                 new.push((*ifindex, link.clone()));
-                self.ports.attached.insert(*ifindex, Attached { name: link.name.clone(), mode });
+                self.ports.attached.insert(*ifindex, Attached { name: link.name.clone(), mode, linked: false });
             }
         }
         new
@@ -212,11 +216,7 @@ impl Daemon {
     /// Swaps the loaded programs in at every port.
     pub(super) fn relink(&mut self) {
         let ports: Vec<_> = self.ports.attached.iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
-        for (ifindex, port) in ports {
-            if !self.links.contains(ifindex, Hook::TcIngress) {
-                // Planned, not attached yet.
-                continue;
-            }
+        for (ifindex, port) in ports.into_iter().filter(|(_, port)| port.linked) {
             if let Err(error) = self.attach_hooks(ifindex, &port.name) {
                 tracing::error!("cannot swap the programs of {}: {error}; it keeps the old ones", port.name);
             }
