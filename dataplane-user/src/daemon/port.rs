@@ -138,7 +138,7 @@ impl Daemon {
         let mut again = false;
         for (ifindex, link) in new {
             if let Err(error) = self.attach_hooks(ifindex, &link.name) {
-                let reason = self.explain(&link, &error);
+                let reason = explain(&link, &error);
                 tracing::error!("cannot attach {}: {reason}", link.name);
                 self.release(ifindex);
                 self.failed(ifindex, reason);
@@ -253,29 +253,6 @@ impl Daemon {
         self.reconcile();
     }
 
-    /// Why a port is not attached, for people.
-    fn explain(&self, link: &Link, error: &LinkError) -> String {
-        let name = &link.name;
-        match error {
-            LinkError::Busy => {
-                let holder = link.xdp.first().map_or_else(
-                    || "another program".to_owned(),
-                    |xdp| match crate::kernel::program_name(xdp.program) {
-                        Some(known) => format!("program {known} (id {})", xdp.program),
-                        None => format!("program id {}", xdp.program),
-                    },
-                );
-                format!(
-                    "{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc"
-                )
-            }
-            LinkError::Unsupported(cause) => format!(
-                "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"
-            ),
-            other => other.to_string(),
-        }
-    }
-
     /// The slots of ports, brought in line with what the maps will hold: counters of ports that are gone are retired.
     pub(super) fn retire_slots(&mut self, want: &BTreeMap<u32, dataplane_common::abi::Port>) {
         let gone: Vec<u32> = self
@@ -320,5 +297,28 @@ impl Daemon {
         if let Err(error) = self.apply(want) {
             tracing::error!("the maps could not be brought up to date: {error:#}; trying again with the next change");
         }
+    }
+}
+
+/// Why a port is not attached, for people.
+fn explain(link: &Link, error: &LinkError) -> String {
+    let name = &link.name;
+    match error {
+        LinkError::Busy => {
+            let holder = link.xdp.first().map_or_else(
+                || "another program".to_owned(),
+                |xdp| match crate::kernel::program_name(xdp.program) {
+                    Some(known) => format!("program {known} (id {})", xdp.program),
+                    None => format!("program id {}", xdp.program),
+                },
+            );
+            format!(
+                "{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc"
+            )
+        }
+        LinkError::Unsupported(cause) => format!(
+            "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"
+        ),
+        other => other.to_string(),
     }
 }

@@ -15,13 +15,13 @@ use std::{
 use dataplane_common::abi;
 use rustix::{
     fd::OwnedFd,
-    fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    fs::{FlockOperation, FsWord, Mode, OFlags, flock, open, statfs},
     mount::{MountFlags, mount},
 };
 use thiserror::Error;
 
 /// `BPF_FS_MAGIC` of the kernel.
-const MAGIC: u64 = 0xcafe_4a11;
+const MAGIC: FsWord = 0xcafe_4a11;
 /// Where the BPF file system usually is.
 const USUAL: &str = "/sys/fs/bpf";
 
@@ -162,5 +162,5 @@ fn is_private() -> bool {
 
 /// Whether a path is on a BPF file system.
 fn is_bpffs(path: &Path) -> rustix::io::Result<bool> {
-    Ok(statfs(path)?.f_type as u64 == MAGIC)
+    Ok(statfs(path)?.f_type == MAGIC)
 }
