@@ -9,12 +9,12 @@ use std::{
 };
 
 use dataplane_user::{
-    config::Config,
+    config,
     control::{
         protocol::{ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
         row::{Counts, Difference, Stats},
     },
-    model::port::{Mode, ModeChoice},
+    model::{Mode, ModeChoice},
     rule::ChainName,
 };
 use fake::{Daemon, dataplane, directory, text};
@@ -27,7 +27,7 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
     let attach = |names: &[&str], mode| Request::Attach { ifaces: ifaces(names), mode };
     let addr = |text: &str| text.parse().expect("an address");
     let add = |chain, rule: &str| Request::RuleAdd { chain, rule: rule.to_owned() };
-    let canonical = Config::parse(CONFIG, file).expect("a config");
+    let canonical = config::parse(CONFIG, file).expect("a config");
     let config = ConfigText { path: file.to_owned(), toml: canonical.to_toml() };
     let rows = [
         ("attach eth0", attach(&["eth0"], ModeChoice::Auto)),

@@ -58,7 +58,7 @@ fn the_example() {
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
     ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, sets or chains"),
     ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
-    ("[ports]\neth0 = { mode = 'fast' }\n", 2, 17, "'fast'", "`fast` is not a mode; take auto, native, generic or tc"),
+    ("[ports]\neth0 = { mode = 'fast' }\n", 2, 17, "'fast'", "`fast` is not a mode; use auto, native, generic or tc"),
     ("[ports]\neth0 = 'auto'\n", 2, 1, "eth0", "must be a table"),
     ("[ports]\n'eth[' = {}\n", 2, 1, "'eth['", "neither a name nor a glob"),
     ("[chains.forwarding]\n", 1, 9, "forwarding", "there is no chain `forwarding`"),

@@ -26,9 +26,13 @@ use crate::{
     config::{self, Config},
     control::server::{Call, Server},
     kernel::{Bpffs, Links, Object, Tables, earlier_slots},
-    lower::{Lowering, Want, filter::LoweredFilter},
+    lower::{
+        Lowering, Want,
+        filter::{LoweredFilter, unsupported},
+    },
     model::Model,
     netlink::Mirror,
+    rule::ChainName,
 };
 use filter::Chains;
 use port::Ports;
@@ -122,10 +126,19 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Reads a config file.
+/// Reads a config file. Rules that can be read but not done yet are refused here: nothing has been touched.
 fn read(path: &std::path::Path) -> anyhow::Result<Config> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(config::parse(&text, &path.display().to_string())?)
+    let name = path.display().to_string();
+    let config = config::parse(&text, &name)?;
+    for chain in ChainName::ALL {
+        for (index, rule) in config.chain(chain).rules.iter().enumerate() {
+            if let Some(what) = unsupported(rule) {
+                return Err(config::at_rule(&text, &name, chain, index, &what.to_string()).into());
+            }
+        }
+    }
+    Ok(config)
 }
 
 /// All that the ring owns.
@@ -149,7 +162,9 @@ impl Daemon {
     /// Makes fresh maps beside those that an earlier daemon left, and remembers what it was doing. A config given now takes
     /// the place of what was remembered.
     fn new(bpffs: Bpffs, state: State, config: Option<Config>) -> anyhow::Result<Self> {
-        let slots = bpffs.earlier().first().map(|earlier| earlier_slots(earlier)).unwrap_or_default();
+        // A daemon that did not come far left maps without ports: the one before it is the one that counts.
+        let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
+        let slots = slots.unwrap_or_default();
         let (ports, chains) = state.remember();
         let mut object = Object::load(Want::default().features, &bpffs.lasting(), &bpffs.epoch())?;
         let tables = Tables::take(&mut object)?;

@@ -201,6 +201,7 @@ fn parse(text: &ConfigText) -> Result<Config, Failure> {
 }
 
 /// The failure that an error means.
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands the error over")]
 fn failure(error: anyhow::Error) -> Failure {
     let kind = if error.is::<NoSuchRule>() {
         FailureKind::NotFound

@@ -19,6 +19,9 @@ pub(super) struct Attached {
     pub name: String,
     /// How it is attached.
     pub mode: Mode,
+    /// Whether its programs are in place. Before that the maps may not know the port yet: a program swapped in then would
+    /// leave all packets to the kernel, past the rules.
+    pub linked: bool,
 }
 
 /// What the operator wants attached, and what is.
@@ -135,13 +138,14 @@ impl Daemon {
         let mut again = false;
         for (ifindex, link) in new {
             if let Err(error) = self.attach_hooks(ifindex, &link.name) {
-                let reason = self.explain(&link, &error);
+                let reason = explain(&link, &error);
                 tracing::error!("cannot attach {}: {reason}", link.name);
                 self.release(ifindex);
                 self.failed(ifindex, reason);
                 again = true;
-            } else {
-                tracing::info!(port = link.name, mode = %self.ports.attached[&ifindex].mode, "attached");
+            } else if let Some(port) = self.ports.attached.get_mut(&ifindex) {
+                port.linked = true;
+                tracing::info!(port = link.name, mode = %port.mode, "attached");
             }
         }
         if again {
@@ -191,7 +195,7 @@ impl Daemon {
             }
             if let Some(mode) = self.wanted_mode(*ifindex) {
                 new.push((*ifindex, link.clone()));
-                self.ports.attached.insert(*ifindex, Attached { name: link.name.clone(), mode });
+                self.ports.attached.insert(*ifindex, Attached { name: link.name.clone(), mode, linked: false });
             }
         }
         new
@@ -212,11 +216,7 @@ impl Daemon {
     /// Swaps the loaded programs in at every port.
     pub(super) fn relink(&mut self) {
         let ports: Vec<_> = self.ports.attached.iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
-        for (ifindex, port) in ports {
-            if !self.links.contains(ifindex, Hook::TcIngress) {
-                // Planned, not attached yet.
-                continue;
-            }
+        for (ifindex, port) in ports.into_iter().filter(|(_, port)| port.linked) {
             if let Err(error) = self.attach_hooks(ifindex, &port.name) {
                 tracing::error!("cannot swap the programs of {}: {error}; it keeps the old ones", port.name);
             }
@@ -251,29 +251,6 @@ impl Daemon {
         self.detach_unwanted();
         self.drop_stale_links();
         self.reconcile();
-    }
-
-    /// Why a port is not attached, for people.
-    fn explain(&self, link: &Link, error: &LinkError) -> String {
-        let name = &link.name;
-        match error {
-            LinkError::Busy => {
-                let holder = link.xdp.first().map_or_else(
-                    || "another program".to_owned(),
-                    |xdp| match crate::kernel::program_name(xdp.program) {
-                        Some(known) => format!("program {known} (id {})", xdp.program),
-                        None => format!("program id {}", xdp.program),
-                    },
-                );
-                format!(
-                    "{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc"
-                )
-            }
-            LinkError::Unsupported(cause) => format!(
-                "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"
-            ),
-            other => other.to_string(),
-        }
     }
 
     /// The slots of ports, brought in line with what the maps will hold: counters of ports that are gone are retired.
@@ -320,5 +297,28 @@ impl Daemon {
         if let Err(error) = self.apply(want) {
             tracing::error!("the maps could not be brought up to date: {error:#}; trying again with the next change");
         }
+    }
+}
+
+/// Why a port is not attached, for people.
+fn explain(link: &Link, error: &LinkError) -> String {
+    let name = &link.name;
+    match error {
+        LinkError::Busy => {
+            let holder = link.xdp.first().map_or_else(
+                || "another program".to_owned(),
+                |xdp| match crate::kernel::program_name(xdp.program) {
+                    Some(known) => format!("program {known} (id {})", xdp.program),
+                    None => format!("program id {}", xdp.program),
+                },
+            );
+            format!(
+                "{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc"
+            )
+        }
+        LinkError::Unsupported(cause) => format!(
+            "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"
+        ),
+        other => other.to_string(),
     }
 }

@@ -15,13 +15,13 @@ use std::{
 use dataplane_common::abi;
 use rustix::{
     fd::OwnedFd,
-    fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    fs::{FlockOperation, FsWord, Mode, OFlags, flock, open, statfs},
     mount::{MountFlags, mount},
 };
 use thiserror::Error;
 
 /// `BPF_FS_MAGIC` of the kernel.
-const MAGIC: u64 = 0xcafe_4a11;
+const MAGIC: FsWord = 0xcafe_4a11;
 /// Where the BPF file system usually is.
 const USUAL: &str = "/sys/fs/bpf";
 
@@ -144,11 +144,23 @@ fn mount_under(root: &Path) -> Result<(), BpffsError> {
     let target = if root.starts_with(USUAL) { Path::new(USUAL) } else { root };
     fs::create_dir_all(target).map_err(|error| BpffsError::Io { what: "create", path: target.to_owned(), error })?;
     tracing::info!(path = %target.display(), "mounting a BPF file system");
+    if is_private() {
+        tracing::warn!(
+            "this mount namespace is private (`ip netns exec` makes such ones), and what is pinned in it ends with its last \
+             process: after a `kill -9` the kernel forwards alone; start with `nsenter --net=/var/run/netns/NAME` instead"
+        );
+    }
     mount("bpf", target, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
         .map_err(|error| failed("mount a BPF file system at", error))
 }
 
+/// Whether other processes do not see what this one mounts.
+fn is_private() -> bool {
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    namespace("self") != namespace("1")
+}
+
 /// Whether a path is on a BPF file system.
 fn is_bpffs(path: &Path) -> rustix::io::Result<bool> {
-    Ok(statfs(path)?.f_type as u64 == MAGIC)
+    Ok(statfs(path)?.f_type == MAGIC)
 }

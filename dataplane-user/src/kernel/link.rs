@@ -98,9 +98,9 @@ impl From<ProgramError> for LinkError {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         let mut errno = None;
         while let Some(cause) = source {
-            if let Some(SyscallError { io_error, .. }) = cause.downcast_ref() {
-                errno = io_error.raw_os_error();
-            }
+            // `ProgramError` is transparent: behind it may come the call that failed, or at once what the kernel said.
+            let said = cause.downcast_ref::<SyscallError>().map(|call| &call.io_error).or_else(|| cause.downcast_ref());
+            errno = said.and_then(io::Error::raw_os_error).or(errno);
             source = cause.source();
         }
         match errno {
@@ -138,11 +138,6 @@ impl Links {
             .collect();
         found.sort_unstable();
         found
-    }
-
-    /// Whether a link is pinned for this port and hook.
-    pub fn contains(&self, ifindex: Ifindex, hook: Hook) -> bool {
-        self.path(ifindex, hook).exists()
     }
 
     /// Attaches the program, or swaps it in where an earlier one of ours is attached.

@@ -86,11 +86,11 @@ impl Object {
         let mut object = Self { ebpf: loader.load(OBJECT)?, features };
         for hook in Hook::ALL {
             let name = hook.program();
-            let loaded = match hook {
+            let outcome = match hook {
                 Hook::Xdp | Hook::Generic => object.xdp(hook)?.load(),
                 Hook::TcIngress | Hook::TcEgress => object.classifier(hook)?.load(),
             };
-            loaded.map_err(|error| ObjectError::Program { name, error })?;
+            outcome.map_err(|error| ObjectError::Program { name, error })?;
         }
         Ok(object)
     }

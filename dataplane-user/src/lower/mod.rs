@@ -183,7 +183,8 @@ impl Lowering {
         let table = self.try_routes(model, &mut want.problems).unwrap_or_else(|problem| {
             want.problems.push(problem);
             want.mirror &= !A::MIRROR;
-            Table::default()
+            // What is for this machine is still told from what is not: they meet different chains.
+            self.try_routes(&model.local_only(), &mut Vec::new()).unwrap_or_default()
         });
         if model.policy_routing(A::VERSION) {
             want.problems.push(Problem::PolicyRouting(A::VERSION));

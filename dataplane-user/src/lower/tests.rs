@@ -271,9 +271,13 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
         let route = Route { destination, ..unicast(&[NextHop { via, ..hop(1) }]) };
         model.apply(Event::Route4(route, Placement::First));
     }
+    let own = Prefix::new(v4("192.0.2.1"), 32);
+    let local = Route { destination: own, kind: RouteType::Local, table: crate::model::TABLE_LOCAL, ..unicast(&[]) };
+    model.apply(Event::Route4(local, Placement::First));
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V6, &[Problem::NextHopsFull(IpVersion::V4)][..]));
-    assert_eq!(want.fib4, Table::default());
+    assert_eq!(want.fib4.lookup(v4("192.0.2.1")).kind(), RouteKind::Local, "still ours");
+    assert_eq!(want.fib4.lookup(v4("10.0.0.1")).kind(), RouteKind::None, "the kernel's");
 
     // Neighbours beyond the room stay with the prefix, which the kernel resolves.
     let mut model = sample::model();

@@ -124,6 +124,20 @@ impl Model {
         }
     }
 
+    /// The same machine with nothing but its own addresses.
+    #[must_use]
+    pub fn local_only(&self) -> Self {
+        let local4 = self.routes4.iter().filter(|route| route.table == TABLE_LOCAL).cloned().collect();
+        let local6 = self.routes6.iter().filter(|route| route.table == TABLE_LOCAL).cloned().collect();
+        Self {
+            links: self.links.clone(),
+            addresses: self.addresses.clone(),
+            routes4: Routes::from_dump(local4),
+            routes6: Routes::from_dump(local6),
+            ..Self::default()
+        }
+    }
+
     /// The link of a name.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)

@@ -118,7 +118,7 @@ fn base(payload: &[u8]) -> Option<(Key, &'static str, bool)> {
             CHAIN_HOOK => {
                 hook = Attributes::within(value)
                     .find(|(kind, _)| *kind == HOOK_NUMBER)
-                    .and_then(|(_, value)| number(value))
+                    .and_then(|(_, value)| number(value));
             }
             CHAIN_POLICY => drops = number(value) == Some(DROP),
             _ => {}

@@ -46,12 +46,12 @@ static EXIT: DevMapHash<1> = DevMapHash::new();
 
 /// Writes every header of one packet and sends it to the device under test.
 #[xdp]
-fn generate(ctx: XdpContext) -> u32 {
-    try_generate(&ctx).unwrap_or(xdp_action::XDP_ABORTED)
+fn generate(mut ctx: XdpContext) -> u32 {
+    try_generate(&mut ctx).unwrap_or(xdp_action::XDP_ABORTED)
 }
 
 #[inline(always)]
-fn try_generate(ctx: &XdpContext) -> Option<u32> {
+fn try_generate(ctx: &mut XdpContext) -> Option<u32> {
     let progress = SENT.get_ptr_mut(0)?;
     // SAFETY: a slot of this CPU, and no other run of the generator is let in between.
     let progress = unsafe { &mut *progress };
@@ -68,7 +68,8 @@ fn try_generate(ctx: &XdpContext) -> Option<u32> {
     }
     progress[0] = sequence + 1;
     // SAFETY: the helper only notes the interface down for this CPU.
-    Some(unsafe { bpf_redirect(EGRESS.load(), 0) } as u32)
+    let action = unsafe { bpf_redirect(EGRESS.load(), 0) };
+    Some(action.cast_unsigned() as u32)
 }
 
 /// Notes the time down; the first mark of a run is the one that finds no start.
@@ -84,7 +85,7 @@ fn mark(progress: &mut Progress) {
 }
 
 #[inline(always)]
-fn send4<const N: usize>(ctx: &XdpContext, flow: u64) -> Option<()> {
+fn send4<const N: usize>(ctx: &mut XdpContext, flow: u64) -> Option<()> {
     let index = flow as u32 & MASK.load();
     let destination = *DESTINATIONS4.get(index)?;
     let frame = copy::<N>(ctx, &TEMPLATE4)?;
@@ -93,7 +94,7 @@ fn send4<const N: usize>(ctx: &XdpContext, flow: u64) -> Option<()> {
 }
 
 #[inline(always)]
-fn send6(ctx: &XdpContext, flow: u64) -> Option<()> {
+fn send6(ctx: &mut XdpContext, flow: u64) -> Option<()> {
     let index = flow as u32 & MASK.load();
     let destination = *DESTINATIONS6.get(index)?;
     let frame = copy::<IPV6_LENGTH>(ctx, &TEMPLATE6)?;
@@ -110,7 +111,7 @@ const fn port(index: u32) -> u16 {
 /// Writes a template over the packet, in words: a recycled page still holds what the last packet became.
 #[inline(always)]
 fn copy<'a, const N: usize>(
-    ctx: &'a XdpContext,
+    ctx: &'a mut XdpContext,
     template: &'static [Global<u64>; TEMPLATE_LENGTH / 8],
 ) -> Option<&'a mut [u8; N]> {
     let data = ctx.data();
@@ -120,7 +121,9 @@ fn copy<'a, const N: usize>(
     let words = data as *mut u64;
     for (index, word) in template.iter().enumerate().take(N / 8) {
         // SAFETY: N bytes were checked against the packet's end, and this word lies within them.
-        unsafe { words.add(index).write_unaligned(word.load()) };
+        let place = unsafe { words.add(index) };
+        // SAFETY: the same word.
+        unsafe { place.write_unaligned(word.load()) };
     }
     let rest = template[N / 8].load();
     let tail = (data + N / 8 * 8) as *mut u32;
@@ -128,7 +131,9 @@ fn copy<'a, const N: usize>(
     unsafe { tail.write_unaligned(rest as u32) };
     if N % 8 == 6 {
         // SAFETY: and the longer one leaves six.
-        unsafe { tail.add(1).cast::<u16>().write_unaligned((rest >> 32) as u16) };
+        let end = unsafe { tail.add(1) }.cast::<u16>();
+        // SAFETY: the last two of these.
+        unsafe { end.write_unaligned((rest >> 32) as u16) };
     }
     // SAFETY: N bytes were checked; nobody else holds the packet while the program runs.
     Some(unsafe { &mut *(data as *mut [u8; N]) })

@@ -91,6 +91,11 @@ impl Daemon {
         self.answer()
     }
 
+    /// Starts another build of the program the next time: an upgrade.
+    pub fn upgrade(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Waits until the socket answers.
     fn answer(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + STARTING;
@@ -152,6 +157,11 @@ impl Daemon {
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("socket")
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
     }
 
     /// Its bpffs, a mount of its own.

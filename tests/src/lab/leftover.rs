@@ -37,7 +37,33 @@ pub struct Leftovers {
 struct Object {
     id: u32,
     #[serde(rename = "type", default)]
-    kind: String,
+    kind: Kind,
+}
+
+/// A type by its name, or, where bpftool is older than the type, by its number (`enum bpf_link_type` of the kernel).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kind {
+    Name(String),
+    Number(u32),
+}
+
+/// `BPF_LINK_TYPE_TCX`.
+const TCX: u32 = 11;
+
+impl Kind {
+    fn is(&self, name: &str) -> bool {
+        match self {
+            Self::Name(own) => own == name,
+            Self::Number(own) => *own == TCX && name == "tcx",
+        }
+    }
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self::Number(0)
+    }
 }
 
 impl Leftovers {
@@ -97,7 +123,7 @@ fn objects(object: &str, kinds: &[&str]) -> anyhow::Result<BTreeSet<u32>> {
     let text = command::output(Command::new("bpftool").args(["-j", object, "list"]), SETTING_UP)?.checked()?;
     // bpftool says `[]` or nothing at all when there is nothing.
     let all: Vec<Object> = if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text)? };
-    Ok(all.into_iter().filter(|object| kinds.contains(&object.kind.as_str())).map(|object| object.id).collect())
+    Ok(all.into_iter().filter(|object| kinds.iter().any(|kind| object.kind.is(kind))).map(|object| object.id).collect())
 }
 
 /// The ids of programs and links that other processes hold, as /proc/PID/fdinfo tells (kernel/bpf/syscall.c,

@@ -11,6 +11,7 @@ mod namespace;
 mod need;
 mod router;
 mod stats;
+pub mod stream;
 pub mod traffic;
 
 use std::{

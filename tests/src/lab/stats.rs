@@ -25,8 +25,12 @@ pub struct Counts {
 pub struct Port {
     /// The interface.
     pub name: String,
+    /// Its index; 0 while there is none of that name.
+    pub ifindex: u32,
     /// The mode in use: `native`, `generic` or `tc`.
     pub mode: String,
+    /// `up`, `down`, `absent` or `failed: ...`.
+    pub state: String,
     /// What became of the packets it received.
     #[serde(flatten)]
     pub counts: Counts,
@@ -73,7 +77,7 @@ mod tests {
 
     const TEXT: &str = r#"{"totals":{"rx":6,"forwarded":3,"delivered":1,"dropped":1,"passed":1},
         "reasons":{"forwarded":3,"local":1,"filter_forward":1,"not_ip":1},
-        "ports":[{"name":"eth0","ifindex":2,"mode":"native","rx":6,"forwarded":3,"delivered":1,"dropped":1,"passed":1}]}"#;
+        "ports":[{"name":"eth0","ifindex":2,"mode":"native","state":"up","rx":6,"forwarded":3,"delivered":1,"dropped":1,"passed":1}]}"#;
 
     #[test]
     fn a_packet_too_few_is_seen() {

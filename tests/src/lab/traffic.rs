@@ -8,12 +8,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use serde_json::Value;
 
 use super::{CLIENT, End, Lab, Running, SERVER};
 
 /// After so long without a datagram no more are expected.
 const SILENCE: Duration = Duration::from_millis(400);
+/// Bytes of the receiver's buffer: seconds of any stream, so that a busy machine does not look like loss.
+const ROOM: usize = 64 << 20;
 /// What fills a datagram of the flood: 60 bytes of frame over IPv4, the smallest that Ethernet knows.
 const SMALL: [u8; 18] = [0; 18];
 /// How many datagrams are sent between looks at the clock.
@@ -56,6 +59,7 @@ impl Family {
         }
     }
 
+    /// A socket address of an end.
     fn socket(self, end: &End, port: u16) -> anyhow::Result<SocketAddr> {
         let address: IpAddr = self.address(end).parse().context("an address of the laboratory")?;
         Ok((address, port).into())
@@ -71,10 +75,12 @@ pub fn ping(lab: &Lab, family: Family, count: u32) -> anyhow::Result<u32> {
 }
 
 /// A socket of the server, and one of the client that sends to it.
-fn sockets(lab: &Lab, family: Family, port: u16) -> anyhow::Result<(UdpSocket, UdpSocket)> {
+pub(super) fn sockets(lab: &Lab, family: Family, port: u16) -> anyhow::Result<(UdpSocket, UdpSocket)> {
     let (source, sink) = (family.socket(&CLIENT, 0)?, family.socket(&SERVER, port)?);
     let bind = |address| move || UdpSocket::bind(address).with_context(|| format!("can not bind {address}"));
     let receiver = lab.namespace("server").inside(bind(sink))?;
+    // A datagram takes a page of its room; a full socket must not look like loss on the way.
+    set_socket_recv_buffer_size_force(&receiver, ROOM).context("can not enlarge the receiver's buffer")?;
     let sender = lab.namespace("client").inside(bind(source))?;
     sender.connect(sink).with_context(|| format!("can not send to {sink}"))?;
     Ok((sender, receiver))
@@ -93,6 +99,16 @@ pub fn datagrams(lab: &Lab, family: Family, port: u16, count: u32) -> anyhow::Re
         arrived += 1;
     }
     Ok(arrived)
+}
+
+/// Sends one datagram of `length` bytes, in fragments where the link asks for that; how many arrived whole: 0 or 1.
+pub fn large(lab: &Lab, family: Family, port: u16, length: usize) -> anyhow::Result<u32> {
+    let (sender, receiver) = sockets(lab, family, port)?;
+    receiver.set_read_timeout(Some(SILENCE))?;
+    let content: Vec<u8> = (0..length).map(|at| at as u8).collect();
+    sender.send(&content).with_context(|| format!("can not send {length} bytes to port {port}"))?;
+    let mut datagram = vec![0; length + 1];
+    Ok(receiver.recv(&mut datagram).is_ok_and(|got| datagram[..got] == content).into())
 }
 
 /// Sends the smallest datagrams as fast as one thread can; how many arrived at the server, per second.
