@@ -36,10 +36,16 @@ fn ingress_generic(context: XdpContext) -> u32 {
     hook::xdp::run(&context)
 }
 
-/// At tc ingress: the same pipeline on the skb.
+/// At tc ingress of a port without XDP: the same pipeline on the skb.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
     hook::tc::run(&context)
+}
+
+/// At tc ingress behind XDP: what XDP left open.
+#[classifier]
+fn tc_behind_xdp(context: TcContext) -> i32 {
+    hook::tc::run_behind_xdp(&context)
 }
 
 /// At tc egress: chain output, for packets of this machine.

@@ -17,7 +17,7 @@ use dataplane_common::{
 use super::{Hook, Met, Tier};
 use crate::{
     features, maps, output,
-    pipeline::{self, Verdict},
+    pipeline::{self, Verdict, Way},
     rewrite,
 };
 
@@ -88,15 +88,27 @@ impl Hook for Skb<'_> {
     }
 }
 
-/// Judges an skb and does what the verdict says.
+/// Judges an skb of a port without XDP.
 #[inline(always)]
 pub fn run(context: &TcContext) -> i32 {
+    judge(context, Met::Nothing, rewrite::skb)
+}
+
+/// Settles what XDP left open, and judges what it could not mark.
+#[inline(always)]
+pub fn run_behind_xdp(context: &TcContext) -> i32 {
     let met = match marked(context) {
         Some(Mark::JUDGED) => return TC_ACT_UNSPEC,
         Some(Mark::FILTERED) => Met::All,
         Some(Mark::PREROUTED) => Met::Prerouting,
         _ => Met::Nothing,
     };
+    judge(context, met, rewrite::marked_skb)
+}
+
+/// Judges an skb and does what the verdict says.
+#[inline(always)]
+fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
     gather(context);
     let skb = Skb { context, met };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
@@ -104,7 +116,7 @@ pub fn run(context: &TcContext) -> i32 {
     let bytes = skb.length() as u64;
     let reason = match verdict {
         Verdict::Transmit(way) => {
-            if rewrite::skb(context, &way) {
+            if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 // SAFETY: a helper without pointers.
                 return unsafe { bpf_redirect(way.adjacency.ifindex, 0) } as i32;

@@ -117,13 +117,13 @@ impl Ports {
 /// The hooks of a port.
 fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
     let egress = features.contains(Features::OUTPUT).then_some(Hook::TcEgress);
-    let xdp = match mode {
-        Mode::Native => Some(Hook::Xdp),
-        Mode::Generic => Some(Hook::Generic),
-        Mode::Tc => None,
+    let (ingress, xdp) = match mode {
+        Mode::Native => (Hook::TcBehindXdp, Some(Hook::Xdp)),
+        Mode::Generic => (Hook::TcBehindXdp, Some(Hook::Generic)),
+        Mode::Tc => (Hook::TcIngress, None),
     };
     // tc first: what XDP hands over must find it there.
-    [Some(Hook::TcIngress), egress, xdp].into_iter().flatten()
+    [Some(ingress), egress, xdp].into_iter().flatten()
 }
 
 impl Daemon {
@@ -204,7 +204,7 @@ impl Daemon {
     /// Attaches all hooks of a port, and takes off those it should not have.
     fn attach_hooks(&mut self, ifindex: Ifindex, name: &str) -> Result<(), LinkError> {
         let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
-        for hook in Hook::ALL.into_iter().filter(|hook| !wanted.contains(hook)) {
+        for hook in Hook::ALL.into_iter().filter(|hook| !wanted.iter().any(|other| other.shares_place(*hook))) {
             self.links.detach(ifindex, hook)?;
         }
         for hook in wanted {

@@ -29,13 +29,15 @@ pub enum Hook {
     Generic,
     /// tc ingress.
     TcIngress,
+    /// tc ingress behind XDP.
+    TcBehindXdp,
     /// tc egress.
     TcEgress,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Xdp, Self::Generic, Self::TcIngress, Self::TcEgress];
+    pub const ALL: [Self; 5] = [Self::Xdp, Self::Generic, Self::TcIngress, Self::TcBehindXdp, Self::TcEgress];
 
     /// Name of its program in the object.
     pub const fn program(self) -> &'static str {
@@ -43,8 +45,14 @@ impl Hook {
             Self::Xdp => "ingress",
             Self::Generic => "ingress_generic",
             Self::TcIngress => "tc_ingress",
+            Self::TcBehindXdp => "tc_behind_xdp",
             Self::TcEgress => "tc_egress",
         }
+    }
+
+    /// Whether two hooks are one place, where one program takes the other's.
+    pub fn shares_place(self, other: Self) -> bool {
+        self.name() == other.name()
     }
 
     /// Name in pins.
@@ -52,7 +60,7 @@ impl Hook {
         match self {
             Self::Xdp => "xdp",
             Self::Generic => "generic",
-            Self::TcIngress => "ingress",
+            Self::TcIngress | Self::TcBehindXdp => "ingress",
             Self::TcEgress => "egress",
         }
     }
@@ -179,9 +187,9 @@ fn create(object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Resu
             let link = program.take_link(id)?;
             Ok(link.try_into().map_err(not_a_link)?)
         }
-        Hook::TcIngress | Hook::TcEgress => {
+        Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => {
             let program = object.classifier(hook)?;
-            let side = if hook == Hook::TcIngress { TcAttachType::Ingress } else { TcAttachType::Egress };
+            let side = if hook == Hook::TcEgress { TcAttachType::Egress } else { TcAttachType::Ingress };
             let id = program.attach_with_options(name, side, TcAttachOptions::TcxOrder(LinkOrder::default()))?;
             let link = program.take_link(id)?;
             Ok(link.try_into().map_err(not_a_link)?)
@@ -199,7 +207,7 @@ fn replace(object: &mut Object, path: &Path, hook: Hook) -> Result<(), LinkError
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(unreadable)?)?;
             drop(program.take_link(id)?);
         }
-        Hook::TcIngress | Hook::TcEgress => {
+        Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => {
             let program = object.classifier(hook)?;
             let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(unreadable)?)?;
             drop(program.take_link(id)?);

@@ -88,7 +88,7 @@ impl Object {
             let name = hook.program();
             let outcome = match hook {
                 Hook::Xdp | Hook::Generic => object.xdp(hook)?.load(),
-                Hook::TcIngress | Hook::TcEgress => object.classifier(hook)?.load(),
+                Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => object.classifier(hook)?.load(),
             };
             outcome.map_err(|error| ObjectError::Program { name, error })?;
         }
