@@ -272,7 +272,7 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
         model.apply(Event::Route4(route, Placement::First));
     }
     let own = Prefix::new(v4("192.0.2.1"), 32);
-    let local = Route { destination: own, kind: RouteType::Local, table: crate::model::TABLE_LOCAL, ..unicast(&[]) };
+    let local = Route { destination: own, kind: RouteType::Local, table: TABLE_LOCAL, ..unicast(&[]) };
     model.apply(Event::Route4(local, Placement::First));
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V6, &[Problem::NextHopsFull(IpVersion::V4)][..]));

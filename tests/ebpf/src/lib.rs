@@ -1,7 +1,6 @@
 //! What the generator puts into a frame, compiled for the kernel and for the host's tests alike.
 
 #![no_std]
-#![expect(clippy::inline_always, reason = "a call costs a BPF program about as much as what these do")]
 
 /// Bytes of an IPv4 frame: the shortest that Ethernet carries, without its check sequence.
 pub const IPV4_LENGTH: usize = 60;

@@ -71,14 +71,18 @@ fn follows(scene: &Scene, behind: &Behind) {
 #[test]
 fn changes_of_routes_take_effect_in_native() {
     let Some(scene) = Scene::attached(&[], "native") else { return };
-    BEHIND.iter().for_each(|behind| follows(&scene, behind));
+    for behind in &BEHIND {
+        follows(&scene, behind);
+    }
     scene.close();
 }
 
 #[test]
 fn changes_of_routes_take_effect_in_tc() {
     let Some(scene) = Scene::attached(&[], "tc") else { return };
-    BEHIND.iter().for_each(|behind| follows(&scene, behind));
+    for behind in &BEHIND {
+        follows(&scene, behind);
+    }
     scene.close();
 }
 

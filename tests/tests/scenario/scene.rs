@@ -32,6 +32,7 @@ pub struct Scene {
 
 /// `route get`.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "as the protocol names them")]
 pub struct Decision {
     pub decision: String,
     pub reason: String,
@@ -42,6 +43,7 @@ pub struct Decision {
 
 /// A row of `rule list`.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "as the protocol names them")]
 pub struct Rule {
     pub chain: String,
     pub handle: u64,
