@@ -198,12 +198,14 @@ impl Daemon {
         lower(chains, &resolve)
     }
 
-    /// Makes the lowered chains live: counters, entries, one flip, and the programs that ask them.
+    /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
     pub(super) fn commit_chains(&mut self, lowered: &LoweredFilter) -> anyhow::Result<()> {
         grace();
         for counter in std::mem::take(&mut self.chains.fresh) {
             self.tables.clear_rule_counter(counter)?;
         }
+        // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
+        self.load(self.object.features() | lowered.features)?;
         self.tables.flip_filter(&lowered.filter, &lowered.entries)?;
         self.chains.features = lowered.features;
         let features = self.have.features.difference(Features::CHAINS) | lowered.features;

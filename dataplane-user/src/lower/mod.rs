@@ -108,7 +108,7 @@ pub enum Problem {
     },
     /// No slot for a port.
     #[error(
-        "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so it is not attached; detach another"
+        "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so its packets are left to the kernel; detach another"
     )]
     PortsFull {
         /// Which port.
