@@ -11,13 +11,17 @@ static FEATURES: u32 = 0;
 /// Whether all of `wanted` is on.
 #[inline(always)]
 pub fn on(wanted: Features) -> bool {
+    loaded() & wanted.bits() == wanted.bits()
+}
+
+#[inline(always)]
+fn loaded() -> u32 {
     // SAFETY: a read of an initialised static.
-    let features = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
-    features & wanted.bits() == wanted.bits()
+    unsafe { core::ptr::read_volatile(&raw const FEATURES) }
 }
 
 /// Whether any chain is in use.
 #[inline(always)]
 pub fn filtering() -> bool {
-    on(Features::PREROUTING) || on(Features::INPUT) || on(Features::FORWARD) || on(Features::OUTPUT)
+    loaded() & Features::CHAINS.bits() != 0
 }

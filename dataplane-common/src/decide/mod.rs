@@ -14,4 +14,4 @@ pub use address::{Placing, Scope};
 pub use key::key;
 pub use link::{Audience, Carried, Frame, Vlan, frame};
 pub use network::{Datagram, Family, V4, V6, flow};
-pub use transport::{PseudoHeader, Readable, Transport, is_partial, segment_length, transport};
+pub use transport::{PseudoHeader, Readable, Transport, is_partial, is_pending, segment_length, transport};

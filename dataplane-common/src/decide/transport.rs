@@ -1,5 +1,7 @@
 //! The transport layer: what rules can ask about, and whether its checksum is still to be filled in.
 
+use core::mem::offset_of;
+
 use super::network::Datagram;
 use crate::wire::{Address6, Be16, Bytes, Icmp, Sum, Tcp, Udp, protocol};
 
@@ -30,16 +32,11 @@ pub struct Transport {
     pub flags: u64,
     /// ICMP type `<< 8`, code.
     pub icmp: u64,
-    /// 1 where the kernel may leave the checksum half done (TCP and UDP).
-    pub offloadable: u64,
-    /// That checksum.
-    pub checksum: u64,
 }
 
 impl Transport {
     /// Nothing to read.
-    pub const NONE: Self =
-        Self { readable: Readable::Nothing, source: 0, destination: 0, flags: 0, icmp: 0, offloadable: 0, checksum: 0 };
+    pub const NONE: Self = Self { readable: Readable::Nothing, source: 0, destination: 0, flags: 0, icmp: 0 };
     /// Something that can not be read.
     pub const BROKEN: Self = Self { readable: Readable::Broken, ..Self::NONE };
 }
@@ -85,8 +82,6 @@ fn tcp<B: Bytes + ?Sized>(packet: &B, at: usize, left: usize) -> Transport {
             destination: u64::from(header.destination.get()),
             flags: u64::from(header.flags),
             icmp: 0,
-            offloadable: 1,
-            checksum: u64::from(header.checksum.get()),
         },
         _ => Transport::BROKEN,
     }
@@ -108,9 +103,27 @@ fn udp<A, B: Bytes + ?Sized>(packet: &B, datagram: &Datagram<A>, at: usize, left
         destination: u64::from(header.destination.get()),
         flags: 0,
         icmp: 0,
-        offloadable: u64::from(datagram.protocol == protocol::UDP),
-        checksum: u64::from(header.checksum.get()),
     }
+}
+
+/// Whether the checksum of a TCP or UDP packet is one that [`is_partial`].
+#[inline(always)]
+pub fn is_pending<A: PseudoHeader + Copy, B: Bytes + ?Sized>(
+    packet: &B,
+    datagram: &Datagram<A>,
+    offset: usize,
+) -> bool {
+    let at = match datagram.protocol {
+        protocol::TCP => offset_of!(Tcp, checksum),
+        protocol::UDP => offset_of!(Udp, checksum),
+        _ => return false,
+    };
+    // Before it cuts a datagram into fragments, the kernel finishes its checksum.
+    if datagram.is_fragment() || datagram.payload + at >= offset + datagram.length {
+        return false;
+    }
+    let checksum = packet.header::<Be16>((datagram.payload + at) & 0x7fff);
+    checksum.is_some_and(|checksum| is_partial(datagram, offset, u64::from(checksum.get())))
 }
 
 /// Whether the checksum in the header is only the folded sum of the pseudo header: what a local stack leaves for hardware

@@ -1,7 +1,7 @@
 //! The transport header, and checksums that are still to be filled in.
 
 use dataplane_common::{
-    decide::{Datagram, Family as _, Readable, Transport, V4, V6, is_partial, segment_length, transport},
+    decide::{Datagram, Family as _, Readable, Transport, V4, V6, is_partial, is_pending, segment_length, transport},
     wire::Address6,
 };
 use proptest::prelude::*;
@@ -39,11 +39,10 @@ fn udp(claim: u16, length: usize) -> Vec<u8> {
     bytes
 }
 
-const CHECKSUM: u64 = 0xbeef;
 const PORTS: Transport = Transport { readable: Readable::Ports, source: 0x1234, destination: 80, ..Transport::NONE };
-const TCP_READ: Transport = Transport { flags: 0x12, offloadable: 1, checksum: CHECKSUM, ..PORTS };
-const UDP_READ: Transport = Transport { offloadable: 1, checksum: CHECKSUM, ..PORTS };
-const LITE_READ: Transport = Transport { checksum: CHECKSUM, ..PORTS };
+const TCP_READ: Transport = Transport { flags: 0x12, ..PORTS };
+const UDP_READ: Transport = PORTS;
+const LITE_READ: Transport = PORTS;
 const ICMP_READ: Transport = Transport { readable: Readable::Icmp, icmp: 0x0803, ..Transport::NONE };
 const BROKEN: Transport = Transport::BROKEN;
 
@@ -172,6 +171,37 @@ fn a_half_done_checksum_seen_on_a_veth_is_known() {
     // 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 6 + 40.
     assert!(is_partial(&packet, NETWORK, 0x1431));
     assert!(!is_partial(&packet, NETWORK, u64::from(!0x1431_u16)));
+}
+
+#[test]
+fn a_pending_checksum_is_found_where_the_protocol_has_it() {
+    let addressed = |mut frame: Vec<u8>| {
+        frame[NETWORK + 12..NETWORK + 20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        frame
+    };
+    let rows = [
+        ("TCP, half done", TCP, 16, 0x1431_u16, 0_u16, true),
+        ("TCP, finished", TCP, 16, 0xbeef, 0, false),
+        ("UDP, half done", UDP, 6, 0x143c, 0, true),
+        ("UDP without checksum", UDP, 6, 0, 0, false),
+        ("a first fragment", UDP, 6, 0x143c, 0x2000, false),
+        ("a later fragment", UDP, 6, 0x143c, 0x0001, false),
+        ("ICMP has no pseudo header", 1, 6, 0x142c, 0, false),
+    ];
+    for (what, protocol, at, checksum, fragment, expected) in rows {
+        let mut frame = addressed(packet_v4(protocol, &[0; 40]));
+        frame[NETWORK + 20 + at..NETWORK + 22 + at].copy_from_slice(&checksum.to_be_bytes());
+        let packet = Datagram {
+            fragment: u64::from(fragment),
+            source: 0x0a00_0001,
+            destination: 0x0a00_0002,
+            ..v4(&packet_v4(protocol, &[0; 40]))
+        };
+        assert_eq!(is_pending(&frame[..], &packet, NETWORK), expected, "{what}");
+    }
+    // The header ends before its checksum does.
+    let frame = packet_v4(TCP, &[0; 10]);
+    assert!(!is_pending(&frame[..], &v4(&frame), NETWORK));
 }
 
 proptest! {

@@ -24,12 +24,9 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
     let suspicious = H::TIER == Tier::Xdp
         && features::on(Features::PARTIAL_CHECKSUMS)
         && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
-    if !suspicious && !features::filtering() {
-        return ControlFlow::Continue(Transport::NONE);
-    }
-    let transport = decide::transport(hook, packet, frame.offset);
-    if suspicious && transport.offloadable != 0 && decide::is_partial(packet, frame.offset, transport.checksum) {
+    if suspicious && decide::is_pending(hook, packet, frame.offset) {
         return ControlFlow::Break(Verdict::Defer(0));
     }
+    let transport = if features::filtering() { decide::transport(hook, packet, frame.offset) } else { Transport::NONE };
     ControlFlow::Continue(transport)
 }
