@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{
     build,
-    command::line,
+    command::{self, line},
     lint,
     setup::{self, Need},
     tally::{Tally, Transcript},
@@ -30,14 +30,17 @@ pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
 pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
     let toolchain = setup::toolchain(Need::Test)?;
     let binary = build::release(&toolchain)?;
+    // Tests that say `ignore` need root; without it they count as skipped, with their reason.
+    let privileged: &[&str] = if command::is_root() { &["--include-ignored"] } else { &[] };
     let mut tally = Tally::default();
     let mut host = lint::host();
     host.extend(["--exclude", "dataplane-tests"].map(str::to_owned));
-    cargo_test(toolchain.command("cargo"), &host, &[], names, &mut tally)?;
+    cargo_test(toolchain.command("cargo"), &host, privileged, names, &mut tally)?;
     let mut cargo = toolchain.command("cargo");
     cargo.env("DATAPLANE_BIN", binary);
     // One at a time: they compare what the machine holds before and after.
-    cargo_test(cargo, &["--package", "dataplane-tests"].map(str::to_owned), &["--test-threads=1"], names, &mut tally)?;
+    let harness = [privileged, &["--test-threads=1"]].concat();
+    cargo_test(cargo, &["--package", "dataplane-tests"].map(str::to_owned), &harness, names, &mut tally)?;
     if !names.is_empty() && tally.is_empty() {
         tally.trouble(format!("no test has a name with {}", names.join(" or ")));
     }
