@@ -89,7 +89,7 @@ sizes! {
     Counter = 16;
     PortCounters = 1024;
     Mark = 8;
-    Port = 24;
+    Port = 32;
     Entry = 152;
     Filter = 48;
     Fib4 = 8 * FIB_CHUNKS + 4 * 1024 + FIB_INTERVALS * 8;

@@ -34,8 +34,8 @@ pub struct Port {
     pub reserved: u8,
     /// MTU of the device, in bytes, without the link header.
     pub mtu: u32,
-    /// Zero.
-    pub reserved_tail: u32,
+    /// Zero. A size that is a power of two makes the way to a slot a shift.
+    pub reserved_tail: [u32; 3],
 }
 
 bitflags! {

@@ -72,7 +72,7 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
         rp_filter: model.rp_filter(link.ifindex),
         reserved: 0,
         mtu: link.mtu,
-        reserved_tail: 0,
+        reserved_tail: [0; 3],
     }
 }
 
