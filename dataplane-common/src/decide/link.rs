@@ -22,10 +22,15 @@ pub enum Carried {
 impl From<EtherType> for Carried {
     #[inline(always)]
     fn from(ethertype: EtherType) -> Self {
-        match ethertype {
-            EtherType::IPV4 => Self::Ipv4,
-            EtherType::IPV6 => Self::Ipv6,
-            EtherType::VLAN | EtherType::SERVICE_VLAN => Self::Tag,
+        // As numbers: patterns of bytes would be compared byte by byte.
+        const IPV4: u16 = EtherType::IPV4.0.raw();
+        const IPV6: u16 = EtherType::IPV6.0.raw();
+        const VLAN: u16 = EtherType::VLAN.0.raw();
+        const SERVICE_VLAN: u16 = EtherType::SERVICE_VLAN.0.raw();
+        match ethertype.0.raw() {
+            IPV4 => Self::Ipv4,
+            IPV6 => Self::Ipv6,
+            VLAN | SERVICE_VLAN => Self::Tag,
             _ => Self::Other,
         }
     }

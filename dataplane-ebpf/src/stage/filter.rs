@@ -46,34 +46,35 @@ impl Filter {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if self.met != Met::Nothing {
+        if !features::on(Features::PREROUTING) || self.met != Met::Nothing {
             return ControlFlow::Continue(());
         }
-        self.chain(Features::PREROUTING, 0, Reason::FilterPrerouting)
+        self.ask(0, Reason::FilterPrerouting)
     }
 
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        self.chain(Features::INPUT, 1, Reason::FilterInput)
+        if !features::on(Features::INPUT) || self.met == Met::All {
+            return ControlFlow::Continue(());
+        }
+        self.ask(1, Reason::FilterInput)
     }
 
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if features::on(Features::FORWARD)
-            && let Some(key) = maps::key()
-        {
+        if !features::on(Features::FORWARD) || self.met == Met::All {
+            return ControlFlow::Continue(());
+        }
+        if let Some(key) = maps::key() {
             key.words[word::OIF] = oif;
         }
-        self.chain(Features::FORWARD, 2, Reason::FilterForward)
+        self.ask(2, Reason::FilterForward)
     }
 
     #[inline(always)]
-    fn chain(&self, feature: Features, chain: u32, reason: Reason) -> Step<()> {
-        if !features::on(feature) || self.met == Met::All {
-            return ControlFlow::Continue(());
-        }
+    fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
         match scan(self.generation, chain, self.bytes) {
             Finding::Accept => ControlFlow::Continue(()),
             Finding::Drop => stop(reason),
