@@ -36,6 +36,15 @@ pub trait Prefixed: Copy + Ord + Mixed {
 pub trait Mixed {
     /// That number.
     fn mix(self) -> u32;
+
+    /// Its 15 bits in the filter over local addresses, which need not be mixed as well.
+    #[inline(always)]
+    fn local_bit(self) -> u32
+    where
+        Self: Sized,
+    {
+        self.mix() >> 17
+    }
 }
 
 impl Prefixed for u32 {
@@ -66,6 +75,11 @@ impl Mixed for u32 {
     fn mix(self) -> u32 {
         let hash = self.wrapping_mul(0x9e37_79b1);
         (hash ^ (hash >> 15)).wrapping_mul(0x85eb_ca77)
+    }
+
+    #[inline(always)]
+    fn local_bit(self) -> u32 {
+        self.wrapping_mul(0x9e37_79b1) >> 17
     }
 }
 
@@ -274,6 +288,6 @@ fn search<A: Prefixed<Words: Copy>>([first, last]: [u32; 2], starts: &[A::Words;
 /// Word and bit of the local filter for an address.
 #[inline(always)]
 fn local_bit<A: Prefixed>(address: A) -> (usize, u32) {
-    let bit = address.mix() >> 17;
+    let bit = address.local_bit();
     ((bit as usize / 32) & (LOCAL_WORDS - 1), 1 << (bit % 32))
 }
