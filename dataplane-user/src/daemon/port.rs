@@ -141,7 +141,7 @@ impl Daemon {
                 let reason = explain(&link, &error);
                 tracing::error!("cannot attach {}: {reason}", link.name);
                 self.release(ifindex);
-                self.failed(ifindex, reason);
+                self.ports.failed.insert(ifindex, reason);
                 again = true;
             } else if let Some(port) = self.ports.attached.get_mut(&ifindex) {
                 port.linked = true;
@@ -151,10 +151,6 @@ impl Daemon {
         if again {
             self.reconcile();
         }
-    }
-
-    fn failed(&mut self, ifindex: Ifindex, reason: String) {
-        self.ports.failed.insert(ifindex, reason);
     }
 
     /// Lets go of ports that are gone, renamed, switched off or wanted in another mode.

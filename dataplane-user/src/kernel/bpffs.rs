@@ -111,13 +111,6 @@ impl Bpffs {
             remove(&directory);
         }
     }
-
-    /// Removes everything, this daemon's maps included.
-    pub fn forget_all(&self) {
-        for directory in directories(&self.root) {
-            remove(&directory);
-        }
-    }
 }
 
 /// Sub-directories of a directory; none when it can not be read.
