@@ -199,7 +199,7 @@ impl Daemon {
     }
 
     /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
-    pub(super) fn commit_chains(&mut self, lowered: &LoweredFilter) -> anyhow::Result<()> {
+    pub(super) fn commit_chains(&mut self, lowered: LoweredFilter) -> anyhow::Result<()> {
         grace();
         for counter in std::mem::take(&mut self.chains.fresh) {
             self.tables.clear_rule_counter(counter)?;
@@ -211,6 +211,7 @@ impl Daemon {
         let features = self.have.features.difference(Features::CHAINS) | lowered.features;
         self.load(features)?;
         self.have.features = features;
+        self.committed = Some(lowered);
         Ok(())
     }
 
@@ -223,11 +224,10 @@ impl Daemon {
                 return;
             }
         };
-        if self.committed.as_ref() != Some(&lowered) {
-            match self.commit_chains(&lowered) {
-                Ok(()) => self.committed = Some(lowered),
-                Err(error) => tracing::error!("the rules could not be brought up to date: {error:#}"),
-            }
+        if self.committed.as_ref() != Some(&lowered)
+            && let Err(error) = self.commit_chains(lowered)
+        {
+            tracing::error!("the rules could not be brought up to date: {error:#}");
         }
     }
 
@@ -239,14 +239,13 @@ impl Daemon {
         let before = self.chains.clone();
         let done = change(&mut self.chains).and_then(|value| Ok((value, self.lower_chains()?)));
         let committed = done.and_then(|(value, lowered)| {
-            self.commit_chains(&lowered)?;
-            self.committed = Some(lowered);
+            self.commit_chains(lowered)?;
             Ok(value)
         });
         if committed.is_err() {
             self.chains = before;
             if let Ok(lowered) = self.lower_chains()
-                && let Err(error) = self.commit_chains(&lowered)
+                && let Err(error) = self.commit_chains(lowered)
             {
                 tracing::error!("the rules of before could not be written again: {error:#}");
             }

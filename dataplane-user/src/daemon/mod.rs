@@ -193,8 +193,7 @@ impl Daemon {
     /// Fills the maps and swaps the programs in: from here on traffic is ours.
     fn start(&mut self) -> anyhow::Result<()> {
         let lowered = self.lower_chains()?;
-        self.commit_chains(&lowered)?;
-        self.committed = Some(lowered);
+        self.commit_chains(lowered)?;
         self.have.features = self.object.features();
         self.follow();
         self.drop_stale_links();
