@@ -7,8 +7,8 @@ use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, DevMapHash, PerCpuArray},
     helpers::{bpf_ktime_get_ns, bpf_redirect},
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, MARK, Mix, Progress, TEMPLATE_LENGTH, aim4, aim6};
 
@@ -21,6 +21,9 @@ static MASK: Global<u32> = Global::new(0);
 /// Interface that leads to the device under test, in the generator's namespace.
 #[unsafe(no_mangle)]
 static EGRESS: Global<u32> = Global::new(0);
+/// Where the null redirect of tc sends everything, in the namespace of the device under test.
+#[unsafe(no_mangle)]
+static EXIT_TC: Global<u32> = Global::new(0);
 /// An IPv4 frame without destination and source port.
 #[unsafe(no_mangle)]
 static TEMPLATE4: [Global<u64>; TEMPLATE_LENGTH / 8] = [const { Global::new(0) }; TEMPLATE_LENGTH / 8];
@@ -157,6 +160,14 @@ fn pass(_ctx: XdpContext) -> u32 {
 #[xdp]
 fn null(_ctx: XdpContext) -> u32 {
     EXIT.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED)
+}
+
+/// As [`null`], on an skb.
+#[classifier]
+fn null_tc(_ctx: TcContext) -> i32 {
+    // SAFETY: the helper only notes the interface down for this CPU.
+    let action = unsafe { bpf_redirect(EXIT_TC.load(), 0) };
+    action as i32
 }
 
 #[inline(always)]

@@ -46,7 +46,7 @@ fn generated_frames_pass_a_router_and_a_host_without_an_error() {
         // A reverse route, without which the sink takes the source for a martian.
         chain.sink.run("ip", &["address", "add", "203.0.113.2/24", "dev", "b1"]).expect("an address");
         chain.sink.run("ip", &["route", "add", "198.51.100.0/24", "via", "203.0.113.1"]).expect("a way back");
-        let mut surroundings = Surroundings::load().expect("programs");
+        let mut surroundings = Surroundings::load(&chain).expect("programs");
         let _link = surroundings.attach("pass", &chain.sink, "b1").expect("a sink");
         let mut generator = Generator::load(&chain, mix, 0).expect("a generator");
         thread::sleep(Duration::from_millis(500));

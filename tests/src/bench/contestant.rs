@@ -3,7 +3,7 @@
 use std::{fmt, fmt::Write as _};
 
 use anyhow::{Result, ensure};
-use aya::programs::xdp::XdpLink;
+use aya::programs::{tc::SchedClassifierLink, xdp::XdpLink};
 
 use super::{
     chain::Chain,
@@ -62,6 +62,8 @@ pub enum Contestant {
     /// XDP on `a1` that redirects everything to `b0` through a `DEVMAP_HASH`, and reads and writes no byte: the least that
     /// forwarding costs.
     Null,
+    /// tc on `a1` that redirects everything to `b0`, and reads and writes no byte: the least that forwarding an skb costs.
+    NullTc,
     /// The kernel's IP stack, with rules in nft's forward hook (table `inet`); no XDP on `a1` or `b0`.
     Kernel(Rules),
     /// `dataplane` on `a1` and `b0`.
@@ -77,7 +79,7 @@ impl Contestant {
     /// All of them, in the order of a round.
     pub fn all() -> Vec<Self> {
         let rules = [1, 10, 100, 1000].map(Rules::Linear);
-        let mut all = vec![Self::Drop, Self::Null, Self::Kernel(Rules::None)];
+        let mut all = vec![Self::Drop, Self::Null, Self::NullTc, Self::Kernel(Rules::None)];
         all.extend(rules.map(Self::Kernel));
         all.push(Self::Kernel(Rules::Set(1000)));
         all.extend([Mode::Native, Mode::Tc].map(|mode| Self::Dataplane(mode, Rules::None)));
@@ -87,10 +89,18 @@ impl Contestant {
         all
     }
 
+    /// The null redirect that it is compared with: that of its own tier.
+    pub const fn floor(self) -> Self {
+        match self {
+            Self::Dataplane(Mode::Tc, _) => Self::NullTc,
+            _ => Self::Null,
+        }
+    }
+
     /// Why it cannot take part on this machine, if so.
     pub fn missing(self) -> Option<String> {
         match self {
-            Self::Drop | Self::Null | Self::Kernel(Rules::None) => None,
+            Self::Drop | Self::Null | Self::NullTc | Self::Kernel(Rules::None) => None,
             Self::Kernel(_) => absent("nft", "nftables"),
             Self::Dataplane(..) => daemon::binary().err().map(|error| format!("{error:#}")),
             Self::XdpForward => absent("xdp-forward", "xdp-tools"),
@@ -105,6 +115,7 @@ impl Contestant {
                 surroundings.set_exit(&chain.dut, "b0")?;
                 Held::Link { _link: surroundings.attach("null", &chain.dut, "a1")? }
             }
+            Self::NullTc => Held::TcLink { _link: surroundings.attach_tc(&chain.dut, "a1")? },
             Self::Kernel(Rules::None) => Held::Nothing,
             Self::Kernel(rules) => {
                 chain.dut.feed("nft", &["-f", "-"], &ruleset(rules))?;
@@ -125,6 +136,7 @@ impl fmt::Display for Contestant {
         match self {
             Self::Drop => f.write_str("floor: XDP drop on a1 (half chain)"),
             Self::Null => f.write_str("floor: XDP null redirect"),
+            Self::NullTc => f.write_str("floor: tc null redirect"),
             Self::Kernel(rules @ Rules::None) => write!(f, "kernel{rules}"),
             Self::Kernel(rules) => write!(f, "kernel, nft{rules}"),
             Self::Dataplane(mode, rules) => write!(f, "dataplane {mode}{rules}"),
@@ -144,6 +156,7 @@ pub struct Contender<'a> {
 enum Held {
     Nothing,
     Link { _link: XdpLink },
+    TcLink { _link: SchedClassifierLink },
     Nft,
     Daemon(Box<Daemon>),
     XdpForward,
@@ -159,7 +172,7 @@ impl Contender<'_> {
         let dut = &self.chain.dut;
         let mut note = None;
         match self.held.take() {
-            None | Some(Held::Nothing | Held::Link { .. }) => {}
+            None | Some(Held::Nothing | Held::Link { .. } | Held::TcLink { .. }) => {}
             Some(Held::Nft) => drop(dut.run("nft", &["flush", "ruleset"])?),
             Some(Held::Daemon(daemon)) => note = Some(daemon.stop(self.chain)?),
             Some(Held::XdpForward) => drop(dut.run("xdp-forward", &["unload", "a1", "b0"])?),

@@ -127,7 +127,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Outcom
     }
     progress("building the chain");
     let chain = Chain::new(settings.routes, settings.frames)?;
-    let mut surroundings = Surroundings::load()?;
+    let mut surroundings = Surroundings::load(&chain)?;
     let _sink = surroundings.attach("sink", &chain.sink, "b1")?;
     let load = |family: &Family| Ok((*family, Generator::load(&chain, family.mix(), settings.cpu)?));
     let mut generators = settings.families.iter().map(load).collect::<Result<Vec<_>>>()?;
@@ -175,7 +175,7 @@ fn measure(
 }
 
 fn chosen(settings: &Settings, contestant: Contestant) -> bool {
-    let reference = [Contestant::Drop, Contestant::Null, Contestant::KERNEL].contains(&contestant);
+    let reference = [Contestant::Drop, Contestant::Null, Contestant::NullTc, Contestant::KERNEL].contains(&contestant);
     let name = contestant.to_string();
     reference || settings.only.is_empty() || settings.only.iter().any(|part| name.contains(part.as_str()))
 }

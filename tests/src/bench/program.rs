@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, xdp::DevMapHash},
-    programs::{Xdp, XdpMode, xdp::XdpLink},
+    programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc::SchedClassifierLink, xdp::XdpLink},
 };
 use dataplane_tests_ebpf::{MARK, Mix, Progress};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
@@ -142,8 +142,10 @@ pub struct Surroundings(Ebpf);
 
 impl Surroundings {
     /// Loads the programs and puts nothing anywhere.
-    pub fn load() -> Result<Self> {
+    pub fn load(chain: &Chain) -> Result<Self> {
+        let exit = Chain::index(&chain.dut, "b0")?;
         let mut ebpf = EbpfLoader::new()
+            .override_global("EXIT_TC", &exit, true)
             .map_max_entries("DESTINATIONS4", 1)
             .map_max_entries("DESTINATIONS6", 1)
             .load(OBJECT)
@@ -151,6 +153,7 @@ impl Surroundings {
         for name in ["sink", "pass", "null"] {
             xdp(&mut ebpf, name)?.load().with_context(|| format!("loading program {name}"))?;
         }
+        tc(&mut ebpf)?.load().context("loading program null_tc")?;
         Ok(Self(ebpf))
     }
 
@@ -164,7 +167,17 @@ impl Surroundings {
         })
     }
 
-    /// Points the null redirect at a link; the namespace of who writes a devmap decides what an index means.
+    /// Attaches the null redirect of tc at the ingress of `link`; it comes off when the link is dropped.
+    pub fn attach_tc(&mut self, namespace: &Namespace, link: &str) -> Result<SchedClassifierLink> {
+        let program = tc(&mut self.0)?;
+        namespace.enter(|| {
+            let id = program.attach(link, TcAttachType::Ingress);
+            let id = id.with_context(|| format!("attaching null_tc to {link} in {}", namespace.name()))?;
+            Ok(program.take_link(id)?)
+        })
+    }
+
+    /// Points the null redirect of XDP at a link; the namespace of who writes a devmap decides what an index means.
     pub fn set_exit(&mut self, namespace: &Namespace, link: &str) -> Result<()> {
         let index = Chain::index(namespace, link)?;
         let map = self.0.map_mut("EXIT").context("the object has no map EXIT")?;
@@ -191,6 +204,10 @@ pub fn pin(cpu: usize) -> Result<()> {
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     Ok(program.try_into()?)
+}
+
+fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
+    Ok(ebpf.program_mut("null_tc").context("the object has no program null_tc")?.try_into()?)
 }
 
 fn fill4(ebpf: &mut Ebpf, addresses: &[Ipv4Addr]) -> Result<()> {

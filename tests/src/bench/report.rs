@@ -62,7 +62,7 @@ pub fn rows(outcome: &Outcome, families: &[Family]) -> Vec<Row> {
     let of = |family: Family| outcome.series.iter().filter(move |series| series.family == family);
     let row = |series: &Series| {
         let peer = |who| of(series.family).find(|peer| peer.contestant == who);
-        row(series, peer(Contestant::KERNEL), peer(Contestant::Null))
+        row(series, peer(Contestant::KERNEL), peer(series.contestant.floor()))
     };
     families.iter().flat_map(|&family| of(family).map(row).collect::<Vec<_>>()).collect()
 }
