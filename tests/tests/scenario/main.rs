@@ -2,8 +2,10 @@
 //!
 //! One scenario at a time: they count what the machine holds, and share two processors.
 
+mod prefix;
 mod scene;
 
+mod bgp;
 mod config;
 mod deliver;
 mod detach;
