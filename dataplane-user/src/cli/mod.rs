@@ -4,6 +4,7 @@
 
 mod completions;
 mod config;
+mod lab;
 mod neigh;
 mod port;
 mod route;
@@ -67,6 +68,9 @@ enum Verb {
     #[command(subcommand)]
     Config(config::Config),
     Stats(stats::Stats),
+    /// A router between two hosts to play with
+    #[command(subcommand)]
+    Lab(lab::Lab),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -88,6 +92,7 @@ impl Cli {
             Verb::Rule(rule) => rule.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Lab(lab) => lab.dispatch(),
             Verb::Completions(completions) => completions.dispatch(),
             Verb::Man(man) => man.dispatch(),
         }?;

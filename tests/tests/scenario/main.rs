@@ -13,6 +13,7 @@ mod exclusive;
 mod filter;
 mod fragment;
 mod icmp;
+mod lab;
 mod mode;
 mod mtu;
 mod neighbour;
