@@ -12,10 +12,13 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, Key, NextHopGroup, PORT_PROBES,
-        Port, PortCounters,
+        self, Adjacency, Block, Blocks, Control, Counter, ENTRIES, Entry, Filter, Ifindex, Key, Line, Lines, NextHopGroup,
+        PORT_PROBES, Port, PortCounters, Target, WORDS,
     },
 };
+
+/// The controller writes these through its memory; how many elements there are is set when the map is made.
+const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 static CONTROL: Array<Control, 1> = Array::new();
@@ -24,9 +27,9 @@ static PORTS: Array<Port, { abi::PORTS as usize }> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<PortCounters, { abi::PORTS as usize }> = PerCpuArray::new();
 #[btf_map]
-static FIB4: Array<Fib4, 2> = Array::new();
+static FIB4: Array<Block, 2, MAPPED> = Array::new();
 #[btf_map]
-static FIB6: Array<Fib6, 2> = Array::new();
+static FIB6: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 #[btf_map]
@@ -61,7 +64,7 @@ fn find<M, T>(map: &'static M, index: u32) -> Option<NonNull<T>> {
 
 /// The element of an array that only the controller writes.
 #[inline(always)]
-fn lookup<T, const N: usize>(map: &'static Array<T, N>, index: u32) -> Option<&'static T> {
+fn lookup<T, const N: usize, const F: usize>(map: &'static Array<T, N, F>, index: u32) -> Option<&'static T> {
     // SAFETY: elements of arrays stay where they are.
     find(map, index).map(|element| unsafe { element.as_ref() })
 }
@@ -93,16 +96,34 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
     None
 }
 
-/// One generation of the IPv4 table.
-#[inline(always)]
-pub fn fib4(generation: u32) -> Option<&'static Fib4> {
-    lookup(&FIB4, generation)
+/// The IPv4 table. The controller writes it meanwhile, so each entry is read once.
+pub struct Table4;
+
+impl Blocks for Table4 {
+    #[inline(always)]
+    fn entry(&self, block: u32, entry: u8) -> u16 {
+        let Some(block) = find::<_, Block>(&FIB4, block) else { return Target::KERNEL.raw() as u16 };
+        // SAFETY: a block has an entry for each value of eight bits.
+        unsafe { block.cast::<u16>().add(usize::from(entry)).read_volatile() }
+    }
 }
 
-/// One generation of the IPv6 table.
-#[inline(always)]
-pub fn fib6(generation: u32) -> Option<&'static Fib6> {
-    lookup(&FIB6, generation)
+/// The IPv6 table. The controller writes it meanwhile, so each word is read once.
+pub struct Table6;
+
+impl Lines for Table6 {
+    type Line = NonNull<u64>;
+
+    #[inline(always)]
+    fn line(&self, line: u32) -> Option<NonNull<u64>> {
+        find::<_, u64>(&FIB6, line)
+    }
+
+    #[inline(always)]
+    fn word(&self, line: NonNull<u64>, slot: usize) -> u64 {
+        // SAFETY: the line was found, and has this many words.
+        unsafe { line.add(slot & (WORDS - 1)).read_volatile() }
+    }
 }
 
 /// A next-hop group.

@@ -71,9 +71,8 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         filter.input()?;
         return stop(reason);
     }
-    let table = route::table::<F>(control)?;
-    let route = route::find::<F>(table, control, &packet)?;
-    source::validate::<F>(table, control, &packet, port)?;
+    let route = route::find::<F>(control, &packet)?;
+    source::validate::<F>(control, &packet, port)?;
     match route.kind() {
         RouteKind::Local => {
             filter.input()?;

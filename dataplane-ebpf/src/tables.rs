@@ -1,86 +1,60 @@
 //! The forwarding tables, by family.
 //!
-//! Searches are global functions: the verifier looks at each once, not once for every path that leads to it.
+//! The search for IPv6 is a global function: the verifier looks at it once, not once for every path that leads to it.
 
 #![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{Control, Fib as _, Fib4, Fib6, Ifindex, Target},
+    abi::{Control, Features, Ifindex, Target, direct6, lookup4, lookup6, may_be_local},
     decide::{Family, V4, V6},
     wire::Address6,
 };
 
-use crate::maps;
+use crate::{
+    features,
+    maps::{self, Table4, Table6},
+};
 
 /// A family with its table.
 pub trait Routed: Family {
-    /// What one generation looks like.
-    type Table: 'static;
-
-    /// The live generation.
-    fn table(control: Control) -> Option<&'static Self::Table>;
-
     /// The longest match in the live generation.
-    fn lookup(table: &'static Self::Table, control: Control, address: Self::Address) -> Target;
+    fn lookup(control: Control, address: Self::Address) -> Target;
 
     /// Whether an address may be one of this machine's: `false` is certain.
-    fn may_be_local(table: &'static Self::Table, address: Self::Address) -> bool;
+    fn may_be_local(control: Control, address: Self::Address) -> bool;
 }
 
 impl Routed for V4 {
-    type Table = Fib4;
-
     #[inline(always)]
-    fn table(control: Control) -> Option<&'static Fib4> {
-        maps::fib4(control.fib4)
+    fn lookup(control: Control, address: u32) -> Target {
+        lookup4(&Table4, control.fib4, features::on(Features::WIDE_FIB4), address)
     }
 
     #[inline(always)]
-    fn lookup(table: &'static Fib4, control: Control, address: u32) -> Target {
-        match table.direct(address) {
-            Some(target) => target,
-            None => Target::from_raw(lookup_v4(control.fib4, address)),
-        }
-    }
-
-    #[inline(always)]
-    fn may_be_local(table: &'static Fib4, address: u32) -> bool {
-        table.may_be_local(address)
+    fn may_be_local(control: Control, address: u32) -> bool {
+        may_be_local(&Table4, control.fib4, address)
     }
 }
 
 impl Routed for V6 {
-    type Table = Fib6;
-
     #[inline(always)]
-    fn table(control: Control) -> Option<&'static Fib6> {
-        maps::fib6(control.fib6)
-    }
-
-    #[inline(always)]
-    fn lookup(table: &'static Fib6, control: Control, address: Address6) -> Target {
-        match table.direct(address.into()) {
+    fn lookup(control: Control, address: Address6) -> Target {
+        match direct6(&Table6, control.fib6, features::on(Features::WIDE_FIB6), address) {
             Some(target) => target,
             None => Target::from_raw(lookup_v6(control.fib6, address.high, address.low)),
         }
     }
 
     #[inline(always)]
-    fn may_be_local(table: &'static Fib6, address: Address6) -> bool {
-        table.may_be_local(address.into())
+    fn may_be_local(_: Control, _: Address6) -> bool {
+        true
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lookup_v4(generation: u32, address: u32) -> u32 {
-    maps::fib4(generation).map_or(Target::NONE, |fib| fib.lookup(address)).raw()
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lookup_v6(generation: u32, high: u64, low: u64) -> u32 {
-    maps::fib6(generation).map_or(Target::NONE, |fib| fib.lookup(Address6 { high, low }.into())).raw()
+extern "C" fn lookup_v6(live: u32, high: u64, low: u64) -> u32 {
+    lookup6(&Table6, live, features::on(Features::WIDE_FIB6), Address6 { high, low }).raw()
 }
 
 /// Whether one of the next hops of a route is through `ifindex`.
@@ -97,7 +71,7 @@ extern "C" fn reaches(group: u32, ifindex: u32) -> u32 {
         if slot as u32 >= group.slots {
             break;
         }
-        if maps::adjacency(*member).is_some_and(|adjacency| adjacency.ifindex == ifindex) {
+        if maps::adjacency(u32::from(*member)).is_some_and(|adjacency| adjacency.ifindex == ifindex) {
             return 1;
         }
     }

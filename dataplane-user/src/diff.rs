@@ -122,7 +122,7 @@ mod tests {
         }
         for group in have.groups.values() {
             for member in &group.members[..group.slots as usize] {
-                assert!(have.adjacencies.contains_key(member), "{group:?}");
+                assert!(have.adjacencies.contains_key(&u32::from(*member)), "{group:?}");
             }
         }
         for adjacency in have.adjacencies.values() {

@@ -8,11 +8,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::Ifindex;
 use crate::wire::Mac;
 
-/// How many next-hop groups there can be at once.
-pub const GROUPS: u32 = 4096;
+/// How many next-hop groups there can be at once: as many as targets can name. The map is made with room for those that are
+/// needed.
+pub const GROUPS: u32 = super::Target::GROUPS;
 /// Members of a group, repeated by weight; a power of two.
 pub const GROUP_SLOTS: usize = 64;
-/// How many adjacencies there can be at once.
+/// How many adjacencies there can be at once; a member names one with 16 bits.
 pub const ADJACENCIES: u32 = 16384;
 
 /// The next hops of a route.
@@ -24,7 +25,7 @@ pub struct NextHopGroup {
     /// How many of `members` are in use; 0: the group is empty.
     pub slots: u32,
     /// Indices of adjacencies; a flow takes one by its hash.
-    pub members: [u32; GROUP_SLOTS],
+    pub members: [u16; GROUP_SLOTS],
 }
 
 impl NextHopGroup {
@@ -35,10 +36,10 @@ impl NextHopGroup {
     #[inline(always)]
     pub fn member(&self, flow: u32) -> Option<u32> {
         if self.slots == 1 {
-            return Some(self.members[0]);
+            return Some(u32::from(self.members[0]));
         }
         let slot = (u64::from(flow) * u64::from(self.slots)) >> 32;
-        if self.slots == 0 { None } else { Some(self.members[slot as usize & (GROUP_SLOTS - 1)]) }
+        if self.slots == 0 { None } else { Some(u32::from(self.members[slot as usize & (GROUP_SLOTS - 1)])) }
     }
 }
 

@@ -3,15 +3,15 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Which generation of each table is live, 0 or 1. Written as a whole; read once per packet.
+/// Which generation of each table is live. Written as a whole; read once per packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Control {
-    /// Generation of `FIB4`.
+    /// Block of `FIB4` at which the live generation begins.
     pub fib4: u32,
-    /// Generation of `FIB6`.
+    /// Line of `FIB6` at which the live generation begins.
     pub fib6: u32,
-    /// Generation of `FILTERS` and `RULES`.
+    /// Generation of `FILTERS` and `RULES`, 0 or 1.
     pub filter: u32,
     /// Families whose mirror decides: bit 0 IPv4, bit 1 IPv6. Else forwarded packets are left to the kernel.
     pub mirror: u32,
@@ -46,6 +46,10 @@ bitflags! {
         const NO_ETHERNET = 1 << 7;
         /// Some route has more than one next hop.
         const MULTIPATH = 1 << 8;
+        /// The first level of `FIB4` takes 24 bits.
+        const WIDE_FIB4 = 1 << 9;
+        /// `FIB6` has an index of 2000::/3.
+        const WIDE_FIB6 = 1 << 10;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
     }

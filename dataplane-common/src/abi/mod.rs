@@ -14,7 +14,10 @@ mod rule;
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
-pub use fib::{FIB_CHUNKS, FIB_INTERVALS, Fib, Fib4, Fib6, Mixed, Prefixed, RouteKind, Target};
+pub use fib::{
+    BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed, Prefixed,
+    RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, tree_class, tree_lines,
+};
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use rule::{CHAINS, Chain, ENTRIES, Entry, EntryFlags, Filter, Hit, KEY_WORDS, Key, KeyFlags, Ruling, Span, key};
@@ -58,9 +61,9 @@ pub mod map {
     pub const PORTS: &str = "PORTS";
     /// Per CPU, [`super::PortCounters`] by port slot.
     pub const COUNTERS: &str = "COUNTERS";
-    /// [`super::Fib4`] by generation.
+    /// [`super::Block`]; see [`super::Layout4`].
     pub const FIB4: &str = "FIB4";
-    /// [`super::Fib6`] by generation.
+    /// [`super::Line`]; see [`super::Layout6`].
     pub const FIB6: &str = "FIB6";
     /// [`super::NextHopGroup`] by index.
     pub const GROUPS: &str = "GROUPS";
@@ -84,7 +87,7 @@ macro_rules! sizes {
 
 sizes! {
     Adjacency = 32;
-    NextHopGroup = 264;
+    NextHopGroup = 136;
     Control = 16;
     Counter = 16;
     PortCounters = 1024;
@@ -92,6 +95,7 @@ sizes! {
     Port = 32;
     Entry = 152;
     Filter = 48;
-    Fib4 = 8 * FIB_CHUNKS + 4 * 1024 + FIB_INTERVALS * 8;
-    Fib6 = 8 * FIB_CHUNKS + 4 * 1024 + FIB_INTERVALS * 20;
+    Block = 512;
+    Line = 64;
+    Target = 2;
 }

@@ -23,19 +23,10 @@ pub fn control() -> Step<Control> {
     }
 }
 
-/// The live table of this family.
-#[inline(always)]
-pub fn table<F: Routed>(control: Control) -> Step<&'static F::Table> {
-    match F::table(control) {
-        Some(table) => ControlFlow::Continue(table),
-        None => stop(Reason::MirrorOff),
-    }
-}
-
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]
-pub fn find<F: Routed>(table: &'static F::Table, control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
-    let target = F::lookup(table, control, packet.destination);
+pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
+    let target = F::lookup(control, packet.destination);
     let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
     if ours || decides::<F>(control) {
         ControlFlow::Continue(target)

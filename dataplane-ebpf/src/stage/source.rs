@@ -26,7 +26,6 @@ pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Plac
 /// What the table says about the source, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check.
 #[inline(always)]
 pub fn validate<F: Routed>(
-    table: &'static F::Table,
     control: Control,
     packet: &Datagram<F::Address>,
     port: &Port,
@@ -35,10 +34,10 @@ pub fn validate<F: Routed>(
         return ControlFlow::Continue(());
     }
     let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0;
-    if !reverse && !F::may_be_local(table, packet.source) {
+    if !reverse && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
     }
-    let target = F::lookup(table, control, packet.source);
+    let target = F::lookup(control, packet.source);
     match target.kind() {
         RouteKind::Local if port.flags().contains(PortFlags::ACCEPT_LOCAL) => ControlFlow::Continue(()),
         RouteKind::Local => stop(Reason::MartianSource),

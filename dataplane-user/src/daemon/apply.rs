@@ -1,8 +1,6 @@
 //! Changes become map writes and program swaps, in the order that the diff gives.
 
-use anyhow::Context as _;
-use dataplane_common::abi::{Adjacency, Features, Fib4, Fib6, NextHopGroup, Port};
-use zerocopy::FromZeros as _;
+use dataplane_common::abi::{Adjacency, Features, NextHopGroup, Port};
 
 use super::Daemon;
 use crate::{
@@ -21,6 +19,7 @@ impl Daemon {
         if flips {
             // The idle generation was live until the last flip: whoever read it then must be done.
             grace();
+            self.tables.grace_passed();
         }
         let mut waited = !flips;
         for step in &changes.steps {
@@ -56,14 +55,10 @@ impl Daemon {
             Change::Group(index, group) => self.tables.write_group(*index, group)?,
             Change::RemoveGroup(index) => self.tables.write_group(*index, &NextHopGroup::EMPTY)?,
             Change::Fib4(table) => {
-                let mut fib = Fib4::new_box_zeroed().ok().context("no memory for the IPv4 table")?;
-                table.write_into(&mut *fib);
-                self.tables.flip_fib4(&fib)?;
+                self.tables.paint_fib4(table)?;
             }
             Change::Fib6(table) => {
-                let mut fib = Fib6::new_box_zeroed().ok().context("no memory for the IPv6 table")?;
-                table.write_into(&mut *fib);
-                self.tables.flip_fib6(&fib)?;
+                self.tables.paint_fib6(table)?;
             }
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
             Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
@@ -77,7 +72,7 @@ impl Daemon {
         if features == self.object.features() {
             return Ok(());
         }
-        self.object = Object::load(features, &self.bpffs.lasting(), &self.bpffs.epoch())?;
+        self.object = Object::load(features, self.sizes, &self.bpffs.lasting(), &self.bpffs.epoch())?;
         self.relink();
         Ok(())
     }

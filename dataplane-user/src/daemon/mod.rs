@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     config::{self, Config},
     control::server::{Call, Server},
+    fib::Sizes,
     kernel::{Bpffs, Links, Object, Tables, earlier_slots},
     lower::{
         Lowering, Want,
@@ -150,6 +151,8 @@ struct Daemon {
     links: Links,
     model: Model,
     lowering: Lowering,
+    /// What the tables were made with.
+    sizes: Sizes,
     /// What the maps of ports and routes hold.
     have: Want,
     ports: Ports,
@@ -166,8 +169,9 @@ impl Daemon {
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
         let (ports, chains) = state.remember();
-        let mut object = Object::load(Want::default().features, &bpffs.lasting(), &bpffs.epoch())?;
-        let tables = Tables::take(&mut object)?;
+        let sizes = Sizes::SMALL;
+        let mut object = Object::load(Want::default().features, sizes, &bpffs.lasting(), &bpffs.epoch())?;
+        let tables = Tables::take(&mut object, sizes)?;
         let links = Links::new(bpffs.links());
         let mut daemon = Self {
             bpffs,
@@ -177,6 +181,7 @@ impl Daemon {
             links,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
+            sizes,
             have: Want::default(),
             ports,
             chains,

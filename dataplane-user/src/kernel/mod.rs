@@ -3,6 +3,7 @@
 mod bpffs;
 mod grace;
 mod link;
+mod mmap;
 mod object;
 mod table;
 

@@ -11,6 +11,7 @@ use dataplane_common::abi::{Features, map};
 use thiserror::Error;
 
 use super::Hook;
+use crate::fib::Sizes;
 
 /// The kernel half, as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
@@ -70,13 +71,16 @@ pub struct Object {
 }
 
 impl Object {
-    /// Loads all programs with `features`. Maps pinned in `lasting` and `own` are used, missing ones made and pinned.
-    pub fn load(features: Features, lasting: &Path, own: &Path) -> Result<Self, ObjectError> {
-        let bits = features.bits();
+    /// Loads all programs with `features`, for tables of these `sizes`. Maps pinned in `lasting` and `own` are used, missing ones made and pinned.
+    pub fn load(features: Features, sizes: Sizes, lasting: &Path, own: &Path) -> Result<Self, ObjectError> {
+        let bits = (features | sizes.features()).bits();
         let mut loader = EbpfLoader::new();
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global(map::FEATURES, &bits, true);
+        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
+        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
+        loader.map_max_entries(map::GROUPS, sizes.groups);
         for name in LASTING {
             loader.map_pin_path(name, lasting.join(name));
         }

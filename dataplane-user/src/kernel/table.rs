@@ -1,16 +1,28 @@
 //! Map contents.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::atomic::{AtomicU16, AtomicU64},
+};
 
 use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters,
+    Adjacency, BLOCK, Control, Counter, ENTRIES, Entry, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters, WORDS,
     map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Object, ObjectError};
+use super::{
+    Object, ObjectError,
+    mmap::{Mapping, Word},
+};
+use crate::{
+    fib::{Direct, Painter as _, Sizes, Tree},
+    lower::Table,
+};
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -25,6 +37,16 @@ pub enum TableError {
         name: &'static str,
         /// What it said.
         error: MapError,
+    },
+    /// The map is no memory.
+    #[error("map {name}: cannot map {bytes} bytes of it: {error}; see `ulimit -v`")]
+    Memory {
+        /// Which map.
+        name: &'static str,
+        /// How much was asked for.
+        bytes: usize,
+        /// What the kernel said.
+        error: io::Error,
     },
     /// The kernel refused a device map entry.
     #[error("map {name}: interface {ifindex}: {error}", name = map::EGRESS)]
@@ -56,6 +78,13 @@ impl<const SIZE: usize> Rows<SIZE> {
             .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))?;
         self.array.set(index, bytes, 0).map_err(failed)
     }
+}
+
+/// The words of an array map.
+fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
+    let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
+    let Map::Array(map) = object.take_map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
+    Mapping::new(map.fd(), words).map_err(failed)
 }
 
 /// Per-CPU array map of counters.
@@ -98,8 +127,8 @@ impl<const SIZE: usize> Sums<SIZE> {
 pub struct Tables {
     control: Rows<{ size_of::<Control>() }>,
     ports: Rows<{ size_of::<Port>() }>,
-    fib4: Rows<{ size_of::<Fib4>() }>,
-    fib6: Rows<{ size_of::<Fib6>() }>,
+    fib4: Direct<Mapping<AtomicU16>>,
+    fib6: Tree<Mapping<AtomicU64>>,
     groups: Rows<{ size_of::<NextHopGroup>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
     filters: Rows<{ size_of::<Filter>() }>,
@@ -111,15 +140,17 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Takes the maps out of a loaded object. Nothing is live yet.
-    pub fn take(object: &mut Object) -> Result<Self, TableError> {
+    /// Takes the maps out of a loaded object, which was loaded with these sizes. Nothing is live yet.
+    pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
+        let blocks = 2 * sizes.ipv4.blocks() as usize;
+        let lines = 2 * sizes.ipv6.total() as usize;
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
         let tables = Self {
             control: Rows::take(object, map::CONTROL)?,
             ports: Rows::take(object, map::PORTS)?,
-            fib4: Rows::take(object, map::FIB4)?,
-            fib6: Rows::take(object, map::FIB6)?,
+            fib4: Direct::new(memory(object, map::FIB4, blocks * BLOCK)?, sizes.ipv4),
+            fib6: Tree::new(memory(object, map::FIB6, lines * WORDS)?, sizes.ipv6),
             groups: Rows::take(object, map::GROUPS)?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
             filters: Rows::take(object, map::FILTERS)?,
@@ -161,18 +192,29 @@ impl Tables {
         }
     }
 
-    /// Writes the idle generation of the IPv4 table and makes it live.
-    pub fn flip_fib4(&mut self, fib: &Fib4) -> Result<(), TableError> {
-        let idle = self.live.fib4 ^ 1;
-        self.fib4.write(idle, fib)?;
-        self.go_live(Control { fib4: idle, ..self.live })
+    /// Makes the IPv4 table answer as `table`. Nobody may be reading the idle generation; whether it went live.
+    pub fn paint_fib4(&mut self, table: &Table<u32>) -> Result<bool, TableError> {
+        let Some(fib4) = self.fib4.follow(table.prefixes()) else { return Ok(false) };
+        self.go_live(Control { fib4, ..self.live })?;
+        Ok(true)
     }
 
-    /// Writes the idle generation of the IPv6 table and makes it live.
-    pub fn flip_fib6(&mut self, fib: &Fib6) -> Result<(), TableError> {
-        let idle = self.live.fib6 ^ 1;
-        self.fib6.write(idle, fib)?;
-        self.go_live(Control { fib6: idle, ..self.live })
+    /// Makes the IPv6 table answer as `table`. Nobody may be reading the idle generation; whether it went live.
+    pub fn paint_fib6(&mut self, table: &Table<u128>) -> Result<bool, TableError> {
+        let Some(fib6) = self.fib6.follow(table.prefixes()) else { return Ok(false) };
+        self.go_live(Control { fib6, ..self.live })?;
+        Ok(true)
+    }
+
+    /// No packet is being judged that began before this.
+    pub fn grace_passed(&mut self) {
+        self.fib4.grace_passed();
+        self.fib6.grace_passed();
+    }
+
+    /// How many places of the tables of IPv4 and IPv6 are left to the kernel, for want of room.
+    pub fn starved(&self) -> [usize; 2] {
+        [self.fib4.starved(), self.fib6.starved()]
     }
 
     /// Writes the idle generation of the filter and makes it live.

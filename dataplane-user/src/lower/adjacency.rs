@@ -69,7 +69,7 @@ pub(super) fn group(path: &Path, indices: &BTreeMap<Who, u32>) -> NextHopGroup {
     });
     let mut group = NextHopGroup { mtu: path.mtu, ..NextHopGroup::EMPTY };
     for (slot, member) in group.members.iter_mut().zip(members) {
-        *slot = member;
+        *slot = member as u16;
         group.slots += 1;
     }
     group

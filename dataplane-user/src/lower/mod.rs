@@ -10,7 +10,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, FIB_INTERVALS, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port,
+    ADJACENCIES, Adjacency, Control, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port,
     RouteKind, Target,
 };
 
@@ -19,7 +19,7 @@ use adjacency::{Path, Who};
 use index::Indices;
 use route::{Leaf, Paths};
 
-pub use table::{Parts, Store, Table};
+pub use table::Table;
 
 /// What the maps of ports and routes should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,17 +77,6 @@ pub enum Problem {
     Vrf {
         /// Which port.
         name: String,
-    },
-    /// The table does not fit.
-    #[error(
-        "the {version} routes make {found} intervals and there is room for {FIB_INTERVALS}, so the kernel forwards \
-         {version} itself; aggregate routes"
-    )]
-    RoutesFull {
-        /// Of which family.
-        version: IpVersion,
-        /// How many intervals there are.
-        found: usize,
     },
     /// More distinct sets of next hops than fit.
     #[error(
@@ -203,20 +192,14 @@ impl Lowering {
             }
         }
         let mut left = 0;
-        let mut room = FIB_INTERVALS.saturating_sub(intervals.len());
         let cuts = route::cut_out_neighbours(model, &mut paths, &intervals, |host| {
-            let fits = room >= 2 && self.claim(host).is_some();
-            if fits {
-                room -= 2;
-            } else {
-                left += 1;
-            }
+            let fits = self.claim(host).is_some();
+            left += usize::from(!fits);
             fits
         });
         if left != 0 {
             problems.push(Problem::NeighboursFull { version: A::VERSION, left });
         }
-        let found = cuts.len();
         let targets = cuts.into_iter().map(|(start, leaf)| {
             let target = match leaf {
                 Leaf::Kind(kind) => Target::new(kind, 0),
@@ -227,7 +210,7 @@ impl Lowering {
             };
             (start, target)
         });
-        Table::new(targets.collect()).ok_or(Problem::RoutesFull { version: A::VERSION, found })
+        Ok(Table::new(targets.collect()))
     }
 
     /// The group of a path, with an adjacency for each member. A group without room for its members is not used.

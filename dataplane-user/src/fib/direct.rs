@@ -1,0 +1,237 @@
+//! The IPv4 table: entries by the first bits, groups of 256 behind them.
+
+use std::{
+    collections::BTreeSet,
+    ops::Deref,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use dataplane_common::abi::{
+    BLOCK, BRANCH, Blocks, LOCAL_BLOCKS, Layout4, RouteKind, Target, local_bit, lookup4,
+};
+
+use super::{Entry, Painter, Rib, sorted, sweep::sweep};
+use crate::model::Prefix;
+
+/// Local routes with up to this many addresses enter the filter address by address.
+const LOCAL_ADDRESSES: u32 = 1024;
+
+/// Paints `FIB4`.
+#[derive(Debug)]
+pub struct Direct<M> {
+    memory: M,
+    layout: Layout4,
+    rib: Rib<u32>,
+    /// First block of the live generation.
+    live: u32,
+    /// Groups that were never used in this generation begin here.
+    unused: u32,
+    free: Vec<u16>,
+    /// Out of use, but maybe still read.
+    retired: Vec<u16>,
+    /// Places whose routes found no group.
+    starved: BTreeSet<Prefix<u32>>,
+}
+
+impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
+    /// On memory full of zeros, for two generations. The first is live, and empty.
+    ///
+    /// # Panics
+    /// When the memory is too small.
+    pub fn new(memory: M, layout: Layout4) -> Self {
+        assert!(memory.len() >= 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
+        assert!(layout.groups <= u32::from(BRANCH), "an entry names a group with 15 bits");
+        Self {
+            memory,
+            layout,
+            rib: Rib::default(),
+            live: 0,
+            unused: 0,
+            free: Vec::new(),
+            retired: Vec::new(),
+            starved: BTreeSet::new(),
+        }
+    }
+
+    /// Groups in use.
+    pub fn groups(&self) -> usize {
+        self.unused as usize - self.free.len() - self.retired.len()
+    }
+
+    /// How many bits the first level tells apart.
+    fn resolution(&self) -> u8 {
+        if self.layout.wide { 24 } else { 16 }
+    }
+
+    /// Where the entries begin that a group's number, or none, stands for.
+    fn entries(&self, group: Option<u16>) -> usize {
+        let first = self.live + LOCAL_BLOCKS;
+        let groups = first + Layout4::first_blocks(self.layout.wide);
+        group.map_or(first, |group| groups + u32::from(group)) as usize * BLOCK
+    }
+
+    /// Writes `region`, whose routes are `routes`. `table` is where its entries are, one for each `resolution` bits;
+    /// `fresh`: nobody reads them yet, and what they hold means nothing.
+    fn paint(
+        &mut self,
+        routes: &[Entry<u32>],
+        region: Prefix<u32>,
+        cover: u16,
+        (group, resolution): (Option<u16>, u8),
+        fresh: bool,
+    ) {
+        let table = self.entries(group);
+        let shift = 32 - resolution;
+        // Entries of a group are counted from its first address, those of the first level from 0.
+        let mask = if group.is_some() { BLOCK - 1 } else { usize::MAX };
+        let place = |address: u32| table + ((address >> shift) as usize & mask);
+        let cuts = sweep(routes, region, resolution, cover, |inside, block, cover| {
+            let here = self.memory[place(block.first())].load(Ordering::Relaxed);
+            let known = (!fresh && here & BRANCH != 0).then_some(here & !BRANCH);
+            let Some(group) = known.or_else(|| self.take()) else {
+                self.starved.insert(block);
+                return Target::KERNEL.raw();
+            };
+            self.starved.remove(&block);
+            self.paint(inside, block, cover, (Some(group), resolution + 8), known.is_none());
+            u32::from(BRANCH | group)
+        });
+        for (position, (start, value)) in cuts.iter().enumerate() {
+            let end = cuts.get(position + 1).map_or(place(region.last()), |(next, _)| place(*next) - 1);
+            self.fill(place(*start)..=end, *value as u16, fresh, resolution);
+        }
+    }
+
+    fn fill(&mut self, entries: std::ops::RangeInclusive<usize>, value: u16, fresh: bool, resolution: u8) {
+        if fresh {
+            self.memory[entries].iter().for_each(|entry| entry.store(value, Ordering::Relaxed));
+            return;
+        }
+        for place in entries {
+            let before = self.memory[place].load(Ordering::Relaxed);
+            if before != value {
+                // What the entry leads to is written before the entry.
+                self.memory[place].store(value, Ordering::Release);
+                self.retire(before, resolution + 8);
+            }
+        }
+    }
+
+    /// A group that nobody reads.
+    fn take(&mut self) -> Option<u16> {
+        self.free.pop().or_else(|| {
+            let next = (self.unused < self.layout.groups).then_some(self.unused as u16)?;
+            self.unused += 1;
+            Some(next)
+        })
+    }
+
+    /// Takes out of use what an entry led to; `resolution` is that of the entries there.
+    fn retire(&mut self, entry: u16, resolution: u8) {
+        if entry & BRANCH == 0 {
+            return;
+        }
+        let group = entry & !BRANCH;
+        self.retired.push(group);
+        if resolution < 32 {
+            let table = self.entries(Some(group));
+            for place in table..table + BLOCK {
+                self.retire(self.memory[place].load(Ordering::Relaxed), resolution + 8);
+            }
+        }
+    }
+
+    /// Writes what lies inside `prefix` anew, or the one entry around it.
+    fn repaint(&mut self, prefix: Prefix<u32>) {
+        let resolution = self.resolution();
+        let region = Prefix::new(prefix.first(), prefix.length().min(resolution));
+        if !self.starved.is_empty() {
+            self.starved.retain(|place| !region.contains(place.first()));
+        }
+        let mut routes = Vec::new();
+        let cover = self.rib.inside(region, &mut routes);
+        self.paint(&routes, region, cover, (None, resolution), false);
+    }
+
+    /// Enters the addresses of a local route into the filter. The loopback network stays out: its addresses are refused on
+    /// the wire before anybody asks whose they are, and it would fill the filter.
+    fn enter_local(&self, route: &Entry<u32>) {
+        let local = Target::from_raw(u32::from(route.target)).kind() == RouteKind::Local;
+        if !local || route.first >> 24 == 127 {
+            return;
+        }
+        let last = route.prefix().last();
+        if last - route.first >= LOCAL_ADDRESSES {
+            let filter = self.live as usize * BLOCK;
+            let filter = &self.memory[filter..filter + LOCAL_BLOCKS as usize * BLOCK];
+            filter.iter().for_each(|word| word.store(u16::MAX, Ordering::Release));
+            return;
+        }
+        for address in route.first..=last {
+            let (block, entry, bit) = local_bit(address);
+            self.memory[(self.live + block) as usize * BLOCK + usize::from(entry)].fetch_or(bit, Ordering::Release);
+        }
+    }
+}
+
+impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
+    type Address = u32;
+
+    fn rib(&self) -> &Rib<u32> {
+        &self.rib
+    }
+
+    fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u32>, Target)>) -> u32 {
+        let routes = sorted(routes);
+        self.rib = Rib::from_sorted(&routes);
+        self.live = if self.live == 0 { self.layout.blocks() } else { 0 };
+        self.unused = 0;
+        self.free.clear();
+        self.retired.clear();
+        self.starved.clear();
+        let filter = self.live as usize * BLOCK;
+        let filter = &self.memory[filter..filter + LOCAL_BLOCKS as usize * BLOCK];
+        filter.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        routes.iter().for_each(|route| self.enter_local(route));
+        self.paint(&routes, Prefix::all(), 0, (None, self.resolution()), true);
+        self.live
+    }
+
+    fn set(&mut self, prefix: Prefix<u32>, target: Target) {
+        let target = target.raw() as u16;
+        if self.rib.insert(prefix, target) != Some(target) {
+            self.enter_local(&Entry { first: prefix.first(), length: prefix.length(), target });
+            self.repaint(prefix);
+        }
+    }
+
+    fn clear(&mut self, prefix: Prefix<u32>) {
+        if self.rib.remove(prefix).is_some() {
+            self.repaint(prefix);
+        }
+    }
+
+    fn grace_passed(&mut self) {
+        self.free.append(&mut self.retired);
+        for place in std::mem::take(&mut self.starved) {
+            self.repaint(place);
+        }
+    }
+
+    fn starved(&self) -> usize {
+        self.starved.len()
+    }
+
+    fn lookup(&self, address: u32) -> Target {
+        lookup4(&Memory(&self.memory), self.live, self.layout.wide, address)
+    }
+}
+
+/// Reads as the kernel half does.
+struct Memory<'a>(&'a [AtomicU16]);
+
+impl Blocks for Memory<'_> {
+    fn entry(&self, block: u32, entry: u8) -> u16 {
+        self.0[block as usize * BLOCK + usize::from(entry)].load(Ordering::Acquire)
+    }
+}

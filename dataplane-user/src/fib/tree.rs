@@ -1,0 +1,325 @@
+//! The IPv6 table: an index by the first bits, trees of sorted words behind it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use dataplane_common::{
+    abi::{
+        BRANCH, INDEX_LINES, Layout6, Lines, TREE, TREE_LINE, Target, WORDS, lookup6, tree_class, tree_lines,
+    },
+    wire::Address6,
+};
+
+use super::{Entry, Painter, Rib, sorted, sweep::sweep};
+use crate::model::Prefix;
+
+/// Paints `FIB6`.
+#[derive(Debug)]
+pub struct Tree<M> {
+    memory: M,
+    layout: Layout6,
+    rib: Rib<u128>,
+    /// First line of the live generation.
+    live: u32,
+    /// Lines and escapes in use.
+    room: Room,
+    /// Places whose routes found no room.
+    starved: BTreeSet<Prefix<u128>>,
+}
+
+/// What is free, in one generation.
+#[derive(Debug, Default)]
+struct Room {
+    /// Lines that were never used begin here, counted from the first tree.
+    unused: u32,
+    /// Trees by the class of their size, by their first line.
+    free: BTreeMap<u32, Vec<u32>>,
+    /// Out of use, but maybe still read.
+    retired: Vec<(u32, u32)>,
+    unused_escapes: u32,
+    free_escapes: Vec<u16>,
+    retired_escapes: Vec<u16>,
+}
+
+impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
+    /// On memory full of zeros, for two generations. The first is live, and empty.
+    ///
+    /// # Panics
+    /// When the memory is too small.
+    pub fn new(memory: M, layout: Layout6) -> Self {
+        assert!(memory.len() >= 2 * layout.total() as usize * WORDS, "memory for two generations");
+        assert!(2 * layout.total() <= TREE_LINE, "a root names a line with 22 bits");
+        assert!(layout.escapes <= u32::from(BRANCH), "an entry names an escape with 15 bits");
+        let (room, starved) = (Room::default(), BTreeSet::new());
+        Self { memory, layout, rib: Rib::default(), live: 0, room, starved }
+    }
+
+    /// Lines of trees that are in use or may still be read.
+    pub fn lines(&self) -> usize {
+        let free: u32 = self.room.free.iter().map(|(class, trees)| tree_lines(*class) * trees.len() as u32).sum();
+        (self.room.unused - free) as usize
+    }
+
+    /// Escapes in use.
+    pub fn escapes(&self) -> usize {
+        let room = &self.room;
+        room.unused_escapes as usize - room.free_escapes.len() - room.retired_escapes.len()
+    }
+
+    /// Writes one root; its neighbour in the word stays. One writer, so nothing is lost between.
+    fn write_root(&self, first: u32, number: u32, root: u32) {
+        let word = &self.memory[first as usize * WORDS + number as usize / 2];
+        let shift = 32 * (number & 1);
+        let kept = word.load(Ordering::Relaxed) & !(u64::from(u32::MAX) << shift);
+        // What the root leads to is written before it.
+        word.store(kept | u64::from(root) << shift, Ordering::Release);
+    }
+
+    fn read_root(&self, first: u32, number: u32) -> u32 {
+        let word = self.memory[first as usize * WORDS + number as usize / 2].load(Ordering::Relaxed);
+        (word >> (32 * (number & 1))) as u32
+    }
+
+    fn escape_line(&self) -> u32 {
+        self.live + Layout6::escape_line(self.layout.wide)
+    }
+
+    /// The index that `region` is in: where it begins, how many bits it takes, and how many of them are counted.
+    fn index(&self, region: Prefix<u128>) -> (u32, u8, u32) {
+        if self.layout.wide && GLOBAL.contains(region.first()) && region.length() >= GLOBAL_LENGTH {
+            (self.live + INDEX_LINES, GLOBAL_LENGTH + 20, (1 << 20) - 1)
+        } else {
+            (self.live, 16, u32::MAX)
+        }
+    }
+
+    /// Writes the index for `region`, whose routes are `routes`, and what lies behind it.
+    fn paint(&mut self, routes: &[Entry<u128>], region: Prefix<u128>, cover: u16, fresh: bool) {
+        let (first, resolution, mask) = self.index(region);
+        let cuts = sweep(routes, region, resolution, cover, |inside, block, cover| {
+            let room = (self.room.unused, self.room.unused_escapes);
+            self.plant(inside, block, cover, 64).unwrap_or_else(|| {
+                debug_assert!(room.0 <= self.room.unused && room.1 <= self.room.unused_escapes);
+                self.starved.insert(block);
+                Target::KERNEL.raw()
+            })
+        });
+        let number = |address: u128| (address >> (128 - resolution)) as u32 & mask;
+        for (position, (start, value)) in cuts.iter().enumerate() {
+            let end = cuts.get(position + 1).map_or(number(region.last()), |(next, _)| number(*next) - 1);
+            for number in number(*start)..=end {
+                if fresh {
+                    self.write_root(first, number, *value);
+                    continue;
+                }
+                let before = self.read_root(first, number);
+                if before != *value {
+                    self.write_root(first, number, *value);
+                    self.retire(before);
+                }
+            }
+        }
+    }
+
+    /// A new tree for the routes in `region`, down to blocks of `resolution` bits; its root. `None` if there is no room, and
+    /// then nothing is used up.
+    fn plant(&mut self, routes: &[Entry<u128>], region: Prefix<u128>, cover: u16, resolution: u8) -> Option<u32> {
+        let mut complete = true;
+        let cuts = sweep(routes, region, resolution, cover, |inside, block, cover| {
+            if !complete {
+                return Target::KERNEL.raw();
+            }
+            let deeper = (resolution + 48).min(128);
+            let escape = self.take_escape().and_then(|escape| match self.plant(inside, block, cover, deeper) {
+                Some(root) => {
+                    self.write_root(self.escape_line(), u32::from(escape), root);
+                    Some(u32::from(BRANCH | escape))
+                }
+                None => {
+                    self.room.free_escapes.push(escape);
+                    None
+                }
+            });
+            complete = escape.is_some();
+            escape.unwrap_or(Target::KERNEL.raw())
+        });
+        if complete && let Some(root) = self.write_tree(&cuts, resolution) {
+            return Some(root);
+        }
+        // Nobody has seen what was written so far.
+        let escapes = cuts.iter().map(|cut| cut.1 as u16).filter(|value| value & BRANCH != 0).collect();
+        self.retire_escapes(escapes);
+        None
+    }
+
+    /// Writes the words of a tree; its root.
+    fn write_tree(&mut self, cuts: &[(u128, u32)], resolution: u8) -> Option<u32> {
+        let class = tree_class(u32::try_from(cuts.len().div_ceil(WORDS)).ok()?)?;
+        let line = self.take_lines(class)?;
+        let low = u32::from(128 - resolution);
+        let word = |(start, value): &(u128, u32)| {
+            let bits = if resolution == 128 { (*start as u64) << 48 } else { ((start >> low) as u64) << 16 };
+            bits | u64::from(*value as u16)
+        };
+        let last = !0xffff | cuts.last().map_or(0, |(_, value)| u64::from(*value as u16));
+        // What is left of the last line reads as the last interval going on.
+        let mut words = cuts.iter().map(word).chain(std::iter::repeat(last));
+        self.write_node(line, 0, tree_lines(class), &mut words);
+        Some(TREE | class << TREE_LINE.count_ones() | line)
+    }
+
+    /// Writes a line and those below it, in the order of their words.
+    fn write_node(&self, first: u32, node: u32, count: u32, words: &mut dyn Iterator<Item = u64>) {
+        if node >= count {
+            return;
+        }
+        for slot in 0..WORDS as u32 {
+            self.write_node(first, node * 9 + 1 + slot, count, words);
+            let place = (first + node) as usize * WORDS + slot as usize;
+            self.memory[place].store(words.next().unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.write_node(first, node * 9 + 9, count, words);
+    }
+
+    fn take_lines(&mut self, class: u32) -> Option<u32> {
+        if let Some(line) = self.room.free.get_mut(&class).and_then(Vec::pop) {
+            return Some(line);
+        }
+        let (begin, lines) = (self.room.unused, tree_lines(class));
+        let fits = begin + lines <= self.layout.lines;
+        fits.then(|| {
+            self.room.unused += lines;
+            self.live + self.layout.tree_line() + begin
+        })
+    }
+
+    fn take_escape(&mut self) -> Option<u16> {
+        self.room.free_escapes.pop().or_else(|| {
+            let next = (self.room.unused_escapes < self.layout.escapes).then_some(self.room.unused_escapes as u16)?;
+            self.room.unused_escapes += 1;
+            Some(next)
+        })
+    }
+
+    /// Takes a tree out of use, and the escapes that it leads to.
+    fn retire(&mut self, root: u32) {
+        if root & TREE == 0 {
+            return;
+        }
+        let (line, class) = (root & TREE_LINE, (root & !TREE) >> TREE_LINE.count_ones());
+        self.room.retired.push((class, line));
+        let words = line as usize * WORDS..(line + tree_lines(class)) as usize * WORDS;
+        let values = self.memory[words].iter().map(|word| word.load(Ordering::Relaxed) as u16);
+        let escapes: BTreeSet<u16> = values.filter(|value| value & BRANCH != 0).collect();
+        self.retire_escapes(escapes);
+    }
+
+    fn retire_escapes(&mut self, escapes: BTreeSet<u16>) {
+        for escape in escapes {
+            let escape = escape & !BRANCH;
+            self.room.retired_escapes.push(escape);
+            self.retire(self.read_root(self.escape_line(), u32::from(escape)));
+        }
+    }
+
+    /// The index entries that `prefix` is in or that are in it, as regions of one index each.
+    fn regions(&self, prefix: Prefix<u128>) -> Vec<Prefix<u128>> {
+        let whole = prefix.length() >= GLOBAL_LENGTH || !self.layout.wide;
+        let pieces = if whole {
+            vec![prefix]
+        } else {
+            let pieces = [(0, 3), (1 << 125, GLOBAL_LENGTH), (1 << 126, 2), (1 << 127, 1)];
+            let pieces = pieces.map(|(first, length)| Prefix::new(first, length));
+            // A prefix shorter than a piece either has all of it inside or nothing.
+            let inside: Vec<_> = pieces.into_iter().filter(|piece| prefix.contains(piece.first())).collect();
+            if inside.is_empty() { vec![prefix] } else { inside }
+        };
+        pieces.into_iter().map(|piece| Prefix::new(piece.first(), piece.length().min(self.index(piece).1))).collect()
+    }
+
+    fn repaint(&mut self, prefix: Prefix<u128>) {
+        for region in self.regions(prefix) {
+            if !self.starved.is_empty() {
+                self.starved.retain(|place| !region.contains(place.first()));
+            }
+            let mut routes = Vec::new();
+            let cover = self.rib.inside(region, &mut routes);
+            self.paint(&routes, region, cover, false);
+        }
+    }
+}
+
+/// Length of 2000::/3.
+const GLOBAL_LENGTH: u8 = 3;
+/// What global addresses begin with.
+const GLOBAL: std::ops::Range<u128> = 1 << 125..1 << 126;
+
+impl<M: Deref<Target = [AtomicU64]>> Painter for Tree<M> {
+    type Address = u128;
+
+    fn rib(&self) -> &Rib<u128> {
+        &self.rib
+    }
+
+    fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u128>, Target)>) -> u32 {
+        self.rib = Rib::from_sorted(&sorted(routes));
+        self.live = if self.live == 0 { self.layout.total() } else { 0 };
+        self.room = Room::default();
+        self.starved.clear();
+        for region in self.regions(Prefix::all()) {
+            let mut routes = Vec::new();
+            let cover = self.rib.inside(region, &mut routes);
+            self.paint(&routes, region, cover, true);
+        }
+        self.live
+    }
+
+    fn set(&mut self, prefix: Prefix<u128>, target: Target) {
+        let target = target.raw() as u16;
+        if self.rib.insert(prefix, target) != Some(target) {
+            self.repaint(prefix);
+        }
+    }
+
+    fn clear(&mut self, prefix: Prefix<u128>) {
+        if self.rib.remove(prefix).is_some() {
+            self.repaint(prefix);
+        }
+    }
+
+    fn grace_passed(&mut self) {
+        for (class, line) in self.room.retired.drain(..) {
+            self.room.free.entry(class).or_default().push(line);
+        }
+        self.room.free_escapes.append(&mut self.room.retired_escapes);
+        for place in std::mem::take(&mut self.starved) {
+            self.repaint(place);
+        }
+    }
+
+    fn starved(&self) -> usize {
+        self.starved.len()
+    }
+
+    fn lookup(&self, address: u128) -> Target {
+        lookup6(&Memory(&self.memory), self.live, self.layout.wide, Address6::from(address))
+    }
+}
+
+/// Reads as the kernel half does.
+struct Memory<'a>(&'a [AtomicU64]);
+
+impl Lines for Memory<'_> {
+    type Line = usize;
+
+    fn line(&self, line: u32) -> Option<usize> {
+        Some(line as usize * WORDS)
+    }
+
+    fn word(&self, line: usize, slot: usize) -> u64 {
+        self.0[line + slot].load(Ordering::Acquire)
+    }
+}
