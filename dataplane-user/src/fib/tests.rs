@@ -9,6 +9,7 @@ use dataplane_common::abi::{BLOCK, Layout4, Layout6, RouteKind, WORDS};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Family as _;
 
 type Model<A> = BTreeMap<(A, u8), Target>;
 
@@ -197,7 +198,7 @@ proptest! {
 #[test]
 fn trees_of_all_sizes_are_searched() {
     for count in [1, 7, 8, 9, 79, 80, 81, 2040, 2056, 4000, 40_000_u32] {
-        let mut painter = tree(false, 16, 10_000);
+        let mut painter = tree(false, 16, 10_240);
         let prefix = |number: u32| Prefix::new((0x2001 << 112) | u128::from(number) << 66, 64);
         let to = |number: u32| Target::new(RouteKind::Unicast, number % 30_000);
         painter.load((0..count).map(|number| (prefix(number), to(number))));

@@ -89,7 +89,7 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
 
     /// The index that `region` is in: where it begins, how many bits it takes, and how many of them are counted.
     fn index(&self, region: Prefix<u128>) -> (u32, u8, u32) {
-        if self.layout.wide && GLOBAL.contains(region.first()) && region.length() >= GLOBAL_LENGTH {
+        if self.layout.wide && GLOBAL.contains(&region.first()) && region.length() >= GLOBAL_LENGTH {
             (self.live + INDEX_LINES, GLOBAL_LENGTH + 20, (1 << 20) - 1)
         } else {
             (self.live, 16, u32::MAX)
