@@ -1,0 +1,119 @@
+//! What is compared. What depends on a clock or on a secret of the kernel is taken out, by the rules in this file and no
+//! others.
+
+use std::collections::BTreeMap;
+
+use super::{
+    picture::{PORTS, Picture},
+    tree::Outcome,
+};
+use crate::fixture::{
+    packet::sum,
+    plan::{host_mac, port_mac},
+};
+
+/// Where a frame came out: a port, or the place of a group of equal paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Port `pN`.
+    Port(u8),
+    /// Any next hop of this group.
+    Group(usize),
+}
+
+/// An outcome as it is compared: how often each frame came out, and what was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// How often each frame came out.
+    pub frames: BTreeMap<(Exit, Vec<u8>), u32>,
+    /// See [`Outcome::delivered`].
+    pub delivered: Vec<u64>,
+}
+
+/// Of a batch's outcome, what must be the same.
+pub fn compared(picture: &Picture, outcome: &Outcome, fold: bool) -> Compared {
+    let mut frames = BTreeMap::new();
+    for (port, frame) in &outcome.frames {
+        if !is_timed(frame) {
+            let place = settle(picture, *port, frame.clone(), fold);
+            *frames.entry(place).or_default() += 1;
+        }
+    }
+    Compared { frames, delivered: outcome.delivered.clone() }
+}
+
+/// What the router sends when a timer says so, not when a packet does:
+/// requests for neighbours (ARP requests, neighbour solicitations), reports of multicast groups (IGMP, MLD), and the end of
+/// a reassembly that nobody completed.
+fn is_timed(frame: &[u8]) -> bool {
+    let byte = |offset: usize| frame.get(offset).copied().unwrap_or(0);
+    match frame.get(12..14) {
+        Some([0x08, 0x06]) => byte(21) == 1,
+        Some([0x08, 0x00]) => {
+            let payload = 14 + usize::from(byte(14) & 0x0f) * 4;
+            byte(23) == 2 && is_own(frame) || byte(23) == 1 && (byte(payload), byte(payload + 1)) == (11, 1)
+        }
+        Some([0x86, 0xdd]) => match byte(20) {
+            58 => is_own(frame) && (matches!(byte(54), 135 | 143) || (byte(54), byte(55)) == (3, 1)),
+            // A report, behind hop-by-hop options with a router alert.
+            0 => byte(54) == 58 && matches!(byte(62), 131 | 132 | 143) && byte(21) == 1,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether the router itself sent it, by its source address.
+pub fn is_own(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame
+            .get(26..30)
+            .is_some_and(|source| source[..2] == [198, 18] && source[2] < PORTS && source[3] == 1 || source[0] == 127),
+        Some([0x86, 0xdd]) => frame.get(22..38).is_some_and(|source| {
+            let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
+            let global = source[..4] == [0x20, 0x01, 0x0d, 0xb8] && source[4] == 0 && source[5] < PORTS;
+            link_local || source[..8] == [0; 8] || global && source[6..15] == [0; 9] && source[15] == 1
+        }),
+        _ => false,
+    }
+}
+
+/// Takes out what the kernel draws at random for each namespace: identifications of what the router sends itself. With
+/// `fold`, any next hop of a group is as good as another: the kernel's hash is seeded by a secret of its own.
+fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: bool) -> (Exit, Vec<u8>) {
+    if is_own(&frame) {
+        match (frame[12], frame.get(20).copied()) {
+            (0x08, Some(_)) => {
+                let length = usize::from(frame[14] & 0x0f) * 4;
+                // A wrong checksum stays, and shows.
+                if frame.get(14..14 + length).is_some_and(|header| length >= 20 && sum(header) == 0xffff) {
+                    frame[18..20].fill(0);
+                    frame[24..26].fill(0);
+                }
+            }
+            // The identification of a fragment.
+            (0x86, Some(44)) if frame.len() >= 62 => frame[58..62].fill(0),
+            _ => {}
+        }
+    }
+    let member = |(out, host): &(u8, u8)| {
+        *out == port && frame[..6] == host_mac(*out, *host).0 && frame[6..12] == port_mac(*out).0
+    };
+    let group = picture.equal.iter().position(|group| fold && frame.len() >= 14 && group.iter().any(member));
+    match group {
+        Some(group) => {
+            frame[..12].fill(0);
+            (Exit::Group(group), frame)
+        }
+        None => (Exit::Port(port), frame),
+    }
+}
+
+/// What one side has and the other has not.
+pub fn beyond<'a>(side: &'a Compared, other: &Compared) -> Vec<&'a (Exit, Vec<u8>)> {
+    let more = |(place, count): (&'a (Exit, Vec<u8>), &u32)| {
+        let also = other.frames.get(place).copied().unwrap_or(0);
+        std::iter::repeat_n(place, count.saturating_sub(also) as usize)
+    };
+    side.frames.iter().flat_map(more).collect()
+}
