@@ -26,6 +26,8 @@ pub enum Known {
     VlanDepth,
     /// Which of several equal next hops.
     EqualPaths,
+    /// Bytes beyond the IP packet.
+    Padding,
 }
 
 /// Extension headers that we walk.
@@ -39,7 +41,7 @@ impl Known {
             Self::ExtensionLimit => "extension_limit",
             Self::FragmentChain => "fragment_chain",
             Self::VlanDepth => "vlan_depth",
-            Self::EqualPaths => "forwarded",
+            Self::EqualPaths | Self::Padding => "forwarded",
         }
     }
 }

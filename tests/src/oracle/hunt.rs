@@ -6,11 +6,12 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     difference::{Differences, Known, predict},
-    outcome::{Compared, beyond, compared, is_own},
+    outcome::{Compared, FOLDED, beyond, compared, is_own},
     picture::Picture,
     report::{Mismatch, Tally},
     tree::{Shot, Tree},
 };
+use crate::lab::{Counts, Daemon};
 
 /// Frames that are sent before their outcomes are compared.
 const BATCH: usize = 96;
@@ -68,7 +69,10 @@ impl<'a> Hunt<'a> {
         self.judge(&batch)?;
         self.differ_as_known()?;
         let stats = self.daemon()?.stats()?;
-        self.tally.counts(stats.totals);
+        // Our echoes are no part of what is compared.
+        let echoes = u64::from(self.ours.echoes());
+        let (rx, delivered) = (stats.totals.rx - echoes, stats.totals.delivered - echoes);
+        self.tally.counts(Counts { rx, delivered, ..stats.totals });
         Ok(())
     }
 
@@ -79,25 +83,25 @@ impl<'a> Hunt<'a> {
         Ok(self.tally)
     }
 
-    fn daemon(&self) -> anyhow::Result<&crate::lab::Daemon> {
+    fn daemon(&self) -> anyhow::Result<&Daemon> {
         self.ours.daemon().context("a tree without daemon")
     }
 
     /// Sends to both.
     fn send(&mut self, shots: &[Shot], count: bool) -> anyhow::Result<Pair> {
-        let fold = self.known.contains_key(&Known::EqualPaths);
+        let fold: Vec<_> = FOLDED.into_iter().filter(|known| self.known.contains_key(known)).collect();
         let kernel = self.kernel.send(shots)?;
         let ours = self.ours.send(shots)?;
         ensure!(kernel.refused == ours.refused, "the devices took {} and {} frames", kernel.refused, ours.refused);
         if count {
             self.tally.kernel(&kernel, shots.len() as u64);
-            if fold && !self.picture.equal.is_empty() {
-                let plain = [&kernel, &ours].map(|outcome| compared(self.picture, outcome, false));
-                let other = beyond(&plain[0], &plain[1]).len() as u64;
-                *self.tally.known.entry(Known::EqualPaths).or_default() += other;
+            for known in &fold {
+                let others: Vec<_> = fold.iter().filter(|other| *other != known).copied().collect();
+                let [kernel, ours] = [&kernel, &ours].map(|outcome| compared(self.picture, outcome, &others));
+                *self.tally.known.entry(*known).or_default() += beyond(&ours, &kernel).len() as u64;
             }
         }
-        Ok(Pair { kernel: compared(self.picture, &kernel, fold), ours: compared(self.picture, &ours, fold) })
+        Ok(Pair { kernel: compared(self.picture, &kernel, &fold), ours: compared(self.picture, &ours, &fold) })
     }
 
     /// Sends a batch; what differs in it is narrowed down.

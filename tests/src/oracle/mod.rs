@@ -43,9 +43,9 @@ pub const MODES: [&str; 3] = ["native", "generic", "tc"];
 
 /// Rules that no packet of ours meets, so that the programs that filter are compared too.
 const RULES: [&str; 3] = [
-    "prerouting ip saddr 203.0.113.254 ip protocol 253 drop",
-    "input ip6 saddr 2001:db8:ffff::1 tcp dport 4444 drop",
-    "forward ip saddr 203.0.113.254 udp dport 4444 drop",
+    "prerouting ether saddr 0e:00:00:00:00:01 drop",
+    "input ether saddr 0e:00:00:00:00:02 drop",
+    "forward ether saddr 0e:00:00:00:00:03 drop",
 ];
 
 /// What to compare.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    difference::Known,
     picture::{PORTS, Picture},
     tree::Outcome,
 };
@@ -30,8 +31,11 @@ pub struct Compared {
     pub delivered: Vec<u64>,
 }
 
-/// Of a batch's outcome, what must be the same.
-pub fn compared(picture: &Picture, outcome: &Outcome, fold: bool) -> Compared {
+/// Known differences that concern how a forwarded frame looks.
+pub const FOLDED: [Known; 2] = [Known::EqualPaths, Known::Padding];
+
+/// Of a batch's outcome, what must be the same; the differences in `fold` are taken out of it.
+pub fn compared(picture: &Picture, outcome: &Outcome, fold: &[Known]) -> Compared {
     let mut frames = BTreeMap::new();
     for (port, frame) in &outcome.frames {
         if !is_timed(frame) {
@@ -78,9 +82,9 @@ pub fn is_own(frame: &[u8]) -> bool {
     }
 }
 
-/// Takes out what the kernel draws at random for each namespace: identifications of what the router sends itself. With
-/// `fold`, any next hop of a group is as good as another: the kernel's hash is seeded by a secret of its own.
-fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: bool) -> (Exit, Vec<u8>) {
+/// Takes out what the kernel draws at random for each namespace: identifications of what the router sends itself; and what
+/// is to be folded.
+fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: &[Known]) -> (Exit, Vec<u8>) {
     if is_own(&frame) {
         match (frame[12], frame.get(20).copied()) {
             (0x08, Some(_)) => {
@@ -96,16 +100,31 @@ fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: bool) -> (Exit,
             _ => {}
         }
     }
+    if fold.contains(&Known::Padding)
+        && let Some(length) = sound_length(&frame)
+    {
+        frame.truncate(length);
+    }
     let member = |(out, host): &(u8, u8)| {
         *out == port && frame[..6] == host_mac(*out, *host).0 && frame[6..12] == port_mac(*out).0
     };
-    let group = picture.equal.iter().position(|group| fold && frame.len() >= 14 && group.iter().any(member));
+    let group = picture.equal.iter().position(|group| fold.contains(&Known::EqualPaths) && frame.len() >= 14 && group.iter().any(member));
     match group {
         Some(group) => {
             frame[..12].fill(0);
             (Exit::Group(group), frame)
         }
         None => (Exit::Port(port), frame),
+    }
+}
+
+/// Bytes of the frame without those beyond its IP packet.
+fn sound_length(frame: &[u8]) -> Option<usize> {
+    let word = |offset: usize| Some(usize::from(u16::from_be_bytes(frame.get(offset..offset + 2)?.try_into().ok()?)));
+    match word(12)? {
+        0x0800 => Some(14 + word(16)?),
+        0x86dd => Some(14 + 40 + word(18)?),
+        _ => None,
     }
 }
 

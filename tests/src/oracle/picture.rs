@@ -43,10 +43,6 @@ pub const COMMON: &str = "
     sysctl net.ipv6.conf.default.accept_redirects=0
     sysctl net.ipv6.conf.all.accept_ra=0
     sysctl net.ipv6.conf.default.accept_ra=0
-    sysctl net.ipv4.neigh.default.mcast_solicit=0
-    sysctl net.ipv4.neigh.default.ucast_solicit=0
-    sysctl net.ipv6.neigh.default.mcast_solicit=0
-    sysctl net.ipv6.neigh.default.ucast_solicit=0
 ";
 
 /// All pictures.

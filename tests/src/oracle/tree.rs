@@ -132,6 +132,11 @@ impl Tree {
         self.daemon.as_ref()
     }
 
+    /// Echoes that it was asked for until now.
+    pub fn echoes(&self) -> u32 {
+        self.echo
+    }
+
     /// Sends a batch and gathers what comes of it.
     pub fn send(&mut self, shots: &[Shot]) -> anyhow::Result<Outcome> {
         let mut outcome = Outcome::default();
@@ -236,6 +241,11 @@ fn addresses() -> String {
     let mut line = |text: String| lines.extend([text.as_str(), "\n"]);
     for (net, mtu) in (0..PORTS).zip(MTU) {
         line(format!("link set p{net} mtu {mtu}"));
+        for family in ["ipv4", "ipv6"] {
+            // Who is not known can not be found: at once, and not after some seconds.
+            line(format!("sysctl net.{family}.neigh.p{net}.mcast_solicit=0"));
+            line(format!("sysctl net.{family}.neigh.p{net}.ucast_solicit=0"));
+        }
         line(format!("addr add 198.18.{net}.1/24 brd + dev p{net}"));
         line(format!("-6 addr add 2001:db8:{net}::1/64 dev p{net} nodad"));
         for host in [2, 3] {
