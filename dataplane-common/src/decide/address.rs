@@ -34,9 +34,9 @@ const fn is_multicast(address: u32) -> bool {
     address >> 28 == 0xe
 }
 
-/// 0.0.0.0/8.
+/// 0.0.0.0 alone (`ipv4_is_zeronet`): the rest of 0.0.0.0/8 is unicast to Linux since 5.3.
 const fn is_this_network(address: u32) -> bool {
-    address >> 24 == 0
+    address == 0
 }
 
 /// Whether the first eight bits already rule out everything special: 1 to 223, and not 127.

@@ -6,7 +6,7 @@ use dataplane_common::wire::Mac;
 use fastrand::Rng;
 
 use super::{
-    picture::{PORTS, Picture},
+    picture::{PORTS, Picture, SOURCES},
     tree::{MTU, Shot},
 };
 use crate::fixture::{
@@ -81,7 +81,7 @@ impl Generator {
             let (address, length) = text.split_once('/').expect("a prefix");
             (address.parse().expect("an address"), length.parse().expect("a length"))
         };
-        Self { rng: Rng::with_seed(seed), prefixes: picture.prefixes.iter().map(prefix).collect(), number: 0 }
+        Self { rng: Rng::with_seed(seed ^ picture.seed()), prefixes: picture.prefixes.iter().map(prefix).collect(), number: 0 }
     }
 
     /// The next frame.
@@ -156,7 +156,7 @@ impl Generator {
             }
             "redirect" => {
                 let target = if version == Version::V4 {
-                    Ipv4Addr::new(198, 19, self.rng.u8(..), self.rng.u8(..)).into()
+                    Ipv4Addr::new(198, 19, self.rng.u8(..126), self.rng.u8(..)).into()
                 } else {
                     Ipv6Addr::new(0x2001, 0xdb8, 0x900, self.rng.u16(..), 0, 0, 0, self.rng.u16(..)).into()
                 };
@@ -183,9 +183,20 @@ impl Generator {
         let version = if target.is_ipv4() { Version::V4 } else { Version::V6 };
         let source = match self.rng.u8(..8) {
             0 => self.destination(version),
-            _ => version.address((port, 2 + self.rng.u8(..2))),
+            _ => self.source(version, port),
         };
         self.from(port, source, target)
+    }
+
+    /// An ordinary sender.
+    fn source(&mut self, version: Version, port: u8) -> IpAddr {
+        match version {
+            Version::V4 => {
+                let ([a, b, c], step) = SOURCES;
+                Ipv4Addr::new(a, b, c + port * step + self.rng.u8(..step), self.rng.u8(..)).into()
+            }
+            Version::V6 => version.address((port, 2 + self.rng.u8(..2))),
+        }
     }
 
     fn from(&mut self, port: u8, source: IpAddr, target: IpAddr) -> Packet {
@@ -233,7 +244,7 @@ impl Generator {
     fn odd(&mut self, version: Version, port: u8) -> IpAddr {
         match self.rng.u8(..4) {
             0 => self.destination(version),
-            1 => version.address((port, 2)),
+            1 => self.source(version, port),
             _ => {
                 let text = if version == Version::V4 { *self.one(&SPECIAL_V4) } else { *self.one(&SPECIAL_V6) };
                 text.parse().expect("an address")
@@ -378,7 +389,7 @@ impl Generator {
             };
             return self.load(packet.options(options));
         }
-        let packet = match self.rng.u8(..12) {
+        let packet = match self.rng.u8(..14) {
             0 => packet.extension(0, &[0, 5, 2, 0, 0, 1, 0]),
             1 => packet.extension(0, &[0, 1, 4, 0, 0, 0, 0]),
             // A jumbogram, and options that ask for the packet to be thrown away, with and without an answer.
@@ -386,14 +397,14 @@ impl Generator {
             3 => packet.extension(0, &[0, *self.one(&[0x3e, 0x7e, 0xbe, 0xfe]), 4, 0, 0, 0, 0]),
             4 => packet.extension(60, &[0, *self.one(&[1, 0x3e, 0x7e, 0xbe, 0xfe]), 4, 0, 0, 0, 0]),
             5 => packet.extension(60, &[0, 1, 4, 0, 0, 0, 0]).extension(0, &[0, 5, 2, 0, 0, 1, 0]),
-            6 => {
-                let kind = *self.one(&[0, 2, 3, 4, 253]);
+            6 | 13 => {
+                let kind = *self.one(&[0, 0, 2, 3, 4, 253]);
                 let hop = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
                 packet.extension(43, &[&[2, kind, self.rng.u8(..3), 0, 0, 0, 0], hop.as_slice()].concat())
             }
             7 => packet.extension(51, &[4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-            8 => {
-                let count = self.rng.usize(2..11);
+            8 | 12 => {
+                let count = self.rng.usize(2..12);
                 (0..count).fold(packet, |packet, _| packet.extension(60, &[0, 1, 4, 0, 0, 0, 0]))
             }
             9 => packet.extension(135, &[0, 0, 0, 0, 0, 0, 0]),

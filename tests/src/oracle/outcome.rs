@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     difference::Known,
-    picture::{PORTS, Picture},
+    picture::{PORTS, Picture, SOURCES},
     tree::Outcome,
 };
 use crate::fixture::{
@@ -48,14 +48,15 @@ pub fn compared(picture: &Picture, outcome: &Outcome, fold: &[Known]) -> Compare
 
 /// What the router sends when a timer says so, not when a packet does:
 /// requests for neighbours (ARP requests, neighbour solicitations), reports of multicast groups (IGMP, MLD), and the end of
-/// a reassembly that nobody completed.
+/// a reassembly that nobody completed; and ICMP errors about routes to senders that may have had too many of them in this
+/// second (see [`SOURCES`]).
 fn is_timed(frame: &[u8]) -> bool {
     let byte = |offset: usize| frame.get(offset).copied().unwrap_or(0);
     match frame.get(12..14) {
         Some([0x08, 0x06]) => byte(21) == 1,
         Some([0x08, 0x00]) => {
             let payload = 14 + usize::from(byte(14) & 0x0f) * 4;
-            byte(23) == 2 && is_own(frame) || byte(23) == 1 && (byte(payload), byte(payload + 1)) == (11, 1)
+            byte(23) == 2 && is_own(frame) || byte(23) == 1 && is_timed_icmp(&frame[payload.min(frame.len())..])
         }
         Some([0x86, 0xdd]) => match byte(20) {
             58 => is_own(frame) && (matches!(byte(54), 135 | 143) || (byte(54), byte(55)) == (3, 1)),
@@ -67,16 +68,33 @@ fn is_timed(frame: &[u8]) -> bool {
     }
 }
 
+/// The same for an ICMP message.
+fn is_timed_icmp(message: &[u8]) -> bool {
+    let ([a, b, c], _) = SOURCES;
+    let sender = message.get(20..24).unwrap_or(&[0; 4]);
+    match message.get(..2) {
+        Some([11, 1]) => true,
+        Some([3, 0 | 1 | 13]) => !(sender[..2] == [a, b] && sender[2] >= c),
+        _ => false,
+    }
+}
+
 /// Whether the router itself sent it, by its source address.
 pub fn is_own(frame: &[u8]) -> bool {
     match frame.get(12..14) {
         Some([0x08, 0x00]) => frame
             .get(26..30)
-            .is_some_and(|source| source[..2] == [198, 18] && source[2] < PORTS && source[3] == 1 || source[0] == 127),
+            .is_some_and(|source| {
+            let port = source[..2] == [198, 18] && source[2] < PORTS && source[3] == 1;
+            // Picture `special` has a local network.
+            port || source[0] == 127 || source[..3] == [198, 19, 126]
+        }),
         Some([0x86, 0xdd]) => frame.get(22..38).is_some_and(|source| {
             let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
             let global = source[..4] == [0x20, 0x01, 0x0d, 0xb8] && source[4] == 0 && source[5] < PORTS;
-            link_local || source[..8] == [0; 8] || global && source[6..15] == [0; 9] && source[15] == 1
+            // Picture `special` has a local network and an anycast address.
+            let special = source[..4] == [0x20, 0x01, 0x0d, 0xb8] && matches!(source[4..6], [0x04, 0x09 | 0x0b]);
+            link_local || source[..8] == [0; 8] || special || global && source[6..15] == [0; 9] && source[15] == 1
         }),
         _ => false,
     }

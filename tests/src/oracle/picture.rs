@@ -8,10 +8,16 @@
 //!                                     +--------+--- 2001:db8:2::/64
 //! ```
 //!
+//! Behind host 2 of each port there is a network of its own, [`SOURCES`], from which most packets come: the kernel allows
+//! each IPv4 source five ICMP errors about routes, and then one a second (`ip_error`, net/ipv4/route.c).
+//!
 //! What a picture adds is in its lines: `ip` commands without the word `ip`, or `sysctl NAME=VALUE`.
 
 /// Ports of each router.
 pub const PORTS: u8 = 3;
+
+/// The networks of the senders: 198.19.128.0/19 and the next ones, one for each port.
+pub const SOURCES: ([u8; 3], u8) = ([198, 19, 128], 32);
 
 /// A topology.
 #[derive(Debug)]
@@ -24,6 +30,13 @@ pub struct Picture {
     pub prefixes: &'static [&'static str],
     /// Next hops (port, host) among which the router chooses by its own hash.
     pub equal: &'static [&'static [(u8, u8)]],
+}
+
+impl Picture {
+    /// What makes the frames of one picture differ from another's.
+    pub fn seed(&self) -> u64 {
+        self.name.bytes().fold(0, |seed, byte| seed << 8 | u64::from(byte))
+    }
 }
 
 /// What all have: forwarding, and nothing that depends on a clock.
@@ -104,15 +117,15 @@ pub const SPECIAL: Picture = Picture {
         route add unreachable 192.0.2.64/26
         route add prohibit 192.0.2.128/26
         route add throw 192.0.2.192/26
-        route add 198.51.100.0/27 via 198.19.255.1 dev p1 onlink
-        neigh add 198.19.255.1 lladdr 02:00:00:00:01:02 dev p1 nud permanent
+        route add 198.51.100.0/27 via 198.19.127.1 dev p1 onlink
+        neigh add 198.19.127.1 lladdr 02:00:00:00:01:02 dev p1 nud permanent
         route add 198.51.100.32/27 via inet6 2001:db8:1::3
         route add 198.51.100.64/27 via 198.18.1.2 mtu 1400
         route add 198.51.100.96/27 via 198.18.1.2 mtu lock 1400
         route add 198.51.100.128/27 via 198.18.2.2
         route add 198.51.100.160/27 via 198.18.2.2 mtu 1300
         route add 198.51.100.192/27 via inet6 fe80::2 dev p2
-        route add local 198.51.100.224/28 dev lo
+        route add local 198.19.126.0/24 dev lo
         route add broadcast 198.51.100.240/28 dev p1
         route add 203.0.113.0/24 tos 0x10 via 198.18.1.3
         -6 route add blackhole 2001:db8:400::/48
@@ -141,7 +154,7 @@ pub const SPECIAL: Picture = Picture {
         "198.51.100.128/27",
         "198.51.100.160/27",
         "198.51.100.192/27",
-        "198.51.100.224/28",
+        "198.19.126.0/24",
         "198.51.100.240/28",
         "203.0.113.0/24",
         "2001:db8:400::/48",
@@ -298,18 +311,18 @@ pub const RULES: Picture = Picture {
 /// Out of the port that it came from, with redirects.
 ///
 /// ```text
-///   p0: 198.19.0.0/16 and 2001:db8:900::/40 via host 2 --- router --- p1: 192.0.2.0/24 and 2001:db8:a00::/40
+///   p0: 198.19.0.0/17 and 2001:db8:900::/40 via host 2 --- router --- p1: 192.0.2.0/24 and 2001:db8:a00::/40
 /// ```
 pub const HAIRPIN: Picture = Picture {
     name: "hairpin",
     lines: "
         sysctl net.ipv4.conf.all.send_redirects=1
         sysctl net.ipv4.conf.p0.send_redirects=1
-        route add 198.19.0.0/16 via 198.18.0.2
+        route add 198.19.0.0/17 via 198.18.0.2
         route add 192.0.2.0/24 via 198.18.1.2
         -6 route add 2001:db8:900::/40 via 2001:db8:0::2
         -6 route add 2001:db8:a00::/40 via 2001:db8:1::2
     ",
-    prefixes: &["198.19.0.0/16", "192.0.2.0/24", "2001:db8:900::/40", "2001:db8:a00::/40"],
+    prefixes: &["198.19.0.0/17", "192.0.2.0/24", "2001:db8:900::/40", "2001:db8:a00::/40"],
     equal: &[],
 };

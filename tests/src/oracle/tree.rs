@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{
-    picture::{COMMON, PORTS, Picture},
+    picture::{COMMON, PORTS, Picture, SOURCES},
     port::Port,
 };
 use crate::{
@@ -254,6 +254,8 @@ fn addresses() -> String {
                 line(format!("neigh add {address} lladdr {mac} dev p{net} nud permanent"));
             }
         }
+        let ([a, b, c], step) = SOURCES;
+        line(format!("route add {a}.{b}.{}.0/19 via 198.18.{net}.2", c + net * step));
     }
     lines
 }
