@@ -73,7 +73,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
     }
     let table = route::table::<F>(control)?;
     let route = route::find::<F>(table, control, &packet)?;
-    source::validate::<F>(table, control, &packet, port)?;
+    source::validate::<F>(table, control, &packet, port, route.kind())?;
     match route.kind() {
         RouteKind::Local => {
             filter.input()?;

@@ -20,8 +20,6 @@ pub enum Scope {
     Global,
     /// Not off its link: the kernel answers.
     Link,
-    /// Not anywhere.
-    Invalid,
 }
 
 /// 127.0.0.0/8.
@@ -118,9 +116,8 @@ pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
 /// As `ip6_forward` (`net/ipv6/ip6_output.c`): RFC 4291 section 2.5.6.
 #[inline(always)]
 pub(super) fn scope_v6(source: Address6, destination: Address6) -> Scope {
-    if source == Address6::default() {
-        Scope::Invalid
-    } else if is_link_local(source) || is_link_local(destination) {
+    // The unspecified source may go back to its own link only (`ip6_forward`).
+    if source == Address6::default() || is_link_local(source) || is_link_local(destination) {
         Scope::Link
     } else {
         Scope::Global

@@ -126,8 +126,8 @@ fn link_local_packets_stay_on_their_link() {
         ("2001:db8::1", "fe80::1", Scope::Link),
         ("fec0::1", "2001:db8::1", Scope::Global),
         ("fe7f::1", "2001:db8::1", Scope::Global),
-        ("::", "2001:db8::1", Scope::Invalid),
-        ("::", "fe80::1", Scope::Invalid),
+        ("::", "2001:db8::1", Scope::Link),
+        ("::", "fe80::1", Scope::Link),
         ("::2", "2001:db8::1", Scope::Global),
     ];
     for (source, destination, wanted) in rows {

@@ -66,6 +66,9 @@ const SPECIAL_V6: [&str; 20] = [
     "ff0e::1",
 ];
 
+/// Bytes of the longest frame that a port receives: MTU, Ethernet header and one VLAN tag (`__is_skb_forwardable`).
+const LONGEST: [usize; PORTS as usize] = [MTU[0] as usize + 18, MTU[1] as usize + 18, MTU[2] as usize + 18];
+
 /// Makes frames for one picture.
 pub struct Generator {
     rng: Rng,
@@ -86,6 +89,16 @@ impl Generator {
 
     /// The next frame.
     pub fn shot(&mut self) -> Shot {
+        loop {
+            let shot = self.any();
+            // What is longer, the device does not receive.
+            if shot.frame.len() <= LONGEST[usize::from(shot.port)] {
+                return shot;
+            }
+        }
+    }
+
+    fn any(&mut self) -> Shot {
         self.number += 1;
         let port = self.rng.u8(..PORTS);
         let version = if self.rng.bool() { Version::V4 } else { Version::V6 };

@@ -8,7 +8,7 @@ use super::{
     difference::{Differences, Known, predict},
     outcome::{Compared, FOLDED, beyond, compared, is_own},
     picture::Picture,
-    report::{Mismatch, Tally},
+    report::{Mismatch, Tally, decoded},
     tree::{Shot, Tree},
 };
 use crate::lab::{Counts, Daemon};
@@ -117,7 +117,8 @@ impl<'a> Hunt<'a> {
                 self.narrow(shots)?;
                 if self.tally.mismatches.len() == before {
                     // It did not happen again: told as it was seen.
-                    let mismatch = Mismatch::fleeting(self.described(&pair), shots.len());
+                    let frames: String = shots.iter().map(|shot| format!("    p{} {}\n", shot.port, decoded(&shot.frame))).collect();
+                    let mismatch = Mismatch::fleeting(self.described(&pair) + "    the frames were:\n" + &frames, shots.len());
                     self.tally.mismatches.push(mismatch);
                 }
             }
@@ -187,7 +188,7 @@ impl<'a> Hunt<'a> {
         let mut text = String::new();
         for (name, side, other) in [("kernel", &pair.kernel, &pair.ours), ("ours", &pair.ours, &pair.kernel)] {
             for (exit, frame) in beyond(side, other).into_iter().take(8) {
-                text += &format!("    only {name}: {exit:?} {}\n", super::report::decoded(frame));
+                text += &format!("    only {name}: {exit:?} {}\n", decoded(frame));
             }
             text += &format!("    {name} delivered {:?}\n", side.delivered);
         }

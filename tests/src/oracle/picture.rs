@@ -177,11 +177,12 @@ pub const SPECIAL: Picture = Picture {
 ///
 /// ```text
 ///   p0 --- router === p1 hosts 2, 3
-///             ``===== p2 host 2
+///             ``===== p2 host 2; MTU 1500, so that every path answers the same
 /// ```
 pub const MULTIPATH: Picture = Picture {
     name: "multipath",
     lines: "
+        link set p2 mtu 1500
         route add 192.0.2.0/24 nexthop via 198.18.1.2 weight 1 nexthop via 198.18.1.3 weight 3
         route add 198.51.100.0/24 nexthop via 198.18.1.2 nexthop via 198.18.2.2
         nexthop add id 1 via 198.18.1.2 dev p1
@@ -277,6 +278,7 @@ pub const LENIENT: Picture = Picture {
 pub const RULES: Picture = Picture {
     name: "rules",
     lines: "
+        sysctl net.ipv4.conf.p2.rp_filter=1
         route add 192.0.2.0/24 via 198.18.1.2
         route add default via 198.18.1.3
         route add default via 198.18.2.2 table 100
