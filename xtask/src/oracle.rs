@@ -15,7 +15,9 @@ pub(crate) fn main(packets: Option<u64>, seed: Option<u64>) -> anyhow::Result<Ex
     let toolchain = setup::toolchain(Need::Test)?;
     let binary = build::release(&toolchain)?;
     let mut cargo = toolchain.command("cargo");
-    cargo.args(["run", "--quiet", "--package", "dataplane-tests", "--bin", "oracle", "--"]).env("DATAPLANE_BIN", binary);
+    cargo
+        .args(["run", "--quiet", "--package", "dataplane-tests", "--bin", "oracle", "--"])
+        .env("DATAPLANE_BIN", binary);
     for (name, value) in [("--packets", packets), ("--seed", seed)] {
         if let Some(value) = value {
             cargo.args([name.to_owned(), value.to_string()]);

@@ -29,10 +29,11 @@ struct Cli {
 
 fn main() -> anyhow::Result<ExitCode> {
     let Cli { packets, seed, picture, mode } = Cli::parse();
-    let unmet: Vec<_> = [Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")]
-        .iter()
-        .filter_map(|need| need.unmet())
-        .collect();
+    let unmet: Vec<_> =
+        [Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")]
+            .iter()
+            .filter_map(|need| need.unmet())
+            .collect();
     anyhow::ensure!(unmet.is_empty(), "can not compare here: {}", unmet.join(", "));
     ctrlc::set_handler(|| {
         clear_own();

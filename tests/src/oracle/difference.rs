@@ -28,6 +28,8 @@ pub enum Known {
     EqualPaths,
     /// Bytes beyond the IP packet.
     Padding,
+    /// What the router believes about the path MTU of its own packets.
+    PathMtu,
 }
 
 /// Extension headers that we walk.
@@ -41,7 +43,7 @@ impl Known {
             Self::ExtensionLimit => "extension_limit",
             Self::FragmentChain => "fragment_chain",
             Self::VlanDepth => "vlan_depth",
-            Self::EqualPaths | Self::Padding => "forwarded",
+            Self::EqualPaths | Self::Padding | Self::PathMtu => "forwarded",
         }
     }
 }

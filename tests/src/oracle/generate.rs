@@ -84,7 +84,11 @@ impl Generator {
             let (address, length) = text.split_once('/').expect("a prefix");
             (address.parse().expect("an address"), length.parse().expect("a length"))
         };
-        Self { rng: Rng::with_seed(seed ^ picture.seed()), prefixes: picture.prefixes.iter().map(prefix).collect(), number: 0 }
+        Self {
+            rng: Rng::with_seed(seed ^ picture.seed()),
+            prefixes: picture.prefixes.iter().map(prefix).collect(),
+            number: 0,
+        }
     }
 
     /// The next frame.
@@ -218,8 +222,12 @@ impl Generator {
 
     /// An end of a prefix or an address beside it; or a host on a port.
     fn destination(&mut self, version: Version) -> IpAddr {
-        let prefixes: Vec<_> =
-            self.prefixes.iter().filter(|(address, _)| address.is_ipv4() == (version == Version::V4)).copied().collect();
+        let prefixes: Vec<_> = self
+            .prefixes
+            .iter()
+            .filter(|(address, _)| address.is_ipv4() == (version == Version::V4))
+            .copied()
+            .collect();
         if prefixes.is_empty() || self.rng.u8(..5) == 0 {
             let host = *self.one(&[0, 1, 2, 2, 3, 3, 77]);
             let net = self.rng.u8(..PORTS);

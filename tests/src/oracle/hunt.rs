@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     difference::{Differences, Known, predict},
-    outcome::{Compared, FOLDED, beyond, compared, is_own},
+    outcome::{Compared, FOLDED, beyond, compared, is_own, without_path_mtu},
     picture::Picture,
     report::{Mismatch, Tally, decoded},
     tree::{Shot, Tree},
@@ -72,6 +72,7 @@ impl<'a> Hunt<'a> {
         // Our echoes are no part of what is compared.
         let echoes = u64::from(self.ours.echoes());
         let (rx, delivered) = (stats.totals.rx - echoes, stats.totals.delivered - echoes);
+        self.tally.reasons = stats.reasons.clone();
         self.tally.counts(Counts { rx, delivered, ..stats.totals });
         Ok(())
     }
@@ -95,13 +96,24 @@ impl<'a> Hunt<'a> {
         ensure!(kernel.refused == ours.refused, "the devices took {} and {} frames", kernel.refused, ours.refused);
         if count {
             self.tally.kernel(&kernel, shots.len() as u64);
+            let unfolded = |fold: &[Known]| {
+                let [kernel, ours] = [&kernel, &ours].map(|outcome| compared(self.picture, outcome, fold));
+                beyond(&ours, &kernel).len() as u64
+            };
+            let real = unfolded(&fold);
             for known in &fold {
                 let others: Vec<_> = fold.iter().filter(|other| *other != known).copied().collect();
-                let [kernel, ours] = [&kernel, &ours].map(|outcome| compared(self.picture, outcome, &others));
-                *self.tally.known.entry(*known).or_default() += beyond(&ours, &kernel).len() as u64;
+                *self.tally.known.entry(*known).or_default() += unfolded(&others).saturating_sub(real);
             }
         }
-        Ok(Pair { kernel: compared(self.picture, &kernel, &fold), ours: compared(self.picture, &ours, &fold) })
+        let [mut kernel, mut ours] = [&kernel, &ours].map(|outcome| compared(self.picture, outcome, &fold));
+        if self.known.contains_key(&Known::PathMtu) {
+            let explained = without_path_mtu(&mut kernel, &mut ours);
+            if count {
+                *self.tally.known.entry(Known::PathMtu).or_default() += explained;
+            }
+        }
+        Ok(Pair { kernel, ours })
     }
 
     /// Sends a batch; what differs in it is narrowed down.
@@ -117,8 +129,10 @@ impl<'a> Hunt<'a> {
                 self.narrow(shots)?;
                 if self.tally.mismatches.len() == before {
                     // It did not happen again: told as it was seen.
-                    let frames: String = shots.iter().map(|shot| format!("    p{} {}\n", shot.port, decoded(&shot.frame))).collect();
-                    let mismatch = Mismatch::fleeting(self.described(&pair) + "    the frames were:\n" + &frames, shots.len());
+                    let frames: String =
+                        shots.iter().map(|shot| format!("    p{} {}\n", shot.port, decoded(&shot.frame))).collect();
+                    let mismatch =
+                        Mismatch::fleeting(self.described(&pair) + "    the frames were:\n" + &frames, shots.len());
                     self.tally.mismatches.push(mismatch);
                 }
             }
@@ -179,8 +193,7 @@ impl<'a> Hunt<'a> {
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
-        let signature =
-            format!("kernel: {}; ours: {} ({})", kind(&pair.kernel), kind(&pair.ours), reasons.join(", "));
+        let signature = format!("kernel: {}; ours: {} ({})", kind(&pair.kernel), kind(&pair.ours), reasons.join(", "));
         Ok(Some((signature, self.described(&pair))))
     }
 
@@ -231,8 +244,12 @@ fn kind(side: &Compared) -> String {
         .frames
         .keys()
         .map(|(exit, frame)| match (is_own(frame), frame.get(12), frame.get(23), frame.get(20)) {
-            (true, Some(0x08), Some(1), _) => format!("answers ICMP {:?} at {exit:?}", frame.get(34..36).unwrap_or(&[])),
-            (true, Some(0x86), _, Some(58)) => format!("answers ICMPv6 {:?} at {exit:?}", frame.get(54..56).unwrap_or(&[])),
+            (true, Some(0x08), Some(1), _) => {
+                format!("answers ICMP {:?} at {exit:?}", frame.get(34..36).unwrap_or(&[]))
+            }
+            (true, Some(0x86), _, Some(58)) => {
+                format!("answers ICMPv6 {:?} at {exit:?}", frame.get(54..56).unwrap_or(&[]))
+            }
             (true, ..) => format!("answers at {exit:?}"),
             _ => format!("sends at {exit:?}"),
         })

@@ -82,6 +82,13 @@ pub fn run(order: &Order) -> anyhow::Result<()> {
     let mut all = Tally::default();
     for (mode, tally) in &tallies {
         println!("{mode}: {tally}");
+        let reasons: Vec<_> = tally
+            .reasons
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        println!("{mode}: by reason, with the oracle's own echoes: {}", reasons.join(", "));
         all.add(tally);
     }
     for (difference, why) in &known {

@@ -82,9 +82,7 @@ fn is_timed_icmp(message: &[u8]) -> bool {
 /// Whether the router itself sent it, by its source address.
 pub fn is_own(frame: &[u8]) -> bool {
     match frame.get(12..14) {
-        Some([0x08, 0x00]) => frame
-            .get(26..30)
-            .is_some_and(|source| {
+        Some([0x08, 0x00]) => frame.get(26..30).is_some_and(|source| {
             let port = source[..2] == [198, 18] && source[2] < PORTS && source[3] == 1;
             // Picture `special` has a local network.
             port || source[0] == 127 || source[..3] == [198, 19, 126]
@@ -126,13 +124,54 @@ fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: &[Known]) -> (E
     let member = |(out, host): &(u8, u8)| {
         *out == port && frame[..6] == host_mac(*out, *host).0 && frame[6..12] == port_mac(*out).0
     };
-    let group = picture.equal.iter().position(|group| fold.contains(&Known::EqualPaths) && frame.len() >= 14 && group.iter().any(member));
+    let group = picture
+        .equal
+        .iter()
+        .position(|group| fold.contains(&Known::EqualPaths) && frame.len() >= 14 && group.iter().any(member));
     match group {
         Some(group) => {
             frame[..12].fill(0);
             (Exit::Group(group), frame)
         }
         None => (Exit::Port(port), frame),
+    }
+}
+
+/// Takes out what a path MTU of 1280 explains: the kernel answers that the packet is too big, we forward it, and it fits
+/// the way out. Returns how often. The MTU is the one that the generator's ICMPv6 errors tell.
+pub fn without_path_mtu(kernel: &mut Compared, ours: &mut Compared) -> u64 {
+    let answers: Vec<_> = beyond(kernel, ours).into_iter().cloned().collect();
+    let mut count = 0;
+    for answer in answers {
+        let frame = &answer.1;
+        // Behind Ethernet and IPv6: type, code, checksum, MTU, and the packet.
+        if !is_own(frame) || frame.get(54..56) != Some(&[2, 0]) || frame.get(58..62) != Some(&[0, 0, 5, 0]) {
+            continue;
+        }
+        let quoted = &frame[62..];
+        let forwards = |place: &&(Exit, Vec<u8>)| {
+            let sent = place.1.get(14..).unwrap_or(&[]);
+            // All but the hop limit, which the kernel quotes as it will.
+            sent.len() > 1280
+                && sent.len() >= quoted.len()
+                && sent[..7] == quoted[..7]
+                && sent[8..quoted.len()] == quoted[8..]
+        };
+        if let Some(sent) = beyond(ours, kernel).into_iter().find(forwards).cloned() {
+            take(&mut kernel.frames, &answer);
+            take(&mut ours.frames, &sent);
+            count += 1;
+        }
+    }
+    count
+}
+
+fn take(frames: &mut BTreeMap<(Exit, Vec<u8>), u32>, place: &(Exit, Vec<u8>)) {
+    if let Some(count) = frames.get_mut(place) {
+        *count -= 1;
+        if *count == 0 {
+            frames.remove(place);
+        }
     }
 }
 

@@ -33,11 +33,7 @@ impl Mismatch {
     }
 
     /// Frames of known differences that did not end as the file says.
-    pub(super) fn unlike_known(
-        expected: &BTreeMap<String, u64>,
-        got: &BTreeMap<String, u64>,
-        detail: String,
-    ) -> Self {
+    pub(super) fn unlike_known(expected: &BTreeMap<String, u64>, got: &BTreeMap<String, u64>, detail: String) -> Self {
         let least = Shot { port: 0, frame: Vec::new(), class: "known" };
         let signature = format!("known differences: expected {expected:?} and nothing else, got {got:?}");
         Self { signature, detail, least, length: 0 }
@@ -64,7 +60,12 @@ pub fn decoded(frame: &[u8]) -> String {
                 Some(etherparse::NetSlice::Ipv4(ip)) => {
                     let header = ip.header();
                     let (from, to) = (header.source_addr(), header.destination_addr());
-                    format!("{from} > {to} ttl {} protocol {} total {}", header.ttl(), header.protocol().0, header.total_len())
+                    format!(
+                        "{from} > {to} ttl {} protocol {} total {}",
+                        header.ttl(),
+                        header.protocol().0,
+                        header.total_len()
+                    )
                 }
                 Some(etherparse::NetSlice::Ipv6(ip)) => {
                     let header = ip.header();
@@ -102,6 +103,8 @@ pub struct Tally {
     pub lost: u64,
     /// What our router counted.
     pub counts: Counts,
+    /// The same by reason; with our own echoes, which count as `local`.
+    pub reasons: BTreeMap<String, u64>,
     /// By known difference, the frames it applied to.
     pub known: BTreeMap<Known, u64>,
     /// Batches that differed.
@@ -137,6 +140,9 @@ impl Tally {
         self.answered += other.answered;
         self.lost += other.lost;
         self.counts(other.counts);
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
         for (known, count) in &other.known {
             *self.known.entry(*known).or_default() += count;
         }
@@ -164,7 +170,10 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { packets, forwarded, delivered, answered, lost, counts, .. } = self;
-        write!(f, "{packets} packets; kernel: {forwarded} forwarded, {delivered} delivered, {answered} answers, {lost} lost; ")?;
+        write!(
+            f,
+            "{packets} packets; kernel: {forwarded} forwarded, {delivered} delivered, {answered} answers, {lost} lost; "
+        )?;
         write!(f, "ours: {} forwarded, {} delivered, ", counts.forwarded, counts.delivered)?;
         write!(f, "{} dropped, {} passed; {} batches differ", counts.dropped, counts.passed, self.batches)
     }

@@ -104,7 +104,8 @@ impl Tree {
         let names: Vec<_> = (0..PORTS).map(|net| format!("h{net}")).collect();
         let ports = lab.namespace("hosts").inside(|| names.iter().map(|name| Port::open(name)).collect())?;
         let counters = lab.namespace("router").inside(|| {
-            let open = |name: &str| File::open(format!("/proc/thread-self/net/{name}")).with_context(|| name.to_owned());
+            let open =
+                |name: &str| File::open(format!("/proc/thread-self/net/{name}")).with_context(|| name.to_owned());
             Ok([open("snmp")?, open("snmp6")?])
         })?;
         // Multicast groups are joined and told at once, and then once more.
@@ -121,7 +122,8 @@ impl Tree {
             daemon.cli(&words)?;
         }
         let names: Vec<_> = (0..PORTS).map(|net| format!("p{net}")).collect();
-        let words: Vec<_> = ["attach"].into_iter().chain(names.iter().map(String::as_str)).chain(["--mode", mode]).collect();
+        let words: Vec<_> =
+            ["attach"].into_iter().chain(names.iter().map(String::as_str)).chain(["--mode", mode]).collect();
         daemon.cli(&words)?;
         tree.daemon = Some(daemon);
         Ok(tree)
@@ -250,7 +252,8 @@ fn addresses() -> String {
         line(format!("-6 addr add 2001:db8:{net}::1/64 dev p{net} nodad"));
         for host in [2, 3] {
             let mac = host_mac(net, host);
-            for address in [format!("198.18.{net}.{host}"), format!("2001:db8:{net}::{host}"), format!("fe80::{host}")] {
+            for address in [format!("198.18.{net}.{host}"), format!("2001:db8:{net}::{host}"), format!("fe80::{host}")]
+            {
                 line(format!("neigh add {address} lladdr {mac} dev p{net} nud permanent"));
             }
         }
