@@ -9,6 +9,7 @@ mod compiler;
 mod demo;
 mod linker;
 mod lint;
+mod oracle;
 mod package;
 mod setup;
 mod source;
