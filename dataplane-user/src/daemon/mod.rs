@@ -111,6 +111,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 daemon.answer(call);
             }
         }
+        if std::mem::take(&mut daemon.relinked) {
+            mirror.programs_changed();
+        }
     }
     drop(waiting);
     serving.await.context("the control socket ended badly")?;
@@ -148,6 +151,8 @@ struct Daemon {
     object: Object,
     tables: Tables,
     links: Links,
+    /// Whether programs came or went since the mirror was told.
+    relinked: bool,
     model: Model,
     lowering: Lowering,
     /// What the maps of ports and routes hold.
@@ -175,6 +180,7 @@ impl Daemon {
             object,
             tables,
             links,
+            relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
             have: Want::default(),

@@ -1,6 +1,7 @@
 //! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
 
 mod bpffs;
+mod clsact;
 mod grace;
 mod link;
 mod object;

@@ -6,6 +6,9 @@ mod prefix;
 mod scene;
 
 mod bgp;
+mod bond;
+mod bridge;
+mod card;
 mod config;
 mod deliver;
 mod detach;
@@ -24,3 +27,4 @@ mod rebind;
 mod route;
 mod survive;
 mod vlan;
+mod vrf;
