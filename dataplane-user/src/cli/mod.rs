@@ -4,6 +4,7 @@
 
 mod completions;
 mod config;
+mod doctor;
 mod neigh;
 mod port;
 mod route;
@@ -67,6 +68,7 @@ enum Verb {
     #[command(subcommand)]
     Config(config::Config),
     Stats(stats::Stats),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -88,6 +90,7 @@ impl Cli {
             Verb::Rule(rule) => rule.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),
             Verb::Man(man) => man.dispatch(),
         }?;
