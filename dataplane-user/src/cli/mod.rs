@@ -4,6 +4,7 @@
 
 mod completions;
 mod config;
+mod doctor;
 mod lab;
 mod neigh;
 mod port;
@@ -71,6 +72,7 @@ enum Verb {
     /// A router between two hosts to play with
     #[command(subcommand)]
     Lab(lab::Lab),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -93,6 +95,7 @@ impl Cli {
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Stats(stats) => stats.dispatch(&session),
             Verb::Lab(lab) => lab.dispatch(),
+            Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),
             Verb::Man(man) => man.dispatch(),
         }?;

@@ -81,6 +81,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
         Data::Stats(_) => "stats",
+        Data::Findings(_) => "findings",
     };
     anyhow::anyhow!("the daemon answered with {sort}, which was not the question; is it of another version?")
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::row::{DecisionRow, Difference, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
+use super::row::{DecisionRow, Difference, Finding, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.
@@ -100,6 +100,9 @@ pub enum Request {
         /// Only this port.
         iface: Option<String>,
     },
+    /// What only the daemon knows of its health. Answered with [`Data::Findings`].
+    #[serde(rename = "doctor")]
+    Doctor,
 }
 
 impl Request {
@@ -120,7 +123,8 @@ impl Request {
             | Self::RuleList { .. }
             | Self::ConfigShow
             | Self::ConfigDiff(_)
-            | Self::Stats { .. } => false,
+            | Self::Stats { .. }
+            | Self::Doctor => false,
         }
     }
 }
@@ -202,6 +206,8 @@ pub enum Data {
     Difference(Difference),
     /// The answer of `stats`.
     Stats(Stats),
+    /// Rows of `doctor`.
+    Findings(Vec<Finding>),
 }
 
 /// Why a request was not fulfilled.

@@ -5,7 +5,9 @@
 
 mod answer;
 mod apply;
+mod doctor;
 mod filter;
+mod mirror;
 mod operate;
 mod port;
 mod state;
@@ -20,11 +22,15 @@ use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use crate::{
     config::{self, Config},
-    control::server::{Call, Server},
+    control::{
+        row::MirrorRow,
+        server::{Call, Server},
+    },
     kernel::{Bpffs, Links, Object, Tables, earlier_slots},
     lower::{
         Lowering, Want,
@@ -35,6 +41,7 @@ use crate::{
     rule::ChainName,
 };
 use filter::Chains;
+use mirror::COMPARE;
 use port::Ports;
 use state::State;
 
@@ -82,6 +89,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let serving = tokio::spawn(server.serve(calls));
     tracing::info!(socket = %options.socket.display(), "ready");
 
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = None;
     loop {
         tokio::select! {
@@ -103,6 +113,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             () = until(due) => {
                 due = None;
                 daemon.follow();
+            }
+            _ = async { tokio::select! { _ = hangup.recv() => {}, _ = compare.tick() => {} } } => {
+                daemon.compare(&mut mirror);
+                due.get_or_insert_with(|| Instant::now() + GATHER);
             }
             Some(call) = waiting.recv() => {
                 if due.take().is_some() {
@@ -161,6 +175,8 @@ struct Daemon {
     chains: Chains,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
+    /// Comparisons of the mirror with the kernel.
+    mirrored: MirrorRow,
 }
 
 impl Daemon {
@@ -187,6 +203,7 @@ impl Daemon {
             ports,
             chains,
             committed: None,
+            mirrored: MirrorRow::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {

@@ -48,6 +48,7 @@ impl Daemon {
             Request::ConfigShow => Ok(Data::Config(self.running().to_toml()).into()),
             Request::ConfigDiff(text) => Ok(Data::Difference(difference(&self.running(), &parse(text)?)).into()),
             Request::ConfigApply(text) => self.config_apply(text),
+            Request::Doctor => Ok(Data::Findings(self.findings()).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }
     }

@@ -36,11 +36,17 @@ pub(super) struct GenericFamily {
     pub(super) group: u32,
 }
 
-/// Asks `nlctrl` for `netdev`.
-pub(super) fn family_request() -> Vec<u8> {
+/// Asks `nlctrl` for a family.
+pub(super) fn family_request(name: &str) -> Vec<u8> {
     let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
-    put(&mut body, CTRL_ATTR_FAMILY_NAME, b"netdev\0");
+    put(&mut body, CTRL_ATTR_FAMILY_NAME, format!("{name}\0").as_bytes());
     body
+}
+
+/// The number in an answer to [`family_request`].
+pub(super) fn parse_family_id(payload: &[u8]) -> Option<u16> {
+    let id = Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID);
+    u16_at(id?.1, 0)
 }
 
 /// The answer to [`family_request`].

@@ -8,10 +8,12 @@
 mod address;
 mod attribute;
 mod device;
+pub mod ethtool;
 mod link;
 mod neighbour;
 mod netconf;
 pub mod netfilter;
+pub mod qdisc;
 mod route;
 mod rule;
 mod socket;
@@ -132,6 +134,17 @@ pub struct Mirror {
     links: BTreeMap<Ifindex, Link>,
 }
 
+/// Everything, listed beside what is followed.
+#[derive(Debug)]
+pub struct Listing {
+    /// What was known already, or about to be.
+    pub announced: Vec<Event>,
+    /// All that the kernel has.
+    pub listed: Vec<Event>,
+    /// Nothing was announced while it was listed, so both must say the same.
+    pub calm: bool,
+}
+
 impl Mirror {
     /// Opens the sockets in the caller's network namespace, within a tokio runtime, and subscribes.
     pub fn open() -> Result<Self, Error> {
@@ -198,6 +211,18 @@ impl Mirror {
     /// Makes the next [`Mirror::next`] list everything again, for a comparison now and then.
     pub fn resync(&mut self) {
         self.stale = Stale::all();
+    }
+
+    /// Lists everything now, beside what was announced until then.
+    pub fn list_all(&mut self) -> Result<Listing, Error> {
+        self.drain()?;
+        self.refresh()?;
+        let announced = mem::take(&mut self.pending);
+        self.stale = Stale::all();
+        self.refresh()?;
+        let listed = mem::take(&mut self.pending);
+        self.drain()?;
+        Ok(Listing { announced, listed, calm: self.pending.is_empty() && self.stale.is_empty() })
     }
 
     /// Waits for one datagram on either socket.
@@ -319,7 +344,7 @@ impl Mirror {
 impl Devices {
     fn open() -> Result<Option<Self>, Error> {
         let mut asker = Asker::open(libc::NETLINK_GENERIC as isize)?;
-        let request = device::family_request();
+        let request = device::family_request("netdev");
         let family = asker
             .get("netlink families", device::CONTROLLER, &request, |message| device::parse_family(message.payload))?;
         let Some(family) = family else { return Ok(None) };
