@@ -123,7 +123,8 @@ impl Tests {
         };
         let mut programs = vec![("dataplane".to_owned(), daemon)];
         let mut cargo = toolchain.command("cargo");
-        cargo.args(["test", "--no-run", "--package", "dataplane-tests", "--message-format=json"]);
+        // The emulated processor is slow enough as it is.
+        cargo.args(["test", "--release", "--no-run", "--package", "dataplane-tests", "--message-format=json"]);
         println!("$ {}", command::line(&cargo));
         let said = answer(&mut cargo).with_context(|| format!("`{}` failed", command::line(&cargo)))?;
         for (test, _) in PLAN {

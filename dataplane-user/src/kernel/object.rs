@@ -34,7 +34,7 @@ const OWN: &[&str] = &[
 #[derive(Debug, Error)]
 pub enum ObjectError {
     /// The object or its maps.
-    #[error("cannot load the kernel half: {}; it needs Linux 6.1 or later, root or CAP_BPF and CAP_NET_ADMIN", chain(.0))]
+    #[error("cannot load the kernel half: {}; it needs Linux 6.6 or later, root or CAP_BPF and CAP_NET_ADMIN", chain(.0))]
     Object(#[from] EbpfError),
     /// A program, with what the verifier said.
     #[error("the kernel refuses program {name}: {}", chain(.error))]
