@@ -100,7 +100,7 @@ fn finds_what_was_seeded() {
     seed(&[rule], "mirror", "warn", "ip rule list", &[unrule]);
     let (down, up) = (format!("ip link set {server} down"), format!("ip link set {server} up"));
     seed(&[&down], &format!("link: {server}"), "warn", &up, &[&up]);
-    let filter = format!("tc filter add dev {client} ingress matchall action pass");
+    let filter = format!("tc filter add dev {client} ingress protocol ip u32 match u32 0 0");
     let (qdisc, unqdisc) = (format!("tc qdisc add dev {client} clsact"), format!("tc qdisc del dev {client} clsact"));
     seed(&[&qdisc, &filter], &format!("foreign tc: {client}"), "warn", "bpftool net show", &[&unqdisc]);
 
