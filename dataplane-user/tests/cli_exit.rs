@@ -59,7 +59,7 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
         ("config show", Request::ConfigShow),
         ("config diff FILE", Request::ConfigDiff(config.clone())),
-        ("config apply FILE", Request::ConfigApply(config)),
+        ("config apply FILE", Request::ConfigApply(config.into())),
         ("stats", Request::Stats { iface: None }),
         ("stats eth0", Request::Stats { iface: Some("eth0".to_owned()) }),
         ("stats --watch", Request::Stats { iface: None }),
