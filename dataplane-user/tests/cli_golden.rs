@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, net::IpAddr, path::Path};
 use dataplane_user::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
-        row::{Counts, DecisionRow, Difference, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+        row::{
+            Counts, DecisionRow, Difference, MirrorRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats,
+            Table,
+        },
     },
     rule::ChainName,
 };
@@ -127,7 +130,12 @@ fn stats(iface: Option<&str>) -> Stats {
         ("not_ip", totals.passed),
         ("blackhole", 0),
     ];
-    Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports }
+    Stats {
+        totals,
+        reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(),
+        ports,
+        mirror: MirrorRow { resyncs: 2, mended: 1 },
+    }
 }
 
 const CONFIG: &str =

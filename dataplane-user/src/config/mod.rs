@@ -84,6 +84,11 @@ impl PortPattern {
         &self.text
     }
 
+    /// Whether it may mean more than one name.
+    pub fn is_glob(&self) -> bool {
+        self.text.contains(['*', '?', '[', '{'])
+    }
+
     /// Whether a link of this name is meant.
     pub fn fits(&self, link: &str) -> bool {
         self.text == link || self.matcher.is_match(link)

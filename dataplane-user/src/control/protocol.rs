@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::row::{DecisionRow, Difference, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
+use super::row::{DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.
@@ -109,6 +109,9 @@ pub enum Request {
         /// Only this port.
         iface: Option<String>,
     },
+    /// What only the daemon knows of its health. Answered with [`Data::Findings`].
+    #[serde(rename = "doctor")]
+    Doctor,
 }
 
 impl Request {
@@ -132,7 +135,8 @@ impl Request {
             | Self::ConfigShow
             | Self::ConfigDiff(_)
             | Self::ConfigHistory
-            | Self::Stats { .. } => false,
+            | Self::Stats { .. }
+            | Self::Doctor => false,
         }
     }
 }
@@ -241,6 +245,8 @@ pub enum Data {
     History(Vec<HistoryRow>),
     /// The answer of `stats`.
     Stats(Stats),
+    /// Rows of `doctor`.
+    Findings(Vec<Finding>),
 }
 
 /// Why a request was not fulfilled.

@@ -6,7 +6,9 @@
 mod answer;
 mod apply;
 mod confirm;
+mod doctor;
 mod filter;
+mod mirror;
 mod operate;
 mod port;
 mod state;
@@ -20,11 +22,15 @@ use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use crate::{
     config::{self, Config},
-    control::server::{Call, Server},
+    control::{
+        row::MirrorRow,
+        server::{Call, Server},
+    },
     kernel::{Bpffs, Links, Object, Tables, earlier_slots},
     lower::{
         Lowering, Want,
@@ -36,6 +42,7 @@ use crate::{
 };
 use confirm::{History, Probation};
 use filter::Chains;
+use mirror::COMPARE;
 use port::Ports;
 use state::State;
 
@@ -83,6 +90,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let serving = tokio::spawn(server.serve(calls));
     tracing::info!(socket = %options.socket.display(), "ready");
 
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = None;
     loop {
         tokio::select! {
@@ -106,12 +116,19 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 due = None;
                 daemon.follow();
             }
+            _ = async { tokio::select! { _ = hangup.recv() => {}, _ = compare.tick() => {} } } => {
+                daemon.compare(&mut mirror);
+                due.get_or_insert_with(|| Instant::now() + GATHER);
+            }
             Some(call) = waiting.recv() => {
                 if due.take().is_some() {
                     daemon.follow();
                 }
                 daemon.answer(call);
             }
+        }
+        if std::mem::take(&mut daemon.relinked) {
+            mirror.programs_changed();
         }
     }
     drop(waiting);
@@ -149,6 +166,8 @@ struct Daemon {
     object: Object,
     tables: Tables,
     links: Links,
+    /// Whether programs came or went since the mirror was told.
+    relinked: bool,
     model: Model,
     lowering: Lowering,
     /// What the maps of ports and routes hold.
@@ -160,6 +179,8 @@ struct Daemon {
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
+    /// Comparisons of the mirror with the kernel.
+    mirrored: MirrorRow,
 }
 
 impl Daemon {
@@ -180,6 +201,7 @@ impl Daemon {
             object,
             tables,
             links,
+            relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
             have: Want::default(),
@@ -188,6 +210,7 @@ impl Daemon {
             committed: None,
             probation: None,
             history,
+            mirrored: MirrorRow::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {

@@ -53,6 +53,7 @@ impl Daemon {
             Request::ConfigConfirm => self.config_confirm(),
             Request::ConfigRollback => self.config_rollback(),
             Request::ConfigHistory => Ok(Data::History(self.config_history()).into()),
+            Request::Doctor => Ok(Data::Findings(self.findings()).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }
     }

@@ -8,8 +8,8 @@ use dataplane_common::wire::Mac;
 
 use crate::model::{Link, Model, XdpFeatures};
 
-/// Masters whose members carry no routes of their own.
-const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
+/// Masters whose members carry no routes of their own: what a member receives is the master's.
+pub(super) const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
 
 /// Who is to be reached: through which link, and which address on it. Without an address it stands for all of an on-link
 /// prefix that have no neighbour entry yet.
