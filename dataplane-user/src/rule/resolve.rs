@@ -70,3 +70,45 @@ items! {
     service Service Range<super::value::Port>;
     link Link super::name::LinkPattern;
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse as config;
+    use crate::rule::parse;
+
+    #[test]
+    fn elements_take_the_place_of_names() {
+        let sets = "\
+[sets.net]\ntype = 'ipv4_addr'\nelements = ['192.0.2.9', '192.0.2.1', '198.51.100.0/24']\n\
+[sets.web]\ntype = 'inet_service'\nelements = ['80', '8000-8080']\n\
+[sets.lan]\ntype = 'ifname'\nelements = ['eth1', 'wg*']\n\
+[sets.pair]\ntype = 'ipv4_addr . inet_service'\n";
+        let config = config(sets, "sets.toml").expect("sets");
+        for (rule, braces) in [
+            ("ip saddr @net drop", "ip saddr { 192.0.2.1, 192.0.2.9, 198.51.100.0/24 } drop"),
+            (
+                "ip daddr != @net tcp dport @web drop",
+                "ip daddr != { 192.0.2.1, 192.0.2.9, 198.51.100.0/24 } tcp dport { 80, 8000-8080 } drop",
+            ),
+            ("iifname @lan accept comment \"x\"", "iifname { \"eth1\", \"wg*\" } accept comment \"x\""),
+            ("ip saddr @pair drop", "ip saddr @pair drop"),
+            ("ip saddr @nobody drop", "ip saddr @nobody drop"),
+        ] {
+            let resolved = parse(rule).expect(rule).with_sets(&|name| config.elements(name));
+            assert_eq!(resolved, parse(braces).expect(braces), "{rule}");
+        }
+    }
+
+    #[test]
+    fn an_empty_set_holds_nothing() {
+        use crate::lower::filter::{ChainRules, lower};
+        let config = config("[sets.none]\ntype = 'ipv4_addr'\n", "sets.toml").expect("a set");
+        // All but nothing is any IPv4 packet: one entry.
+        for (rule, entries) in [("ip saddr @none drop", 0), ("ip saddr != @none drop", 1)] {
+            let rules = [(parse(rule).expect(rule).with_sets(&|name| config.elements(name)), 0)];
+            let mut chains = [ChainRules::default(); 4];
+            chains[0].rules = &rules;
+            assert_eq!(lower(chains, &|_| Vec::new()).expect("room").entries.len(), entries, "{rule}");
+        }
+    }
+}
