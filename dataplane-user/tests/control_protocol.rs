@@ -58,7 +58,7 @@ fn requests_go_there_and_back() {
         (Request::ConfigShow, r#"{"verb":"config show"}"#, false),
         (Request::ConfigDiff(config()), r#"{"verb":"config diff","with":{"path":"a.toml","toml":"[ports]\n"}}"#, false),
         (
-            Request::ConfigApply(config()),
+            Request::ConfigApply(config().into()),
             r#"{"verb":"config apply","with":{"path":"a.toml","toml":"[ports]\n"}}"#,
             true,
         ),

@@ -80,6 +80,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Rules(_) => "rules",
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
+        Data::History(_) => "a history",
         Data::Stats(_) => "stats",
         Data::Findings(_) => "findings",
     };

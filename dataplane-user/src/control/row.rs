@@ -225,3 +225,14 @@ impl Difference {
         self.add.is_empty() && self.remove.is_empty() && self.change.is_empty()
     }
 }
+
+/// A config that was in force before: one row of `config history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// When another took its place, in seconds since 1970 UTC.
+    pub time: u64,
+    /// User who did that.
+    pub uid: u32,
+    /// Its text, as `config show` prints it.
+    pub config: String,
+}

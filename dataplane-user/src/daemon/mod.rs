@@ -5,6 +5,7 @@
 
 mod answer;
 mod apply;
+mod confirm;
 mod doctor;
 mod filter;
 mod mirror;
@@ -13,7 +14,6 @@ mod port;
 mod state;
 
 use std::{
-    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -40,6 +40,7 @@ use crate::{
     netlink::Mirror,
     rule::ChainName,
 };
+use confirm::{History, Probation};
 use filter::Chains;
 use mirror::COMPARE;
 use port::Ports;
@@ -110,6 +111,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
                 due.get_or_insert_with(|| Instant::now() + GATHER);
             }
+            () = until(daemon.unconfirmed()) => daemon.expire(),
             () = until(due) => {
                 due = None;
                 daemon.follow();
@@ -145,12 +147,11 @@ async fn until(due: Option<Instant>) {
 
 /// Reads a config file. Rules that can be read but not done yet are refused here: nothing has been touched.
 fn read(path: &std::path::Path) -> anyhow::Result<Config> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (config, text) = config::load(path)?;
     let name = path.display().to_string();
-    let config = config::parse(&text, &name)?;
     for chain in ChainName::ALL {
         for (index, rule) in config.chain(chain).rules.iter().enumerate() {
-            if let Some(what) = unsupported(rule) {
+            if let Some(what) = unsupported(&rule.with_sets(&|name| config.elements(name))) {
                 return Err(config::at_rule(&text, &name, chain, index, &what.to_string()).into());
             }
         }
@@ -175,6 +176,9 @@ struct Daemon {
     chains: Chains,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
+    /// The config in force waits for `config confirm`.
+    probation: Option<Probation>,
+    history: History,
     /// Comparisons of the mirror with the kernel.
     mirrored: MirrorRow,
 }
@@ -187,6 +191,7 @@ impl Daemon {
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
         let (ports, chains) = state.remember();
+        let history = state.history();
         let mut object = Object::load(Want::default().features, &bpffs.lasting(), &bpffs.epoch())?;
         let tables = Tables::take(&mut object)?;
         let links = Links::new(bpffs.links());
@@ -203,12 +208,25 @@ impl Daemon {
             ports,
             chains,
             committed: None,
+            probation: None,
+            history,
             mirrored: MirrorRow::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
+            daemon.state.write_pending(None)?;
+        } else if let Some(pending) = daemon.state.pending() {
+            let probation = pending.resume(confirm::now());
+            if probation.until <= Instant::now() {
+                let before = config::parse(probation.before(), "pending.toml")?;
+                daemon.ports.replace(&before);
+                daemon.chains.replace(&before)?;
+                tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
+            }
+            // Until everything is in force and written down, what is pending stays on disk.
+            daemon.probation = Some(probation);
         }
         Ok(daemon)
     }
@@ -227,7 +245,7 @@ impl Daemon {
 
     /// Takes a call, answers it.
     fn answer(&mut self, call: Call) {
-        let answer = self.operate(&call.request);
+        let answer = self.operate(&call.request, call.peer.uid);
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }
