@@ -82,7 +82,7 @@ mod tests {
 [sets.net]\ntype = 'ipv4_addr'\nelements = ['192.0.2.9', '192.0.2.1', '198.51.100.0/24']\n\
 [sets.web]\ntype = 'inet_service'\nelements = ['80', '8000-8080']\n\
 [sets.lan]\ntype = 'ifname'\nelements = ['eth1', 'wg*']\n\
-[sets.pair]\ntype = 'ipv4_addr . inet_service'\n";
+[sets.pair]\ntype = 'ipv4_addr . inet_service'\nelements = ['192.0.2.1 . 80']\n";
         let config = config(sets, "sets.toml").expect("sets");
         for (rule, braces) in [
             ("ip saddr @net drop", "ip saddr { 192.0.2.1, 192.0.2.9, 198.51.100.0/24 } drop"),
