@@ -72,7 +72,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         return stop(reason);
     }
     let route = route::find::<F>(control, &packet)?;
-    source::validate::<F>(control, &packet, port)?;
+    source::validate::<F>(control, &packet, port, route.kind())?;
     match route.kind() {
         RouteKind::Local => {
             filter.input()?;
@@ -101,7 +101,8 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
             filter.forward(0)?;
             stop(route::why_kernel::<F>(control))
         }
-        RouteKind::Blackhole => stop(Reason::Blackhole),
+        // The kernel reads options before it asks the route, and may answer.
+        RouteKind::Blackhole => stop(packet.detour.unwrap_or(Reason::Blackhole)),
         RouteKind::Unreachable => stop(Reason::Unreachable),
         RouteKind::Prohibit => stop(Reason::Prohibit),
         RouteKind::None => stop(Reason::NoRoute),

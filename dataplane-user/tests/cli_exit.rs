@@ -11,7 +11,7 @@ use std::{
 use dataplane_user::{
     config,
     control::{
-        protocol::{ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
+        protocol::{Apply, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
         row::{Counts, Difference, Stats},
     },
     model::{Mode, ModeChoice},
@@ -59,7 +59,16 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
         ("config show", Request::ConfigShow),
         ("config diff FILE", Request::ConfigDiff(config.clone())),
-        ("config apply FILE", Request::ConfigApply(config)),
+        ("config apply FILE", Request::ConfigApply(config.clone().into())),
+        (
+            "config apply FILE --confirm 60",
+            Request::ConfigApply(Apply { confirm: Some(60), ..Apply::from(config.clone()) }),
+        ),
+        ("config apply FILE --force", Request::ConfigApply(Apply { force: true, ..Apply::from(config) })),
+        ("config confirm", Request::ConfigConfirm),
+        ("config rollback", Request::ConfigRollback),
+        ("config rollback --list", Request::ConfigHistory),
+        ("config history", Request::ConfigHistory),
         ("stats", Request::Stats { iface: None }),
         ("stats eth0", Request::Stats { iface: Some("eth0".to_owned()) }),
         ("stats --watch", Request::Stats { iface: None }),
@@ -150,6 +159,7 @@ fn bad_usage_is_2_and_asks_nobody() {
         "config",
         "config check",
         "config apply",
+        "config apply a.toml --confirm 0",
         "stats a/b",
         "stats --watch=often",
         "completions cobol",
@@ -189,7 +199,7 @@ fn config_check_needs_no_daemon() {
     let rows: [(&str, Option<&[u8]>, i32, &str); 4] = [
         ("good.toml", Some(CONFIG.as_bytes()), 0, "good.toml: valid"),
         ("bad.toml", Some(b"[ports\n"), 5, "bad.toml"),
-        ("latin.toml", Some(b"# ok\n# \xe9t\xe9\n"), 5, "latin.toml:2:3: not UTF-8"),
+        ("latin.toml", Some(b"# ok\n# \xe9t\xe9\n"), 5, "latin.toml:2:3: this is not UTF-8"),
         ("none.toml", None, 3, "none.toml: No such file"),
     ];
     for (name, bytes, code, message) in rows {

@@ -80,7 +80,9 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Rules(_) => "rules",
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
+        Data::History(_) => "a history",
         Data::Stats(_) => "stats",
+        Data::Findings(_) => "findings",
     };
     anyhow::anyhow!("the daemon answered with {sort}, which was not the question; is it of another version?")
 }

@@ -152,6 +152,7 @@ mod tests {
             totals: Counts::new(forwarded, 0, 0, 0),
             reasons: [("forwarded".to_owned(), forwarded), ("of_tomorrow".to_owned(), 1)].into(),
             ports: Vec::new(),
+            mirror: row::MirrorRow::default(),
         };
         let text = text(&stats(3000), Some((&stats(1000), Duration::from_secs(2))));
         let want = "              RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\

@@ -71,7 +71,7 @@ impl Daemon {
         }
         for wanted in self.ports.config() {
             let name = wanted.pattern.as_str();
-            if !name.contains(['*', '?', '[', '{']) && self.model.link_named(name).is_none() {
+            if !wanted.pattern.is_glob() && self.model.link_named(name).is_none() {
                 let link = Link { name: name.to_owned(), ..Link::default() };
                 rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
             }
@@ -108,7 +108,7 @@ impl Daemon {
             }
         }
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
-        Ok(Stats { totals, reasons, ports })
+        Ok(Stats { totals, reasons, ports, mirror: self.mirror_row() })
     }
 
     /// A rule with its counts.

@@ -5,13 +5,15 @@
 
 mod answer;
 mod apply;
+mod confirm;
+mod doctor;
 mod filter;
+mod mirror;
 mod operate;
 mod port;
 mod state;
 
 use std::{
-    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -20,11 +22,15 @@ use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use crate::{
     config::{self, Config},
-    control::server::{Call, Server},
+    control::{
+        row::MirrorRow,
+        server::{Call, Server},
+    },
     fib::Sizes,
     kernel::{Bpffs, Links, Object, Tables, earlier_slots},
     lower::{
@@ -35,7 +41,9 @@ use crate::{
     netlink::Mirror,
     rule::ChainName,
 };
+use confirm::{History, Probation};
 use filter::Chains;
+use mirror::COMPARE;
 use port::Ports;
 use state::State;
 
@@ -83,6 +91,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let serving = tokio::spawn(server.serve(calls));
     tracing::info!(socket = %options.socket.display(), "ready");
 
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = None;
     loop {
         tokio::select! {
@@ -101,9 +112,14 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
                 due.get_or_insert_with(|| Instant::now() + GATHER);
             }
+            () = until(daemon.unconfirmed()) => daemon.expire(),
             () = until(due) => {
                 due = None;
                 daemon.follow();
+            }
+            () = async { tokio::select! { _ = hangup.recv() => {}, _ = compare.tick() => {} } } => {
+                daemon.compare(&mut mirror);
+                due.get_or_insert_with(|| Instant::now() + GATHER);
             }
             Some(call) = waiting.recv() => {
                 if due.take().is_some() {
@@ -111,6 +127,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
                 daemon.answer(call);
             }
+        }
+        if std::mem::take(&mut daemon.relinked) {
+            mirror.programs_changed();
         }
     }
     drop(waiting);
@@ -129,12 +148,11 @@ async fn until(due: Option<Instant>) {
 
 /// Reads a config file. Rules that can be read but not done yet are refused here: nothing has been touched.
 fn read(path: &std::path::Path) -> anyhow::Result<Config> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (config, text) = config::load(path)?;
     let name = path.display().to_string();
-    let config = config::parse(&text, &name)?;
     for chain in ChainName::ALL {
         for (index, rule) in config.chain(chain).rules.iter().enumerate() {
-            if let Some(what) = unsupported(rule) {
+            if let Some(what) = unsupported(&rule.with_sets(&|name| config.elements(name))) {
                 return Err(config::at_rule(&text, &name, chain, index, &what.to_string()).into());
             }
         }
@@ -149,6 +167,8 @@ struct Daemon {
     object: Object,
     tables: Tables,
     links: Links,
+    /// Whether programs came or went since the mirror was told.
+    relinked: bool,
     model: Model,
     lowering: Lowering,
     /// What the tables were made with.
@@ -159,6 +179,11 @@ struct Daemon {
     chains: Chains,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
+    /// The config in force waits for `config confirm`.
+    probation: Option<Probation>,
+    history: History,
+    /// Comparisons of the mirror with the kernel.
+    mirrored: MirrorRow,
 }
 
 impl Daemon {
@@ -170,6 +195,7 @@ impl Daemon {
         let slots = slots.unwrap_or_default();
         let (ports, chains) = state.remember();
         let sizes = Sizes::SMALL;
+        let history = state.history();
         let mut object = Object::load(Want::default().features, sizes, &bpffs.lasting(), &bpffs.epoch())?;
         let tables = Tables::take(&mut object, sizes)?;
         let links = Links::new(bpffs.links());
@@ -179,6 +205,7 @@ impl Daemon {
             object,
             tables,
             links,
+            relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
             sizes,
@@ -186,11 +213,25 @@ impl Daemon {
             ports,
             chains,
             committed: None,
+            probation: None,
+            history,
+            mirrored: MirrorRow::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
+            daemon.state.write_pending(None)?;
+        } else if let Some(pending) = daemon.state.pending() {
+            let probation = pending.resume(confirm::now());
+            if probation.until <= Instant::now() {
+                let before = config::parse(probation.before(), "pending.toml")?;
+                daemon.ports.replace(&before);
+                daemon.chains.replace(&before)?;
+                tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
+            }
+            // Until everything is in force and written down, what is pending stays on disk.
+            daemon.probation = Some(probation);
         }
         Ok(daemon)
     }
@@ -209,7 +250,7 @@ impl Daemon {
 
     /// Takes a call, answers it.
     fn answer(&mut self, call: Call) {
-        let answer = self.operate(&call.request);
+        let answer = self.operate(&call.request, call.peer.uid);
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }

@@ -105,6 +105,22 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// The command that cures it, or shows what to cure.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Self::PolicyRouting(IpVersion::V4) => "ip rule list  # delete with `ip rule del` those that are not needed",
+            Self::PolicyRouting(IpVersion::V6) => {
+                "ip -6 rule list  # delete with `ip -6 rule del` those that are not needed"
+            }
+            Self::Vrf { .. } => "ip link show type vrf  # and `dataplane detach` their members",
+            Self::RoutesFull { .. } | Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
+            Self::NeighboursFull { .. } => "ip neigh show  # split the network",
+            Self::PortsFull { .. } => "dataplane port list  # detach what is not needed",
+        }
+    }
+}
+
 /// Turns models into [`Want`]s; remembers which index stands for what.
 #[derive(Clone, Debug)]
 pub struct Lowering {

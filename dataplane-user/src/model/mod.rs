@@ -1,6 +1,7 @@
 //! What the kernel said: links, addresses, neighbours, routes and settings. Pure: events go in, nothing comes out.
 
 mod address;
+mod difference;
 mod event;
 mod family;
 mod link;

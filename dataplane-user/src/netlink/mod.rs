@@ -8,10 +8,12 @@
 mod address;
 mod attribute;
 mod device;
+pub mod ethtool;
 mod link;
 mod neighbour;
 mod netconf;
 pub mod netfilter;
+pub mod qdisc;
 mod route;
 mod rule;
 mod socket;
@@ -22,7 +24,7 @@ use std::{io, mem};
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
 
-use crate::model::{Event, Family, IpVersion, Route, Snapshot};
+use crate::model::{Event, Family, IpVersion, Link, Route, Snapshot};
 use attribute::{u8_at, u32_at};
 use device::GenericFamily;
 use socket::{Asker, Heard, Listener, Message};
@@ -112,7 +114,7 @@ bitflags! {
     }
 }
 
-/// Sockets for generic netlink, where the kernel has the family (6.3 and later).
+/// Sockets for generic netlink, where the kernel has the family (6.3 and later); without it see [`device::supposed`].
 struct Devices {
     family: GenericFamily,
     listener: Listener,
@@ -128,18 +130,39 @@ pub struct Mirror {
     pending: Vec<Event>,
     /// The flags that decide about routes, of every link.
     usable: BTreeMap<Ifindex, u32>,
+    /// Where the kernel does not tell what drivers offer: all links, from which that is supposed.
+    links: BTreeMap<Ifindex, Link>,
+}
+
+/// Everything, listed beside what is followed.
+#[derive(Debug)]
+pub struct Listing {
+    /// What was known already, or about to be.
+    pub announced: Vec<Event>,
+    /// All that the kernel has.
+    pub listed: Vec<Event>,
+    /// Nothing was announced while it was listed, so both must say the same.
+    pub calm: bool,
 }
 
 impl Mirror {
     /// Opens the sockets in the caller's network namespace, within a tokio runtime, and subscribes.
     pub fn open() -> Result<Self, Error> {
+        let devices = Devices::open()?;
+        if devices.is_none() {
+            tracing::warn!(
+                "this kernel does not tell which devices XDP may send to (Linux 6.3 and later do): only hardware with native XDP \
+                 attached and a known driver, and a veth whose peer in this namespace has XDP, are sent to; tc serves the rest"
+            );
+        }
         Ok(Self {
             listener: Listener::open(libc::NETLINK_ROUTE as isize, &GROUPS)?,
             asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
-            devices: Devices::open()?,
+            devices,
             stale: Stale::all(),
             pending: Vec::new(),
             usable: BTreeMap::new(),
+            links: BTreeMap::new(),
         })
     }
 
@@ -152,12 +175,54 @@ impl Mirror {
         }
         self.drain()?;
         self.refresh()?;
+        if self.devices.is_none() {
+            self.suppose();
+        }
         Ok(mem::take(&mut self.pending))
+    }
+
+    /// Says what is supposed of drivers, where the kernel does not tell and something about links was said.
+    fn suppose(&mut self) {
+        let mut changed = false;
+        for event in &self.pending {
+            match event {
+                Event::Snapshot(Snapshot::Links(links)) => {
+                    self.links = links.iter().map(|link| (link.ifindex, link.clone())).collect();
+                }
+                Event::Link(link) => drop(self.links.insert(link.ifindex, link.clone())),
+                Event::LinkGone(ifindex) => drop(self.links.remove(ifindex)),
+                _ => continue,
+            }
+            changed = true;
+        }
+        if changed {
+            let all = self.links.iter().map(|(ifindex, link)| (*ifindex, device::supposed(link, &self.links)));
+            self.pending.push(Event::Snapshot(Snapshot::Features(all.collect())));
+        }
+    }
+
+    /// Our own programs came or went. Kernels that tell what drivers offer tell that too; others must be asked.
+    pub fn programs_changed(&mut self) {
+        if self.devices.is_none() {
+            self.stale |= Stale::LINKS;
+        }
     }
 
     /// Makes the next [`Mirror::next`] list everything again, for a comparison now and then.
     pub fn resync(&mut self) {
         self.stale = Stale::all();
+    }
+
+    /// Lists everything now, beside what was announced until then.
+    pub fn list_all(&mut self) -> Result<Listing, Error> {
+        self.drain()?;
+        self.refresh()?;
+        let announced = mem::take(&mut self.pending);
+        self.stale = Stale::all();
+        self.refresh()?;
+        let listed = mem::take(&mut self.pending);
+        self.drain()?;
+        Ok(Listing { announced, listed, calm: self.pending.is_empty() && self.stale.is_empty() })
     }
 
     /// Waits for one datagram on either socket.
@@ -279,7 +344,7 @@ impl Mirror {
 impl Devices {
     fn open() -> Result<Option<Self>, Error> {
         let mut asker = Asker::open(libc::NETLINK_GENERIC as isize)?;
-        let request = device::family_request();
+        let request = device::family_request("netdev");
         let family = asker
             .get("netlink families", device::CONTROLLER, &request, |message| device::parse_family(message.payload))?;
         let Some(family) = family else { return Ok(None) };
