@@ -12,8 +12,8 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, ENTRIES, Entry, Filter, Ifindex, Key, Line, Lines, NextHopGroup,
-        PORT_PROBES, Port, PortCounters, Target, WORDS,
+        self, Adjacency, Block, Blocks, Control, Counter, ENTRIES, Entry, Filter, Ifindex, Key, Line, Lines,
+        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, WORDS,
     },
 };
 

@@ -168,7 +168,9 @@ fn answer(model: &Model, want: &Want, destination: IpAddr) -> (RouteKind, Vec<St
     if target.kind() == RouteKind::Unicast {
         let group = want.groups[&target.group()];
         let members = &group.members[..group.slots as usize];
-        devices.extend(members.iter().map(|member| model.links[&want.adjacencies[&u32::from(*member)].ifindex].name.clone()));
+        devices.extend(
+            members.iter().map(|member| model.links[&want.adjacencies[&u32::from(*member)].ifindex].name.clone()),
+        );
     }
     (target.kind(), devices)
 }

@@ -15,8 +15,9 @@ pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS,
 pub use control::{Control, Features};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use fib::{
-    BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed, Prefixed,
-    RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, tree_class, tree_lines,
+    BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
+    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
+    tree_class, tree_lines,
 };
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};

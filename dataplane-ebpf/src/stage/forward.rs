@@ -46,7 +46,8 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
 #[inline(always)]
 pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Option<Hop> {
     let group = maps::group(route.group())?;
-    let member = if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
+    let member =
+        if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
     let adjacency = maps::adjacency(member)?;
     let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
     Some(Hop { adjacency, mtu: mtu as usize })

@@ -6,9 +6,7 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-use dataplane_common::abi::{
-    BLOCK, BRANCH, Blocks, LOCAL_BLOCKS, Layout4, RouteKind, Target, local_bit, lookup4,
-};
+use dataplane_common::abi::{BLOCK, BRANCH, Blocks, LOCAL_BLOCKS, Layout4, RouteKind, Target, local_bit, lookup4};
 
 use super::{Entry, Painter, Rib, sorted, sweep::sweep};
 use crate::model::Prefix;

@@ -124,14 +124,19 @@ fn run<P: Painter>(painter: &mut P, from: impl Fn(u128) -> P::Address, steps: Ve
                         ((prefix.first(), prefix.length()), target(number))
                     })
                     .collect();
-                let routes: Vec<_> = model.iter().map(|((first, length), to)| (Prefix::new(*first, *length), *to)).collect();
+                let routes: Vec<_> =
+                    model.iter().map(|((first, length), to)| (Prefix::new(*first, *length), *to)).collect();
                 painter.follow(routes);
             }
         }
         assert_eq!(painter.rib().len(), model.len());
         for at in edges(&model, &probes) {
             let (found, expected) = (painter.lookup(at), longest(&model, at));
-            assert!(found == expected || !exact && found == Target::KERNEL, "{}: {found:?}, not {expected:?}", at.to_ip());
+            assert!(
+                found == expected || !exact && found == Target::KERNEL,
+                "{}: {found:?}, not {expected:?}",
+                at.to_ip()
+            );
         }
         assert!(!exact || painter.starved() == 0);
     }

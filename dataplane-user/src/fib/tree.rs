@@ -7,9 +7,7 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{
-        BRANCH, INDEX_LINES, Layout6, Lines, TREE, TREE_LINE, Target, WORDS, lookup6, tree_class, tree_lines,
-    },
+    abi::{BRANCH, INDEX_LINES, Layout6, Lines, TREE, TREE_LINE, Target, WORDS, lookup6, tree_class, tree_lines},
     wire::Address6,
 };
 

@@ -9,8 +9,8 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    Adjacency, BLOCK, Control, Counter, ENTRIES, Entry, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters, WORDS,
-    map,
+    Adjacency, BLOCK, Control, Counter, ENTRIES, Entry, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters,
+    WORDS, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -187,7 +187,7 @@ impl Tables {
     pub fn remove_egress(&mut self, ifindex: Ifindex) -> Result<(), TableError> {
         match self.egress.remove(ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::EGRESS, error }),
         }
     }

@@ -10,8 +10,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port,
-    RouteKind, Target,
+    ADJACENCIES, Adjacency, Control, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port, RouteKind, Target,
 };
 
 use crate::model::{Attachment, Family, IpVersion, Model};
@@ -114,7 +113,7 @@ impl Problem {
                 "ip -6 rule list  # delete with `ip -6 rule del` those that are not needed"
             }
             Self::Vrf { .. } => "ip link show type vrf  # and `dataplane detach` their members",
-            Self::RoutesFull { .. } | Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
+            Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
             Self::NeighboursFull { .. } => "ip neigh show  # split the network",
             Self::PortsFull { .. } => "dataplane port list  # detach what is not needed",
         }
