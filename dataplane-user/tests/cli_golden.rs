@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, net::IpAddr, path::Path};
 use dataplane_user::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
-        row::{Counts, DecisionRow, Difference, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+        row::{
+            Counts, DecisionRow, Difference, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow,
+            Stats, Table,
+        },
     },
     rule::ChainName,
 };
@@ -127,7 +130,8 @@ fn stats(iface: Option<&str>) -> Stats {
         ("not_ip", totals.passed),
         ("blackhole", 0),
     ];
-    Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports }
+    let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5 };
+    Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports, mirror }
 }
 
 const CONFIG: &str =
@@ -217,7 +221,7 @@ fn json_fields_are_the_contract() {
     let daemon = Daemon::start(answer);
     let stats: Vec<_> = PORT.split(' ').map(|key| format!("ports.{key}")).collect();
     let stats = format!(
-        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {}",
+        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {} mirror mirror.state mirror.routes4 mirror.routes6",
         stats.join(" ")
     );
     let rows = [

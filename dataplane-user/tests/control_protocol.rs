@@ -74,7 +74,7 @@ fn requests_go_there_and_back() {
 #[test]
 fn answers_go_there_and_back() {
     let stats =
-        Stats { totals: Counts::new(u64::MAX, 0, 0, 0), reasons: [("local".to_owned(), 1)].into(), ports: vec![] };
+        Stats { totals: Counts::new(u64::MAX, 0, 0, 0), reasons: [("local".to_owned(), 1)].into(), ..Stats::default() };
     let rows = [
         (Answer::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
         (
@@ -84,7 +84,7 @@ fn answers_go_there_and_back() {
         (
             Answer::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[]}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"live","routes4":0,"routes6":0}}}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -158,6 +158,31 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// As in `port list`.
     pub ports: Vec<PortRow>,
+    /// The kernel's routes, as far as they are known.
+    #[serde(default)]
+    pub mirror: MirrorRow,
+}
+
+/// How far the mirror of the kernel's tables has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRow {
+    /// Whether it decides yet.
+    pub state: MirrorState,
+    /// IPv4 routes of all tables.
+    pub routes4: u64,
+    /// IPv6 routes of all tables.
+    pub routes6: u64,
+}
+
+/// What the mirror is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// Reading the kernel's tables for the first time: an earlier daemon's maps, or the kernel, decide.
+    Loading,
+    /// Following them.
+    #[default]
+    Live,
 }
 
 /// What differs between a config file and the running config, one line of text for each thing.

@@ -6,18 +6,47 @@ use zerocopy::FromZeros as _;
 
 use super::Daemon;
 use crate::{
-    diff::{Change, diff},
+    diff::{Change, Have, order},
     kernel::{Object, grace},
-    lower::Want,
+    lower::{Lowering, Table, Targets, Update, Want},
+    model::{Family, IpVersion},
 };
 
+/// A table has more intervals than its map has room for.
+#[derive(Debug, thiserror::Error)]
+#[error("the {version} routes make {found} intervals")]
+pub(super) struct TableFull {
+    /// Of which family.
+    pub version: IpVersion,
+    /// How many there are.
+    pub found: usize,
+}
+
 impl Daemon {
-    /// Makes the maps hold `want`. What was written when something fails is written again next time.
-    pub(super) fn apply(&mut self, want: Want) -> anyhow::Result<()> {
-        self.retire_slots(&want.ports);
-        let have = std::mem::take(&mut self.have);
-        let changes = diff(&have, &want);
-        let flips = changes.steps.iter().any(|step| matches!(step, Change::Fib4(_) | Change::Fib6(_)));
+    /// Makes the maps hold what was lowered, when they lack no more than `update`. After a failure everything is written
+    /// again next time.
+    pub(super) fn apply(&mut self, update: &Update) -> anyhow::Result<()> {
+        // Steps borrow what was lowered, and change all the rest.
+        let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
+        let done = self.write(update, lowering.want());
+        self.lowering = lowering;
+        self.behind = done.is_err();
+        if done.is_ok() {
+            self.lowering.grace_passed();
+        }
+        done
+    }
+
+    fn write(&mut self, update: &Update, want: &Want) -> anyhow::Result<()> {
+        if !update.ports.is_empty() || update.anew {
+            self.retire_slots(&want.ports);
+        }
+        let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
+        let goal = Have { mirror: want.mirror, features: want.features | self.chains.features() };
+        let changes = order(have, goal, update, want);
+        let flip =
+            |step: &Change<'_>| matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_));
+        let flips = changes.steps.iter().any(flip);
         if flips {
             // The idle generation was live until the last flip: whoever read it then must be done.
             grace();
@@ -29,19 +58,12 @@ impl Daemon {
                 grace();
                 waited = true;
             }
-            if let Err(error) = self.step(step) {
-                // Nothing is known for certain now: next time everything is written again.
-                self.have = Want { ports: have.ports.clone(), ..Want::default() };
-                self.have.features = self.object.features();
-                return Err(error);
-            }
+            self.step(step, want)?;
         }
-        self.have = want;
-        self.lowering.grace_passed();
         Ok(())
     }
 
-    fn step(&mut self, step: &Change<'_>) -> anyhow::Result<()> {
+    fn step(&mut self, step: &Change<'_>, want: &Want) -> anyhow::Result<()> {
         match step {
             Change::Mirror(mirror) => self.tables.set_mirror(*mirror)?,
             Change::AddEgress(ifindex) => {
@@ -55,14 +77,14 @@ impl Daemon {
             Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::default())?,
             Change::Group(index, group) => self.tables.write_group(*index, group)?,
             Change::RemoveGroup(index) => self.tables.write_group(*index, &NextHopGroup::EMPTY)?,
-            Change::Fib4(table) => {
+            Change::Fib4(_) | Change::Routes4(_) => {
                 let mut fib = Fib4::new_box_zeroed().ok().context("no memory for the IPv4 table")?;
-                table.write_into(&mut *fib);
+                table(&want.fib4)?.write_into(&mut *fib);
                 self.tables.flip_fib4(&fib)?;
             }
-            Change::Fib6(table) => {
+            Change::Fib6(_) | Change::Routes6(_) => {
                 let mut fib = Fib6::new_box_zeroed().ok().context("no memory for the IPv6 table")?;
-                table.write_into(&mut *fib);
+                table(&want.fib6)?.write_into(&mut *fib);
                 self.tables.flip_fib6(&fib)?;
             }
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
@@ -81,4 +103,11 @@ impl Daemon {
         self.relink();
         Ok(())
     }
+}
+
+/// The cuts of a table, as its map holds them.
+fn table<A: Family>(targets: &Targets<A>) -> Result<Table<A>, TableFull> {
+    let cuts = targets.cuts();
+    let found = cuts.len();
+    Table::new(cuts).ok_or(TableFull { version: A::VERSION, found })
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{Features, Ifindex};
 
-use super::{Daemon, state::Ledger};
+use super::{Daemon, apply::TableFull, state::Ledger};
 use crate::{
     config::{Config, PortConfig},
     control::row::Counts,
     kernel::{Hook, LinkError},
+    lower::Update,
     model::{Attachment, Link, Mode, choose},
 };
 
@@ -283,16 +284,32 @@ impl Daemon {
         self.tables.clear_port_counters(slot)
     }
 
-    /// Lowers the model and applies what changed.
+    /// Lowers what changed of the model, and applies what follows from it.
     pub(super) fn reconcile(&mut self) {
-        let mut want = self.lowering.lower(&self.model, &self.ports.attachments());
-        want.features |= self.chains.features();
-        for problem in want.problems.iter().filter(|problem| !self.have.problems.contains(problem)) {
-            tracing::warn!("{problem}");
+        let touched = std::mem::take(&mut self.touched);
+        let update = self.lowering.update(&self.model, &self.ports.attachments(), &touched);
+        let mut done = self.catch_up(update);
+        // Each family can be refused once.
+        for _ in 0..2 {
+            let Some(full) = done.as_ref().err().and_then(|error| error.downcast_ref::<TableFull>()) else { break };
+            let (version, found) = (full.version, full.found);
+            let update = self.lowering.refuse(&self.model, version, found);
+            done = self.catch_up(update);
         }
-        if let Err(error) = self.apply(want) {
+        if let Err(error) = done {
             tracing::error!("the maps could not be brought up to date: {error:#}; trying again with the next change");
         }
+        let problems = &self.lowering.want().problems;
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        self.problems.clone_from(problems);
+    }
+
+    /// Applies an update, and with it all that could not be written before.
+    fn catch_up(&mut self, update: Update) -> anyhow::Result<()> {
+        let update = if self.behind { Update::anew(self.lowering.want()) } else { update };
+        self.apply(&update)
     }
 }
 

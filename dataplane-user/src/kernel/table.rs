@@ -185,6 +185,11 @@ impl Tables {
         self.go_live(Control { filter: idle, ..self.live })
     }
 
+    /// The families whose mirror decides.
+    pub fn mirror(&self) -> u32 {
+        self.live.mirror
+    }
+
     /// Sets the families whose mirror decides.
     pub fn set_mirror(&mut self, mirror: u32) -> Result<(), TableError> {
         self.go_live(Control { mirror, ..self.live })

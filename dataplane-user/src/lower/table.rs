@@ -23,7 +23,7 @@ impl<A: Family> Default for Table<A> {
 
 impl<A: Family> Table<A> {
     /// From ascending cuts, the first of them at address 0. `None` if there are more than a map has room for.
-    pub(super) fn new(cuts: Vec<(A, Target)>) -> Option<Self> {
+    pub fn new(cuts: Vec<(A, Target)>) -> Option<Self> {
         let fits = (1..=FIB_INTERVALS).contains(&cuts.len());
         fits.then(|| Self { local: local(&cuts), cuts })
     }

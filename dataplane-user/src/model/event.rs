@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, RoutingRule, XdpFeatures};
+use super::{Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, XdpFeatures};
 
 /// One change, or a whole table of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub enum Snapshot {
     Netconf(Vec<Netconf>),
     /// All XDP features.
     Features(Vec<(Ifindex, XdpFeatures)>),
-    /// All IPv4 routes, in the kernel's order.
-    Routes4(Vec<Route<u32>>),
-    /// All IPv6 routes, in the kernel's order.
-    Routes6(Vec<Route<u128>>),
+    /// All IPv4 routes.
+    Routes4(Routes<u32>),
+    /// All IPv6 routes.
+    Routes6(Routes<u128>),
 }

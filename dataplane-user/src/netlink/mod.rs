@@ -1,7 +1,8 @@
 //! The only place with netlink: subscribe, dump, then follow the changes.
 //!
 //! Announcements arrive on sockets of their own and wait there while a dump is read on another, so none is lost in between;
-//! taking in again what a dump already said changes nothing. Some changes the kernel does not announce at all (IPv4 routes
+//! taking in again what a dump already said changes nothing. Routes are listed in pieces, while all else goes on; what is
+//! announced meanwhile is said twice, at once and behind the listing. Some changes the kernel does not announce at all (IPv4 routes
 //! that fall or rise with a link, an address or a next-hop object: `fib_flush` and `fib_sync_up` in `net/ipv4`): what causes them makes
 //! the routes stale, and stale tables are dumped again.
 
@@ -9,6 +10,7 @@ mod address;
 mod attribute;
 mod device;
 mod link;
+mod listing;
 mod neighbour;
 mod netconf;
 pub mod netfilter;
@@ -17,13 +19,15 @@ mod rule;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
 
-use crate::model::{Event, Family, IpVersion, Route, Snapshot};
+use crate::model::{Event, Family, IpVersion, Snapshot};
 use attribute::{u8_at, u32_at};
+use listing::Reading;
 use device::GenericFamily;
 use socket::{Asker, Heard, Listener, Message};
 
@@ -41,6 +45,9 @@ const GROUPS: [u32; 11] = [
     libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NEXTHOP,
 ];
+
+/// How long routes are listed in one go: nobody else is answered meanwhile.
+const SLICE: Duration = Duration::from_millis(4);
 
 /// A next-hop object changed (`include/uapi/linux/rtnetlink.h`).
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -123,6 +130,9 @@ struct Devices {
 pub struct Mirror {
     listener: Listener,
     asker: Asker,
+    /// For routes only: an answer that is being read stands in the way of all others.
+    route_asker: Asker,
+    reading: Option<Reading>,
     devices: Option<Devices>,
     stale: Stale,
     pending: Vec<Event>,
@@ -136,6 +146,8 @@ impl Mirror {
         Ok(Self {
             listener: Listener::open(libc::NETLINK_ROUTE as isize, &GROUPS)?,
             asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
+            route_asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
+            reading: None,
             devices: Devices::open()?,
             stale: Stale::all(),
             pending: Vec::new(),
@@ -143,16 +155,42 @@ impl Mirror {
         })
     }
 
-    /// What happened since the last call; waits for something to happen. The first call gives a snapshot of each kind, and
-    /// so does any call after the kernel could not tell everything. May be dropped while waiting; after an error it may be
-    /// called again.
+    /// What happened since the last call; waits for something to happen. A snapshot of each kind comes first, and again
+    /// after the kernel could not tell everything. Routes are listed in pieces, so a call may give nothing yet. May be
+    /// dropped while waiting; after an error it may be called again.
     pub async fn next(&mut self) -> Result<Vec<Event>, Error> {
-        while self.stale.is_empty() && self.pending.is_empty() {
-            self.listen().await?;
+        if self.is_settled() {
+            while self.stale.is_empty() && self.pending.is_empty() {
+                self.listen().await?;
+            }
+        } else {
+            // Others may have their turn between two pieces.
+            tokio::task::yield_now().await;
         }
-        self.drain()?;
-        self.refresh()?;
+        self.advance(SLICE)
+    }
+
+    /// What happened so far, without waiting: takes in what was announced, and lists what is stale for as long as `time`
+    /// allows.
+    pub fn advance(&mut self, time: Duration) -> Result<Vec<Event>, Error> {
+        let end = Instant::now() + time;
+        self.drain(end)?;
+        self.refresh(end)?;
         Ok(mem::take(&mut self.pending))
+    }
+
+    /// Whether everything has been listed. Until then the kernel has more than was told.
+    pub fn is_settled(&self) -> bool {
+        self.stale.is_empty() && self.reading.is_none()
+    }
+
+    /// How many routes of the listing at hand are read, IPv4 and IPv6.
+    pub fn read_so_far(&self) -> (usize, usize) {
+        match &self.reading {
+            Some(reading) if reading.version() == IpVersion::V4 => (reading.len(), 0),
+            Some(reading) => (0, reading.len()),
+            None => (0, 0),
+        }
     }
 
     /// Makes the next [`Mirror::next`] list everything again, for a comparison now and then.
@@ -181,13 +219,16 @@ impl Mirror {
     }
 
     /// Reads what is there already, so that a burst becomes one batch.
-    fn drain(&mut self) -> Result<(), Error> {
+    fn drain(&mut self, end: Instant) -> Result<(), Error> {
         loop {
             let heard = self.listener.poll()?;
             if matches!(heard, Heard::Nothing) {
                 break;
             }
             self.take_rtnetlink(&heard);
+            if Instant::now() >= end {
+                break;
+            }
         }
         while let Some(devices) = &mut self.devices {
             let heard = devices.listener.poll()?;
@@ -202,11 +243,18 @@ impl Mirror {
     fn take_rtnetlink(&mut self, heard: &Heard) {
         match heard {
             Heard::Nothing => {}
-            Heard::Overrun => self.stale |= Stale::all() - Stale::FEATURES,
+            Heard::Overrun => {
+                self.stale |= Stale::all() - Stale::FEATURES;
+                self.reading = None;
+            }
             Heard::Datagram => {
                 for message in self.listener.messages() {
                     self.stale |= unannounced(&message, &mut self.usable);
-                    self.pending.extend(parse(&message));
+                    let Some(event) = parse(&message) else { continue };
+                    if self.reading.as_mut().is_some_and(|reading| !reading.hold(&event)) {
+                        self.stale |= self.reading.take().map_or(Stale::empty(), |reading| reading.stale());
+                    }
+                    self.pending.push(event);
                 }
             }
         }
@@ -224,19 +272,39 @@ impl Mirror {
         }
     }
 
-    /// Lists again what is stale. What was listed before an error stays listed.
-    fn refresh(&mut self) -> Result<(), Error> {
-        if self.stale.intersects(Stale::ROUTES) && !self.stale.contains(Stale::LINKS) {
+    /// Lists again what is stale, routes last and until `end`. What was listed before an error stays listed.
+    fn refresh(&mut self, end: Instant) -> Result<(), Error> {
+        if self.reading.is_none() && self.stale.intersects(Stale::ROUTES) && !self.stale.contains(Stale::LINKS) {
             // Routes are listed without the lock under which links and addresses change. The list of links takes that lock,
             // so whatever made the routes stale is over when it returns.
             self.asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>)?;
         }
-        for kind in self.stale.iter() {
+        for kind in (self.stale - Stale::ROUTES).iter() {
             let snapshot = self.list(kind)?;
             self.pending.extend(snapshot.map(Event::Snapshot));
             self.stale -= kind;
         }
-        Ok(())
+        loop {
+            let mut reading = match self.reading.take() {
+                Some(reading) => reading,
+                None if self.stale.contains(Stale::ROUTES4) => Reading::begin(&mut self.route_asker, IpVersion::V4)?,
+                None if self.stale.contains(Stale::ROUTES6) => Reading::begin(&mut self.route_asker, IpVersion::V6)?,
+                None => return Ok(()),
+            };
+            // What becomes stale from here on is listed once more.
+            self.stale -= reading.stale();
+            match reading.read(&mut self.route_asker, end) {
+                Ok(true) => self.pending.extend(reading.finish()),
+                Ok(false) => self.reading = Some(reading),
+                Err(error) => {
+                    self.stale |= reading.stale();
+                    return Err(error);
+                }
+            }
+            if Instant::now() >= end {
+                return Ok(());
+            }
+        }
     }
 
     fn list(&mut self, kind: Stale) -> Result<Option<Snapshot>, Error> {
@@ -269,8 +337,6 @@ impl Mirror {
                 let parse = |message: &Message<'_>| rule::parse(message.payload);
                 Snapshot::RoutingRules(both(asker, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
             }
-            Stale::ROUTES4 => Snapshot::Routes4(routes(asker)?),
-            Stale::ROUTES6 => Snapshot::Routes6(routes(asker)?),
             _ => return Ok(None),
         }))
     }
@@ -307,12 +373,7 @@ fn dump<T>(
     request[0] = family;
     let ours = |message: &Message<'_>| (u8_at(message.payload, 0)? == family).then(|| parse(message)).flatten();
     match asker.dump(what, kind, &request, ours) {
-        Err(Error::Refused { source, .. })
-            if family == u128::NUMBER
-                && matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
-        {
-            Ok(Vec::new())
-        }
+        Err(error) if family == u128::NUMBER && is_foreign(&error) => Ok(Vec::new()),
         other => other,
     }
 }
@@ -330,8 +391,10 @@ fn both<T>(
     Ok(found)
 }
 
-fn routes<A: Family>(asker: &mut Asker) -> Result<Vec<Route<A>>, Error> {
-    dump(asker, "routes", libc::RTM_GETROUTE, route::HEADER, A::NUMBER, |message| route::parse(message.payload))
+/// Whether the kernel does not know the family that it was asked for.
+fn is_foreign(error: &Error) -> bool {
+    let Error::Refused { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
 }
 
 /// What a message announces.
