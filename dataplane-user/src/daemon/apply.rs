@@ -60,6 +60,10 @@ impl Daemon {
             }
             self.step(step, want)?;
         }
+        if changes.steps.iter().any(|step| matches!(step, Change::RemovePort(_))) {
+            // Whoever found the port still counts in its slot.
+            grace();
+        }
         Ok(())
     }
 

@@ -144,22 +144,28 @@ pub struct Update {
 impl Update {
     /// All of `want`, for maps of which nothing is known.
     pub fn anew(want: &Want) -> Self {
-        let rest = Want { fib4: Targets::default(), fib6: Targets::default(), ..want.clone() };
-        Self { anew: true, ..Self::between(&Want::default(), &rest) }
+        Self {
+            ports: changes(&BTreeMap::new(), &want.ports),
+            groups: changes(&BTreeMap::new(), &want.groups),
+            adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
+            egress: want.egress.iter().map(|dev| (*dev, true)).collect(),
+            anew: true,
+            ..Self::default()
+        }
     }
 
     /// What turns `before` into `after`.
     pub fn between(before: &Want, after: &Want) -> Self {
-        let mut update = Self {
+        let devices = before.egress.symmetric_difference(&after.egress);
+        Self {
             ports: changes(&before.ports, &after.ports),
+            groups: changes(&before.groups, &after.groups),
+            adjacencies: changes(&before.adjacencies, &after.adjacencies),
             fib4: before.fib4.difference(&after.fib4),
             fib6: before.fib6.difference(&after.fib6),
-            ..Self::default()
-        };
-        next_hop::difference(before, after, &mut update);
-        let devices = before.egress.symmetric_difference(&after.egress);
-        update.egress = devices.map(|dev| (*dev, after.egress.contains(dev))).collect();
-        update
+            egress: devices.map(|dev| (*dev, after.egress.contains(dev))).collect(),
+            anew: false,
+        }
     }
 }
 

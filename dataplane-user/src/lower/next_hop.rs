@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{ADJACENCIES, Adjacency, GROUPS, NextHopGroup, RouteKind, Target};
+use dataplane_common::abi::{ADJACENCIES, GROUPS, RouteKind, Target};
 
 use super::adjacency::{self, Path, Who};
 use super::index::Indices;
 use super::route::{Leaf, Paths};
-use super::side::{Sided, changes};
+use super::side::Sided;
 use super::{Update, Want};
 use crate::model::{Model, Touched};
 
@@ -151,10 +151,4 @@ impl NextHops {
         self.groups.grace_passed();
         self.adjacencies.grace_passed();
     }
-}
-
-/// What turns the groups and adjacencies of `before` into those of `after`.
-pub(super) fn difference(before: &Want, after: &Want, update: &mut Update) {
-    update.groups = changes::<u32, NextHopGroup>(&before.groups, &after.groups);
-    update.adjacencies = changes::<u32, Adjacency>(&before.adjacencies, &after.adjacencies);
 }

@@ -13,6 +13,9 @@ const HELD: usize = 1 << 16;
 
 /// Routes of one family, as far as they are read.
 pub(super) struct Reading {
+    /// A socket of its own: an answer that is being read stands in the way of all others, and one that is given up can only
+    /// be closed.
+    asker: Asker,
     answer: Answer,
     found: Found,
     attempts: u32,
@@ -36,9 +39,10 @@ impl Found {
 
 impl Reading {
     /// Asks for all routes of a family.
-    pub(super) fn begin(asker: &mut Asker, version: IpVersion) -> Result<Self, Error> {
-        let answer = ask(asker, version)?;
-        Ok(Self { answer, found: Found::new(version), attempts: 1, held: Vec::new() })
+    pub(super) fn begin(version: IpVersion) -> Result<Self, Error> {
+        let mut asker = Asker::open(libc::NETLINK_ROUTE as isize)?;
+        let answer = ask(&mut asker, version)?;
+        Ok(Self { asker, answer, found: Found::new(version), attempts: 1, held: Vec::new() })
     }
 
     /// Of which family.
@@ -79,10 +83,11 @@ impl Reading {
     }
 
     /// Reads on until `end`. Says whether that was all; again from the start when the kernel says that it changed meanwhile.
-    pub(super) fn read(&mut self, asker: &mut Asker, end: Instant) -> Result<bool, Error> {
+    pub(super) fn read(&mut self, end: Instant) -> Result<bool, Error> {
+        let version = self.version();
         loop {
             let found = &mut self.found;
-            let last = asker.read(&mut self.answer, |message| match found {
+            let last = self.asker.read(&mut self.answer, |message| match found {
                 Found::V4(listing) => route::parse(message.payload).into_iter().for_each(|route| listing.push(route)),
                 Found::V6(listing) => route::parse(message.payload).into_iter().for_each(|route| listing.push(route)),
             });
@@ -94,11 +99,11 @@ impl Reading {
                 }
                 Ok(true) => {
                     self.attempts += 1;
-                    self.found = Found::new(self.version());
-                    self.answer = ask(asker, self.version())?;
+                    self.found = Found::new(version);
+                    self.answer = ask(&mut self.asker, version)?;
                 }
                 // A kernel without IPv6 has no routes of it.
-                Err(error) if self.version() == IpVersion::V6 && is_foreign(&error) => return Ok(true),
+                Err(error) if version == IpVersion::V6 && is_foreign(&error) => return Ok(true),
                 Err(error) => return Err(error),
             }
             if Instant::now() >= end {

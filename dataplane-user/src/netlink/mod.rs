@@ -130,8 +130,6 @@ struct Devices {
 pub struct Mirror {
     listener: Listener,
     asker: Asker,
-    /// For routes only: an answer that is being read stands in the way of all others.
-    route_asker: Asker,
     reading: Option<Reading>,
     devices: Option<Devices>,
     stale: Stale,
@@ -146,7 +144,6 @@ impl Mirror {
         Ok(Self {
             listener: Listener::open(libc::NETLINK_ROUTE as isize, &GROUPS)?,
             asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
-            route_asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
             reading: None,
             devices: Devices::open()?,
             stale: Stale::all(),
@@ -274,11 +271,6 @@ impl Mirror {
 
     /// Lists again what is stale, routes last and until `end`. What was listed before an error stays listed.
     fn refresh(&mut self, end: Instant) -> Result<(), Error> {
-        if self.reading.is_none() && self.stale.intersects(Stale::ROUTES) && !self.stale.contains(Stale::LINKS) {
-            // Routes are listed without the lock under which links and addresses change. The list of links takes that lock,
-            // so whatever made the routes stale is over when it returns.
-            self.asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>)?;
-        }
         for kind in (self.stale - Stale::ROUTES).iter() {
             let snapshot = self.list(kind)?;
             self.pending.extend(snapshot.map(Event::Snapshot));
@@ -287,13 +279,13 @@ impl Mirror {
         loop {
             let mut reading = match self.reading.take() {
                 Some(reading) => reading,
-                None if self.stale.contains(Stale::ROUTES4) => Reading::begin(&mut self.route_asker, IpVersion::V4)?,
-                None if self.stale.contains(Stale::ROUTES6) => Reading::begin(&mut self.route_asker, IpVersion::V6)?,
+                None if self.stale.contains(Stale::ROUTES4) => self.begin(IpVersion::V4)?,
+                None if self.stale.contains(Stale::ROUTES6) => self.begin(IpVersion::V6)?,
                 None => return Ok(()),
             };
             // What becomes stale from here on is listed once more.
             self.stale -= reading.stale();
-            match reading.read(&mut self.route_asker, end) {
+            match reading.read(end) {
                 Ok(true) => self.pending.extend(reading.finish()),
                 Ok(false) => self.reading = Some(reading),
                 Err(error) => {
@@ -305,6 +297,13 @@ impl Mirror {
                 return Ok(());
             }
         }
+    }
+
+    /// Begins to list routes. They are listed without the lock under which links and addresses change. The list of links
+    /// takes that lock, so whatever made the routes stale is over when it returns.
+    fn begin(&mut self, version: IpVersion) -> Result<Reading, Error> {
+        self.asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>)?;
+        Reading::begin(version)
     }
 
     fn list(&mut self, kind: Stale) -> Result<Option<Snapshot>, Error> {

@@ -19,5 +19,6 @@ mod peer;
 mod policy;
 mod rebind;
 mod route;
+mod scale;
 mod survive;
 mod vlan;
