@@ -8,8 +8,8 @@ use dataplane_user::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
-            Counts, DecisionRow, Difference, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow,
-            Stats, Table,
+            Counts, DecisionRow, Difference, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow,
+            RuleRow, Stats, Table,
         },
     },
     rule::ChainName,

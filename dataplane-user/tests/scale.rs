@@ -84,7 +84,8 @@ fn a_large_table_costs_little() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let before = memory();
-        let (mut mirror, mut model, mut touched) = (Mirror::open().expect("netlink"), Model::default(), Touched::default());
+        let (mut mirror, mut model, mut touched) =
+            (Mirror::open().expect("netlink"), Model::default(), Touched::default());
         let (begin, cpu) = (Instant::now(), worked());
         let mut longest = Duration::ZERO;
         while !mirror.is_settled() {
@@ -97,7 +98,11 @@ fn a_large_table_costs_little() {
         let all = model.routes4.len() + model.routes6.len();
         println!(
             "listed {} + {} routes in {:?} ({:?} of CPU), longest piece {longest:?}; {} bytes a route",
-            model.routes4.len(), model.routes6.len(), begin.elapsed(), worked() - cpu, (memory() - before) / all as u64
+            model.routes4.len(),
+            model.routes6.len(),
+            begin.elapsed(),
+            worked() - cpu,
+            (memory() - before) / all as u64
         );
         for (family, known) in [("-4", model.routes4.len()), ("-6", model.routes6.len())] {
             let listed = namespace.ip(&format!("-o {family} route show table all"));
@@ -150,7 +155,9 @@ fn a_large_table_costs_little() {
         let longest = settle(&mut mirror, &mut model, &mut touched).await;
         println!(
             "listed again in {:?} ({:?} of CPU), longest piece {longest:?}; {} bytes a route at last",
-            begin.elapsed() - Duration::from_millis(200), worked() - cpu, (memory() - before) / all as u64
+            begin.elapsed() - Duration::from_millis(200),
+            worked() - cpu,
+            (memory() - before) / all as u64
         );
         assert!(lowering.update(&model, &ports, &touched).fib4.is_empty(), "nothing changed meanwhile");
     });

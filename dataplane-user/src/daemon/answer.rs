@@ -11,7 +11,10 @@ use super::{Daemon, filter::Standing};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{Counts, DecisionRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+        row::{
+            Counts, DecisionRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats,
+            Table,
+        },
     },
     kernel::TableError,
     lower::Targets,
@@ -209,8 +212,12 @@ impl Daemon {
         }
         let iif = iif.map(|name| self.link(name)).transpose()?;
         Ok(match address {
-            IpAddr::V4(v4) => self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif),
-            IpAddr::V6(v6) => self.decide(address, u128::from(v6), &self.lowering.want().fib6, &self.model.routes6, from, iif),
+            IpAddr::V4(v4) => {
+                self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)
+            }
+            IpAddr::V6(v6) => {
+                self.decide(address, u128::from(v6), &self.lowering.want().fib6, &self.model.routes6, from, iif)
+            }
         })
     }
 

@@ -44,8 +44,9 @@ impl Daemon {
         let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
         let goal = Have { mirror: want.mirror, features: want.features | self.chains.features() };
         let changes = order(have, goal, update, want);
-        let flip =
-            |step: &Change<'_>| matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_));
+        let flip = |step: &Change<'_>| {
+            matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_))
+        };
         let flips = changes.steps.iter().any(flip);
         if flips {
             // The idle generation was live until the last flip: whoever read it then must be done.

@@ -83,9 +83,10 @@ pub(super) fn group(model: &Model, path: &Path, index: impl Fn(&Who) -> Option<u
     let enabled = |hop: &&Hop| !hop.dead && model.links.get(&hop.who.dev).is_none_or(|link| link.enabled);
     let living: Vec<&Hop> = path.hops.iter().filter(enabled).collect();
     let weights: Vec<u32> = living.iter().map(|hop| hop.weight).collect();
-    let members = living.iter().zip(slots(&weights)).flat_map(|(hop, count)| {
-        std::iter::repeat_n(index(&hop.who).unwrap_or_default(), count as usize)
-    });
+    let members = living
+        .iter()
+        .zip(slots(&weights))
+        .flat_map(|(hop, count)| std::iter::repeat_n(index(&hop.who).unwrap_or_default(), count as usize));
     let mut group = NextHopGroup { mtu: path.mtu, ..NextHopGroup::EMPTY };
     for (slot, member) in group.members.iter_mut().zip(members) {
         *slot = member;

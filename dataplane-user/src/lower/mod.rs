@@ -364,9 +364,15 @@ impl Lowering {
     ) -> Result<(Targets<A>, usize), NoRoom> {
         let mut paths = Paths::default();
         let (mut leaves, mut cut_out) = (Vec::new(), Vec::new());
-        route::all(model, hosts, &mut paths, |prefix, leaf| leaves.push((prefix, leaf)), |address, leaf| {
-            cut_out.push((Prefix::new(address, A::BITS as u8), leaf));
-        });
+        route::all(
+            model,
+            hosts,
+            &mut paths,
+            |prefix, leaf| leaves.push((prefix, leaf)),
+            |address, leaf| {
+                cut_out.push((Prefix::new(address, A::BITS as u8), leaf));
+            },
+        );
         self.next_hops.inherit::<A>(&paths);
         // Routes come first: what they need must fit, and neighbours take what room is left.
         let mut found = Vec::with_capacity(leaves.len());

@@ -131,8 +131,11 @@ impl NextHops {
                 update.adjacencies.insert(index, Some(adjacency));
             }
         }
-        let groups: Vec<u32> =
-            if touched.links { self.groups.iter().map(|(_, index)| index).collect() } else { new.into_iter().collect() };
+        let groups: Vec<u32> = if touched.links {
+            self.groups.iter().map(|(_, index)| index).collect()
+        } else {
+            new.into_iter().collect()
+        };
         for index in groups {
             let Some(path) = self.groups.key(index) else { continue };
             let group = adjacency::group(model, path, |who| self.adjacencies.get(who));

@@ -102,7 +102,9 @@ pub(super) fn all<A: Family>(
         if decides {
             route(prefix, leaf);
         }
-        while let Some((address, dev)) = hosts.next_if(|(address, _)| place == Some(prefix) && prefix.contains(*address)) {
+        while let Some((address, dev)) =
+            hosts.next_if(|(address, _)| place == Some(prefix) && prefix.contains(*address))
+        {
             if let Some(leaf) = cut_out(paths, leaf, address, dev) {
                 host(address, leaf);
             }
@@ -119,9 +121,9 @@ pub(super) fn one<A: Family>(
 ) -> Option<Leaf> {
     let mut tops = Tops::default();
     for (top, table) in tops.iter_mut().zip(A::TABLES) {
-        *top = A::routes(model).around(*table, prefix).find_map(|(outer, candidates)| {
-            Some((outer.length(), choose(model, outer, candidates, paths)?))
-        });
+        *top = A::routes(model)
+            .around(*table, prefix)
+            .find_map(|(outer, candidates)| Some((outer.length(), choose(model, outer, candidates, paths)?)));
     }
     let leaf = resolve::<A>(&tops);
     if prefix.is_host() {
@@ -201,12 +203,7 @@ fn first_word<const N: usize>(tops: [Option<(u8, Choice)>; N]) -> Leaf {
 
 /// What the routes of one prefix come to; `None` if none of them is alive, so that a shorter prefix decides
 /// (`fib_table_lookup` in `net/ipv4/fib_trie.c`, `fib6_table_lookup` in `net/ipv6/route.c`).
-fn choose<A: Family>(
-    model: &Model,
-    prefix: Prefix<A>,
-    routes: Candidates<'_, A>,
-    paths: &mut Paths,
-) -> Option<Choice> {
+fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: Candidates<'_, A>, paths: &mut Paths) -> Option<Choice> {
     const KERNEL: Choice = Choice::Leaf(Leaf::Kind(RouteKind::Kernel));
     if routes.iter().any(|route| route.tos != 0 || route.source != Prefix::all()) {
         return Some(KERNEL);

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use crate::model::{
     Attachment, Event, Family, IpVersion, Link, Mode, Model, Neighbour, NeighbourState, NextHop, NextHopFlags,
-    Placement, Prefix, Route, RouteInfo, RouteType, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+    Placement, Prefix, Route, RouteInfo, RouteType, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+    XdpFeatures,
 };
 
 /// How many gateways there are.

@@ -178,7 +178,11 @@ fn what_we_do_not_understand_is_the_kernels() {
         ("no way told", vec![unicast(&[])], kernel),
         ("by TOS", vec![with(unicast(&[hop(1)]), |route| route.tos = 0x10), unicast(&[hop(2)])], kernel),
         ("from a source", vec![with(unicast(&[hop(1)]), |route| route.source = prefix("10.0.0.0/8"))], kernel),
-        ("two metrics", vec![with(unicast(&[hop(1)]), |route| route.priority = 9), unicast(&[hop(2)])], RouteKind::Unicast),
+        (
+            "two metrics",
+            vec![with(unicast(&[hop(1)]), |route| route.priority = 9), unicast(&[hop(2)])],
+            RouteKind::Unicast,
+        ),
         ("equals", vec![unicast(&[hop(1)]), unicast(&[hop(2)])], RouteKind::Unicast),
         ("default routes that are equals", vec![default(1), default(2)], kernel),
         ("a type of tomorrow", vec![with(unicast(&[]), |route| route.kind = RouteType::Other(77))], kernel),

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, XdpFeatures};
+use super::{
+    Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, XdpFeatures,
+};
 
 /// One change, or a whole table of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,7 +25,9 @@ pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use rib::{Candidates, Listing, Routes};
-pub use route::{NextHop, NextHopFlags, Placement, Route, RouteInfo, RouteType, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN};
+pub use route::{
+    NextHop, NextHopFlags, Placement, Route, RouteInfo, RouteType, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+};
 pub use rule::{ACTION_TABLE, RoutingRule};
 pub use touched::{Touched, TouchedRoutes};
 

@@ -27,8 +27,8 @@ use dataplane_common::abi::Ifindex;
 
 use crate::model::{Event, Family, IpVersion, Snapshot};
 use attribute::{u8_at, u32_at};
-use listing::Reading;
 use device::GenericFamily;
+use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops.

@@ -181,13 +181,7 @@ impl Asker {
     }
 
     /// Sends a question whose answer is read piece by piece.
-    pub(super) fn ask(
-        &mut self,
-        what: &'static str,
-        kind: u16,
-        flags: u16,
-        request: &[u8],
-    ) -> Result<Answer, Error> {
+    pub(super) fn ask(&mut self, what: &'static str, kind: u16, flags: u16, request: &[u8]) -> Result<Answer, Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = Vec::with_capacity(HEADER + request.len());
         message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());

@@ -84,7 +84,13 @@ fn cost(pid: u32) -> (u64, u64) {
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("memory");
     let memory: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let fields: Vec<u64> = stat.rsplit(')').next().into_iter().flat_map(str::split_whitespace).filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .filter_map(|field| field.parse().ok())
+        .collect();
     // Behind the name and the state, which is no number: user time and system time are the 14th and 15th of all.
     (memory << 10, fields[10] + fields[11])
 }
@@ -124,7 +130,10 @@ fn a_large_table_is_followed() {
     println!(
         "{number} + {} routes: `ip -batch` took {filled:?}, the mirror {behind:?} more, the slowest answer {slowest:?}; \
          {} KiB of memory before and {} KiB after, {} bytes a route",
-        number / 4, before >> 10, after >> 10, after.saturating_sub(before) / all
+        number / 4,
+        before >> 10,
+        after >> 10,
+        after.saturating_sub(before) / all
     );
 
     // Another daemon lists it.
@@ -135,7 +144,8 @@ fn a_large_table_is_followed() {
     let (fresh, _) = cost(scene.daemon.pid().expect("a daemon"));
     println!(
         "started anew: live after {:?}, {loading} answers before, the slowest took {slowest:?}; {} KiB of memory",
-        begin.elapsed(), fresh >> 10
+        begin.elapsed(),
+        fresh >> 10
     );
 
     // A kilohertz of changes: routes go and come back by another way.
@@ -164,7 +174,9 @@ fn a_large_table_is_followed() {
     until_live(&scene.daemon, kernels(&scene));
     println!(
         "{} changes in {took:?}: {:.1} % of a core, the slowest answer {slowest:?}; {} KiB of memory",
-        2 * made, share * 100.0, steady >> 10
+        2 * made,
+        share * 100.0,
+        steady >> 10
     );
 
     // What it says is what the kernel says.
