@@ -34,7 +34,7 @@ fn batch6(numbers: impl Iterator<Item = u32>) -> String {
     numbers.fold(String::new(), |mut all, number| {
         let address = Ipv6Addr::from_bits((0x2001_0db8_8000_u128 << 80) + (u128::from(number) << 72));
         let gateway = 2 + (number.wrapping_mul(2_654_435_761) >> 8) % GATEWAYS;
-        writeln!(all, "-6 route add {address}/56 via 2001:db8::{gateway:x}").expect("memory");
+        writeln!(all, "route add {address}/56 via 2001:db8::{gateway:x}").expect("memory");
         all
     })
 }
@@ -74,7 +74,7 @@ fn a_large_table_costs_little() {
     let namespace = Namespace::enter("scale");
     namespace.batch(
         "link set lo up\nlink add p0 type veth peer name p1\nlink set p0 up\nlink set p1 up\n\
-         addr add 198.18.0.1/24 dev p0\n-6 addr add 2001:db8::1/64 dev p0 nodad\n",
+         addr add 198.18.0.1/24 dev p0\naddr add 2001:db8::1/64 dev p0 nodad\n",
     );
     let begin = Instant::now();
     namespace.batch(&batch4("add", 0..number, 0));
