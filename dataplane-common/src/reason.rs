@@ -82,9 +82,9 @@ reasons! {
     BadLength = "bad_length" => Drop, "look for a broken sender or an MTU mismatch on the link";
     /// The IPv4 header checksum is wrong.
     BadChecksum = "bad_checksum" => Drop, "look for failing hardware on the link";
-    /// The source address can not be one: loopback, multicast, broadcast, unspecified, this network, or one of ours.
+    /// The source address can not be one: loopback, multicast, broadcast, unspecified, or one of ours.
     MartianSource = "martian_source" => Drop, "look for spoofing, or for an address configured twice";
-    /// The destination address can not be one on a wire: loopback, this network, or an IPv6 scope that ends at the host.
+    /// The destination address can not be one on a wire: loopback, unspecified, or an IPv6 scope that ends at the host.
     MartianDestination = "martian_destination" => Drop, "look for a broken or hostile sender";
     /// No way back to the source, or none through this port, and reverse path filtering asks for one.
     ReversePath = "reverse_path" => Drop, "on an asymmetric path set rp_filter to 2 or 0";

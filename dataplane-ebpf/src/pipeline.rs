@@ -73,7 +73,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
     }
     let table = route::table::<F>(control)?;
     let route = route::find::<F>(table, control, &packet)?;
-    source::validate::<F>(table, control, &packet, port)?;
+    source::validate::<F>(table, control, &packet, port, route.kind())?;
     match route.kind() {
         RouteKind::Local => {
             filter.input()?;
@@ -102,7 +102,8 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
             filter.forward(0)?;
             stop(route::why_kernel::<F>(control))
         }
-        RouteKind::Blackhole => stop(Reason::Blackhole),
+        // The kernel reads options before it asks the route, and may answer.
+        RouteKind::Blackhole => stop(packet.detour.unwrap_or(Reason::Blackhole)),
         RouteKind::Unreachable => stop(Reason::Unreachable),
         RouteKind::Prohibit => stop(Reason::Prohibit),
         RouteKind::None => stop(Reason::NoRoute),

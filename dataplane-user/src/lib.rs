@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod diff;
+pub mod doctor;
 pub mod kernel;
 pub mod lower;
 pub mod model;

@@ -130,7 +130,7 @@ fn stats(iface: Option<&str>) -> Stats {
         ("not_ip", totals.passed),
         ("blackhole", 0),
     ];
-    let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5 };
+    let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5, resyncs: 2, mended: 1 };
     Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports, mirror }
 }
 

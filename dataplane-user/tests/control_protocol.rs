@@ -4,7 +4,7 @@ use dataplane_user::{
     control::{
         json,
         protocol::{Answer, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
-        row::{Counts, Stats},
+        row::{Counts, MirrorRow, MirrorState, Stats},
     },
     model::{Mode, ModeChoice},
     rule::ChainName,
@@ -58,11 +58,12 @@ fn requests_go_there_and_back() {
         (Request::ConfigShow, r#"{"verb":"config show"}"#, false),
         (Request::ConfigDiff(config()), r#"{"verb":"config diff","with":{"path":"a.toml","toml":"[ports]\n"}}"#, false),
         (
-            Request::ConfigApply(config()),
+            Request::ConfigApply(config().into()),
             r#"{"verb":"config apply","with":{"path":"a.toml","toml":"[ports]\n"}}"#,
             true,
         ),
         (Request::Stats { iface: None }, r#"{"verb":"stats","with":{"iface":null}}"#, false),
+        (Request::Doctor, r#"{"verb":"doctor"}"#, false),
     ];
     for (request, line, change) in rows {
         assert_eq!(json::line(&request).expect("JSON"), line);
@@ -73,8 +74,12 @@ fn requests_go_there_and_back() {
 
 #[test]
 fn answers_go_there_and_back() {
-    let stats =
-        Stats { totals: Counts::new(u64::MAX, 0, 0, 0), reasons: [("local".to_owned(), 1)].into(), ..Stats::default() };
+    let stats = Stats {
+        totals: Counts::new(u64::MAX, 0, 0, 0),
+        reasons: [("local".to_owned(), 1)].into(),
+        ports: vec![],
+        mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1 },
+    };
     let rows = [
         (Answer::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
         (
@@ -84,7 +89,7 @@ fn answers_go_there_and_back() {
         (
             Answer::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"live","routes4":0,"routes6":0}}}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1}}}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -15,7 +15,7 @@ use dataplane_tests::{
         plan::{host_mac, net, port_mac},
         rows,
     },
-    lab::{Need, ready},
+    lab::{Need, kernel_at_least, ready},
 };
 use dataplane_user::kernel::Hook;
 
@@ -161,6 +161,8 @@ fn a_world_vanishes_with_a_panic() {
 
 /// What a program may cost the verifier: far below its limit of a million, so that other kernels take it too.
 const LIMIT: u32 = 200_000;
+/// The same for kernels before 6.6, which see less well that two states are alike.
+const OLD_LIMIT: u32 = 500_000;
 
 #[test]
 fn every_program_is_cheap_to_verify() {
@@ -178,9 +180,10 @@ fn every_program_is_cheap_to_verify() {
         }
         Ok(counts)
     });
+    let limit = if kernel_at_least(6, 6) { LIMIT } else { OLD_LIMIT };
     for (features, hook, count) in counts.expect("a world") {
         let count = count.expect("a kernel that says so");
         println!("{:>10} {count:>7} instructions with {features:?}", hook.program());
-        assert!(count <= LIMIT, "{} with {features:?}: {count}", hook.program());
+        assert!(count <= limit, "{} with {features:?}: {count}", hook.program());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -50,13 +50,11 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The PATH with `dir` in front and the system's folders behind.
-pub(crate) fn path_with(dir: &Path) -> OsString {
+/// The PATH with `dirs` in front and the system's folders behind.
+pub(crate) fn path_with(dirs: &[PathBuf]) -> OsString {
     let old = env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<_> = std::iter::once(dir.to_owned())
-        .chain(env::split_paths(&old))
-        .chain(SYSTEM_DIRS.iter().map(PathBuf::from))
-        .collect();
+    let dirs: Vec<_> =
+        dirs.iter().cloned().chain(env::split_paths(&old)).chain(SYSTEM_DIRS.iter().map(PathBuf::from)).collect();
     env::join_paths(dirs).unwrap_or(old)
 }
 

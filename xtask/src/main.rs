@@ -9,11 +9,13 @@ mod compiler;
 mod demo;
 mod linker;
 mod lint;
+mod oracle;
 mod package;
 mod setup;
 mod source;
 mod tally;
 mod test;
+mod vm;
 
 use std::{path::Path, process::ExitCode};
 
@@ -29,7 +31,7 @@ enum Verb {
     Build,
     /// Three namespaces, traffic through the router, the filter, the counters, the speed (needs root)
     Demo(demo::Options),
-    /// All tests that this machine can run; what had to be skipped is printed with its reason
+    /// All tests that this machine can run, or `vm`: those for other kernels; what had to be skipped is printed with its reason
     Test(test::Options),
     /// Benchmarks, side by side in one run (needs root)
     Bench(bench::Options),

@@ -1,10 +1,17 @@
 //! Debian's packages: which are needed for what, and how they are installed.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context as _;
 
-use crate::command::{self, find, run};
+use crate::{
+    command::{self, find, run},
+    linker,
+};
 
 /// The compiler with `core` for BPF (security archive of Debian 12), with its linter.
 pub(crate) const COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
@@ -26,6 +33,32 @@ const TOOLS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("nc", "netcat-openbsd"),
 ];
+
+/// Programs that tests run and whose packages would start a service: these are unpacked in our cache, not installed.
+const UNPACKED: &[Unpacked] = &[Unpacked { program: "bird", package: "bird2", libraries: &["libssh-gcrypt-4"] }];
+
+/// A package that is unpacked only.
+struct Unpacked {
+    program: &'static str,
+    package: &'static str,
+    /// Packages that it needs, none of which has a service.
+    libraries: &'static [&'static str],
+}
+
+impl Unpacked {
+    fn home(&self) -> anyhow::Result<PathBuf> {
+        Ok(linker::cache()?.join(self.package))
+    }
+
+    /// Where its programs are.
+    fn programs(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.home()?.join("usr/sbin"))
+    }
+
+    fn is_there(&self) -> anyhow::Result<bool> {
+        Ok(find(self.program).is_some() || self.programs()?.join(self.program).is_file())
+    }
+}
 
 /// What `bench` compares with when it is there; from xdp-tools 1.5 on, which Debian 12 does not have.
 pub(crate) const OPTIONAL: &str = "xdp-forward";
@@ -69,6 +102,40 @@ pub(crate) fn install(packages: &[String]) -> anyhow::Result<()> {
     run(&mut apt(&["update"]))?;
     run(&mut apt_install(packages))
         .with_context(|| format!("install by hand, then start again: {}", install_line(packages)))
+}
+
+/// Unpacks what is not there yet of the packages with a service; says what it does.
+pub(crate) fn unpack_services() -> anyhow::Result<()> {
+    for unpacked in UNPACKED {
+        if unpacked.is_there()? {
+            continue;
+        }
+        let Unpacked { package, libraries, .. } = unpacked;
+        install(&libraries.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let home = unpacked.home()?;
+        println!("unpacking {package} in {}: installed, it would start a service", home.display());
+        let folder = tempdir(&home)?;
+        run(apt(&["download", package]).current_dir(&folder))?;
+        let archive = folder.read_dir()?.next().context("apt-get downloaded nothing")??.path();
+        run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&home))?;
+        fs::remove_dir_all(&folder)?;
+    }
+    Ok(())
+}
+
+/// Where unpacked programs are, for the PATH of tests.
+pub(crate) fn unpacked_programs() -> Vec<PathBuf> {
+    UNPACKED.iter().filter_map(|unpacked| unpacked.programs().ok()).filter(|dir| dir.is_dir()).collect()
+}
+
+/// An empty folder beside `home` for a download.
+fn tempdir(home: &Path) -> anyhow::Result<PathBuf> {
+    let folder = home.with_extension("download");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("can not make {}", folder.display()))?;
+    Ok(folder)
 }
 
 fn apt_install(packages: &[String]) -> Command {

@@ -65,7 +65,9 @@ impl Toolchain {
 
     fn with_linker(&self, mut command: Command) -> Command {
         let dir = self.linker.parent().unwrap_or(Path::new("/"));
-        command.env("PATH", command::path_with(dir)).current_dir(crate::root());
+        let mut dirs = package::unpacked_programs();
+        dirs.insert(0, dir.to_owned());
+        command.env("PATH", command::path_with(&dirs)).current_dir(crate::root());
         command
     }
 }
@@ -99,8 +101,13 @@ fn prepare(need: Need, way: Way) -> anyhow::Result<Toolchain> {
         if !tools.is_empty() {
             println!("missing: {} ({obstacle}); tests that need them will say so", tools.join(" "));
         }
-    } else if !tools.is_empty() {
-        package::install(&tools)?;
+    } else {
+        if !tools.is_empty() {
+            package::install(&tools)?;
+        }
+        if need != Need::Build {
+            package::unpack_services()?;
+        }
     }
     let compiler = match compiler {
         Some(compiler) => compiler,

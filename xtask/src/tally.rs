@@ -34,6 +34,22 @@ impl Tally {
         self.troubles.push(what);
     }
 
+    /// Counts something that can not be tried here.
+    pub(crate) fn skip(&mut self, name: String, reason: String) {
+        self.skipped.push((name, reason));
+    }
+
+    /// The same sums, with the place where the tests ran before their names.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        for (name, _) in &mut self.skipped {
+            *name = format!("{place}: {name}");
+        }
+        for trouble in &mut self.troubles {
+            *trouble = format!("{place}: {trouble}");
+        }
+        self
+    }
+
     /// Whether nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.passed == 0 && self.failed == 0 && self.skipped.is_empty()
@@ -52,7 +68,8 @@ impl Tally {
         if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    fn line(&self) -> String {
+    /// The closing line.
+    pub(crate) fn line(&self) -> String {
         format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped.len())
     }
 }
@@ -229,5 +246,10 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; fini
         }
         tally.trouble("no build".to_owned());
         assert_eq!(tally.line(), "4 passed, 3 failed, 4 skipped");
+        tally.skip("guest".to_owned(), "no emulator".to_owned());
+        let tally = tally.within("there");
+        assert_eq!(tally.line(), "4 passed, 3 failed, 5 skipped");
+        assert_eq!(tally.skipped.last(), Some(&("there: guest".to_owned(), "no emulator".to_owned())));
+        assert_eq!(tally.troubles, ["there: no build"]);
     }
 }

@@ -5,25 +5,42 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::{
     build,
     command::{self, line},
-    lint,
+    lint, oracle,
     setup::{self, Need},
     tally::{Tally, Transcript},
+    vm,
 };
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only tests whose name contains one of these
+    /// Only tests whose name contains one of these; `vm` first: in guests with other kernels
     names: Vec<String>,
+    /// With `oracle`: frames to compare
+    #[arg(long)]
+    packets: Option<u64>,
+    /// With `oracle`: what the frames are made from
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
-    Ok(all(&options.names)?.close())
+    let Options { names, packets, seed } = options;
+    let is_oracle = matches!(names.as_slice(), [name] if name == "oracle");
+    if is_oracle && (packets.is_some() || seed.is_some()) {
+        return oracle::main(*packets, *seed);
+    }
+    ensure!(packets.is_none() && seed.is_none(), "--packets and --seed belong to `cargo xtask test oracle`");
+    let tally = match names.split_first() {
+        Some((first, names)) if first == "vm" => vm::all(names)?,
+        _ => all(names)?,
+    };
+    Ok(tally.close())
 }
 
 /// Runs the host tests, then the kernel tests.

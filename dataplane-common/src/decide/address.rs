@@ -20,8 +20,6 @@ pub enum Scope {
     Global,
     /// Not off its link: the kernel answers.
     Link,
-    /// Not anywhere.
-    Invalid,
 }
 
 /// 127.0.0.0/8.
@@ -34,9 +32,9 @@ const fn is_multicast(address: u32) -> bool {
     address >> 28 == 0xe
 }
 
-/// 0.0.0.0/8.
+/// 0.0.0.0 alone (`ipv4_is_zeronet`): the rest of 0.0.0.0/8 is unicast to Linux since 5.3.
 const fn is_this_network(address: u32) -> bool {
-    address >> 24 == 0
+    address == 0
 }
 
 /// Whether the first eight bits already rule out everything special: 1 to 223, and not 127.
@@ -118,9 +116,8 @@ pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
 /// As `ip6_forward` (`net/ipv6/ip6_output.c`): RFC 4291 section 2.5.6.
 #[inline(always)]
 pub(super) fn scope_v6(source: Address6, destination: Address6) -> Scope {
-    if source == Address6::default() {
-        Scope::Invalid
-    } else if is_link_local(source) || is_link_local(destination) {
+    // The unspecified source may go back to its own link only (`ip6_forward`).
+    if source == Address6::default() || is_link_local(source) || is_link_local(destination) {
         Scope::Link
     } else {
         Scope::Global

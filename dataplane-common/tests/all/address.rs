@@ -46,20 +46,20 @@ fn ipv4_is_placed_in_the_order_of_the_kernel() {
         ("239.255.255.255", "255.255.255.255", SOURCE, SOURCE),
         ("255.255.255.255", "203.0.113.1", SOURCE, SOURCE),
         ("255.255.255.255", "255.255.255.255", SOURCE, SOURCE),
-        // Then broadcast, before a source of this network: DHCP.
+        // Then broadcast, before a source of none: DHCP.
         ("0.0.0.0", "255.255.255.255", BROADCAST, BROADCAST),
         ("0.0.0.0", "0.0.0.0", BROADCAST, BROADCAST),
         ("127.0.0.1", "255.255.255.255", BROADCAST, BROADCAST),
-        // Then this network, the source first.
+        // Then no address, the source first. The rest of 0.0.0.0/8 is as good as any.
         ("0.0.0.0", "203.0.113.1", SOURCE, SOURCE),
-        ("0.255.255.255", "0.0.0.1", SOURCE, SOURCE),
+        ("0.0.0.0", "0.0.0.1", SOURCE, SOURCE),
         ("198.18.0.1", "0.0.0.0", DESTINATION, DESTINATION),
-        ("198.18.0.1", "0.255.255.255", DESTINATION, DESTINATION),
+        ("0.255.255.255", "0.0.0.1", ROUTED, ROUTED),
         // Then loopback, the destination first.
         ("127.0.0.1", "127.0.0.1", DESTINATION, ROUTED),
         ("198.18.0.1", "127.255.255.255", DESTINATION, ROUTED),
         ("127.0.0.0", "203.0.113.1", SOURCE, ROUTED),
-        ("127.0.0.1", "0.0.0.1", DESTINATION, DESTINATION),
+        ("127.0.0.1", "0.0.0.1", SOURCE, ROUTED),
         // Neighbours of what is special; class E is routed.
         ("1.0.0.0", "126.255.255.255", ROUTED, ROUTED),
         ("128.0.0.0", "223.255.255.255", ROUTED, ROUTED),
@@ -126,8 +126,8 @@ fn link_local_packets_stay_on_their_link() {
         ("2001:db8::1", "fe80::1", Scope::Link),
         ("fec0::1", "2001:db8::1", Scope::Global),
         ("fe7f::1", "2001:db8::1", Scope::Global),
-        ("::", "2001:db8::1", Scope::Invalid),
-        ("::", "fe80::1", Scope::Invalid),
+        ("::", "2001:db8::1", Scope::Link),
+        ("::", "fe80::1", Scope::Link),
         ("::2", "2001:db8::1", Scope::Global),
     ];
     for (source, destination, wanted) in rows {

@@ -35,7 +35,6 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
     match F::scope(packet) {
         Scope::Global => {}
         Scope::Link => return stop(Reason::LinkScope),
-        Scope::Invalid => return stop(Reason::MartianSource),
     }
     if packet.ttl <= 1 {
         return stop(Reason::TtlExpired);

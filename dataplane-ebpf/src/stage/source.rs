@@ -23,15 +23,23 @@ pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Plac
     }
 }
 
-/// What the table says about the source, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check.
+/// What the table says about the source, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check, and
+/// what has no way to go is answered before anybody asks where it came from (`ip_route_input_slow`).
 #[inline(always)]
 pub fn validate<F: Routed>(
     table: &'static F::Table,
     control: Control,
     packet: &Datagram<F::Address>,
     port: &Port,
+    way: RouteKind,
 ) -> Step<()> {
-    if F::NUMBER != 4 {
+    let leads = match way {
+        RouteKind::Unicast => port.flags().contains(F::FORWARDING),
+        RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast => true,
+        // Nowhere; or where only the kernel can say, of the way back too.
+        _ => false,
+    };
+    if F::NUMBER != 4 || !leads {
         return ControlFlow::Continue(());
     }
     let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0;

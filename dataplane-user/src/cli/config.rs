@@ -2,17 +2,17 @@
 //!
 //! A file is untrusted: it is read, parsed and found valid here. The daemon gets canonical text, and validates it again.
 
-use std::{fs, io, path::Path, path::PathBuf, process::ExitCode};
+use std::{env, io, path::Path, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 
 use super::session::{self, Session, unexpected};
 use crate::{
-    config,
+    config::{self, LoadError},
     control::{
         json,
-        protocol::{ConfigText, Data, Failure, FailureKind, Request},
-        row::Difference,
+        protocol::{Apply, ConfigText, Data, Failure, FailureKind, Request},
+        row::{Difference, HistoryRow},
     },
 };
 
@@ -39,11 +39,32 @@ pub(super) enum Config {
         file: PathBuf,
     },
     /// Replace the running config, all or nothing, and print what changed
-    #[command(after_help = "Example:\n  dataplane config apply dataplane.toml")]
+    #[command(
+        after_help = "Examples:\n  dataplane config apply dataplane.toml\n  dataplane config apply dataplane.toml --confirm 60\n  dataplane config confirm"
+    )]
     Apply {
         /// What to apply
         file: PathBuf,
+        /// Roll back after so many seconds unless `config confirm` comes before
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        confirm: Option<u32>,
+        /// Apply it even if it may drop this very session
+        #[arg(long)]
+        force: bool,
     },
+    /// Keep the config that `apply --confirm` has put in force
+    #[command(after_help = "Example:\n  dataplane config confirm")]
+    Confirm,
+    /// Go back to the config before, and print what changed
+    #[command(after_help = "Examples:\n  dataplane config rollback\n  dataplane config rollback --list")]
+    Rollback {
+        /// Only list what could be gone back to, as `config history`
+        #[arg(long)]
+        list: bool,
+    },
+    /// List the configs of before, the latest first: when and by whom each was replaced
+    #[command(after_help = "Example:\n  dataplane config history -j | jq -r '.[0].config' >before.toml")]
+    History,
 }
 
 impl Config {
@@ -60,8 +81,19 @@ impl Config {
                     return Ok(ExitCode::from(FailureKind::Differences.exit_code()));
                 }
             }
-            Self::Apply { file } => {
-                let difference = compare(session, &Request::ConfigApply(read(&file)?))?;
+            Self::Confirm => session.change(&Request::ConfigConfirm)?,
+            Self::History | Self::Rollback { list: true } => history(session)?,
+            Self::Rollback { list: false } => {
+                let difference = compare(session, &Request::ConfigRollback)?;
+                eprintln!("{}", if difference.is_empty() { "nothing to change" } else { "rolled back" });
+            }
+            Self::Apply { file, confirm, force } => {
+                let ssh = env::var("SSH_CONNECTION").ok();
+                let apply = Apply { confirm, force, session: ssh, ..Apply::from(read(&file)?) };
+                let difference = compare(session, &Request::ConfigApply(apply))?;
+                if let Some(seconds) = confirm {
+                    eprintln!("rolled back in {seconds} s unless `dataplane config confirm` comes before");
+                }
                 eprintln!(
                     "{}: {}",
                     file.display(),
@@ -81,6 +113,17 @@ fn show(session: &Session) -> anyhow::Result<()> {
     }
 }
 
+fn history(session: &Session) -> anyhow::Result<()> {
+    match session.call(&Request::ConfigHistory)? {
+        Data::History(rows) => session.print(&rows, || {
+            let heading =
+                |row: &HistoryRow| format!("# replaced by uid {} at {} (seconds since 1970)\n", row.uid, row.time);
+            rows.iter().map(|row| heading(row) + &row.config + "\n").collect()
+        }),
+        data => Err(unexpected(&data)),
+    }
+}
+
 fn compare(session: &Session, request: &Request) -> anyhow::Result<Difference> {
     match session.call(request)? {
         Data::Difference(difference) => {
@@ -96,19 +139,15 @@ fn text(difference: &Difference) -> String {
     signs.into_iter().flat_map(|(sign, lines)| lines.iter().map(move |line| format!("{sign} {line}\n"))).collect()
 }
 
-/// A file that is valid, as canonical text.
+/// A file that is valid, as canonical text, with the elements of its sets.
 fn read(file: &Path) -> anyhow::Result<ConfigText> {
-    let path = file.display().to_string();
-    let bytes = fs::read(file).map_err(|error| {
-        let kind = if error.kind() == io::ErrorKind::NotFound { FailureKind::NotFound } else { FailureKind::Failed };
-        Failure::new(kind, format!("cannot read {path}: {error}"))
+    let (config, _) = config::load(file).map_err(|error| match error {
+        LoadError::Invalid(error) => anyhow::Error::from(error),
+        LoadError::Unread { ref source, .. } => {
+            let missing = source.kind() == io::ErrorKind::NotFound;
+            let kind = if missing { FailureKind::NotFound } else { FailureKind::Failed };
+            Failure::new(kind, error.to_string()).into()
+        }
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let mut lines = valid.split(|byte| *byte == b'\n');
-        let (line, column) = (lines.clone().count(), lines.next_back().map_or(0, <[u8]>::len) + 1);
-        Failure::new(FailureKind::Rejected, format!("{path}:{line}:{column}: not UTF-8; save the file as UTF-8"))
-    })?;
-    let config = config::parse(&text, &path)?;
-    Ok(ConfigText { path, toml: config.to_toml() })
+    Ok(ConfigText { path: file.display().to_string(), toml: config.to_toml() })
 }

@@ -4,6 +4,8 @@
 
 mod completions;
 mod config;
+mod doctor;
+mod lab;
 mod neigh;
 mod port;
 mod route;
@@ -67,6 +69,10 @@ enum Verb {
     #[command(subcommand)]
     Config(config::Config),
     Stats(stats::Stats),
+    /// A router between two hosts to play with
+    #[command(subcommand)]
+    Lab(lab::Lab),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -88,6 +94,8 @@ impl Cli {
             Verb::Rule(rule) => rule.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Lab(lab) => lab.dispatch(),
+            Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),
             Verb::Man(man) => man.dispatch(),
         }?;

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use dataplane_common::Reason;
 
@@ -11,9 +12,12 @@ use super::{
     usage,
 };
 use crate::control::{
-    protocol::{Data, Request},
+    protocol::{Data, Failure, FailureKind, Request},
     row::{DecisionRow, RouteRow, Table},
 };
+
+/// What marks routes as made here (`RTA_PROTOCOL`): a number that nobody else has in `/etc/iproute2/rt_protos`.
+const PROTOCOL: u8 = 218;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  dataplane route list\n  dataplane route get 198.18.1.2 from 198.18.0.2 iif eth0")]
@@ -40,6 +44,28 @@ pub(super) enum Route {
         #[arg(value_name = "from ADDR | iif IFACE")]
         words: Vec<String>,
     },
+    /// Add a route to the kernel's table, as `ip route add` does
+    ///
+    /// There is no second table: the route is the kernel's, marked with protocol 218 unless another is named.
+    #[command(
+        after_help = "Examples:\n  dataplane route add 203.0.113.0/24 via 198.18.1.2\n  dataplane route add blackhole 2001:db8:bad::/48"
+    )]
+    Add {
+        /// The grammar of `ip route`
+        #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
+        words: Vec<String>,
+    },
+    /// Delete a route that was added here from the kernel's table
+    ///
+    /// Only a route marked with protocol 218, unless another is named: those of routing daemons stay.
+    #[command(
+        after_help = "Examples:\n  dataplane route del 203.0.113.0/24\n  dataplane route del 203.0.113.0/24 proto static"
+    )]
+    Del {
+        /// The grammar of `ip route`
+        #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
+        words: Vec<String>,
+    },
 }
 
 impl Route {
@@ -47,12 +73,35 @@ impl Route {
         let request = match self {
             Self::List { prefix } => Request::RouteList { prefix },
             Self::Get { addr, words } => get(addr, &words).map_err(usage)?,
+            Self::Add { words } => return change(session, "add", &words),
+            Self::Del { words } => return change(session, "del", &words),
         };
         match session.call(&request)? {
             Data::Routes(rows) => session.print(&rows, || rows.iter().map(route_text).collect()),
             Data::Decision(row) => session.print(&row, || decision_text(&row)),
             data => Err(unexpected(&data)),
         }
+    }
+}
+
+/// Changes the kernel's table in the daemon's network namespace. `ip` knows its own grammar best.
+fn change(session: &Session, verb: &str, words: &[String]) -> anyhow::Result<()> {
+    let mut command = session.beside_daemon("ip")?;
+    command.args(["route", verb]).args(words);
+    if !words.iter().any(|word| ["proto", "protocol"].contains(&word.as_str())) {
+        command.args(["proto", &PROTOCOL.to_string()]);
+    }
+    let output = command.output().context("cannot run `ip`; install iproute2")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match (output.status.success(), output.status.code()) {
+        (true, _) => Ok(()),
+        // `ip` tells apart what it does not understand (1, 255) and what the kernel refuses (2).
+        (false, Some(2)) if said.contains("No such process") => {
+            let text = format!("no route `{}` of protocol {PROTOCOL}; `ip route` lists all", words.join(" "));
+            Err(Failure::new(FailureKind::NotFound, text).into())
+        }
+        (false, Some(2)) => bail!("the kernel refuses `ip route {verb} {}`: {}", words.join(" "), said.trim()),
+        (false, _) => Err(usage(format!("`ip route {verb} {}`: {}", words.join(" "), said.trim()))),
     }
 }
 

@@ -1,8 +1,10 @@
 //! One run of the command line against the daemon.
 
 use std::{
+    fs,
     io::{self, Write as _},
     path::PathBuf,
+    process::Command,
 };
 
 use anyhow::Context as _;
@@ -31,6 +33,19 @@ impl Session {
             eprintln!("warning: {warning}");
         }
         Ok(reply.data)
+    }
+
+    /// A command that runs in the daemon's network namespace, which need not be ours.
+    pub(super) fn beside_daemon(&self, program: &str) -> anyhow::Result<Command> {
+        let namespace = format!("/proc/{}/ns/net", Client::connect(&self.socket)?.daemon()?);
+        let own = fs::read_link("/proc/self/ns/net").context("cannot tell our network namespace")?;
+        let same = fs::read_link(&namespace).is_ok_and(|other| other == own);
+        if same {
+            return Ok(Command::new(program));
+        }
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={namespace}")).arg(program);
+        Ok(command)
     }
 
     /// Asks for a change that has nothing to show.
@@ -65,7 +80,9 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Rules(_) => "rules",
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
+        Data::History(_) => "a history",
         Data::Stats(_) => "stats",
+        Data::Findings(_) => "findings",
     };
     anyhow::anyhow!("the daemon answered with {sort}, which was not the question; is it of another version?")
 }

@@ -1,6 +1,8 @@
 //! The configuration: one TOML file, unknown keys refused, every error with its place.
 
 mod error;
+mod load;
+mod lockout;
 mod parse;
 mod position;
 #[cfg(test)]
@@ -14,6 +16,9 @@ use dataplane_common::abi::CHAINS;
 use globset::{Glob, GlobMatcher};
 
 pub use error::ConfigError;
+pub use load::{LoadError, load};
+pub use lockout::{Culprit, NoSession, Session};
+pub(crate) use parse::check_sets;
 pub use parse::{at_rule, parse, parse_set_file};
 
 use crate::model::ModeChoice;
@@ -31,6 +36,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The elements of a set that are known; none of one that is in a file.
+    pub fn elements(&self, name: &SetName) -> Option<&[Element]> {
+        self.sets.get(name).and_then(SetConfig::listed)
+    }
+
     /// The chain of this name.
     pub fn chain(&self, name: ChainName) -> &ChainConfig {
         &self.chains[name.index()]
@@ -74,6 +84,11 @@ impl PortPattern {
         &self.text
     }
 
+    /// Whether it may mean more than one name.
+    pub fn is_glob(&self) -> bool {
+        self.text.contains(['*', '?', '[', '{'])
+    }
+
     /// Whether a link of this name is meant.
     pub fn fits(&self, link: &str) -> bool {
         self.text == link || self.matcher.is_match(link)
@@ -95,6 +110,16 @@ pub struct SetConfig {
     pub kind: SetType,
     /// What is in it.
     pub elements: Elements,
+}
+
+impl SetConfig {
+    /// Its elements; none while they are in a file.
+    pub fn listed(&self) -> Option<&[Element]> {
+        match &self.elements {
+            Elements::Listed(elements) => Some(elements),
+            Elements::File(_) => None,
+        }
+    }
 }
 
 /// The elements of a set.

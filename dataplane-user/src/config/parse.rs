@@ -1,5 +1,6 @@
 //! Reading.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -210,7 +211,7 @@ impl File<'_> {
         for chain in ChainName::ALL {
             let table = chains.get(chain.name()).and_then(Item::as_table_like);
             let rules = table.and_then(|table| table.get("rules")).and_then(Item::as_array);
-            let read = |value| self.read("a rule", value, |text| known_sets(rule::parse_spanned(text)?, config));
+            let read = |value| self.read("a rule", value, |text| check_sets(rule::parse_spanned(text)?, &config.sets));
             let rules = rules.into_iter().flat_map(Array::iter).map(read).collect::<Result<_, _>>()?;
             config.chains[chain.index()].rules = rules;
         }
@@ -218,14 +219,20 @@ impl File<'_> {
     }
 }
 
-/// The rule, if there are the sets that it asks.
-fn known_sets(parsed: Parsed, config: &Config) -> Result<rule::Rule, RuleError> {
+/// The rule, if there are the sets that it asks, and they hold what it asks for.
+pub(crate) fn check_sets(parsed: Parsed, sets: &BTreeMap<SetName, SetConfig>) -> Result<rule::Rule, RuleError> {
     let asked = parsed.rule.matches().iter().zip(parsed.spans);
     for (asked, span) in asked {
-        if let Some(name) = asked.set().filter(|name| !config.sets.contains_key(name)) {
-            let fault = format!("there is no set {name}; add a table [sets.{}]", name.as_str());
-            return Err(RuleError { span, fault: rule::RuleFault::Invalid(fault) });
-        }
+        let Some(name) = asked.set() else { continue };
+        let fault = match (sets.get(name), asked.set_kind()) {
+            (None, _) => format!("there is no set {name}; add a table [sets.{}]", name.as_str()),
+            (Some(set), Some(kind)) if set.kind.kinds() != [kind] => {
+                format!("{name} is a set of {}; a set of {} can stand here", set.kind, kind.name())
+            }
+            (Some(_), None) => format!("no set can stand here: write the values of {name} in braces"),
+            (Some(_), Some(_)) => continue,
+        };
+        return Err(RuleError { span, fault: rule::RuleFault::Invalid(fault) });
     }
     Ok(parsed.rule)
 }

@@ -148,13 +148,17 @@ fn item(kind: ItemKind) -> BoxedStrategy<Item> {
 }
 
 fn set() -> impl Strategy<Value = SetConfig> {
-    vec(select(ItemKind::ALL.to_vec()), 1..4).prop_flat_map(|kinds| {
+    vec(select(ItemKind::ALL.to_vec()), 1..4).prop_flat_map(set_of)
+}
+
+fn set_of(kinds: Vec<ItemKind>) -> impl Strategy<Value = SetConfig> {
+    {
         let element = kinds.iter().map(|kind| item(*kind)).collect::<Vec<_>>().prop_map(Element);
         let listed = vec(element, 0..4).prop_map(Elements::Listed);
         let elements = prop_oneof![4 => listed, 1 => Just(Elements::File("a \"b\"/c'.txt".into()))];
         let kind = SetType::new(kinds).expect("at least one");
         elements.prop_map(move |elements| SetConfig { kind: kind.clone(), elements })
-    })
+    }
 }
 
 fn config() -> impl Strategy<Value = Config> {
@@ -174,9 +178,14 @@ fn config() -> impl Strategy<Value = Config> {
     let config = (ports, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
     config.prop_flat_map(|(ports, sets, chains)| {
         // A set for each name that a rule asks.
-        let asked: Vec<_> =
-            chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| rule.sets().cloned()).collect();
-        (vec(set(), asked.len())).prop_map(move |more| {
+        let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| rule.matches()).collect();
+        let asked: std::collections::BTreeMap<_, _> = asked
+            .into_iter()
+            .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_kind()?)))
+            .collect();
+        let more: Vec<_> = asked.values().map(|kind| set_of(vec![*kind])).collect();
+        let asked: Vec<_> = asked.into_keys().collect();
+        more.prop_map(move |more| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(more)).collect();
             Config { ports: Vec::clone(&ports), sets, chains: chains.clone() }
         })

@@ -41,6 +41,17 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream), path: path.to_owned() })
     }
 
+    /// The process id of the daemon, as the kernel knows it.
+    ///
+    /// # Errors
+    /// [`FailureKind::Failed`], when the daemon is in a process namespace that can not be seen from here.
+    pub fn daemon(&self) -> Result<u32, Failure> {
+        let failed = |text: String| Failure::new(FailureKind::Failed, text);
+        let credentials = rustix::net::sockopt::socket_peercred(self.stream.get_ref())
+            .map_err(|error| failed(format!("cannot tell who listens on {}: {error}", self.path.display())))?;
+        Ok(credentials.pid.as_raw_nonzero().get().cast_unsigned())
+    }
+
     /// Sends one request and waits for its answer.
     ///
     /// # Errors

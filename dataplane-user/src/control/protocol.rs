@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::row::{DecisionRow, Difference, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
+use super::row::{DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.
@@ -93,13 +93,25 @@ pub enum Request {
     ConfigDiff(ConfigText),
     /// Replace the running config. Answered with [`Data::Difference`]: what was changed.
     #[serde(rename = "config apply")]
-    ConfigApply(ConfigText),
+    ConfigApply(Apply),
+    /// Keep the config that waits for it. Answered with [`Data::Done`].
+    #[serde(rename = "config confirm")]
+    ConfigConfirm,
+    /// Go back to the config before. Answered with [`Data::Difference`]: what was changed.
+    #[serde(rename = "config rollback")]
+    ConfigRollback,
+    /// Answered with [`Data::History`].
+    #[serde(rename = "config history")]
+    ConfigHistory,
     /// Answered with [`Data::Stats`].
     #[serde(rename = "stats")]
     Stats {
         /// Only this port.
         iface: Option<String>,
     },
+    /// What only the daemon knows of its health. Answered with [`Data::Findings`].
+    #[serde(rename = "doctor")]
+    Doctor,
 }
 
 impl Request {
@@ -112,7 +124,9 @@ impl Request {
             | Self::RuleInsert { .. }
             | Self::RuleDel { .. }
             | Self::RuleFlush { .. }
-            | Self::ConfigApply(_) => true,
+            | Self::ConfigApply(_)
+            | Self::ConfigConfirm
+            | Self::ConfigRollback => true,
             Self::PortList
             | Self::RouteList { .. }
             | Self::RouteGet { .. }
@@ -120,7 +134,9 @@ impl Request {
             | Self::RuleList { .. }
             | Self::ConfigShow
             | Self::ConfigDiff(_)
-            | Self::Stats { .. } => false,
+            | Self::ConfigHistory
+            | Self::Stats { .. }
+            | Self::Doctor => false,
         }
     }
 }
@@ -143,6 +159,31 @@ pub struct ConfigText {
     pub path: String,
     /// Canonical TOML. The daemon validates it again.
     pub toml: String,
+}
+
+/// A config to apply, and how carefully.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// As [`ConfigText::path`].
+    pub path: String,
+    /// As [`ConfigText::toml`].
+    pub toml: String,
+    /// Seconds after which it is rolled back unless it was confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<u32>,
+    /// Also when it may drop the session's own packets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// `SSH_CONNECTION` of the session that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+impl From<ConfigText> for Apply {
+    fn from(ConfigText { path, toml }: ConfigText) -> Self {
+        Self { path, toml, confirm: None, force: false, session: None }
+    }
 }
 
 /// What the daemon says to one request.
@@ -200,8 +241,12 @@ pub enum Data {
     Config(String),
     /// What differs, or what was changed.
     Difference(Difference),
+    /// The configs of before, the latest first.
+    History(Vec<HistoryRow>),
     /// The answer of `stats`.
     Stats(Stats),
+    /// Rows of `doctor`.
+    Findings(Vec<Finding>),
 }
 
 /// Why a request was not fulfilled.

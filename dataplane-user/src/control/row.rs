@@ -158,20 +158,29 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// As in `port list`.
     pub ports: Vec<PortRow>,
-    /// The kernel's routes, as far as they are known.
+    /// How well the kernel is followed.
     #[serde(default)]
     pub mirror: MirrorRow,
 }
 
-/// How far the mirror of the kernel's tables has come.
+/// How far the mirror of the kernel's tables has come, and how well it follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorRow {
     /// Whether it decides yet.
+    #[serde(default)]
     pub state: MirrorState,
     /// IPv4 routes of all tables.
+    #[serde(default)]
     pub routes4: u64,
     /// IPv6 routes of all tables.
+    #[serde(default)]
     pub routes6: u64,
+    /// How often everything was compared with the kernel since the daemon started.
+    #[serde(default)]
+    pub resyncs: u64,
+    /// How many links, addresses, neighbours, settings and routes had to be mended.
+    #[serde(default)]
+    pub mended: u64,
 }
 
 /// What the mirror is doing.
@@ -183,6 +192,42 @@ pub enum MirrorState {
     /// Following them.
     #[default]
     Live,
+}
+
+/// How a check of `doctor` went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Works, but slower or otherwise than one might expect.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+impl Status {
+    /// The name in text and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One row of `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at; with a colon and the interface where it is about one.
+    pub check: String,
+    /// How it went.
+    pub status: Status,
+    /// What was found.
+    pub found: String,
+    /// The command that cures it, or empty.
+    pub fix: String,
 }
 
 /// What differs between a config file and the running config, one line of text for each thing.
@@ -201,4 +246,15 @@ impl Difference {
     pub fn is_empty(&self) -> bool {
         self.add.is_empty() && self.remove.is_empty() && self.change.is_empty()
     }
+}
+
+/// A config that was in force before: one row of `config history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// When another took its place, in seconds since 1970 UTC.
+    pub time: u64,
+    /// User who did that.
+    pub uid: u32,
+    /// Its text, as `config show` prints it.
+    pub config: String,
 }

@@ -11,10 +11,7 @@ use super::{Daemon, filter::Standing};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{
-            Counts, DecisionRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats,
-            Table,
-        },
+        row::{Counts, DecisionRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
     },
     kernel::TableError,
     lower::Targets,
@@ -74,7 +71,7 @@ impl Daemon {
         }
         for wanted in self.ports.config() {
             let name = wanted.pattern.as_str();
-            if !name.contains(['*', '?', '[', '{']) && self.model.link_named(name).is_none() {
+            if !wanted.pattern.is_glob() && self.model.link_named(name).is_none() {
                 let link = Link { name: name.to_owned(), ..Link::default() };
                 rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
             }
@@ -112,15 +109,6 @@ impl Daemon {
         }
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
         Ok(Stats { totals, reasons, ports, mirror: self.mirror_row() })
-    }
-
-    fn mirror_row(&self) -> MirrorRow {
-        let (state, (routes4, routes6)) = match self.loading {
-            Some(so_far) => (MirrorState::Loading, so_far),
-            None => (MirrorState::Live, (0, 0)),
-        };
-        let (known4, known6) = (self.model.routes4.len(), self.model.routes6.len());
-        MirrorRow { state, routes4: known4.max(routes4) as u64, routes6: known6.max(routes6) as u64 }
     }
 
     /// A rule with its counts.

@@ -140,6 +140,16 @@ impl Chains {
         self.rules[chain.index()].clear();
     }
 
+    /// The sets by their names.
+    pub(super) fn sets(&self) -> &std::collections::BTreeMap<SetName, crate::config::SetConfig> {
+        &self.sets
+    }
+
+    /// A rule with the elements of the sets that it asks.
+    pub(super) fn resolved(&self, rule: &Rule) -> Rule {
+        rule.with_sets(&|name| self.sets.get(name).and_then(crate::config::SetConfig::listed))
+    }
+
     /// The rules of a chain, in order.
     pub(super) fn rules(&self, chain: ChainName) -> &[Standing] {
         &self.rules[chain.index()]
@@ -187,7 +197,10 @@ impl Daemon {
     /// What the chains come to with the links that are there now.
     pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
         let rules: [Vec<(Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            self.chains.rules[index].iter().map(|standing| (standing.rule.clone(), standing.counter)).collect()
+            self.chains.rules[index]
+                .iter()
+                .map(|standing| (self.chains.resolved(&standing.rule), standing.counter))
+                .collect()
         });
         let chains =
             std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });

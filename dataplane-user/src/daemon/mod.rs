@@ -5,13 +5,15 @@
 
 mod answer;
 mod apply;
+mod confirm;
+mod doctor;
 mod filter;
+mod mirror;
 mod operate;
 mod port;
 mod state;
 
 use std::{
-    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -21,6 +23,7 @@ use dataplane_common::abi::Features;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use crate::{
@@ -31,11 +34,13 @@ use crate::{
         Lowering, Problem,
         filter::{LoweredFilter, unsupported},
     },
-    model::{Event, Model, Touched},
+    model::{Model, Touched},
     netlink::Mirror,
     rule::ChainName,
 };
+use confirm::{History, Probation};
 use filter::Chains;
+use mirror::{COMPARE, Compared};
 use port::Ports;
 use state::State;
 
@@ -80,12 +85,18 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 
     let serving = tokio::spawn(server.serve(calls));
 
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = None;
     loop {
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = until(daemon.unconfirmed()) => daemon.expire(),
+            _ = hangup.recv() => mirror.compare(),
+            _ = compare.tick() => mirror.compare(),
             () = until(due) => {
                 due = None;
                 daemon.follow_news();
@@ -93,7 +104,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             Some(call) = waiting.recv() => {
                 // It is answered after what came before it, unless that is a long listing.
                 match mirror.advance(ANSWER) {
-                    Ok(events) => daemon.hear(events),
+                    Ok(events) => daemon.hear(events, &mut mirror),
                     Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
                 }
                 daemon.go_on(&mirror)?;
@@ -105,7 +116,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             events = mirror.next() => {
                 match events {
-                    Ok(events) => daemon.hear(events),
+                    Ok(events) => daemon.hear(events, &mut mirror),
                     Err(error) if daemon.loading.is_some() => return Err(error.into()),
                     Err(error) => {
                         // The next call lists everything again.
@@ -119,6 +130,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }
+        }
+        if std::mem::take(&mut daemon.relinked) {
+            mirror.programs_changed();
         }
     }
     drop(waiting);
@@ -138,12 +152,11 @@ async fn until(due: Option<Instant>) {
 
 /// Reads a config file. Rules that can be read but not done yet are refused here: nothing has been touched.
 fn read(path: &std::path::Path) -> anyhow::Result<Config> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (config, text) = config::load(path)?;
     let name = path.display().to_string();
-    let config = config::parse(&text, &name)?;
     for chain in ChainName::ALL {
         for (index, rule) in config.chain(chain).rules.iter().enumerate() {
-            if let Some(what) = unsupported(rule) {
+            if let Some(what) = unsupported(&rule.with_sets(&|name| config.elements(name))) {
                 return Err(config::at_rule(&text, &name, chain, index, &what.to_string()).into());
             }
         }
@@ -158,6 +171,8 @@ struct Daemon {
     object: Object,
     tables: Tables,
     links: Links,
+    /// Whether programs came or went since the mirror was told.
+    relinked: bool,
     model: Model,
     lowering: Lowering,
     /// What changed of the model since it was lowered.
@@ -174,6 +189,11 @@ struct Daemon {
     chains: Chains,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
+    /// The config in force waits for `config confirm`.
+    probation: Option<Probation>,
+    history: History,
+    /// Comparisons of the mirror with the kernel.
+    compared: Compared,
 }
 
 impl Daemon {
@@ -184,6 +204,7 @@ impl Daemon {
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
         let (ports, chains) = state.remember();
+        let history = state.history();
         let mut object = Object::load(Features::empty(), &bpffs.lasting(), &bpffs.epoch())?;
         let tables = Tables::take(&mut object)?;
         let links = Links::new(bpffs.links());
@@ -193,6 +214,7 @@ impl Daemon {
             object,
             tables,
             links,
+            relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
             touched: Touched::all(),
@@ -203,11 +225,25 @@ impl Daemon {
             ports,
             chains,
             committed: None,
+            probation: None,
+            history,
+            compared: Compared::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
+            daemon.state.write_pending(None)?;
+        } else if let Some(pending) = daemon.state.pending() {
+            let probation = pending.resume(confirm::now());
+            if probation.until <= Instant::now() {
+                let before = config::parse(probation.before(), "pending.toml")?;
+                daemon.ports.replace(&before);
+                daemon.chains.replace(&before)?;
+                tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
+            }
+            // Until everything is in force and written down, what is pending stays on disk.
+            daemon.probation = Some(probation);
         }
         Ok(daemon)
     }
@@ -221,13 +257,6 @@ impl Daemon {
         self.bpffs.forget_others();
         self.save();
         Ok(())
-    }
-
-    /// Takes in what the kernel said.
-    fn hear(&mut self, events: Vec<Event>) {
-        for event in events {
-            self.model.follow(event, &mut self.touched);
-        }
     }
 
     /// Begins to work as soon as all tables have been read, and answers who waited for that.
@@ -265,7 +294,7 @@ impl Daemon {
 
     /// Answers a call.
     fn answer(&mut self, call: Call) {
-        let answer = self.operate(&call.request);
+        let answer = self.operate(&call.request, call.peer.uid);
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }

@@ -4,7 +4,7 @@ use super::{Daemon, filter::NoSuchRule};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern},
     control::{
-        protocol::{ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
+        protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
         row::Difference,
     },
     lower::filter::{FilterError, unsupported},
@@ -15,7 +15,7 @@ use crate::{
 
 impl Daemon {
     /// Does what a request says. A refused change changes nothing.
-    pub(super) fn operate(&mut self, request: &Request) -> Result<Reply, Failure> {
+    pub(super) fn operate(&mut self, request: &Request, uid: u32) -> Result<Reply, Failure> {
         match request {
             Request::Attach { ifaces, mode } => self.attach(ifaces, *mode),
             Request::Detach(Selection::All) => {
@@ -46,8 +46,14 @@ impl Daemon {
                 Ok(Data::Done.into())
             }
             Request::ConfigShow => Ok(Data::Config(self.running().to_toml()).into()),
-            Request::ConfigDiff(text) => Ok(Data::Difference(difference(&self.running(), &parse(text)?)).into()),
-            Request::ConfigApply(text) => self.config_apply(text),
+            Request::ConfigDiff(text) => {
+                Ok(Data::Difference(difference(&self.running(), &parse(&text.path, &text.toml)?)).into())
+            }
+            Request::ConfigApply(apply) => self.config_apply(apply, uid),
+            Request::ConfigConfirm => self.config_confirm(),
+            Request::ConfigRollback => self.config_rollback(),
+            Request::ConfigHistory => Ok(Data::History(self.config_history()).into()),
+            Request::Doctor => Ok(Data::Findings(self.findings()).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }
     }
@@ -119,25 +125,22 @@ impl Daemon {
     }
 
     fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
-        let rule = check(text)?;
+        let rule = self.check(text)?;
         let standing = self.change_chains(|chains| chains.add(chain, rule, in_front)).map_err(failure)?;
         Ok(Data::Rules(vec![self.rule_row(chain, &standing)?]).into())
     }
 
-    fn config_apply(&mut self, text: &ConfigText) -> Result<Reply, Failure> {
-        let config = parse(text)?;
-        let difference = difference(&self.running(), &config);
-        let located = |error: FilterError| {
-            config::at_rule(&text.toml, &text.path, error.chain, error.index, &error.fault.to_string())
-        };
-        self.change_chains(|chains| chains.replace(&config)).map_err(|error| {
-            match error.downcast::<FilterError>() {
-                Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
-                Err(error) => failure(error),
-            }
+    /// Puts a config in the place of the running one, all or nothing; `path` and `toml` are for the errors.
+    pub(super) fn put_in_force(&mut self, config: &Config, path: &str, toml: &str) -> Result<Reply, Failure> {
+        let difference = difference(&self.running(), config);
+        let located =
+            |error: FilterError| config::at_rule(toml, path, error.chain, error.index, &error.fault.to_string());
+        self.change_chains(|chains| chains.replace(config)).map_err(|error| match error.downcast::<FilterError>() {
+            Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
+            Err(error) => failure(error),
         })?;
         let ports = self.ports.config().len();
-        self.ports.replace(&config);
+        self.ports.replace(config);
         self.ports.failed.clear();
         self.follow();
         self.save();
@@ -185,19 +188,23 @@ fn no_link(name: &str) -> Failure {
     Failure::new(FailureKind::NotFound, format!("there is no interface {name}; `ip link` lists them"))
 }
 
-/// Reads one rule that the daemon can put in force.
-fn check(text: &str) -> Result<Rule, Failure> {
-    let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
-    let rule = rule::parse(text).map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
-    match unsupported(&rule) {
-        Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
-        None => Ok(rule),
+impl Daemon {
+    /// Reads one rule that the daemon can put in force.
+    fn check(&self, text: &str) -> Result<Rule, Failure> {
+        let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
+        let rule = rule::parse_spanned(text)
+            .and_then(|parsed| config::check_sets(parsed, self.chains.sets()))
+            .map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
+        match unsupported(&self.chains.resolved(&rule)) {
+            Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
+            None => Ok(rule),
+        }
     }
 }
 
-fn parse(text: &ConfigText) -> Result<Config, Failure> {
-    config::parse(&text.toml, &text.path)
-        .map_err(|error: ConfigError| Failure::new(FailureKind::Rejected, error.to_string()))
+/// Reads a config that a peer sent, or that was written down.
+pub(super) fn parse(path: &str, toml: &str) -> Result<Config, Failure> {
+    config::parse(toml, path).map_err(|error: ConfigError| Failure::new(FailureKind::Rejected, error.to_string()))
 }
 
 /// The failure that an error means.

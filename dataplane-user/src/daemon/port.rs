@@ -200,6 +200,7 @@ impl Daemon {
 
     /// Attaches all hooks of a port, and takes off those it should not have.
     fn attach_hooks(&mut self, ifindex: Ifindex, name: &str) -> Result<(), LinkError> {
+        self.relinked = true;
         let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
         for hook in Hook::ALL.into_iter().filter(|hook| !wanted.iter().any(|other| other.shares_place(*hook))) {
             self.links.detach(ifindex, hook)?;
@@ -222,6 +223,7 @@ impl Daemon {
 
     /// Takes the programs off a port and forgets it.
     fn release(&mut self, ifindex: Ifindex) {
+        self.relinked = true;
         for hook in Hook::ALL {
             if let Err(error) = self.links.detach(ifindex, hook) {
                 tracing::error!("{error}");

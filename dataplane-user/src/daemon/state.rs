@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! DIR/running.toml    the running config, as `config show` prints it
+//! DIR/history.toml    the configs before it, the latest last, each with the time and the user of its end
+//! DIR/pending.toml    while a config waits for `config confirm`: until when, and the config to go back to
 //! DIR/handles.toml    for each rule its chain, text, handle and counter; names of ports switched off
 //! ```
 
@@ -18,7 +20,11 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{filter::Chains, port::Ports};
+use super::{
+    confirm::{History, Pending},
+    filter::Chains,
+    port::Ports,
+};
 use crate::config::{self, Config};
 
 /// The state directory, locked for this daemon.
@@ -72,6 +78,35 @@ impl State {
         let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
         let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
         (Ports::new(&running, &ledger), Chains::new(&running, &ledger))
+    }
+
+    /// The configs of before.
+    pub(super) fn history(&self) -> History {
+        self.read("history.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default()
+    }
+
+    /// Writes the configs of before down.
+    pub(super) fn write_history(&self, history: &History) -> anyhow::Result<()> {
+        self.write("history.toml", &toml_edit::ser::to_string(history)?)
+    }
+
+    /// The config that nobody has confirmed yet.
+    pub(super) fn pending(&self) -> Option<Pending> {
+        self.read("pending.toml", |text, _| Ok(toml_edit::de::from_str(text)?))
+    }
+
+    /// Writes down that a config waits for confirmation, or that none does.
+    pub(super) fn write_pending(&self, pending: Option<&Pending>) -> anyhow::Result<()> {
+        if let Some(pending) = pending {
+            return self.write("pending.toml", &toml_edit::ser::to_string(pending)?);
+        }
+        let path = self.directory.join("pending.toml");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn read<T>(&self, name: &str, parse: impl FnOnce(&str, &str) -> anyhow::Result<T>) -> Option<T> {

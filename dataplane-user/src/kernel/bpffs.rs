@@ -153,7 +153,8 @@ fn is_private() -> bool {
     namespace("self") != namespace("1")
 }
 
-/// Whether a path is on a BPF file system.
-fn is_bpffs(path: &Path) -> rustix::io::Result<bool> {
-    Ok(statfs(path)?.f_type == MAGIC)
+/// Whether a path is on a BPF file system; one that is not there yet is where its nearest ancestor is.
+pub fn is_bpffs(path: &Path) -> rustix::io::Result<bool> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    Ok(statfs(existing)?.f_type == MAGIC)
 }

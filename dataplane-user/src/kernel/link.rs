@@ -1,4 +1,4 @@
-//! What keeps our programs attached: one pinned link for each port and hook.
+//! What keeps our programs attached: one pinned link for each port and hook, or a filter of tc on kernels without such links.
 
 use std::{
     fs, io,
@@ -18,7 +18,11 @@ use aya::{
 use dataplane_common::abi::Ifindex;
 use thiserror::Error;
 
-use super::{Object, ObjectError, object::chain};
+use super::{
+    Object, ObjectError,
+    clsact::{self, Clsact},
+    object::chain,
+};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -62,6 +66,15 @@ impl Hook {
             Self::Generic => "generic",
             Self::TcIngress | Self::TcBehindXdp => "ingress",
             Self::TcEgress => "egress",
+        }
+    }
+
+    /// The side of tc; `None`: not at tc.
+    fn side(self) -> Option<TcAttachType> {
+        match self {
+            Self::Xdp | Self::Generic => None,
+            Self::TcIngress | Self::TcBehindXdp => Some(TcAttachType::Ingress),
+            Self::TcEgress => Some(TcAttachType::Egress),
         }
     }
 
@@ -126,12 +139,15 @@ impl From<ProgramError> for LinkError {
 #[derive(Debug)]
 pub struct Links {
     directory: PathBuf,
+    /// Where the kernel has no links at tc.
+    clsact: Option<Clsact>,
 }
 
 impl Links {
     /// The links pinned in a directory.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+        let clsact = Clsact::if_needed(&directory);
+        Self { directory, clsact }
     }
 
     /// What is attached, dead links of deleted devices included.
@@ -151,6 +167,11 @@ impl Links {
     /// Attaches the program, or swaps it in where an earlier one of ours is attached.
     pub fn attach(&self, object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError> {
         let path = self.path(ifindex, hook);
+        if let (Some(clsact), Some(side)) = (self.clsact, hook.side()) {
+            // First the mark: a filter without one would be forgotten, one too many is harmless.
+            fs::create_dir_all(&path).map_err(|error| LinkError::Path { path, error })?;
+            return Ok(clsact.attach(object.classifier(hook)?, name, side)?);
+        }
         if path.exists() {
             match replace(object, &path, hook) {
                 // The pin is of a device that is gone, whose index has come again.
@@ -166,6 +187,16 @@ impl Links {
     /// Takes a program off.
     pub fn detach(&self, ifindex: Ifindex, hook: Hook) -> Result<(), LinkError> {
         let path = self.path(ifindex, hook);
+        if let (Some(clsact), Some(side)) = (self.clsact, hook.side()) {
+            if path.is_dir() {
+                // Without a name the device is gone, and its filters with it.
+                if let Ok(name) = clsact::name_of(ifindex) {
+                    clsact.detach(&name, side)?;
+                }
+                fs::remove_dir(&path).map_err(|error| LinkError::Path { path, error })?;
+            }
+            return Ok(());
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LinkError::Path { path, error }),
             _ => Ok(()),

@@ -1,12 +1,15 @@
 //! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
 
 mod bpffs;
+mod clsact;
+mod foreign;
 mod grace;
 mod link;
 mod object;
 mod table;
 
-pub use bpffs::{Bpffs, BpffsError};
+pub use bpffs::{Bpffs, BpffsError, is_bpffs};
+pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
 pub use object::{OBJECT, Object, ObjectError, program_name};

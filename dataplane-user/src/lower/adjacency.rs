@@ -8,8 +8,8 @@ use dataplane_common::wire::Mac;
 
 use crate::model::{Link, Model, XdpFeatures};
 
-/// Masters whose members carry no routes of their own.
-const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
+/// Masters whose members carry no routes of their own: what a member receives is the master's.
+pub(super) const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
 
 /// Who is to be reached: through which link, and which address on it. Without an address it stands for all of an on-link
 /// prefix that have no neighbour entry yet.
@@ -95,7 +95,8 @@ pub(super) fn group(model: &Model, path: &Path, index: impl Fn(&Who) -> Option<u
     group
 }
 
-/// How many slots each weight gets: as they are, reduced, if they fit; otherwise in proportion, by largest remainder.
+/// How many slots each weight gets: as they are, reduced, if they fit; otherwise in proportion, by largest remainder, and
+/// at least one each as long as there are enough.
 fn slots(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let reduced: Vec<u64> = weights.iter().map(|weight| u64::from(weight / divisor)).collect();
@@ -104,11 +105,21 @@ fn slots(weights: &[u32]) -> Vec<u32> {
     if total <= room {
         return reduced.into_iter().map(|weight| weight as u32).collect();
     }
-    let mut slots: Vec<u32> = reduced.iter().map(|weight| (weight * room / total) as u32).collect();
-    let left = GROUP_SLOTS - slots.iter().sum::<u32>() as usize;
-    let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
+    let least = u32::from(weights.len() <= GROUP_SLOTS);
+    let share = |weight: &u64| ((weight * room / total) as u32).max(if *weight == 0 { 0 } else { least });
+    let mut slots: Vec<u32> = reduced.iter().map(share).collect();
+    let given = slots.iter().sum::<u32>() as usize;
+    // One that was lifted to a whole slot has had its remainder.
+    let mut by_remainder: Vec<usize> =
+        (0..weights.len()).filter(|hop| least == 0 || reduced[*hop] * room >= total).collect();
     by_remainder.sort_by_key(|hop| std::cmp::Reverse(reduced[*hop] * room % total));
-    by_remainder.into_iter().take(left).for_each(|hop| slots[hop] += 1);
+    by_remainder.into_iter().take(GROUP_SLOTS.saturating_sub(given)).for_each(|hop| slots[hop] += 1);
+    // What the least got more than their share, those who have the most give.
+    for _ in GROUP_SLOTS..given {
+        if let Some(most) = slots.iter_mut().max() {
+            *most -= 1;
+        }
+    }
     slots
 }
 
@@ -128,7 +139,9 @@ mod tests {
             (&[1, 1], &[1, 1]),
             (&[10, 20], &[1, 2]),
             (&[63, 1], &[63, 1]),
-            (&[255, 1], &[64, 0]),
+            (&[255, 1], &[63, 1]),
+            (&[1, 255, 1], &[1, 62, 1]),
+            (&[256, 256, 1], &[32, 31, 1]),
             (&[100, 101], &[32, 32]),
             (&[3, 7, 255], &[1, 2, 61]),
             (&[], &[]),

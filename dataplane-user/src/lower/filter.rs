@@ -67,8 +67,8 @@ pub enum FilterFault {
 /// What this version can read but not do.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unsupported {
-    /// A named set.
-    #[error("sets in rules are not supported yet: write the elements of {0} in braces")]
+    /// A set whose elements are not known.
+    #[error("the elements of {0} are not known: list them in the config, or name their file there")]
     Set(String),
     /// `reject`.
     #[error("`reject` is not supported yet: take `drop`")]

@@ -5,24 +5,26 @@ pub mod filter;
 mod index;
 mod next_hop;
 mod port;
+mod problem;
 mod route;
 mod side;
 mod table;
 mod target;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, FIB_INTERVALS, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port,
-};
+use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port};
 
 use crate::model::{Attachment, IpVersion, Model, Prefix, TABLE_LOCAL, Touched, TouchedRoutes};
 use next_hop::NextHops;
 use route::Paths;
 use side::{Full, Side, Sided, changes};
 
+pub use problem::Problem;
 pub use table::{Parts, Store, Table};
 pub use target::{TargetChanges, Targets};
+pub use update::Update;
 
 /// More prefixes than this are not looked at one by one.
 const SINGLE: usize = 50_000;
@@ -63,108 +65,6 @@ impl Default for Want {
             mirror: 0,
             features: Features::empty(),
             problems: Vec::new(),
-        }
-    }
-}
-
-/// Why the kernel has to do what we could not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// There are routing rules.
-    #[error(
-        "{0} has routing rules beyond the default ones, so the kernel forwards {0} itself; `ip rule` lists them, delete \
-         those that are not needed"
-    )]
-    PolicyRouting(IpVersion),
-    /// A port belongs to a VRF.
-    #[error(
-        "{name} belongs to a VRF, whose routes are not mirrored, so the kernel forwards everything itself; detach {name}"
-    )]
-    Vrf {
-        /// Which port.
-        name: String,
-    },
-    /// The table does not fit.
-    #[error(
-        "the {version} routes make {found} intervals and there is room for {FIB_INTERVALS}, so the kernel forwards \
-         {version} itself; aggregate routes"
-    )]
-    RoutesFull {
-        /// Of which family.
-        version: IpVersion,
-        /// How many intervals there are.
-        found: usize,
-    },
-    /// More distinct sets of next hops than fit.
-    #[error(
-        "the {0} routes have more distinct next hops than fit ({GROUPS} sets, {ADJACENCIES} next hops), so the kernel \
-         forwards {0} itself; use fewer gateways"
-    )]
-    NextHopsFull(IpVersion),
-    /// More neighbours on connected networks than fit.
-    #[error(
-        "{left} {version} neighbours on connected networks are beyond the room for next hops ({GROUPS} sets, {ADJACENCIES} \
-         next hops), so the kernel forwards to these itself; split the network"
-    )]
-    NeighboursFull {
-        /// Of which family.
-        version: IpVersion,
-        /// How many are left out.
-        left: usize,
-    },
-    /// No slot for a port.
-    #[error(
-        "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so its packets are left to the kernel; detach another"
-    )]
-    PortsFull {
-        /// Which port.
-        ifindex: Ifindex,
-    },
-}
-
-/// What of [`Want`] is to be different. `None`: it is to go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Update {
-    /// By slot.
-    pub ports: BTreeMap<u32, Option<Port>>,
-    /// By index.
-    pub groups: BTreeMap<u32, Option<NextHopGroup>>,
-    /// By index.
-    pub adjacencies: BTreeMap<u32, Option<Adjacency>>,
-    /// IPv4.
-    pub fib4: TargetChanges<u32>,
-    /// IPv6.
-    pub fib6: TargetChanges<u128>,
-    /// Whether XDP transmits on a device.
-    pub egress: BTreeMap<Ifindex, bool>,
-    /// Nobody knows what the tables hold, so all of them is written.
-    pub anew: bool,
-}
-
-impl Update {
-    /// All of `want`, for maps of which nothing is known.
-    pub fn anew(want: &Want) -> Self {
-        Self {
-            ports: changes(&BTreeMap::new(), &want.ports),
-            groups: changes(&BTreeMap::new(), &want.groups),
-            adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
-            egress: want.egress.iter().map(|dev| (*dev, true)).collect(),
-            anew: true,
-            ..Self::default()
-        }
-    }
-
-    /// What turns `before` into `after`.
-    pub fn between(before: &Want, after: &Want) -> Self {
-        let devices = before.egress.symmetric_difference(&after.egress);
-        Self {
-            ports: changes(&before.ports, &after.ports),
-            groups: changes(&before.groups, &after.groups),
-            adjacencies: changes(&before.adjacencies, &after.adjacencies),
-            fib4: before.fib4.difference(&after.fib4),
-            fib6: before.fib6.difference(&after.fib6),
-            egress: devices.map(|dev| (*dev, after.egress.contains(dev))).collect(),
-            anew: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane_common::abi::{Features, Ifindex, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 
-use super::Problem;
+use super::{Problem, adjacency::AGGREGATES};
 use crate::model::{Attachment, IpVersion, Link, Model};
 
 /// Slots of ports, the same for as long as a port is attached.
@@ -68,7 +68,8 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     Port {
         ifindex: link.ifindex,
         flags: flags.bits(),
-        mac: link.mac.unwrap_or_default(),
+        // No frame is for the zero address: what a member receives is left to its master (`rx_handler` of the kernel).
+        mac: link.mac.filter(|_| !model.enslaved(link, &AGGREGATES)).unwrap_or_default(),
         rp_filter: model.rp_filter(link.ifindex),
         reserved: 0,
         mtu: link.mtu,
@@ -96,7 +97,22 @@ pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
 
 #[cfg(test)]
 mod tests {
+    use dataplane_common::wire::Mac;
+
     use super::*;
+    use crate::model::{Event, Mode};
+
+    #[test]
+    fn frames_of_a_member_are_not_ours() {
+        let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+        for (kind, ours) in [("bridge", false), ("bond", false), ("team", false), ("vrf", true)] {
+            let mut model = Model::default();
+            let member = Link { ifindex: 5, mac, master: Some(9), ..Link::default() };
+            model.apply(Event::Link(Link { ifindex: 9, kind: Some(kind.to_owned()), mac, ..Link::default() }));
+            let written = port(&model, &member, Attachment { mode: Mode::Tc, tc: true });
+            assert_eq!(written.mac, if ours { mac.expect("set above") } else { Mac::default() }, "{kind}");
+        }
+    }
 
     #[test]
     fn slots_probe_stay_and_run_out() {

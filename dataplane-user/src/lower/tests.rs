@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use dataplane_common::abi::{AdjacencyFlags, Fib, Fib4, Fib6, PortFlags, RouteKind, Target};
+use dataplane_common::abi::{AdjacencyFlags, Fib, Fib4, Fib6, GROUPS, PortFlags, RouteKind, Target};
 use dataplane_common::wire::Mac;
 use proptest::prelude::*;
 use zerocopy::FromZeros as _;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use dataplane_common::abi::Ifindex;
 
 use super::{
-    Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, XdpFeatures,
+    Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, Touched,
+    XdpFeatures,
 };
 
 /// One change, or a whole table of the kernel.
@@ -13,6 +14,8 @@ use super::{
 pub enum Event {
     /// All of a kind: replaces what was known of it.
     Snapshot(Snapshot),
+    /// The same, listed for a comparison: it must be as it was announced, but for what was announced meanwhile.
+    Compared(Snapshot, Touched),
     /// A link is there, or changed.
     Link(Link),
     /// A link is gone, with its addresses, neighbours and settings.

@@ -32,6 +32,8 @@ pub struct Link {
     pub parent: Option<Ifindex>,
     /// The namespace of `parent`, by this namespace's number for it; none: this namespace.
     pub parent_netns: Option<i32>,
+    /// The device that it belongs to: the bus, and the name there. None for virtual links, and before Linux 5.14.
+    pub device: Option<(String, String)>,
     /// XDP programs on it.
     pub xdp: Vec<AttachedXdp>,
     /// `net.ipv4.conf` `accept_local`, of `all` or of this interface. Read when the link is announced.

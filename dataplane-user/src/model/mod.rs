@@ -1,6 +1,7 @@
 //! What the kernel said: links, addresses, neighbours, routes and settings. Pure: events go in, nothing comes out.
 
 mod address;
+mod difference;
 mod event;
 mod family;
 mod link;
@@ -13,11 +14,13 @@ mod rule;
 mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
 pub use address::Address;
+pub use difference::Missed;
 pub use event::{Event, Snapshot};
 pub use family::{Family, IpVersion, Prefix};
 pub use link::{AttachedXdp, Link, XdpFeatures, XdpMode};
@@ -75,7 +78,7 @@ impl Model {
             Event::Route4Gone(route) => remove(&route, &mut self.routes4, &mut touched.routes4),
             Event::Route6(route, placement) => insert(route, placement, &mut self.routes6, &mut touched.routes6),
             Event::Route6Gone(route) => remove(&route, &mut self.routes6, &mut touched.routes6),
-            Event::Snapshot(snapshot) => self.replace(snapshot, touched),
+            Event::Snapshot(snapshot) | Event::Compared(snapshot, _) => self.replace(snapshot, touched),
             other => {
                 touched.links = true;
                 self.follow_link(other, touched);
@@ -126,26 +129,27 @@ impl Model {
             }
             Snapshot::Routes4(routes) => exchange(routes, &mut self.routes4, &mut touched.routes4),
             Snapshot::Routes6(routes) => exchange(routes, &mut self.routes6, &mut touched.routes6),
-            other => {
-                touched.links = true;
-                self.replace_links(other);
-            }
+            other => touched.links |= self.replace_links(other),
         }
     }
 
-    fn replace_links(&mut self, snapshot: Snapshot) {
+    /// Says whether anything changed.
+    fn replace_links(&mut self, snapshot: Snapshot) -> bool {
         match snapshot {
-            Snapshot::Links(links) => self.links = links.into_iter().map(|link| (link.ifindex, link)).collect(),
-            Snapshot::Addresses(addresses) => self.addresses = addresses.into_iter().collect(),
-            Snapshot::RoutingRules(rules) => self.routing_rules = rules.into_iter().collect(),
+            Snapshot::Links(links) => {
+                put(&mut self.links, links.into_iter().map(|link| (link.ifindex, link)).collect())
+            }
+            Snapshot::Addresses(addresses) => put(&mut self.addresses, addresses.into_iter().collect()),
+            Snapshot::RoutingRules(rules) => put(&mut self.routing_rules, rules.into_iter().collect()),
             Snapshot::Netconf(all) => {
-                self.netconf.clear();
+                let before = mem::take(&mut self.netconf);
                 for netconf in all {
                     self.merge_netconf(netconf);
                 }
+                self.netconf != before
             }
-            Snapshot::Features(all) => self.features = all.into_iter().collect(),
-            Snapshot::Neighbours(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => {}
+            Snapshot::Features(all) => put(&mut self.features, all.into_iter().collect()),
+            Snapshot::Neighbours(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => false,
         }
     }
 
@@ -224,6 +228,13 @@ impl Model {
             .and_then(|master| self.links.get(&master)?.kind.as_deref())
             .is_some_and(|kind| kinds.contains(&kind))
     }
+}
+
+/// Says whether that is something else.
+fn put<T: PartialEq>(place: &mut T, new: T) -> bool {
+    let changed = *place != new;
+    *place = new;
+    changed
 }
 
 fn insert<A: Family>(route: Route<A>, placement: Placement, to: &mut Routes<A>, touched: &mut TouchedRoutes<A>) {

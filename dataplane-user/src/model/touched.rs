@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Family, Prefix};
+use super::{Event, Family, Prefix};
 
 /// More prefixes than this are not followed one by one.
 const SINGLE: usize = 50_000;
@@ -44,6 +44,17 @@ impl Touched {
         Self { links: true, neighbours: BTreeSet::new(), routes4: TouchedRoutes::All, routes6: TouchedRoutes::All }
     }
 
+    /// Adds what an announcement may change.
+    pub fn announce(&mut self, event: &Event) {
+        match event {
+            Event::Neighbour(neighbour) => drop(self.neighbours.insert((neighbour.ifindex, neighbour.address))),
+            Event::NeighbourGone(ifindex, address) => drop(self.neighbours.insert((*ifindex, *address))),
+            Event::Route4(route, _) | Event::Route4Gone(route) => self.routes4.add(route.table, route.destination),
+            Event::Route6(route, _) | Event::Route6Gone(route) => self.routes6.add(route.table, route.destination),
+            _ => self.links = true,
+        }
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -51,6 +62,14 @@ impl Touched {
 }
 
 impl<A: Family> TouchedRoutes<A> {
+    /// Whether a prefix is among them.
+    pub fn contains(&self, table: u32, prefix: Prefix<A>) -> bool {
+        match self {
+            Self::Some(prefixes) => prefixes.contains(&(table, prefix)),
+            Self::All => true,
+        }
+    }
+
     /// One more.
     pub fn add(&mut self, table: u32, prefix: Prefix<A>) {
         if let Self::Some(prefixes) = self {

@@ -1,10 +1,12 @@
 //! Generic netlink family `netdev`: what drivers offer to XDP (`Documentation/netlink/specs/netdev.yaml`), and `nlctrl`,
 //! which knows the number of a family.
 
+use std::{collections::BTreeMap, fs};
+
 use dataplane_common::abi::Ifindex;
 
 use super::attribute::{Attributes, put, text, u8_at, u16_at, u32_at, u64_at};
-use crate::model::{Event, XdpFeatures};
+use crate::model::{Event, Link, XdpFeatures, XdpMode};
 
 /// `struct genlmsghdr`.
 pub(super) const HEADER: usize = 4;
@@ -34,11 +36,17 @@ pub(super) struct GenericFamily {
     pub(super) group: u32,
 }
 
-/// Asks `nlctrl` for `netdev`.
-pub(super) fn family_request() -> Vec<u8> {
+/// Asks `nlctrl` for a family.
+pub(super) fn family_request(name: &str) -> Vec<u8> {
     let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
-    put(&mut body, CTRL_ATTR_FAMILY_NAME, b"netdev\0");
+    put(&mut body, CTRL_ATTR_FAMILY_NAME, format!("{name}\0").as_bytes());
     body
+}
+
+/// The number in an answer to [`family_request`].
+pub(super) fn parse_family_id(payload: &[u8]) -> Option<u16> {
+    let id = Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID);
+    u16_at(id?.1, 0)
 }
 
 /// The answer to [`family_request`].
@@ -84,6 +92,98 @@ pub(super) fn parse_features(payload: &[u8]) -> Option<(Ifindex, XdpFeatures)> {
     Some((ifindex(payload)?, XdpFeatures::from_bits_retain(u64_at(features.1, 0)?)))
 }
 
+/// Drivers with `ndo_xdp_xmit` in Linux 6.1. Each of them sets its rings up for it when a program is attached.
+const TRANSMITTERS: &[&str] = &[
+    "bnxt_en",
+    "ena",
+    "fsl_dpaa2_eth",
+    "fsl_enetc",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "mlx5_core",
+    "mvneta",
+    "mvpp2",
+    "qede",
+    "sfc",
+    "virtio_net",
+];
+
+/// What may be taken for granted of a link where the kernel does not tell (before 6.3); rather too little than too much: what
+/// XDP sends to a device that does not take it is lost.
+///
+/// - Hardware of a driver that we know: native XDP; it transmits only while a program is attached.
+/// - A veth: native XDP; it transmits only if its peer is in this namespace and has a program (`veth_xdp_xmit`). A peer that
+///   polls for GRO would do as well, but does not tell.
+pub(super) fn supposed(link: &Link, links: &BTreeMap<Ifindex, Link>) -> XdpFeatures {
+    let native = |link: &Link| link.xdp.iter().any(|xdp| xdp.mode == XdpMode::Native);
+    let (able, transmits) = match link.kind.as_deref() {
+        None => (driver(link).is_some_and(|driver| TRANSMITTERS.contains(&driver.as_str())), native(link)),
+        Some("veth") => {
+            let peer = link.parent.filter(|_| link.parent_netns.is_none()).and_then(|peer| links.get(&peer));
+            (true, peer.is_some_and(native))
+        }
+        Some(_) => (false, false),
+    };
+    let mut features = XdpFeatures::empty();
+    features.set(XdpFeatures::BASIC | XdpFeatures::REDIRECT, able);
+    features.set(XdpFeatures::NDO_XMIT, able && transmits);
+    features
+}
+
+/// The driver of the device on a bus that a link belongs to; the names of both are the machine's, not the namespace's.
+fn driver(link: &Link) -> Option<String> {
+    let (bus, device) = link.device.as_ref()?;
+    let driver = fs::read_link(format!("/sys/bus/{bus}/devices/{device}/driver")).ok()?;
+    Some(driver.file_name()?.to_string_lossy().into_owned())
+}
+
 fn ifindex(payload: &[u8]) -> Option<Ifindex> {
     Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == DEV_IFINDEX).and_then(|(_, value)| u32_at(value, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::AttachedXdp;
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_supposed_with_care() {
+        let attached = |mode| vec![AttachedXdp { program: 1, mode }];
+        let veth = |ifindex, parent, parent_netns, xdp| Link {
+            ifindex,
+            kind: Some("veth".to_owned()),
+            parent: Some(parent),
+            parent_netns,
+            xdp,
+            ..Link::default()
+        };
+        let links: BTreeMap<_, _> = [
+            veth(1, 2, None, vec![]),
+            veth(2, 1, None, attached(XdpMode::Native)),
+            veth(3, 2, Some(0), attached(XdpMode::Native)),
+            veth(4, 5, None, attached(XdpMode::Native)),
+            veth(5, 4, None, attached(XdpMode::Generic)),
+            Link { ifindex: 6, kind: Some("bridge".to_owned()), xdp: attached(XdpMode::Native), ..Link::default() },
+            Link { ifindex: 7, xdp: attached(XdpMode::Native), ..Link::default() },
+        ]
+        .into_iter()
+        .map(|link| (link.ifindex, link))
+        .collect();
+        let basic = XdpFeatures::BASIC | XdpFeatures::REDIRECT;
+        let rows = [
+            (1, basic | XdpFeatures::NDO_XMIT, "the peer has a program"),
+            (2, basic, "the peer has none"),
+            (3, basic, "the peer is elsewhere; index 2 here is another"),
+            (4, basic, "generic does not count"),
+            (6, XdpFeatures::empty(), "no native XDP"),
+            (7, XdpFeatures::empty(), "a driver that is not known"),
+        ];
+        for (ifindex, expected, why) in rows {
+            assert_eq!(supposed(&links[&ifindex], &links), expected, "{ifindex}: {why}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 
 const ARPHRD_ETHER: u16 = 1;
 /// `IFF_UP | IFF_RUNNING | IFF_LOWER_UP`: up, operational, with a carrier.
@@ -38,6 +40,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
         loopback: flags & IFF_LOOPBACK != 0,
         ..Link::default()
     };
+    let (mut bus, mut device) = (None, None);
     for (kind, value) in Attributes::behind(payload, HEADER) {
         match kind {
             IFLA_ADDRESS => link.mac = mac(value),
@@ -51,9 +54,12 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
                     Attributes::within(value).find(|(kind, _)| *kind == IFLA_INFO_KIND).map(|(_, kind)| text(kind));
             }
             IFLA_XDP => link.xdp = xdp(value),
+            IFLA_PARENT_DEV_NAME => device = Some(text(value)),
+            IFLA_PARENT_DEV_BUS_NAME => bus = Some(text(value)),
             _ => {}
         }
     }
+    link.device = bus.zip(device);
     link.accept_local = switched_on(&link.name, "accept_local");
     link.route_localnet = switched_on(&link.name, "route_localnet");
     Some(link)
@@ -104,6 +110,8 @@ mod tests {
         put(&mut xdp, 4, &9_u32.to_ne_bytes());
         put(&mut xdp, 5, &9_u32.to_ne_bytes());
         put(&mut message, IFLA_XDP, &xdp);
+        put(&mut message, IFLA_PARENT_DEV_NAME, b"0000:00:03.0\0");
+        put(&mut message, IFLA_PARENT_DEV_BUS_NAME, b"pci\0");
         message
     }
 
@@ -115,6 +123,7 @@ mod tests {
             assert_eq!((link.ifindex, link.name.as_str(), link.mtu), (7, "no-such-link", 1500));
             assert_eq!(link.kind.as_deref(), Some("veth"));
             assert_eq!(link.xdp, [AttachedXdp { program: 9, mode: XdpMode::Native }]);
+            assert_eq!(link.device, Some(("pci".to_owned(), "0000:00:03.0".to_owned())));
             assert!(link.ethernet && !link.loopback);
         }
     }

@@ -6,7 +6,7 @@ use netlink_packet_core::NLM_F_DUMP;
 
 use super::socket::{ATTEMPTS, Answer, Asker};
 use super::{Error, Stale, is_foreign, route};
-use crate::model::{Event, Family, IpVersion, Listing, Snapshot};
+use crate::model::{Event, Family, IpVersion, Listing, Snapshot, Touched};
 
 /// More announcements than this during a listing are as good as an overrun: it begins again.
 const HELD: usize = 1 << 16;
@@ -112,13 +112,20 @@ impl Reading {
         }
     }
 
-    /// All of it, then what came meanwhile.
-    pub(super) fn finish(self) -> impl Iterator<Item = Event> {
+    /// All of it, then what came meanwhile. `compared`: it must be as it was announced, but for what came meanwhile.
+    pub(super) fn finish(self, compared: bool) -> impl Iterator<Item = Event> {
         let snapshot = match self.found {
             Found::V4(listing) => Snapshot::Routes4(listing.finish()),
             Found::V6(listing) => Snapshot::Routes6(listing.finish()),
         };
-        std::iter::once(Event::Snapshot(snapshot)).chain(self.held)
+        let all = if compared {
+            let mut announced = Touched::default();
+            self.held.iter().for_each(|event| announced.announce(event));
+            Event::Compared(snapshot, announced)
+        } else {
+            Event::Snapshot(snapshot)
+        };
+        std::iter::once(all).chain(self.held)
     }
 }
 

@@ -124,7 +124,11 @@ pub(crate) fn asked() -> BoxedStrategy<Match> {
 }
 
 fn set_match() -> impl Strategy<Value = Match> {
-    (any::<bool>(), set_name(), 0..4).prop_map(|(not, name, which)| match which {
+    // Each sort of set has names of its own, or a config would have to be two things under one.
+    let name = |(not, name, which): (bool, SetName, i32)| {
+        Some((not, SetName::new(&format!("s{which}{}", name.as_str()))?, which))
+    };
+    (any::<bool>(), set_name(), 0..4).prop_filter_map("a name", name).prop_map(|(not, name, which)| match which {
         0 => Match::Ipv4(Side::Source, Test::set(not, name)),
         1 => Match::Ipv6(Side::Destination, Test::set(not, name)),
         2 => Match::Port(super::Transport::Any, Side::Source, Test::set(not, name)),

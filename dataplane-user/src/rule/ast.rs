@@ -36,6 +36,11 @@ impl Rule {
         Ok(Self { matches, statements, verdict, comment })
     }
 
+    /// The same with other matches, which some packet may meet or none.
+    pub(super) fn with_matches(&self, matches: Vec<Match>) -> Self {
+        Self { matches, ..self.clone() }
+    }
+
     /// What it asks of a packet; all of it must hold.
     pub fn matches(&self) -> &[Match] {
         &self.matches
@@ -136,7 +141,7 @@ pub struct Test<I> {
 /// What to compare with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Values<I> {
-    /// Any of these: in order, without repetition, at least one.
+    /// Any of these: in order, without repetition; at least one, unless they are the elements of a set.
     Listed(Vec<I>),
     /// A named set.
     Set(SetName),
@@ -148,6 +153,13 @@ impl<I: Ord> Test<I> {
         items.sort();
         items.dedup();
         (!items.is_empty()).then_some(Self { negated, values: Values::Listed(items) })
+    }
+
+    /// The elements of a set, of which there may be none.
+    pub(super) fn elements(negated: bool, mut items: Vec<I>) -> Self {
+        items.sort();
+        items.dedup();
+        Self { negated, values: Values::Listed(items) }
     }
 
     /// In the named set, or not in it when negated.

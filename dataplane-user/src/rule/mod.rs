@@ -11,6 +11,7 @@ mod display;
 mod error;
 mod name;
 mod parse;
+mod resolve;
 mod set;
 mod statement;
 mod text;

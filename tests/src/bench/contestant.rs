@@ -90,6 +90,7 @@ impl Contestant {
     }
 
     /// The null redirect that it is compared with: that of its own tier.
+    #[must_use]
     pub const fn floor(self) -> Self {
         match self {
             Self::Dataplane(Mode::Tc, _) => Self::NullTc,

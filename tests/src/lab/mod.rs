@@ -33,7 +33,7 @@ pub use self::{
     daemon::{Daemon, binary},
     leftover::Leftovers,
     namespace::Namespace,
-    need::{Need, ready},
+    need::{Need, kernel_at_least, ready, tells_xdp_features},
     router::{CLIENT, End, ROUTER_CLIENT, ROUTER_SERVER, SERVER},
     stats::{Counts, Port, Stats, balanced},
 };

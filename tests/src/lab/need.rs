@@ -42,6 +42,18 @@ pub fn ready(needs: &[Need]) -> bool {
     unmet.is_empty()
 }
 
+/// Whether the kernel tells which devices XDP may send to: generic netlink family `netdev`, Linux 6.3.
+pub fn tells_xdp_features() -> bool {
+    kernel_at_least(6, 3)
+}
+
+/// Whether the kernel is of this version or later.
+pub fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
+
 fn exists(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -1,6 +1,6 @@
 //! Config files: the good are applied, the bad are refused at their place and change nothing.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use dataplane_tests::lab::traffic::{self, Family};
 
@@ -99,7 +99,7 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
     let shown = scene.cli(&["config", "show"]);
     scene.daemon.terminate().expect("it ends");
     let unsupported =
-        "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'drop',\n  'ip saddr @s drop',\n]\n";
+        "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'ip saddr @s drop',\n  'log drop',\n]\n";
     for (text, place) in [(BAD[6].0, "4:14"), (unsupported, "6:3")] {
         refuses_to_start(&scene, text, place);
     }
@@ -112,6 +112,38 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
     scene.daemon.restart().expect("it starts");
     assert_eq!(scene.cli(&["config", "show"]), shown);
     assert_eq!(scene.rules()[0].packets, 5);
+    scene.close();
+}
+
+#[test]
+fn a_config_that_nobody_confirms_is_taken_back() {
+    let Some(mut scene) = Scene::attached(&[], "native") else { return };
+    let shown = scene.cli(&["config", "show"]);
+    let shut = write(&scene, "shut.toml", &format!("{shown}\n[chains.forward]\npolicy = \"drop\"\n"));
+    let apply = ["config", "apply", shut.to_str().expect("a path of letters"), "--confirm", "2"];
+    scene.refused(&["config", "confirm"], 3, &["no config waits"]);
+    // The session dies.
+    scene.cli(&apply);
+    assert!(scene.ping().is_err(), "the policy drops");
+    scene.refused(&apply, 5, &["waits for confirmation"]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(scene.cli(&["config", "show"]), shown);
+    scene.ping().expect("pings are answered");
+    // So does the daemon.
+    scene.cli(&apply);
+    scene.daemon.kill9().expect("it dies");
+    std::thread::sleep(Duration::from_secs(3));
+    scene.daemon.restart().expect("it starts");
+    assert_eq!(scene.cli(&["config", "show"]), shown);
+    scene.ping().expect("pings are answered");
+    // Confirmed, it stays; and can be taken back all the same.
+    scene.cli(&apply);
+    scene.cli(&["config", "confirm"]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(scene.ping().is_err(), "the policy drops");
+    scene.cli(&["config", "rollback"]);
+    assert_eq!(scene.cli(&["config", "show"]), shown);
+    scene.ping().expect("pings are answered");
     scene.close();
 }
 

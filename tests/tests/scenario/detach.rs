@@ -1,7 +1,7 @@
 //! `detach` takes everything off, and the kernel forwards on.
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use dataplane_tests::lab::{ROUTER_CLIENT, ROUTER_SERVER, stream::stream, traffic::Family};
+use dataplane_tests::lab::{ROUTER_CLIENT, ROUTER_SERVER, kernel_at_least, stream::stream, traffic::Family};
 
 use crate::scene::{PORTS, Scene};
 
@@ -12,8 +12,14 @@ fn programs(scene: &Scene) -> Vec<String> {
         let xdp = scene.router().run(&format!("ip -d link show {port}")).expect("the device").contains("prog/xdp");
         found.extend(xdp.then(|| format!("{port} xdp")));
         for (side, name) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
-            let query = || Ok(SchedClassifier::query_tcx(port, side)?.1.len());
-            let count = scene.router().inside(query).expect("the kernel tells its programs");
+            // Before 6.6 they are filters of clsact.
+            let count = if kernel_at_least(6, 6) {
+                let query = || Ok(SchedClassifier::query_tcx(port, side)?.1.len());
+                scene.router().inside(query).expect("the kernel tells its programs")
+            } else {
+                let shown = scene.router().run(&format!("tc filter show dev {port} {name}")).expect("tc");
+                shown.matches("direct-action").count()
+            };
             found.extend((0..count).map(|_| format!("{port} {name}")));
         }
     }

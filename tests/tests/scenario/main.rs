@@ -2,15 +2,23 @@
 //!
 //! One scenario at a time: they count what the machine holds, and share two processors.
 
+mod prefix;
 mod scene;
 
+mod bgp;
+mod bond;
+mod bridge;
+mod card;
 mod config;
 mod deliver;
 mod detach;
+mod doctor;
 mod exclusive;
 mod filter;
 mod fragment;
 mod icmp;
+mod lab;
+mod mirror;
 mod mode;
 mod mtu;
 mod neighbour;
@@ -22,3 +30,4 @@ mod route;
 mod scale;
 mod survive;
 mod vlan;
+mod vrf;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use dataplane_tests::lab::{
-    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER,
+    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, tells_xdp_features,
     traffic::{self, Family},
 };
 use rustix::net::{AddressFamily, SocketType, eth, socket};
@@ -32,7 +32,9 @@ fn sent(scene: &Scene) -> u64 {
 /// With `frames` the hosts' links take frames of XDP, without they do not: XDP leaves what it decided to tc.
 fn crosses(client_mode: &str, server_mode: &str, frames: bool) {
     let needs = [Need::Tool("iperf3"), Need::Tool("ss"), Need::Tool("ethtool")];
-    let Some(scene) = Scene::idle(&needs) else { return };
+    // Without its word, a veth with its peer elsewhere gets no frames of XDP.
+    let told = frames.then_some(Need::Kernel("word of which devices XDP may send to", tells_xdp_features));
+    let Some(scene) = Scene::idle(&needs.into_iter().chain(told).collect::<Vec<_>>()) else { return };
     if frames {
         scene.take_frames();
     }

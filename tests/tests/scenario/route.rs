@@ -123,3 +123,32 @@ fn a_route_with_metric_and_mtu_is_listed_as_it_is() {
     }
     scene.close();
 }
+
+#[test]
+fn routes_are_added_to_the_kernels_table_and_deleted() {
+    let Some(scene) = Scene::attached(&[], "native") else { return };
+    for Behind { family, prefix, address } in &BEHIND {
+        scene.server().run(&format!("ip {} addr add {address} dev lo", family.option())).expect("an address");
+        let via = family.address(&SERVER);
+        scene.cli(&["route", "add", prefix, "via", via]);
+        let decision = scene.decision(address);
+        assert_eq!(decision.decision, "forward", "in force when the verb returns: {decision:?}");
+        assert_eq!(scene.pinged(address), 3);
+        let kernel = scene.router().run(&format!("ip {} route show {prefix}", family.option())).expect("routes");
+        assert!(kernel.contains("proto 218"), "{kernel}");
+        scene.refused(&["route", "add", prefix, "via", via], 1, &["File exists"]);
+        scene.refused(&["route", "add", prefix, "vja", via], 2, &["vja"]);
+        scene.cli(&["route", "del", prefix]);
+        assert_eq!(scene.decision(address).reason, "no_route");
+        scene.refused(&["route", "del", prefix], 3, &[prefix, "218"]);
+        // What somebody else made stays, unless it is named.
+        scene
+            .router()
+            .run(&format!("ip {} route add {prefix} via {via} proto static", family.option()))
+            .expect("a route");
+        scene.refused(&["route", "del", prefix], 3, &[prefix]);
+        scene.cli(&["route", "del", prefix, "proto", "static"]);
+        assert_eq!(scene.decision(address).reason, "no_route");
+    }
+    scene.close();
+}

@@ -123,6 +123,30 @@ impl Scene {
         }
     }
 
+    /// Gives the addresses of the router's port to the client to another link.
+    pub fn addresses_to(&self, link: &str) {
+        let (router, end) = (self.router(), ROUTER_CLIENT);
+        for line in [
+            format!("ip addr flush dev {}", end.port),
+            format!("ip link set {} up", end.port),
+            format!("ip link set {link} up"),
+            format!("ip addr add {}/24 dev {link}", end.v4),
+            format!("ip addr add {}/64 dev {link} nodad", end.v6),
+        ] {
+            router.run(&line).expect("addresses");
+        }
+        // A new link may take a moment until it carries something; routes of the mirror follow it.
+        within(PROMPT * 10, || self.ping());
+    }
+
+    /// Whether datagrams of both families arrive.
+    pub fn carries(&self) {
+        for family in Family::BOTH {
+            let arrived = traffic::datagrams(&self.lab, family, 5301, 20).expect("datagrams");
+            assert_eq!(arrived, 20, "{} datagrams", family.name());
+        }
+    }
+
     /// Runs a verb that must succeed.
     pub fn cli(&self, words: &[&str]) -> String {
         self.daemon.cli(words).expect("the verb succeeds")
@@ -186,6 +210,13 @@ impl Scene {
         let number = |text: &str| text.trim().parse::<u64>().expect("a number");
         number(v4.expect("a counter of IPv4").1) + number(v6.expect("a counter of IPv6"))
     }
+}
+
+/// Whether the kernel has links of a kind: one is made where nobody sees it. `words` are what the kind asks for.
+pub fn can_have(kind: &[&str]) -> bool {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", "ip", "link", "add", "probe0", "type"]).args(kind);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Whether a verb failed as it should.

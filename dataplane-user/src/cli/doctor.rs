@@ -1,0 +1,126 @@
+//! `dataplane doctor`.
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{
+    iface,
+    session::{Session, unexpected},
+};
+use crate::{
+    control::{
+        protocol::{Data, Failure, FailureKind, Request},
+        row::{Finding, PortRow, Status},
+    },
+    doctor::{self, Facts, Unknown},
+};
+
+/// Looks for what is wrong, and says what cures it
+///
+/// Works with and without a daemon. Ends with exit code 7 when something does not work; what merely works otherwise than
+/// one might expect is a warning.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dataplane doctor\n  dataplane doctor eth0\n  dataplane doctor -j | jq '.[] | select(.status != \"ok\")'"
+)]
+pub(super) struct Doctor {
+    /// Only this interface; without, all ports, or all interfaces while no daemon runs
+    #[arg(value_name = "IFACE", value_parser = iface)]
+    iface: Option<String>,
+    /// Where the daemon pins maps and links
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/dataplane")]
+    bpffs: PathBuf,
+}
+
+impl Doctor {
+    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<ExitCode> {
+        let (known, rows) = match ask(session) {
+            Ok((known, rows)) => (known, Ok(rows)),
+            Err(failure) => (Vec::new(), Err(failure.to_string())),
+        };
+        let facts = Facts::gather(self.iface.as_deref(), &self.bpffs, rows).map_err(|error| {
+            match error.downcast_ref::<Unknown>() {
+                Some(unknown) => Failure::new(FailureKind::NotFound, unknown.to_string()).into(),
+                None => error,
+            }
+        })?;
+        let mut findings = doctor::judge(&facts);
+        findings.extend(known);
+        session.print(&findings, || text(&findings))?;
+        Ok(match doctor::worst(&findings) {
+            Status::Fail => ExitCode::from(FailureKind::Degraded.exit_code()),
+            Status::Warn | Status::Ok => ExitCode::SUCCESS,
+        })
+    }
+}
+
+/// The ports of a daemon, each with its packets by reason.
+type Ports = Vec<(PortRow, BTreeMap<String, u64>)>;
+
+/// What only the daemon knows, and its ports.
+fn ask(session: &Session) -> anyhow::Result<(Vec<Finding>, Ports)> {
+    let findings = match session.call(&Request::Doctor)? {
+        Data::Findings(findings) => findings,
+        data => return Err(unexpected(&data)),
+    };
+    let ports = match session.call(&Request::PortList)? {
+        Data::Ports(ports) => ports,
+        data => return Err(unexpected(&data)),
+    };
+    let mut rows = Vec::new();
+    for port in ports.into_iter().filter(|port| port.ifindex != 0) {
+        match session.call(&Request::Stats { iface: Some(port.name.clone()) }) {
+            Ok(Data::Stats(stats)) => rows.push((port, stats.reasons)),
+            // Gone meanwhile.
+            _ => rows.push((port, BTreeMap::new())),
+        }
+    }
+    Ok((findings, rows))
+}
+
+/// What is wrong first; a line for each check, and one for its cure.
+fn text(findings: &[Finding]) -> String {
+    let mut sorted: Vec<_> = findings.iter().collect();
+    sorted.sort_by_key(|finding| std::cmp::Reverse(finding.status));
+    let width = sorted.iter().map(|finding| finding.check.chars().count()).max().unwrap_or_default();
+    let line = |finding: &&Finding| {
+        let head = format!("{:<4}  {:<width$}  {}\n", finding.status.name(), finding.check, finding.found);
+        if finding.fix.is_empty() { head } else { format!("{head}      {:<width$}  fix: {}\n", "", finding.fix) }
+    };
+    sorted.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::json;
+
+    fn findings() -> Vec<Finding> {
+        let row = |check: &str, status, found: &str, fix: &str| Finding {
+            check: check.to_owned(),
+            status,
+            found: found.to_owned(),
+            fix: fix.to_owned(),
+        };
+        vec![
+            row("kernel", Status::Ok, "6.18.5", ""),
+            row("netfilter", Status::Warn, "bypassed: ip filter fwd", "nft list ruleset"),
+            row("forwarding ipv4", Status::Fail, "off", "sysctl -w net.ipv4.ip_forward=1"),
+        ]
+    }
+
+    #[test]
+    fn what_fails_comes_first_with_its_cure() {
+        let want = "fail  forwarding ipv4  off\n                       fix: sysctl -w net.ipv4.ip_forward=1\n\
+                    warn  netfilter        bypassed: ip filter fwd\n                       fix: nft list ruleset\n\
+                    ok    kernel           6.18.5\n";
+        assert_eq!(text(&findings()), want);
+    }
+
+    #[test]
+    fn json_has_the_fields_that_scripts_rely_on() {
+        let want = r#"[{"check":"kernel","status":"ok","found":"6.18.5","fix":""}]"#;
+        assert_eq!(json::line(&findings()[..1].to_vec()).expect("JSON"), want);
+    }
+}

@@ -1,0 +1,276 @@
+//! Whether a config would cut off the session that applies it: asked of the rules as they are written, before anything is live.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::{Config, Elements};
+use crate::rule::{
+    ChainName, Family, Fragment, FragmentWord, Item, LinkField, LinkPattern, Match, Policy, Port, Protocol, Range,
+    Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values, Verdict,
+};
+
+/// TCP's number (RFC 9293).
+const TCP: u8 = 6;
+/// The flags of a segment of a session that stands: ACK (RFC 9293, section 3.1).
+const ACK: u8 = 0x10;
+/// What `ip frag-off` is for a packet that is no fragment: with and without "don't fragment" (RFC 791, section 3.1).
+const WHOLE: [u16; 2] = [0x4000, 0];
+
+/// The two ends of a TCP session, as ssh names them in `SSH_CONNECTION`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The operator's end.
+    pub peer: SocketAddr,
+    /// This machine's end.
+    pub here: SocketAddr,
+}
+
+/// Not the two ends of a session.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` does not name a session; SSH_CONNECTION holds address and port of both ends")]
+pub struct NoSession(String);
+
+impl FromStr for Session {
+    type Err = NoSession;
+
+    /// `ADDRESS PORT ADDRESS PORT`, the peer's first (ssh(1), section Environment).
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || NoSession(text.to_owned());
+        let words: Vec<_> = text.split_whitespace().collect();
+        let [peer, peer_port, here, here_port] = words.as_slice() else { return Err(wrong()) };
+        let end = |address: &str, port: &str| {
+            // A link-local address brings its link: `fe80::1%eth0`.
+            let address = address.split_once('%').map_or(address, |(address, _)| address);
+            let address: IpAddr = address.parse().map_err(|_| wrong())?;
+            Ok(SocketAddr::new(address.to_canonical(), port.parse().map_err(|_| wrong())?))
+        };
+        let session = Self { peer: end(peer, peer_port)?, here: end(here, here_port)? };
+        if session.peer.is_ipv4() == session.here.is_ipv4() { Ok(session) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} > {}", self.peer, self.here)
+    }
+}
+
+/// What may drop a session's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Culprit {
+    /// A rule, by its place from 0.
+    Rule(ChainName, usize, String),
+    /// The policy.
+    Policy(ChainName),
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(chain, index, rule) => write!(f, "chain {chain}, rule {}: `{rule}`", index + 1),
+            Self::Policy(chain) => write!(f, "the policy of chain {chain}"),
+        }
+    }
+}
+
+/// What is known of a match or a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    Yes,
+    No,
+    /// It depends on what is not known beforehand: the link, the length, the hop limit.
+    Maybe,
+}
+
+impl From<bool> for Met {
+    fn from(met: bool) -> Self {
+        if met { Self::Yes } else { Self::No }
+    }
+}
+
+impl Config {
+    /// What may drop the packets of a session that come in on the link `iif`; none when they surely pass.
+    pub fn locks_out(&self, session: &Session, iif: Option<&str>) -> Option<Culprit> {
+        if iif.is_some_and(|link| self.port(link).is_none()) {
+            return None;
+        }
+        [ChainName::Prerouting, ChainName::Input].into_iter().find_map(|chain| {
+            for (index, rule) in self.chain(chain).rules.iter().enumerate() {
+                match (self.meets(rule, session, iif), rule.verdict()) {
+                    (Met::Yes, Verdict::Accept) => return None,
+                    (Met::Yes | Met::Maybe, Verdict::Drop | Verdict::Reject(_)) => {
+                        return Some(Culprit::Rule(chain, index, rule.to_string()));
+                    }
+                    _ => {}
+                }
+            }
+            (self.chain(chain).policy == Policy::Drop).then_some(Culprit::Policy(chain))
+        })
+    }
+
+    fn meets(&self, rule: &Rule, session: &Session, iif: Option<&str>) -> Met {
+        let met: Vec<_> = rule.matches().iter().map(|asked| self.holds(asked, session, iif)).collect();
+        // A limit lets some packets by.
+        let limited = if rule.statements().is_empty() { Met::Yes } else { Met::Maybe };
+        if met.contains(&Met::No) {
+            Met::No
+        } else if met.contains(&Met::Maybe) {
+            Met::Maybe
+        } else {
+            limited
+        }
+    }
+
+    fn holds(&self, asked: &Match, session: &Session, iif: Option<&str>) -> Met {
+        let family = if session.peer.is_ipv4() { Family::V4 } else { Family::V6 };
+        if asked.family().is_some_and(|other| other != family) {
+            return Met::No;
+        }
+        let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
+        match asked {
+            Match::Ipv4(side, test) => match end(*side).ip() {
+                IpAddr::V4(address) => self.ranges(test, address, |item| match item {
+                    Item::Ipv4(range) => Some(range.contains(address)),
+                    _ => None,
+                }),
+                IpAddr::V6(_) => Met::No,
+            },
+            Match::Ipv6(side, test) => match end(*side).ip() {
+                IpAddr::V6(address) => self.ranges(test, address, |item| match item {
+                    Item::Ipv6(range) => Some(range.contains(address)),
+                    _ => None,
+                }),
+                IpAddr::V4(_) => Met::No,
+            },
+            Match::Port(Transport::Tcp | Transport::Any, side, test) => {
+                let port = Port(end(*side).port());
+                self.ranges(test, port, |item| match item {
+                    Item::Service(range) => Some(range.contains(port)),
+                    _ => None,
+                })
+            }
+            Match::Port(..) | Match::IcmpType(_) | Match::Icmpv6Type(_) => Met::No,
+            Match::Protocol(_, test) => self.ranges(test, Protocol(TCP), |item| match item {
+                Item::Protocol(range) => Some(range.contains(Protocol(TCP))),
+                _ => None,
+            }),
+            Match::TcpFlags(flags) => flagged(flags).into(),
+            Match::Fragment(fragment) => whole(fragment),
+            Match::Link(field, test) => self.link(*field, test, iif),
+            Match::Family(_) => Met::Yes,
+            Match::Dscp(..) | Match::HopLimit(..) | Match::Length(_) | Match::Vlan(_) | Match::Ether(..) => Met::Maybe,
+        }
+    }
+
+    fn ranges<T: Value>(&self, test: &Test<Range<T>>, value: T, inside: impl Fn(&Item) -> Option<bool>) -> Met {
+        match test.values() {
+            Values::Listed(ranges) => (ranges.iter().any(|range| range.contains(value)) != test.negated()).into(),
+            Values::Set(name) => self.set(name, inside).map_or(Met::Maybe, |held| (held != test.negated()).into()),
+        }
+    }
+
+    /// Whether a set holds the value that `inside` knows; none when that cannot be said.
+    fn set(&self, name: &SetName, inside: impl Fn(&Item) -> Option<bool>) -> Option<bool> {
+        let Elements::Listed(elements) = &self.sets.get(name)?.elements else { return None };
+        elements.iter().try_fold(false, |held, element| match element.0.as_slice() {
+            [item] => inside(item).map(|here| held || here),
+            _ => None,
+        })
+    }
+
+    fn link(&self, field: LinkField, test: &Test<LinkPattern>, iif: Option<&str>) -> Met {
+        let name = match field {
+            LinkField::Iif | LinkField::Iifname => iif,
+            // What is delivered has no way out.
+            LinkField::Oif | LinkField::Oifname => return test.negated().into(),
+        };
+        let Some(name) = name else { return Met::Maybe };
+        match test.values() {
+            Values::Listed(patterns) => (patterns.iter().any(|pattern| pattern.fits(name)) != test.negated()).into(),
+            Values::Set(set) => {
+                let held = self.set(set, |item| match item {
+                    Item::Link(pattern) => Some(pattern.fits(name)),
+                    _ => None,
+                });
+                held.map_or(Met::Maybe, |held| (held != test.negated()).into())
+            }
+        }
+    }
+}
+
+fn flagged(flags: &TcpFlags) -> bool {
+    flags.values().contains(&(ACK & flags.mask())) != flags.negated()
+}
+
+fn whole(fragment: &Fragment) -> Met {
+    let Values::Listed(ranges) = fragment.test().values() else { return Met::Maybe };
+    let holds = |word: u16| {
+        let word = FragmentWord(word & fragment.mask());
+        ranges.iter().any(|range| range.contains(word)) != fragment.test().negated()
+    };
+    match WHOLE.map(holds) {
+        [true, true] => Met::Yes,
+        [false, false] => Met::No,
+        _ => Met::Maybe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    /// The chain input, and what drops a session of ssh from 192.0.2.7 on eth0.
+    const ROWS: &[(&str, &str, Option<&str>)] = &[
+        ("nothing is asked", "policy = 'accept'", None),
+        ("a policy", "policy = 'drop'", Some("the policy of chain input")),
+        ("ssh is let in", "policy = 'drop'\nrules = ['tcp dport 22 accept']", None),
+        ("another port is", "policy = 'drop'\nrules = ['tcp dport 2222 accept']", Some("the policy of chain input")),
+        (
+            "the peer is shut out",
+            "rules = ['ip saddr 192.0.2.0/24 drop']",
+            Some("rule 1: `ip saddr 192.0.2.0/24 drop`"),
+        ),
+        ("another is", "rules = ['ip saddr != 192.0.2.0/24 drop']", None),
+        ("order decides", "rules = ['tcp dport 22 accept', 'drop']", None),
+        ("a rule that continues decides nothing", "rules = ['tcp dport 22 continue', 'drop']", Some("rule 2: `drop`")),
+        ("v6 rules never see v4", "rules = ['meta nfproto ipv6 drop']", None),
+        ("segments of a session are no SYN", "rules = ['tcp flags & (syn | ack) == syn drop']", None),
+        ("they are no fragments", "rules = ['ip frag-off & 0x1fff != 0 drop']", None),
+        ("the link", "policy = 'drop'\nrules = ['iif eth0 accept']", None),
+        ("another link", "policy = 'drop'\nrules = ['iifname \"eth1*\" accept']", Some("the policy of chain input")),
+        ("the way out", "policy = 'drop'\nrules = ['oif eth0 accept']", Some("the policy of chain input")),
+        ("what is not known may drop", "rules = ['ip ttl < 60 drop']", Some("rule 1: `ip ttl 0-59 drop`")),
+        ("and may not save", "policy = 'drop'\nrules = ['ip ttl > 60 accept']", Some("the policy of chain input")),
+        ("a set", "rules = ['ip saddr @bad drop']", Some("rule 1: `ip saddr @bad drop`")),
+        ("an empty set", "rules = ['ip saddr @none drop']", None),
+        ("a set in a file", "rules = ['ip saddr @filed drop']", Some("rule 1: `ip saddr @filed drop`")),
+    ];
+
+    #[test]
+    fn sessions() {
+        let session = "192.0.2.7 50000 192.0.2.1 22".parse().expect("a session");
+        for (what, chain, expected) in ROWS {
+            let text = format!(
+                "[ports]\neth0 = {{}}\n[sets.bad]\ntype = 'ipv4_addr'\nelements = ['192.0.2.6-192.0.2.9']\n\
+                 [sets.none]\ntype = 'ipv4_addr'\n[sets.filed]\ntype = 'ipv4_addr'\nfile = 'x'\n[chains.input]\n{chain}\n"
+            );
+            let config = parse(&text, "some.toml").expect(what);
+            let found = config.locks_out(&session, Some("eth0")).map(|culprit| culprit.to_string());
+            assert_eq!(found.is_some(), expected.is_some(), "{what}: {found:?}");
+            assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{what}");
+            assert_eq!(config.locks_out(&session, Some("eth1")), None, "{what}: eth1 is no port");
+        }
+    }
+
+    #[test]
+    fn ends_of_sessions() {
+        for good in ["192.0.2.7 1 192.0.2.1 22", "2001:db8::1 1 2001:db8::2 22", "fe80::1%eth0 1 fe80::2%eth0 22"] {
+            assert!(good.parse::<super::Session>().is_ok(), "{good}");
+        }
+        for bad in ["", "192.0.2.7 1 192.0.2.1", "192.0.2.7 1 2001:db8::2 22", "a 1 b 2", "192.0.2.7 1 192.0.2.1 70000"]
+        {
+            assert!(bad.parse::<super::Session>().is_err(), "{bad}");
+        }
+    }
+}

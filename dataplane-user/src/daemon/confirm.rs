@@ -1,0 +1,255 @@
+//! Configs on probation: live, but taken back unless an operator confirms them in time; and the configs of before.
+//!
+//! What is pending is written down before it goes live: a daemon that was killed in between knows what to take back.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::Daemon;
+use crate::{
+    config::{self, Config, Session},
+    control::{
+        protocol::{Apply, Data, Failure, FailureKind, Reply},
+        row::HistoryRow,
+    },
+};
+
+/// Configs that are remembered.
+const HISTORY: usize = 10;
+/// How long after a rollback that failed it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A config that was in force, and who put another in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Before {
+    /// When it was replaced, in seconds since 1970 UTC.
+    pub time: u64,
+    /// User who replaced it.
+    pub uid: u32,
+    /// Its text.
+    pub toml: String,
+}
+
+/// The configs of before, the latest last.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct History {
+    #[serde(default)]
+    pub configs: Vec<Before>,
+}
+
+/// What a daemon that starts must know about a config that nobody has confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// Wall clock by which it must be confirmed, in seconds since 1970 UTC.
+    pub deadline: u64,
+    /// How long that was when it was applied, in seconds: a clock that was set back must not make it longer.
+    pub seconds: u32,
+    /// The config to go back to.
+    pub before: String,
+}
+
+/// A config that waits for `config confirm`.
+#[derive(Debug)]
+pub(super) struct Probation {
+    /// When it is taken back.
+    pub until: Instant,
+    before: String,
+}
+
+impl Probation {
+    /// The text of the config to go back to.
+    pub(super) fn before(&self) -> &str {
+        &self.before
+    }
+}
+
+impl Pending {
+    /// For a daemon that finds it at its start.
+    pub(super) fn resume(self, now: u64) -> Probation {
+        let left = self.deadline.saturating_sub(now).min(self.seconds.into());
+        Probation { until: Instant::now() + Duration::from_secs(left), before: self.before }
+    }
+}
+
+impl History {
+    /// One more; the oldest goes.
+    fn push(&mut self, before: Before) {
+        self.configs.push(before);
+        let gone = self.configs.len().saturating_sub(HISTORY);
+        self.configs.drain(..gone);
+    }
+}
+
+/// Seconds since 1970 UTC.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn nothing_pending() -> Failure {
+    Failure::new(
+        FailureKind::NotFound,
+        "no config waits for confirmation; `dataplane config apply FILE --confirm SECONDS` makes one wait, \
+         and one that was not confirmed in time has been rolled back",
+    )
+}
+
+impl Daemon {
+    /// When the config on probation is taken back; not before the kernel's tables have been read.
+    pub(super) fn unconfirmed(&self) -> Option<Instant> {
+        self.probation.as_ref().filter(|_| self.loading.is_none()).map(|probation| probation.until)
+    }
+
+    /// Applies a config: for good, or until its time is over.
+    pub(super) fn config_apply(&mut self, apply: &Apply, uid: u32) -> Result<Reply, Failure> {
+        if let Some(probation) = &self.probation {
+            let left = probation.until.saturating_duration_since(Instant::now()).as_secs();
+            return Err(Failure::new(
+                FailureKind::Rejected,
+                format!(
+                    "another config waits for confirmation, {left} s are left; `dataplane config confirm` or \
+                     `dataplane config rollback` first"
+                ),
+            ));
+        }
+        let config = super::operate::parse(&apply.path, &apply.toml)?;
+        let warning = self.lockout(&config, apply)?;
+        let before = self.running().to_toml();
+        if let Some(seconds) = apply.confirm {
+            let pending = Pending { deadline: now() + u64::from(seconds), seconds, before: before.clone() };
+            self.state.write_pending(Some(&pending)).map_err(unwritten)?;
+        }
+        let until = apply.confirm.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+        let reply = match self.put_in_force(&config, &apply.path, &apply.toml) {
+            Ok(reply) => reply,
+            Err(failure) => {
+                self.forget_pending();
+                return Err(failure);
+            }
+        };
+        if self.running().to_toml() != before {
+            self.history.push(Before { time: now(), uid, toml: before.clone() });
+            self.save_history();
+        }
+        self.probation = until.map(|until| Probation { until, before });
+        Ok(warning.into_iter().fold(reply, Reply::warn))
+    }
+
+    /// The config on probation stays.
+    pub(super) fn config_confirm(&mut self) -> Result<Reply, Failure> {
+        if self.probation.is_none() {
+            return Err(nothing_pending());
+        }
+        // On disk first: a config that was confirmed must not be taken back by a daemon that starts.
+        self.state.write_pending(None).map_err(unwritten)?;
+        self.probation = None;
+        Ok(Data::Done.into())
+    }
+
+    /// Goes back to the config before.
+    pub(super) fn config_rollback(&mut self) -> Result<Reply, Failure> {
+        let running = self.running().to_toml();
+        let toml = match &self.probation {
+            Some(probation) => probation.before.clone(),
+            None => {
+                let other = self.history.configs.iter().rev().find(|before| before.toml != running);
+                other.map(|before| before.toml.clone()).ok_or_else(|| {
+                    Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
+                })?
+            }
+        };
+        let config = super::operate::parse("the config before", &toml)?;
+        let reply = self.put_in_force(&config, "the config before", &toml)?;
+        self.probation = None;
+        self.forget_pending();
+        if let Some(place) = self.history.configs.iter().rposition(|before| before.toml == toml) {
+            self.history.configs.truncate(place);
+            self.save_history();
+        }
+        Ok(reply)
+    }
+
+    /// The time of the config on probation is over.
+    pub(super) fn expire(&mut self) {
+        match self.config_rollback() {
+            Ok(_) => tracing::warn!("the config was not confirmed in time: rolled back to the one before"),
+            Err(failure) => {
+                tracing::error!("the config was not confirmed in time, and cannot be rolled back: {failure}");
+                if let Some(probation) = &mut self.probation {
+                    probation.until = Instant::now() + AGAIN;
+                }
+            }
+        }
+    }
+
+    /// The configs of before, the latest first.
+    pub(super) fn config_history(&self) -> Vec<HistoryRow> {
+        let row = |before: &Before| HistoryRow { time: before.time, uid: before.uid, config: before.toml.clone() };
+        self.history.configs.iter().rev().map(row).collect()
+    }
+
+    /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.
+    fn lockout(&self, config: &Config, apply: &Apply) -> Result<Option<String>, Failure> {
+        let Some(session) = &apply.session else { return Ok(None) };
+        let session: Session =
+            session.parse().map_err(|error: config::NoSession| Failure::new(FailureKind::Usage, error.to_string()))?;
+        // Packets of the peer most likely come in where packets to it go out.
+        let iif = self.decision(session.peer.ip(), None, None).ok().and_then(|decision| decision.dev);
+        let Some(culprit) = config.locks_out(&session, iif.as_deref()) else { return Ok(None) };
+        let found = format!("this config may drop the packets of your own session ({session}): {culprit}");
+        if apply.force || apply.confirm.is_some() {
+            return Ok(Some(found));
+        }
+        Err(Failure::new(
+            FailureKind::Rejected,
+            format!(
+                "{found}; try it with `--confirm 60`, which takes it back unless you confirm, or insist with `--force`"
+            ),
+        ))
+    }
+
+    fn forget_pending(&self) {
+        if let Err(error) = self.state.write_pending(None) {
+            tracing::error!("{error:#}; a restart may roll back once more");
+        }
+    }
+
+    fn save_history(&self) {
+        if let Err(error) = self.state.write_history(&self.history) {
+            tracing::error!("{error:#}; a restart would come back with an older history");
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands the error over")]
+fn unwritten(error: anyhow::Error) -> Failure {
+    Failure::new(FailureKind::Failed, format!("{error:#}; nothing was changed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_probation() {
+        // Deadline, seconds that were given, now, and what is left.
+        for (deadline, seconds, now, left) in
+            [(100, 60, 70, 30), (100, 60, 100, 0), (100, 60, 200, 0), (100, 60, 10, 60)]
+        {
+            let before = Instant::now();
+            let until = Pending { deadline, seconds, before: String::new() }.resume(now).until;
+            let given = until - before;
+            assert!(given >= Duration::from_secs(left) && given < Duration::from_secs(left + 30), "{now}: {given:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_goes() {
+        let mut history = History::default();
+        for time in 0..25 {
+            history.push(Before { time, uid: 0, toml: String::new() });
+        }
+        let times: Vec<_> = history.configs.iter().map(|before| before.time).collect();
+        assert_eq!(times, (15..25).collect::<Vec<_>>());
+    }
+}

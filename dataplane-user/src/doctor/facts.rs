@@ -1,0 +1,168 @@
+//! Looks at the machine: files of /proc and /sys, netlink, the BPF side.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    fs::File,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::{
+    control::row::PortRow,
+    kernel,
+    model::{Event, Link, Model},
+    netlink::{Mirror, ethtool, netfilter, qdisc},
+};
+
+/// An interface is unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no interface {0} in this network namespace; `ip link` lists them")]
+pub struct Unknown(pub String);
+
+/// All that is judged.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: String,
+    /// Whether the kernel tells its own types.
+    pub btf: bool,
+    /// `net.core.bpf_jit_enable`; none where it cannot be seen.
+    pub jit: Option<u32>,
+    /// Where maps and links are pinned, and whether that is a BPF file system.
+    pub bpffs: (PathBuf, bool),
+    /// Effective capabilities of this process, a bit for each.
+    pub capabilities: u64,
+    /// Limit of locked memory in bytes; none: no limit.
+    pub memlock: Option<u64>,
+    /// Whether a daemon answers; else why not.
+    pub daemon: Result<(), String>,
+    /// What the kernel has.
+    pub model: Model,
+    /// Chains of netfilter that forwarded packets meet in the kernel.
+    pub netfilter: Vec<String>,
+    /// The interfaces to look at.
+    pub ports: Vec<PortFacts>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Default)]
+pub struct PortFacts {
+    /// As the kernel has it.
+    pub link: Link,
+    /// As the daemon has it, if it is a port.
+    pub row: Option<PortRow>,
+    /// Offloads that are on, by the kernel's names.
+    pub offloads: BTreeSet<String>,
+    /// XDP programs that are not ours.
+    pub foreign_xdp: Vec<String>,
+    /// tc programs that are not ours.
+    pub foreign_tc: Vec<String>,
+    /// Packets that reverse path filtering dropped here.
+    pub reverse_path: u64,
+}
+
+impl Facts {
+    /// Looks. `rows` are the daemon's ports with their packets by reason, or why there is no daemon.
+    pub fn gather(
+        only: Option<&str>,
+        bpffs: &Path,
+        rows: Result<Vec<(PortRow, BTreeMap<String, u64>)>, String>,
+    ) -> anyhow::Result<Self> {
+        let model = model()?;
+        if let Some(name) = only
+            && model.link_named(name).is_none()
+        {
+            return Err(Unknown(name.to_owned()).into());
+        }
+        let daemon = rows.as_ref().map(drop).map_err(Clone::clone);
+        let rows = rows.unwrap_or_default();
+        let row = |link: &Link| rows.iter().find(|(row, _)| row.ifindex == link.ifindex);
+        // Without a daemon it is not known which are to be ports.
+        let examined = |link: &&Link| match only {
+            Some(name) => link.name == name,
+            None => !link.loopback && (daemon.is_err() || row(link).is_some()),
+        };
+        let alone = daemon.is_err();
+        let ports = model.links.values().filter(examined).map(|link| port(link, row(link), alone)).collect();
+        Ok(Self {
+            release: text("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+            jit: jit(),
+            bpffs: (bpffs.to_owned(), kernel::is_bpffs(bpffs).unwrap_or_default()),
+            capabilities: capabilities(),
+            memlock: memlock(),
+            daemon,
+            netfilter: chains(),
+            model,
+            ports,
+        })
+    }
+}
+
+/// What the kernel tells of this network namespace.
+fn model() -> anyhow::Result<Model> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut model = Model::default();
+        let events: Vec<Event> = Mirror::open()?.next().await?;
+        events.into_iter().for_each(|event| model.apply(event));
+        Ok(model)
+    })
+}
+
+/// `alone`: without a daemon, what an ended one left goes by the names of our programs.
+fn port(link: &Link, row: Option<&(PortRow, BTreeMap<String, u64>)>, alone: bool) -> PortFacts {
+    let named = |(id, name): (u32, String)| format!("{name} (id {id})");
+    let xdp = link.xdp.iter().map(|xdp| {
+        let name = kernel::program_name(xdp.program).unwrap_or_else(|| "a program".to_owned());
+        (xdp.program, name)
+    });
+    // With a daemon its word counts: a program of the same name may be another daemon's.
+    let attached = row.is_some_and(|(row, _)| !row.state.starts_with("failed") && row.mode != "tc");
+    let foreign_xdp = xdp.filter(|(_, name)| !attached && !(alone && kernel::is_ours(name))).map(named).collect();
+    let tcx = kernel::tc_programs(&link.name).into_iter().filter(|(_, name)| !kernel::is_ours(name)).map(named);
+    let classic = qdisc::classifiers(link.ifindex).unwrap_or_default();
+    PortFacts {
+        link: link.clone(),
+        row: row.map(|(row, _)| row.clone()),
+        offloads: ethtool::offloads(link.ifindex).unwrap_or_default(),
+        foreign_xdp,
+        foreign_tc: tcx.chain(classic.into_iter().map(|kind| format!("tc filter of kind {kind}"))).collect(),
+        reverse_path: row.and_then(|(_, reasons)| reasons.get("reverse_path").copied()).unwrap_or_default(),
+    }
+}
+
+fn chains() -> Vec<String> {
+    netfilter::forwarding_chains().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+/// The switch is the machine's own, and only seen in its first network namespace.
+fn jit() -> Option<u32> {
+    const FILE: &str = "/proc/sys/net/core/bpf_jit_enable";
+    let first = || {
+        let file = File::open("/proc/1/ns/net").ok()?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
+        text(FILE)
+    };
+    let found = text(FILE).or_else(|| std::thread::spawn(first).join().ok().flatten());
+    found?.parse().ok()
+}
+
+fn capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
+}
+
+fn memlock() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
+}
+
+fn text(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}

@@ -1,0 +1,107 @@
+//! The kernel, its file systems, and what this process may do.
+
+use super::{Facts, fault, fine};
+use crate::control::row::{Finding, Status};
+
+/// What each kernel brought that is in use, and what happens without.
+const VERSIONS: [((u32, u32), Status, &str); 3] = [
+    ((6, 6), Status::Fail, "TCX links, which keep the programs at tc"),
+    ((6, 3), Status::Warn, "drivers that say whether they transmit XDP frames"),
+    ((5, 18), Status::Fail, "XDP on frames in several buffers"),
+];
+/// Since this kernel, BPF memory is not counted against `RLIMIT_MEMLOCK`.
+const UNLIMITED: (u32, u32) = (5, 11);
+/// What loading and attaching need: either all of the first, or the other.
+const CAPABILITIES: [(u32, &str); 2] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN")];
+const CAP_SYS_ADMIN: u32 = 21;
+
+pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
+    findings.push(match &facts.daemon {
+        Ok(()) => fine("daemon", "answers"),
+        Err(why) => fault("daemon", Status::Warn, why, "dataplane run &"),
+    });
+    findings.push(kernel(facts));
+    findings.push(if facts.btf {
+        fine("btf", "/sys/kernel/btf/vmlinux is there")
+    } else {
+        fault(
+            "btf",
+            Status::Warn,
+            "no /sys/kernel/btf/vmlinux: what tracing programs need to find their way in the kernel",
+            "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        )
+    });
+    findings.push(match facts.jit {
+        Some(0) => fault(
+            "jit",
+            Status::Fail,
+            "net.core.bpf_jit_enable is 0: programs are interpreted, several times slower",
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+        Some(value) => fine("jit", format!("net.core.bpf_jit_enable is {value}")),
+        None => fine("jit", "not to be seen from this network namespace by this user"),
+    });
+    let (path, mounted) = &facts.bpffs;
+    let path = path.display();
+    findings.push(if *mounted {
+        fine("bpffs", format!("{path} is on a BPF file system"))
+    } else {
+        let fix = if facts.bpffs.0.starts_with("/sys/fs/bpf") {
+            "mount -t bpf bpf /sys/fs/bpf".to_owned()
+        } else {
+            format!("mkdir -p {path} && mount -t bpf bpf {path}")
+        };
+        fault("bpffs", Status::Fail, format!("{path} is not on a BPF file system: nothing can be pinned"), fix)
+    });
+    findings.push(capabilities(facts));
+    findings.push(memlock(facts));
+}
+
+/// Major and minor number of a release.
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn kernel(facts: &Facts) -> Finding {
+    let release = &facts.release;
+    let Some(version) = version(release) else {
+        return fault("kernel", Status::Warn, format!("release `{release}` is not understood"), "uname -r");
+    };
+    let missing: Vec<_> = VERSIONS.iter().filter(|(since, ..)| version < *since).collect();
+    let Some(status) = missing.iter().map(|(_, status, _)| *status).max() else { return fine("kernel", release) };
+    let missing: Vec<_> =
+        missing.iter().map(|((major, minor), _, what)| format!("{what} (Linux {major}.{minor})")).collect();
+    let found = format!("{release} is too old for {}", missing.join(", "));
+    fault("kernel", status, found, "install a kernel of Linux 6.6 or later and boot it")
+}
+
+fn capabilities(facts: &Facts) -> Finding {
+    if facts.daemon.is_ok() {
+        return fine("capabilities", "the daemon has what it needs");
+    }
+    let has = |bit: u32| facts.capabilities & (1 << bit) != 0;
+    let able = |bit: u32| has(bit) || (bit == 39 && has(CAP_SYS_ADMIN));
+    let missing: Vec<_> = CAPABILITIES.iter().filter(|(bit, _)| !able(*bit)).map(|(_, name)| *name).collect();
+    if missing.is_empty() {
+        return fine("capabilities", "CAP_BPF and CAP_NET_ADMIN are there");
+    }
+    fault(
+        "capabilities",
+        Status::Fail,
+        format!("this user lacks {}: nothing can be loaded or attached", missing.join(" and ")),
+        "sudo dataplane run",
+    )
+}
+
+fn memlock(facts: &Facts) -> Finding {
+    match (facts.memlock, version(&facts.release)) {
+        (Some(bytes), Some(version)) if version < UNLIMITED => fault(
+            "memlock",
+            Status::Fail,
+            format!("this kernel counts maps as locked memory, and the limit is {bytes} bytes"),
+            "ulimit -l unlimited",
+        ),
+        _ => fine("memlock", "no limit in the way of maps"),
+    }
+}

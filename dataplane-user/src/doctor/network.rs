@@ -1,0 +1,120 @@
+//! Settings of the network namespace.
+
+use std::collections::BTreeSet;
+
+use dataplane_common::abi::Ifindex;
+
+use super::{Facts, fault, fine};
+use crate::{
+    control::row::{Finding, Status},
+    model::{Family, IpVersion, NetconfScope, Routes, TABLE_MAIN},
+};
+
+pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
+    forwarding(facts, findings);
+    reverse_path(facts, findings);
+    findings.push(if facts.netfilter.is_empty() {
+        fine("netfilter", "no rules that forwarded packets would meet")
+    } else {
+        fault(
+            "netfilter",
+            Status::Warn,
+            format!("forwarded packets bypass these chains: {}", facts.netfilter.join("; ")),
+            "nft list ruleset  # then the same with `dataplane rule add`, or `dataplane detach --all`",
+        )
+    });
+    if facts.daemon.is_err() {
+        // With a daemon, it says so itself.
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let policy = facts.model.policy_routing(version);
+            findings.push(if policy {
+                fault(
+                    format!("rules {version}"),
+                    Status::Warn,
+                    "routing rules beyond the default ones: the kernel would forward itself",
+                    "ip rule list  # delete with `ip rule del` those that are not needed",
+                )
+            } else {
+                fine(format!("rules {version}"), "only the default routing rules")
+            });
+        }
+    }
+}
+
+fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {
+    let off: Vec<_> =
+        facts.ports.iter().filter(|port| !facts.model.forwarding(IpVersion::V4, port.link.ifindex)).collect();
+    let all = facts.model.netconf.get(&(IpVersion::V4, NetconfScope::All)).and_then(|conf| conf.forwarding);
+    findings.push(match off.as_slice() {
+        [] => fine("forwarding ipv4", "on"),
+        _ if all != Some(true) && off.len() == facts.ports.len() => fault(
+            "forwarding ipv4",
+            Status::Fail,
+            "net.ipv4.ip_forward is 0: nothing is forwarded",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
+        some => {
+            let names: Vec<_> = some.iter().map(|port| port.link.name.as_str()).collect();
+            let fix: Vec<_> = names.iter().map(|name| format!("net.ipv4.conf.{name}.forwarding=1")).collect();
+            fault(
+                "forwarding ipv4",
+                Status::Warn,
+                format!("off for what comes in at {}", names.join(", ")),
+                format!("sysctl -w {}", fix.join(" ")),
+            )
+        }
+    });
+    let ipv6 = facts.model.addresses.iter().any(|address| match address.address {
+        std::net::IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+        std::net::IpAddr::V4(_) => false,
+    });
+    let on = facts.ports.iter().any(|port| facts.model.forwarding(IpVersion::V6, port.link.ifindex));
+    findings.push(if on {
+        fine("forwarding ipv6", "on")
+    } else if ipv6 {
+        fault(
+            "forwarding ipv6",
+            Status::Fail,
+            "net.ipv6.conf.all.forwarding is 0, and there are IPv6 addresses: nothing is forwarded",
+            "sysctl -w net.ipv6.conf.all.forwarding=1",
+        )
+    } else {
+        fine("forwarding ipv6", "off, and no IPv6 addresses")
+    });
+}
+
+/// Strict filtering loses packets where they come back another way: where it has, or where a prefix is reached over several
+/// interfaces.
+fn reverse_path(facts: &Facts, findings: &mut Vec<Finding>) {
+    let split = split_devices(&facts.model.routes4);
+    let mut strict = Vec::new();
+    for port in facts.ports.iter().filter(|port| facts.model.rp_filter(port.link.ifindex) == 1) {
+        let name = &port.link.name;
+        if port.reverse_path != 0 {
+            strict.push((name, format!("{name} has dropped {} packets", port.reverse_path)));
+        } else if split.contains(&port.link.ifindex) {
+            strict.push((name, format!("{name} is one of several ways to a prefix")));
+        }
+    }
+    if strict.is_empty() {
+        findings.push(fine("rp_filter", "not strict where paths are asymmetric"));
+        return;
+    }
+    let found: Vec<_> = strict.iter().map(|(_, why)| why.as_str()).collect();
+    // The larger one of `all` and the interface counts, so 2 on the interface is enough.
+    let fix: Vec<_> = strict.iter().map(|(name, _)| format!("net.ipv4.conf.{name}.rp_filter=2")).collect();
+    findings.push(fault(
+        "rp_filter",
+        Status::Warn,
+        format!("strict where paths are asymmetric: {}", found.join(", ")),
+        format!("sysctl -w {}", fix.join(" ")),
+    ));
+}
+
+/// Interfaces over which a prefix is reached that is reached over another, too.
+fn split_devices<A: Family>(routes: &Routes<A>) -> BTreeSet<Ifindex> {
+    let ways = routes.table(TABLE_MAIN).map(|(_, routes)| {
+        routes.iter().flat_map(|route| &route.next_hops).map(|hop| hop.dev).collect::<BTreeSet<Ifindex>>()
+    });
+    ways.filter(|devices| devices.len() > 1).flatten().collect()
+}

@@ -1,0 +1,195 @@
+//! What is compared. What depends on a clock or on a secret of the kernel is taken out, by the rules in this file and no
+//! others.
+
+use std::collections::BTreeMap;
+
+use super::{
+    difference::Known,
+    picture::{PORTS, Picture, SOURCES},
+    tree::Outcome,
+};
+use crate::fixture::{
+    packet::sum,
+    plan::{host_mac, port_mac},
+};
+
+/// Where a frame came out: a port, or the place of a group of equal paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Port `pN`.
+    Port(u8),
+    /// Any next hop of this group.
+    Group(usize),
+}
+
+/// An outcome as it is compared: how often each frame came out, and what was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// How often each frame came out.
+    pub frames: BTreeMap<(Exit, Vec<u8>), u32>,
+    /// See [`Outcome::delivered`].
+    pub delivered: Vec<u64>,
+}
+
+/// Known differences that concern how a forwarded frame looks.
+pub const FOLDED: [Known; 2] = [Known::EqualPaths, Known::Padding];
+
+/// Of a batch's outcome, what must be the same; the differences in `fold` are taken out of it.
+pub fn compared(picture: &Picture, outcome: &Outcome, fold: &[Known]) -> Compared {
+    let mut frames = BTreeMap::new();
+    for (port, frame) in &outcome.frames {
+        if !is_timed(frame) {
+            let place = settle(picture, *port, frame.clone(), fold);
+            *frames.entry(place).or_default() += 1;
+        }
+    }
+    Compared { frames, delivered: outcome.delivered.clone() }
+}
+
+/// What the router sends when a timer says so, not when a packet does:
+/// requests for neighbours (ARP requests, neighbour solicitations), reports of multicast groups (IGMP, MLD), and the end of
+/// a reassembly that nobody completed; and ICMP errors about routes to senders that may have had too many of them in this
+/// second (see [`SOURCES`]).
+fn is_timed(frame: &[u8]) -> bool {
+    let byte = |offset: usize| frame.get(offset).copied().unwrap_or(0);
+    match frame.get(12..14) {
+        Some([0x08, 0x06]) => byte(21) == 1,
+        Some([0x08, 0x00]) => {
+            let payload = 14 + usize::from(byte(14) & 0x0f) * 4;
+            byte(23) == 2 && is_own(frame) || byte(23) == 1 && is_timed_icmp(&frame[payload.min(frame.len())..])
+        }
+        Some([0x86, 0xdd]) => match byte(20) {
+            58 => is_own(frame) && (matches!(byte(54), 135 | 143) || (byte(54), byte(55)) == (3, 1)),
+            // A report, behind hop-by-hop options with a router alert.
+            0 => byte(54) == 58 && matches!(byte(62), 131 | 132 | 143) && byte(21) == 1,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The same for an ICMP message.
+fn is_timed_icmp(message: &[u8]) -> bool {
+    let ([a, b, c], _) = SOURCES;
+    let sender = message.get(20..24).unwrap_or(&[0; 4]);
+    match message.get(..2) {
+        Some([11, 1]) => true,
+        Some([3, 0 | 1 | 13]) => !(sender[..2] == [a, b] && sender[2] >= c),
+        _ => false,
+    }
+}
+
+/// Whether the router itself sent it, by its source address.
+pub fn is_own(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.get(26..30).is_some_and(|source| {
+            let port = source[..2] == [198, 18] && source[2] < PORTS && source[3] == 1;
+            // Picture `special` has a local network.
+            port || source[0] == 127 || source[..3] == [198, 19, 126]
+        }),
+        Some([0x86, 0xdd]) => frame.get(22..38).is_some_and(|source| {
+            let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
+            let global = source[..4] == [0x20, 0x01, 0x0d, 0xb8] && source[4] == 0 && source[5] < PORTS;
+            // Picture `special` has a local network and an anycast address.
+            let special = source[..4] == [0x20, 0x01, 0x0d, 0xb8] && matches!(source[4..6], [0x04, 0x09 | 0x0b]);
+            link_local || source[..8] == [0; 8] || special || global && source[6..15] == [0; 9] && source[15] == 1
+        }),
+        _ => false,
+    }
+}
+
+/// Takes out what the kernel draws at random for each namespace: identifications of what the router sends itself; and what
+/// is to be folded.
+fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: &[Known]) -> (Exit, Vec<u8>) {
+    if is_own(&frame) {
+        match (frame[12], frame.get(20).copied()) {
+            (0x08, Some(_)) => {
+                let length = usize::from(frame[14] & 0x0f) * 4;
+                // A wrong checksum stays, and shows.
+                if frame.get(14..14 + length).is_some_and(|header| length >= 20 && sum(header) == 0xffff) {
+                    frame[18..20].fill(0);
+                    frame[24..26].fill(0);
+                }
+            }
+            // The identification of a fragment.
+            (0x86, Some(44)) if frame.len() >= 62 => frame[58..62].fill(0),
+            _ => {}
+        }
+    }
+    if fold.contains(&Known::Padding)
+        && let Some(length) = sound_length(&frame)
+    {
+        frame.truncate(length);
+    }
+    let member = |(out, host): &(u8, u8)| {
+        *out == port && frame[..6] == host_mac(*out, *host).0 && frame[6..12] == port_mac(*out).0
+    };
+    let group = picture
+        .equal
+        .iter()
+        .position(|group| fold.contains(&Known::EqualPaths) && frame.len() >= 14 && group.iter().any(member));
+    match group {
+        Some(group) => {
+            frame[..12].fill(0);
+            (Exit::Group(group), frame)
+        }
+        None => (Exit::Port(port), frame),
+    }
+}
+
+/// Takes out what a path MTU of 1280 explains: the kernel answers that the packet is too big, we forward it, and it fits
+/// the way out. Returns how often. The MTU is the one that the generator's ICMPv6 errors tell.
+pub fn without_path_mtu(kernel: &mut Compared, ours: &mut Compared) -> u64 {
+    let answers: Vec<_> = beyond(kernel, ours).into_iter().cloned().collect();
+    let mut count = 0;
+    for answer in answers {
+        let frame = &answer.1;
+        // Behind Ethernet and IPv6: type, code, checksum, MTU, and the packet.
+        if !is_own(frame) || frame.get(54..56) != Some(&[2, 0]) || frame.get(58..62) != Some(&[0, 0, 5, 0]) {
+            continue;
+        }
+        let quoted = &frame[62..];
+        let forwards = |place: &&(Exit, Vec<u8>)| {
+            let sent = place.1.get(14..).unwrap_or(&[]);
+            // All but the hop limit, which the kernel quotes as it will.
+            sent.len() > 1280
+                && sent.len() >= quoted.len()
+                && sent[..7] == quoted[..7]
+                && sent[8..quoted.len()] == quoted[8..]
+        };
+        if let Some(sent) = beyond(ours, kernel).into_iter().find(forwards).cloned() {
+            take(&mut kernel.frames, &answer);
+            take(&mut ours.frames, &sent);
+            count += 1;
+        }
+    }
+    count
+}
+
+fn take(frames: &mut BTreeMap<(Exit, Vec<u8>), u32>, place: &(Exit, Vec<u8>)) {
+    if let Some(count) = frames.get_mut(place) {
+        *count -= 1;
+        if *count == 0 {
+            frames.remove(place);
+        }
+    }
+}
+
+/// Bytes of the frame without those beyond its IP packet.
+fn sound_length(frame: &[u8]) -> Option<usize> {
+    let word = |offset: usize| Some(usize::from(u16::from_be_bytes(frame.get(offset..offset + 2)?.try_into().ok()?)));
+    match word(12)? {
+        0x0800 => Some(14 + word(16)?),
+        0x86dd => Some(14 + 40 + word(18)?),
+        _ => None,
+    }
+}
+
+/// What one side has and the other has not.
+pub fn beyond<'a>(side: &'a Compared, other: &Compared) -> Vec<&'a (Exit, Vec<u8>)> {
+    let more = |(place, count): (&'a (Exit, Vec<u8>), &u32)| {
+        let also = other.frames.get(place).copied().unwrap_or(0);
+        std::iter::repeat_n(place, count.saturating_sub(also) as usize)
+    };
+    side.frames.iter().flat_map(more).collect()
+}

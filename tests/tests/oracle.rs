@@ -1,0 +1,14 @@
+//! dataplane against the kernel, packet by packet: what CI runs. `cargo xtask test oracle --packets N --seed S` runs more.
+
+use dataplane_tests::{
+    lab::{Need, ready},
+    oracle::{Order, run},
+};
+
+#[test]
+fn nothing_differs_from_the_kernel_but_what_is_known() {
+    if !ready(&[Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")]) {
+        return;
+    }
+    run(&Order { packets: 20_000, seed: 1, picture: None, mode: None }).expect("no unexplained difference");
+}
