@@ -1,10 +1,10 @@
-//! Want versus have: the changes, in an order that is safe while packets are being judged.
+//! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
 use dataplane_common::abi::{Adjacency, Features, Ifindex, NextHopGroup, Port};
 
-use crate::lower::{Table, Want};
+use crate::lower::{TargetChanges, Targets, Update, Want};
 
-/// One write to a map. Tables are borrowed: they are large, and written as a whole.
+/// One write to a map. Tables are borrowed: they are large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// `Control::mirror`.
@@ -15,10 +15,14 @@ pub enum Change<'a> {
     Adjacency(u32, Adjacency),
     /// A group, by index.
     Group(u32, &'a NextHopGroup),
-    /// The spare generation of IPv4, then the flip.
-    Fib4(&'a Table<u32>),
-    /// The spare generation of IPv6, then the flip.
-    Fib6(&'a Table<u128>),
+    /// All of IPv4: the spare generation, then the flip.
+    Fib4(&'a Targets<u32>),
+    /// All of IPv6: the spare generation, then the flip.
+    Fib6(&'a Targets<u128>),
+    /// Some IPv4 prefixes.
+    Routes4(&'a TargetChanges<u32>),
+    /// Some IPv6 prefixes.
+    Routes6(&'a TargetChanges<u128>),
     /// A program with other features, then its swap. What it reads is written before it runs.
     Features(Features),
     /// A port, by slot.
@@ -31,6 +35,18 @@ pub enum Change<'a> {
     RemoveAdjacency(u32),
     /// A device that no adjacency names any more, or that takes no frames any more.
     RemoveEgress(Ifindex),
+}
+
+impl Change<'_> {
+    /// Whether it is about routes.
+    pub fn is_route(&self) -> bool {
+        matches!(self, Self::Fib4(_) | Self::Fib6(_) | Self::Routes4(_) | Self::Routes6(_))
+    }
+
+    /// Whether it writes a group.
+    pub fn is_group(&self) -> bool {
+        matches!(self, Self::Group(..))
+    }
 }
 
 /// Changes in the order in which they are to be made.
@@ -47,34 +63,57 @@ impl Changes<'_> {
     }
 }
 
-/// What turns `have` into `want`. Whatever is named is written before what names it, and removed after. A family that must
-/// go back to the kernel goes first, one that may be mirrored comes once all that it needs is there.
-pub fn diff<'a>(have: &Want, want: &'a Want) -> Changes<'a> {
+/// What there is beside what an [`Update`] speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Have {
+    /// `Control::mirror`.
+    pub mirror: u32,
+    /// Of the loaded programs.
+    pub features: Features,
+}
+
+/// More changes of a table than this, and more than an eighth of it, are cheaper as a table written anew.
+const FEW: usize = 4096;
+
+/// The changes of an update that leads to `want`, and from `have` to `goal`. Whatever is named is written before what names it, and removed after. A
+/// family that must go back to the kernel goes first, one that may be mirrored comes once all that it needs is there.
+pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> Changes<'a> {
     let mut steps = Vec::new();
-    let kept = have.mirror & want.mirror;
+    let kept = have.mirror & goal.mirror;
     if kept != have.mirror {
         steps.push(Change::Mirror(kept));
     }
-    steps.extend(want.egress.difference(&have.egress).copied().map(Change::AddEgress));
-    let adjacencies = want.adjacencies.iter().filter(|(index, new)| have.adjacencies.get(index) != Some(new));
-    steps.extend(adjacencies.map(|(index, new)| Change::Adjacency(*index, *new)));
-    let groups = want.groups.iter().filter(|(index, new)| have.groups.get(index) != Some(new));
-    steps.extend(groups.map(|(index, new)| Change::Group(*index, new)));
-    steps.extend((have.fib4 != want.fib4).then_some(Change::Fib4(&want.fib4)));
-    steps.extend((have.fib6 != want.fib6).then_some(Change::Fib6(&want.fib6)));
-    if kept != want.mirror {
-        steps.push(Change::Mirror(want.mirror));
+    steps.extend(update.egress.iter().filter(|(_, sends)| **sends).map(|(dev, _)| Change::AddEgress(*dev)));
+    let adjacencies = update.adjacencies.iter().filter_map(|(index, new)| Some((*index, (*new)?)));
+    steps.extend(adjacencies.map(|(index, new)| Change::Adjacency(index, new)));
+    let groups = update.groups.iter().filter_map(|(index, new)| Some((*index, new.as_ref()?)));
+    steps.extend(groups.map(|(index, new)| Change::Group(index, new)));
+    let many = |changes: usize, all: usize| update.anew || (changes > FEW && changes > all / 8);
+    if many(update.fib4.len(), want.fib4.len()) {
+        steps.push(Change::Fib4(&want.fib4));
+    } else if !update.fib4.is_empty() {
+        steps.push(Change::Routes4(&update.fib4));
+    }
+    if many(update.fib6.len(), want.fib6.len()) {
+        steps.push(Change::Fib6(&want.fib6));
+    } else if !update.fib6.is_empty() {
+        steps.push(Change::Routes6(&update.fib6));
+    }
+    if kept != goal.mirror {
+        steps.push(Change::Mirror(goal.mirror));
     }
     // A port may need a feature, but no feature needs a port.
-    steps.extend((have.features != want.features).then_some(Change::Features(want.features)));
-    let ports = want.ports.iter().filter(|(slot, new)| have.ports.get(slot) != Some(new));
-    steps.extend(ports.map(|(slot, new)| Change::Port(*slot, *new)));
+    steps.extend((have.features != goal.features).then_some(Change::Features(goal.features)));
+    let ports = update.ports.iter().filter_map(|(slot, new)| Some((*slot, (*new)?)));
+    steps.extend(ports.map(|(slot, new)| Change::Port(slot, new)));
 
-    steps.extend(have.ports.keys().filter(|slot| !want.ports.contains_key(slot)).copied().map(Change::RemovePort));
-    steps.extend(have.groups.keys().filter(|index| !want.groups.contains_key(index)).copied().map(Change::RemoveGroup));
-    let unnamed = have.adjacencies.keys().filter(|index| !want.adjacencies.contains_key(index));
-    steps.extend(unnamed.copied().map(Change::RemoveAdjacency));
-    steps.extend(have.egress.difference(&want.egress).copied().map(Change::RemoveEgress));
+    let ports = update.ports.iter().filter(|(_, new)| new.is_none());
+    steps.extend(ports.map(|(slot, _)| Change::RemovePort(*slot)));
+    let groups = update.groups.iter().filter(|(_, new)| new.is_none());
+    steps.extend(groups.map(|(index, _)| Change::RemoveGroup(*index)));
+    let adjacencies = update.adjacencies.iter().filter(|(_, new)| new.is_none());
+    steps.extend(adjacencies.map(|(index, _)| Change::RemoveAdjacency(*index)));
+    steps.extend(update.egress.iter().filter(|(_, sends)| !**sends).map(|(dev, _)| Change::RemoveEgress(*dev)));
     Changes { steps }
 }
 
@@ -82,13 +121,19 @@ pub fn diff<'a>(have: &Want, want: &'a Want) -> Changes<'a> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use dataplane_common::abi::{AdjacencyFlags, RouteKind, Target};
+    use dataplane_common::abi::{AdjacencyFlags, RouteKind};
     use proptest::prelude::*;
 
     use super::*;
     use crate::lower::Lowering;
     use crate::lower::sample::{self, Spec, add, attached, spec};
     use crate::model::{Event, Model, XdpFeatures};
+
+    /// The whole way from one to the other.
+    fn diff<'a>(have: &Want, want: &'a Want, update: &'a Update) -> Changes<'a> {
+        let both = |want: &Want| Have { mirror: want.mirror, features: want.features };
+        order(both(have), both(want), update, want)
+    }
 
     /// What a change makes of the maps.
     fn apply(have: &mut Want, change: &Change<'_>) {
@@ -103,6 +148,12 @@ mod tests {
             }
             Change::Fib4(table) => have.fib4 = (*table).clone(),
             Change::Fib6(table) => have.fib6 = (*table).clone(),
+            Change::Routes4(changes) => changes.iter().for_each(|(prefix, target)| {
+                have.fib4.set(*prefix, *target);
+            }),
+            Change::Routes6(changes) => changes.iter().for_each(|(prefix, target)| {
+                have.fib6.set(*prefix, *target);
+            }),
             Change::Features(features) => have.features = *features,
             Change::Port(slot, port) => {
                 have.ports.insert(*slot, *port);
@@ -116,7 +167,7 @@ mod tests {
 
     /// A packet at this moment finds everything that is named.
     fn assert_whole(have: &Want) {
-        let targets = have.fib4.cuts().iter().map(|cut| cut.1).chain(have.fib6.cuts().iter().map(|cut| cut.1));
+        let targets = have.fib4.iter().map(|row| row.1).chain(have.fib6.iter().map(|row| row.1));
         for target in targets.filter(|target| target.kind() == RouteKind::Unicast) {
             assert!(have.groups.contains_key(&target.group()), "{target:?}");
         }
@@ -158,13 +209,13 @@ mod tests {
                 let mut ports = attached(&model);
                 ports.retain(|ifindex, _| attach[*ifindex as usize - 2]);
                 let want = lowering.lower(&model, &ports);
-                for change in &diff(&have, &want).steps {
+                for change in &diff(&have, &want, &Update::between(&have, &want)).steps {
                     apply(&mut have, change);
                     assert_whole(&have);
                 }
                 have.problems.clone_from(&want.problems);
                 prop_assert_eq!(&have, &want);
-                prop_assert!(diff(&have, &want).is_empty());
+                prop_assert!(diff(&have, &want, &Update::between(&have, &want)).is_empty());
                 lowering.grace_passed();
             }
         }
@@ -187,38 +238,36 @@ mod tests {
             ..Want::default()
         };
         let empty = Want::default();
+        let update = Update::between(&empty, &full);
         let up = [
             Change::AddEgress(2),
             Change::Adjacency(0, Adjacency::default()),
             Change::Group(0, &NextHopGroup::EMPTY),
-            Change::Fib4(&full.fib4),
+            Change::Routes4(&update.fib4),
             Change::Mirror(3),
             Change::Features(Features::IPV6),
             Change::Port(2, Port::default()),
         ];
-        assert_eq!(
-            full.fib4.cuts().last().map(|cut| cut.1),
-            Some(Target::NONE),
-            "the route ends before the space does"
-        );
-        assert_eq!(diff(&empty, &full).steps, up);
+        assert_eq!(diff(&empty, &full, &update).steps, up);
+        let back = Update::between(&full, &empty);
         let down = [
             Change::Mirror(0),
-            Change::Fib4(&empty.fib4),
+            Change::Routes4(&back.fib4),
             Change::Features(Features::empty()),
             Change::RemovePort(2),
             Change::RemoveGroup(0),
             Change::RemoveAdjacency(0),
             Change::RemoveEgress(2),
         ];
-        assert_eq!(diff(&full, &empty).steps, down);
-        assert!(diff(&full, &full).is_empty());
+        assert_eq!(diff(&full, &empty, &back).steps, down);
+        assert!(diff(&full, &full, &Update::between(&full, &full)).is_empty());
 
         let (v4, v6) = (Want { mirror: 1, ..Want::default() }, Want { mirror: 2, ..full.clone() });
-        let steps = diff(&v4, &v6).steps;
+        let update = Update::between(&v4, &v6);
+        let steps = diff(&v4, &v6, &update).steps;
         let position = |wanted| steps.iter().position(|step| *step == wanted);
         assert_eq!(position(Change::Mirror(0)), Some(0), "IPv4 goes back to the kernel first");
-        assert_eq!(position(Change::Mirror(2)), position(Change::Fib4(&full.fib4)).map(|flip| flip + 1));
+        assert_eq!(position(Change::Mirror(2)), position(Change::Routes4(&update.fib4)).map(|routes| routes + 1));
     }
 
     const ROUTE: Spec = Spec {

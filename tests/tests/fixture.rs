@@ -17,7 +17,7 @@ use dataplane_tests::{
     },
     lab::{Need, kernel_at_least, ready},
 };
-use dataplane_user::kernel::Hook;
+use dataplane_user::{fib::Sizes, kernel::Hook};
 
 fn possible() -> bool {
     ready(&[Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")])
@@ -29,13 +29,15 @@ fn every_row_ends_as_it_says() {
         return;
     }
     let rows = rows::all();
-    let failures = World::with(|world| {
-        let check = |row: &Row| row.check(world).err().map(|error| format!("{error:#}"));
-        Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
-    });
-    let failures = failures.expect("a world");
-    println!("{} rows, {} failed", rows.len(), failures.len());
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    for sizes in [Sizes::SMALL, Sizes::for_routes(10_000, 10_000)] {
+        let failures = World::sized(sizes, |world| {
+            let check = |row: &Row| row.check(world).err().map(|error| format!("{error:#}"));
+            Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
+        });
+        let failures = failures.expect("a world");
+        println!("{} rows, {} failed with {sizes:?}", rows.len(), failures.len());
+        assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    }
 }
 
 /// The same rows as frames that a port receives, with the kernel behind the programs.

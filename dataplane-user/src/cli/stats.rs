@@ -16,7 +16,7 @@ use super::{
 };
 use crate::control::{
     protocol::{Data, Request},
-    row::{self, Counts},
+    row::{self, Counts, MirrorRow, MirrorState},
 };
 
 /// Between two looks.
@@ -89,6 +89,10 @@ fn text(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> String {
         text.push('\n');
         text.push_str(&port::text(&stats.ports));
     }
+    if stats.mirror.state == MirrorState::Loading {
+        let MirrorRow { routes4, routes6, .. } = stats.mirror;
+        text.push_str(&format!("\nstill reading the kernel's routes: {routes4} IPv4 and {routes6} IPv6 so far\n"));
+    }
     text
 }
 
@@ -152,7 +156,7 @@ mod tests {
             totals: Counts::new(forwarded, 0, 0, 0),
             reasons: [("forwarded".to_owned(), forwarded), ("of_tomorrow".to_owned(), 1)].into(),
             ports: Vec::new(),
-            mirror: row::MirrorRow::default(),
+            mirror: MirrorRow::default(),
         };
         let text = text(&stats(3000), Some((&stats(1000), Duration::from_secs(2))));
         let want = "              RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\

@@ -158,18 +158,40 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// As in `port list`.
     pub ports: Vec<PortRow>,
-    /// How well the kernel was followed.
+    /// How well the kernel is followed.
     #[serde(default)]
     pub mirror: MirrorRow,
 }
 
-/// Comparisons of the mirror with the kernel since the daemon started.
+/// How far the mirror of the kernel's tables has come, and how well it follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorRow {
-    /// How often everything was compared.
+    /// Whether it decides yet.
+    #[serde(default)]
+    pub state: MirrorState,
+    /// IPv4 routes of all tables.
+    #[serde(default)]
+    pub routes4: u64,
+    /// IPv6 routes of all tables.
+    #[serde(default)]
+    pub routes6: u64,
+    /// How often everything was compared with the kernel since the daemon started.
+    #[serde(default)]
     pub resyncs: u64,
     /// How many links, addresses, neighbours, settings and routes had to be mended.
+    #[serde(default)]
     pub mended: u64,
+}
+
+/// What the mirror is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// Reading the kernel's tables for the first time: an earlier daemon's maps, or the kernel, decide.
+    Loading,
+    /// Following them.
+    #[default]
+    Live,
 }
 
 /// How a check of `doctor` went.

@@ -14,9 +14,9 @@ use crate::{
         row::{Counts, DecisionRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
     },
     kernel::TableError,
-    lower::Table as Cuts,
+    lower::Targets,
     model::{
-        Family, IpVersion, Link, NeighbourState, Prefix, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
+        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
         TABLE_MAIN,
     },
     rule::ChainName,
@@ -49,7 +49,7 @@ pub(super) fn digest(counters: &PortCounters) -> (Counts, BTreeMap<&'static str,
 impl Daemon {
     /// The slot of a port.
     fn slot(&self, ifindex: u32) -> Option<u32> {
-        self.have.ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
+        self.lowering.want().ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
     }
 
     /// Ports that are attached, that failed, and that are waited for by name.
@@ -91,7 +91,7 @@ impl Daemon {
         let ports = self.port_rows(only)?;
         let mut totals = Counts::default();
         let mut sums: BTreeMap<&'static str, u64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
-        for (slot, port) in &self.have.ports {
+        for (slot, port) in &self.lowering.want().ports {
             if !ports.iter().any(|row| row.ifindex == port.ifindex) {
                 continue;
             }
@@ -170,7 +170,7 @@ impl Daemon {
         rows.flat_map(|(prefix, routes)| routes.iter().map(move |route| self.route_row(prefix, route))).collect()
     }
 
-    fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &Route<A>) -> RouteRow {
+    fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
         RouteRow {
             dst: prefix.to_string(),
             kind: route.kind.name().to_owned(),
@@ -200,8 +200,12 @@ impl Daemon {
         }
         let iif = iif.map(|name| self.link(name)).transpose()?;
         Ok(match address {
-            IpAddr::V4(v4) => self.decide(address, u32::from(v4), &self.have.fib4, &self.model.routes4, from, iif),
-            IpAddr::V6(v6) => self.decide(address, u128::from(v6), &self.have.fib6, &self.model.routes6, from, iif),
+            IpAddr::V4(v4) => {
+                self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)
+            }
+            IpAddr::V6(v6) => {
+                self.decide(address, u128::from(v6), &self.lowering.want().fib6, &self.model.routes6, from, iif)
+            }
         })
     }
 
@@ -209,12 +213,12 @@ impl Daemon {
         &self,
         dst: IpAddr,
         address: A,
-        cuts: &Cuts<A>,
+        targets: &Targets<A>,
         routes: &Routes<A>,
         from: Option<IpAddr>,
         iif: Option<&Link>,
     ) -> DecisionRow {
-        let target = cuts.lookup(address);
+        let target = targets.lookup(address);
         let adjacency = self.adjacency(target, address, from);
         let reason = self.reason::<A>(target, adjacency, iif);
         let matched = longest(routes, address);
@@ -247,21 +251,21 @@ impl Daemon {
         if target.kind() != RouteKind::Unicast {
             return None;
         }
-        let group = self.have.groups.get(&target.group())?;
+        let group = self.lowering.want().groups.get(&target.group())?;
         let source = from.and_then(A::from_ip).unwrap_or_default();
         let member = group.member(dataplane_common::decide::flow(source, address))?;
-        self.have.adjacencies.get(&member)
+        self.lowering.want().adjacencies.get(&member)
     }
 
     /// The reason the kernel half would give, filters aside, in the order of its pipeline.
     fn reason<A: Family>(&self, target: Target, adjacency: Option<&Adjacency>, iif: Option<&Link>) -> Reason {
         let forwarding = if A::VERSION == IpVersion::V4 { PortFlags::FORWARDING_V4 } else { PortFlags::FORWARDING_V6 };
-        let port = iif.and_then(|link| self.have.ports.values().find(|port| port.ifindex == link.ifindex));
+        let port = iif.and_then(|link| self.lowering.want().ports.values().find(|port| port.ifindex == link.ifindex));
         match target.kind() {
             RouteKind::Local => return Reason::Local,
             RouteKind::Broadcast => return Reason::Broadcast,
             RouteKind::Multicast => return Reason::Multicast,
-            _ if self.have.mirror & A::MIRROR == 0 => return Reason::MirrorOff,
+            _ if self.lowering.want().mirror & A::MIRROR == 0 => return Reason::MirrorOff,
             RouteKind::Blackhole => return Reason::Blackhole,
             RouteKind::Unreachable => return Reason::Unreachable,
             RouteKind::Prohibit => return Reason::Prohibit,
@@ -287,12 +291,11 @@ impl Daemon {
     }
 }
 
-/// The longest match in the first table that has one, for people: the decision itself comes from the cuts.
-fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &Route<A>)> {
+/// The longest match in the first table that has one, for people: the decision itself comes from the targets.
+fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
     [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].into_iter().find_map(|table| {
-        let fitting = routes.table(table).filter(|(prefix, _)| prefix.contains(address));
-        let (prefix, candidates) = fitting.max_by_key(|(prefix, _)| prefix.length())?;
-        let route = candidates.first().filter(|route| route.kind != RouteType::Throw)?;
+        let (prefix, candidates) = routes.around(table, Prefix::new(address, A::BITS as u8)).next()?;
+        let route = candidates.iter().next().filter(|route| route.kind != RouteType::Throw)?;
         Some((prefix, route))
     })
 }

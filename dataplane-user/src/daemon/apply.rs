@@ -4,22 +4,41 @@ use dataplane_common::abi::{Adjacency, Features, NextHopGroup, Port};
 
 use super::Daemon;
 use crate::{
-    diff::{Change, diff},
-    kernel::{Object, grace},
-    lower::Want,
+    diff::{Change, Have, order},
+    fib::Sizes,
+    kernel::{Object, Place, Routing, grace},
+    lower::{Lowering, Update, Want},
 };
 
 impl Daemon {
-    /// Makes the maps hold `want`. What was written when something fails is written again next time.
-    pub(super) fn apply(&mut self, want: Want) -> anyhow::Result<()> {
-        self.retire_slots(&want.ports);
-        let have = std::mem::take(&mut self.have);
-        let changes = diff(&have, &want);
-        let flips = changes.steps.iter().any(|step| matches!(step, Change::Fib4(_) | Change::Fib6(_)));
+    /// Makes the maps hold what was lowered, when they lack no more than `update`. After a failure everything is written
+    /// again next time.
+    pub(super) fn apply(&mut self, update: &Update) -> anyhow::Result<()> {
+        // Steps borrow what was lowered, and change all the rest.
+        let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
+        let done = self.write(update, lowering.want());
+        self.lowering = lowering;
+        self.behind = done.is_err();
+        if done.is_ok() {
+            self.lowering.grace_passed();
+        }
+        done
+    }
+
+    fn write(&mut self, update: &Update, want: &Want) -> anyhow::Result<()> {
+        if !update.ports.is_empty() || update.anew {
+            self.retire_slots(&want.ports);
+        }
+        let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
+        let goal = Have { mirror: want.mirror, features: want.features | self.chains.features() };
+        let changes = order(have, goal, update, want);
+        let flip = |step: &Change<'_>| {
+            matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_))
+        };
+        let flips = changes.steps.iter().any(flip);
         if flips {
             // The idle generation was live until the last flip: whoever read it then must be done.
             grace();
-            self.tables.grace_passed();
         }
         let mut waited = !flips;
         for step in &changes.steps {
@@ -28,15 +47,13 @@ impl Daemon {
                 grace();
                 waited = true;
             }
-            if let Err(error) = self.step(step) {
-                // Nothing is known for certain now: next time everything is written again.
-                self.have = Want { ports: have.ports.clone(), ..Want::default() };
-                self.have.features = self.object.features();
-                return Err(error);
-            }
+            self.step(step)?;
         }
-        self.have = want;
-        self.lowering.grace_passed();
+        self.relieve(want)?;
+        if changes.steps.iter().any(|step| matches!(step, Change::RemovePort(_))) {
+            // Whoever found the port still counts in its slot.
+            grace();
+        }
         Ok(())
     }
 
@@ -52,18 +69,54 @@ impl Daemon {
             Change::RemoveEgress(ifindex) => self.tables.remove_egress(*ifindex)?,
             Change::Adjacency(index, adjacency) => self.tables.write_adjacency(*index, adjacency)?,
             Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::default())?,
-            Change::Group(index, group) => self.tables.write_group(*index, group)?,
-            Change::RemoveGroup(index) => self.tables.write_group(*index, &NextHopGroup::EMPTY)?,
-            Change::Fib4(table) => {
-                self.tables.paint_fib4(table)?;
-            }
-            Change::Fib6(table) => {
-                self.tables.paint_fib6(table)?;
-            }
+            Change::Group(index, group) => self.tables.routing.write_group(*index, group)?,
+            Change::RemoveGroup(index) => self.tables.routing.write_group(*index, &NextHopGroup::EMPTY)?,
+            Change::Fib4(targets) => self.tables.routing.load_fib4(targets)?,
+            Change::Fib6(targets) => self.tables.routing.load_fib6(targets)?,
+            Change::Routes4(changes) => self.tables.routing.change_fib4(changes),
+            Change::Routes6(changes) => self.tables.routing.change_fib6(changes),
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
             Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
             Change::Features(features) => self.load(*features)?,
         }
+        Ok(())
+    }
+
+    /// Moves routes into larger tables, which are whole before any program reads them; whether these were larger.
+    fn grow(&mut self, sizes: Sizes, want: &Want) -> anyhow::Result<bool> {
+        if sizes == self.sizes {
+            return Ok(false);
+        }
+        self.generation += 1;
+        let place = self.bpffs.place(self.generation)?;
+        let larger = self.larger(sizes, &place, want);
+        let (object, routing) = larger.inspect_err(|_| self.bpffs.forget_routing(&place))?;
+        let before = std::mem::replace(&mut self.tables.routing, routing);
+        self.object = object;
+        self.sizes = sizes;
+        self.relink();
+        before.retire()?;
+        self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
+        tracing::info!(?sizes, "larger tables for routes");
+        Ok(true)
+    }
+
+    /// Larger tables with all routes, and programs that read them.
+    fn larger(&self, sizes: Sizes, place: &Place, want: &Want) -> anyhow::Result<(Object, Routing)> {
+        let mut object = Object::load(self.object.features(), sizes, place)?;
+        let mut routing = Routing::take(&mut object, sizes)?;
+        for (index, group) in &want.groups {
+            routing.write_group(*index, group)?;
+        }
+        routing.load_fib4(&want.fib4)?;
+        routing.load_fib6(&want.fib6)?;
+        routing.continue_from(&self.tables.routing)?;
+        Ok((object, routing))
+    }
+
+    /// Grows the tables for as long as routes find no place in them.
+    fn relieve(&mut self, want: &Want) -> anyhow::Result<()> {
+        while self.grow(self.sizes.relieved(self.tables.routing.starved()), want)? {}
         Ok(())
     }
 
@@ -72,7 +125,7 @@ impl Daemon {
         if features == self.object.features() {
             return Ok(());
         }
-        self.object = Object::load(features, self.sizes, &self.bpffs.lasting(), &self.bpffs.epoch())?;
+        self.object = Object::load(features, self.sizes, &self.place)?;
         self.relink();
         Ok(())
     }

@@ -95,9 +95,9 @@ fn nothing_pending() -> Failure {
 }
 
 impl Daemon {
-    /// When the config on probation is taken back.
+    /// When the config on probation is taken back; not before the kernel's tables have been read.
     pub(super) fn unconfirmed(&self) -> Option<Instant> {
-        self.probation.as_ref().map(|probation| probation.until)
+        self.probation.as_ref().filter(|_| self.loading.is_none()).map(|probation| probation.until)
     }
 
     /// Applies a config: for good, or until its time is over.

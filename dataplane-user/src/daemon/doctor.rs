@@ -18,7 +18,7 @@ impl Daemon {
                 });
             }
         }
-        for problem in &self.have.problems {
+        for problem in &self.problems {
             findings.push(Finding {
                 check: "mirror".to_owned(),
                 status: Status::Warn,
@@ -26,7 +26,7 @@ impl Daemon {
                 fix: problem.cure().to_owned(),
             });
         }
-        if self.have.problems.is_empty() {
+        if self.problems.is_empty() {
             findings.push(Finding {
                 check: "mirror".to_owned(),
                 status: Status::Ok,

@@ -221,9 +221,8 @@ impl Daemon {
         self.load(self.object.features() | lowered.features)?;
         self.tables.flip_filter(&lowered.filter, &lowered.entries)?;
         self.chains.features = lowered.features;
-        let features = self.have.features.difference(Features::CHAINS) | lowered.features;
+        let features = self.object.features().difference(Features::CHAINS) | lowered.features;
         self.load(features)?;
-        self.have.features = features;
         self.committed = Some(lowered);
         Ok(())
     }

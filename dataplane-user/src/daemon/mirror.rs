@@ -3,46 +3,53 @@
 use std::time::Duration;
 
 use super::Daemon;
-use crate::{control::row::MirrorRow, model::Model, netlink::Mirror};
+use crate::{
+    control::row::{MirrorRow, MirrorState},
+    model::{Event, Missed},
+    netlink::Mirror,
+};
 
 /// Between two comparisons. SIGHUP asks for one at once.
 pub(super) const COMPARE: Duration = Duration::from_mins(5);
-/// How many differences the log names.
-const EXAMPLES: usize = 3;
+
+/// The counts of all comparisons.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Compared {
+    resyncs: u64,
+    mended: u64,
+}
 
 impl Daemon {
-    /// Lists everything again and goes on with that. What the announcements had missed is counted, unless there were any
-    /// while the list was made: then it is not known what they would have brought.
-    pub(super) fn compare(&mut self, mirror: &mut Mirror) {
-        let listing = match mirror.list_all() {
-            Ok(listing) => listing,
-            Err(error) => {
-                tracing::error!("the mirror cannot be compared with the kernel: {error}");
-                mirror.resync();
-                return;
+    /// Takes in what the kernel said, and counts what its announcements had missed.
+    pub(super) fn hear(&mut self, events: Vec<Event>, mirror: &mut Mirror) {
+        let mut missed = Missed::default();
+        for event in events {
+            if let Event::Compared(listed, announced) = &event {
+                missed.join(self.model.missed(listed, announced));
             }
-        };
-        for event in listing.announced {
-            self.model.apply(event);
+            self.model.follow(event, &mut self.touched);
         }
-        let mut kernel = Model::default();
-        for event in listing.listed {
-            kernel.apply(event);
+        if missed.count != 0 {
+            let examples = missed.examples.join("; ");
+            tracing::warn!("the mirror had missed {} changes of the kernel, mended now: {examples}", missed.count);
         }
-        self.mirrored.resyncs += 1;
-        if listing.calm {
-            let found = self.model.differences(&kernel);
-            self.mirrored.mended += found.len() as u64;
-            if !found.is_empty() {
-                let examples = found.iter().take(EXAMPLES).cloned().collect::<Vec<_>>().join("; ");
-                tracing::warn!("the mirror had missed {} changes of the kernel, mended now: {examples}", found.len());
-            }
-        }
-        self.model = kernel;
+        self.compared.mended += missed.count as u64;
+        self.compared.resyncs += u64::from(mirror.compared());
     }
 
-    /// The counts of all comparisons.
+    /// How far the mirror is, and how well it follows.
     pub(super) fn mirror_row(&self) -> MirrorRow {
-        self.mirrored
+        let (state, (routes4, routes6)) = match self.loading {
+            Some(so_far) => (MirrorState::Loading, so_far),
+            None => (MirrorState::Live, (0, 0)),
+        };
+        let (known4, known6) = (self.model.routes4.len(), self.model.routes6.len());
+        MirrorRow {
+            state,
+            routes4: known4.max(routes4) as u64,
+            routes6: known6.max(routes6) as u64,
+            resyncs: self.compared.resyncs,
+            mended: self.compared.mended,
+        }
     }
 }

@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use dataplane_common::abi::Features;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -27,28 +28,27 @@ use tokio::{
 
 use crate::{
     config::{self, Config},
-    control::{
-        row::MirrorRow,
-        server::{Call, Server},
-    },
+    control::server::{Call, Server},
     fib::Sizes,
-    kernel::{Bpffs, Links, Object, Tables, earlier_slots},
+    kernel::{Bpffs, Links, Object, Place, Tables, earlier_slots},
     lower::{
-        Lowering, Want,
+        Lowering, Problem,
         filter::{LoweredFilter, unsupported},
     },
-    model::Model,
+    model::{Model, Touched},
     netlink::Mirror,
     rule::ChainName,
 };
 use confirm::{History, Probation};
 use filter::Chains;
-use mirror::COMPARE;
+use mirror::{COMPARE, Compared};
 use port::Ports;
 use state::State;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long a call waits for what the kernel said before it.
+const ANSWER: Duration = Duration::from_millis(50);
 /// Calls that may wait for the ring.
 const CALLS: usize = 64;
 
@@ -84,12 +84,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
-    for event in mirror.next().await? {
-        daemon.model.apply(event);
-    }
-    daemon.start()?;
     let serving = tokio::spawn(server.serve(calls));
-    tracing::info!(socket = %options.socket.display(), "ready");
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
@@ -100,9 +95,30 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = until(daemon.unconfirmed()) => daemon.expire(),
+            _ = hangup.recv() => mirror.compare(),
+            _ = compare.tick() => mirror.compare(),
+            () = until(due) => {
+                due = None;
+                daemon.follow_news();
+            }
+            Some(call) = waiting.recv() => {
+                // It is answered after what came before it, unless that is a long listing.
+                match mirror.advance(ANSWER) {
+                    Ok(events) => daemon.hear(events, &mut mirror),
+                    Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
+                }
+                daemon.go_on(&mirror)?;
+                if daemon.loading.is_none() {
+                    due = None;
+                    daemon.follow_news();
+                }
+                daemon.take(call);
+            }
             events = mirror.next() => {
                 match events {
-                    Ok(events) => events.into_iter().for_each(|event| daemon.model.apply(event)),
+                    Ok(events) => daemon.hear(events, &mut mirror),
+                    Err(error) if daemon.loading.is_some() => return Err(error.into()),
                     Err(error) => {
                         // The next call lists everything again.
                         tracing::error!("the kernel's tables cannot be followed at the moment: {error}");
@@ -110,22 +126,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 }
-                due.get_or_insert_with(|| Instant::now() + GATHER);
-            }
-            () = until(daemon.unconfirmed()) => daemon.expire(),
-            () = until(due) => {
-                due = None;
-                daemon.follow();
-            }
-            () = async { tokio::select! { _ = hangup.recv() => {}, _ = compare.tick() => {} } } => {
-                daemon.compare(&mut mirror);
-                due.get_or_insert_with(|| Instant::now() + GATHER);
-            }
-            Some(call) = waiting.recv() => {
-                if due.take().is_some() {
-                    daemon.follow();
+                daemon.go_on(&mirror)?;
+                if daemon.loading.is_none() && !daemon.touched.is_empty() {
+                    due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
-                daemon.answer(call);
             }
         }
         if std::mem::take(&mut daemon.relinked) {
@@ -141,6 +145,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 /// Waits until an instant; for ever when there is none.
 async fn until(due: Option<Instant>) {
     match due {
+        Some(due) if due <= Instant::now() => {}
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
@@ -166,15 +171,27 @@ struct Daemon {
     state: State,
     object: Object,
     tables: Tables,
+    /// What the tables of routes were made with.
+    sizes: Sizes,
+    /// Where their maps are pinned.
+    place: Place,
+    /// How often they were made anew.
+    generation: u32,
     links: Links,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
     model: Model,
     lowering: Lowering,
-    /// What the tables were made with.
-    sizes: Sizes,
-    /// What the maps of ports and routes hold.
-    have: Want,
+    /// What changed of the model since it was lowered.
+    touched: Touched,
+    /// A write failed, or none was tried: nobody knows what the maps hold.
+    behind: bool,
+    /// What the operator has been told.
+    problems: Vec<Problem>,
+    /// How many routes are read, until all are for the first time.
+    loading: Option<(usize, usize)>,
+    /// Calls that change something, and wait for that.
+    early: Vec<Call>,
     ports: Ports,
     chains: Chains,
     /// The filter that is live.
@@ -183,7 +200,7 @@ struct Daemon {
     probation: Option<Probation>,
     history: History,
     /// Comparisons of the mirror with the kernel.
-    mirrored: MirrorRow,
+    compared: Compared,
 }
 
 impl Daemon {
@@ -194,9 +211,10 @@ impl Daemon {
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
         let (ports, chains) = state.remember();
-        let sizes = Sizes::SMALL;
         let history = state.history();
-        let mut object = Object::load(Want::default().features, sizes, &bpffs.lasting(), &bpffs.epoch())?;
+        let (sizes, generation) = (Sizes::SMALL, 0);
+        let place = bpffs.place(generation)?;
+        let mut object = Object::load(Features::empty(), sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
         let links = Links::new(bpffs.links());
         let mut daemon = Self {
@@ -204,18 +222,24 @@ impl Daemon {
             state,
             object,
             tables,
+            sizes,
+            place,
+            generation,
             links,
             relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
-            sizes,
-            have: Want::default(),
+            touched: Touched::all(),
+            behind: true,
+            problems: Vec::new(),
+            loading: Some((0, 0)),
+            early: Vec::new(),
             ports,
             chains,
             committed: None,
             probation: None,
             history,
-            mirrored: MirrorRow::default(),
+            compared: Compared::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
@@ -240,7 +264,6 @@ impl Daemon {
     fn start(&mut self) -> anyhow::Result<()> {
         let lowered = self.lower_chains()?;
         self.commit_chains(lowered)?;
-        self.have.features = self.object.features();
         self.follow();
         self.drop_stale_links();
         self.bpffs.forget_others();
@@ -248,7 +271,40 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes a call, answers it.
+    /// Begins to work as soon as all tables have been read, and answers who waited for that.
+    fn go_on(&mut self, mirror: &Mirror) -> anyhow::Result<()> {
+        if self.loading.is_some() && mirror.is_settled() {
+            self.loading = None;
+            self.start()?;
+            tracing::info!(routes4 = self.model.routes4.len(), routes6 = self.model.routes6.len(), "ready");
+            for call in std::mem::take(&mut self.early) {
+                self.answer(call);
+            }
+        } else if self.loading.is_some() {
+            self.loading = Some(mirror.read_so_far());
+        }
+        Ok(())
+    }
+
+    /// Follows what was heard. Ports and rules depend on links alone.
+    fn follow_news(&mut self) {
+        if self.touched.links {
+            self.follow();
+        } else if !self.touched.is_empty() || self.behind {
+            self.reconcile();
+        }
+    }
+
+    /// Takes a call: answers it now, or once the tables are read if it changes something.
+    fn take(&mut self, call: Call) {
+        if self.loading.is_some() && call.request.is_change() {
+            self.early.push(call);
+        } else {
+            self.answer(call);
+        }
+    }
+
+    /// Answers a call.
     fn answer(&mut self, call: Call) {
         let answer = self.operate(&call.request, call.peer.uid);
         if call.reply.send(answer).is_err() {

@@ -9,7 +9,8 @@ use crate::{
     config::{Config, PortConfig},
     control::row::Counts,
     kernel::{Hook, LinkError},
-    model::{Attachment, Link, Mode, choose},
+    lower::{Problem, Update},
+    model::{Attachment, IpVersion, Link, Mode, choose},
 };
 
 /// A link that is a port.
@@ -285,16 +286,26 @@ impl Daemon {
         self.tables.clear_port_counters(slot)
     }
 
-    /// Lowers the model and applies what changed.
+    /// Lowers what changed of the model, and applies what follows from it.
     pub(super) fn reconcile(&mut self) {
-        let mut want = self.lowering.lower(&self.model, &self.ports.attachments());
-        want.features |= self.chains.features();
-        for problem in want.problems.iter().filter(|problem| !self.have.problems.contains(problem)) {
-            tracing::warn!("{problem}");
-        }
-        if let Err(error) = self.apply(want) {
+        let touched = std::mem::take(&mut self.touched);
+        let update = self.lowering.update(&self.model, &self.ports.attachments(), &touched);
+        if let Err(error) = self.catch_up(update) {
             tracing::error!("the maps could not be brought up to date: {error:#}; trying again with the next change");
         }
+        let full = [IpVersion::V4, IpVersion::V6].into_iter().zip(self.tables.routing.starved());
+        let full = full.filter(|(_, left)| *left != 0).map(|(version, left)| Problem::RoutesFull { version, left });
+        let problems: Vec<_> = self.lowering.want().problems.iter().cloned().chain(full).collect();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        self.problems = problems;
+    }
+
+    /// Applies an update, and with it all that could not be written before.
+    fn catch_up(&mut self, update: Update) -> anyhow::Result<()> {
+        let update = if self.behind { Update::anew(self.lowering.want()) } else { update };
+        self.apply(&update)
     }
 }
 

@@ -11,6 +11,8 @@ mod size;
 mod sweep;
 mod tree;
 
+use std::cmp::Reverse;
+
 use dataplane_common::abi::Target;
 
 pub use direct::Direct;
@@ -49,51 +51,26 @@ pub trait Painter {
     /// What the live generation says.
     fn lookup(&self, address: Self::Address) -> Target;
 
-    /// Changes whatever differs from `routes`, which must be ascending. Where that is much, all is painted into the idle
-    /// generation, and its beginning returned. At every moment an address has its old target or its new one.
-    fn follow<I>(&mut self, routes: I) -> Option<u32>
-    where
-        I: IntoIterator<Item = (Prefix<Self::Address>, Target), IntoIter: Clone>,
-    {
-        let routes = routes.into_iter();
-        let (sets, clears, total) = differences(self.rib(), routes.clone());
-        if (sets.len() + clears.len()) * LOAD_SHARE > total + LOAD_FLOOR {
-            return Some(self.load(routes));
+    /// Sets and (`None`) clears routes, in the live generation. At every moment an address has its old target or its new one.
+    fn change(&mut self, changes: impl IntoIterator<Item = (Prefix<Self::Address>, Option<Target>)>) {
+        let (mut sets, mut clears) = (Vec::new(), Vec::new());
+        for (prefix, target) in changes {
+            match target {
+                Some(target) => sets.push((prefix, target)),
+                None => clears.push(prefix),
+            }
         }
-        // New routes first: an address is never without one that it had before and has afterwards.
+        // Inner routes come before those around them and go after them: an address that has a new route inside another new
+        // one never takes the outer.
+        sets.sort_by_key(|(prefix, _)| Reverse(prefix.length()));
+        clears.sort_by_key(|prefix| prefix.length());
         for (prefix, target) in sets {
             self.set(prefix, target);
         }
         for prefix in clears {
             self.clear(prefix);
         }
-        None
     }
-}
-
-/// Painting all costs about as much for each route as a tenth of a single change.
-const LOAD_SHARE: usize = 10;
-/// Below this, the share does not count.
-const LOAD_FLOOR: usize = 1000;
-
-type Differences<A> = (Vec<(Prefix<A>, Target)>, Vec<Prefix<A>>, usize);
-
-/// What to set and what to clear; how many routes there will be.
-fn differences<A: Bits>(rib: &Rib<A>, routes: impl Iterator<Item = (Prefix<A>, Target)>) -> Differences<A> {
-    let (mut sets, mut clears, mut total) = (Vec::new(), Vec::new(), 0);
-    let held = rib.all();
-    let mut held = held.iter().map(|entry| (Prefix::new(entry.first, entry.length), entry.target)).peekable();
-    for (prefix, target) in routes {
-        total += 1;
-        while let Some((gone, _)) = held.next_if(|(have, _)| *have < prefix) {
-            clears.push(gone);
-        }
-        if held.next_if(|(have, _)| *have == prefix).is_none_or(|(_, have)| u32::from(have) != target.raw()) {
-            sets.push((prefix, target));
-        }
-    }
-    clears.extend(held.map(|(prefix, _)| prefix));
-    (sets, clears, total)
 }
 
 /// Routes in ascending order, each prefix once.

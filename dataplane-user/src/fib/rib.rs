@@ -232,6 +232,7 @@ impl<A: Bits> Rib<A> {
     }
 
     /// All routes in ascending order.
+    #[cfg(test)]
     pub(super) fn all(&self) -> Vec<Entry<A>> {
         let mut found = Vec::with_capacity(self.routes);
         self.inside(Prefix::all(), &mut found);

@@ -2,6 +2,17 @@
 
 use dataplane_common::abi::{BRANCH, Features, GROUPS, Layout4, Layout6};
 
+use crate::lower::Want;
+
+/// Up to so many routes the small tables are tried.
+const FEW: usize = 4096;
+/// Routes longer than /24 are few: for so many routes there is a second-level group.
+const ROUTES_PER_GROUP: u32 = 64;
+/// A route is up to two words of the eight of a line, and lines have slack.
+const ROUTES_PER_LINE: u32 = 2;
+/// The most lines that roots can name, with two generations and all that comes before the trees.
+const LINES: u32 = 1 << 20;
+
 /// Sizes that maps are made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -26,6 +37,51 @@ impl Sizes {
         ipv6: Layout6 { wide: true, escapes: BRANCH as u32, lines: 1 << 17 },
         groups: GROUPS,
     };
+
+    /// From these, what `want` needs: not less, and no more than it will use soon.
+    pub fn fitting(self, want: &Want) -> Self {
+        let groups = want.groups.last_key_value().map_or(0, |(index, _)| index + 1);
+        let room = Self::for_routes(want.fib4.len(), want.fib6.len());
+        Self {
+            ipv4: Layout4 { wide: self.ipv4.wide || room.ipv4.wide, groups: self.ipv4.groups.max(room.ipv4.groups) },
+            ipv6: Layout6 {
+                wide: self.ipv6.wide || room.ipv6.wide,
+                escapes: self.ipv6.escapes.max(room.ipv6.escapes),
+                lines: self.ipv6.lines.max(room.ipv6.lines),
+            },
+            groups: self.groups.max(groups.next_power_of_two()).min(GROUPS),
+        }
+    }
+
+    /// Room for so many routes, if they are no more scattered than those of the Internet.
+    pub fn for_routes(routes4: usize, routes6: usize) -> Self {
+        let mut sizes = Self::SMALL;
+        if routes4 > FEW {
+            let groups = (routes4 as u32 / ROUTES_PER_GROUP).next_power_of_two();
+            sizes.ipv4 = Layout4 { wide: true, groups: groups.clamp(sizes.ipv4.groups, Self::FULL.ipv4.groups) };
+        }
+        if routes6 > FEW {
+            let lines = (routes6 as u32 / ROUTES_PER_LINE).next_power_of_two();
+            let lines = lines.clamp(sizes.ipv6.lines, LINES);
+            sizes.ipv6 = Layout6 { wide: true, escapes: Self::FULL.ipv6.escapes, lines };
+        }
+        sizes
+    }
+
+    /// From these, the next larger ones for the families that have found no place for some routes; the same when there are
+    /// no larger ones.
+    pub fn relieved(self, [starved4, starved6]: [usize; 2]) -> Self {
+        let mut sizes = self;
+        if starved4 != 0 {
+            let groups = if self.ipv4.wide { self.ipv4.groups * 2 } else { self.ipv4.groups };
+            sizes.ipv4 = Layout4 { wide: true, groups: groups.min(BRANCH.into()) };
+        }
+        if starved6 != 0 {
+            let lines = if self.ipv6.wide { self.ipv6.lines * 2 } else { self.ipv6.lines };
+            sizes.ipv6 = Layout6 { wide: true, escapes: BRANCH.into(), lines: lines.min(LINES) };
+        }
+        sizes
+    }
 
     /// What the program must know of them.
     pub fn features(self) -> Features {

@@ -53,7 +53,7 @@ enum Step {
     Clear(usize),
     Grace,
     Load,
-    Follow(Vec<((u128, u8), u32)>),
+    Change(Vec<((u128, u8), u32)>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -63,7 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => any::<usize>().prop_map(Step::Clear),
         2 => Just(Step::Grace),
         1 => Just(Step::Load),
-        1 => prop::collection::vec((place(), target), 0..20).prop_map(Step::Follow),
+        1 => prop::collection::vec((place(), target), 0..20).prop_map(Step::Change),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -116,17 +116,18 @@ fn run<P: Painter>(painter: &mut P, from: impl Fn(u128) -> P::Address, steps: Ve
             Step::Load => {
                 painter.load(model.iter().map(|((first, length), target)| (Prefix::new(*first, *length), *target)));
             }
-            Step::Follow(places) => {
-                model = places
+            Step::Change(places) => {
+                let after: Model<P::Address> = places
                     .into_iter()
                     .map(|(place, number)| {
                         let prefix = prefix(&from, place);
                         ((prefix.first(), prefix.length()), target(number))
                     })
                     .collect();
-                let routes: Vec<_> =
-                    model.iter().map(|((first, length), to)| (Prefix::new(*first, *length), *to)).collect();
-                painter.follow(routes);
+                let gone = model.keys().filter(|key| !after.contains_key(key)).map(|key| (key, None));
+                let changes = gone.chain(after.iter().map(|(key, to)| (key, Some(*to))));
+                painter.change(changes.map(|((first, length), to)| (Prefix::new(*first, *length), to)));
+                model = after;
             }
         }
         assert_eq!(painter.rib().len(), model.len());

@@ -53,6 +53,17 @@ pub struct Bpffs {
     _lock: OwnedFd,
 }
 
+/// Where the maps of loaded programs are pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What every daemon takes over.
+    pub lasting: PathBuf,
+    /// What each daemon makes anew.
+    pub own: PathBuf,
+    /// What is made anew when routes outgrow it.
+    pub routing: PathBuf,
+}
+
 impl Bpffs {
     /// Makes the directory, mounts a BPF file system when there is none, and locks it.
     pub fn open(root: &Path) -> Result<Self, BpffsError> {
@@ -98,6 +109,20 @@ impl Bpffs {
         found.sort();
         found.reverse();
         found
+    }
+
+    /// Where the maps of programs are pinned whose routing tables are the `number`th that this daemon made.
+    pub fn place(&self, number: u32) -> Result<Place, BpffsError> {
+        let own = self.epoch();
+        let routing = own.join(format!("routing-{number}"));
+        let failed = |error| BpffsError::Io { what: "create directories in", path: own.clone(), error };
+        fs::create_dir_all(&routing).map_err(failed)?;
+        Ok(Place { lasting: self.lasting(), own, routing })
+    }
+
+    /// Removes the pins of routing tables. Programs that still use them keep them.
+    pub fn forget_routing(&self, place: &Place) {
+        remove(&place.routing);
     }
 
     /// Removes the maps of all other daemons and layouts. Programs that still use them keep them.

@@ -7,11 +7,13 @@ mod grace;
 mod link;
 mod mmap;
 mod object;
+mod routing;
 mod table;
 
-pub use bpffs::{Bpffs, BpffsError, is_bpffs};
+pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs};
 pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
 pub use object::{OBJECT, Object, ObjectError, program_name};
+pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};

@@ -1,6 +1,6 @@
 //! The object that the binary carries, loaded with a set of features.
 
-use std::{io, path::Path};
+use std::io;
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
@@ -10,7 +10,7 @@ use aya::{
 use dataplane_common::abi::{Features, map};
 use thiserror::Error;
 
-use super::Hook;
+use super::{Hook, Place};
 use crate::fib::Sizes;
 
 /// The kernel half, as built.
@@ -19,17 +19,10 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Maps that every daemon takes over.
 const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS];
 /// Maps that each daemon makes anew.
-const OWN: &[&str] = &[
-    map::CONTROL,
-    map::PORTS,
-    map::FIB4,
-    map::FIB6,
-    map::GROUPS,
-    map::ADJACENCIES,
-    map::EGRESS,
-    map::FILTERS,
-    map::RULES,
-];
+const OWN: &[&str] = &[map::PORTS, map::ADJACENCIES, map::EGRESS, map::FILTERS, map::RULES];
+
+/// Maps that are made anew when routes outgrow them.
+const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS];
 
 /// Why the programs are not loaded.
 #[derive(Debug, Error)]
@@ -71,8 +64,9 @@ pub struct Object {
 }
 
 impl Object {
-    /// Loads all programs with `features`, for tables of these `sizes`. Maps pinned in `lasting` and `own` are used, missing ones made and pinned.
-    pub fn load(features: Features, sizes: Sizes, lasting: &Path, own: &Path) -> Result<Self, ObjectError> {
+    /// Loads all programs with `features`, for tables of these `sizes`. Maps that are pinned in `place` are used, missing ones
+    /// made and pinned.
+    pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
         let bits = (features | sizes.features()).bits();
         let mut loader = EbpfLoader::new();
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
@@ -81,11 +75,10 @@ impl Object {
         loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
         loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
         loader.map_max_entries(map::GROUPS, sizes.groups);
-        for name in LASTING {
-            loader.map_pin_path(name, lasting.join(name));
-        }
-        for name in OWN {
-            loader.map_pin_path(name, own.join(name));
+        for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
+            for name in names {
+                loader.map_pin_path(name, directory.join(name));
+            }
         }
         let mut object = Self { ebpf: loader.load(OBJECT)?, features };
         for hook in Hook::ALL {

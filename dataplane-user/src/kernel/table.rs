@@ -1,28 +1,16 @@
 //! Map contents.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::Path,
-    sync::atomic::{AtomicU16, AtomicU64},
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    Adjacency, BLOCK, Control, Counter, ENTRIES, Entry, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters,
-    WORDS, map,
+    Adjacency, Control, Counter, ENTRIES, Entry, Filter, Ifindex, PORTS, Port, PortCounters, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{
-    Object, ObjectError,
-    mmap::{Mapping, Word},
-};
-use crate::{
-    fib::{Direct, Painter as _, Sizes, Tree},
-    lower::Table,
-};
+use super::{Object, ObjectError, Routing};
+use crate::fib::Sizes;
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -59,18 +47,18 @@ pub enum TableError {
 }
 
 /// An array map of `T`, whose `SIZE` bytes are what the kernel half sees.
-struct Rows<const SIZE: usize> {
+pub(super) struct Rows<const SIZE: usize> {
     name: &'static str,
     array: Array<MapData, [u8; SIZE]>,
 }
 
 impl<const SIZE: usize> Rows<SIZE> {
-    fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
+    pub(super) fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
         let array = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
         Ok(Self { name, array })
     }
 
-    fn write<T: IntoBytes + Immutable>(&mut self, index: u32, value: &T) -> Result<(), TableError> {
+    pub(super) fn write<T: IntoBytes + Immutable>(&mut self, index: u32, value: &T) -> Result<(), TableError> {
         let failed = |error| TableError::Map { name: self.name, error };
         let bytes: &[u8; SIZE] = value
             .as_bytes()
@@ -78,13 +66,6 @@ impl<const SIZE: usize> Rows<SIZE> {
             .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))?;
         self.array.set(index, bytes, 0).map_err(failed)
     }
-}
-
-/// The words of an array map.
-fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
-    let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
-    let Map::Array(map) = object.take_map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
-    Mapping::new(map.fd(), words).map_err(failed)
 }
 
 /// Per-CPU array map of counters.
@@ -125,40 +106,31 @@ impl<const SIZE: usize> Sums<SIZE> {
 
 /// All maps of one daemon.
 pub struct Tables {
-    control: Rows<{ size_of::<Control>() }>,
+    /// Routes, and what is live.
+    pub routing: Routing,
     ports: Rows<{ size_of::<Port>() }>,
-    fib4: Direct<Mapping<AtomicU16>>,
-    fib6: Tree<Mapping<AtomicU64>>,
-    groups: Rows<{ size_of::<NextHopGroup>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
     filters: Rows<{ size_of::<Filter>() }>,
     rules: Rows<{ size_of::<Entry>() }>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
-    live: Control,
 }
 
 impl Tables {
     /// Takes the maps out of a loaded object, which was loaded with these sizes. Nothing is live yet.
     pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
-        let blocks = 2 * sizes.ipv4.blocks() as usize;
-        let lines = 2 * sizes.ipv6.total() as usize;
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
         let tables = Self {
-            control: Rows::take(object, map::CONTROL)?,
+            routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
-            fib4: Direct::new(memory(object, map::FIB4, blocks * BLOCK)?, sizes.ipv4),
-            fib6: Tree::new(memory(object, map::FIB6, lines * WORDS)?, sizes.ipv6),
-            groups: Rows::take(object, map::GROUPS)?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
             filters: Rows::take(object, map::FILTERS)?,
             rules: Rows::take(object, map::RULES)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
-            live: Control::default(),
         };
         Ok(tables)
     }
@@ -166,11 +138,6 @@ impl Tables {
     /// Writes a port; [`Port::default`] frees the slot.
     pub fn write_port(&mut self, slot: u32, port: &Port) -> Result<(), TableError> {
         self.ports.write(slot, port)
-    }
-
-    /// Writes a next-hop group.
-    pub fn write_group(&mut self, index: u32, group: &NextHopGroup) -> Result<(), TableError> {
-        self.groups.write(index, group)
     }
 
     /// Writes an adjacency.
@@ -192,50 +159,24 @@ impl Tables {
         }
     }
 
-    /// Makes the IPv4 table answer as `table`. Nobody may be reading the idle generation; whether it went live.
-    pub fn paint_fib4(&mut self, table: &Table<u32>) -> Result<bool, TableError> {
-        let Some(fib4) = self.fib4.follow(table.prefixes()) else { return Ok(false) };
-        self.go_live(Control { fib4, ..self.live })?;
-        Ok(true)
-    }
-
-    /// Makes the IPv6 table answer as `table`. Nobody may be reading the idle generation; whether it went live.
-    pub fn paint_fib6(&mut self, table: &Table<u128>) -> Result<bool, TableError> {
-        let Some(fib6) = self.fib6.follow(table.prefixes()) else { return Ok(false) };
-        self.go_live(Control { fib6, ..self.live })?;
-        Ok(true)
-    }
-
-    /// No packet is being judged that began before this.
-    pub fn grace_passed(&mut self) {
-        self.fib4.grace_passed();
-        self.fib6.grace_passed();
-    }
-
-    /// How many places of the tables of IPv4 and IPv6 are left to the kernel, for want of room.
-    pub fn starved(&self) -> [usize; 2] {
-        [self.fib4.starved(), self.fib6.starved()]
-    }
-
     /// Writes the idle generation of the filter and makes it live.
     pub fn flip_filter(&mut self, filter: &Filter, entries: &[Entry]) -> Result<(), TableError> {
-        let idle = self.live.filter ^ 1;
+        let idle = self.routing.live().filter ^ 1;
         for (entry, index) in entries.iter().zip(idle * ENTRIES..) {
             self.rules.write(index, entry)?;
         }
         self.filters.write(idle, filter)?;
-        self.go_live(Control { filter: idle, ..self.live })
+        self.routing.go_live(Control { filter: idle, ..self.routing.live() })
+    }
+
+    /// The families whose mirror decides.
+    pub fn mirror(&self) -> u32 {
+        self.routing.live().mirror
     }
 
     /// Sets the families whose mirror decides.
     pub fn set_mirror(&mut self, mirror: u32) -> Result<(), TableError> {
-        self.go_live(Control { mirror, ..self.live })
-    }
-
-    fn go_live(&mut self, control: Control) -> Result<(), TableError> {
-        self.control.write(0, &control)?;
-        self.live = control;
-        Ok(())
+        self.routing.go_live(Control { mirror, ..self.routing.live() })
     }
 
     /// The counters of a port slot, summed over all CPUs.

@@ -1,6 +1,6 @@
 //! Next hops: paths become groups, their members adjacencies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup};
@@ -19,20 +19,36 @@ pub(super) struct Who {
     pub(super) via: Option<IpAddr>,
 }
 
-/// The ways of a route with their weights, and the route's MTU (0: none). Equal paths share a group.
+/// One way of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Hop {
+    pub(super) who: Who,
+    pub(super) weight: u32,
+    /// The kernel does not use it at the moment.
+    pub(super) dead: bool,
+}
+
+/// The ways of a route, and the route's MTU (0: none). Equal paths share a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Path {
-    pub(super) hops: Vec<(Who, u32)>,
+    pub(super) hops: Vec<Hop>,
     pub(super) mtu: u32,
 }
 
 impl Path {
     /// The link, if the destination itself is the next hop.
     pub(super) fn on_link(&self) -> Option<Ifindex> {
-        match self.hops.as_slice() {
-            [(Who { dev, via: None }, _)] => Some(*dev),
+        let mut living = self.hops.iter().filter(|hop| !hop.dead);
+        match (living.next(), living.next()) {
+            (Some(Hop { who: Who { dev, via: None }, .. }), None) => Some(*dev),
             _ => None,
         }
+    }
+
+    /// The same path with all its ways alive: what a path has in common with itself when a way dies or comes back.
+    pub(super) fn revived(&self) -> Self {
+        let hops = self.hops.iter().map(|hop| Hop { dead: false, ..*hop }).collect();
+        Self { hops, mtu: self.mtu }
     }
 }
 
@@ -61,12 +77,16 @@ pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> 
     Adjacency { ifindex: who.dev, flags: flags.bits(), mtu: link.mtu, destination, source, reserved: [0; 2] }
 }
 
-/// The group of a path whose members have these indices.
-pub(super) fn group(path: &Path, indices: &BTreeMap<Who, u32>) -> NextHopGroup {
-    let weights: Vec<u32> = path.hops.iter().map(|(_, weight)| *weight).collect();
-    let members = path.hops.iter().zip(slots(&weights)).flat_map(|((who, _), count)| {
-        std::iter::repeat_n(indices.get(who).copied().unwrap_or_default(), count as usize)
-    });
+/// The group of a path whose members have these indices. Ways that are dead, or whose link was switched off, have no part
+/// in it: the routes stay where they are. Without any way the kernel says what to do.
+pub(super) fn group(model: &Model, path: &Path, index: impl Fn(&Who) -> Option<u32>) -> NextHopGroup {
+    let enabled = |hop: &&Hop| !hop.dead && model.links.get(&hop.who.dev).is_none_or(|link| link.enabled);
+    let living: Vec<&Hop> = path.hops.iter().filter(enabled).collect();
+    let weights: Vec<u32> = living.iter().map(|hop| hop.weight).collect();
+    let members = living
+        .iter()
+        .zip(slots(&weights))
+        .flat_map(|(hop, count)| std::iter::repeat_n(index(&hop.who).unwrap_or_default(), count as usize));
     let mut group = NextHopGroup { mtu: path.mtu, ..NextHopGroup::EMPTY };
     for (slot, member) in group.members.iter_mut().zip(members) {
         *slot = member as u16;

@@ -3,17 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Hands out indices by key. One that is given back is used again only after a grace period, because a packet that is being
-/// judged right now may still hold it.
+/// Who holds an index, counted for each family.
+pub(super) type Holders = [u32; 2];
+
+/// Hands out indices by key, and counts who holds them. One that is given back is used again only after a grace period,
+/// because a packet that is being judged right now may still hold it.
 #[derive(Clone, Debug)]
 pub(super) struct Indices<K> {
     held: BTreeMap<K, u32>,
-    /// Claimed since [`Indices::begin`].
-    claimed: BTreeSet<u32>,
+    places: Vec<Option<Place<K>>>,
+    /// Held by nobody at some time since [`Indices::sweep`].
+    idle: BTreeSet<u32>,
     free: BTreeSet<u32>,
     /// Never handed out.
     fresh: Range<u32>,
     quarantine: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Place<K> {
+    key: K,
+    holders: Holders,
 }
 
 impl<K: Ord + Clone> Indices<K> {
@@ -21,41 +31,75 @@ impl<K: Ord + Clone> Indices<K> {
     pub(super) fn new(limit: u32) -> Self {
         Self {
             held: BTreeMap::new(),
-            claimed: BTreeSet::new(),
+            places: Vec::new(),
+            idle: BTreeSet::new(),
             free: BTreeSet::new(),
             fresh: 0..limit,
             quarantine: Vec::new(),
         }
     }
 
-    /// Begins a round: what is not claimed before [`Indices::end`] is given back.
-    pub(super) fn begin(&mut self) {
-        self.claimed.clear();
+    /// The index of `key`, if it has one.
+    pub(super) fn get(&self, key: &K) -> Option<u32> {
+        self.held.get(key).copied()
     }
 
-    /// The index of `key`; `None` if all are in use.
-    pub(super) fn claim(&mut self, key: &K) -> Option<u32> {
-        let index = if let Some(index) = self.held.get(key) {
-            *index
-        } else {
-            let index = self.free.pop_first().or_else(|| self.fresh.next())?;
-            self.held.insert(key.clone(), index);
-            index
-        };
-        self.claimed.insert(index);
+    /// An index for a key that has none; nobody holds it yet. `None` if all are in use.
+    pub(super) fn enter(&mut self, key: K) -> Option<u32> {
+        let index = self.free.pop_first().or_else(|| self.fresh.next())?;
+        if self.places.len() <= index as usize {
+            self.places.resize_with(index as usize + 1, || None);
+        }
+        self.places[index as usize] = Some(Place { key: key.clone(), holders: [0; 2] });
+        self.held.insert(key, index);
+        self.idle.insert(index);
         Some(index)
     }
 
-    /// Ends a round.
-    pub(super) fn end(&mut self) {
-        let Self { held, claimed, quarantine, .. } = self;
-        held.retain(|_, index| {
-            let keep = claimed.contains(index);
-            if !keep {
-                quarantine.push(*index);
+    /// How many keys may still be entered.
+    pub(super) fn room(&self) -> usize {
+        self.free.len() + self.fresh.len()
+    }
+
+    /// One holder more.
+    pub(super) fn hold(&mut self, index: u32, family: usize) {
+        self.place(index).holders[family] += 1;
+    }
+
+    /// One holder less.
+    pub(super) fn release(&mut self, index: u32, family: usize) {
+        let place = self.place(index);
+        place.holders[family] -= 1;
+        if place.holders == [0; 2] {
+            self.idle.insert(index);
+        }
+    }
+
+    /// Who holds it.
+    pub(super) fn holders(&self, index: u32) -> Holders {
+        self.places[index as usize].as_ref().map_or([0; 2], |place| place.holders)
+    }
+
+    /// Lets an index stand for another key from now on.
+    pub(super) fn rename(&mut self, index: u32, key: K) {
+        let place = self.place(index);
+        let before = std::mem::replace(&mut place.key, key.clone());
+        self.held.remove(&before);
+        self.held.insert(key, index);
+    }
+
+    /// Takes back what nobody holds, and says what that was.
+    pub(super) fn sweep(&mut self) -> Vec<(u32, K)> {
+        let idle = std::mem::take(&mut self.idle);
+        let mut gone = Vec::new();
+        for index in idle {
+            if let Some(place) = self.places[index as usize].take_if(|place| place.holders == [0; 2]) {
+                self.held.remove(&place.key);
+                self.quarantine.push(index);
+                gone.push((index, place.key));
             }
-            keep
-        });
+        }
+        gone
     }
 
     /// What is held now.
@@ -63,9 +107,18 @@ impl<K: Ord + Clone> Indices<K> {
         self.held.iter().map(|(key, index)| (key, *index))
     }
 
+    /// The key of an index that is in use.
+    pub(super) fn key(&self, index: u32) -> Option<&K> {
+        self.places.get(index as usize)?.as_ref().map(|place| &place.key)
+    }
+
     /// Nobody can hold what was given back before.
     pub(super) fn grace_passed(&mut self) {
         self.free.extend(self.quarantine.drain(..));
+    }
+
+    fn place(&mut self, index: u32) -> &mut Place<K> {
+        self.places[index as usize].as_mut().expect("an index in use")
     }
 }
 
@@ -76,18 +129,33 @@ mod tests {
     #[test]
     fn indices_stay_and_come_back_only_after_grace() {
         let mut indices = Indices::new(3);
+        let mut held = Vec::new();
         let mut round = |keys: &str, grace: bool| {
             if grace {
                 indices.grace_passed();
             }
-            indices.begin();
-            let found: Vec<_> = keys.chars().map(|key| indices.claim(&key)).collect();
-            indices.end();
+            let found: Vec<_> = keys.chars().map(|key| indices.get(&key).or_else(|| indices.enter(key))).collect();
+            found.iter().flatten().for_each(|index| indices.hold(*index, 0));
+            held.drain(..).for_each(|index| indices.release(index, 0));
+            held.extend(found.iter().flatten().copied());
+            indices.sweep();
             found
         };
         assert_eq!(round("abc", false), [Some(0), Some(1), Some(2)]);
         assert_eq!(round("ca", false), [Some(2), Some(0)]);
         assert_eq!(round("cad", false), [Some(2), Some(0), None], "b is in quarantine");
         assert_eq!(round("cad", true), [Some(2), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn an_index_may_stand_for_something_else() {
+        let mut indices = Indices::new(2);
+        let index = indices.enter('a').expect("room");
+        indices.hold(index, 1);
+        indices.rename(index, 'b');
+        assert_eq!((indices.get(&'a'), indices.get(&'b'), indices.holders(index)), (None, Some(index), [0, 1]));
+        assert_eq!(indices.sweep(), []);
+        indices.release(index, 1);
+        assert_eq!(indices.sweep(), [(index, 'b')]);
     }
 }

@@ -3,22 +3,29 @@
 mod adjacency;
 pub mod filter;
 mod index;
+mod next_hop;
 mod port;
+mod problem;
 mod route;
-mod table;
+mod side;
+mod target;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port, RouteKind, Target,
-};
+use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port};
 
-use crate::model::{Attachment, Family, IpVersion, Model};
-use adjacency::{Path, Who};
-use index::Indices;
-use route::{Leaf, Paths};
+use crate::model::{Attachment, Model, Prefix, TABLE_LOCAL, Touched, TouchedRoutes};
+use next_hop::NextHops;
+use route::Paths;
+use side::{Full, Side, Sided, changes};
 
-pub use table::Table;
+pub use problem::Problem;
+pub use target::{TargetChanges, Targets};
+pub use update::Update;
+
+/// More prefixes than this are not looked at one by one.
+const SINGLE: usize = 50_000;
 
 /// What the maps of ports and routes should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +37,9 @@ pub struct Want {
     /// By index.
     pub adjacencies: BTreeMap<u32, Adjacency>,
     /// IPv4.
-    pub fib4: Table<u32>,
+    pub fib4: Targets<u32>,
     /// IPv6.
-    pub fib6: Table<u128>,
+    pub fib6: Targets<u128>,
     /// Devices that XDP transmits on.
     pub egress: BTreeSet<Ifindex>,
     /// [`Control::mirror`].
@@ -50,8 +57,8 @@ impl Default for Want {
             ports: BTreeMap::new(),
             groups: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
-            fib4: Table::default(),
-            fib6: Table::default(),
+            fib4: Targets::default(),
+            fib6: Targets::default(),
             egress: BTreeSet::new(),
             mirror: 0,
             features: Features::empty(),
@@ -60,180 +67,241 @@ impl Default for Want {
     }
 }
 
-/// Why the kernel has to do what we could not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// There are routing rules.
-    #[error(
-        "{0} has routing rules beyond the default ones, so the kernel forwards {0} itself; `ip rule` lists them, delete \
-         those that are not needed"
-    )]
-    PolicyRouting(IpVersion),
-    /// A port belongs to a VRF.
-    #[error(
-        "{name} belongs to a VRF, whose routes are not mirrored, so the kernel forwards everything itself; detach {name}"
-    )]
-    Vrf {
-        /// Which port.
-        name: String,
-    },
-    /// More distinct sets of next hops than fit.
-    #[error(
-        "the {0} routes have more distinct next hops than fit ({GROUPS} sets, {ADJACENCIES} next hops), so the kernel \
-         forwards {0} itself; use fewer gateways"
-    )]
-    NextHopsFull(IpVersion),
-    /// More neighbours on connected networks than fit.
-    #[error(
-        "{left} {version} neighbours on connected networks are beyond the room for next hops ({GROUPS} sets, {ADJACENCIES} \
-         next hops), so the kernel forwards to these itself; split the network"
-    )]
-    NeighboursFull {
-        /// Of which family.
-        version: IpVersion,
-        /// How many are left out.
-        left: usize,
-    },
-    /// No slot for a port.
-    #[error(
-        "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so its packets are left to the kernel; detach another"
-    )]
-    PortsFull {
-        /// Which port.
-        ifindex: Ifindex,
-    },
-}
-
-impl Problem {
-    /// The command that cures it, or shows what to cure.
-    pub fn cure(&self) -> &'static str {
-        match self {
-            Self::PolicyRouting(IpVersion::V4) => "ip rule list  # delete with `ip rule del` those that are not needed",
-            Self::PolicyRouting(IpVersion::V6) => {
-                "ip -6 rule list  # delete with `ip -6 rule del` those that are not needed"
-            }
-            Self::Vrf { .. } => "ip link show type vrf  # and `dataplane detach` their members",
-            Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
-            Self::NeighboursFull { .. } => "ip neigh show  # split the network",
-            Self::PortsFull { .. } => "dataplane port list  # detach what is not needed",
-        }
-    }
-}
-
 /// Turns models into [`Want`]s; remembers which index stands for what.
 #[derive(Clone, Debug)]
 pub struct Lowering {
     slots: port::Slots,
-    groups: Indices<Path>,
-    adjacencies: Indices<Who>,
+    next_hops: NextHops,
+    side4: Side<u32>,
+    side6: Side<u128>,
+    /// Links that packets can be routed through.
+    usable: BTreeSet<Ifindex>,
+    attached: BTreeMap<Ifindex, Attachment>,
+    /// Problems with ports.
+    problems: Vec<Problem>,
+    want: Want,
 }
+
+/// More distinct paths than there is room for.
+struct NoRoom;
 
 impl Lowering {
     /// For empty maps. Ports in `kept` keep the slots that an earlier daemon gave them, so their counters stay theirs.
     pub fn new(kept: BTreeMap<Ifindex, u32>) -> Self {
-        Self { slots: port::Slots::new(kept), groups: Indices::new(GROUPS), adjacencies: Indices::new(ADJACENCIES) }
+        Self {
+            slots: port::Slots::new(kept),
+            next_hops: NextHops::new(),
+            side4: Side::default(),
+            side6: Side::default(),
+            usable: BTreeSet::new(),
+            attached: BTreeMap::new(),
+            problems: Vec::new(),
+            want: Want::default(),
+        }
     }
 
-    /// What the maps should hold for `model` with these `ports` attached.
+    /// What the maps should hold for `model` with these `ports` attached, from scratch.
     pub fn lower(&mut self, model: &Model, ports: &BTreeMap<Ifindex, Attachment>) -> Want {
-        let mut want = Want { mirror: Control::MIRROR_V4 | Control::MIRROR_V6, ..Want::default() };
-        self.lower_ports(model, ports, &mut want);
-        want.egress = adjacency::egress(model);
-
-        self.groups.begin();
-        self.adjacencies.begin();
-        want.fib4 = self.lower_routes(model, &mut want);
-        want.fib6 = self.lower_routes(model, &mut want);
-        self.groups.end();
-        self.adjacencies.end();
-
-        let indices: BTreeMap<Who, u32> = self.adjacencies.iter().map(|(who, index)| (*who, index)).collect();
-        want.adjacencies =
-            indices.iter().map(|(who, index)| (*index, adjacency::adjacency(model, &want.egress, *who))).collect();
-        want.groups = self.groups.iter().map(|(path, index)| (index, adjacency::group(path, &indices))).collect();
-
-        want.features |= port::features(want.ports.values());
-        let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
-        want.features.set(Features::IPV6, ipv6);
-        want.features.set(Features::MULTIPATH, want.groups.values().any(|group| group.slots > 1));
-        want
+        self.update(model, ports, &Touched::all());
+        self.want.clone()
     }
 
-    /// No packet that began before the last [`Want`] was written is still being judged: indices that it gave back may be
+    /// What the maps should hold, as of the last update.
+    pub fn want(&self) -> &Want {
+        &self.want
+    }
+
+    /// Takes in what was `touched` of `model`, and says what that changes.
+    pub fn update(&mut self, model: &Model, ports: &BTreeMap<Ifindex, Attachment>, touched: &Touched) -> Update {
+        let mut update = Update::default();
+        let mut doubtful = BTreeSet::new();
+        if touched.links {
+            let usable = model.links.keys().copied().filter(|dev| route::usable(model, *dev)).collect();
+            let before = std::mem::replace(&mut self.usable, usable);
+            doubtful = before.symmetric_difference(&self.usable).copied().collect();
+        }
+        self.update_family::<u32>(model, touched, &doubtful, &mut update);
+        self.update_family::<u128>(model, touched, &doubtful, &mut update);
+        self.next_hops.sweep(&mut self.want, &mut update);
+        self.next_hops.fill(model, touched, &mut self.want, &mut update);
+        if touched.links || self.attached != *ports {
+            self.attached.clone_from(ports);
+            self.update_ports(model, &mut update);
+        }
+        self.conclude(model);
+        update
+    }
+
+    /// No packet that began before the last [`Update`] was written is still being judged: indices that it gave back may be
     /// used again.
     pub fn grace_passed(&mut self) {
         self.slots.grace_passed();
-        self.groups.grace_passed();
-        self.adjacencies.grace_passed();
+        self.next_hops.grace_passed();
     }
 
-    fn lower_ports(&mut self, model: &Model, ports: &BTreeMap<Ifindex, Attachment>, want: &mut Want) {
+    fn update_ports(&mut self, model: &Model, update: &mut Update) {
+        let attached = &self.attached;
         let present =
-            || ports.iter().filter_map(|(ifindex, attachment)| Some((model.links.get(ifindex)?, *attachment)));
-        let slots = self.slots.assign(present().map(|(link, _)| link.ifindex), &mut want.problems);
+            || attached.iter().filter_map(|(ifindex, attachment)| Some((model.links.get(ifindex)?, *attachment)));
+        self.problems.clear();
+        let mut wanted = BTreeMap::new();
+        let slots = self.slots.assign(present().map(|(link, _)| link.ifindex), &mut self.problems);
         for (link, attachment) in present() {
             if let Some(slot) = slots.get(&link.ifindex) {
-                want.ports.insert(*slot, port::port(model, link, attachment));
+                wanted.insert(*slot, port::port(model, link, attachment));
             }
-            if model.enslaved(link, &["vrf"]) {
-                want.problems.push(Problem::Vrf { name: link.name.clone() });
-                want.mirror = 0;
+        }
+        let in_vrf = present().filter(|(link, _)| model.enslaved(link, &["vrf"]));
+        self.problems.extend(in_vrf.map(|(link, _)| Problem::Vrf { name: link.name.clone() }));
+        update.ports = changes(&self.want.ports, &wanted);
+        self.want.ports = wanted;
+    }
+
+    /// One family's table. Where it can not be complete it has local addresses only, and the family's bit in `mirror` is off.
+    fn update_family<A: Sided>(
+        &mut self,
+        model: &Model,
+        touched: &Touched,
+        doubtful: &BTreeSet<Ifindex>,
+        update: &mut Update,
+    ) {
+        let side = A::side(self);
+        side.follow(model, &touched.neighbours);
+        let TouchedRoutes::Some(routes) = A::touched(touched) else {
+            side.relist(model);
+            return self.update_all::<A>(model, update);
+        };
+        if let Some(full) = &side.full {
+            let local = routes.iter().any(|(table, _)| *table == TABLE_LOCAL);
+            if touched.links || local || full.may_fit(A::routes(model)) {
+                self.update_all::<A>(model, update);
             }
+            return;
+        }
+        if side.left != 0 && !touched.neighbours.is_empty() {
+            return self.update_all::<A>(model, update);
+        }
+        let mut prefixes = BTreeSet::new();
+        for (table, prefix) in routes.iter().copied().chain(route::through(model, doubtful)) {
+            if A::TABLES.contains(&table) {
+                let depending = route::depending(model, &side.hosts, table, prefix);
+                prefixes.extend(depending.take(SINGLE.saturating_sub(prefixes.len())));
+            }
+        }
+        let neighbours = touched.neighbours.iter().filter_map(|(_, address)| A::from_ip(*address));
+        prefixes.extend(neighbours.map(|address| Prefix::new(address, A::BITS as u8)));
+        if prefixes.len() >= SINGLE || self.update_each(model, prefixes, update).is_err() {
+            self.update_all::<A>(model, update);
         }
     }
 
-    /// One family's table. Where it can not be complete it is empty and the family's bit in `mirror` is off.
-    fn lower_routes<A: Family>(&mut self, model: &Model, want: &mut Want) -> Table<A> {
-        let table = self.try_routes(model, &mut want.problems).unwrap_or_else(|problem| {
-            want.problems.push(problem);
-            want.mirror &= !A::MIRROR;
-            // What is for this machine is still told from what is not: they meet different chains.
-            self.try_routes(&model.local_only(), &mut Vec::new()).unwrap_or_default()
-        });
-        if model.policy_routing(A::VERSION) {
-            want.problems.push(Problem::PolicyRouting(A::VERSION));
-            want.mirror &= !A::MIRROR;
-        }
-        table
-    }
-
-    fn try_routes<A: Family>(&mut self, model: &Model, problems: &mut Vec<Problem>) -> Result<Table<A>, Problem> {
+    /// Prefixes one by one. When there is no room for one, those behind it are as they were.
+    fn update_each<A: Sided>(
+        &mut self,
+        model: &Model,
+        prefixes: BTreeSet<Prefix<A>>,
+        update: &mut Update,
+    ) -> Result<(), NoRoom> {
         let mut paths = Paths::default();
-        let intervals = route::intervals::<A>(model, &mut paths);
-        // Routes come first: what they need must fit, and neighbours take what room is left.
-        for (_, leaf) in &intervals {
-            if let Leaf::Path(number) = leaf {
-                self.claim(paths.get(*number)).ok_or(Problem::NextHopsFull(A::VERSION))?;
+        for prefix in prefixes {
+            let target = match route::one(model, &A::side(self).hosts, &mut paths, prefix) {
+                None => None,
+                Some(leaf) => Some(self.next_hops.hold::<A>(leaf, &paths).ok_or(NoRoom)?),
+            };
+            let before = A::targets(&mut self.want).set(prefix, target);
+            self.next_hops.release::<A>(before);
+            if before != target {
+                A::changes(update).insert(prefix, target);
             }
         }
-        let mut left = 0;
-        let cuts = route::cut_out_neighbours(model, &mut paths, &intervals, |host| {
-            let fits = self.claim(host).is_some();
-            left += usize::from(!fits);
-            fits
-        });
-        if left != 0 {
-            problems.push(Problem::NeighboursFull { version: A::VERSION, left });
-        }
-        let targets = cuts.into_iter().map(|(start, leaf)| {
-            let target = match leaf {
-                Leaf::Kind(kind) => Target::new(kind, 0),
-                // Claimed above, so it has an index; without one the kernel would have to say.
-                Leaf::Path(number) => self
-                    .claim(paths.get(number))
-                    .map_or(Target::new(RouteKind::Kernel, 0), |index| Target::new(RouteKind::Unicast, index)),
-            };
-            (start, target)
-        });
-        Ok(Table::new(targets.collect()))
+        Ok(())
     }
 
-    /// The group of a path, with an adjacency for each member. A group without room for its members is not used.
-    fn claim(&mut self, path: &Path) -> Option<u32> {
-        for (who, _) in &path.hops {
-            self.adjacencies.claim(who)?;
+    /// The whole table.
+    fn update_all<A: Sided>(&mut self, model: &Model, update: &mut Update) {
+        let hosts = std::mem::take(&mut A::side(self).hosts);
+        let found = self.all_targets::<A>(model, &hosts);
+        let side = A::side(self);
+        (side.hosts, side.full) = (hosts, None);
+        match found {
+            Ok((targets, left)) => {
+                side.left = left;
+                self.exchange(targets, update);
+            }
+            Err(NoRoom) => self.retreat::<A>(model, Problem::NextHopsFull(A::VERSION), update),
         }
-        self.groups.claim(path)
+    }
+
+    /// Local addresses only: what is for this machine is still told from what is not, because they meet different chains.
+    fn retreat<A: Sided>(&mut self, model: &Model, problem: Problem, update: &mut Update) {
+        let side = A::side(self);
+        (side.full, side.left) = (Some(Full::new(problem, A::routes(model))), 0);
+        let targets = self.all_targets::<A>(&model.local_only(), &BTreeSet::new());
+        self.exchange(targets.map(|(targets, _)| targets).unwrap_or_default(), update);
+    }
+
+    /// All targets of a family, held, and how many neighbours had to be left out.
+    fn all_targets<A: Sided>(
+        &mut self,
+        model: &Model,
+        hosts: &BTreeSet<(A, Ifindex)>,
+    ) -> Result<(Targets<A>, usize), NoRoom> {
+        let mut paths = Paths::default();
+        let (mut leaves, mut cut_out) = (Vec::new(), Vec::new());
+        route::all(
+            model,
+            hosts,
+            &mut paths,
+            |prefix, leaf| leaves.push((prefix, leaf)),
+            |address, leaf| {
+                cut_out.push((Prefix::new(address, A::BITS as u8), leaf));
+            },
+        );
+        self.next_hops.inherit::<A>(&paths);
+        // Routes come first: what they need must fit, and neighbours take what room is left.
+        let mut found = Vec::with_capacity(leaves.len());
+        for (prefix, leaf) in leaves {
+            let Some(target) = self.next_hops.hold::<A>(leaf, &paths) else {
+                found.into_iter().for_each(|(_, target)| self.next_hops.release::<A>(Some(target)));
+                return Err(NoRoom);
+            };
+            found.push((prefix, target));
+        }
+        let mut targets: Targets<A> = found.into_iter().collect();
+        let mut left = 0;
+        for (prefix, leaf) in cut_out {
+            match self.next_hops.hold::<A>(leaf, &paths) {
+                Some(target) => {
+                    let hidden = targets.set(prefix, Some(target));
+                    self.next_hops.release::<A>(hidden);
+                }
+                None => left += 1,
+            }
+        }
+        Ok((targets, left))
+    }
+
+    /// Puts other targets in place of those of a family.
+    fn exchange<A: Sided>(&mut self, targets: Targets<A>, update: &mut Update) {
+        let before = std::mem::replace(A::targets(&mut self.want), targets);
+        before.iter().for_each(|(_, target)| self.next_hops.release::<A>(Some(target)));
+        A::changes(update).extend(before.difference(A::targets(&mut self.want)));
+    }
+
+    /// What follows from all of it.
+    fn conclude(&mut self, model: &Model) {
+        let want = &mut self.want;
+        want.mirror = Control::MIRROR_V4 | Control::MIRROR_V6;
+        want.problems.clone_from(&self.problems);
+        if want.problems.iter().any(|problem| matches!(problem, Problem::Vrf { .. })) {
+            want.mirror = 0;
+        }
+        self.side4.judge(model, want);
+        self.side6.judge(model, want);
+        want.features = port::features(want.ports.values());
+        let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
+        want.features.set(Features::IPV6, ipv6);
+        want.features.set(Features::MULTIPATH, self.next_hops.multipath());
     }
 }
 

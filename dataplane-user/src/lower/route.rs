@@ -1,13 +1,13 @@
-//! Routes: three tables of prefixes become one row of intervals that answers as the kernel's lookup does.
+//! Routes: three tables of prefixes become one that answers as the kernel's lookup does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use dataplane_common::abi::{Ifindex, RouteKind};
 
-use super::adjacency::{Path, Who};
-use crate::model::{Family, Link, Model, NextHopFlags, Prefix, Route, RouteType};
+use super::adjacency::{Hop, Path, Who};
+use crate::model::{Candidates, Family, Link, Model, NextHopFlags, Prefix, RouteInfo, RouteType};
 
-/// What an interval maps to, before paths have indices.
+/// What a prefix maps to, before paths have indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaf {
     /// No next hop.
@@ -40,18 +40,20 @@ impl Paths {
         })
     }
 
+    /// All.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Path> {
+        self.all.iter()
+    }
+
+    /// Whether a path is among them.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.known.contains_key(path)
+    }
+
     /// The path of a number.
     pub(super) fn get(&self, number: usize) -> &Path {
         &self.all[number]
     }
-}
-
-/// A prefix that decides within its table.
-struct Entry<A> {
-    prefix: Prefix<A>,
-    /// Position in [`Family::TABLES`].
-    table: usize,
-    choice: Choice,
 }
 
 /// The longest match of each table, at most three: its length and what it says.
@@ -60,52 +62,117 @@ type Tops = [Option<(u8, Choice)>; 3];
 /// A prefix around the current position: its last address, its table, and what it hides there.
 type Open<A> = (A, usize, Option<(u8, Choice)>);
 
-/// The intervals of a family: ascending, the first at address 0, neighbours in different leaves.
-pub(super) fn intervals<A: Family>(model: &Model, paths: &mut Paths) -> Vec<(A, Leaf)> {
-    let mut entries = Vec::new();
-    for (table, number) in A::TABLES.iter().copied().enumerate() {
-        for (prefix, routes) in A::routes(model).table(number) {
-            let choice = choose(model, prefix, routes, paths);
-            entries.extend(choice.map(|choice| Entry { prefix, table, choice }));
-        }
-    }
-    // An outer prefix comes before those inside it.
-    entries.sort_unstable_by_key(|entry| (entry.prefix.first(), entry.prefix.length()));
-    sweep(&entries)
-}
-
-/// Cuts the address space wherever the longest match of some table changes.
-fn sweep<A: Family>(entries: &[Entry<A>]) -> Vec<(A, Leaf)> {
+/// What all prefixes of a family come to: `route` gets every prefix of the tables, in order, and `host` every neighbour that
+/// is to be cut out of the on-link prefix around it.
+pub(super) fn all<A: Family>(
+    model: &Model,
+    hosts: &BTreeSet<(A, Ifindex)>,
+    paths: &mut Paths,
+    mut route: impl FnMut(Prefix<A>, Leaf),
+    mut host: impl FnMut(A, Leaf),
+) {
     let mut tops = Tops::default();
-    let mut cuts = vec![(A::default(), Leaf::Kind(RouteKind::None))];
     // Innermost last.
     let mut open: Vec<Open<A>> = Vec::new();
-    for entry in entries {
-        close(&mut open, Some(entry.prefix.first()), &mut tops, &mut cuts);
-        let hidden = tops[entry.table].replace((entry.prefix.length(), entry.choice));
-        open.push((entry.prefix.last(), entry.table, hidden));
-        push(&mut cuts, entry.prefix.first(), resolve::<A>(&tops));
-    }
-    close(&mut open, None, &mut tops, &mut cuts);
-    cuts
-}
-
-/// Ends the prefixes that lie wholly before `position`.
-fn close<A: Family>(open: &mut Vec<Open<A>>, position: Option<A>, tops: &mut Tops, cuts: &mut Vec<(A, Leaf)>) {
-    while let Some((last, table, hidden)) = open.pop_if(|(last, ..)| position.is_none_or(|position| *last < position)) {
-        tops[table] = hidden;
-        if let Some(next) = last.next() {
-            push(cuts, next, resolve::<A>(tops));
+    let mut known = HashMap::new();
+    let mut tables: Vec<_> = A::TABLES.iter().map(|table| A::routes(model).table(*table).peekable()).collect();
+    let mut hosts = hosts.iter().copied().peekable();
+    loop {
+        // An outer prefix comes before those inside it, and a prefix in all its tables at once.
+        let next = tables.iter_mut().filter_map(|rows| rows.peek().map(|(prefix, _)| *prefix)).min();
+        let place = hosts.peek().map(|(address, _)| Prefix::new(*address, A::BITS as u8));
+        let Some(prefix) = next.into_iter().chain(place).min() else { return };
+        while let Some((_, table, hidden)) = open.pop_if(|(last, ..)| *last < prefix.first()) {
+            tops[table] = hidden;
+        }
+        let mut decides = false;
+        for (table, rows) in tables.iter_mut().enumerate() {
+            let Some((_, candidates)) = rows.next_if(|(other, _)| *other == prefix) else { continue };
+            // What one route comes to does not depend on its prefix.
+            let choice = match candidates.numbers() {
+                [number] => *known.entry(*number).or_insert_with(|| choose(model, prefix, candidates, paths)),
+                _ => choose(model, prefix, candidates, paths),
+            };
+            if let Some(choice) = choice {
+                open.push((prefix.last(), table, tops[table].replace((prefix.length(), choice))));
+                decides = true;
+            }
+        }
+        let leaf = resolve::<A>(&tops);
+        if decides {
+            route(prefix, leaf);
+        }
+        while let Some((address, dev)) =
+            hosts.next_if(|(address, _)| place == Some(prefix) && prefix.contains(*address))
+        {
+            if let Some(leaf) = cut_out(paths, leaf, address, dev) {
+                host(address, leaf);
+            }
         }
     }
 }
 
-/// Appends a cut; one at the same place is replaced, one that changes nothing left out.
-fn push<A: Family>(cuts: &mut Vec<(A, Leaf)>, start: A, leaf: Leaf) {
-    cuts.pop_if(|(last, _)| *last == start);
-    if cuts.last().is_none_or(|(_, before)| *before != leaf) {
-        cuts.push((start, leaf));
+/// What one prefix comes to; `None` if it means nothing.
+pub(super) fn one<A: Family>(
+    model: &Model,
+    hosts: &BTreeSet<(A, Ifindex)>,
+    paths: &mut Paths,
+    prefix: Prefix<A>,
+) -> Option<Leaf> {
+    let mut tops = Tops::default();
+    for (top, table) in tops.iter_mut().zip(A::TABLES) {
+        *top = A::routes(model)
+            .around(*table, prefix)
+            .find_map(|(outer, candidates)| Some((outer.length(), choose(model, outer, candidates, paths)?)));
     }
+    let leaf = resolve::<A>(&tops);
+    if prefix.is_host() {
+        let address = prefix.first();
+        let devs = hosts.range((address, 0)..=(address, Ifindex::MAX));
+        if let Some(host) = devs.copied().find_map(|(address, dev)| cut_out(paths, leaf, address, dev)) {
+            return Some(host);
+        }
+    }
+    let decides = tops.iter().flatten().any(|(length, _)| *length == prefix.length());
+    decides.then_some(leaf)
+}
+
+/// The prefixes that a change of the routes of `prefix` in `table` may matter for: itself, those inside it in other tables,
+/// and neighbours.
+pub(super) fn depending<A: Family>(
+    model: &Model,
+    hosts: &BTreeSet<(A, Ifindex)>,
+    table: u32,
+    prefix: Prefix<A>,
+) -> impl Iterator<Item = Prefix<A>> {
+    let others = A::TABLES.iter().filter(move |other| **other != table);
+    let inside = others.flat_map(move |other| A::routes(model).inside(*other, prefix));
+    let hosts = hosts.range((prefix.first(), 0)..=(prefix.last(), Ifindex::MAX));
+    std::iter::once(prefix).chain(inside).chain(hosts.map(|(address, _)| Prefix::new(*address, A::BITS as u8)))
+}
+
+/// Routes through any of these links, by table and prefix.
+pub(super) fn through<A: Family>(model: &Model, devs: &BTreeSet<Ifindex>) -> impl Iterator<Item = (u32, Prefix<A>)> {
+    let routes = A::routes(model);
+    let infos = routes.infos().filter(|(_, info)| info.next_hops.iter().any(|hop| devs.contains(&hop.dev)));
+    let infos: BTreeSet<u32> = infos.map(|(number, _)| number).collect();
+    let tables = if infos.is_empty() { &[] } else { A::TABLES };
+    tables.iter().flat_map(move |table| {
+        let infos = infos.clone();
+        let rows = routes.table(*table);
+        let through = rows.filter(move |(_, some)| some.numbers().iter().any(|number| infos.contains(number)));
+        through.map(|(prefix, _)| (*table, prefix))
+    })
+}
+
+/// A single address in an on-link prefix: that of a neighbour on the very link that the prefix is on, so a better route is
+/// never overridden.
+fn cut_out<A: Family>(paths: &mut Paths, around: Leaf, address: A, dev: Ifindex) -> Option<Leaf> {
+    let Leaf::Path(number) = around else { return None };
+    let outer = paths.get(number);
+    let hop = Hop { who: Who { dev, via: Some(address.to_ip()) }, weight: 1, dead: false };
+    let host = (outer.on_link() == Some(dev)).then(|| Path { hops: vec![hop], mtu: outer.mtu })?;
+    Some(Leaf::Path(paths.number(host)))
 }
 
 /// What the tables say together. Where it depends on how the kernel keeps table local, which can not be seen from outside,
@@ -136,7 +203,7 @@ fn first_word<const N: usize>(tops: [Option<(u8, Choice)>; N]) -> Leaf {
 
 /// What the routes of one prefix come to; `None` if none of them is alive, so that a shorter prefix decides
 /// (`fib_table_lookup` in `net/ipv4/fib_trie.c`, `fib6_table_lookup` in `net/ipv6/route.c`).
-fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: &[Route<A>], paths: &mut Paths) -> Option<Choice> {
+fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: Candidates<'_, A>, paths: &mut Paths) -> Option<Choice> {
     const KERNEL: Choice = Choice::Leaf(Leaf::Kind(RouteKind::Kernel));
     if routes.iter().any(|route| route.tos != 0 || route.source != Prefix::all()) {
         return Some(KERNEL);
@@ -167,66 +234,36 @@ fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: &[Route<A>], path
 }
 
 /// Routes without a way of their own always are; others as long as one way is.
-fn alive<A>(route: &Route<A>) -> bool {
+fn alive<A: Family>(route: &RouteInfo<A>) -> bool {
     let ends =
         matches!(route.kind, RouteType::Blackhole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw);
     ends || route.next_hops.is_empty() || route.next_hops.iter().any(|hop| !hop.flags.contains(NextHopFlags::DEAD))
 }
 
 /// The path of a unicast route; `None` if it has something that only the kernel can do.
-fn path<A: Family>(model: &Model, route: &Route<A>) -> Option<Path> {
+fn path<A: Family>(model: &Model, route: &RouteInfo<A>) -> Option<Path> {
     let living = || route.next_hops.iter().filter(|hop| !hop.flags.contains(NextHopFlags::DEAD));
-    let foreign = |dev: Ifindex| {
-        let unusable = |link: &Link| link.loopback || link.kind.as_deref() == Some("vrf");
-        model.links.get(&dev).is_none_or(unusable)
-    };
-    if living().any(|hop| hop.encap || foreign(hop.dev)) {
+    if living().any(|hop| hop.encap || !usable(model, hop.dev)) {
         return None;
     }
-    let hops: Vec<_> = living().map(|hop| (Who { dev: hop.dev, via: hop.via }, hop.weight)).collect();
     // With several ways, the destination as next hop would ask for a group for each destination.
-    let understood = match hops.as_slice() {
-        [] => false,
-        [_] => true,
-        several => several.iter().all(|(who, _)| who.via.is_some()),
+    let understood = match living().count() {
+        0 => false,
+        1 => true,
+        _ => living().all(|hop| hop.via.is_some()),
     };
     // One way has no need of a weight, and routes that differ in nothing else share a group.
-    let single = hops.len() == 1;
-    let hops = hops.into_iter().map(|(who, weight)| (who, if single { 1 } else { weight })).collect();
-    understood.then(|| Path { hops, mtu: route.mtu.unwrap_or(0) })
+    let single = route.next_hops.len() == 1;
+    let hops = route.next_hops.iter().map(|hop| Hop {
+        who: Who { dev: hop.dev, via: hop.via },
+        weight: if single { 1 } else { hop.weight },
+        dead: hop.flags.contains(NextHopFlags::DEAD),
+    });
+    understood.then(|| Path { hops: hops.collect(), mtu: route.mtu.unwrap_or(0) })
 }
 
-/// Cuts single addresses out of on-link intervals: those of neighbours, for which `claim` takes a path if there is room.
-/// Only an interval through the neighbour's own link is cut, so a better route is never overridden.
-pub(super) fn cut_out_neighbours<A: Family>(
-    model: &Model,
-    paths: &mut Paths,
-    intervals: &[(A, Leaf)],
-    mut claim: impl FnMut(&Path) -> bool,
-) -> Vec<(A, Leaf)> {
-    let mut hosts: Vec<(A, Ifindex)> =
-        model.neighbours.keys().filter_map(|(dev, address)| Some((A::from_ip(*address)?, *dev))).collect();
-    hosts.sort_unstable();
-    let mut cuts = Vec::with_capacity(intervals.len() + 2 * hosts.len());
-    let mut hosts = hosts.into_iter().peekable();
-    for (position, (start, leaf)) in intervals.iter().copied().enumerate() {
-        push(&mut cuts, start, leaf);
-        let end = intervals.get(position + 1).map(|(end, _)| *end);
-        while let Some((address, dev)) = hosts.next_if(|(address, _)| end.is_none_or(|end| *address < end)) {
-            let Leaf::Path(number) = leaf else { continue };
-            let outer = paths.get(number);
-            if outer.on_link() != Some(dev) {
-                continue;
-            }
-            let host = Path { hops: vec![(Who { dev, via: Some(address.to_ip()) }, 1)], mtu: outer.mtu };
-            if !claim(&host) {
-                continue;
-            }
-            push(&mut cuts, address, Leaf::Path(paths.number(host)));
-            if let Some(next) = address.next().filter(|next| end.is_none_or(|end| *next < end)) {
-                push(&mut cuts, next, leaf);
-            }
-        }
-    }
-    cuts
+/// Whether packets can be routed through a link by us.
+pub(super) fn usable(model: &Model, dev: Ifindex) -> bool {
+    let able = |link: &Link| !link.loopback && link.kind.as_deref() != Some("vrf");
+    model.links.get(&dev).is_some_and(able)
 }

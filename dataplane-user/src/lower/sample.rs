@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use crate::model::{
     Attachment, Event, Family, IpVersion, Link, Mode, Model, Neighbour, NeighbourState, NextHop, NextHopFlags,
-    Placement, Prefix, Route, RouteType, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+    Placement, Prefix, Route, RouteInfo, RouteType, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+    XdpFeatures,
 };
 
 /// How many gateways there are.
@@ -68,16 +69,18 @@ pub(crate) fn plain<A: Family>(table: u32, destination: Prefix<A>, kind: RouteTy
     Route {
         table,
         destination,
-        source: Prefix::all(),
-        tos: 0,
-        priority: 0,
-        kind,
-        scope: 0,
-        protocol: 3,
-        preferred_source: None,
-        mtu: None,
-        nexthop_id: None,
-        next_hops: Vec::new(),
+        info: RouteInfo {
+            source: Prefix::all(),
+            tos: 0,
+            priority: 0,
+            kind,
+            scope: 0,
+            protocol: 3,
+            preferred_source: None,
+            mtu: None,
+            nexthop_id: None,
+            next_hops: Vec::new(),
+        },
     }
 }
 
@@ -136,6 +139,7 @@ pub(crate) fn model() -> Model {
             name: format!("port{ifindex}"),
             mac: Some(Mac([2, 1, 0, 0, 0, ifindex as u8])),
             mtu: 1500,
+            enabled: true,
             up: true,
             ethernet: true,
             ..Link::default()

@@ -2,15 +2,15 @@
 
 use std::cmp::Reverse;
 
-use dataplane_common::abi::{AdjacencyFlags, PortFlags};
+use dataplane_common::abi::{ADJACENCIES, AdjacencyFlags, GROUPS, PortFlags, RouteKind, Target};
 use dataplane_common::wire::Mac;
 use proptest::prelude::*;
 
 use super::sample::{self, GATEWAYS, Spec, add, attached, device, gateway, mac, plain, spec};
 use super::*;
 use crate::model::{
-    Event, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route, RouteType, RoutingRule,
-    TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+    Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route,
+    RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
 };
 
 /// What becomes of an address: a kind and, for unicast, the link and link address to send to.
@@ -81,23 +81,16 @@ fn distinct<A: Family>(mut specs: Vec<Spec>) -> Vec<Spec> {
     specs
 }
 
-fn check<A: Family>(specs: Vec<Spec>, table: impl Fn(&Want) -> &Table<A>) {
+fn check<A: Family>(specs: Vec<Spec>, targets: impl Fn(&Want) -> &Targets<A>) {
     let specs = distinct::<A>(specs);
     let mut model = sample::model();
     add::<A>(&mut model, &specs);
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(want.problems, []);
     assert_eq!(want.mirror, Control::MIRROR_V4 | Control::MIRROR_V6);
-    let cuts = table(&want).cuts();
-    assert!(cuts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1), "{cuts:?}");
-    let prefixes: Vec<_> = table(&want).prefixes().collect();
-    assert!(prefixes.windows(2).all(|pair| pair[0].0.last() < pair[1].0.first()), "{prefixes:?}");
     for at in probes::<A>(&specs) {
         let expected = naive(&specs, at);
-        assert_eq!(outcome(&want, table(&want).lookup(at)), expected, "{} with {specs:?}", at.to_ip());
-        let part = prefixes.iter().find(|(prefix, _)| prefix.contains(at));
-        let target = part.map_or(Target::NONE, |(_, target)| *target);
-        assert_eq!(target, table(&want).lookup(at), "as a prefix: {}", at.to_ip());
+        assert_eq!(outcome(&want, targets(&want).lookup(at)), expected, "{} with {specs:?}", at.to_ip());
     }
 }
 
@@ -131,7 +124,15 @@ fn hop(gateway: u8) -> NextHop {
 }
 
 fn unicast(hops: &[NextHop]) -> Route<u32> {
-    Route { next_hops: hops.to_vec(), ..plain(TABLE_MAIN, prefix(PREFIX), RouteType::Unicast) }
+    let mut route = plain(TABLE_MAIN, prefix(PREFIX), RouteType::Unicast);
+    route.next_hops = hops.to_vec();
+    route
+}
+
+/// A route with something changed.
+fn with<A: Family>(mut route: Route<A>, change: impl FnOnce(&mut Route<A>)) -> Route<A> {
+    change(&mut route);
+    route
 }
 
 #[test]
@@ -154,14 +155,18 @@ fn what_we_do_not_understand_is_the_kernels() {
         ("a tunnel", vec![unicast(&[NextHop { encap: true, ..hop(1) }])], kernel),
         ("an unknown link", vec![unicast(&[NextHop { dev: 99, ..hop(1) }])], kernel),
         ("no way told", vec![unicast(&[])], kernel),
-        ("by TOS", vec![Route { tos: 0x10, ..unicast(&[hop(1)]) }, unicast(&[hop(2)])], kernel),
-        ("from a source", vec![Route { source: prefix("10.0.0.0/8"), ..unicast(&[hop(1)]) }], kernel),
-        ("two metrics", vec![Route { priority: 9, ..unicast(&[hop(1)]) }, unicast(&[hop(2)])], RouteKind::Unicast),
+        ("by TOS", vec![with(unicast(&[hop(1)]), |route| route.tos = 0x10), unicast(&[hop(2)])], kernel),
+        ("from a source", vec![with(unicast(&[hop(1)]), |route| route.source = prefix("10.0.0.0/8"))], kernel),
+        (
+            "two metrics",
+            vec![with(unicast(&[hop(1)]), |route| route.priority = 9), unicast(&[hop(2)])],
+            RouteKind::Unicast,
+        ),
         ("equals", vec![unicast(&[hop(1)]), unicast(&[hop(2)])], RouteKind::Unicast),
         ("default routes that are equals", vec![default(1), default(2)], kernel),
-        ("a type of tomorrow", vec![Route { kind: RouteType::Other(77), ..unicast(&[]) }], kernel),
-        ("anycast", vec![Route { kind: RouteType::Anycast, ..unicast(&[]) }], RouteKind::Local),
-        ("a group", vec![Route { kind: RouteType::Multicast, ..unicast(&[hop(0)]) }], RouteKind::Multicast),
+        ("a type of tomorrow", vec![with(unicast(&[]), |route| route.kind = RouteType::Other(77))], kernel),
+        ("anycast", vec![with(unicast(&[]), |route| route.kind = RouteType::Anycast)], RouteKind::Local),
+        ("a group", vec![with(unicast(&[hop(0)]), |route| route.kind = RouteType::Multicast)], RouteKind::Multicast),
     ];
     for (name, routes, expected) in rows {
         let mut model = sample::model();
@@ -180,7 +185,8 @@ fn equal_ipv6_routes_are_the_kernels_unless_they_say_the_same() {
         let mut model = sample::model();
         for dev in [2, 3] {
             let next_hops = vec![NextHop { dev, ..hop(0) }];
-            model.apply(Event::Route6(Route { next_hops, ..plain(TABLE_LOCAL, destination, kind) }, Placement::Last));
+            let route = with(plain(TABLE_LOCAL, destination, kind), |route| route.next_hops = next_hops);
+            model.apply(Event::Route6(route, Placement::Last));
         }
         let want = Lowering::new([].into()).lower(&model, &attached(&model));
         assert_eq!(want.fib6.lookup(destination.first()).kind(), expected, "{kind:?}");
@@ -225,7 +231,7 @@ fn adjacencies_say_what_the_link_and_the_neighbour_can() {
         tweak(&mut model);
         let want = Lowering::new([].into()).lower(&model, &BTreeMap::new());
         let group = want.groups[&want.fib4.lookup(v4(INSIDE)).group()];
-        let adjacency = want.adjacencies[&u32::from(group.members[0])];
+        let adjacency = want.adjacencies[&group.members[0].into()];
         assert_eq!((adjacency.flags(), adjacency.ifindex), (*expected, 3), "{name}");
         assert_eq!(want.egress.contains(&3), expected.contains(xdp), "{name}");
     }
@@ -259,7 +265,7 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
         model.apply(Event::Route4(route, Placement::First));
     }
     let own = Prefix::new(v4("192.0.2.1"), 32);
-    let local = Route { destination: own, kind: RouteType::Local, table: TABLE_LOCAL, ..unicast(&[]) };
+    let local = plain(TABLE_LOCAL, own, RouteType::Local);
     model.apply(Event::Route4(local, Placement::First));
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V6, &[Problem::NextHopsFull(IpVersion::V4)][..]));
@@ -310,4 +316,103 @@ fn ports_and_features_follow_links_and_settings() {
     assert_eq!(want.features, expected);
     model.apply(Event::Netconf(Netconf { forwarding: Some(true), ..netconf(v6, NetconfScope::All) }));
     assert!(model.forwarding(v6, 2) && model.forwarding(v6, 3) && !model.forwarding(v4, 3));
+}
+
+/// News of every kind that matters for lowering.
+fn news() -> impl Strategy<Value = Vec<Event>> {
+    let placement = prop::sample::select(vec![Placement::First, Placement::Last, Placement::Replace]);
+    let event = (spec(), placement, 0..16_u8, 1..=GATEWAYS).prop_map(|(spec, placement, what, number)| match what {
+        0..=3 => Event::Route4(spec.route(), placement),
+        4..=5 => Event::Route4Gone(spec.route()),
+        6..=9 => Event::Route6(spec.route(), placement),
+        10..=11 => Event::Route6Gone(spec.route()),
+        12 => Event::NeighbourGone(device(number), gateway::<u32>(number).to_ip()),
+        13 => Event::NeighbourGone(device(number), gateway::<u128>(number).to_ip()),
+        14 => Event::Neighbour(Neighbour {
+            ifindex: device(number),
+            address: if spec.dead { gateway::<u32>(number).to_ip() } else { gateway::<u128>(number).to_ip() },
+            state: NeighbourState::STALE,
+            mac: Some(mac(spec.gateway)),
+        }),
+        _ => {
+            let kind = (spec.priority == 0).then(|| "vrf".to_owned());
+            let (enabled, up) = (spec.priority != 1, spec.priority == 2);
+            Event::Link(Link { ifindex: device(number), kind, enabled, up, ethernet: true, ..Link::default() })
+        }
+    });
+    prop::collection::vec(event, 1..4)
+}
+
+/// What becomes of packets, without the indices, which depend on history.
+fn decisions<A: Family>(want: &Want, targets: &Targets<A>) -> Vec<(Prefix<A>, RouteKind, u32, Vec<Adjacency>)> {
+    let decision = |(prefix, target): (Prefix<A>, Target)| {
+        let group = (target.kind() == RouteKind::Unicast).then(|| want.groups[&target.group()]);
+        let members = group.iter().flat_map(|group| &group.members[..group.slots as usize]);
+        let members = members.map(|member| want.adjacencies[&u32::from(*member)]).collect();
+        (prefix, target.kind(), group.map_or(0, |group| group.mtu), members)
+    };
+    targets.iter().map(decision).collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_touched_is_enough(rounds in prop::collection::vec(news(), 1..12)) {
+        let mut model = sample::model();
+        let mut lowering = Lowering::new([].into());
+        let mut have = lowering.lower(&model, &attached(&model));
+        for events in rounds {
+            let mut touched = Touched::default();
+            for event in events.clone() {
+                model.follow(event, &mut touched);
+            }
+            let update = lowering.update(&model, &attached(&model), &touched);
+            let want = lowering.want();
+            let fresh = Lowering::new([].into()).lower(&model, &attached(&model));
+            prop_assert_eq!(decisions(want, &want.fib4), decisions(&fresh, &fresh.fib4), "IPv4 after {:?}", events);
+            prop_assert_eq!(decisions(want, &want.fib6), decisions(&fresh, &fresh.fib6), "IPv6 after {:?}", events);
+            prop_assert_eq!(want.groups.len(), fresh.groups.len());
+            prop_assert_eq!(want.adjacencies.len(), fresh.adjacencies.len());
+            prop_assert_eq!((&want.ports, &want.egress, want.mirror), (&fresh.ports, &fresh.egress, fresh.mirror));
+            prop_assert_eq!((want.features, &want.problems), (fresh.features, &fresh.problems));
+            // No more and no less than the difference, except for what changed there and back.
+            let exact = Update::between(&have, want);
+            prop_assert_eq!(&update.groups, &exact.groups);
+            prop_assert_eq!(&update.adjacencies, &exact.adjacencies);
+            prop_assert_eq!(&update.fib4, &exact.fib4);
+            prop_assert_eq!(&update.fib6, &exact.fib6);
+            prop_assert_eq!((&update.ports, &update.egress), (&exact.ports, &exact.egress));
+            have = want.clone();
+            lowering.grace_passed();
+        }
+    }
+}
+
+#[test]
+fn a_way_that_dies_changes_a_group_and_no_prefix() {
+    let dead = |gateway| NextHop { flags: NextHopFlags::DEAD, ..hop(gateway) };
+    let table = |hops: &[NextHop]| {
+        let route = |number: u32| with(unicast(hops), |route| route.destination = Prefix::new(number << 8, 24));
+        Event::Snapshot(Snapshot::Routes4(Routes::from_dump((0..1000).map(route).collect())))
+    };
+    let mut model = sample::model();
+    model.apply(table(&[hop(1), hop(2)]));
+    let mut lowering = Lowering::new([].into());
+    let before = lowering.lower(&model, &attached(&model));
+    let target = before.fib4.lookup(v4("0.0.9.1"));
+    assert_eq!(before.groups[&target.group()].slots, 2);
+    for (hops, slots) in [([hop(1), dead(2)], 1), ([hop(1), hop(2)], 2)] {
+        model.apply(table(&hops));
+        let update = lowering.update(&model, &attached(&model), &Touched::all());
+        assert_eq!((update.fib4.len(), update.groups.len()), (0, 1), "{hops:?}");
+        assert_eq!(update.groups[&target.group()].expect("still there").slots, slots);
+        assert_eq!(lowering.want().features, before.features);
+    }
+
+    // A link that is switched off has the same effect before the kernel says anything of its routes.
+    let link = Link { enabled: false, up: false, ..model.links[&device(2)].clone() };
+    let mut touched = Touched::default();
+    model.follow(Event::Link(link), &mut touched);
+    let update = lowering.update(&model, &attached(&model), &touched);
+    assert_eq!((update.fib4.len(), update.groups.len()), (0, 1));
+    assert_eq!(lowering.want().groups[&target.group()].slots, 1);
 }

@@ -1,76 +1,125 @@
-//! What two models of one machine differ in: what a mirror has missed.
+//! What a mirror has missed: how it differs from what the kernel lists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
 };
 
-use super::{Family, Link, Model, Routes};
+use super::{Family, Link, Model, Routes, Snapshot, Touched, TouchedRoutes};
+
+/// How many are named.
+const EXAMPLES: usize = 3;
+
+/// Things that differ, each counted once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// How many.
+    pub count: usize,
+    /// Some of them, for people.
+    pub examples: Vec<String>,
+}
+
+impl Missed {
+    fn add(&mut self, name: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(name());
+        }
+    }
+
+    fn keyed<K: Ord + Copy + Debug, V: PartialEq>(
+        &mut self,
+        what: &str,
+        ours: &BTreeMap<K, V>,
+        kernel: &BTreeMap<K, V>,
+        known: impl Fn(&K) -> bool,
+    ) {
+        let keys: BTreeSet<K> = ours.keys().chain(kernel.keys()).copied().collect();
+        for key in keys.into_iter().filter(|key| known(key) && ours.get(key) != kernel.get(key)) {
+            self.add(|| format!("{what} {key:?}"));
+        }
+    }
+
+    fn routes<A: Family>(&mut self, ours: &Routes<A>, kernel: &Routes<A>, announced: &TouchedRoutes<A>) {
+        let differing = ours.difference(kernel).into_iter();
+        for (table, prefix) in differing.filter(|(table, prefix)| !announced.contains(*table, *prefix)) {
+            self.add(|| format!("route {prefix} table {table}"));
+        }
+    }
+
+    /// Counts what another has, too.
+    pub fn join(&mut self, other: Self) {
+        self.count += other.count;
+        self.examples.extend(other.examples);
+        self.examples.truncate(EXAMPLES);
+    }
+}
 
 impl Model {
-    /// What differs between this and what the kernel has, each thing once, for people. How well a neighbour is known does not
-    /// count, only its link address, nor the XDP programs of a link: the kernel does not announce every step of the one, and
-    /// nothing of a program that came by a BPF link.
-    pub fn differences(&self, kernel: &Self) -> Vec<String> {
-        let mut found = Vec::new();
-        let neighbours = |model: &Self| {
-            let known = model.neighbours.iter().filter_map(|(key, one)| Some((*key, one.resolved()?)));
-            known.collect::<BTreeMap<_, _>>()
-        };
+    /// How this differs from what the kernel lists of one kind, but for what was `announced` while it did. How well a
+    /// neighbour is known does not count, only its link address, nor the XDP programs of a link: the kernel does not announce
+    /// every step of the one, and nothing of a program that came by a BPF link.
+    pub fn missed(&self, listed: &Snapshot, announced: &Touched) -> Missed {
+        let mut missed = Missed::default();
+        match listed {
+            Snapshot::Routes4(routes) => missed.routes(&self.routes4, routes, &announced.routes4),
+            Snapshot::Routes6(routes) => missed.routes(&self.routes6, routes, &announced.routes6),
+            Snapshot::Neighbours(_) => {
+                let mut kernel = Self::default();
+                kernel.replace(listed.clone(), &mut Touched::default());
+                let neighbours = |model: &Self| {
+                    let known = model.neighbours.iter().filter_map(|(key, one)| Some((*key, one.resolved()?)));
+                    known.collect::<BTreeMap<_, _>>()
+                };
+                let known = |key: &_| !announced.neighbours.contains(key);
+                missed.keyed("neighbour", &neighbours(self), &neighbours(&kernel), known);
+            }
+            _ if announced.links => {}
+            few => {
+                let mut kernel = self.links_only();
+                kernel.replace_links(few.clone());
+                self.missed_links(&kernel, &mut missed);
+            }
+        }
+        missed
+    }
+
+    fn missed_links(&self, kernel: &Self, missed: &mut Missed) {
         let links = |model: &Self| {
             let plain = model.links.iter().map(|(key, link)| (*key, Link { xdp: Vec::new(), ..link.clone() }));
             plain.collect::<BTreeMap<_, _>>()
         };
-        keyed("link", &links(self), &links(kernel), &mut found);
-        keyed("neighbour", &neighbours(self), &neighbours(kernel), &mut found);
-        keyed("setting", &self.netconf, &kernel.netconf, &mut found);
-        keyed("features", &self.features, &kernel.features, &mut found);
+        missed.keyed("link", &links(self), &links(kernel), |_| true);
+        missed.keyed("setting", &self.netconf, &kernel.netconf, |_| true);
+        missed.keyed("features", &self.features, &kernel.features, |_| true);
         for address in self.addresses.symmetric_difference(&kernel.addresses) {
-            found.push(format!("address {}", address.address));
+            missed.add(|| format!("address {}", address.address));
         }
         for rule in self.routing_rules.symmetric_difference(&kernel.routing_rules) {
-            found.push(format!("routing rule {rule:?}"));
+            missed.add(|| format!("routing rule {rule:?}"));
         }
-        routes(&self.routes4, &kernel.routes4, &mut found);
-        routes(&self.routes6, &kernel.routes6, &mut found);
-        found
     }
-}
 
-fn keyed<K: Ord + Copy + Debug, V: PartialEq>(
-    what: &str,
-    ours: &BTreeMap<K, V>,
-    kernel: &BTreeMap<K, V>,
-    found: &mut Vec<String>,
-) {
-    let keys: BTreeSet<K> = ours.keys().chain(kernel.keys()).copied().collect();
-    let differing = keys.into_iter().filter(|key| ours.get(key) != kernel.get(key));
-    found.extend(differing.map(|key| format!("{what} {key:?}")));
-}
-
-fn routes<A: Family>(ours: &Routes<A>, kernel: &Routes<A>, found: &mut Vec<String>) {
-    if ours == kernel {
-        return;
+    /// The same without what there may be much of.
+    fn links_only(&self) -> Self {
+        Self {
+            links: self.links.clone(),
+            addresses: self.addresses.clone(),
+            routing_rules: self.routing_rules.clone(),
+            netconf: self.netconf.clone(),
+            features: self.features.clone(),
+            ..Self::default()
+        }
     }
-    let (ours, kernel) = (by_prefix(ours), by_prefix(kernel));
-    let names: BTreeSet<&String> = ours.keys().chain(kernel.keys()).collect();
-    let differing = names.into_iter().filter(|name| ours.get(*name) != kernel.get(*name));
-    found.extend(differing.cloned());
-}
-
-fn by_prefix<A: Family>(routes: &Routes<A>) -> BTreeMap<String, Vec<String>> {
-    let mut sorted: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for route in routes.iter() {
-        let name = format!("route {} table {}", route.destination, route.table);
-        sorted.entry(name).or_default().push(format!("{route:?}"));
-    }
-    sorted
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Event, Neighbour, NeighbourState, XdpFeatures};
+    use crate::{
+        lower::sample,
+        model::{Event, Neighbour, NeighbourState, Placement, Prefix, RouteType, TABLE_MAIN, XdpFeatures},
+    };
 
     #[test]
     fn each_thing_is_named_once() {
@@ -78,23 +127,42 @@ mod tests {
         let link = Link { ifindex: 2, name: "eth0".to_owned(), ..Link::default() };
         let address = "198.18.0.2".parse().expect("an address");
         let neighbour = |state| {
-            Event::Neighbour(Neighbour {
-                ifindex: 2,
-                address,
-                state,
-                mac: Some(dataplane_common::wire::Mac([2, 0, 0, 0, 0, 1])),
-            })
+            let mac = Some(dataplane_common::wire::Mac([2, 0, 0, 0, 0, 1]));
+            Neighbour { ifindex: 2, address, state, mac }
         };
         ours.apply(Event::Link(link.clone()));
-        ours.apply(neighbour(NeighbourState::REACHABLE));
-        let mut kernel = ours.clone();
-        assert_eq!(ours.differences(&kernel), Vec::<String>::new());
-        kernel.apply(neighbour(NeighbourState::STALE));
-        assert_eq!(ours.differences(&kernel), Vec::<String>::new(), "the link address is the same");
-        kernel.apply(neighbour(NeighbourState::FAILED));
-        kernel.apply(Event::Link(Link { accept_local: true, ..link }));
-        kernel.apply(Event::Features(2, XdpFeatures::BASIC));
-        let found = ours.differences(&kernel);
-        assert_eq!(found, ["link 2", "neighbour (2, 198.18.0.2)", "features 2"]);
+        ours.apply(Event::Neighbour(neighbour(NeighbourState::REACHABLE)));
+        let none = Touched::default();
+        let found = |listed: Snapshot| ours.missed(&listed, &none).examples;
+        let empty: [&str; 0] = [];
+        assert_eq!(found(Snapshot::Links(vec![link.clone()])), empty);
+        assert_eq!(found(Snapshot::Links(vec![Link { accept_local: true, ..link }])), ["link 2"]);
+        assert_eq!(found(Snapshot::Links(Vec::new())), ["link 2"]);
+        assert_eq!(found(Snapshot::Features(vec![(2, XdpFeatures::BASIC)])), ["features 2"]);
+        let stale = Snapshot::Neighbours(vec![neighbour(NeighbourState::STALE)]);
+        assert_eq!(found(stale), empty, "the link address is the same");
+        let failed = Snapshot::Neighbours(vec![neighbour(NeighbourState::FAILED)]);
+        assert_eq!(found(failed.clone()), ["neighbour (2, 198.18.0.2)"]);
+        let mut announced = Touched::default();
+        announced.announce(&Event::NeighbourGone(2, address));
+        assert_eq!(ours.missed(&failed, &announced), Missed::default(), "it was announced meanwhile");
+    }
+
+    #[test]
+    fn routes_are_counted_but_for_those_announced() {
+        let ours = Model::default();
+        let mut kernel = Model::default();
+        for network in 1..=5 {
+            let route = sample::plain(TABLE_MAIN, Prefix::new(network << 24, 8), RouteType::Unicast);
+            kernel.apply(Event::Route4(route, Placement::Last));
+        }
+        let listed = Snapshot::Routes4(kernel.routes4.clone());
+        let missed = ours.missed(&listed, &Touched::default());
+        assert_eq!((missed.count, missed.examples.len()), (5, EXAMPLES));
+        assert_eq!(missed.examples[0], "route 1.0.0.0/8 table 254");
+        let mut announced = Touched::default();
+        announced.routes4.add(TABLE_MAIN, Prefix::new(3 << 24, 8));
+        assert_eq!(ours.missed(&listed, &announced).count, 4);
+        assert_eq!(kernel.missed(&listed, &Touched::default()), Missed::default());
     }
 }

@@ -4,13 +4,18 @@ use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, RoutingRule, XdpFeatures};
+use super::{
+    Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, Touched,
+    XdpFeatures,
+};
 
 /// One change, or a whole table of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// All of a kind: replaces what was known of it.
     Snapshot(Snapshot),
+    /// The same, listed for a comparison: it must be as it was announced, but for what was announced meanwhile.
+    Compared(Snapshot, Touched),
     /// A link is there, or changed.
     Link(Link),
     /// A link is gone, with its addresses, neighbours and settings.
@@ -60,8 +65,8 @@ pub enum Snapshot {
     Netconf(Vec<Netconf>),
     /// All XDP features.
     Features(Vec<(Ifindex, XdpFeatures)>),
-    /// All IPv4 routes, in the kernel's order.
-    Routes4(Vec<Route<u32>>),
-    /// All IPv6 routes, in the kernel's order.
-    Routes6(Vec<Route<u128>>),
+    /// All IPv4 routes.
+    Routes4(Routes<u32>),
+    /// All IPv6 routes.
+    Routes6(Routes<u128>),
 }

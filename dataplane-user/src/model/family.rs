@@ -131,7 +131,9 @@ family!(u32, V4, Ipv4Addr, MIRROR_V4, libc::AF_INET, false, true, &[TABLE_LOCAL,
 family!(u128, V6, Ipv6Addr, MIRROR_V6, libc::AF_INET6, true, false, &[TABLE_LOCAL, TABLE_MAIN], routes6);
 
 /// A network: an address without host bits, and how many of its bits count.
+/// Packed, because there may be a million of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(Rust, packed)]
 pub struct Prefix<A> {
     address: A,
     length: u8,
@@ -159,6 +161,11 @@ impl<A: Family> Prefix<A> {
         self.address.union(A::host_mask(self.length))
     }
 
+    /// The last one, in their order, of all prefixes inside.
+    pub(super) fn last_inside(self) -> Self {
+        Self { address: self.last(), length: A::BITS as u8 }
+    }
+
     /// How many leading bits count.
     pub fn length(self) -> u8 {
         self.length
@@ -167,6 +174,11 @@ impl<A: Family> Prefix<A> {
     /// Whether `address` is inside.
     pub fn contains(self, address: A) -> bool {
         self.first() <= address && address <= self.last()
+    }
+
+    /// Whether all of `other` is inside.
+    pub fn covers(self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.address)
     }
 
     /// Whether it is a single address.

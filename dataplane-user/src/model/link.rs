@@ -16,6 +16,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// MTU in bytes, without the link header.
     pub mtu: u32,
+    /// Set up by the operator (`IFF_UP`). Without it the kernel uses no route through it.
+    pub enabled: bool,
     /// Set up by the operator, with a carrier, and operational.
     pub up: bool,
     /// `IFLA_INFO_KIND`: `veth`, `bridge`, `vlan`, ...; none for hardware.

@@ -8,23 +8,31 @@ mod link;
 mod neighbour;
 mod netconf;
 mod port;
+mod rib;
 mod route;
 mod rule;
+mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
 pub use address::Address;
+pub use difference::Missed;
 pub use event::{Event, Snapshot};
 pub use family::{Family, IpVersion, Prefix};
 pub use link::{AttachedXdp, Link, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
-pub use route::{NextHop, NextHopFlags, Placement, Route, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN};
+pub use rib::{Candidates, Listing, Routes};
+pub use route::{
+    NextHop, NextHopFlags, Placement, Route, RouteInfo, RouteType, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+};
 pub use rule::{ACTION_TABLE, RoutingRule};
+pub use touched::{Touched, TouchedRoutes};
 
 /// The kernel's state, as far as it was announced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,23 +58,46 @@ pub struct Model {
 impl Model {
     /// Takes in what was announced. Taking in the same again changes nothing.
     pub fn apply(&mut self, event: Event) {
+        self.follow(event, &mut Touched::default());
+    }
+
+    /// Takes in what was announced, and adds to `touched` what that changed.
+    pub fn follow(&mut self, event: Event, touched: &mut Touched) {
         match event {
-            Event::Snapshot(snapshot) => self.replace(snapshot),
+            Event::Neighbour(neighbour) => {
+                let key = (neighbour.ifindex, neighbour.address);
+                if self.neighbours.insert(key, neighbour) != Some(neighbour) {
+                    touched.neighbours.insert(key);
+                }
+            }
+            Event::NeighbourGone(ifindex, address) => {
+                let key = (ifindex, address);
+                touched.neighbours.extend(self.neighbours.remove(&key).map(|_| key));
+            }
+            Event::Route4(route, placement) => insert(route, placement, &mut self.routes4, &mut touched.routes4),
+            Event::Route4Gone(route) => remove(&route, &mut self.routes4, &mut touched.routes4),
+            Event::Route6(route, placement) => insert(route, placement, &mut self.routes6, &mut touched.routes6),
+            Event::Route6Gone(route) => remove(&route, &mut self.routes6, &mut touched.routes6),
+            Event::Snapshot(snapshot) | Event::Compared(snapshot, _) => self.replace(snapshot, touched),
+            other => {
+                touched.links = true;
+                self.follow_link(other, touched);
+            }
+        }
+    }
+
+    /// Takes in news about what there is little of.
+    fn follow_link(&mut self, event: Event, touched: &mut Touched) {
+        match event {
             Event::Link(link) => {
                 self.links.insert(link.ifindex, link);
             }
-            Event::LinkGone(ifindex) => self.forget_link(ifindex),
+            Event::LinkGone(ifindex) => self.forget_link(ifindex, touched),
             Event::Address(address) => {
                 self.addresses.insert(address);
             }
             Event::AddressGone(address) => {
                 self.addresses.remove(&address);
-            }
-            Event::Neighbour(neighbour) => {
-                self.neighbours.insert((neighbour.ifindex, neighbour.address), neighbour);
-            }
-            Event::NeighbourGone(ifindex, address) => {
-                self.neighbours.remove(&(ifindex, address));
             }
             Event::RoutingRule(rule) => {
                 self.routing_rules.insert(rule);
@@ -84,30 +115,41 @@ impl Model {
             Event::FeaturesGone(ifindex) => {
                 self.features.remove(&ifindex);
             }
-            Event::Route4(route, placement) => self.routes4.insert(route, placement),
-            Event::Route4Gone(route) => self.routes4.remove(&route),
-            Event::Route6(route, placement) => self.routes6.insert(route, placement),
-            Event::Route6Gone(route) => self.routes6.remove(&route),
+            other => self.follow(other, touched),
         }
     }
 
-    fn replace(&mut self, snapshot: Snapshot) {
+    fn replace(&mut self, snapshot: Snapshot, touched: &mut Touched) {
         match snapshot {
-            Snapshot::Links(links) => self.links = links.into_iter().map(|link| (link.ifindex, link)).collect(),
-            Snapshot::Addresses(addresses) => self.addresses = addresses.into_iter().collect(),
             Snapshot::Neighbours(all) => {
-                self.neighbours = all.into_iter().map(|one| ((one.ifindex, one.address), one)).collect();
+                let all: BTreeMap<_, _> = all.into_iter().map(|one| ((one.ifindex, one.address), one)).collect();
+                let changed = |key: &&(Ifindex, IpAddr)| all.get(key) != self.neighbours.get(key);
+                touched.neighbours.extend(all.keys().chain(self.neighbours.keys()).filter(changed));
+                self.neighbours = all;
             }
-            Snapshot::RoutingRules(rules) => self.routing_rules = rules.into_iter().collect(),
+            Snapshot::Routes4(routes) => exchange(routes, &mut self.routes4, &mut touched.routes4),
+            Snapshot::Routes6(routes) => exchange(routes, &mut self.routes6, &mut touched.routes6),
+            other => touched.links |= self.replace_links(other),
+        }
+    }
+
+    /// Says whether anything changed.
+    fn replace_links(&mut self, snapshot: Snapshot) -> bool {
+        match snapshot {
+            Snapshot::Links(links) => {
+                put(&mut self.links, links.into_iter().map(|link| (link.ifindex, link)).collect())
+            }
+            Snapshot::Addresses(addresses) => put(&mut self.addresses, addresses.into_iter().collect()),
+            Snapshot::RoutingRules(rules) => put(&mut self.routing_rules, rules.into_iter().collect()),
             Snapshot::Netconf(all) => {
-                self.netconf.clear();
+                let before = mem::take(&mut self.netconf);
                 for netconf in all {
                     self.merge_netconf(netconf);
                 }
+                self.netconf != before
             }
-            Snapshot::Features(all) => self.features = all.into_iter().collect(),
-            Snapshot::Routes4(routes) => self.routes4 = Routes::from_dump(routes),
-            Snapshot::Routes6(routes) => self.routes6 = Routes::from_dump(routes),
+            Snapshot::Features(all) => put(&mut self.features, all.into_iter().collect()),
+            Snapshot::Neighbours(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => false,
         }
     }
 
@@ -115,11 +157,12 @@ impl Model {
         self.netconf.entry((netconf.version, netconf.scope)).or_insert(netconf).merge(&netconf);
     }
 
-    fn forget_link(&mut self, ifindex: Ifindex) {
+    fn forget_link(&mut self, ifindex: Ifindex, touched: &mut Touched) {
         self.links.remove(&ifindex);
         self.features.remove(&ifindex);
         self.addresses.retain(|address| address.ifindex != ifindex);
-        self.neighbours.retain(|(on, _), _| *on != ifindex);
+        let gone = self.neighbours.extract_if(.., |(on, _), _| *on == ifindex);
+        touched.neighbours.extend(gone.map(|(key, _)| key));
         for version in [IpVersion::V4, IpVersion::V6] {
             self.netconf.remove(&(version, NetconfScope::Interface(ifindex)));
         }
@@ -128,13 +171,11 @@ impl Model {
     /// The same machine with nothing but its own addresses.
     #[must_use]
     pub fn local_only(&self) -> Self {
-        let local4 = self.routes4.iter().filter(|route| route.table == TABLE_LOCAL).cloned().collect();
-        let local6 = self.routes6.iter().filter(|route| route.table == TABLE_LOCAL).cloned().collect();
         Self {
             links: self.links.clone(),
             addresses: self.addresses.clone(),
-            routes4: Routes::from_dump(local4),
-            routes6: Routes::from_dump(local6),
+            routes4: self.routes4.only(TABLE_LOCAL),
+            routes6: self.routes6.only(TABLE_LOCAL),
             ..Self::default()
         }
     }
@@ -187,6 +228,38 @@ impl Model {
             .and_then(|master| self.links.get(&master)?.kind.as_deref())
             .is_some_and(|kind| kinds.contains(&kind))
     }
+}
+
+/// Says whether that is something else.
+fn put<T: PartialEq>(place: &mut T, new: T) -> bool {
+    let changed = *place != new;
+    *place = new;
+    changed
+}
+
+fn insert<A: Family>(route: Route<A>, placement: Placement, to: &mut Routes<A>, touched: &mut TouchedRoutes<A>) {
+    let (table, prefix) = (route.table, route.destination);
+    if to.insert(route, placement) {
+        touched.add(table, prefix);
+    }
+}
+
+fn remove<A: Family>(route: &Route<A>, from: &mut Routes<A>, touched: &mut TouchedRoutes<A>) {
+    if from.remove(route) {
+        touched.add(route.table, route.destination);
+    }
+}
+
+fn exchange<A: Family>(mut new: Routes<A>, old: &mut Routes<A>, touched: &mut TouchedRoutes<A>) {
+    if old.is_empty() {
+        *touched = TouchedRoutes::All;
+    } else {
+        for (table, prefix) in new.difference(old) {
+            touched.add(table, prefix);
+        }
+    }
+    new.succeed(old);
+    *old = new;
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Routes, in the order in which the kernel asks them.
+//! One route, and what makes two of them the same.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
@@ -16,13 +16,20 @@ pub const TABLE_MAIN: u32 = 254;
 /// `RT_TABLE_LOCAL`.
 pub const TABLE_LOCAL: u32 = 255;
 
-/// One route.
+/// One route, as it is announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route<A> {
+pub struct Route<A: Family> {
     /// In which table.
     pub table: u32,
     /// To where.
     pub destination: Prefix<A>,
+    /// All the rest.
+    pub info: RouteInfo<A>,
+}
+
+/// What a route says apart from its prefix. Many routes say the same, as in the kernel (`fib_info`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteInfo<A: Family> {
     /// From where (IPv6 only); everywhere: all addresses.
     pub source: Prefix<A>,
     /// Only for packets with this TOS; 0: for all.
@@ -43,6 +50,20 @@ pub struct Route<A> {
     pub nexthop_id: Option<u32>,
     /// Through whom.
     pub next_hops: Vec<NextHop>,
+}
+
+impl<A: Family> Deref for Route<A> {
+    type Target = RouteInfo<A>;
+
+    fn deref(&self) -> &RouteInfo<A> {
+        &self.info
+    }
+}
+
+impl<A: Family> DerefMut for Route<A> {
+    fn deref_mut(&mut self) -> &mut RouteInfo<A> {
+        &mut self.info
+    }
 }
 
 /// `RTN_*`.
@@ -106,7 +127,7 @@ impl From<u8> for RouteType {
 }
 
 /// One way of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// The gateway, of either family; none: the destination is on the link.
     pub via: Option<IpAddr>,
@@ -122,7 +143,7 @@ pub struct NextHop {
 
 bitflags! {
     /// `RTNH_F_*` of `include/uapi/linux/rtnetlink.h`.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct NextHopFlags: u8 {
         /// Not used: the link is down, or has no carrier and the operator wants such routes ignored.
         const DEAD = 1;
@@ -140,20 +161,20 @@ impl NextHop {
     }
 }
 
-impl<A: Family> Route<A> {
+impl<A: Family> RouteInfo<A> {
     /// Whether both stand at the same place among the routes of a prefix.
-    fn same_rank(&self, other: &Self) -> bool {
+    pub(super) fn same_rank(&self, other: &Self) -> bool {
         self.rank() == other.rank() && self.source == other.source
     }
 
     /// Position among the routes of a prefix: by TOS downwards, then by metric upwards (`fib_find_alias` in
     /// `net/ipv4/fib_trie.c`, `fib6_add_rt2node` in `net/ipv6/ip6_fib.c`).
-    fn rank(&self) -> (Reverse<u8>, u32) {
+    pub(super) fn rank(&self) -> (Reverse<u8>, u32) {
         (Reverse(self.tos), self.priority)
     }
 
     /// Whether the kernel would call both the same route: all but the state of the next hops.
-    fn same(&self, other: &Self) -> bool {
+    pub(super) fn same(&self, other: &Self) -> bool {
         self.same_rank(other)
             && self.kind == other.kind
             && self.protocol == other.protocol
@@ -166,14 +187,14 @@ impl<A: Family> Route<A> {
     }
 
     /// The kernel lists siblings beginning with any of them; their order means nothing.
-    fn normalise(&mut self) {
+    pub(super) fn normalise(&mut self) {
         if A::SIBLINGS {
             self.next_hops.sort_by_key(|hop| (hop.dev, hop.via));
         }
     }
 
     /// Whether both are parts of one IPv6 multipath route.
-    fn sibling(&self, other: &Self) -> bool {
+    pub(super) fn sibling(&self, other: &Self) -> bool {
         self.same_rank(other)
             && self.kind == other.kind
             && self.nexthop_id == other.nexthop_id
@@ -191,83 +212,4 @@ pub enum Placement {
     Last,
     /// In place of the first of its rank (`NLM_F_REPLACE`).
     Replace,
-}
-
-/// The routes of a family.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routes<A> {
-    by_prefix: BTreeMap<(u32, Prefix<A>), Vec<Route<A>>>,
-}
-
-impl<A: Family> Routes<A> {
-    /// From a dump: routes of one prefix come in the kernel's order.
-    pub fn from_dump(routes: Vec<Route<A>>) -> Self {
-        let mut all = Self { by_prefix: BTreeMap::new() };
-        for mut route in routes {
-            route.normalise();
-            let list = all.by_prefix.entry((route.table, route.destination)).or_default();
-            let position = list.iter().rposition(|other| other.rank() <= route.rank()).map_or(0, |last| last + 1);
-            list.insert(position, route);
-        }
-        all
-    }
-
-    /// Enters an announced route. Doing it again changes nothing.
-    pub fn insert(&mut self, mut route: Route<A>, placement: Placement) {
-        route.normalise();
-        let list = self.by_prefix.entry((route.table, route.destination)).or_default();
-        let rank = list.iter().position(|other| other.same_rank(&route));
-        let known = list.iter().position(|other| other.same(&route) || (A::SIBLINGS && other.sibling(&route)));
-        if let Some(known) = known {
-            list[known] = route;
-        } else if let (Placement::Replace, Some(first)) = (placement, rank) {
-            list[first] = route;
-        } else if placement == Placement::First && !A::SIBLINGS {
-            let position = list.iter().position(|other| other.rank() >= route.rank()).unwrap_or(list.len());
-            list.insert(position, route);
-        } else {
-            let position = list.iter().position(|other| other.rank() > route.rank()).unwrap_or(list.len());
-            list.insert(position, route);
-        }
-    }
-
-    /// Takes out a route that is gone, or those of its next hops that are. Doing it again changes nothing.
-    pub fn remove(&mut self, route: &Route<A>) {
-        let key = (route.table, route.destination);
-        let Some(list) = self.by_prefix.get_mut(&key) else { return };
-        if let Some(position) = list.iter().position(|other| other.same(route)) {
-            list.remove(position);
-        } else if A::SIBLINGS {
-            for other in list.iter_mut().filter(|other| other.sibling(route)) {
-                other.next_hops.retain(|hop| !route.next_hops.iter().any(|gone| gone.same_way(hop)));
-            }
-            list.retain(|other| !(other.next_hops.is_empty() && other.same_rank(route) && other.kind == route.kind));
-        }
-        if list.is_empty() {
-            self.by_prefix.remove(&key);
-        }
-    }
-
-    /// The prefixes of one table, each with its routes in the order in which the kernel asks them.
-    pub fn table(&self, table: u32) -> impl Iterator<Item = (Prefix<A>, &[Route<A>])> {
-        self.by_prefix
-            .range((table, Prefix::all())..)
-            .take_while(move |((number, _), _)| *number == table)
-            .map(|((_, prefix), routes)| (*prefix, routes.as_slice()))
-    }
-
-    /// All routes, by table and prefix.
-    pub fn iter(&self) -> impl Iterator<Item = &Route<A>> {
-        self.by_prefix.values().flatten()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.by_prefix.values().map(Vec::len).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.by_prefix.is_empty()
-    }
 }

@@ -12,7 +12,9 @@ fn route(priority: u32, tos: u8, gateway: u8) -> Route<u32> {
     let via = Some(IpAddr::from([198, 18, 1, gateway]));
     let next_hops = vec![NextHop { via, dev: 2, weight: 1, flags: NextHopFlags::empty(), encap: false }];
     let destination = Prefix::new(u32::from_be_bytes([198, 18, 0, 0]), 24);
-    Route { tos, priority, next_hops, ..plain(TABLE_MAIN, destination, RouteType::Unicast) }
+    let mut route = plain(TABLE_MAIN, destination, RouteType::Unicast);
+    (route.tos, route.priority, route.next_hops) = (tos, priority, next_hops);
+    route
 }
 
 fn gateways<A: Family>(routes: &Routes<A>) -> Vec<Vec<u8>> {
@@ -49,7 +51,7 @@ fn ipv4_routes_of_a_prefix_keep_the_kernels_order() {
             routes.insert(route.clone(), *placement);
         }
         assert_eq!(gateways(&routes).concat(), *expected, "{name}");
-        let listed = Routes::from_dump(routes.iter().cloned().collect());
+        let listed = Routes::from_dump(routes.iter().collect());
         assert_eq!(listed, routes, "{name}: listed");
         routes.remove(&route(7, 0, 7));
         assert_eq!(routes, listed, "{name}: another one goes");
@@ -71,8 +73,9 @@ fn ipv6_siblings_come_and_go_one_by_one() {
     };
     let with = |hops: &[u8]| {
         let destination = Prefix::new(sample::address::<u128>((0x20, 0)), 48);
-        let next_hops = hops.iter().copied().map(hop).collect();
-        Route { next_hops, ..plain(TABLE_MAIN, destination, RouteType::Unicast) }
+        let mut route = plain(TABLE_MAIN, destination, RouteType::Unicast);
+        route.next_hops = hops.iter().copied().map(hop).collect();
+        route
     };
     let mut routes = Routes::default();
     routes.insert(with(&[1]), Placement::First);
@@ -85,7 +88,9 @@ fn ipv6_siblings_come_and_go_one_by_one() {
     assert_eq!(gateways(&routes), [[1, 3]], "it went before");
     routes.insert(with(&[9]), Placement::Replace);
     assert_eq!(gateways(&routes), [[9]], "replaced as a whole");
-    routes.insert(Route { priority: 5, ..with(&[9]) }, Placement::First);
+    let mut other = with(&[9]);
+    other.priority = 5;
+    routes.insert(other, Placement::First);
     routes.remove(&with(&[9]));
     assert_eq!(gateways(&routes), [[9]], "the other metric stays");
     assert_eq!(routes.len(), 1);

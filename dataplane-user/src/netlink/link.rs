@@ -25,6 +25,7 @@ const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const ARPHRD_ETHER: u16 = 1;
 /// `IFF_UP | IFF_RUNNING | IFF_LOWER_UP`: up, operational, with a carrier.
 pub(super) const IFF_USABLE: u32 = 0x1 | 0x40 | 0x1_0000;
+const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 
 /// The link of a message; `None` for a bridge's view of its ports, which comes as the same message type.
@@ -34,6 +35,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
     let mut link = Link {
         ifindex,
         ethernet: u16_at(payload, 2)? == ARPHRD_ETHER,
+        enabled: flags & IFF_UP != 0,
         up: flags & IFF_USABLE == IFF_USABLE,
         loopback: flags & IFF_LOOPBACK != 0,
         ..Link::default()

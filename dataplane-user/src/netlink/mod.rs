@@ -1,15 +1,21 @@
 //! The only place with netlink: subscribe, dump, then follow the changes.
 //!
 //! Announcements arrive on sockets of their own and wait there while a dump is read on another, so none is lost in between;
-//! taking in again what a dump already said changes nothing. Some changes the kernel does not announce at all (IPv4 routes
+//! taking in again what a dump already said changes nothing. Routes are listed in pieces, while all else goes on; what is
+//! announced meanwhile is said twice, at once and behind the listing. Some changes the kernel does not announce at all (IPv4 routes
 //! that fall or rise with a link, an address or a next-hop object: `fib_flush` and `fib_sync_up` in `net/ipv4`): what causes them makes
 //! the routes stale, and stale tables are dumped again.
 
 mod address;
+mod announcement;
 mod attribute;
+mod compare;
 mod device;
+mod error;
 pub mod ethtool;
+mod features;
 mod link;
+mod listing;
 mod neighbour;
 mod netconf;
 pub mod netfilter;
@@ -19,15 +25,21 @@ mod rule;
 mod socket;
 
 use std::collections::BTreeMap;
-use std::{io, mem};
+use std::mem;
+use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
 
-use crate::model::{Event, Family, IpVersion, Link, Route, Snapshot};
-use attribute::{u8_at, u32_at};
-use device::GenericFamily;
+use crate::model::{Event, Family, IpVersion, Link, Snapshot};
+use announcement::{parse, unannounced, usable};
+use attribute::u8_at;
+use compare::Comparison;
+use features::Devices;
+use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
+
+pub use error::Error;
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops.
 const GROUPS: [u32; 11] = [
@@ -44,59 +56,8 @@ const GROUPS: [u32; 11] = [
     libc::RTNLGRP_NEXTHOP,
 ];
 
-/// A next-hop object changed (`include/uapi/linux/rtnetlink.h`).
-const RTM_NEWNEXTHOP: u16 = 104;
-/// A next-hop object is gone.
-const RTM_DELNEXTHOP: u16 = 105;
-
-/// Why the mirror does not know what the kernel has.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No socket.
-    #[error("can not open a netlink socket: {0}; raise the limit of open files, or allow AF_NETLINK to this service")]
-    Open(#[source] io::Error),
-    /// No announcements.
-    #[error("can not listen to netlink group {group}: {source}; the kernel needs it for the mirror")]
-    Subscribe {
-        /// The group.
-        group: u32,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A question was not taken.
-    #[error("can not ask the kernel for its {what}: {source}; try again")]
-    Ask {
-        /// Of what kind.
-        what: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A question was refused.
-    #[error("the kernel refuses to list its {what}: {source}; check that this kernel was built with it")]
-    Refused {
-        /// Of what kind.
-        what: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A read failed.
-    #[error("can not read from netlink: {0}; restart the daemon if this goes on")]
-    Receive(#[source] io::Error),
-    /// Something changed during each of many attempts to list it.
-    #[error("the kernel's {what} changed during each of {attempts} attempts to list them; try again when it is calmer")]
-    Unsettled {
-        /// Of what kind.
-        what: &'static str,
-        /// How often it was tried.
-        attempts: u32,
-    },
-}
-
-impl Error {
-    fn open(source: io::Error) -> Self {
-        Self::Open(source)
-    }
-}
+/// How long routes are listed in one go: nobody else is answered meanwhile.
+const SLICE: Duration = Duration::from_millis(4);
 
 bitflags! {
     /// Kinds whose dump is due.
@@ -114,17 +75,12 @@ bitflags! {
     }
 }
 
-/// Sockets for generic netlink, where the kernel has the family (6.3 and later); without it see [`device::supposed`].
-struct Devices {
-    family: GenericFamily,
-    listener: Listener,
-    asker: Asker,
-}
-
 /// Follows the kernel's tables in one network namespace.
 pub struct Mirror {
     listener: Listener,
     asker: Asker,
+    reading: Option<Reading>,
+    comparison: Comparison,
     devices: Option<Devices>,
     stale: Stale,
     pending: Vec<Event>,
@@ -132,17 +88,6 @@ pub struct Mirror {
     usable: BTreeMap<Ifindex, u32>,
     /// Where the kernel does not tell what drivers offer: all links, from which that is supposed.
     links: BTreeMap<Ifindex, Link>,
-}
-
-/// Everything, listed beside what is followed.
-#[derive(Debug)]
-pub struct Listing {
-    /// What was known already, or about to be.
-    pub announced: Vec<Event>,
-    /// All that the kernel has.
-    pub listed: Vec<Event>,
-    /// Nothing was announced while it was listed, so both must say the same.
-    pub calm: bool,
 }
 
 impl Mirror {
@@ -158,6 +103,8 @@ impl Mirror {
         Ok(Self {
             listener: Listener::open(libc::NETLINK_ROUTE as isize, &GROUPS)?,
             asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
+            reading: None,
+            comparison: Comparison::default(),
             devices,
             stale: Stale::all(),
             pending: Vec::new(),
@@ -166,63 +113,65 @@ impl Mirror {
         })
     }
 
-    /// What happened since the last call; waits for something to happen. The first call gives a snapshot of each kind, and
-    /// so does any call after the kernel could not tell everything. May be dropped while waiting; after an error it may be
-    /// called again.
+    /// What happened since the last call; waits for something to happen. A snapshot of each kind comes first, and again
+    /// after the kernel could not tell everything. Routes are listed in pieces, so a call may give nothing yet. May be
+    /// dropped while waiting; after an error it may be called again.
     pub async fn next(&mut self) -> Result<Vec<Event>, Error> {
-        while self.stale.is_empty() && self.pending.is_empty() {
-            self.listen().await?;
+        if self.is_settled() && !self.comparison.is_due() {
+            while self.stale.is_empty() && self.pending.is_empty() {
+                self.listen().await?;
+            }
+        } else {
+            // Others may have their turn between two pieces.
+            tokio::task::yield_now().await;
         }
-        self.drain()?;
-        self.refresh()?;
+        self.advance(SLICE)
+    }
+
+    /// What happened so far, without waiting: takes in what was announced, and lists what is stale for as long as `time`
+    /// allows.
+    pub fn advance(&mut self, time: Duration) -> Result<Vec<Event>, Error> {
+        let end = Instant::now() + time;
+        if self.drain(end)? {
+            self.begin_comparison();
+        }
+        self.refresh(end)?;
         if self.devices.is_none() {
             self.suppose();
         }
         Ok(mem::take(&mut self.pending))
     }
 
-    /// Says what is supposed of drivers, where the kernel does not tell and something about links was said.
-    fn suppose(&mut self) {
-        let mut changed = false;
-        for event in &self.pending {
-            match event {
-                Event::Snapshot(Snapshot::Links(links)) => {
-                    self.links = links.iter().map(|link| (link.ifindex, link.clone())).collect();
-                }
-                Event::Link(link) => drop(self.links.insert(link.ifindex, link.clone())),
-                Event::LinkGone(ifindex) => drop(self.links.remove(ifindex)),
-                _ => continue,
-            }
-            changed = true;
-        }
-        if changed {
-            let all = self.links.iter().map(|(ifindex, link)| (*ifindex, device::supposed(link, &self.links)));
-            self.pending.push(Event::Snapshot(Snapshot::Features(all.collect())));
+    /// Whether everything has been listed. Until then the kernel has more than was told.
+    pub fn is_settled(&self) -> bool {
+        self.stale.is_empty() && self.reading.is_none()
+    }
+
+    /// How many routes of the listing at hand are read, IPv4 and IPv6.
+    pub fn read_so_far(&self) -> (usize, usize) {
+        match &self.reading {
+            Some(reading) if reading.version() == IpVersion::V4 => (reading.len(), 0),
+            Some(reading) => (0, reading.len()),
+            None => (0, 0),
         }
     }
 
     /// Our own programs came or went. Kernels that tell what drivers offer tell that too; others must be asked.
     pub fn programs_changed(&mut self) {
         if self.devices.is_none() {
-            self.stale |= Stale::LINKS;
+            self.doubt(Stale::LINKS);
         }
     }
 
-    /// Makes the next [`Mirror::next`] list everything again, for a comparison now and then.
+    /// Makes the next [`Mirror::next`] list everything again.
     pub fn resync(&mut self) {
-        self.stale = Stale::all();
+        self.doubt(Stale::all());
     }
 
-    /// Lists everything now, beside what was announced until then.
-    pub fn list_all(&mut self) -> Result<Listing, Error> {
-        self.drain()?;
-        self.refresh()?;
-        let announced = mem::take(&mut self.pending);
-        self.stale = Stale::all();
-        self.refresh()?;
-        let listed = mem::take(&mut self.pending);
-        self.drain()?;
-        Ok(Listing { announced, listed, calm: self.pending.is_empty() && self.stale.is_empty() })
+    /// These have to be listed: what is known of them may be old.
+    fn doubt(&mut self, kinds: Stale) {
+        self.stale |= kinds;
+        self.comparison.skip(kinds);
     }
 
     /// Waits for one datagram on either socket.
@@ -245,14 +194,19 @@ impl Mirror {
         Ok(())
     }
 
-    /// Reads what is there already, so that a burst becomes one batch.
-    fn drain(&mut self) -> Result<(), Error> {
+    /// Reads what is there already, so that a burst becomes one batch. Says whether that was all.
+    fn drain(&mut self, end: Instant) -> Result<bool, Error> {
+        let mut all = true;
         loop {
             let heard = self.listener.poll()?;
             if matches!(heard, Heard::Nothing) {
                 break;
             }
             self.take_rtnetlink(&heard);
+            if Instant::now() >= end {
+                all = false;
+                break;
+            }
         }
         while let Some(devices) = &mut self.devices {
             let heard = devices.listener.poll()?;
@@ -261,18 +215,27 @@ impl Mirror {
             }
             self.take_features(&heard);
         }
-        Ok(())
+        Ok(all)
     }
 
     fn take_rtnetlink(&mut self, heard: &Heard) {
         match heard {
             Heard::Nothing => {}
-            Heard::Overrun => self.stale |= Stale::all() - Stale::FEATURES,
+            Heard::Overrun => {
+                self.doubt(Stale::all() - Stale::FEATURES);
+                self.reading = None;
+            }
             Heard::Datagram => {
+                let mut doubtful = Stale::empty();
                 for message in self.listener.messages() {
-                    self.stale |= unannounced(&message, &mut self.usable);
-                    self.pending.extend(parse(&message));
+                    doubtful |= unannounced(&message, &mut self.usable);
+                    let Some(event) = parse(&message) else { continue };
+                    if self.reading.as_mut().is_some_and(|reading| !reading.hold(&event)) {
+                        doubtful |= self.reading.take().map_or(Stale::empty(), |reading| reading.stale());
+                    }
+                    self.pending.push(event);
                 }
+                self.doubt(doubtful);
             }
         }
     }
@@ -281,7 +244,7 @@ impl Mirror {
         let Some(devices) = &self.devices else { return };
         match heard {
             Heard::Nothing => {}
-            Heard::Overrun => self.stale |= Stale::FEATURES,
+            Heard::Overrun => self.doubt(Stale::FEATURES),
             Heard::Datagram => {
                 let ours = devices.listener.messages().filter(|message| message.kind == devices.family.id);
                 self.pending.extend(ours.filter_map(|message| device::parse(message.payload)));
@@ -289,19 +252,48 @@ impl Mirror {
         }
     }
 
-    /// Lists again what is stale. What was listed before an error stays listed.
-    fn refresh(&mut self) -> Result<(), Error> {
-        if self.stale.intersects(Stale::ROUTES) && !self.stale.contains(Stale::LINKS) {
-            // Routes are listed without the lock under which links and addresses change. The list of links takes that lock,
-            // so whatever made the routes stale is over when it returns.
-            self.asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>)?;
-        }
-        for kind in self.stale.iter() {
+    /// Lists again what is stale, routes last and until `end`. What was listed before an error stays listed.
+    fn refresh(&mut self, end: Instant) -> Result<(), Error> {
+        for kind in (self.stale - Stale::ROUTES).iter() {
             let snapshot = self.list(kind)?;
-            self.pending.extend(snapshot.map(Event::Snapshot));
             self.stale -= kind;
+            self.tell(kind, snapshot)?;
         }
-        Ok(())
+        loop {
+            let mut reading = match self.reading.take() {
+                Some(reading) => reading,
+                None if self.stale.contains(Stale::ROUTES4) => self.begin(IpVersion::V4)?,
+                None if self.stale.contains(Stale::ROUTES6) => self.begin(IpVersion::V6)?,
+                None => return Ok(()),
+            };
+            match reading.read(end) {
+                Ok(true) => self.tell_routes(reading)?,
+                Ok(false) => self.reading = Some(reading),
+                Err(error) => {
+                    self.stale |= reading.stale();
+                    return Err(error);
+                }
+            }
+            if Instant::now() >= end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Begins to list routes. They are listed without the lock under which links and addresses change, so whatever made
+    /// them stale must be over first.
+    fn begin(&mut self, version: IpVersion) -> Result<Reading, Error> {
+        self.wait_for_changes()?;
+        let reading = Reading::begin(version)?;
+        // What becomes stale from here on is listed once more.
+        self.stale -= reading.stale();
+        Ok(reading)
+    }
+
+    /// The list of links takes the lock under which links, addresses and IPv4 routes change: what has begun is over, and
+    /// announced, when it returns.
+    fn wait_for_changes(&mut self) -> Result<(), Error> {
+        self.asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>).map(drop)
     }
 
     fn list(&mut self, kind: Stale) -> Result<Option<Snapshot>, Error> {
@@ -334,28 +326,8 @@ impl Mirror {
                 let parse = |message: &Message<'_>| rule::parse(message.payload);
                 Snapshot::RoutingRules(both(asker, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
             }
-            Stale::ROUTES4 => Snapshot::Routes4(routes(asker)?),
-            Stale::ROUTES6 => Snapshot::Routes6(routes(asker)?),
             _ => return Ok(None),
         }))
-    }
-}
-
-impl Devices {
-    fn open() -> Result<Option<Self>, Error> {
-        let mut asker = Asker::open(libc::NETLINK_GENERIC as isize)?;
-        let request = device::family_request("netdev");
-        let family = asker
-            .get("netlink families", device::CONTROLLER, &request, |message| device::parse_family(message.payload))?;
-        let Some(family) = family else { return Ok(None) };
-        let listener = Listener::open(libc::NETLINK_GENERIC as isize, &[family.group])?;
-        Ok(Some(Self { family, listener, asker }))
-    }
-
-    fn list(&mut self) -> Result<Vec<(Ifindex, crate::model::XdpFeatures)>, Error> {
-        self.asker.dump("device features", self.family.id, &device::dump_request(), |message| {
-            device::parse_features(message.payload)
-        })
     }
 }
 
@@ -372,12 +344,7 @@ fn dump<T>(
     request[0] = family;
     let ours = |message: &Message<'_>| (u8_at(message.payload, 0)? == family).then(|| parse(message)).flatten();
     match asker.dump(what, kind, &request, ours) {
-        Err(Error::Refused { source, .. })
-            if family == u128::NUMBER
-                && matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
-        {
-            Ok(Vec::new())
-        }
+        Err(error) if family == u128::NUMBER && is_foreign(&error) => Ok(Vec::new()),
         other => other,
     }
 }
@@ -395,68 +362,8 @@ fn both<T>(
     Ok(found)
 }
 
-fn routes<A: Family>(asker: &mut Asker) -> Result<Vec<Route<A>>, Error> {
-    dump(asker, "routes", libc::RTM_GETROUTE, route::HEADER, A::NUMBER, |message| route::parse(message.payload))
-}
-
-/// What a message announces.
-fn parse(message: &Message<'_>) -> Option<Event> {
-    let payload = message.payload;
-    let ipv6 = attribute::version(payload) == Some(IpVersion::V6);
-    Some(match message.kind {
-        libc::RTM_NEWLINK => Event::Link(link::parse(payload)?),
-        libc::RTM_DELLINK => Event::LinkGone(link::ifindex(payload)?),
-        libc::RTM_NEWADDR => Event::Address(address::parse(payload)?),
-        libc::RTM_DELADDR => Event::AddressGone(address::parse(payload)?),
-        libc::RTM_NEWNEIGH => Event::Neighbour(neighbour::parse(payload)?),
-        libc::RTM_DELNEIGH => {
-            let gone = neighbour::parse(payload)?;
-            Event::NeighbourGone(gone.ifindex, gone.address)
-        }
-        libc::RTM_NEWRULE => Event::RoutingRule(rule::parse(payload)?),
-        libc::RTM_DELRULE => Event::RoutingRuleGone(rule::parse(payload)?),
-        libc::RTM_NEWROUTE if ipv6 => Event::Route6(route::parse(payload)?, route::placement(message.flags)),
-        libc::RTM_DELROUTE if ipv6 => Event::Route6Gone(route::parse(payload)?),
-        libc::RTM_NEWROUTE => Event::Route4(route::parse(payload)?, route::placement(message.flags)),
-        libc::RTM_DELROUTE => Event::Route4Gone(route::parse(payload)?),
-        netconf::NEW => Event::Netconf(netconf::parse(payload)?.0),
-        netconf::DELETE => {
-            let (gone, _) = netconf::parse(payload)?;
-            Event::NetconfGone(gone.version, gone.scope)
-        }
-        _ => return None,
-    })
-}
-
-/// What else changes with a message, without a word from the kernel.
-fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u32>) -> Stale {
-    let payload = message.payload;
-    match message.kind {
-        libc::RTM_NEWLINK => match link::ifindex(payload) {
-            Some(ifindex) => match links.insert(ifindex, usable(payload)) {
-                // A veth is announced before it has its peer.
-                None => Stale::ROUTES | Stale::LINKS,
-                Some(before) if before != usable(payload) => Stale::ROUTES,
-                Some(_) => Stale::empty(),
-            },
-            None => Stale::empty(),
-        },
-        libc::RTM_DELLINK => match link::ifindex(payload) {
-            Some(ifindex) => {
-                links.remove(&ifindex);
-                Stale::ROUTES
-            }
-            None => Stale::empty(),
-        },
-        // An address revives dead next hops, and takes routes with it when it goes.
-        libc::RTM_NEWADDR | libc::RTM_DELADDR if attribute::version(payload) == Some(IpVersion::V4) => Stale::ROUTES4,
-        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Stale::ROUTES,
-        netconf::NEW if netconf::parse(payload).is_some_and(|(_, linkdown)| linkdown) => Stale::ROUTES,
-        _ => Stale::empty(),
-    }
-}
-
-/// The link flags that decide which routes are alive.
-fn usable(payload: &[u8]) -> u32 {
-    u32_at(payload, 8).unwrap_or_default() & link::IFF_USABLE
+/// Whether the kernel does not know the family that it was asked for.
+fn is_foreign(error: &Error) -> bool {
+    let Error::Refused { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
 
 use super::attribute::{Attributes, ip, u8_at, u16_at, u32_at};
-use crate::model::{Family, NextHop, NextHopFlags, Placement, Prefix, Route};
+use crate::model::{Family, NextHop, NextHopFlags, Placement, Prefix, Route, RouteInfo};
 
 /// `struct rtmsg`.
 pub(super) const HEADER: usize = 12;
@@ -46,9 +46,7 @@ pub(super) fn parse<A: Family>(payload: &[u8]) -> Option<Route<A>> {
         return None;
     }
     let (mut destination, mut source) = (A::default(), A::default());
-    let mut route = Route {
-        table: u32::from(u8_at(payload, 4)?),
-        destination: Prefix::all(),
+    let mut info = RouteInfo {
         source: Prefix::all(),
         tos: u8_at(payload, 3)?,
         priority: 0,
@@ -60,30 +58,31 @@ pub(super) fn parse<A: Family>(payload: &[u8]) -> Option<Route<A>> {
         nexthop_id: None,
         next_hops: Vec::new(),
     };
+    let mut table = u32::from(u8_at(payload, 4)?);
     let attributes = Attributes::behind(payload, HEADER);
     for (kind, value) in attributes.clone() {
         match kind {
             RTA_DST => destination = A::from_bytes(value)?,
             RTA_SRC => source = A::from_bytes(value)?,
-            RTA_PRIORITY => route.priority = u32_at(value, 0)?,
-            RTA_PREFSRC => route.preferred_source = ip(value),
+            RTA_PRIORITY => info.priority = u32_at(value, 0)?,
+            RTA_PREFSRC => info.preferred_source = ip(value),
             RTA_METRICS => {
-                route.mtu =
+                info.mtu =
                     Attributes::within(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| u32_at(mtu, 0));
             }
-            RTA_TABLE => route.table = u32_at(value, 0)?,
-            RTA_NH_ID => route.nexthop_id = u32_at(value, 0),
-            RTA_MULTIPATH => route.next_hops = multipath(value),
+            RTA_TABLE => table = u32_at(value, 0)?,
+            RTA_NH_ID => info.nexthop_id = u32_at(value, 0),
+            RTA_MULTIPATH => info.next_hops = multipath(value),
             _ => {}
         }
     }
-    route.destination = Prefix::new(destination, u8_at(payload, 1)?);
-    route.source = Prefix::new(source, u8_at(payload, 2)?);
-    if route.next_hops.is_empty() {
+    let destination = Prefix::new(destination, u8_at(payload, 1)?);
+    info.source = Prefix::new(source, u8_at(payload, 2)?);
+    if info.next_hops.is_empty() {
         let hop = next_hop(attributes, 0, 1, NextHopFlags::from_bits_truncate(flags as u8));
-        route.next_hops.extend((hop.dev != 0 || hop.via.is_some()).then_some(hop));
+        info.next_hops.extend((hop.dev != 0 || hop.via.is_some()).then_some(hop));
     }
-    Some(route)
+    Some(Route { table, destination, info })
 }
 
 /// The members of `RTA_MULTIPATH`: each a header with its own attributes.

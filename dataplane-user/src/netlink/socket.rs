@@ -17,7 +17,7 @@ const BUFFER: usize = 1 << 18;
 /// Room for announcements that we have not read yet; a full table's worth of routes.
 const RECEIVE_BUFFER: usize = 32 << 20;
 /// How often a dump that was interrupted by changes is repeated before the caller hears of it.
-const ATTEMPTS: u32 = 16;
+pub(super) const ATTEMPTS: u32 = 16;
 /// Length of a message header, and of what the messages are aligned to.
 const HEADER: usize = 16;
 const ALIGN: usize = 4;
@@ -111,8 +111,8 @@ fn enlarge(socket: &Socket) -> Result<(), Error> {
         .map_err(|error| Error::open(error.into()))
 }
 
-/// Asks questions. The kernel works on an answer while we read it, so nothing here waits for long, and no dump is left
-/// half read.
+/// Asks questions. The kernel works on an answer while we read it, so nothing here waits for long. Of an answer that was
+/// left half read the rest is skipped.
 pub(super) struct Asker {
     socket: Socket,
     sequence: u32,
@@ -172,6 +172,16 @@ impl Asker {
         request: &[u8],
         mut each: impl FnMut(&Message<'_>),
     ) -> Result<bool, Error> {
+        let mut answer = self.ask(what, kind, flags, request)?;
+        loop {
+            if self.read(&mut answer, &mut each)? {
+                return Ok(answer.consistent);
+            }
+        }
+    }
+
+    /// Sends a question whose answer is read piece by piece.
+    pub(super) fn ask(&mut self, what: &'static str, kind: u16, flags: u16, request: &[u8]) -> Result<Answer, Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = Vec::with_capacity(HEADER + request.len());
         message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());
@@ -181,24 +191,33 @@ impl Asker {
         message.extend_from_slice(&[0; 4]);
         message.extend_from_slice(request);
         self.socket.send(&message, 0).map_err(|source| Error::Ask { what, source })?;
+        Ok(Answer { what, consistent: true })
+    }
 
-        let mut consistent = true;
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read.map_err(Error::Receive)?,
-            };
-            for message in messages(&self.buffer).filter(|message| message.sequence == self.sequence) {
-                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
-                match message.kind {
-                    NLMSG_DONE | NLMSG_ERROR => return status(what, message.payload).map(|()| consistent),
-                    NLMSG_NOOP | NLMSG_OVERRUN => {}
-                    _ => each(&message),
-                }
+    /// Reads one datagram of an answer: the kernel makes it on the spot. Says whether it was the last one.
+    pub(super) fn read(&mut self, answer: &mut Answer, mut each: impl FnMut(&Message<'_>)) -> Result<bool, Error> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            read => read.map_err(Error::Receive)?,
+        };
+        for message in messages(&self.buffer).filter(|message| message.sequence == self.sequence) {
+            answer.consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+            match message.kind {
+                NLMSG_DONE | NLMSG_ERROR => return status(answer.what, message.payload).map(|()| true),
+                NLMSG_NOOP | NLMSG_OVERRUN => {}
+                _ => each(&message),
             }
         }
+        Ok(false)
     }
+}
+
+/// An answer that is being read.
+pub(super) struct Answer {
+    what: &'static str,
+    /// Whether nothing changed while the kernel was listing.
+    pub(super) consistent: bool,
 }
 
 /// The number that ends an answer: 0 or a negative errno.

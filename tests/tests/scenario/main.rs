@@ -27,6 +27,7 @@ mod peer;
 mod policy;
 mod rebind;
 mod route;
+mod scale;
 mod survive;
 mod vlan;
 mod vrf;

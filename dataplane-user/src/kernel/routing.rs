@@ -1,0 +1,110 @@
+//! The maps that routes are in, as memory: they are made anew, together, where routes outgrow them.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU16, AtomicU64},
+};
+
+use aya::maps::Map;
+use dataplane_common::abi::{BLOCK, Control, NextHopGroup, WORDS, map};
+
+use super::{
+    Object, TableError,
+    mmap::{Mapping, Word},
+    table::Rows,
+};
+use crate::{
+    fib::{Direct, Painter as _, Sizes, Tree},
+    lower::{TargetChanges, Targets},
+};
+
+/// Tables of both families and the groups that they name, and which generation of each is live.
+pub struct Routing {
+    control: Rows<{ size_of::<Control>() }>,
+    fib4: Direct<Mapping<AtomicU16>>,
+    fib6: Tree<Mapping<AtomicU64>>,
+    groups: Rows<{ size_of::<NextHopGroup>() }>,
+    live: Control,
+}
+
+/// The words of an array map.
+fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
+    let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
+    let Map::Array(map) = object.take_map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
+    Mapping::new(map.fd(), words).map_err(failed)
+}
+
+impl Routing {
+    /// Takes the maps out of an object, which was loaded with these sizes. There are no routes, and no family is mirrored.
+    pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
+        let blocks = 2 * sizes.ipv4.blocks() as usize;
+        let lines = 2 * sizes.ipv6.total() as usize;
+        Ok(Self {
+            control: Rows::take(object, map::CONTROL)?,
+            fib4: Direct::new(memory(object, map::FIB4, blocks * BLOCK)?, sizes.ipv4),
+            fib6: Tree::new(memory(object, map::FIB6, lines * WORDS)?, sizes.ipv6),
+            groups: Rows::take(object, map::GROUPS)?,
+            live: Control::default(),
+        })
+    }
+
+    /// Which generations are live.
+    pub fn live(&self) -> Control {
+        self.live
+    }
+
+    /// Makes other generations live.
+    pub(super) fn go_live(&mut self, control: Control) -> Result<(), TableError> {
+        self.control.write(0, &control)?;
+        self.live = control;
+        Ok(())
+    }
+
+    /// The generation of the filter, and the families that are mirrored, are those of other maps.
+    pub fn continue_from(&mut self, other: &Self) -> Result<(), TableError> {
+        self.go_live(Control { filter: other.live.filter, mirror: other.live.mirror, ..self.live })
+    }
+
+    /// Programs that still read these maps leave everything to the kernel.
+    pub fn retire(mut self) -> Result<(), TableError> {
+        self.go_live(Control { mirror: 0, ..self.live })
+    }
+
+    /// Writes a next-hop group.
+    pub fn write_group(&mut self, index: u32, group: &NextHopGroup) -> Result<(), TableError> {
+        self.groups.write(index, group)
+    }
+
+    /// All of IPv4: the idle generation, which nobody may be reading, then the flip.
+    pub fn load_fib4(&mut self, targets: &Targets<u32>) -> Result<(), TableError> {
+        let fib4 = self.fib4.load(targets.iter());
+        self.go_live(Control { fib4, ..self.live })
+    }
+
+    /// All of IPv6, in the same way.
+    pub fn load_fib6(&mut self, targets: &Targets<u128>) -> Result<(), TableError> {
+        let fib6 = self.fib6.load(targets.iter());
+        self.go_live(Control { fib6, ..self.live })
+    }
+
+    /// Some IPv4 prefixes, in the live generation.
+    pub fn change_fib4(&mut self, changes: &TargetChanges<u32>) {
+        self.fib4.change(changes.iter().map(|(prefix, target)| (*prefix, *target)));
+    }
+
+    /// Some IPv6 prefixes, in the live generation.
+    pub fn change_fib6(&mut self, changes: &TargetChanges<u128>) {
+        self.fib6.change(changes.iter().map(|(prefix, target)| (*prefix, *target)));
+    }
+
+    /// No packet is being judged that began before this.
+    pub fn grace_passed(&mut self) {
+        self.fib4.grace_passed();
+        self.fib6.grace_passed();
+    }
+
+    /// How many places of the tables of IPv4 and IPv6 are left to the kernel, for want of room.
+    pub fn starved(&self) -> [usize; 2] {
+        [self.fib4.starved(), self.fib6.starved()]
+    }
+}

@@ -1,0 +1,54 @@
+//! What of the maps is to be different.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::abi::{Adjacency, Ifindex, NextHopGroup, Port};
+
+use super::{TargetChanges, Want, side::changes};
+
+/// What of [`Want`] is to be different. `None`: it is to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// By slot.
+    pub ports: BTreeMap<u32, Option<Port>>,
+    /// By index.
+    pub groups: BTreeMap<u32, Option<NextHopGroup>>,
+    /// By index.
+    pub adjacencies: BTreeMap<u32, Option<Adjacency>>,
+    /// IPv4.
+    pub fib4: TargetChanges<u32>,
+    /// IPv6.
+    pub fib6: TargetChanges<u128>,
+    /// Whether XDP transmits on a device.
+    pub egress: BTreeMap<Ifindex, bool>,
+    /// Nobody knows what the tables hold, so all of them is written.
+    pub anew: bool,
+}
+
+impl Update {
+    /// All of `want`, for maps of which nothing is known.
+    pub fn anew(want: &Want) -> Self {
+        Self {
+            ports: changes(&BTreeMap::new(), &want.ports),
+            groups: changes(&BTreeMap::new(), &want.groups),
+            adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
+            egress: want.egress.iter().map(|dev| (*dev, true)).collect(),
+            anew: true,
+            ..Self::default()
+        }
+    }
+
+    /// What turns `before` into `after`.
+    pub fn between(before: &Want, after: &Want) -> Self {
+        let devices = before.egress.symmetric_difference(&after.egress);
+        Self {
+            ports: changes(&before.ports, &after.ports),
+            groups: changes(&before.groups, &after.groups),
+            adjacencies: changes(&before.adjacencies, &after.adjacencies),
+            fib4: before.fib4.difference(&after.fib4),
+            fib6: before.fib6.difference(&after.fib6),
+            egress: devices.map(|dev| (*dev, after.egress.contains(dev))).collect(),
+            anew: false,
+        }
+    }
+}

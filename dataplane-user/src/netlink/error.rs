@@ -1,0 +1,52 @@
+//! Why netlink did not do what it was asked for.
+
+use std::io;
+
+/// Why the mirror does not know what the kernel has.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No socket.
+    #[error("can not open a netlink socket: {0}; raise the limit of open files, or allow AF_NETLINK to this service")]
+    Open(#[source] io::Error),
+    /// No announcements.
+    #[error("can not listen to netlink group {group}: {source}; the kernel needs it for the mirror")]
+    Subscribe {
+        /// The group.
+        group: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A question was not taken.
+    #[error("can not ask the kernel for its {what}: {source}; try again")]
+    Ask {
+        /// Of what kind.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A question was refused.
+    #[error("the kernel refuses to list its {what}: {source}; check that this kernel was built with it")]
+    Refused {
+        /// Of what kind.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A read failed.
+    #[error("can not read from netlink: {0}; restart the daemon if this goes on")]
+    Receive(#[source] io::Error),
+    /// Something changed during each of many attempts to list it.
+    #[error("the kernel's {what} changed during each of {attempts} attempts to list them; try again when it is calmer")]
+    Unsettled {
+        /// Of what kind.
+        what: &'static str,
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+impl Error {
+    pub(super) fn open(source: io::Error) -> Self {
+        Self::Open(source)
+    }
+}
