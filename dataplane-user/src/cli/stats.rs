@@ -91,7 +91,14 @@ fn text(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> String {
     }
     if stats.mirror.state == MirrorState::Loading {
         let MirrorRow { routes4, routes6, .. } = stats.mirror;
-        text.push_str(&format!("\nstill reading the kernel's routes: {routes4} IPv4 and {routes6} IPv6 so far\n"));
+        text += &[
+            "\nstill reading the kernel's routes: ",
+            &routes4.to_string(),
+            " IPv4 and ",
+            &routes6.to_string(),
+            " IPv6 so far\n",
+        ]
+        .concat();
     }
     text
 }

@@ -262,7 +262,9 @@ impl Lowering {
         let mut found = Vec::with_capacity(leaves.len());
         for (prefix, leaf) in leaves {
             let Some(target) = self.next_hops.hold::<A>(leaf, &paths) else {
-                found.into_iter().for_each(|(_, target)| self.next_hops.release::<A>(Some(target)));
+                for (_, target) in found {
+                    self.next_hops.release::<A>(Some(target));
+                }
                 return Err(NoRoom);
             };
             found.push((prefix, target));

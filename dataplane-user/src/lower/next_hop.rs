@@ -61,7 +61,9 @@ impl NextHops {
         let index = self.groups.enter(path.clone())?;
         for hop in &path.hops {
             let who = self.adjacencies.get(&hop.who).or_else(|| self.adjacencies.enter(hop.who));
-            who.into_iter().for_each(|who| self.adjacencies.hold(who, 0));
+            if let Some(who) = who {
+                self.adjacencies.hold(who, 0);
+            }
         }
         self.kin.entry(path.revived()).or_default().insert(index);
         self.new.insert(index);
@@ -92,7 +94,9 @@ impl NextHops {
         for (index, path) in self.groups.sweep() {
             for hop in &path.hops {
                 let who = self.adjacencies.get(&hop.who);
-                who.into_iter().for_each(|who| self.adjacencies.release(who, 0));
+                if let Some(who) = who {
+                    self.adjacencies.release(who, 0);
+                }
             }
             let revived = path.revived();
             let kin = self.kin.get_mut(&revived);

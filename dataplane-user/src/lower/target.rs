@@ -44,8 +44,8 @@ impl<A: Family> Targets<A> {
 
     /// The longest match.
     pub fn lookup(&self, address: A) -> Target {
-        let lengths = (0..=A::BITS as u8).rev();
-        lengths.filter_map(|length| self.get(Prefix::new(address, length))).next().unwrap_or(Target::NONE)
+        let mut lengths = (0..=A::BITS as u8).rev();
+        lengths.find_map(|length| self.get(Prefix::new(address, length))).unwrap_or(Target::NONE)
     }
 
     /// What turns `self` into `other`.

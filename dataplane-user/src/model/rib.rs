@@ -207,7 +207,9 @@ impl<A: Family> Routes<A> {
     /// From a dump: routes of one prefix come in the kernel's order.
     pub fn from_dump(routes: Vec<Route<A>>) -> Self {
         let mut listing = Listing::default();
-        routes.into_iter().for_each(|route| listing.push(route));
+        for route in routes {
+            listing.push(route);
+        }
         listing.finish()
     }
 
