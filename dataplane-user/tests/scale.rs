@@ -142,7 +142,7 @@ fn a_large_table_costs_little() {
         let whole = fresh.lower(&model, &ports);
         let decided = |want: &dataplane_user::lower::Want, target: dataplane_common::abi::Target| {
             let group = (target.kind() == RouteKind::Unicast).then(|| want.groups[&target.group()]);
-            (target.kind(), group.map(|group| want.adjacencies[&group.members[0]]))
+            (target.kind(), group.map(|group| want.adjacencies[&u32::from(group.members[0])]))
         };
         let (ours, theirs) = (lowering.want(), &whole);
         assert_eq!(ours.fib4.len(), theirs.fib4.len());
