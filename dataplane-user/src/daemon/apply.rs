@@ -114,9 +114,21 @@ impl Daemon {
         Ok((object, routing))
     }
 
-    /// Grows the tables for as long as routes find no place in them.
+    /// Finds room for routes that found none: by painting all anew, without the gaps that changes have left, and then in
+    /// larger tables. What has been tried in vain is tried again when something else is left over.
     fn relieve(&mut self, want: &Want) -> anyhow::Result<()> {
+        if self.tables.routing.starved() == self.hopeless {
+            return Ok(());
+        }
+        grace();
+        if self.tables.routing.starved()[0] != 0 {
+            self.tables.routing.load_fib4(&want.fib4)?;
+        }
+        if self.tables.routing.starved()[1] != 0 {
+            self.tables.routing.load_fib6(&want.fib6)?;
+        }
         while self.grow(self.sizes.relieved(self.tables.routing.starved()), want)? {}
+        self.hopeless = self.tables.routing.starved();
         Ok(())
     }
 

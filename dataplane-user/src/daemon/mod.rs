@@ -177,6 +177,8 @@ struct Daemon {
     place: Place,
     /// How often they were made anew.
     generation: u32,
+    /// How many places of them the largest ones have no room for.
+    hopeless: [usize; 2],
     links: Links,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
@@ -225,6 +227,7 @@ impl Daemon {
             sizes,
             place,
             generation,
+            hopeless: [0; 2],
             links,
             relinked: false,
             model: Model::default(),

@@ -139,18 +139,6 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
         }
     }
 
-    /// Writes what lies inside `prefix` anew, or the one entry around it.
-    fn repaint(&mut self, prefix: Prefix<u32>) {
-        let resolution = self.resolution();
-        let region = Prefix::new(prefix.first(), prefix.length().min(resolution));
-        if !self.starved.is_empty() {
-            self.starved.retain(|place| !region.contains(place.first()));
-        }
-        let mut routes = Vec::new();
-        let cover = self.rib.inside(region, &mut routes);
-        self.paint(&routes, region, cover, (None, resolution), false);
-    }
-
     /// Enters the addresses of a local route into the filter. The loopback network stays out: its addresses are refused on
     /// the wire before anybody asks whose they are, and it would fill the filter.
     fn enter_local(&self, route: &Entry<u32>) {
@@ -195,24 +183,32 @@ impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
         self.live
     }
 
-    fn set(&mut self, prefix: Prefix<u32>, target: Target) {
-        let target = target.raw() as u16;
-        if self.rib.insert(prefix, target) != Some(target) {
+    fn enter(&mut self, prefix: Prefix<u32>, target: Option<Target>) -> bool {
+        let Some(target) = target.map(|target| target.raw() as u16) else { return self.rib.remove(prefix).is_some() };
+        let new = self.rib.insert(prefix, target) != Some(target);
+        if new {
             self.enter_local(&Entry { first: prefix.first(), length: prefix.length(), target });
-            self.repaint(prefix);
         }
+        new
     }
 
-    fn clear(&mut self, prefix: Prefix<u32>) {
-        if self.rib.remove(prefix).is_some() {
-            self.repaint(prefix);
+    fn region(&self, prefix: Prefix<u32>) -> Prefix<u32> {
+        Prefix::new(prefix.first(), prefix.length().min(self.resolution()))
+    }
+
+    fn repaint(&mut self, region: Prefix<u32>) {
+        if !self.starved.is_empty() {
+            self.starved.retain(|place| !region.contains(place.first()));
         }
+        let mut routes = Vec::new();
+        let cover = self.rib.inside(region, &mut routes);
+        self.paint(&routes, region, cover, (None, self.resolution()), false);
     }
 
     fn grace_passed(&mut self) {
         self.free.append(&mut self.retired);
         for place in std::mem::take(&mut self.starved) {
-            self.repaint(place);
+            self.repaint(self.region(place));
         }
     }
 

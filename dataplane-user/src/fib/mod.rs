@@ -11,8 +11,6 @@ mod size;
 mod sweep;
 mod tree;
 
-use std::cmp::Reverse;
-
 use dataplane_common::abi::Target;
 
 pub use direct::Direct;
@@ -35,11 +33,28 @@ pub trait Painter {
     /// the one that changes are made in, so it must go live before the next. Of routes to the same prefix the last counts.
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<Self::Address>, Target)>) -> u32;
 
-    /// Adds or replaces a route, in the live generation.
-    fn set(&mut self, prefix: Prefix<Self::Address>, target: Target);
+    /// Remembers that a prefix has another target, or (`None`) none any more. Whether that is new.
+    fn enter(&mut self, prefix: Prefix<Self::Address>, target: Option<Target>) -> bool;
 
-    /// Removes a route, in the live generation.
-    fn clear(&mut self, prefix: Prefix<Self::Address>);
+    /// The least that can be painted by itself with `prefix` in it.
+    fn region(&self, prefix: Prefix<Self::Address>) -> Prefix<Self::Address>;
+
+    /// Makes a region of the live generation say what the routes say.
+    fn repaint(&mut self, region: Prefix<Self::Address>);
+
+    /// Sets and (`None`) clears routes, in the live generation. At every moment an address has its old target or its new one,
+    /// because nothing is painted before all is known.
+    fn change(&mut self, changes: impl IntoIterator<Item = (Prefix<Self::Address>, Option<Target>)>) {
+        let changes = changes.into_iter().filter_map(|(prefix, target)| self.enter(prefix, target).then_some(prefix));
+        let changes: Vec<_> = changes.collect();
+        let mut regions: Vec<_> = changes.into_iter().map(|prefix| self.region(prefix)).collect();
+        // Outer ones come first, and what lies inside them right behind.
+        regions.sort_unstable();
+        regions.dedup_by(|region, outer| outer.length() <= region.length() && outer.contains(region.first()));
+        for region in regions {
+            self.repaint(region);
+        }
+    }
 
     /// Nobody reads any more what was taken out of use before: it may be used again. Where room was missing, it is looked
     /// for again.
@@ -50,27 +65,6 @@ pub trait Painter {
 
     /// What the live generation says.
     fn lookup(&self, address: Self::Address) -> Target;
-
-    /// Sets and (`None`) clears routes, in the live generation. At every moment an address has its old target or its new one.
-    fn change(&mut self, changes: impl IntoIterator<Item = (Prefix<Self::Address>, Option<Target>)>) {
-        let (mut sets, mut clears) = (Vec::new(), Vec::new());
-        for (prefix, target) in changes {
-            match target {
-                Some(target) => sets.push((prefix, target)),
-                None => clears.push(prefix),
-            }
-        }
-        // Inner routes come before those around them and go after them: an address that has a new route inside another new
-        // one never takes the outer.
-        sets.sort_by_key(|(prefix, _)| Reverse(prefix.length()));
-        clears.sort_by_key(|prefix| prefix.length());
-        for (prefix, target) in sets {
-            self.set(prefix, target);
-        }
-        for prefix in clears {
-            self.clear(prefix);
-        }
-    }
 }
 
 /// Routes in ascending order, each prefix once.

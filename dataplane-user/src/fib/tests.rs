@@ -104,13 +104,13 @@ fn run<P: Painter>(painter: &mut P, from: impl Fn(u128) -> P::Address, steps: Ve
             Step::Set(place, number) => {
                 let prefix = prefix(&from, place);
                 model.insert((prefix.first(), prefix.length()), target(number));
-                painter.set(prefix, target(number));
+                painter.change([(prefix, Some(target(number)))]);
                 probes.extend([prefix.first(), prefix.last()]);
             }
             Step::Clear(position) => {
                 let Some((first, length)) = model.keys().nth(position % model.len().max(1)).copied() else { continue };
                 model.remove(&(first, length));
-                painter.clear(Prefix::new(first, length));
+                painter.change([(Prefix::new(first, length), None)]);
             }
             Step::Grace => painter.grace_passed(),
             Step::Load => {
@@ -144,7 +144,7 @@ fn run<P: Painter>(painter: &mut P, from: impl Fn(u128) -> P::Address, steps: Ve
     let all: Vec<_> = painter.rib().all().iter().map(|entry| (entry.first, entry.length)).collect();
     assert_eq!(all, model.keys().copied().collect::<Vec<_>>());
     for (first, length) in all {
-        painter.clear(Prefix::new(first, length));
+        painter.change([(Prefix::new(first, length), None)]);
     }
     assert!(painter.rib().is_empty());
     painter.grace_passed();

@@ -237,17 +237,6 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
         };
         pieces.into_iter().map(|piece| Prefix::new(piece.first(), piece.length().min(self.index(piece).1))).collect()
     }
-
-    fn repaint(&mut self, prefix: Prefix<u128>) {
-        for region in self.regions(prefix) {
-            if !self.starved.is_empty() {
-                self.starved.retain(|place| !region.contains(place.first()));
-            }
-            let mut routes = Vec::new();
-            let cover = self.rib.inside(region, &mut routes);
-            self.paint(&routes, region, cover, false);
-        }
-    }
 }
 
 /// Length of 2000::/3.
@@ -275,16 +264,25 @@ impl<M: Deref<Target = [AtomicU64]>> Painter for Tree<M> {
         self.live
     }
 
-    fn set(&mut self, prefix: Prefix<u128>, target: Target) {
-        let target = target.raw() as u16;
-        if self.rib.insert(prefix, target) != Some(target) {
-            self.repaint(prefix);
+    fn enter(&mut self, prefix: Prefix<u128>, target: Option<Target>) -> bool {
+        match target.map(|target| target.raw() as u16) {
+            Some(target) => self.rib.insert(prefix, target) != Some(target),
+            None => self.rib.remove(prefix).is_some(),
         }
     }
 
-    fn clear(&mut self, prefix: Prefix<u128>) {
-        if self.rib.remove(prefix).is_some() {
-            self.repaint(prefix);
+    fn region(&self, prefix: Prefix<u128>) -> Prefix<u128> {
+        Prefix::new(prefix.first(), prefix.length().min(self.index(prefix).1))
+    }
+
+    fn repaint(&mut self, region: Prefix<u128>) {
+        for region in self.regions(region) {
+            if !self.starved.is_empty() {
+                self.starved.retain(|place| !region.contains(place.first()));
+            }
+            let mut routes = Vec::new();
+            let cover = self.rib.inside(region, &mut routes);
+            self.paint(&routes, region, cover, false);
         }
     }
 
