@@ -5,7 +5,8 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::{
-    btf_maps::{Array, DevMapHash, PerCpuArray},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray},
     helpers::bpf_map_lookup_elem,
     macros::btf_map,
 };
@@ -13,7 +14,7 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, Key, NextHopGroup, PORT_PROBES,
-        Port, PortCounters,
+        Port, PortCounters, VLANS as VLAN_DEVICES, VlanKey,
     },
 };
 
@@ -21,6 +22,9 @@ use dataplane_common::{
 static CONTROL: Array<Control, 1> = Array::new();
 #[btf_map]
 static PORTS: Array<Port, { abi::PORTS as usize }> = Array::new();
+/// Not allocated in advance: what is removed is then freed, and used again, only when no program can still read it.
+#[btf_map]
+static VLANS: HashMap<VlanKey, Port, { VLAN_DEVICES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<PortCounters, { abi::PORTS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -91,6 +95,17 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
         }
     }
     None
+}
+
+/// The VLAN device for a tag ([`dataplane_common::abi::Tag::raw`]) on an interface.
+#[inline(always)]
+pub fn vlan(ifindex: Ifindex, tag: u32) -> Option<&'static Port> {
+    // Both halves in one word of the stack, as they lie in a `VlanKey`.
+    let key = u64::from(tag) << 32 | u64::from(ifindex);
+    // SAFETY: the key is as long as the map's, and the values are ports, which stay until no program runs any more.
+    let port = unsafe { bpf_map_lookup_elem((&raw const VLANS).cast_mut().cast(), (&raw const key).cast()) };
+    // SAFETY: as above.
+    NonNull::new(port.cast::<Port>()).map(|port| unsafe { port.as_ref() })
 }
 
 /// One generation of the IPv4 table.

@@ -1,6 +1,6 @@
 //! Want versus have: the changes, in an order that is safe while packets are being judged.
 
-use dataplane_common::abi::{Adjacency, Features, Ifindex, NextHopGroup, Port};
+use dataplane_common::abi::{Adjacency, Features, Ifindex, NextHopGroup, Port, VlanKey};
 
 use crate::lower::{Table, Want};
 
@@ -23,6 +23,10 @@ pub enum Change<'a> {
     Features(Features),
     /// A port, by slot.
     Port(u32, Port),
+    /// A VLAN device on a port.
+    Vlan(VlanKey, Port),
+    /// A VLAN device that is no more.
+    RemoveVlan(VlanKey),
     /// A slot that becomes free.
     RemovePort(u32),
     /// A group that no route names any more.
@@ -70,6 +74,10 @@ pub fn diff<'a>(have: &Want, want: &'a Want) -> Changes<'a> {
     let ports = want.ports.iter().filter(|(slot, new)| have.ports.get(slot) != Some(new));
     steps.extend(ports.map(|(slot, new)| Change::Port(*slot, *new)));
 
+    let vlans = want.vlans.iter().filter(|(key, new)| have.vlans.get(key) != Some(new));
+    steps.extend(vlans.map(|(key, new)| Change::Vlan(*key, *new)));
+
+    steps.extend(have.vlans.keys().filter(|key| !want.vlans.contains_key(key)).copied().map(Change::RemoveVlan));
     steps.extend(have.ports.keys().filter(|slot| !want.ports.contains_key(slot)).copied().map(Change::RemovePort));
     steps.extend(have.groups.keys().filter(|index| !want.groups.contains_key(index)).copied().map(Change::RemoveGroup));
     let unnamed = have.adjacencies.keys().filter(|index| !want.adjacencies.contains_key(index));
@@ -107,6 +115,10 @@ mod tests {
             Change::Port(slot, port) => {
                 have.ports.insert(*slot, *port);
             }
+            Change::Vlan(key, port) => {
+                have.vlans.insert(*key, *port);
+            }
+            Change::RemoveVlan(key) => assert!(have.vlans.remove(key).is_some()),
             Change::RemovePort(slot) => assert!(have.ports.remove(slot).is_some()),
             Change::RemoveGroup(index) => assert!(have.groups.remove(index).is_some()),
             Change::RemoveAdjacency(index) => assert!(have.adjacencies.remove(index).is_some()),
@@ -127,7 +139,7 @@ mod tests {
         }
         for adjacency in have.adjacencies.values() {
             let sends = adjacency.flags().contains(AdjacencyFlags::XDP_TRANSMIT);
-            assert!(!sends || have.egress.contains(&adjacency.ifindex), "{adjacency:?}");
+            assert!(!sends || have.egress.contains(&adjacency.device), "{adjacency:?}");
         }
     }
 

@@ -46,6 +46,8 @@ bitflags! {
         const NO_ETHERNET = 1 << 7;
         /// Some route has more than one next hop.
         const MULTIPATH = 1 << 8;
+        /// Some link is a VLAN device.
+        const VLANS = 1 << 9;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
     }

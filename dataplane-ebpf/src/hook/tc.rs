@@ -11,7 +11,7 @@ use dataplane_common::{
     Decision, Reason,
     abi::{Features, Ifindex, Mark},
     decide::Vlan,
-    wire::{self, Bytes, Chain, Header, Walk},
+    wire::{self, Be16, Bytes, Chain, EtherType, Header, Walk},
 };
 
 use super::{Hook, Met, Tier};
@@ -79,7 +79,10 @@ impl Hook for Skb<'_> {
         let present = unsafe { (*self.context.skb.skb).vlan_present };
         // SAFETY: as above.
         let control = unsafe { (*self.context.skb.skb).vlan_tci };
-        if present == 0 { Vlan::NONE } else { Vlan::new(control as u16) }
+        // SAFETY: as above.
+        let kind = unsafe { (*self.context.skb.skb).vlan_proto };
+        let kind = EtherType(Be16::from_bytes((kind as u16).to_ne_bytes()));
+        if present == 0 { Vlan::NONE } else { Vlan::new(kind, control as u16) }
     }
 
     #[inline(always)]
@@ -119,7 +122,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 // SAFETY: a helper without pointers.
-                return unsafe { bpf_redirect(way.adjacency.ifindex, 0) } as i32;
+                return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
             }
             Reason::NoEgress
         }

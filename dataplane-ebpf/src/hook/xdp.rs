@@ -97,8 +97,9 @@ pub fn run(context: &XdpContext) -> u32 {
     let reason = match verdict {
         Verdict::Transmit(way) => {
             // The device first: a frame that has been rewritten can not go back to the kernel.
-            if maps::redirect(way.adjacency.ifindex) && rewrite::frame(context, &way) {
-                maps::count(slot, Reason::Forwarded, frame.length() as u64);
+            let bytes = frame.length() as u64;
+            if maps::redirect(way.adjacency.device) && rewrite::frame(context, &way) {
+                maps::count(slot, Reason::Forwarded, bytes);
                 return XDP_REDIRECT;
             }
             Reason::NoEgress

@@ -32,6 +32,9 @@ impl Daemon {
             if let Err(error) = self.step(step) {
                 // Nothing is known for certain now: next time everything is written again.
                 self.have = Want { ports: have.ports.clone(), ..Want::default() };
+                // What may be there has to be known, to be removed.
+                let vlans = have.vlans.keys().chain(want.vlans.keys());
+                self.have.vlans = vlans.map(|key| (*key, Port::default())).collect();
                 self.have.features = self.object.features();
                 return Err(error);
             }
@@ -66,6 +69,8 @@ impl Daemon {
                 self.tables.flip_fib6(&fib)?;
             }
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
+            Change::Vlan(key, port) => self.tables.write_vlan(*key, port)?,
+            Change::RemoveVlan(key) => self.tables.remove_vlan(*key)?,
             Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
             Change::Features(features) => self.load(*features)?,
         }

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
+use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
     Adjacency, Control, Counter, ENTRIES, Entry, Fib4, Fib6, Filter, Ifindex, NextHopGroup, PORTS, Port, PortCounters,
-    map,
+    VlanKey, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -107,6 +107,7 @@ pub struct Tables {
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
+    vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
     live: Control,
 }
 
@@ -115,6 +116,8 @@ impl Tables {
     pub fn take(object: &mut Object) -> Result<Self, TableError> {
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
+        let vlans = object.take_map(map::VLANS)?;
+        let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
         let tables = Self {
             control: Rows::take(object, map::CONTROL)?,
             ports: Rows::take(object, map::PORTS)?,
@@ -127,6 +130,7 @@ impl Tables {
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
+            vlans,
             live: Control::default(),
         };
         Ok(tables)
@@ -135,6 +139,22 @@ impl Tables {
     /// Writes a port; [`Port::default`] frees the slot.
     pub fn write_port(&mut self, slot: u32, port: &Port) -> Result<(), TableError> {
         self.ports.write(slot, port)
+    }
+
+    /// Writes a VLAN device.
+    pub fn write_vlan(&mut self, key: VlanKey, port: &Port) -> Result<(), TableError> {
+        let (key, port): ([u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]) =
+            (zerocopy::transmute!(key), zerocopy::transmute!(*port));
+        self.vlans.insert(key, port, 0).map_err(|error| TableError::Map { name: map::VLANS, error })
+    }
+
+    /// Takes a VLAN device out.
+    pub fn remove_vlan(&mut self, key: VlanKey) -> Result<(), TableError> {
+        match self.vlans.remove(&zerocopy::transmute!(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::VLANS, error }),
+        }
     }
 
     /// Writes a next-hop group.

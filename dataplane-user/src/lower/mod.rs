@@ -6,12 +6,13 @@ mod index;
 mod port;
 mod route;
 mod table;
+mod vlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{
     ADJACENCIES, Adjacency, Control, FIB_INTERVALS, Features, GROUPS, Ifindex, NextHopGroup, PORT_PROBES, Port,
-    RouteKind, Target,
+    RouteKind, Tag, Target, VLANS, VlanKey,
 };
 
 use crate::model::{Attachment, Family, IpVersion, Model};
@@ -26,6 +27,8 @@ pub use table::{Parts, Store, Table};
 pub struct Want {
     /// By slot.
     pub ports: BTreeMap<u32, Port>,
+    /// VLAN devices on ports.
+    pub vlans: BTreeMap<VlanKey, Port>,
     /// By index.
     pub groups: BTreeMap<u32, NextHopGroup>,
     /// By index.
@@ -49,6 +52,7 @@ impl Default for Want {
     fn default() -> Self {
         Self {
             ports: BTreeMap::new(),
+            vlans: BTreeMap::new(),
             groups: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
             fib4: Table::default(),
@@ -106,6 +110,14 @@ pub enum Problem {
         /// How many are left out.
         left: usize,
     },
+    /// More VLAN devices than fit.
+    #[error(
+        "{left} VLAN devices are beyond the room for {VLANS}, so their packets are left to the kernel; detach a port"
+    )]
+    VlansFull {
+        /// How many are left out.
+        left: usize,
+    },
     /// No slot for a port.
     #[error(
         "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so its packets are left to the kernel; detach another"
@@ -150,6 +162,7 @@ impl Lowering {
     pub fn lower(&mut self, model: &Model, ports: &BTreeMap<Ifindex, Attachment>) -> Want {
         let mut want = Want { mirror: Control::MIRROR_V4 | Control::MIRROR_V6, ..Want::default() };
         self.lower_ports(model, ports, &mut want);
+        want.vlans = vlan::vlans(model, ports, &mut want.problems);
         want.egress = adjacency::egress(model);
 
         self.groups.begin();
@@ -164,7 +177,9 @@ impl Lowering {
             indices.iter().map(|(who, index)| (*index, adjacency::adjacency(model, &want.egress, *who))).collect();
         want.groups = self.groups.iter().map(|(path, index)| (index, adjacency::group(path, &indices))).collect();
 
-        want.features |= port::features(want.ports.values());
+        want.features |= port::features(want.ports.values().chain(want.vlans.values()));
+        let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
+        want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);
         want.features.set(Features::MULTIPATH, want.groups.values().any(|group| group.slots > 1));

@@ -19,7 +19,7 @@ use dataplane_common::abi::Ifindex;
 pub use address::Address;
 pub use event::{Event, Snapshot};
 pub use family::{Family, IpVersion, Prefix};
-pub use link::{AttachedXdp, Link, XdpFeatures, XdpMode};
+pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
