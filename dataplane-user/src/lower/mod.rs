@@ -139,6 +139,7 @@ impl Problem {
             Self::Vrf { .. } => "ip link show type vrf  # and `dataplane detach` their members",
             Self::RoutesFull { .. } | Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
             Self::NeighboursFull { .. } => "ip neigh show  # split the network",
+            Self::VlansFull { .. } => "ip -d link show type vlan  # and `dataplane detach` a port with many of them",
             Self::PortsFull { .. } => "dataplane port list  # detach what is not needed",
         }
     }
