@@ -97,11 +97,9 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
     None
 }
 
-/// The VLAN device for a tag ([`dataplane_common::abi::Tag::raw`]) on an interface.
+/// The VLAN device with this key: a [`VlanKey`], both halves in one word of the stack.
 #[inline(always)]
-pub fn vlan(ifindex: Ifindex, tag: u32) -> Option<&'static Port> {
-    // Both halves in one word of the stack, as they lie in a `VlanKey`.
-    let key = u64::from(tag) << 32 | u64::from(ifindex);
+pub fn vlan(key: u64) -> Option<&'static Port> {
     // SAFETY: the key is as long as the map's, and the values are ports, which stay until no program runs any more.
     let port = unsafe { bpf_map_lookup_elem((&raw const VLANS).cast_mut().cast(), (&raw const key).cast()) };
     // SAFETY: as above.

@@ -5,6 +5,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
     helpers::{
         bpf_csum_update, bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
         bpf_xdp_adjust_head,
@@ -21,10 +22,6 @@ use crate::{features, pipeline::Way};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
-/// Behind one tag.
-const TAGGED: usize = NETWORK + size_of::<VlanTag>();
-/// Behind two.
-const STACKED: usize = TAGGED + size_of::<VlanTag>();
 /// Where the first tag begins, or what the frame carries is said.
 const TYPE: usize = offset_of!(Ethernet, ethertype);
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`.
@@ -36,42 +33,60 @@ fn tags(way: &Way) -> bool {
     features::on(Features::VLANS) && (way.tags != 0 || way.adjacency.tags[0].is_some())
 }
 
+/// The tags of an adjacency in one word: the outer one on top.
+#[inline(always)]
+fn both(adjacency: &Adjacency) -> u32 {
+    u32::from(adjacency.tags[0].raw()) << 16 | u32::from(adjacency.tags[1].raw())
+}
+
+/// What [`both`] made one.
+#[inline(always)]
+const fn apart(tags: u32) -> (Tag, Tag) {
+    (Tag::from_raw((tags >> 16) as u16), Tag::from_raw(tags as u16))
+}
+
 /// Rewrites a frame for its way; `false` when there is no room for its tags. It is not too short: the pipeline has ruled
 /// that out.
 #[inline(always)]
 pub fn frame(context: &XdpContext, way: &Way) -> bool {
-    if tags(way) {
-        return tagged_frame(context, way).is_some();
+    if !tags(way) {
+        return write(context.data(), context.data_end(), NETWORK, way).is_some();
     }
-    write::<NETWORK>(context.data(), context.data_end(), way).is_some()
+    let v6 = u32::from(way.family == u64::from(V6::NUMBER));
+    let [outer, inner] = way.adjacency.tags;
+    let network = NETWORK + outer.length() + inner.length();
+    exchange_frame_tags(context.ctx, way.tags as u32, both(way.adjacency), v6) != 0
+        && write(context.data(), context.data_end(), network, way).is_some()
 }
 
-/// As [`frame`], with other tags than it has.
+/// Makes room for the tags that a frame is to have, and writes them; 0: there is no room. A global function: the verifier
+/// looks at it once, not once for every path that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn exchange_frame_tags(context: *mut xdp_md, came: u32, wanted: u32, v6: u32) -> u32 {
+    let carried = if v6 != 0 { EtherType::IPV6 } else { EtherType::IPV4 };
+    u32::from(put_tags(context, came, wanted, carried).is_some())
+}
+
 #[inline(always)]
-fn tagged_frame(context: &XdpContext, way: &Way) -> Option<u32> {
-    let [outer, inner] = way.adjacency.tags;
-    let wanted = u64::from(outer.is_some()) + u64::from(inner.is_some());
-    if way.tags != wanted {
-        let shift = (way.tags as i32 - wanted as i32) * size_of::<VlanTag>() as i32;
-        // SAFETY: the context is the program's own; no reference into the packet is used after this.
-        if unsafe { bpf_xdp_adjust_head(context.ctx, shift) } != 0 {
-            return None;
-        }
+fn put_tags(context: *mut xdp_md, came: u32, wanted: u32, carried: EtherType) -> Option<()> {
+    let (outer, inner) = apart(wanted);
+    let shift = (came as usize * size_of::<VlanTag>()) as i32 - (outer.length() + inner.length()) as i32;
+    // SAFETY: the context is the program's own; no reference into the packet is used after this.
+    if shift != 0 && unsafe { bpf_xdp_adjust_head(context, shift) } != 0 {
+        return None;
     }
+    let context = XdpContext::new(context);
     let (start, end) = (context.data(), context.data_end());
-    let carried = if way.family == u64::from(V6::NUMBER) { EtherType::IPV6 } else { EtherType::IPV4 };
     if inner.is_some() {
         put::<TYPE>(start, end, outer)?;
         put::<{ TYPE + size_of::<VlanTag>() }>(start, end, inner)?;
-        name::<{ STACKED - size_of::<EtherType>() }>(start, end, carried)?;
-        write::<STACKED>(start, end, way)
+        name::<{ TYPE + 2 * size_of::<VlanTag>() }>(start, end, carried)
     } else if outer.is_some() {
         put::<TYPE>(start, end, outer)?;
-        name::<{ TAGGED - size_of::<EtherType>() }>(start, end, carried)?;
-        write::<TAGGED>(start, end, way)
+        name::<{ TYPE + size_of::<VlanTag>() }>(start, end, carried)
     } else {
-        name::<TYPE>(start, end, carried)?;
-        write::<NETWORK>(start, end, way)
+        name::<TYPE>(start, end, carried)
     }
 }
 
@@ -98,21 +113,22 @@ fn name<const AT: usize>(start: usize, end: usize, carried: EtherType) -> Option
     Some(())
 }
 
-/// Exchanges the tags of an skb. The kernel keeps the outermost beside the packet, not in it.
+/// Exchanges the tags of an skb; 0: it could not. The kernel keeps the outermost beside the packet, not in it. A global
+/// function, as the one for frames.
 ///
 /// Where the kernel has no memory for a second tag, the packet is made one for somebody else, which the kernel drops: with
 /// half of its tags it would come in through another VLAN device.
-#[inline(always)]
-fn exchange_tags(context: &TcContext, way: &Way) -> bool {
-    let skb = context.skb.skb;
-    let [outer, inner] = way.adjacency.tags;
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn exchange_skb_tags(skb: *mut __sk_buff, came: u32, wanted: u32) -> u32 {
+    let (outer, inner) = apart(wanted);
     let mut done = true;
     // SAFETY: helpers that take the program's own context; no reference into the packet is used after this.
     unsafe {
-        if way.tags > 0 {
+        if came > 0 {
             done &= bpf_skb_vlan_pop(skb) == 0;
         }
-        if way.tags > 1 {
+        if came > 1 {
             done &= bpf_skb_vlan_pop(skb) == 0;
         }
         if inner.is_some() {
@@ -125,19 +141,26 @@ fn exchange_tags(context: &TcContext, way: &Way) -> bool {
             bpf_skb_change_type(skb, OTHER_HOST);
         }
     }
-    done
+    u32::from(done)
+}
+
+/// Gives an skb the tags of its way; where the network header then begins, or `None`, and then it can not be sent.
+#[inline(always)]
+fn exchange(context: &TcContext, way: &Way) -> Option<usize> {
+    if !tags(way) {
+        return Some(NETWORK);
+    }
+    if exchange_skb_tags(context.skb.skb, way.tags as u32, both(way.adjacency)) == 0 {
+        return None;
+    }
+    Some(NETWORK + way.adjacency.tags[1].length())
 }
 
 /// Rewrites an skb for its way; `false` when it can not be written, and then nothing was.
 #[inline(always)]
 pub fn skb(context: &TcContext, way: &Way) -> bool {
-    if tags(way) && !exchange_tags(context, way) {
-        return false;
-    }
-    let (start, end) = (context.data(), context.data_end());
-    let stacked = features::on(Features::VLANS) && way.adjacency.tags[1].is_some();
-    let change = if stacked { write::<TAGGED>(start, end, way) } else { write::<NETWORK>(start, end, way) };
-    let Some(change) = change else { return false };
+    let Some(network) = exchange(context, way) else { return false };
+    let Some(change) = write(context.data(), context.data_end(), network, way) else { return false };
     settle(context, way, change);
     true
 }
@@ -149,42 +172,36 @@ pub fn skb(context: &TcContext, way: &Way) -> bool {
 /// cost, so a port without XDP does not make them.
 #[inline(always)]
 pub fn marked_skb(context: &TcContext, way: &Way) -> bool {
-    if tags(way) && !exchange_tags(context, way) {
-        return false;
-    }
-    if features::on(Features::VLANS) && way.adjacency.tags[1].is_some() {
-        store_headers::<TAGGED>(context, way)
-    } else {
-        store_headers::<NETWORK>(context, way)
-    }
+    let Some(network) = exchange(context, way) else { return false };
+    store_headers(context, network, way)
 }
 
 /// Writes the headers by calls.
 #[inline(always)]
-fn store_headers<const NETWORK: usize>(context: &TcContext, way: &Way) -> bool {
+fn store_headers(context: &TcContext, network: usize, way: &Way) -> bool {
     let (start, end) = (context.data(), context.data_end());
     if way.family == u64::from(V6::NUMBER) {
-        if start + NETWORK + size_of::<Ipv6>() > end {
+        if start + network + size_of::<Ipv6>() > end {
             return false;
         }
         // SAFETY: inside the packet, as just checked; nothing is written while the reference lives.
-        let header = unsafe { &*((start + NETWORK) as *const Ipv6) };
+        let header = unsafe { &*((start + network) as *const Ipv6) };
         let old = Be16::from_bytes([header.next_header, header.hop_limit]);
         let next = [header.next_header, header.hop_limit - 1];
         let change = u32::from(!old.raw()) + u32::from(Be16::from_bytes(next).raw());
-        if !store(context, NETWORK + offset_of!(Ipv6, next_header), &next) {
+        if !store(context, network + offset_of!(Ipv6, next_header), &next) {
             return false;
         }
         settle(context, way, change);
     } else {
-        if start + NETWORK + size_of::<Ipv4>() > end {
+        if start + network + size_of::<Ipv4>() > end {
             return false;
         }
         // SAFETY: inside the packet, as just checked; nothing is written while the reference lives.
-        let header = unsafe { &*((start + NETWORK) as *const Ipv4) };
+        let header = unsafe { &*((start + network) as *const Ipv4) };
         let [high, low] = decrement_ttl(header.checksum).raw().to_ne_bytes();
         let next = [header.ttl - 1, header.protocol, high, low];
-        if !store(context, NETWORK + offset_of!(Ipv4, ttl), &next) {
+        if !store(context, network + offset_of!(Ipv4, ttl), &next) {
             return false;
         }
     }
@@ -204,26 +221,30 @@ fn settle(context: &TcContext, way: &Way, change: u32) {
     }
 }
 
-/// Writes the headers, of which the network header begins at `NETWORK`. Returns how the sum over the packet changed.
+/// Writes the headers, of which the network header begins at `network`. Returns how the sum over the packet changed.
 #[inline(always)]
-fn write<const NETWORK: usize>(start: usize, end: usize, way: &Way) -> Option<u32> {
+fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
+    // The verifier does not conclude from behind tags to what is in front of them.
+    if start + size_of::<Ethernet>() > end {
+        return None;
+    }
     if way.family == u64::from(V6::NUMBER) {
-        if start + NETWORK + size_of::<Ipv6>() > end {
+        if start + network + size_of::<Ipv6>() > end {
             return None;
         }
         // SAFETY: inside the packet, as just checked; nothing else refers into it.
-        let header = unsafe { &mut *((start + NETWORK) as *mut Ipv6) };
+        let header = unsafe { &mut *((start + network) as *mut Ipv6) };
         let old = Be16::from_bytes([header.next_header, header.hop_limit]);
         header.hop_limit -= 1;
         let new = Be16::from_bytes([header.next_header, header.hop_limit]);
         address(start, way.adjacency);
         Some(u32::from(!old.raw()) + u32::from(new.raw()))
     } else {
-        if start + NETWORK + size_of::<Ipv4>() > end {
+        if start + network + size_of::<Ipv4>() > end {
             return None;
         }
         // SAFETY: inside the packet, as just checked; nothing else refers into it.
-        let header = unsafe { &mut *((start + NETWORK) as *mut Ipv4) };
+        let header = unsafe { &mut *((start + network) as *mut Ipv4) };
         header.ttl -= 1;
         header.checksum = decrement_ttl(header.checksum);
         address(start, way.adjacency);

@@ -103,3 +103,33 @@ extern "C" fn reaches(group: u32, ifindex: u32) -> u32 {
     }
     0
 }
+
+/// Where the VLAN device for a tag ([`dataplane_common::abi::Tag::raw`]) on an interface is found: a
+/// [`dataplane_common::abi::VlanKey`] in one word.
+#[inline(always)]
+pub fn vlan_key(ifindex: Ifindex, tag: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(ifindex)
+}
+
+/// The key of the innermost VLAN device for two tags, or for one with identifier 0, on a port; 0 is the port itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stacked_vlan(port: u32, outer: u32, inner: u32) -> u64 {
+    // Whether a tag may be there just for its priority.
+    let says_nothing = |tag: u32| tag & 0x0fff == 0;
+    let mut key = vlan_key(port, outer);
+    let below = match maps::vlan(key) {
+        Some(device) => device.ifindex,
+        None if says_nothing(outer) => {
+            key = 0;
+            port
+        }
+        // Not found here, nor when it is looked for again.
+        None => return key,
+    };
+    if inner == 0 {
+        return key;
+    }
+    let stacked = vlan_key(below, inner);
+    if says_nothing(inner) && maps::vlan(stacked).is_none() { key } else { stacked }
+}

@@ -2,8 +2,7 @@
 
 use crate::{
     Reason,
-    abi::Tag,
-    wire::{Bytes, EtherType, Ethernet, Mac, VlanTag},
+    wire::{Bytes, EtherType, Ethernet, Mac, Tag, Tagged},
 };
 
 /// What a frame carries, as far as we care.
@@ -74,6 +73,18 @@ impl Vlan {
     pub const fn raw(self) -> u32 {
         self.0 as u32
     }
+
+    #[inline(always)]
+    const fn tag(self) -> Tag {
+        Tag::from_raw(self.0 as u16)
+    }
+}
+
+impl From<Tag> for Vlan {
+    #[inline(always)]
+    fn from(tag: Tag) -> Self {
+        Self(u64::from(tag.raw()))
+    }
 }
 
 /// A frame whose link header has been read.
@@ -112,63 +123,30 @@ impl Frame {
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(Reason::NotIp) };
-    let carried = Carried::from(ethernet.ethertype);
     let others = ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group());
-    if others && carried != Carried::Tag && stripped == Vlan::NONE {
-        return Err(Reason::OtherHost);
-    }
-    let frame = Frame {
-        carried,
-        audience: if others {
-            Audience::Other
-        } else if ethernet.destination.is_group() {
-            Audience::Group
-        } else {
-            Audience::Host
-        },
-        vlan: stripped,
-        inner: Vlan::NONE,
-        detour: if stripped == Vlan::NONE { None } else { Some(Reason::Vlan) },
-        offset: size_of::<Ethernet>(),
+    let audience = if others {
+        Audience::Other
+    } else if ethernet.destination.is_group() {
+        Audience::Group
+    } else {
+        Audience::Host
     };
-    if carried != Carried::Tag {
-        return Ok(frame);
+    if !ethernet.ethertype.is_tag() && stripped == Vlan::NONE {
+        let (carried, offset) = (ethernet.ethertype.into(), size_of::<Ethernet>());
+        let frame = Frame { carried, audience, vlan: Vlan::NONE, inner: Vlan::NONE, detour: None, offset };
+        return if others { Err(Reason::OtherHost) } else { Ok(frame) };
     }
-    match tagged(packet, frame, ethernet.ethertype) {
+    match packet.tags(ethernet.ethertype, stripped.tag()).outcome() {
+        Ok(Tagged { ethertype, offset, outer, inner }) => Ok(Frame {
+            carried: ethertype.into(),
+            audience,
+            vlan: outer.into(),
+            inner: inner.into(),
+            detour: Some(Reason::Vlan),
+            offset,
+        }),
         // Whatever is wrong with it, it is not ours to drop.
         Err(_) if others => Err(Reason::OtherHost),
-        read => read,
+        Err(reason) => Err(reason),
     }
-}
-
-/// Reads the tags.
-#[inline(always)]
-fn tagged<B: Bytes + ?Sized>(packet: &B, frame: Frame, ethertype: EtherType) -> Result<Frame, Reason> {
-    let stripped = frame.vlan != Vlan::NONE;
-    let (frame, ethertype) = untag(packet, frame, ethertype)?;
-    if frame.carried != Carried::Tag {
-        return Ok(frame);
-    }
-    if stripped {
-        return Err(Reason::VlanDepth);
-    }
-    let (frame, _) = untag(packet, frame, ethertype)?;
-    if frame.carried == Carried::Tag { Err(Reason::VlanDepth) } else { Ok(frame) }
-}
-
-/// Takes one tag off what is left to read; what stands in front of the rest.
-#[inline(always)]
-fn untag<B: Bytes + ?Sized>(packet: &B, outer: Frame, ethertype: EtherType) -> Result<(Frame, EtherType), Reason> {
-    let Some(tag) = packet.header::<VlanTag>(outer.offset) else { return Err(Reason::Truncated) };
-    let this = Vlan::new(ethertype, tag.id());
-    let (vlan, inner) = if outer.vlan == Vlan::NONE { (this, Vlan::NONE) } else { (outer.vlan, this) };
-    let frame = Frame {
-        carried: tag.ethertype.into(),
-        offset: outer.offset + size_of::<VlanTag>(),
-        vlan,
-        inner,
-        detour: Some(Reason::Vlan),
-        ..outer
-    };
-    Ok((frame, tag.ethertype))
 }

@@ -11,7 +11,7 @@ use dataplane_common::{
     Decision, Reason,
     abi::{Features, Ifindex, Mark},
     decide::Vlan,
-    wire::{self, Be16, Bytes, Chain, EtherType, Header, Walk},
+    wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
@@ -45,6 +45,11 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         Walk::from_raw(walk_skb(self.context.skb.skb, chain.payload as u32, chain.protocol as u32, end as u32))
+    }
+
+    #[inline(always)]
+    fn tags(&self, first: EtherType, stripped: Tag) -> Tags {
+        Tags::from_raw(tags_of_skb(self.context.skb.skb, u32::from(first.0.raw()), u32::from(stripped.raw())))
     }
 }
 
@@ -165,6 +170,16 @@ extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u3
     let skb = Skb { context: &context, met: Met::Nothing };
     wire::walk(&skb, Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 }, end as usize)
         .raw()
+}
+
+/// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) -> u64 {
+    let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
+    let stripped = Tag::from_raw(stripped as u16);
+    let context = TcContext::new(context);
+    wire::tags(&Skb { context: &context, met: Met::Nothing }, first, stripped).raw()
 }
 
 /// Brings the headers into one piece.

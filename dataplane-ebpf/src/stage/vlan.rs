@@ -14,6 +14,7 @@ use crate::{
     hook::Hook,
     maps,
     pipeline::{Step, stop},
+    tables,
 };
 
 /// Through which interface the packet comes in: the port or, tagged, a VLAN device on it. A tag without a device is the
@@ -47,15 +48,12 @@ pub fn device(port: &'static Port, frame: &Frame) -> Option<&'static Port> {
     if !features::on(Features::VLANS) || frame.vlan == Vlan::NONE {
         return None;
     }
-    let outer = on(port, frame.vlan)?;
-    if frame.inner == Vlan::NONE { Some(outer) } else { on(outer, frame.inner) }
-}
-
-/// The device of a tag on an interface.
-#[inline(always)]
-fn on(below: &'static Port, tag: Vlan) -> Option<&'static Port> {
-    match maps::vlan(below.ifindex, tag.raw()) {
-        None if tag.id() == Some(0) => Some(below),
-        device => device,
-    }
+    // Here the paths join: one search for one number, whatever the tags are.
+    let plain = frame.inner == Vlan::NONE && frame.vlan.id() != Some(0);
+    let key = if plain {
+        tables::vlan_key(port.ifindex, frame.vlan.raw())
+    } else {
+        tables::stacked_vlan(port.ifindex, frame.vlan.raw(), frame.inner.raw())
+    };
+    if key == 0 { Some(port) } else { maps::vlan(key) }
 }
