@@ -35,6 +35,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("port.rs"),
     include_bytes!("rule.rs"),
     include_bytes!("vlan.rs"),
+    include_bytes!("../wire/vlan.rs"),
     include_bytes!("../reason.rs"),
 ]);
 

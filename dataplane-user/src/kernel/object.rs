@@ -21,6 +21,7 @@ const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS];
 const OWN: &[&str] = &[
     map::CONTROL,
     map::PORTS,
+    map::VLANS,
     map::FIB4,
     map::FIB6,
     map::GROUPS,
