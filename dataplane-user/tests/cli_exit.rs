@@ -199,7 +199,7 @@ fn config_check_needs_no_daemon() {
     let rows: [(&str, Option<&[u8]>, i32, &str); 4] = [
         ("good.toml", Some(CONFIG.as_bytes()), 0, "good.toml: valid"),
         ("bad.toml", Some(b"[ports\n"), 5, "bad.toml"),
-        ("latin.toml", Some(b"# ok\n# \xe9t\xe9\n"), 5, "latin.toml:2:3: not UTF-8"),
+        ("latin.toml", Some(b"# ok\n# \xe9t\xe9\n"), 5, "latin.toml:2:3: this is not UTF-8"),
         ("none.toml", None, 3, "none.toml: No such file"),
     ];
     for (name, bytes, code, message) in rows {

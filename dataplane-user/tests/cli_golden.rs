@@ -225,7 +225,8 @@ fn json_fields_are_the_contract() {
     let daemon = Daemon::start(answer);
     let stats: Vec<_> = PORT.split(' ').map(|key| format!("ports.{key}")).collect();
     let stats = format!(
-        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {}",
+        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {} \
+         mirror mirror.resyncs mirror.mended",
         stats.join(" ")
     );
     let rows = [

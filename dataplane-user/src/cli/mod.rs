@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use self::session::Session;
 use crate::{
-    config::ConfigError,
+    config::{ConfigError, LoadError},
     control::protocol::{Failure, FailureKind},
 };
 
@@ -123,9 +123,10 @@ fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
 fn kind(error: &anyhow::Error) -> FailureKind {
     error
         .chain()
-        .find_map(|cause| match cause.downcast_ref::<Failure>() {
-            Some(failure) => Some(failure.kind),
-            None => cause.downcast_ref::<ConfigError>().map(|_| FailureKind::Rejected),
+        .find_map(|cause| {
+            let rejected = cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(LoadError::Invalid(_)));
+            let failure = cause.downcast_ref::<Failure>().map(|failure| failure.kind);
+            failure.or_else(|| rejected.then_some(FailureKind::Rejected))
         })
         .unwrap_or(FailureKind::Failed)
 }
@@ -194,6 +195,7 @@ mod tests {
             (usage("words"), FailureKind::Usage),
             (anyhow::Error::from(failure).context("deleting"), FailureKind::NotFound),
             (crate::config::parse("=", "x").map(drop).expect_err("no TOML").into(), FailureKind::Rejected),
+            (LoadError::from(crate::config::parse("=", "x").expect_err("no TOML")).into(), FailureKind::Rejected),
         ];
         for (error, want) in rows {
             assert_eq!(kind(&error), want, "{error:#}");

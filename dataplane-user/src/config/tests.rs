@@ -178,15 +178,15 @@ fn config() -> impl Strategy<Value = Config> {
     let config = (ports, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
     config.prop_flat_map(|(ports, sets, chains)| {
         // A set for each name that a rule asks.
-        let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| rule.matches()).collect();
+        let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
             .into_iter()
             .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_kind()?)))
             .collect();
-        let more: Vec<_> = asked.values().map(|kind| set_of(vec![*kind])).collect();
+        let theirs: Vec<_> = asked.values().map(|kind| set_of(vec![*kind])).collect();
         let asked: Vec<_> = asked.into_keys().collect();
-        more.prop_map(move |more| {
-            let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(more)).collect();
+        theirs.prop_map(move |theirs| {
+            let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
             Config { ports: Vec::clone(&ports), sets, chains: chains.clone() }
         })
     })

@@ -149,15 +149,11 @@ impl Daemon {
     /// Goes back to the config before.
     pub(super) fn config_rollback(&mut self) -> Result<Reply, Failure> {
         let running = self.running().to_toml();
-        let toml = match &self.probation {
-            Some(probation) => probation.before.clone(),
-            None => {
-                let other = self.history.configs.iter().rev().find(|before| before.toml != running);
-                other.map(|before| before.toml.clone()).ok_or_else(|| {
-                    Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
-                })?
-            }
-        };
+        let other = || Some(&self.history.configs.iter().rev().find(|before| before.toml != running)?.toml);
+        let before = self.probation.as_ref().map(|probation| &probation.before).or_else(other);
+        let toml = before.cloned().ok_or_else(|| {
+            Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
+        })?;
         let config = super::operate::parse("the config before", &toml)?;
         let reply = self.put_in_force(&config, "the config before", &toml)?;
         self.probation = None;

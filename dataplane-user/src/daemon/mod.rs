@@ -116,7 +116,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 due = None;
                 daemon.follow();
             }
-            _ = async { tokio::select! { _ = hangup.recv() => {}, _ = compare.tick() => {} } } => {
+            () = async { tokio::select! { _ = hangup.recv() => {}, _ = compare.tick() => {} } } => {
                 daemon.compare(&mut mirror);
                 due.get_or_insert_with(|| Instant::now() + GATHER);
             }

@@ -65,13 +65,12 @@ pub struct PortFacts {
     pub reverse_path: u64,
 }
 
+/// A port of the daemon, with its packets by reason.
+pub type Counted = (PortRow, BTreeMap<String, u64>);
+
 impl Facts {
     /// Looks. `rows` are the daemon's ports with their packets by reason, or why there is no daemon.
-    pub fn gather(
-        only: Option<&str>,
-        bpffs: &Path,
-        rows: Result<Vec<(PortRow, BTreeMap<String, u64>)>, String>,
-    ) -> anyhow::Result<Self> {
+    pub fn gather(only: Option<&str>, bpffs: &Path, rows: Result<Vec<Counted>, String>) -> anyhow::Result<Self> {
         let model = model()?;
         if let Some(name) = only
             && model.link_named(name).is_none()
@@ -110,7 +109,9 @@ fn model() -> anyhow::Result<Model> {
     runtime.block_on(async {
         let mut model = Model::default();
         let events: Vec<Event> = Mirror::open()?.next().await?;
-        events.into_iter().for_each(|event| model.apply(event));
+        for event in events {
+            model.apply(event);
+        }
         Ok(model)
     })
 }
@@ -124,7 +125,7 @@ fn port(link: &Link, row: Option<&(PortRow, BTreeMap<String, u64>)>, alone: bool
     });
     // With a daemon its word counts: a program of the same name may be another daemon's.
     let attached = row.is_some_and(|(row, _)| !row.state.starts_with("failed") && row.mode != "tc");
-    let foreign_xdp = xdp.filter(|(_, name)| !attached && !(alone && kernel::is_ours(name))).map(named).collect();
+    let foreign_xdp = xdp.filter(|(_, name)| !(attached || alone && kernel::is_ours(name))).map(named).collect();
     let tcx = kernel::tc_programs(&link.name).into_iter().filter(|(_, name)| !kernel::is_ours(name)).map(named);
     let classic = qdisc::classifiers(link.ifindex).unwrap_or_default();
     PortFacts {

@@ -64,7 +64,7 @@ impl Clsact {
     }
 
     fn link(self, name: &str, side: TcAttachType) -> Result<SchedClassifierLink, TcError> {
-        Ok(SchedClassifierLink::attached(name, side, PRIORITY, self.handle.into(), None).map_err(TcError::IoError)?)
+        SchedClassifierLink::attached(name, side, PRIORITY, self.handle.into(), None).map_err(TcError::IoError)
     }
 }
 

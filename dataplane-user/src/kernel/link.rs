@@ -3,6 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -23,6 +25,10 @@ use super::{
     clsact::{self, Clsact},
     object::chain,
 };
+
+/// How long a link whose pin was removed may still hold its place: the kernel lets go of it after an RCU grace period
+/// (`bpf_free_inode` in kernel/bpf/inode.c).
+const PARTING: Duration = Duration::from_millis(100);
 
 /// Where a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -179,7 +185,13 @@ impl Links {
                 done => return done,
             }
         }
-        let link = create(object, ifindex, name, hook)?;
+        let begun = Instant::now();
+        let link = loop {
+            match create(object, ifindex, name, hook) {
+                Err(LinkError::Busy) if begun.elapsed() < PARTING => thread::sleep(PARTING / 20),
+                done => break done?,
+            }
+        };
         link.pin(&path)?;
         Ok(())
     }

@@ -104,13 +104,14 @@ mod tests {
 
     #[test]
     fn frames_of_a_member_are_not_ours() {
-        let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+        let own = Mac([2, 0, 0, 0, 0, 1]);
+        let mac = Some(own);
         for (kind, ours) in [("bridge", false), ("bond", false), ("team", false), ("vrf", true)] {
             let mut model = Model::default();
             let member = Link { ifindex: 5, mac, master: Some(9), ..Link::default() };
             model.apply(Event::Link(Link { ifindex: 9, kind: Some(kind.to_owned()), mac, ..Link::default() }));
             let written = port(&model, &member, Attachment { mode: Mode::Tc, tc: true });
-            assert_eq!(written.mac, if ours { mac.expect("set above") } else { Mac::default() }, "{kind}");
+            assert_eq!(written.mac, if ours { own } else { Mac::default() }, "{kind}");
         }
     }
 

@@ -5,18 +5,23 @@ use std::{
     fmt::Debug,
 };
 
-use super::{Family, Model, Routes};
+use super::{Family, Link, Model, Routes};
 
 impl Model {
     /// What differs between this and what the kernel has, each thing once, for people. How well a neighbour is known does not
-    /// count, only its link address: the kernel does not announce every step.
+    /// count, only its link address, nor the XDP programs of a link: the kernel does not announce every step of the one, and
+    /// nothing of a program that came by a BPF link.
     pub fn differences(&self, kernel: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let neighbours = |model: &Self| {
             let known = model.neighbours.iter().filter_map(|(key, one)| Some((*key, one.resolved()?)));
             known.collect::<BTreeMap<_, _>>()
         };
-        keyed("link", &self.links, &kernel.links, &mut found);
+        let links = |model: &Self| {
+            let plain = model.links.iter().map(|(key, link)| (*key, Link { xdp: Vec::new(), ..link.clone() }));
+            plain.collect::<BTreeMap<_, _>>()
+        };
+        keyed("link", &links(self), &links(kernel), &mut found);
         keyed("neighbour", &neighbours(self), &neighbours(kernel), &mut found);
         keyed("setting", &self.netconf, &kernel.netconf, &mut found);
         keyed("features", &self.features, &kernel.features, &mut found);
@@ -65,7 +70,7 @@ fn by_prefix<A: Family>(routes: &Routes<A>) -> BTreeMap<String, Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Event, Link, Neighbour, NeighbourState, XdpFeatures};
+    use crate::model::{Event, Neighbour, NeighbourState, XdpFeatures};
 
     #[test]
     fn each_thing_is_named_once() {

@@ -68,7 +68,9 @@ mod tests {
         };
         let set = |names: &[&[u8]]| {
             let mut bits = Vec::new();
-            names.iter().for_each(|name| put(&mut bits, 1 | NESTED, &bit(name)));
+            for name in names {
+                put(&mut bits, 1 | NESTED, &bit(name));
+            }
             let mut set = Vec::new();
             put(&mut set, BITSET_BITS | NESTED, &bits);
             set

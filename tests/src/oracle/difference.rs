@@ -18,7 +18,7 @@ const TEXT: &str = include_str!("../../oracle/differences.toml");
 pub enum Known {
     /// We drop a routing header of type 0.
     RoutingHeader,
-    /// We drop more than [`HEADERS`] extension headers.
+    /// We drop more than 8 extension headers.
     ExtensionLimit,
     /// We drop several fragment headers, and fragments that cut the chain of headers.
     FragmentChain,

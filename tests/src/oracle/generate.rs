@@ -312,16 +312,7 @@ impl Generator {
         let kind = if packet.is_v4() { 8 } else { 128 };
         let mut message = vec![kind, 0, 0, 0, self.rng.u8(..), self.rng.u8(..), 0, 1];
         message.extend(self.bytes(size));
-        self.icmp(packet, message)
-    }
-
-    /// An ICMP message with its checksum.
-    fn icmp(&mut self, packet: Packet, mut message: Vec<u8>) -> Packet {
-        let v4 = packet.is_v4();
-        let protocol = if v4 { 1 } else { 58 };
-        let checksum = if v4 { !sum(&message) } else { !packet.pseudo(protocol, &message) };
-        message[2..4].copy_from_slice(&checksum.to_be_bytes());
-        packet.carrying(protocol, message)
+        icmp(packet, message)
     }
 
     /// At the edge of what a way out takes.
@@ -482,7 +473,7 @@ impl Generator {
         };
         let message = [&[kind, code, 0, 0, 0, 0, 5, 0], inner.as_slice()].concat();
         let packet = if self.rng.bool() { packet } else { packet.target(ours) };
-        self.icmp(packet, message)
+        icmp(packet, message)
     }
 
     /// Damages a frame behind its link addresses.
@@ -550,6 +541,15 @@ fn seal(frame: &mut [u8]) {
 fn sealed(mut frame: Vec<u8>) -> Vec<u8> {
     seal(&mut frame);
     frame
+}
+
+/// An ICMP message with its checksum.
+fn icmp(packet: Packet, mut message: Vec<u8>) -> Packet {
+    let v4 = packet.is_v4();
+    let protocol = if v4 { 1 } else { 58 };
+    let checksum = if v4 { !sum(&message) } else { !packet.pseudo(protocol, &message) };
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    packet.carrying(protocol, message)
 }
 
 #[cfg(test)]

@@ -78,10 +78,10 @@ impl<'a> Hunt<'a> {
     }
 
     /// Ends the daemon, so that it can complain.
-    pub fn close(self) -> anyhow::Result<Tally> {
+    pub fn close(self) -> Tally {
         drop(self.ours);
         drop(self.kernel);
-        Ok(self.tally)
+        self.tally
     }
 
     fn daemon(&self) -> anyhow::Result<&Daemon> {
@@ -129,10 +129,11 @@ impl<'a> Hunt<'a> {
                 self.narrow(shots)?;
                 if self.tally.mismatches.len() == before {
                     // It did not happen again: told as it was seen.
-                    let frames: String =
-                        shots.iter().map(|shot| format!("    p{} {}\n", shot.port, decoded(&shot.frame))).collect();
-                    let mismatch =
-                        Mismatch::fleeting(self.described(&pair) + "    the frames were:\n" + &frames, shots.len());
+                    let mut text = described(&pair) + "    the frames were:\n";
+                    for shot in shots {
+                        text.extend(["    p", &shot.port.to_string(), " ", &decoded(&shot.frame), "\n"]);
+                    }
+                    let mismatch = Mismatch::fleeting(text, shots.len());
                     self.tally.mismatches.push(mismatch);
                 }
             }
@@ -194,18 +195,7 @@ impl<'a> Hunt<'a> {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         let signature = format!("kernel: {}; ours: {} ({})", kind(&pair.kernel), kind(&pair.ours), reasons.join(", "));
-        Ok(Some((signature, self.described(&pair))))
-    }
-
-    fn described(&self, pair: &Pair) -> String {
-        let mut text = String::new();
-        for (name, side, other) in [("kernel", &pair.kernel, &pair.ours), ("ours", &pair.ours, &pair.kernel)] {
-            for (exit, frame) in beyond(side, other).into_iter().take(8) {
-                text += &format!("    only {name}: {exit:?} {}\n", decoded(frame));
-            }
-            text += &format!("    {name} delivered {:?}\n", side.delivered);
-        }
-        text
+        Ok(Some((signature, described(&pair))))
     }
 
     /// Frames that we are known to drop: all of them are, and counted as such.
@@ -226,7 +216,7 @@ impl<'a> Hunt<'a> {
         got.remove("local");
         let dropped = pair.ours.frames.is_empty() && pair.ours.delivered.iter().all(|count| *count == 0);
         if got != expected || !dropped {
-            self.tally.mismatches.push(Mismatch::unlike_known(&expected, &got, self.described(&pair)));
+            self.tally.mismatches.push(Mismatch::unlike_known(&expected, &got, described(&pair)));
         }
         Ok(())
     }
@@ -259,4 +249,14 @@ fn kind(side: &Compared) -> String {
         words.push("delivers".to_owned());
     }
     if words.is_empty() { "nothing".to_owned() } else { words.join(" and ") }
+}
+
+fn described(pair: &Pair) -> String {
+    let mut lines = Vec::new();
+    for (name, side, other) in [("kernel", &pair.kernel, &pair.ours), ("ours", &pair.ours, &pair.kernel)] {
+        let only = beyond(side, other).into_iter().take(8);
+        lines.extend(only.map(|(exit, frame)| format!("    only {name}: {exit:?} {}\n", decoded(frame))));
+        lines.push(format!("    {name} delivered {:?}\n", side.delivered));
+    }
+    lines.concat()
 }

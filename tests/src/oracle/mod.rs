@@ -131,7 +131,7 @@ fn one(
     let mut generator = Generator::new(picture, seed);
     let _pinned = Pinned::new()?;
     hunt.run((0..packets).map(|_| generator.shot()))?;
-    hunt.close()
+    Ok(hunt.close())
 }
 
 /// The calling thread on one CPU: the kernel then handles a frame before `send` returns, and in order.

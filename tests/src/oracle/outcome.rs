@@ -138,7 +138,7 @@ fn settle(picture: &Picture, port: u8, mut frame: Vec<u8>, fold: &[Known]) -> (E
 }
 
 /// Takes out what a path MTU of 1280 explains: the kernel answers that the packet is too big, we forward it, and it fits
-/// the way out. Returns how often. The MTU is the one that the generator's ICMPv6 errors tell.
+/// the way out. Returns how often. The MTU is the one that the errors of the generator tell.
 pub fn without_path_mtu(kernel: &mut Compared, ours: &mut Compared) -> u64 {
     let answers: Vec<_> = beyond(kernel, ours).into_iter().cloned().collect();
     let mut count = 0;

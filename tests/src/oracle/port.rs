@@ -20,7 +20,7 @@ const ROOM: usize = 64 << 20;
 /// Bytes of the longest frame that can be read: a segment of 64 KiB, should one ever be merged.
 const LONGEST: usize = 70 << 10;
 
-/// `struct sockaddr_ll` (include/uapi/linux/if_packet.h): which interface, and all protocols.
+/// `struct sockaddr_ll` (`include/uapi/linux/if_packet.h`): which interface, and all protocols.
 #[repr(C)]
 struct LinkAddress {
     family: u16,

@@ -1,6 +1,9 @@
 //! What is told: how many packets, what became of them, and every mismatch in full.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use super::{
     difference::Known,
@@ -80,10 +83,10 @@ pub fn decoded(frame: &[u8]) -> String {
         Err(error) => format!("({error}): "),
     };
     for byte in frame.iter().take(160) {
-        text += &format!("{byte:02x}");
+        let _ = write!(text, "{byte:02x}");
     }
     if frame.len() > 160 {
-        text += &format!("... {} bytes", frame.len());
+        let _ = write!(text, "... {} bytes", frame.len());
     }
     text
 }
@@ -158,9 +161,9 @@ impl Tally {
         }
         let mut text = String::new();
         for (_, mismatches) in kinds {
-            text += &format!("  {} times:\n", mismatches.len());
+            let _ = writeln!(text, "  {} times:", mismatches.len());
             for mismatch in mismatches.iter().take(SAMPLES) {
-                text += &mismatch.to_string();
+                let _ = write!(text, "{mismatch}");
             }
         }
         text

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use dataplane_tests::lab::traffic::{self, Family};
 
-use crate::scene::{PORTS, Scene, assert_refused};
+use crate::scene::{PORTS, PROMPT, Scene, assert_refused, within};
 
 const GOOD: &str = r#"[ports]
 client0 = { mode = "native" }
@@ -120,26 +120,29 @@ fn a_config_that_nobody_confirms_is_taken_back() {
     let Some(mut scene) = Scene::attached(&[], "native") else { return };
     let shown = scene.cli(&["config", "show"]);
     let shut = write(&scene, "shut.toml", &format!("{shown}\n[chains.forward]\npolicy = \"drop\"\n"));
-    let apply = ["config", "apply", shut.to_str().expect("a path of letters"), "--confirm", "2"];
+    let apply = ["config", "apply", shut.to_str().expect("a path of letters"), "--confirm", "8"];
     scene.refused(&["config", "confirm"], 3, &["no config waits"]);
     // The session dies.
     scene.cli(&apply);
     assert!(scene.ping().is_err(), "the policy drops");
     scene.refused(&apply, 5, &["waits for confirmation"]);
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(scene.cli(&["config", "show"]), shown);
+    let taken_back = || {
+        anyhow::ensure!(scene.cli(&["config", "show"]) == shown, "it is still in force");
+        Ok(())
+    };
+    within(PROMPT * 20, taken_back);
     scene.ping().expect("pings are answered");
     // So does the daemon.
     scene.cli(&apply);
     scene.daemon.kill9().expect("it dies");
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(9));
     scene.daemon.restart().expect("it starts");
     assert_eq!(scene.cli(&["config", "show"]), shown);
     scene.ping().expect("pings are answered");
     // Confirmed, it stays; and can be taken back all the same.
     scene.cli(&apply);
     scene.cli(&["config", "confirm"]);
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(9));
     assert!(scene.ping().is_err(), "the policy drops");
     scene.cli(&["config", "rollback"]);
     assert_eq!(scene.cli(&["config", "show"]), shown);

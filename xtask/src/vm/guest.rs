@@ -111,6 +111,8 @@ fn read_lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     /// Runs a shell script in the place of qemu.
@@ -120,7 +122,6 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let qemu = folder.join("qemu");
         std::fs::write(&qemu, format!("#!/bin/sh\n{script}\n")).expect("a script");
-        use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&qemu, std::fs::Permissions::from_mode(0o755)).expect("a program");
         let outcome = run(qemu.to_str().expect("text"), Path::new("/k"), Path::new("/i"), limit);
         std::fs::remove_dir_all(&folder).expect("cleaned up");
