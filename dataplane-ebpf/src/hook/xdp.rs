@@ -89,7 +89,7 @@ impl Hook for Frame<'_> {
 
     #[inline(always)]
     fn met(&self) -> Met {
-        Met::Nothing
+        Met::NOTHING
     }
 }
 
