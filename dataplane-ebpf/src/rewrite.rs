@@ -71,7 +71,8 @@ extern "C" fn exchange_frame_tags(context: *mut xdp_md, came: u32, wanted: u32, 
 #[inline(always)]
 fn put_tags(context: *mut xdp_md, came: u32, wanted: u32, carried: EtherType) -> Option<()> {
     let (outer, inner) = apart(wanted);
-    let shift = (came as usize * size_of::<VlanTag>()) as i32 - (outer.length() + inner.length()) as i32;
+    let had = came * size_of::<VlanTag>() as u32;
+    let shift = had.wrapping_sub((outer.length() + inner.length()) as u32).cast_signed();
     // SAFETY: the context is the program's own; no reference into the packet is used after this.
     if shift != 0 && unsafe { bpf_xdp_adjust_head(context, shift) } != 0 {
         return None;
@@ -123,25 +124,37 @@ fn name<const AT: usize>(start: usize, end: usize, carried: EtherType) -> Option
 extern "C" fn exchange_skb_tags(skb: *mut __sk_buff, came: u32, wanted: u32) -> u32 {
     let (outer, inner) = apart(wanted);
     let mut done = true;
-    // SAFETY: helpers that take the program's own context; no reference into the packet is used after this.
-    unsafe {
-        if came > 0 {
-            done &= bpf_skb_vlan_pop(skb) == 0;
-        }
-        if came > 1 {
-            done &= bpf_skb_vlan_pop(skb) == 0;
-        }
-        if inner.is_some() {
-            done &= bpf_skb_vlan_push(skb, inner.ethertype().0.raw(), inner.id()) == 0;
-        }
-        if outer.is_some() {
-            done &= bpf_skb_vlan_push(skb, outer.ethertype().0.raw(), outer.id()) == 0;
-        }
-        if !done {
-            bpf_skb_change_type(skb, OTHER_HOST);
-        }
+    if came > 0 {
+        done &= pop(skb);
+    }
+    if came > 1 {
+        done &= pop(skb);
+    }
+    if inner.is_some() {
+        done &= push(skb, inner);
+    }
+    if outer.is_some() {
+        done &= push(skb, outer);
+    }
+    if !done {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_skb_change_type(skb, OTHER_HOST) };
     }
     u32::from(done)
+}
+
+/// Takes the outermost tag off.
+#[inline(always)]
+fn pop(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context is the program's own; no reference into the packet is used after this.
+    unsafe { bpf_skb_vlan_pop(skb) == 0 }
+}
+
+/// Puts a tag in front.
+#[inline(always)]
+fn push(skb: *mut __sk_buff, tag: Tag) -> bool {
+    // SAFETY: as above.
+    unsafe { bpf_skb_vlan_push(skb, tag.ethertype().0.raw(), tag.id()) == 0 }
 }
 
 /// Gives an skb the tags of its way; where the network header then begins, or `None`, and then it can not be sent.

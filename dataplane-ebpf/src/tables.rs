@@ -7,7 +7,7 @@
 use dataplane_common::{
     abi::{Control, Fib as _, Fib4, Fib6, Ifindex, Target},
     decide::{Family, V4, V6},
-    wire::Address6,
+    wire::{Address6, Tag},
 };
 
 use crate::maps;
@@ -116,7 +116,7 @@ pub fn vlan_key(ifindex: Ifindex, tag: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn stacked_vlan(port: u32, outer: u32, inner: u32) -> u64 {
     // Whether a tag may be there just for its priority.
-    let says_nothing = |tag: u32| tag & 0x0fff == 0;
+    let says_nothing = |tag: u32| Tag::from_raw(tag as u16).id() == 0;
     let mut key = vlan_key(port, outer);
     let below = match maps::vlan(key) {
         Some(device) => device.ifindex,

@@ -87,10 +87,13 @@ fn frames_are_for_us_for_a_group_or_for_others() {
     }
 }
 
+/// To whom, tags, then: for whom it is, or why not.
+type Tagged = (Mac, &'static [(u16, u16)], Result<Audience, Reason>);
+
 /// What a VLAN device may have as its own address: known once its tag is.
 #[test]
 fn tagged_frames_for_others_are_read() {
-    let rows: &[(Mac, &[(u16, u16)], Result<Audience, Reason>)] = &[
+    let rows: &[Tagged] = &[
         (OTHER, &[(0x8100, 7)], Ok(Audience::Other)),
         (OTHER, &[(0x88a8, 7), (0x8100, 8)], Ok(Audience::Other)),
         (OTHER, &[(0x8100, 7), (0x8100, 8), (0x8100, 9)], Err(Reason::OtherHost)),

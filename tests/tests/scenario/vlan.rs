@@ -118,7 +118,8 @@ fn in_generic() {
 
 /// Whether the kernel has VLAN devices: one is made where nobody sees it.
 fn has_devices() -> bool {
-    const MAKE: &str = "ip link add probe0 type veth peer name probe1 && ip link add link probe0 name probe2 type vlan id 5";
+    const MAKE: &str =
+        "ip link add probe0 type veth peer name probe1 && ip link add link probe0 name probe2 type vlan id 5";
     let mut command = std::process::Command::new("unshare");
     command.args(["--net", "sh", "-c", MAKE]).output().is_ok_and(|output| output.status.success())
 }
