@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Be16, Bytes, EtherType, Ethernet, VlanTag};
 use crate::Reason;
 
-/// A VLAN tag without its priority, or none. Its text is [`Tag::PRESENT`], maybe [`Tag::SERVICE`], and the identifier.
+/// A VLAN tag without its priority, or none: a bit that says that there is one, one for 802.1ad, and the identifier.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
