@@ -109,7 +109,7 @@ reasons! {
     NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";
     /// The link address is somebody else's.
     OtherHost = "other_host" => Kernel, "nothing, unless the switch floods what it should not";
-    /// The frame carries a VLAN tag; the kernel's VLAN device gets it.
+    /// The frame carries a VLAN tag for which no VLAN device is known here.
     Vlan = "vlan" => Kernel, "nothing: the kernel handles these";
     /// More VLAN tags than the parser takes.
     VlanDepth = "vlan_depth" => Drop, "look for a loop or a hostile sender";

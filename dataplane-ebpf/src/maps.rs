@@ -5,7 +5,8 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::{
-    btf_maps::{Array, DevMapHash, PerCpuArray},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray},
     helpers::bpf_map_lookup_elem,
     macros::btf_map,
 };
@@ -13,7 +14,7 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Block, Blocks, Control, Counter, ENTRIES, Entry, Filter, Ifindex, Key, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, WORDS,
+        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
 
@@ -24,6 +25,9 @@ const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 static CONTROL: Array<Control, 1> = Array::new();
 #[btf_map]
 static PORTS: Array<Port, { abi::PORTS as usize }> = Array::new();
+/// Not allocated in advance: what is removed is then freed, and used again, only when no program can still read it.
+#[btf_map]
+static VLANS: HashMap<VlanKey, Port, { VLAN_DEVICES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<PortCounters, { abi::PORTS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -94,6 +98,15 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
         }
     }
     None
+}
+
+/// The VLAN device with this key: a [`VlanKey`], both halves in one word of the stack.
+#[inline(always)]
+pub fn vlan(key: u64) -> Option<&'static Port> {
+    // SAFETY: the key is as long as the map's, and the values are ports, which stay until no program runs any more.
+    let port = unsafe { bpf_map_lookup_elem((&raw const VLANS).cast_mut().cast(), (&raw const key).cast()) };
+    // SAFETY: as above.
+    NonNull::new(port.cast::<Port>()).map(|port| unsafe { port.as_ref() })
 }
 
 /// The IPv4 table. The controller writes it meanwhile, so each entry is read once.

@@ -11,16 +11,18 @@ use crate::{
     hook::Hook,
     maps,
     scan::{Finding, scan},
+    stage::vlan,
 };
 
 /// The reason not to send a packet, or `None`.
 #[inline(always)]
-pub fn judge<H: Hook>(hook: &H, port: &Port) -> Option<Reason> {
+pub fn judge<H: Hook>(hook: &H, port: &'static Port) -> Option<Reason> {
     if port.flags().contains(PortFlags::NO_ETHERNET) {
         // Chains see the link header's protocol number first; a device without one is the kernel's.
         return None;
     }
     let frame = decide::frame(hook, None, hook.stripped_vlan()).ok()?;
+    let port = vlan::device(port, &frame).unwrap_or(port);
     match frame.carried {
         Carried::Ipv4 => chain::<V4, H>(hook, port, &frame),
         Carried::Ipv6 if features::on(Features::IPV6) => chain::<V6, H>(hook, port, &frame),

@@ -11,7 +11,7 @@ use dataplane_common::{
 use crate::{
     features,
     hook::Hook,
-    stage::{filter, forward, link, network, route, source, transport},
+    stage::{filter, forward, link, network, route, source, transport, vlan},
     tables::Routed,
 };
 
@@ -32,6 +32,8 @@ pub struct Way {
     pub adjacency: &'static Adjacency,
     /// 4 or 6.
     pub family: u64,
+    /// How many VLAN tags it came with.
+    pub tags: u64,
 }
 
 /// What a stage returns: its product, or where the path ends.
@@ -45,14 +47,15 @@ pub fn stop<T>(reason: Reason) -> Step<T> {
 
 /// Judges a packet that came in through `port`.
 #[inline(always)]
-pub fn run<H: Hook>(hook: &H, port: &Port) -> Verdict {
+pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
     let ControlFlow::Break(verdict) = enter(hook, port);
     verdict
 }
 
 #[inline(always)]
-fn enter<H: Hook>(hook: &H, port: &Port) -> Step<Infallible> {
+fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
     let frame = link::read(hook, port)?;
+    let (frame, port) = vlan::enter(hook, port, frame)?;
     let control = route::control()?;
     match frame.carried {
         Carried::Ipv4 => travel::<V4, H>(hook, port, &frame, control),

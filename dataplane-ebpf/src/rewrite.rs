@@ -1,34 +1,179 @@
-//! The only place that writes packet bytes: link addresses, TTL or hop limit, and the IPv4 header checksum.
+//! The only place that writes packet bytes: link addresses, VLAN tags, TTL or hop limit, and the IPv4 header checksum.
 
 #![expect(unsafe_code, reason = "packet bytes are written through the bounds that the verifier checks")]
 
 use core::mem::offset_of;
 
 use aya_ebpf::{
-    helpers::{bpf_csum_update, bpf_skb_store_bytes},
+    bindings::{__sk_buff, xdp_md},
+    helpers::{
+        bpf_csum_update, bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_xdp_adjust_head,
+    },
     programs::{TcContext, XdpContext},
 };
 use dataplane_common::{
-    abi::Adjacency,
+    abi::{Adjacency, Features, Tag},
     decide::{Family as _, V6},
-    wire::{Be16, Ethernet, Ipv4, Ipv6, Mac, decrement_ttl},
+    wire::{Be16, EtherType, Ethernet, Ipv4, Ipv6, Mac, VlanTag, decrement_ttl},
 };
 
-use crate::pipeline::Way;
+use crate::{features, pipeline::Way};
 
-/// Where the network header begins.
+/// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
+/// Where the first tag begins, or what the frame carries is said.
+const TYPE: usize = offset_of!(Ethernet, ethertype);
+/// `PACKET_OTHERHOST` of `linux/if_packet.h`.
+const OTHER_HOST: u32 = 3;
 
-/// Rewrites a frame for its way; `false` when it is too short, which the pipeline has ruled out.
+/// Whether the tags that a packet came with, or those that it is to have, are any.
+#[inline(always)]
+fn tags(way: &Way) -> bool {
+    features::on(Features::VLANS) && (way.tags != 0 || way.adjacency.tags[0].is_some())
+}
+
+/// The tags of an adjacency in one word: the outer one on top.
+#[inline(always)]
+fn both(adjacency: &Adjacency) -> u32 {
+    u32::from(adjacency.tags[0].raw()) << 16 | u32::from(adjacency.tags[1].raw())
+}
+
+/// What [`both`] made one.
+#[inline(always)]
+const fn apart(tags: u32) -> (Tag, Tag) {
+    (Tag::from_raw((tags >> 16) as u16), Tag::from_raw(tags as u16))
+}
+
+/// Rewrites a frame for its way; `false` when there is no room for its tags. It is not too short: the pipeline has ruled
+/// that out.
 #[inline(always)]
 pub fn frame(context: &XdpContext, way: &Way) -> bool {
-    write(context.data(), context.data_end(), way).is_some()
+    if !tags(way) {
+        return write(context.data(), context.data_end(), NETWORK, way).is_some();
+    }
+    let v6 = u32::from(way.family == u64::from(V6::NUMBER));
+    let [outer, inner] = way.adjacency.tags;
+    let network = NETWORK + outer.length() + inner.length();
+    exchange_frame_tags(context.ctx, way.tags as u32, both(way.adjacency), v6) != 0
+        && write(context.data(), context.data_end(), network, way).is_some()
+}
+
+/// Makes room for the tags that a frame is to have, and writes them; 0: there is no room. A global function: the verifier
+/// looks at it once, not once for every path that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn exchange_frame_tags(context: *mut xdp_md, came: u32, wanted: u32, v6: u32) -> u32 {
+    let carried = if v6 != 0 { EtherType::IPV6 } else { EtherType::IPV4 };
+    u32::from(put_tags(context, came, wanted, carried).is_some())
+}
+
+#[inline(always)]
+fn put_tags(context: *mut xdp_md, came: u32, wanted: u32, carried: EtherType) -> Option<()> {
+    let (outer, inner) = apart(wanted);
+    let had = came * size_of::<VlanTag>() as u32;
+    let shift = had.wrapping_sub((outer.length() + inner.length()) as u32).cast_signed();
+    // SAFETY: the context is the program's own; no reference into the packet is used after this.
+    if shift != 0 && unsafe { bpf_xdp_adjust_head(context, shift) } != 0 {
+        return None;
+    }
+    let context = XdpContext::new(context);
+    let (start, end) = (context.data(), context.data_end());
+    if inner.is_some() {
+        put::<TYPE>(start, end, outer)?;
+        put::<{ TYPE + size_of::<VlanTag>() }>(start, end, inner)?;
+        name::<{ TYPE + 2 * size_of::<VlanTag>() }>(start, end, carried)
+    } else if outer.is_some() {
+        put::<TYPE>(start, end, outer)?;
+        name::<{ TYPE + size_of::<VlanTag>() }>(start, end, carried)
+    } else {
+        name::<TYPE>(start, end, carried)
+    }
+}
+
+/// Writes a tag, with its `EtherType` in front.
+#[inline(always)]
+fn put<const AT: usize>(start: usize, end: usize, tag: Tag) -> Option<()> {
+    name::<AT>(start, end, tag.ethertype())?;
+    if start + AT + size_of::<VlanTag>() > end {
+        return None;
+    }
+    // SAFETY: inside the packet, as just checked; nothing else refers into it.
+    unsafe { *((start + AT + size_of::<EtherType>()) as *mut Be16) = tag.control() };
+    Some(())
+}
+
+/// Writes what follows.
+#[inline(always)]
+fn name<const AT: usize>(start: usize, end: usize, carried: EtherType) -> Option<()> {
+    if start + AT + size_of::<EtherType>() > end {
+        return None;
+    }
+    // SAFETY: inside the packet, as just checked; nothing else refers into it.
+    unsafe { *((start + AT) as *mut EtherType) = carried };
+    Some(())
+}
+
+/// Exchanges the tags of an skb; 0: it could not. The kernel keeps the outermost beside the packet, not in it. A global
+/// function, as the one for frames.
+///
+/// Where the kernel has no memory for a second tag, the packet is made one for somebody else, which the kernel drops: with
+/// half of its tags it would come in through another VLAN device.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn exchange_skb_tags(skb: *mut __sk_buff, came: u32, wanted: u32) -> u32 {
+    let (outer, inner) = apart(wanted);
+    let mut done = true;
+    if came > 0 {
+        done &= pop(skb);
+    }
+    if came > 1 {
+        done &= pop(skb);
+    }
+    if inner.is_some() {
+        done &= push(skb, inner);
+    }
+    if outer.is_some() {
+        done &= push(skb, outer);
+    }
+    if !done {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_skb_change_type(skb, OTHER_HOST) };
+    }
+    u32::from(done)
+}
+
+/// Takes the outermost tag off.
+#[inline(always)]
+fn pop(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context is the program's own; no reference into the packet is used after this.
+    unsafe { bpf_skb_vlan_pop(skb) == 0 }
+}
+
+/// Puts a tag in front.
+#[inline(always)]
+fn push(skb: *mut __sk_buff, tag: Tag) -> bool {
+    // SAFETY: as above.
+    unsafe { bpf_skb_vlan_push(skb, tag.ethertype().0.raw(), tag.id()) == 0 }
+}
+
+/// Gives an skb the tags of its way; where the network header then begins, or `None`, and then it can not be sent.
+#[inline(always)]
+fn exchange(context: &TcContext, way: &Way) -> Option<usize> {
+    if !tags(way) {
+        return Some(NETWORK);
+    }
+    if exchange_skb_tags(context.skb.skb, way.tags as u32, both(way.adjacency)) == 0 {
+        return None;
+    }
+    Some(NETWORK + way.adjacency.tags[1].length())
 }
 
 /// Rewrites an skb for its way; `false` when it can not be written, and then nothing was.
 #[inline(always)]
 pub fn skb(context: &TcContext, way: &Way) -> bool {
-    let Some(change) = write(context.data(), context.data_end(), way) else { return false };
+    let Some(network) = exchange(context, way) else { return false };
+    let Some(change) = write(context.data(), context.data_end(), network, way) else { return false };
     settle(context, way, change);
     true
 }
@@ -40,29 +185,36 @@ pub fn skb(context: &TcContext, way: &Way) -> bool {
 /// cost, so a port without XDP does not make them.
 #[inline(always)]
 pub fn marked_skb(context: &TcContext, way: &Way) -> bool {
+    let Some(network) = exchange(context, way) else { return false };
+    store_headers(context, network, way)
+}
+
+/// Writes the headers by calls.
+#[inline(always)]
+fn store_headers(context: &TcContext, network: usize, way: &Way) -> bool {
     let (start, end) = (context.data(), context.data_end());
     if way.family == u64::from(V6::NUMBER) {
-        if start + NETWORK + size_of::<Ipv6>() > end {
+        if start + network + size_of::<Ipv6>() > end {
             return false;
         }
         // SAFETY: inside the packet, as just checked; nothing is written while the reference lives.
-        let header = unsafe { &*((start + NETWORK) as *const Ipv6) };
+        let header = unsafe { &*((start + network) as *const Ipv6) };
         let old = Be16::from_bytes([header.next_header, header.hop_limit]);
         let next = [header.next_header, header.hop_limit - 1];
         let change = u32::from(!old.raw()) + u32::from(Be16::from_bytes(next).raw());
-        if !store(context, NETWORK + offset_of!(Ipv6, next_header), &next) {
+        if !store(context, network + offset_of!(Ipv6, next_header), &next) {
             return false;
         }
         settle(context, way, change);
     } else {
-        if start + NETWORK + size_of::<Ipv4>() > end {
+        if start + network + size_of::<Ipv4>() > end {
             return false;
         }
         // SAFETY: inside the packet, as just checked; nothing is written while the reference lives.
-        let header = unsafe { &*((start + NETWORK) as *const Ipv4) };
+        let header = unsafe { &*((start + network) as *const Ipv4) };
         let [high, low] = decrement_ttl(header.checksum).raw().to_ne_bytes();
         let next = [header.ttl - 1, header.protocol, high, low];
-        if !store(context, NETWORK + offset_of!(Ipv4, ttl), &next) {
+        if !store(context, network + offset_of!(Ipv4, ttl), &next) {
             return false;
         }
     }
@@ -82,26 +234,30 @@ fn settle(context: &TcContext, way: &Way, change: u32) {
     }
 }
 
-/// Writes the headers. Returns how the sum over the packet changed.
+/// Writes the headers, of which the network header begins at `network`. Returns how the sum over the packet changed.
 #[inline(always)]
-fn write(start: usize, end: usize, way: &Way) -> Option<u32> {
+fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
+    // The verifier does not conclude from behind tags to what is in front of them.
+    if start + size_of::<Ethernet>() > end {
+        return None;
+    }
     if way.family == u64::from(V6::NUMBER) {
-        if start + NETWORK + size_of::<Ipv6>() > end {
+        if start + network + size_of::<Ipv6>() > end {
             return None;
         }
         // SAFETY: inside the packet, as just checked; nothing else refers into it.
-        let header = unsafe { &mut *((start + NETWORK) as *mut Ipv6) };
+        let header = unsafe { &mut *((start + network) as *mut Ipv6) };
         let old = Be16::from_bytes([header.next_header, header.hop_limit]);
         header.hop_limit -= 1;
         let new = Be16::from_bytes([header.next_header, header.hop_limit]);
         address(start, way.adjacency);
         Some(u32::from(!old.raw()) + u32::from(new.raw()))
     } else {
-        if start + NETWORK + size_of::<Ipv4>() > end {
+        if start + network + size_of::<Ipv4>() > end {
             return None;
         }
         // SAFETY: inside the packet, as just checked; nothing else refers into it.
-        let header = unsafe { &mut *((start + NETWORK) as *mut Ipv4) };
+        let header = unsafe { &mut *((start + network) as *mut Ipv4) };
         header.ttl -= 1;
         header.checksum = decrement_ttl(header.checksum);
         address(start, way.adjacency);

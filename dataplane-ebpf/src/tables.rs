@@ -7,7 +7,7 @@
 use dataplane_common::{
     abi::{Control, Features, Ifindex, Target, direct6, lookup4, lookup6, may_be_local},
     decide::{Family, V4, V6},
-    wire::Address6,
+    wire::{Address6, Tag},
 };
 
 use crate::{
@@ -76,4 +76,34 @@ extern "C" fn reaches(group: u32, ifindex: u32) -> u32 {
         }
     }
     0
+}
+
+/// Where the VLAN device for a tag ([`dataplane_common::abi::Tag::raw`]) on an interface is found: a
+/// [`dataplane_common::abi::VlanKey`] in one word.
+#[inline(always)]
+pub fn vlan_key(ifindex: Ifindex, tag: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(ifindex)
+}
+
+/// The key of the innermost VLAN device for two tags, or for one with identifier 0, on a port; 0 is the port itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stacked_vlan(port: u32, outer: u32, inner: u32) -> u64 {
+    // Whether a tag may be there just for its priority.
+    let says_nothing = |tag: u32| Tag::from_raw(tag as u16).id() == 0;
+    let mut key = vlan_key(port, outer);
+    let below = match maps::vlan(key) {
+        Some(device) => device.ifindex,
+        None if says_nothing(outer) => {
+            key = 0;
+            port
+        }
+        // Not found here, nor when it is looked for again.
+        None => return key,
+    };
+    if inner == 0 {
+        return key;
+    }
+    let stacked = vlan_key(below, inner);
+    if says_nothing(inner) && maps::vlan(stacked).is_none() { key } else { stacked }
 }

@@ -1,6 +1,6 @@
 //! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
-use dataplane_common::abi::{Adjacency, Features, Ifindex, NextHopGroup, Port};
+use dataplane_common::abi::{Adjacency, Features, Ifindex, NextHopGroup, Port, VlanKey};
 
 use crate::lower::{TargetChanges, Targets, Update, Want};
 
@@ -27,6 +27,10 @@ pub enum Change<'a> {
     Features(Features),
     /// A port, by slot.
     Port(u32, Port),
+    /// A VLAN device on a port.
+    Vlan(VlanKey, Port),
+    /// A VLAN device that is no more.
+    RemoveVlan(VlanKey),
     /// A slot that becomes free.
     RemovePort(u32),
     /// A group that no route names any more.
@@ -107,6 +111,11 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     let ports = update.ports.iter().filter_map(|(slot, new)| Some((*slot, (*new)?)));
     steps.extend(ports.map(|(slot, new)| Change::Port(slot, new)));
 
+    let vlans = update.vlans.iter().filter_map(|(key, new)| Some((*key, (*new)?)));
+    steps.extend(vlans.map(|(key, new)| Change::Vlan(key, new)));
+
+    let vlans = update.vlans.iter().filter(|(_, new)| new.is_none());
+    steps.extend(vlans.map(|(key, _)| Change::RemoveVlan(*key)));
     let ports = update.ports.iter().filter(|(_, new)| new.is_none());
     steps.extend(ports.map(|(slot, _)| Change::RemovePort(*slot)));
     let groups = update.groups.iter().filter(|(_, new)| new.is_none());
@@ -158,6 +167,10 @@ mod tests {
             Change::Port(slot, port) => {
                 have.ports.insert(*slot, *port);
             }
+            Change::Vlan(key, port) => {
+                have.vlans.insert(*key, *port);
+            }
+            Change::RemoveVlan(key) => assert!(have.vlans.remove(key).is_some()),
             Change::RemovePort(slot) => assert!(have.ports.remove(slot).is_some()),
             Change::RemoveGroup(index) => assert!(have.groups.remove(index).is_some()),
             Change::RemoveAdjacency(index) => assert!(have.adjacencies.remove(index).is_some()),
@@ -178,7 +191,7 @@ mod tests {
         }
         for adjacency in have.adjacencies.values() {
             let sends = adjacency.flags().contains(AdjacencyFlags::XDP_TRANSMIT);
-            assert!(!sends || have.egress.contains(&adjacency.ifindex), "{adjacency:?}");
+            assert!(!sends || have.egress.contains(&adjacency.device), "{adjacency:?}");
         }
     }
 

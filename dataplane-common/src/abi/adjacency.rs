@@ -5,7 +5,7 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Ifindex;
+use super::{Ifindex, Tag};
 use crate::wire::Mac;
 
 /// How many next-hop groups there can be at once: as many as targets can name. The map is made with room for those that are
@@ -47,8 +47,10 @@ impl NextHopGroup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Adjacency {
-    /// The way out; 0: none.
+    /// The way out as routes and rules know it, maybe a VLAN device; 0: none.
     pub ifindex: Ifindex,
+    /// The device that transmits: the one under VLAN devices.
+    pub device: Ifindex,
     /// [`AdjacencyFlags`].
     pub flags: u32,
     /// MTU of the way out, in bytes, without the link header.
@@ -57,8 +59,8 @@ pub struct Adjacency {
     pub destination: Mac,
     /// Our link address on the way out.
     pub source: Mac,
-    /// Zero.
-    pub reserved: [u32; 2],
+    /// Tags to be in front of the packet, the outermost first.
+    pub tags: [Tag; 2],
 }
 
 bitflags! {

@@ -50,6 +50,8 @@ bitflags! {
         const WIDE_FIB4 = 1 << 9;
         /// `FIB6` has an index of 2000::/3.
         const WIDE_FIB6 = 1 << 10;
+        /// Some link is a VLAN device.
+        const VLANS = 1 << 11;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
     }

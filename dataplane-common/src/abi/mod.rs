@@ -10,6 +10,7 @@ mod fib;
 mod mark;
 mod port;
 mod rule;
+mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features};
@@ -22,6 +23,7 @@ pub use fib::{
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use rule::{CHAINS, Chain, ENTRIES, Entry, EntryFlags, Filter, Hit, KEY_WORDS, Key, KeyFlags, Ruling, Span, key};
+pub use vlan::{Tag, VLANS, VlanKey};
 
 /// Interface index of the kernel; 0 is none.
 pub type Ifindex = u32;
@@ -36,6 +38,8 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
     include_bytes!("rule.rs"),
+    include_bytes!("vlan.rs"),
+    include_bytes!("../wire/vlan.rs"),
     include_bytes!("../reason.rs"),
 ]);
 
@@ -62,6 +66,8 @@ pub mod map {
     pub const PORTS: &str = "PORTS";
     /// Per CPU, [`super::PortCounters`] by port slot.
     pub const COUNTERS: &str = "COUNTERS";
+    /// VLAN devices as [`super::Port`], by [`super::VlanKey`].
+    pub const VLANS: &str = "VLANS";
     /// [`super::Block`]; see [`super::Layout4`].
     pub const FIB4: &str = "FIB4";
     /// [`super::Line`]; see [`super::Layout6`].
@@ -94,6 +100,7 @@ sizes! {
     PortCounters = 1024;
     Mark = 8;
     Port = 32;
+    VlanKey = 8;
     Entry = 152;
     Filter = 48;
     Block = 512;

@@ -18,7 +18,7 @@ pub const fn home_slot(ifindex: Ifindex) -> u32 {
     ifindex & (PORTS - 1)
 }
 
-/// One attached interface.
+/// One attached interface, or a VLAN device on one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Port {

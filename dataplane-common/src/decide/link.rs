@@ -2,7 +2,7 @@
 
 use crate::{
     Reason,
-    wire::{Bytes, EtherType, Ethernet, Mac, VlanTag},
+    wire::{Bytes, EtherType, Ethernet, Mac, Tag, Tagged},
 };
 
 /// What a frame carries, as far as we care.
@@ -44,26 +44,46 @@ pub enum Audience {
     Host,
     /// A broadcast or multicast link address.
     Group,
+    /// Somebody else's, unless a VLAN device has this link address.
+    Other,
 }
 
-/// A VLAN identifier, or none.
+/// A VLAN tag, or none: a [`Tag`] in a whole word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vlan(u64);
 
 impl Vlan {
     /// No tag.
-    pub const NONE: Self = Self(u64::MAX);
+    pub const NONE: Self = Self(Tag::NONE.raw() as u64);
 
-    /// The lower twelve bits of a tag's control information.
+    /// A tag by what stands in front of it and its control information.
     #[inline(always)]
-    pub const fn new(control: u16) -> Self {
-        Self(control as u64 & 0x0fff)
+    pub fn new(ethertype: EtherType, control: u16) -> Self {
+        Self(u64::from(Tag::new(ethertype.0.raw() == EtherType::SERVICE_VLAN.0.raw(), control).raw()))
     }
 
     /// The identifier, 0 to 4095.
     #[inline(always)]
     pub fn id(self) -> Option<u32> {
-        (self != Self::NONE).then_some(self.0 as u32)
+        (self != Self::NONE).then_some(self.0 as u32 & 0x0fff)
+    }
+
+    /// [`Tag::raw`].
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    const fn tag(self) -> Tag {
+        Tag::from_raw(self.0 as u16)
+    }
+}
+
+impl From<Tag> for Vlan {
+    #[inline(always)]
+    fn from(tag: Tag) -> Self {
+        Self(u64::from(tag.raw()))
     }
 }
 
@@ -74,14 +94,27 @@ pub struct Frame {
     pub carried: Carried,
     /// For whom it is.
     pub audience: Audience,
-    /// Identifier of the outermost VLAN tag.
+    /// The outermost VLAN tag.
     pub vlan: Vlan,
+    /// The one behind it.
+    pub inner: Vlan,
+    /// Only the kernel can go on with it, once it has met the filter: tagged, and no VLAN device is known for it.
+    pub detour: Option<Reason>,
     /// Where the network header begins, in bytes from the start of the frame.
     pub offset: usize,
 }
 
+impl Frame {
+    /// How many VLAN tags it came with.
+    #[inline(always)]
+    pub fn tags(&self) -> u64 {
+        u64::from(self.vlan != Vlan::NONE) + u64::from(self.inner != Vlan::NONE)
+    }
+}
+
 /// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours`, only
-/// of frames to that link address or to a group (`eth_type_trans` of the kernel).
+/// of frames to that link address or to a group (`eth_type_trans` of the kernel), and of tagged ones: those may be for a VLAN
+/// device with a link address of its own.
 ///
 /// # Errors
 ///
@@ -90,38 +123,30 @@ pub struct Frame {
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(Reason::NotIp) };
-    if ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group()) {
-        return Err(Reason::OtherHost);
-    }
-    let mut frame = Frame {
-        carried: ethernet.ethertype.into(),
-        audience: if ethernet.destination.is_group() { Audience::Group } else { Audience::Host },
-        vlan: stripped,
-        offset: size_of::<Ethernet>(),
+    let others = ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group());
+    let audience = if others {
+        Audience::Other
+    } else if ethernet.destination.is_group() {
+        Audience::Group
+    } else {
+        Audience::Host
     };
-    if frame.carried == Carried::Tag {
-        frame = untag(packet, frame)?;
-        if frame.carried == Carried::Tag {
-            if stripped != Vlan::NONE {
-                return Err(Reason::VlanDepth);
-            }
-            frame = untag(packet, frame)?;
-            if frame.carried == Carried::Tag {
-                return Err(Reason::VlanDepth);
-            }
-        }
+    if !ethernet.ethertype.is_tag() && stripped == Vlan::NONE {
+        let (carried, offset) = (ethernet.ethertype.into(), size_of::<Ethernet>());
+        let frame = Frame { carried, audience, vlan: Vlan::NONE, inner: Vlan::NONE, detour: None, offset };
+        return if others { Err(Reason::OtherHost) } else { Ok(frame) };
     }
-    Ok(frame)
-}
-
-/// Takes one tag off what is left to read.
-#[inline(always)]
-fn untag<B: Bytes + ?Sized>(packet: &B, outer: Frame) -> Result<Frame, Reason> {
-    let Some(tag) = packet.header::<VlanTag>(outer.offset) else { return Err(Reason::Truncated) };
-    Ok(Frame {
-        carried: tag.ethertype.into(),
-        offset: outer.offset + size_of::<VlanTag>(),
-        vlan: if outer.vlan == Vlan::NONE { Vlan::new(tag.id()) } else { outer.vlan },
-        ..outer
-    })
+    match packet.tags(ethernet.ethertype, stripped.tag()).outcome() {
+        Ok(Tagged { ethertype, offset, outer, inner }) => Ok(Frame {
+            carried: ethertype.into(),
+            audience,
+            vlan: outer.into(),
+            inner: inner.into(),
+            detour: Some(Reason::Vlan),
+            offset,
+        }),
+        // Whatever is wrong with it, it is not ours to drop.
+        Err(_) if others => Err(Reason::OtherHost),
+        Err(reason) => Err(reason),
+    }
 }

@@ -64,6 +64,13 @@ impl EtherType {
     pub const VLAN: Self = Self(Be16::new(0x8100));
     /// Service tag (802.1ad).
     pub const SERVICE_VLAN: Self = Self(Be16::new(0x88a8));
+
+    /// Whether a VLAN tag follows.
+    #[inline(always)]
+    pub const fn is_tag(self) -> bool {
+        // As numbers: bytes would be compared byte by byte.
+        self.0.raw() == Self::VLAN.0.raw() || self.0.raw() == Self::SERVICE_VLAN.0.raw()
+    }
 }
 
 /// The 14 bytes in front of every frame.

@@ -7,6 +7,7 @@ mod ipv4;
 mod ipv6;
 mod number;
 mod transport;
+mod vlan;
 
 pub use checksum::{Sum, decrement_ttl};
 pub use ethernet::{EtherType, Ethernet, Mac, VlanTag};
@@ -15,6 +16,7 @@ pub use ipv4::{IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4
 pub use ipv6::{Address6, Extension, Ipv6, Ipv6Fragment};
 pub use number::{Be16, Be32};
 pub use transport::{Icmp, Tcp, Udp, protocol};
+pub use vlan::{Tag, Tagged, Tags, tags};
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -32,6 +34,12 @@ pub trait Bytes {
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         walk(self, chain, end)
+    }
+
+    /// Reads the VLAN tags behind a link header with `first` in it, counting one that the hardware took off.
+    #[inline(always)]
+    fn tags(&self, first: EtherType, stripped: Tag) -> Tags {
+        tags(self, first, stripped)
     }
 }
 

@@ -3,7 +3,7 @@
 use dataplane_common::{
     Reason,
     decide::{Audience, Carried, Vlan, frame},
-    wire::Mac,
+    wire::{EtherType, Mac},
 };
 use proptest::prelude::*;
 
@@ -20,6 +20,11 @@ fn tagged(to: Mac, tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
     }
     bytes.extend(ethertype.to_be_bytes());
     bytes
+}
+
+/// A tag of 802.1Q.
+fn customer(control: u16) -> Vlan {
+    Vlan::new(EtherType::VLAN, control)
 }
 
 /// Tags in the frame, the tag that is not in it any more, then: identifier and offset, or why not.
@@ -45,7 +50,7 @@ fn tags_are_counted_with_the_one_that_hardware_took() {
     ];
     for (tags, stripped, wanted) in rows {
         for (ethertype, carried) in [(0x0800, Carried::Ipv4), (0x86dd, Carried::Ipv6), (0x0806, Carried::Other)] {
-            let found = frame(&tagged(OURS, tags, ethertype)[..], Some(OURS), stripped.map_or(Vlan::NONE, Vlan::new));
+            let found = frame(&tagged(OURS, tags, ethertype)[..], Some(OURS), stripped.map_or(Vlan::NONE, customer));
             let wanted = wanted.map(|(vlan, offset)| (vlan, offset, carried, Audience::Host));
             let found = found.map(|frame| (frame.vlan.id(), frame.offset, frame.carried, frame.audience));
             assert_eq!(found, wanted, "{tags:x?} {stripped:x?} {ethertype:#x}");
@@ -82,10 +87,40 @@ fn frames_are_for_us_for_a_group_or_for_others() {
     }
 }
 
+/// To whom, tags, then: for whom it is, or why not.
+type Tagged = (Mac, &'static [(u16, u16)], Result<Audience, Reason>);
+
+/// What a VLAN device may have as its own address: known once its tag is.
+#[test]
+fn tagged_frames_for_others_are_read() {
+    let rows: &[Tagged] = &[
+        (OTHER, &[(0x8100, 7)], Ok(Audience::Other)),
+        (OTHER, &[(0x88a8, 7), (0x8100, 8)], Ok(Audience::Other)),
+        (OTHER, &[(0x8100, 7), (0x8100, 8), (0x8100, 9)], Err(Reason::OtherHost)),
+        (OURS, &[(0x8100, 7)], Ok(Audience::Host)),
+        (GROUP, &[(0x8100, 7)], Ok(Audience::Group)),
+    ];
+    for (to, tags, wanted) in rows {
+        let found = frame(&tagged(*to, tags, 0x0800)[..], Some(OURS), Vlan::NONE);
+        assert_eq!(found.map(|frame| frame.audience), *wanted, "{to} {tags:x?}");
+        assert!(found.is_err() || found.is_ok_and(|frame| frame.detour == Some(Reason::Vlan)));
+    }
+}
+
+#[test]
+fn both_tags_are_told_with_their_kinds() {
+    let found = frame(&tagged(OURS, &[(0x88a8, 0xe064), (0x8100, 7)], 0x0800)[..], Some(OURS), Vlan::NONE);
+    let found = found.map(|frame| (frame.vlan, frame.inner));
+    assert_eq!(found, Ok((Vlan::new(EtherType::SERVICE_VLAN, 100), customer(7))));
+    let one = frame(&tagged(OURS, &[(0x8100, 7)], 0x0800)[..], Some(OURS), customer(100));
+    assert_eq!(one.map(|frame| (frame.vlan, frame.inner)), Ok((customer(100), customer(7))));
+    assert_ne!(customer(0), Vlan::NONE);
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..40), tag: Option<u16>) {
-        if let Ok(frame) = frame(&bytes[..], None, tag.map_or(Vlan::NONE, Vlan::new)) {
+        if let Ok(frame) = frame(&bytes[..], None, tag.map_or(Vlan::NONE, customer)) {
             prop_assert!(frame.offset <= bytes.len() && frame.carried != Carried::Tag);
             prop_assert!(frame.vlan.id().is_none_or(|id| id < 4096));
         }

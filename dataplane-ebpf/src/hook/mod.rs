@@ -3,7 +3,11 @@
 pub mod tc;
 pub mod xdp;
 
-use dataplane_common::{abi::Ifindex, decide::Vlan, wire::Bytes};
+use dataplane_common::{
+    abi::{Ifindex, Mark},
+    decide::Vlan,
+    wire::Bytes,
+};
 
 /// Which of the tiers a program is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,16 +18,31 @@ pub enum Tier {
     Tc,
 }
 
-/// Which chains have judged, and counted, a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Met {
+/// Which chains have judged, and counted, a packet: a number, so that the verifier need not follow a path for each.
+#[derive(Clone, Copy)]
+pub struct Met(u64);
+
+impl Met {
     /// None.
-    Nothing,
-    /// Prerouting.
-    Prerouting,
+    pub const NOTHING: Self = Self(0);
+
+    /// Those that a [`Mark::state`] says.
+    #[inline(always)]
+    pub const fn from_state(state: u32) -> Self {
+        Self(state as u64)
+    }
+
+    /// Prerouting, at least.
+    #[inline(always)]
+    pub const fn prerouting(self) -> bool {
+        self.0 >= Mark::PREROUTED as u64
+    }
+
     /// All of its chains.
-    All,
+    #[inline(always)]
+    pub const fn all(self) -> bool {
+        self.0 >= Mark::FILTERED as u64
+    }
 }
 
 /// A packet at a hook: its bytes, and what the hook knows of it.

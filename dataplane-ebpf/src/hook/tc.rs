@@ -11,7 +11,7 @@ use dataplane_common::{
     Decision, Reason,
     abi::{Features, Ifindex, Mark},
     decide::Vlan,
-    wire::{self, Bytes, Chain, Header, Walk},
+    wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
@@ -46,6 +46,11 @@ impl Bytes for Skb<'_> {
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         Walk::from_raw(walk_skb(self.context.skb.skb, chain.payload as u32, chain.protocol as u32, end as u32))
     }
+
+    #[inline(always)]
+    fn tags(&self, first: EtherType, stripped: Tag) -> Tags {
+        Tags::from_raw(tags_of_skb(self.context.skb.skb, u32::from(first.0.raw()), u32::from(stripped.raw())))
+    }
 }
 
 impl Hook for Skb<'_> {
@@ -79,7 +84,10 @@ impl Hook for Skb<'_> {
         let present = unsafe { (*self.context.skb.skb).vlan_present };
         // SAFETY: as above.
         let control = unsafe { (*self.context.skb.skb).vlan_tci };
-        if present == 0 { Vlan::NONE } else { Vlan::new(control as u16) }
+        // SAFETY: as above.
+        let kind = unsafe { (*self.context.skb.skb).vlan_proto };
+        let kind = EtherType(Be16::from_bytes((kind as u16).to_ne_bytes()));
+        if present == 0 { Vlan::NONE } else { Vlan::new(kind, control as u16) }
     }
 
     #[inline(always)]
@@ -91,19 +99,17 @@ impl Hook for Skb<'_> {
 /// Judges an skb of a port without XDP.
 #[inline(always)]
 pub fn run(context: &TcContext) -> i32 {
-    judge(context, Met::Nothing, rewrite::skb)
+    judge(context, Met::NOTHING, rewrite::skb)
 }
 
 /// Settles what XDP left open, and judges what it could not mark.
 #[inline(always)]
 pub fn run_behind_xdp(context: &TcContext) -> i32 {
-    let met = match marked(context) {
-        Some(Mark::JUDGED) => return TC_ACT_UNSPEC,
-        Some(Mark::FILTERED) => Met::All,
-        Some(Mark::PREROUTED) => Met::Prerouting,
-        _ => Met::Nothing,
-    };
-    judge(context, met, rewrite::marked_skb)
+    let state = mark_of_skb(context.skb.skb);
+    if state == Mark::JUDGED {
+        return TC_ACT_UNSPEC;
+    }
+    judge(context, Met::from_state(state), rewrite::marked_skb)
 }
 
 /// Judges an skb and does what the verdict says.
@@ -119,7 +125,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 // SAFETY: a helper without pointers.
-                return unsafe { bpf_redirect(way.adjacency.ifindex, 0) } as i32;
+                return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
             }
             Reason::NoEgress
         }
@@ -143,7 +149,7 @@ pub fn run_output(context: &TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     gather(context);
-    let skb = Skb { context, met: Met::Nothing };
+    let skb = Skb { context, met: Met::NOTHING };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
     match output::judge(&skb, port) {
         None => TC_ACT_UNSPEC,
@@ -159,9 +165,19 @@ pub fn run_output(context: &TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u32) -> u64 {
     let context = TcContext::new(skb);
-    let skb = Skb { context: &context, met: Met::Nothing };
+    let skb = Skb { context: &context, met: Met::NOTHING };
     wire::walk(&skb, Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 }, end as usize)
         .raw()
+}
+
+/// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) -> u64 {
+    let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
+    let stripped = Tag::from_raw(stripped as u16);
+    let context = TcContext::new(context);
+    wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
 }
 
 /// Brings the headers into one piece.
@@ -175,15 +191,18 @@ fn gather(context: &TcContext) {
     }
 }
 
-/// What XDP said about this packet.
-#[inline(always)]
-fn marked(context: &TcContext) -> Option<u32> {
+/// What XDP said about this packet ([`Mark::state`]); 0: nothing. A global function, so that the verifier sees a number here,
+/// and not a path for each that it may be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mark_of_skb(skb: *mut __sk_buff) -> u32 {
+    let context = TcContext::new(skb);
     // SAFETY: the context is the program's own.
-    let (start, end) = unsafe { ((*context.skb.skb).data_meta as usize, context.data()) };
+    let (start, end) = unsafe { ((*skb).data_meta as usize, context.data()) };
     if start + size_of::<Mark>() > end {
-        return None;
+        return 0;
     }
     // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
     let mark = unsafe { &*(start as *const Mark) };
-    (mark.magic == Mark::MAGIC).then_some(mark.state)
+    if mark.magic == Mark::MAGIC { mark.state } else { 0 }
 }

@@ -14,7 +14,7 @@ use dataplane_common::{
     Decision, Reason,
     abi::{Ifindex, Mark, PortFlags},
     decide::Vlan,
-    wire::{self, Bytes, Chain, Header, Walk},
+    wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
@@ -52,6 +52,11 @@ impl Bytes for Frame<'_> {
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         Walk::from_raw(walk_frame(self.0.ctx, chain.payload as u32, chain.protocol as u32, end as u32))
     }
+
+    #[inline(always)]
+    fn tags(&self, first: EtherType, stripped: Tag) -> Tags {
+        Tags::from_raw(tags_of_frame(self.0.ctx, u32::from(first.0.raw()), u32::from(stripped.raw())))
+    }
 }
 
 impl Hook for Frame<'_> {
@@ -84,7 +89,7 @@ impl Hook for Frame<'_> {
 
     #[inline(always)]
     fn met(&self) -> Met {
-        Met::Nothing
+        Met::NOTHING
     }
 }
 
@@ -97,8 +102,9 @@ pub fn run(context: &XdpContext) -> u32 {
     let reason = match verdict {
         Verdict::Transmit(way) => {
             // The device first: a frame that has been rewritten can not go back to the kernel.
-            if maps::redirect(way.adjacency.ifindex) && rewrite::frame(context, &way) {
-                maps::count(slot, Reason::Forwarded, frame.length() as u64);
+            let bytes = frame.length() as u64;
+            if maps::redirect(way.adjacency.device) && rewrite::frame(context, &way) {
+                maps::count(slot, Reason::Forwarded, bytes);
                 return XDP_REDIRECT;
             }
             Reason::NoEgress
@@ -134,6 +140,16 @@ extern "C" fn walk_frame(context: *mut xdp_md, payload: u32, protocol: u32, end:
         end as usize,
     )
     .raw()
+}
+
+/// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> u64 {
+    let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
+    let stripped = Tag::from_raw(stripped as u16);
+    let context = XdpContext::new(context);
+    wire::tags(&Frame(&context), first, stripped).raw()
 }
 
 /// Leaves word for tc in front of the frame; `false` where the driver has no room for it.

@@ -46,7 +46,7 @@ impl Filter {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if !features::on(Features::PREROUTING) || self.met != Met::Nothing {
+        if !features::on(Features::PREROUTING) || self.met.prerouting() {
             return ControlFlow::Continue(());
         }
         self.ask(0, Reason::FilterPrerouting)
@@ -55,7 +55,7 @@ impl Filter {
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        if !features::on(Features::INPUT) || self.met == Met::All {
+        if !features::on(Features::INPUT) || self.met.all() {
             return ControlFlow::Continue(());
         }
         self.ask(1, Reason::FilterInput)
@@ -64,7 +64,7 @@ impl Filter {
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if !features::on(Features::FORWARD) || self.met == Met::All {
+        if !features::on(Features::FORWARD) || self.met.all() {
             return ControlFlow::Continue(());
         }
         if let Some(key) = maps::key() {

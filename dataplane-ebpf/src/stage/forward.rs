@@ -106,7 +106,11 @@ pub fn depart<F: Family, H: Hook>(
     let ethernet = frame.offset != 0;
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
     if ethernet && able.contains(wanted) {
-        return ControlFlow::Break(Verdict::Transmit(Way { adjacency, family: u64::from(F::NUMBER) }));
+        return ControlFlow::Break(Verdict::Transmit(Way {
+            adjacency,
+            family: u64::from(F::NUMBER),
+            tags: frame.tags(),
+        }));
     }
     let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
     if H::TIER == Tier::Xdp && ethernet && tc_can {

@@ -36,5 +36,12 @@ fn bare<H: Hook>(hook: &H) -> Step<Frame> {
         Some(6) => Carried::Ipv6,
         _ => return stop(Reason::NotIp),
     };
-    ControlFlow::Continue(Frame { carried, audience: Audience::Host, vlan: Vlan::NONE, offset: 0 })
+    ControlFlow::Continue(Frame {
+        carried,
+        audience: Audience::Host,
+        vlan: Vlan::NONE,
+        inner: Vlan::NONE,
+        detour: None,
+        offset: 0,
+    })
 }

@@ -8,3 +8,4 @@ pub mod network;
 pub mod route;
 pub mod source;
 pub mod transport;
+pub mod vlan;

@@ -260,7 +260,11 @@ impl Daemon {
     /// The reason the kernel half would give, filters aside, in the order of its pipeline.
     fn reason<A: Family>(&self, target: Target, adjacency: Option<&Adjacency>, iif: Option<&Link>) -> Reason {
         let forwarding = if A::VERSION == IpVersion::V4 { PortFlags::FORWARDING_V4 } else { PortFlags::FORWARDING_V6 };
-        let port = iif.and_then(|link| self.lowering.want().ports.values().find(|port| port.ifindex == link.ifindex));
+        let port = iif.and_then(|link| {
+            let want = self.lowering.want();
+            let mut known = want.ports.values().chain(want.vlans.values());
+            known.find(|port| port.ifindex == link.ifindex)
+        });
         match target.kind() {
             RouteKind::Local => return Reason::Local,
             RouteKind::Broadcast => return Reason::Broadcast,
@@ -308,7 +312,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         state: state.to_owned(),
         mac: link.mac.map(|mac| mac.to_string()),
         mtu: link.mtu,
-        vlan: None,
+        vlan: link.vlan.map(|vlan| vlan.tag.id()),
         counts,
     }
 }

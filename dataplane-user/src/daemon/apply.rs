@@ -29,6 +29,9 @@ impl Daemon {
         if !update.ports.is_empty() || update.anew {
             self.retire_slots(&want.ports);
         }
+        if update.anew {
+            self.tables.keep_vlans(&want.vlans)?;
+        }
         let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
         let goal = Have { mirror: want.mirror, features: want.features | self.chains.features() };
         let changes = order(have, goal, update, want);
@@ -76,6 +79,8 @@ impl Daemon {
             Change::Routes4(changes) => self.tables.routing.change_fib4(changes),
             Change::Routes6(changes) => self.tables.routing.change_fib6(changes),
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
+            Change::Vlan(key, port) => self.tables.write_vlan(*key, port)?,
+            Change::RemoveVlan(key) => self.tables.remove_vlan(*key)?,
             Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
             Change::Features(features) => self.load(*features)?,
         }

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
+use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    Adjacency, Control, Counter, ENTRIES, Entry, Filter, Ifindex, PORTS, Port, PortCounters, map,
+    Adjacency, Control, Counter, ENTRIES, Entry, Filter, Ifindex, PORTS, Port, PortCounters, VlanKey, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -115,6 +115,7 @@ pub struct Tables {
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
+    vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
 }
 
 impl Tables {
@@ -122,6 +123,8 @@ impl Tables {
     pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
+        let vlans = object.take_map(map::VLANS)?;
+        let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
         let tables = Self {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
@@ -131,6 +134,7 @@ impl Tables {
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
+            vlans,
         };
         Ok(tables)
     }
@@ -138,6 +142,30 @@ impl Tables {
     /// Writes a port; [`Port::default`] frees the slot.
     pub fn write_port(&mut self, slot: u32, port: &Port) -> Result<(), TableError> {
         self.ports.write(slot, port)
+    }
+
+    /// Writes a VLAN device.
+    pub fn write_vlan(&mut self, key: VlanKey, port: &Port) -> Result<(), TableError> {
+        let (key, port): ([u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]) =
+            (zerocopy::transmute!(key), zerocopy::transmute!(*port));
+        self.vlans.insert(key, port, 0).map_err(|error| TableError::Map { name: map::VLANS, error })
+    }
+
+    /// Takes out all VLAN devices but these.
+    pub fn keep_vlans(&mut self, kept: &BTreeMap<VlanKey, Port>) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: map::VLANS, error };
+        let known = self.vlans.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let known = known.into_iter().map(|key| zerocopy::transmute!(key));
+        known.filter(|key| !kept.contains_key(key)).try_for_each(|key| self.remove_vlan(key))
+    }
+
+    /// Takes a VLAN device out.
+    pub fn remove_vlan(&mut self, key: VlanKey) -> Result<(), TableError> {
+        match self.vlans.remove(&zerocopy::transmute!(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::VLANS, error }),
+        }
     }
 
     /// Writes an adjacency.

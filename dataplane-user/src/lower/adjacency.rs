@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup};
+use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup, Tag};
 use dataplane_common::wire::Mac;
 
+use super::vlan;
 use crate::model::{Link, Model, XdpFeatures};
 
 /// Masters whose members carry no routes of their own: what a member receives is the master's.
 pub(super) const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
+
+/// Bytes of a VLAN tag.
+const VLAN_HLEN: u32 = 4;
 
 /// Who is to be reached: through which link, and which address on it. Without an address it stands for all of an on-link
 /// prefix that have no neighbour entry yet.
@@ -68,13 +72,17 @@ fn transmits(model: &Model, link: &Link) -> bool {
 pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> Adjacency {
     let Some(link) = model.links.get(&who.dev) else { return Adjacency::default() };
     let mut flags = AdjacencyFlags::empty();
-    flags.set(AdjacencyFlags::TC_TRANSMIT, transmits(model, link));
-    flags.set(AdjacencyFlags::XDP_TRANSMIT, egress.contains(&who.dev));
+    let carrier = vlan::carrier(model, link).filter(|(device, _)| transmits(model, link) && transmits(model, device));
+    let (device, tags) = carrier.map_or((who.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
+    // XDP may send one tag beyond the MTU, and no more (`xdp_ok_fwd_dev`, `net/core/dev.c` of the kernel).
+    let fits = carrier.is_some_and(|(device, [_, inner])| !inner.is_some() || link.mtu + VLAN_HLEN <= device.mtu);
+    flags.set(AdjacencyFlags::TC_TRANSMIT, carrier.is_some());
+    flags.set(AdjacencyFlags::XDP_TRANSMIT, fits && egress.contains(&device));
     let neighbour = who.via.and_then(|via| model.neighbours.get(&(who.dev, via))?.resolved());
     let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
     flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
     let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
-    Adjacency { ifindex: who.dev, flags: flags.bits(), mtu: link.mtu, destination, source, reserved: [0; 2] }
+    Adjacency { ifindex: who.dev, device, flags: flags.bits(), mtu: link.mtu, destination, source, tags }
 }
 
 /// The group of a path whose members have these indices. Ways that are dead, or whose link was switched off, have no part

@@ -10,10 +10,11 @@ mod route;
 mod side;
 mod target;
 mod update;
+mod vlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port};
+use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port, Tag, VlanKey};
 
 use crate::model::{Attachment, Model, Prefix, TABLE_LOCAL, Touched, TouchedRoutes};
 use next_hop::NextHops;
@@ -32,6 +33,8 @@ const SINGLE: usize = 50_000;
 pub struct Want {
     /// By slot.
     pub ports: BTreeMap<u32, Port>,
+    /// VLAN devices on ports.
+    pub vlans: BTreeMap<VlanKey, Port>,
     /// By index.
     pub groups: BTreeMap<u32, NextHopGroup>,
     /// By index.
@@ -55,6 +58,7 @@ impl Default for Want {
     fn default() -> Self {
         Self {
             ports: BTreeMap::new(),
+            vlans: BTreeMap::new(),
             groups: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
             fib4: Targets::default(),
@@ -155,6 +159,9 @@ impl Lowering {
         self.problems.extend(in_vrf.map(|(link, _)| Problem::Vrf { name: link.name.clone() }));
         update.ports = changes(&self.want.ports, &wanted);
         self.want.ports = wanted;
+        let vlans = vlan::vlans(model, &self.attached, &mut self.problems);
+        update.vlans = changes(&self.want.vlans, &vlans);
+        self.want.vlans = vlans;
     }
 
     /// One family's table. Where it can not be complete it has local addresses only, and the family's bit in `mirror` is off.
@@ -300,7 +307,9 @@ impl Lowering {
         }
         self.side4.judge(model, want);
         self.side6.judge(model, want);
-        want.features = port::features(want.ports.values());
+        want.features = port::features(want.ports.values().chain(want.vlans.values()));
+        let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
+        want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);
         want.features.set(Features::MULTIPATH, self.next_hops.multipath());

@@ -1,6 +1,6 @@
 //! What could not be done, for the operator.
 
-use dataplane_common::abi::{ADJACENCIES, GROUPS, Ifindex, PORT_PROBES};
+use dataplane_common::abi::{ADJACENCIES, GROUPS, Ifindex, PORT_PROBES, VLANS};
 
 use crate::model::IpVersion;
 
@@ -48,6 +48,14 @@ pub enum Problem {
         /// How many are left out.
         left: usize,
     },
+    /// More VLAN devices than fit.
+    #[error(
+        "{left} VLAN devices are beyond the room for {VLANS}, so their packets are left to the kernel; detach a port"
+    )]
+    VlansFull {
+        /// How many are left out.
+        left: usize,
+    },
     /// No slot for a port.
     #[error(
         "no slot is free for the port with index {ifindex} (tried {PORT_PROBES}), so its packets are left to the kernel; detach another"
@@ -69,6 +77,7 @@ impl Problem {
             Self::Vrf { .. } => "ip link show type vrf  # and `dataplane detach` their members",
             Self::RoutesFull { .. } | Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
             Self::NeighboursFull { .. } => "ip neigh show  # split the network",
+            Self::VlansFull { .. } => "ip -d link show type vlan  # and `dataplane detach` a port with many of them",
             Self::PortsFull { .. } => "dataplane port list  # detach what is not needed",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{Adjacency, Ifindex, NextHopGroup, Port};
+use dataplane_common::abi::{Adjacency, Ifindex, NextHopGroup, Port, VlanKey};
 
 use super::{TargetChanges, Want, side::changes};
 
@@ -11,6 +11,8 @@ use super::{TargetChanges, Want, side::changes};
 pub struct Update {
     /// By slot.
     pub ports: BTreeMap<u32, Option<Port>>,
+    /// VLAN devices.
+    pub vlans: BTreeMap<VlanKey, Option<Port>>,
     /// By index.
     pub groups: BTreeMap<u32, Option<NextHopGroup>>,
     /// By index.
@@ -30,6 +32,7 @@ impl Update {
     pub fn anew(want: &Want) -> Self {
         Self {
             ports: changes(&BTreeMap::new(), &want.ports),
+            vlans: changes(&BTreeMap::new(), &want.vlans),
             groups: changes(&BTreeMap::new(), &want.groups),
             adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
             egress: want.egress.iter().map(|dev| (*dev, true)).collect(),
@@ -43,6 +46,7 @@ impl Update {
         let devices = before.egress.symmetric_difference(&after.egress);
         Self {
             ports: changes(&before.ports, &after.ports),
+            vlans: changes(&before.vlans, &after.vlans),
             groups: changes(&before.groups, &after.groups),
             adjacencies: changes(&before.adjacencies, &after.adjacencies),
             fib4: before.fib4.difference(&after.fib4),

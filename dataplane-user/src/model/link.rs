@@ -1,7 +1,7 @@
 //! Links: the interfaces of this network namespace.
 
 use bitflags::bitflags;
-use dataplane_common::abi::Ifindex;
+use dataplane_common::abi::{Ifindex, Tag};
 use dataplane_common::wire::Mac;
 
 /// One interface, as the kernel describes it.
@@ -20,6 +20,8 @@ pub struct Link {
     pub enabled: bool,
     /// Set up by the operator, with a carrier, and operational.
     pub up: bool,
+    /// What a VLAN device says of itself.
+    pub vlan: Option<Vlan>,
     /// `IFLA_INFO_KIND`: `veth`, `bridge`, `vlan`, ...; none for hardware.
     pub kind: Option<String>,
     /// The loopback device.
@@ -40,6 +42,15 @@ pub struct Link {
     pub accept_local: bool,
     /// `net.ipv4.conf` `route_localnet`, of `all` or of this interface. Read when the link is announced.
     pub route_localnet: bool,
+}
+
+/// A VLAN device: its tag on the link under it ([`Link::parent`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Without priority.
+    pub tag: Tag,
+    /// The priority of tags that it writes depends on the packet (`egress-qos-map`).
+    pub prioritises: bool,
 }
 
 /// An XDP program, as the kernel reports it.

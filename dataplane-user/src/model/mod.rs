@@ -23,7 +23,7 @@ pub use address::Address;
 pub use difference::Missed;
 pub use event::{Event, Snapshot};
 pub use family::{Family, IpVersion, Prefix};
-pub use link::{AttachedXdp, Link, XdpFeatures, XdpMode};
+pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};

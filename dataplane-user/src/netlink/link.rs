@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use dataplane_common::abi::Ifindex;
+use dataplane_common::abi::{Ifindex, Tag};
 
 use super::attribute::{Attributes, mac, text, u8_at, u16_at, u32_at};
-use crate::model::{AttachedXdp, Link, XdpMode};
+use crate::model::{AttachedXdp, Link, Vlan, XdpMode};
 
 /// `struct ifinfomsg`.
 pub(super) const HEADER: usize = 16;
@@ -17,6 +17,11 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_EGRESS_QOS: u16 = 3;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
@@ -50,8 +55,10 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
             IFLA_LINK_NETNSID => link.parent_netns = u32_at(value, 0).map(u32::cast_signed),
             IFLA_MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
             IFLA_LINKINFO => {
-                link.kind =
-                    Attributes::within(value).find(|(kind, _)| *kind == IFLA_INFO_KIND).map(|(_, kind)| text(kind));
+                let info = |wanted| Attributes::within(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+                link.kind = info(IFLA_INFO_KIND).map(text);
+                let vlan = info(IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("vlan"));
+                link.vlan = vlan.and_then(self::vlan);
             }
             IFLA_XDP => link.xdp = xdp(value),
             IFLA_PARENT_DEV_NAME => device = Some(text(value)),
@@ -68,6 +75,16 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
 /// The index in a message about the link itself.
 pub(super) fn ifindex(payload: &[u8]) -> Option<Ifindex> {
     (i32::from(u8_at(payload, 0)?) == libc::AF_UNSPEC).then(|| u32_at(payload, 4)).flatten()
+}
+
+/// The tag of a VLAN device (`vlan_fill_info`, `net/8021q/vlan_netlink.c`).
+fn vlan(data: &[u8]) -> Option<Vlan> {
+    let find = |wanted| Attributes::within(data).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let service = find(IFLA_VLAN_PROTOCOL).is_some_and(|protocol| protocol == ETH_P_8021AD);
+    Some(Vlan {
+        tag: Tag::new(service, u16_at(find(IFLA_VLAN_ID)?, 0)?),
+        prioritises: find(IFLA_VLAN_EGRESS_QOS).is_some_and(|map| !map.is_empty()),
+    })
 }
 
 /// `IFLA_XDP`: a program id for each mode in use; older attributes name one mode and one id.
@@ -125,6 +142,31 @@ mod tests {
             assert_eq!(link.xdp, [AttachedXdp { program: 9, mode: XdpMode::Native }]);
             assert_eq!(link.device, Some(("pci".to_owned(), "0000:00:03.0".to_owned())));
             assert!(link.ethernet && !link.loopback);
+        }
+    }
+
+    #[test]
+    fn a_vlan_device_says_its_tag() {
+        for (protocol, qos, expected) in [
+            ([0x81, 0x00], false, Vlan { tag: Tag::new(false, 100), prioritises: false }),
+            ([0x88, 0xa8], false, Vlan { tag: Tag::new(true, 100), prioritises: false }),
+            ([0x81, 0x00], true, Vlan { tag: Tag::new(false, 100), prioritises: true }),
+        ] {
+            let mut data = Vec::new();
+            put(&mut data, IFLA_VLAN_PROTOCOL, &protocol);
+            put(&mut data, IFLA_VLAN_ID, &100_u16.to_ne_bytes());
+            put(&mut data, 2, &[1, 0, 0, 0, 0, 0, 0, 0]);
+            if qos {
+                put(&mut data, IFLA_VLAN_EGRESS_QOS, &[12, 0, 1, 0, 0, 0, 0, 0, 5, 0, 0, 0]);
+            }
+            let mut info = Vec::new();
+            put(&mut info, IFLA_INFO_KIND, b"vlan\0");
+            put(&mut info, IFLA_INFO_DATA, &data);
+            let mut message = message(0, IFF_USABLE);
+            put(&mut message, IFLA_LINKINFO, &info);
+            put(&mut message, IFLA_LINK, &3_u32.to_ne_bytes());
+            let link = parse(&message).expect("a link");
+            assert_eq!((link.vlan, link.parent), (Some(expected), Some(3)), "{protocol:x?}");
         }
     }
 

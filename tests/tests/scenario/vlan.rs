@@ -1,9 +1,10 @@
-//! Tagged frames are the kernel's, after chain prerouting. They are sent frame by frame: not every kernel has VLAN devices.
+//! VLANs. Devices are interfaces of their own, and the router forwards between them; tagged frames without one are the
+//! kernel's, after chain prerouting. The latter are sent frame by frame: not every kernel has VLAN devices.
 
 use anyhow::{Context as _, ensure};
-use dataplane_tests::lab::{CLIENT, Need, ROUTER_CLIENT, SERVER, Stats, traffic::Family};
+use dataplane_tests::lab::{CLIENT, End, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER, Stats, traffic::Family};
 
-use crate::scene::{PROMPT, Scene, within};
+use crate::scene::{PORTS, PROMPT, Scene, within};
 
 /// How many frames are sent.
 const COUNT: u64 = 20;
@@ -113,4 +114,81 @@ fn in_tc() {
 #[test]
 fn in_generic() {
     reaches_the_kernel("generic");
+}
+
+/// Whether the kernel has VLAN devices: one is made where nobody sees it.
+fn has_devices() -> bool {
+    const MAKE: &str =
+        "ip link add probe0 type veth peer name probe1 && ip link add link probe0 name probe2 type vlan id 5";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", "sh", "-c", MAKE]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Puts the link between a host and the router into VLANs, the outermost first: a protocol and an identifier each. The
+/// addresses of both ends move to the innermost devices; the router's is named here.
+fn into_vlans(scene: &Scene, host: End, router: End, tags: &[(&str, u16)]) -> String {
+    let mut names = Vec::new();
+    for end in [host, router] {
+        let (namespace, mut below) = (scene.lab.namespace(end.namespace), end.port.to_owned());
+        let run = |line: &str| namespace.run(line).expect("a VLAN device");
+        run(&format!("ip addr flush dev {below}"));
+        for (protocol, id) in tags {
+            let device = format!("{below}.{id}");
+            run(&format!("ip link add link {below} name {device} type vlan protocol {protocol} id {id}"));
+            run(&format!("ip link set {device} up"));
+            below = device;
+        }
+        run(&format!("ip addr add {}/24 dev {below}", end.v4));
+        run(&format!("ip addr add {}/64 dev {below} nodad", end.v6));
+        names.push(below);
+    }
+    let namespace = scene.lab.namespace(host.namespace);
+    namespace.run(&format!("ip route replace default via {}", router.v4)).expect("a route");
+    namespace.run(&format!("ip -6 route replace default via {}", router.v6)).expect("a route");
+    within(PROMPT * 10, || scene.ping());
+    names.pop().expect("the router's device")
+}
+
+/// What the port to the client forwards of forty datagrams.
+fn forwards_datagrams(scene: &Scene) -> u64 {
+    let forwarded = || scene.stats().port(ROUTER_CLIENT.port).expect("the port").counts.forwarded;
+    let before = forwarded();
+    scene.carries();
+    forwarded() - before
+}
+
+#[test]
+fn devices_are_routed_between() {
+    const Q: &str = "802.1q";
+    const STACKED: [(&str, u16); 2] = [("802.1ad", 300), (Q, 7)];
+    // What the client's link is put into, then the server's.
+    let ways: [(&[_], &[_]); 4] =
+        [(&[(Q, 100)], &[]), (&[(Q, 100)], &[(Q, 200)]), (&STACKED, &[(Q, 200)]), (&[], &STACKED)];
+    for mode in ["tc", "native", "generic"] {
+        for (client, server) in ways {
+            let Some(scene) = Scene::idle(&[Need::Kernel("VLAN devices", has_devices)]) else { return };
+            scene.take_frames();
+            let device = into_vlans(&scene, CLIENT, ROUTER_CLIENT, client);
+            into_vlans(&scene, SERVER, ROUTER_SERVER, server);
+            scene.attach(&PORTS, mode);
+            scene.ping().expect("pings are answered");
+            let forwarded = forwards_datagrams(&scene);
+            assert!(forwarded >= 40, "{mode}: {client:?} to {server:?}: {forwarded} of 40 datagrams");
+            assert_eq!(scene.pinged(ROUTER_CLIENT.v4), 3, "{mode}: the router itself answers");
+
+            let before = scene.stats();
+            scene.rule("forward", &format!("iifname \"{device}\" icmp type echo-request drop"));
+            assert_eq!(scene.pinged(SERVER.v4), 0, "{mode}: a rule about {device}");
+            assert_eq!(grown(&before, &scene.stats(), "filter_forward"), 3, "{mode}: {device}");
+            scene.cli(&["rule", "flush", "forward"]);
+
+            if let [(_, outer), ..] = client {
+                scene.rule("prerouting", &format!("vlan id {outer} icmp type echo-request drop"));
+                assert_eq!(scene.pinged(SERVER.v4), 0, "{mode}: a rule about tag {outer}");
+                scene.cli(&["rule", "flush", "prerouting"]);
+            }
+            scene.ping().expect("pings are answered");
+            scene.close();
+        }
+    }
 }

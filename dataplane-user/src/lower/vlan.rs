@@ -1,0 +1,191 @@
+//! VLAN devices: what they are on, and which of them a port leads to.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::abi::{Ifindex, Port, PortFlags, Tag, VLANS, VlanKey};
+
+use super::{Problem, port};
+use crate::model::{Attachment, Link, Model};
+
+/// The device that transmits for a link, and the tags that it puts in front of a packet, the outermost first: the link itself
+/// and none, or what is under a VLAN device. `None` where only the kernel can follow: the device is elsewhere or down, there
+/// are more tags than two, or their priority depends on the packet.
+pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link) -> Option<(&'a Link, [Tag; 2])> {
+    let mut tags = [Tag::NONE; 2];
+    let mut device = link;
+    while device.kind.as_deref() == Some("vlan") {
+        let vlan = device.vlan.filter(|vlan| !vlan.prioritises)?;
+        if tags[1].is_some() {
+            return None;
+        }
+        tags = [vlan.tag, tags[0]];
+        device = below(model, device).filter(|below| below.up)?;
+    }
+    Some((device, tags))
+}
+
+/// The link under a VLAN device, if it is in this namespace.
+fn below<'a>(model: &'a Model, link: &Link) -> Option<&'a Link> {
+    link.parent.filter(|_| link.parent_netns.is_none()).and_then(|parent| model.links.get(&parent))
+}
+
+/// The VLAN devices that the ports lead to. One that is a port itself judges its packets itself; those of one that belongs to
+/// something else, a bridge or a VRF, are the kernel's.
+pub(super) fn vlans(
+    model: &Model,
+    ports: &BTreeMap<Ifindex, Attachment>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<VlanKey, Port> {
+    let mut found = BTreeMap::new();
+    for link in model.links.values().filter(|link| link.up && link.master.is_none()) {
+        let entry = entry(model, ports, link);
+        found.extend(entry);
+    }
+    let left = found.len().saturating_sub(VLANS as usize);
+    if left != 0 {
+        problems.push(Problem::VlansFull { left });
+        found = found.into_iter().take(VLANS as usize).collect();
+    }
+    found
+}
+
+/// What is written for a VLAN device.
+fn entry(model: &Model, ports: &BTreeMap<Ifindex, Attachment>, link: &Link) -> Option<(VlanKey, Port)> {
+    if ports.contains_key(&link.ifindex) {
+        return None;
+    }
+    let tag = link.vlan?.tag;
+    let parent = below(model, link)?;
+    let port = if ports.contains_key(&parent.ifindex) {
+        parent
+    } else {
+        // The second tag of two.
+        parent.vlan.filter(|_| parent.up && parent.master.is_none())?;
+        below(model, parent).filter(|port| ports.contains_key(&port.ifindex))?
+    };
+    let mut row = port::port(model, link, *ports.get(&port.ifindex)?);
+    // Whether a local stack sends is a matter of what is behind the device.
+    let unfinished = port::port(model, port, *ports.get(&port.ifindex)?).flags() & PortFlags::PARTIAL_CHECKSUMS;
+    row.flags = ((row.flags() - PortFlags::PARTIAL_CHECKSUMS) | unfinished).bits();
+    Some((VlanKey::new(parent.ifindex, tag), row))
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_common::abi::{Adjacency, AdjacencyFlags, Features};
+
+    use super::*;
+    use crate::lower::{Lowering, Want, sample};
+    use crate::model::{Event, Mode, Vlan};
+
+    const CUSTOMER: Tag = Tag::new(false, 10);
+    const SERVICE: Tag = Tag::new(true, 20);
+
+    fn device(ifindex: Ifindex, parent: Ifindex, tag: Tag) -> Link {
+        Link {
+            ifindex,
+            name: format!("port{parent}.{}", tag.id()),
+            mac: Some(sample::mac(ifindex as u8)),
+            mtu: 1496,
+            up: true,
+            kind: Some("vlan".to_owned()),
+            ethernet: true,
+            parent: Some(parent),
+            vlan: Some(Vlan { tag, prioritises: false }),
+            ..Link::default()
+        }
+    }
+
+    /// Links 2 and 3; on 2 a device with a service tag (10), on that one with a customer tag (11), on that a third (12).
+    fn model(change: impl Fn(&mut Link)) -> Model {
+        let mut model = sample::model();
+        for mut link in [device(10, 2, SERVICE), device(11, 10, CUSTOMER), device(12, 11, CUSTOMER)] {
+            change(&mut link);
+            model.apply(Event::Link(link));
+        }
+        model
+    }
+
+    fn ports(of: &[Ifindex]) -> BTreeMap<Ifindex, Attachment> {
+        of.iter().map(|port| (*port, Attachment { mode: Mode::Native, tc: true })).collect()
+    }
+
+    #[test]
+    fn tags_stack_from_the_device_up() {
+        let whole = model(|_| {});
+        let of = |model: &Model, ifindex: Ifindex| {
+            carrier(model, &model.links[&ifindex]).map(|(device, tags)| (device.ifindex, tags))
+        };
+        assert_eq!(of(&whole, 2), Some((2, [Tag::NONE; 2])));
+        assert_eq!(of(&whole, 10), Some((2, [SERVICE, Tag::NONE])));
+        assert_eq!(of(&whole, 11), Some((2, [SERVICE, CUSTOMER])));
+        assert_eq!(of(&whole, 12), None, "three tags");
+        assert_eq!(of(&model(|link| link.parent_netns = Some(1)), 10), None, "what it is on is elsewhere");
+        assert_eq!(of(&model(|link| link.parent = Some(99)), 10), None, "what it is on is gone");
+        assert_eq!(of(&model(|link| link.up = link.ifindex != 10), 11), None, "a device below is down");
+        let prioritising = model(|link| link.vlan = link.vlan.map(|vlan| Vlan { prioritises: true, ..vlan }));
+        assert_eq!(of(&prioritising, 10), None, "whose priority depends on the packet");
+    }
+
+    #[test]
+    fn ports_lead_to_devices() {
+        let (outer, inner) = (VlanKey::new(2, SERVICE), VlanKey::new(10, CUSTOMER));
+        let of = |model: &Model, attached: &[Ifindex]| -> Vec<_> {
+            let found = vlans(model, &ports(attached), &mut Vec::new());
+            found.into_iter().map(|(key, port)| (key, port.ifindex)).collect()
+        };
+        let whole = model(|_| {});
+        assert_eq!(of(&whole, &[2]), [(outer, 10), (inner, 11)]);
+        assert_eq!(of(&whole, &[3]), []);
+        let third = VlanKey::new(11, CUSTOMER);
+        assert_eq!(of(&whole, &[2, 10]), [(inner, 11), (third, 12)], "10 is a port itself, with two tags on it");
+        assert_eq!(of(&model(|link| link.up = link.ifindex != 10), &[2]), [], "nothing above one that is down");
+        assert_eq!(of(&model(|link| link.master = Some(3)), &[2]), [], "members of something else");
+        assert_eq!(of(&model(|link| link.parent_netns = Some(0)), &[2]), []);
+    }
+
+    #[test]
+    fn a_device_has_its_own_address_and_mtu_and_the_checksums_of_its_port() {
+        let mut whole = model(|_| {});
+        let row = |model: &Model| vlans(model, &ports(&[2]), &mut Vec::new())[&VlanKey::new(2, SERVICE)];
+        let device = row(&whole);
+        assert_eq!((device.mac, device.mtu), (sample::mac(10), 1496));
+        assert!(!device.flags().contains(PortFlags::PARTIAL_CHECKSUMS), "hardware finishes them");
+        assert!(device.flags().contains(PortFlags::TC));
+        whole.apply(Event::Link(Link { kind: Some("veth".to_owned()), ..whole.links[&2].clone() }));
+        assert!(row(&whole).flags().contains(PortFlags::PARTIAL_CHECKSUMS));
+    }
+
+    #[test]
+    fn a_way_out_of_a_device_is_one_out_of_what_it_is_on() {
+        let adjacency = |model: &Model, dev: Ifindex| -> Adjacency {
+            let egress = super::super::adjacency::egress(model);
+            super::super::adjacency::adjacency(model, &egress, super::super::adjacency::Who { dev, via: None })
+        };
+        let both = AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT;
+        let whole = model(|_| {});
+        let one = adjacency(&whole, 10);
+        assert_eq!((one.ifindex, one.device, one.tags, one.mtu), (10, 2, [SERVICE, Tag::NONE], 1496));
+        assert_eq!(one.source, sample::mac(10));
+        assert_eq!(one.flags() & both, both);
+        let two = adjacency(&whole, 11);
+        assert_eq!((two.device, two.tags, two.flags() & both), (2, [SERVICE, CUSTOMER], both));
+        // With both tags longer than what the kernel lets XDP send: MTU and one tag.
+        let long = adjacency(&model(|link| link.mtu = 1500), 11);
+        assert_eq!(long.flags() & both, AdjacencyFlags::TC_TRANSMIT);
+        assert_eq!(adjacency(&whole, 12).flags() & both, AdjacencyFlags::empty());
+        let down = adjacency(&model(|link| link.up = false), 10);
+        assert_eq!(down.flags() & both, AdjacencyFlags::empty());
+    }
+
+    #[test]
+    fn without_devices_the_feature_is_off() {
+        let features = |model: &Model, attached: &[Ifindex]| -> Features {
+            let want: Want = Lowering::new(BTreeMap::new()).lower(model, &ports(attached));
+            want.features & Features::VLANS
+        };
+        assert_eq!(features(&sample::model(), &[2, 3]), Features::empty());
+        assert_eq!(features(&model(|_| {}), &[2]), Features::VLANS);
+        assert_eq!(features(&model(|link| link.up = false), &[2]), Features::empty());
+    }
+}
