@@ -87,6 +87,7 @@ mod tests {
             name: format!("port{parent}.{}", tag.id()),
             mac: Some(sample::mac(ifindex as u8)),
             mtu: 1496,
+            enabled: true,
             up: true,
             kind: Some("vlan".to_owned()),
             ethernet: true,
