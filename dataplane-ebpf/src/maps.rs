@@ -116,8 +116,9 @@ impl Blocks for Table4 {
     #[inline(always)]
     fn entry(&self, block: u32, entry: u8) -> u16 {
         let Some(block) = find::<_, Block>(&FIB4, block) else { return Target::KERNEL.raw() as u16 };
+        let entry = block.cast::<u16>().as_ptr().wrapping_add(usize::from(entry));
         // SAFETY: a block has an entry for each value of eight bits.
-        unsafe { block.cast::<u16>().add(usize::from(entry)).read_volatile() }
+        unsafe { entry.read_volatile() }
     }
 }
 
@@ -134,8 +135,9 @@ impl Lines for Table6 {
 
     #[inline(always)]
     fn word(&self, line: NonNull<u64>, slot: usize) -> u64 {
+        let word = line.as_ptr().wrapping_add(slot & (WORDS - 1));
         // SAFETY: the line was found, and has this many words.
-        unsafe { line.add(slot & (WORDS - 1)).read_volatile() }
+        unsafe { word.read_volatile() }
     }
 }
 

@@ -86,7 +86,7 @@ pub enum RouteKind {
     Kernel = 8,
 }
 
-/// What a lookup finds: a route kind and, for unicast, a next-hop group. 15 bits: below [`Target::FIRST_GROUP`] a kind, from
+/// What a lookup finds: a route kind and, for unicast, a next-hop group. 15 bits: below 16 a kind, from
 /// there on a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
@@ -226,7 +226,7 @@ pub type Line = [u64; WORDS];
 const ROOTS: u32 = 16;
 /// Lines of the index by the first 16 bits.
 pub const INDEX_LINES: u32 = (1 << 16) / ROOTS;
-/// Lines of the index by the 20 bits behind 2000::/3.
+/// Lines of the index by the 20 bits behind `2000::/3`.
 pub const GLOBAL_LINES: u32 = (1 << 20) / ROOTS;
 /// In a root: a tree, else a target.
 pub const TREE: u32 = 1 << 31;
@@ -235,7 +235,7 @@ pub const TREE_LINE: u32 = (1 << 22) - 1;
 /// Levels of the largest tree.
 const LEVELS: u32 = 6;
 
-/// How one generation of `FIB6` is laid out: index, index of 2000::/3, escapes, lines of the trees. In all but the last, a
+/// How one generation of `FIB6` is laid out: index, index of `2000::/3`, escapes, lines of the trees. In all but the last, a
 /// line is 16 roots: a target, or [`TREE`], the size of a tree and where it begins.
 ///
 /// A tree is sorted words of 48 bits of address and 16 of what begins there, as a complete tree of lines: the children of
@@ -243,7 +243,7 @@ const LEVELS: u32 = 6;
 /// is not enough there is an escape, a root by number, whose tree goes on with bits 64 to 112, and then 112 to 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout6 {
-    /// There is an index of 2000::/3.
+    /// There is an index of `2000::/3`.
     pub wide: bool,
     /// Room for escapes; a multiple of 16, at most [`BRANCH`].
     pub escapes: u32,

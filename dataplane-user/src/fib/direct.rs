@@ -102,7 +102,9 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
 
     fn fill(&mut self, entries: std::ops::RangeInclusive<usize>, value: u16, fresh: bool, resolution: u8) {
         if fresh {
-            self.memory[entries].iter().for_each(|entry| entry.store(value, Ordering::Relaxed));
+            for entry in &self.memory[entries] {
+                entry.store(value, Ordering::Relaxed);
+            }
             return;
         }
         for place in entries {
@@ -141,7 +143,7 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
 
     /// Enters the addresses of a local route into the filter. The loopback network stays out: its addresses are refused on
     /// the wire before anybody asks whose they are, and it would fill the filter.
-    fn enter_local(&self, route: &Entry<u32>) {
+    fn enter_local(&self, route: Entry<u32>) {
         let local = Target::from_raw(u32::from(route.target)).kind() == RouteKind::Local;
         if !local || route.first >> 24 == 127 {
             return;
@@ -150,7 +152,9 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
         if last - route.first >= LOCAL_ADDRESSES {
             let filter = self.live as usize * BLOCK;
             let filter = &self.memory[filter..filter + LOCAL_BLOCKS as usize * BLOCK];
-            filter.iter().for_each(|word| word.store(u16::MAX, Ordering::Release));
+            for word in filter {
+                word.store(u16::MAX, Ordering::Release);
+            }
             return;
         }
         for address in route.first..=last {
@@ -177,8 +181,12 @@ impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
         self.starved.clear();
         let filter = self.live as usize * BLOCK;
         let filter = &self.memory[filter..filter + LOCAL_BLOCKS as usize * BLOCK];
-        filter.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        routes.iter().for_each(|route| self.enter_local(route));
+        for word in filter {
+            word.store(0, Ordering::Relaxed);
+        }
+        for route in &routes {
+            self.enter_local(*route);
+        }
         self.paint(&routes, Prefix::all(), 0, (None, self.resolution()), true);
         self.live
     }
@@ -187,7 +195,7 @@ impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
         let Some(target) = target.map(|target| target.raw() as u16) else { return self.rib.remove(prefix).is_some() };
         let new = self.rib.insert(prefix, target) != Some(target);
         if new {
-            self.enter_local(&Entry { first: prefix.first(), length: prefix.length(), target });
+            self.enter_local(Entry { first: prefix.first(), length: prefix.length(), target });
         }
         new
     }

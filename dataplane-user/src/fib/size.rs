@@ -39,6 +39,7 @@ impl Sizes {
     };
 
     /// From these, what `want` needs: not less, and no more than it will use soon.
+    #[must_use]
     pub fn fitting(self, want: &Want) -> Self {
         let groups = want.groups.last_key_value().map_or(0, |(index, _)| index + 1);
         let room = Self::for_routes(want.fib4.len(), want.fib6.len());
@@ -70,6 +71,7 @@ impl Sizes {
 
     /// From these, the next larger ones for the families that have found no place for some routes; the same when there are
     /// no larger ones.
+    #[must_use]
     pub fn relieved(self, [starved4, starved6]: [usize; 2]) -> Self {
         let mut sizes = self;
         if starved4 != 0 {

@@ -131,15 +131,13 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
                 return Target::KERNEL.raw();
             }
             let deeper = (resolution + 48).min(128);
-            let escape = self.take_escape().and_then(|escape| match self.plant(inside, block, cover, deeper) {
-                Some(root) => {
-                    self.write_root(self.escape_line(), u32::from(escape), root);
-                    Some(u32::from(BRANCH | escape))
-                }
-                None => {
+            let escape = self.take_escape().and_then(|escape| {
+                let Some(root) = self.plant(inside, block, cover, deeper) else {
                     self.room.free_escapes.push(escape);
-                    None
-                }
+                    return None;
+                };
+                self.write_root(self.escape_line(), u32::from(escape), root);
+                Some(u32::from(BRANCH | escape))
             });
             complete = escape.is_some();
             escape.unwrap_or(Target::KERNEL.raw())
@@ -239,7 +237,7 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
     }
 }
 
-/// Length of 2000::/3.
+/// Length of `2000::/3`.
 const GLOBAL_LENGTH: u8 = 3;
 /// What global addresses begin with.
 const GLOBAL: std::ops::Range<u128> = 1 << 125..1 << 126;

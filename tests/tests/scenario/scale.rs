@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_tests::lab::{Daemon, SERVER, traffic::Family};
+use dataplane_tests::lab::{Daemon, Output, SERVER, traffic::Family};
 use serde_json::Value;
 
 use crate::scene::Scene;
@@ -27,7 +27,7 @@ const ROUTES: u32 = 40_000;
 const CHURN: u32 = 1000;
 const CHURNING: Duration = Duration::from_secs(5);
 /// The kernel may take that long for a table, and the mirror to follow it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// `count` prefixes of mixed lengths in a batch for `ip`, IPv4.
 fn routes4(verb: &str, numbers: impl Iterator<Item = u32>, via: &str) -> String {
@@ -117,7 +117,7 @@ fn a_large_table_is_followed() {
         fs::write(&file, text).expect("a batch");
         let mut command = scene.router().command("ip");
         command.args([family, "-batch"]).arg(&file);
-        scene.router().output(&mut command, PATIENCE).and_then(|output| output.checked()).expect("routes");
+        scene.router().output(&mut command, PATIENCE).and_then(Output::checked).expect("routes");
     };
     let begin = Instant::now();
     batch("routes4", "-4", &routes4("add", 0..number, &via4));
@@ -157,7 +157,7 @@ fn a_large_table_is_followed() {
     let mut input = ip.stdin.take().expect("a pipe");
     let (begin, mut made, mut slowest) = (Instant::now(), 0, Duration::ZERO);
     while begin.elapsed() < CHURNING {
-        let due = (begin.elapsed().as_secs_f64() * f64::from(CHURN)) as u32 / 2;
+        let due = u32::try_from(begin.elapsed().as_millis()).expect("a few seconds") * CHURN / 2000;
         let numbers = (made..due).map(|step| step.wrapping_mul(7919) % number);
         input.write_all(routes4("del", numbers.clone(), &via4).as_bytes()).expect("a batch");
         input.write_all(routes4("add", numbers, &via4).as_bytes()).expect("a batch");
@@ -170,7 +170,7 @@ fn a_large_table_is_followed() {
     assert!(ip.wait().expect("an end").success(), "`ip` made its changes");
     let took = begin.elapsed();
     let (steady, now) = cost(pid);
-    let share = (now - ticks) as f64 / 100.0 / took.as_secs_f64();
+    let share = f64::from(u32::try_from(now - ticks).expect("a few seconds")) / 100.0 / took.as_secs_f64();
     until_live(&scene.daemon, kernels(&scene));
     println!(
         "{} changes in {took:?}: {:.1} % of a core, the slowest answer {slowest:?}; {} KiB of memory",
