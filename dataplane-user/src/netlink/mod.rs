@@ -83,6 +83,8 @@ pub struct Mirror {
     comparison: Comparison,
     devices: Option<Devices>,
     stale: Stale,
+    /// Announcements were lost, and not all of those before them are read.
+    overrun: bool,
     pending: Vec<Event>,
     /// The flags that decide about routes, of every link.
     usable: BTreeMap<Ifindex, u32>,
@@ -107,6 +109,7 @@ impl Mirror {
             comparison: Comparison::default(),
             devices,
             stale: Stale::all(),
+            overrun: false,
             pending: Vec::new(),
             usable: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -132,10 +135,16 @@ impl Mirror {
     /// allows.
     pub fn advance(&mut self, time: Duration) -> Result<Vec<Event>, Error> {
         let end = Instant::now() + time;
-        if self.drain(end)? {
-            self.begin_comparison();
+        let all = self.drain(end)?;
+        self.overrun &= !all;
+        // Behind an overrun the announcements that are still to be read are older than any list, and those that would set
+        // them right are lost: a list must not come before them.
+        if !self.overrun {
+            if all {
+                self.begin_comparison();
+            }
+            self.refresh(end)?;
         }
-        self.refresh(end)?;
         if self.devices.is_none() {
             self.suppose();
         }
@@ -223,6 +232,7 @@ impl Mirror {
             Heard::Nothing => {}
             Heard::Overrun => {
                 self.doubt(Stale::all() - Stale::FEATURES);
+                self.overrun = true;
                 self.reading = None;
             }
             Heard::Datagram => {
