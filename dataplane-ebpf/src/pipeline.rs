@@ -97,7 +97,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;
-            forward::depart::<F, H>(port, frame, &packet, &hop, oversize)
+            forward::depart::<F, H>(hook, port, frame, &packet, &hop, oversize)
         }
         RouteKind::Kernel => {
             forward::permit::<F>(&packet, frame, port)?;

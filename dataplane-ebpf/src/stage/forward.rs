@@ -79,6 +79,7 @@ pub fn measure<F: Family, H: Hook>(
 /// Sends the packet on its way, or leaves it to whoever can.
 #[inline(always)]
 pub fn depart<F: Family, H: Hook>(
+    hook: &H,
     port: &Port,
     frame: &Frame,
     packet: &Datagram<F::Address>,
@@ -105,7 +106,10 @@ pub fn depart<F: Family, H: Hook>(
     // Without a link header there is none to rewrite.
     let ethernet = frame.offset != 0;
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
-    if ethernet && able.contains(wanted) {
+    // XDP sends the frame as it is, with what is behind the packet, and the kernel throws one away that is longer than the
+    // device takes (`xdp_ok_fwd_dev` in include/linux/filter.h).
+    let too_long = H::TIER == Tier::Xdp && hook.length() > frame.offset + adjacency.mtu as usize;
+    if ethernet && !too_long && able.contains(wanted) {
         return ControlFlow::Break(Verdict::Transmit(Way {
             adjacency,
             family: u64::from(F::NUMBER),

@@ -43,6 +43,6 @@ pub fn why_kernel<F: Routed>(control: Control) -> Reason {
 
 /// Whether the mirror of this family decides.
 #[inline(always)]
-fn decides<F: Routed>(control: Control) -> bool {
+pub fn decides<F: Routed>(control: Control) -> bool {
     control.mirror & F::MIRROR != 0
 }

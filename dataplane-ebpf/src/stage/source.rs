@@ -11,6 +11,7 @@ use dataplane_common::{
 use crate::{
     features,
     pipeline::{Step, stop},
+    stage::route,
     tables::{self, Routed},
 };
 
@@ -36,7 +37,8 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
     if F::NUMBER != 4 || !leads {
         return ControlFlow::Continue(());
     }
-    let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0;
+    // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.
+    let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0 && route::decides::<F>(control);
     if !reverse && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
     }

@@ -29,6 +29,8 @@ use crate::rule::{ChainName, Element, Policy, Rule, SetName, SetType};
 pub struct Config {
     /// In the order of the file.
     pub ports: Vec<PortConfig>,
+    /// Room for routes.
+    pub fib: FibConfig,
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].
@@ -51,6 +53,16 @@ impl Config {
         let named = self.ports.iter().find(|port| port.pattern.as_str() == link);
         named.or_else(|| self.ports.iter().find(|port| port.pattern.fits(link)))
     }
+}
+
+/// How many routes there is room for from the start. Tables grow by themselves where that is not enough; what is known before
+/// need not be grown into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FibConfig {
+    /// IPv4.
+    pub ipv4_routes: u32,
+    /// IPv6.
+    pub ipv6_routes: u32,
 }
 
 /// Links to attach to.

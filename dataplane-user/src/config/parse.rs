@@ -8,11 +8,14 @@ use std::str::FromStr;
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
-use super::{ChainConfig, Config, ConfigError, Elements, PortConfig, PortPattern, SetConfig};
+use super::{ChainConfig, Config, ConfigError, Elements, FibConfig, PortConfig, PortPattern, SetConfig};
 use crate::model::ModeChoice;
 use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
 };
+
+/// More routes than this nobody has; the tables do not grow beyond what they need for them.
+const ROUTES: u32 = 4_000_000;
 
 /// Reads a configuration; `path` is for the errors.
 ///
@@ -25,9 +28,10 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     for (key, item) in entries(document.as_table()) {
         match key.get() {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
+            "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, sets or chains")),
+            _ => return Err(file.unknown(key, "ports, fib, sets or chains")),
         }
     }
     // Sets may stand behind the chains that ask them.
@@ -149,6 +153,22 @@ impl File<'_> {
             ports.push(PortConfig { pattern, mode });
         }
         Ok(ports)
+    }
+
+    fn fib(&self, table: &dyn TableLike) -> Result<FibConfig, ConfigError> {
+        let mut fib = FibConfig::default();
+        for (key, item) in entries(table) {
+            let place = match key.get() {
+                "ipv4_routes" => &mut fib.ipv4_routes,
+                "ipv6_routes" => &mut fib.ipv6_routes,
+                _ => return Err(self.unknown(key, "ipv4_routes or ipv6_routes")),
+            };
+            let number = item.as_integer().and_then(|number| u32::try_from(number).ok());
+            *place = number.filter(|number| *number <= ROUTES).ok_or_else(|| {
+                self.error(item.span(), &format!("`{}` must be a number from 0 to {ROUTES}", key.get()))
+            })?;
+        }
+        Ok(fib)
     }
 
     fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {

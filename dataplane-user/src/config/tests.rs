@@ -3,7 +3,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{ChainConfig, Config, Elements, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file};
+use super::{
+    ChainConfig, Config, Elements, FibConfig, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file,
+};
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
 use crate::rule::{ChainName, Element, Item, ItemKind, Policy, Range, SetType};
@@ -13,6 +15,9 @@ const EXAMPLE: &str = r#"[ports]
 eth0 = { mode = "auto" }
 "veth*" = { mode = "tc" }            # names or globs
 "veth7" = { mode = "generic" }
+
+[fib]
+ipv4_routes = 1_000_000
 
 [sets.blocked]
 type = "ipv4_addr"
@@ -47,6 +52,7 @@ fn the_example() {
     assert_eq!(mode("veth3"), Some(ModeChoice::Fixed(Mode::Tc)));
     assert_eq!(mode("veth7"), Some(ModeChoice::Fixed(Mode::Generic)));
     assert_eq!(mode("eth1"), None);
+    assert_eq!(config.fib, FibConfig { ipv4_routes: 1_000_000, ipv6_routes: 0 });
     let sets: Vec<_> = config.sets.values().map(|set| (set.kind.to_string(), &set.elements)).collect();
     assert_eq!(sets[1], ("ipv6_addr".to_owned(), &Elements::File("blocked.txt".into())));
     let Elements::Listed(services) = sets[2].1 else { panic!("a list") };
@@ -56,7 +62,9 @@ fn the_example() {
 
 /// A file, line and column of what is wrong, the text at that place, and what the message says.
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
-    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, sets or chains"),
+    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, sets or chains"),
+    ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
+    ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
     ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
     ("[ports]\neth0 = { mode = 'fast' }\n", 2, 17, "'fast'", "`fast` is not a mode; use auto, native, generic or tc"),
     ("[ports]\neth0 = 'auto'\n", 2, 1, "eth0", "must be a table"),
@@ -175,8 +183,10 @@ fn config() -> impl Strategy<Value = Config> {
     });
     let policy = || option::of(Just(Policy::Drop)).prop_map(Option::unwrap_or_default);
     let chain = || (policy(), vec(rule(), 0..4)).prop_map(|(policy, rules)| ChainConfig { policy, rules });
-    let config = (ports, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
-    config.prop_flat_map(|(ports, sets, chains)| {
+    let routes = || prop_oneof![Just(0), 0..=4_000_000_u32];
+    let fib = (routes(), routes()).prop_map(|(ipv4_routes, ipv6_routes)| FibConfig { ipv4_routes, ipv6_routes });
+    let config = (ports, fib, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
+    config.prop_flat_map(|(ports, fib, sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
@@ -187,7 +197,7 @@ fn config() -> impl Strategy<Value = Config> {
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
-            Config { ports: Vec::clone(&ports), sets, chains: chains.clone() }
+            Config { ports: Vec::clone(&ports), fib, sets, chains: chains.clone() }
         })
     })
 }

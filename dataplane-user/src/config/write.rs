@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::{ChainConfig, Config, Elements, SetConfig};
+use super::{ChainConfig, Config, Elements, FibConfig, SetConfig};
 use crate::rule::{ChainName, Policy};
 
 impl Config {
@@ -17,6 +17,12 @@ impl Config {
                 ports.insert(port.pattern.as_str(), value(settings));
             }
             document.insert("ports", Item::Table(ports));
+        }
+        let room = [("ipv4_routes", self.fib.ipv4_routes), ("ipv6_routes", self.fib.ipv6_routes)];
+        if self.fib != FibConfig::default() {
+            let asked = room.into_iter().filter(|(_, routes)| *routes != 0);
+            let fib: Table = asked.map(|(key, routes)| (key, value(i64::from(routes)))).collect();
+            document.insert("fib", Item::Table(fib));
         }
         let sets = self.sets.iter().map(|(name, set)| (name.as_str(), set_table(set)));
         insert_tables(&mut document, "sets", sets);

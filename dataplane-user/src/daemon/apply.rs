@@ -119,9 +119,11 @@ impl Daemon {
         Ok((object, routing))
     }
 
-    /// Finds room for routes that found none: by painting all anew, without the gaps that changes have left, and then in
+    /// Makes the room that the config asks for, and finds some for routes that found none: by painting all anew, without the gaps that changes have left, and then in
     /// larger tables. What has been tried in vain is tried again when something else is left over.
     fn relieve(&mut self, want: &Want) -> anyhow::Result<()> {
+        let asked = Sizes::for_routes(self.fib.ipv4_routes as usize, self.fib.ipv6_routes as usize);
+        self.grow(self.sizes.joined(asked), want)?;
         if self.tables.routing.starved() == self.hopeless {
             return Ok(());
         }

@@ -161,7 +161,7 @@ impl Chains {
             policy: self.policies[index],
             rules: self.rules[index].iter().map(|standing| standing.rule.clone()).collect(),
         };
-        Config { ports: Vec::new(), sets: self.sets.clone(), chains: std::array::from_fn(chain) }
+        Config { sets: self.sets.clone(), chains: std::array::from_fn(chain), ..Config::default() }
     }
 
     /// The handle of the next rule.

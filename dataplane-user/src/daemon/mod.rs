@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, FibConfig},
     control::server::{Call, Server},
     fib::Sizes,
     kernel::{Bpffs, Links, Object, Place, Tables, earlier_slots},
@@ -196,6 +196,8 @@ struct Daemon {
     early: Vec<Call>,
     ports: Ports,
     chains: Chains,
+    /// What room for routes was asked for.
+    fib: FibConfig,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
     /// The config in force waits for `config confirm`.
@@ -212,7 +214,7 @@ impl Daemon {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, chains) = state.remember();
+        let (ports, chains, fib) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
@@ -239,6 +241,7 @@ impl Daemon {
             early: Vec::new(),
             ports,
             chains,
+            fib,
             committed: None,
             probation: None,
             history,
@@ -248,6 +251,7 @@ impl Daemon {
         if let Some(config) = config {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
+            daemon.fib = config.fib;
             daemon.state.write_pending(None)?;
         } else if let Some(pending) = daemon.state.pending() {
             let probation = pending.resume(confirm::now());
@@ -255,6 +259,7 @@ impl Daemon {
                 let before = config::parse(probation.before(), "pending.toml")?;
                 daemon.ports.replace(&before);
                 daemon.chains.replace(&before)?;
+                daemon.fib = before.fib;
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
@@ -317,7 +322,7 @@ impl Daemon {
 
     /// Writes down what a next daemon must know.
     fn save(&self) {
-        if let Err(error) = self.state.save(&self.ports, &self.chains) {
+        if let Err(error) = self.state.save(&self.running(), &self.ports, &self.chains) {
             tracing::error!("cannot write the state: {error:#}; a restart would come back with older rules and ports");
         }
     }

@@ -60,7 +60,7 @@ impl Daemon {
 
     /// The config that is in force.
     pub(super) fn running(&self) -> Config {
-        Config { ports: self.ports.config().to_vec(), ..self.chains.config() }
+        Config { ports: self.ports.config().to_vec(), fib: self.fib, ..self.chains.config() }
     }
 
     fn attach(&mut self, ifaces: &[String], mode: ModeChoice) -> Result<Reply, Failure> {
@@ -142,6 +142,7 @@ impl Daemon {
         let ports = self.ports.config().len();
         self.ports.replace(config);
         self.ports.failed.clear();
+        self.fib = config.fib;
         self.follow();
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
@@ -234,6 +235,10 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
     }
     let known = |port: &&PortConfig| !running.ports.iter().any(|other| other.pattern == port.pattern);
     difference.add.extend(wanted.ports.iter().filter(known).map(|port| format!("port {}", port.pattern.as_str())));
+    let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
+    for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
+        difference.change.push(format!("fib: {key} {old} -> {new}"));
+    }
     for (name, set) in &running.sets {
         match wanted.sets.get(name) {
             None => difference.remove.push(format!("set {}", name.as_str())),

@@ -25,7 +25,7 @@ use super::{
     filter::Chains,
     port::Ports,
 };
-use crate::config::{self, Config};
+use crate::config::{self, Config, FibConfig};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -74,10 +74,10 @@ impl State {
 
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
     /// must know why.
-    pub(super) fn remember(&self) -> (Ports, Chains) {
+    pub(super) fn remember(&self) -> (Ports, Chains, FibConfig) {
         let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
         let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
-        (Ports::new(&running, &ledger), Chains::new(&running, &ledger))
+        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running.fib)
     }
 
     /// The configs of before.
@@ -129,8 +129,7 @@ impl State {
     }
 
     /// Writes everything down. A crash leaves the old files or the new ones.
-    pub(super) fn save(&self, ports: &Ports, chains: &Chains) -> anyhow::Result<()> {
-        let running = Config { ports: ports.config().to_vec(), ..chains.config() };
+    pub(super) fn save(&self, running: &Config, ports: &Ports, chains: &Chains) -> anyhow::Result<()> {
         let ledger = Ledger { next: chains.next(), off: ports.off(), rules: chains.ledger() };
         self.write("running.toml", &running.to_toml())?;
         self.write("handles.toml", &toml_edit::ser::to_string(&ledger)?)

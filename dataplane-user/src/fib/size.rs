@@ -43,14 +43,20 @@ impl Sizes {
     pub fn fitting(self, want: &Want) -> Self {
         let groups = want.groups.last_key_value().map_or(0, |(index, _)| index + 1);
         let room = Self::for_routes(want.fib4.len(), want.fib6.len());
+        self.joined(Self { groups: groups.next_power_of_two().min(GROUPS), ..room })
+    }
+
+    /// Large enough for both.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
         Self {
-            ipv4: Layout4 { wide: self.ipv4.wide || room.ipv4.wide, groups: self.ipv4.groups.max(room.ipv4.groups) },
+            ipv4: Layout4 { wide: self.ipv4.wide || other.ipv4.wide, groups: self.ipv4.groups.max(other.ipv4.groups) },
             ipv6: Layout6 {
-                wide: self.ipv6.wide || room.ipv6.wide,
-                escapes: self.ipv6.escapes.max(room.ipv6.escapes),
-                lines: self.ipv6.lines.max(room.ipv6.lines),
+                wide: self.ipv6.wide || other.ipv6.wide,
+                escapes: self.ipv6.escapes.max(other.ipv6.escapes),
+                lines: self.ipv6.lines.max(other.ipv6.lines),
             },
-            groups: self.groups.max(groups.next_power_of_two()).min(GROUPS),
+            groups: self.groups.max(other.groups),
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Known {
     Padding,
     /// What the router believes about the path MTU of its own packets.
     PathMtu,
+    /// Which of several packets is answered with an IPv6 redirect.
+    Redirect,
 }
 
 /// Extension headers that we walk.
@@ -44,6 +46,7 @@ impl Known {
             Self::FragmentChain => "fragment_chain",
             Self::VlanDepth => "vlan_depth",
             Self::EqualPaths | Self::Padding | Self::PathMtu => "forwarded",
+            Self::Redirect => "same_port",
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     difference::{Differences, Known, predict},
-    outcome::{Compared, FOLDED, beyond, compared, is_own, without_path_mtu},
+    outcome::{Compared, FOLDED, beyond, compared, is_own, without_path_mtu, without_redirects},
     picture::Picture,
     report::{Mismatch, Tally, decoded},
     tree::{Shot, Tree},
@@ -111,6 +111,12 @@ impl<'a> Hunt<'a> {
             let explained = without_path_mtu(&mut kernel, &mut ours);
             if count {
                 *self.tally.known.entry(Known::PathMtu).or_default() += explained;
+            }
+        }
+        if self.known.contains_key(&Known::Redirect) {
+            let explained = without_redirects(&mut kernel, &mut ours);
+            if count {
+                *self.tally.known.entry(Known::Redirect).or_default() += explained;
             }
         }
         Ok(Pair { kernel, ours })

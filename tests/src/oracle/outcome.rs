@@ -166,6 +166,18 @@ pub fn without_path_mtu(kernel: &mut Compared, ours: &mut Compared) -> u64 {
     count
 }
 
+/// Takes out the IPv6 redirects (RFC 4861 section 4.5) that only one side has sent. Returns how many.
+pub fn without_redirects(kernel: &mut Compared, ours: &mut Compared) -> u64 {
+    let is_redirect = |place: &&(Exit, Vec<u8>)| {
+        is_own(&place.1) && place.1.get(20..22) == Some(&[58, 255]) && place.1.get(54) == Some(&137)
+    };
+    let alone: Vec<_> = beyond(kernel, ours).into_iter().filter(is_redirect).cloned().collect();
+    let others: Vec<_> = beyond(ours, kernel).into_iter().filter(is_redirect).cloned().collect();
+    alone.iter().for_each(|place| take(&mut kernel.frames, place));
+    others.iter().for_each(|place| take(&mut ours.frames, place));
+    (alone.len() + others.len()) as u64
+}
+
 fn take(frames: &mut BTreeMap<(Exit, Vec<u8>), u32>, place: &(Exit, Vec<u8>)) {
     if let Some(count) = frames.get_mut(place) {
         *count -= 1;

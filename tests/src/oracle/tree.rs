@@ -247,6 +247,8 @@ fn addresses() -> String {
             // Who is not known can not be found: at once, and not after some seconds.
             line(format!("sysctl net.{family}.neigh.p{net}.mcast_solicit=0"));
             line(format!("sysctl net.{family}.neigh.p{net}.ucast_solicit=0"));
+            // What one frame says of a path must not matter for those of later batches, which one side may see earlier.
+            line(format!("sysctl net.{family}.route.mtu_expires=0"));
         }
         line(format!("addr add 198.18.{net}.1/24 brd + dev p{net}"));
         line(format!("-6 addr add 2001:db8:{net}::1/64 dev p{net} nodad"));
