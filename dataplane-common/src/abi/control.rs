@@ -52,6 +52,8 @@ bitflags! {
         const WIDE_FIB6 = 1 << 10;
         /// Some link is a VLAN device.
         const VLANS = 1 << 11;
+        /// There are IPv4 routes of type local that the kernel did not make by itself.
+        const CUSTOM_LOCAL = 1 << 12;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
     }

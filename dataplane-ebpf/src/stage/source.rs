@@ -39,13 +39,16 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
     }
     // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.
     let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0 && route::decides::<F>(control);
-    if !reverse && !F::may_be_local(control, packet.source) {
+    // Then the kernel looks at every source (`fib_has_custom_local_routes`), and one that is no host's is a martian.
+    let full = features::on(Features::CUSTOM_LOCAL);
+    if !reverse && !full && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
     }
     let target = F::lookup(control, packet.source);
     match target.kind() {
         RouteKind::Local if port.flags().contains(PortFlags::ACCEPT_LOCAL) => ControlFlow::Continue(()),
         RouteKind::Local => stop(Reason::MartianSource),
+        RouteKind::Broadcast | RouteKind::Multicast if full => stop(Reason::MartianSource),
         _ if !reverse => ControlFlow::Continue(()),
         RouteKind::Unicast if port.rp_filter == LOOSE || tables::leads_back(target, port.ifindex) => {
             ControlFlow::Continue(())

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port, Tag, VlanKey};
 
-use crate::model::{Attachment, Model, Prefix, TABLE_LOCAL, Touched, TouchedRoutes};
+use crate::model::{Attachment, Model, Prefix, RouteInfo, RouteType, TABLE_LOCAL, Touched, TouchedRoutes};
 use next_hop::NextHops;
 use route::Paths;
 use side::{Full, Side, Sided, changes};
@@ -24,6 +24,9 @@ use side::{Full, Side, Sided, changes};
 pub use problem::Problem;
 pub use target::{TargetChanges, Targets};
 pub use update::Update;
+
+/// `RTPROT_KERNEL`: made with an address.
+const BY_KERNEL: u8 = 2;
 
 /// More prefixes than this are not looked at one by one.
 const SINGLE: usize = 50_000;
@@ -78,6 +81,8 @@ pub struct Lowering {
     next_hops: NextHops,
     side4: Side<u32>,
     side6: Side<u128>,
+    /// Whether there are local IPv4 routes that the kernel did not make, and at which `Routes::renewals` that was found.
+    custom_local: (u64, bool),
     /// Links that packets can be routed through.
     usable: BTreeSet<Ifindex>,
     attached: BTreeMap<Ifindex, Attachment>,
@@ -97,6 +102,7 @@ impl Lowering {
             next_hops: NextHops::new(),
             side4: Side::default(),
             side6: Side::default(),
+            custom_local: (u64::MAX, false),
             usable: BTreeSet::new(),
             attached: BTreeMap::new(),
             problems: Vec::new(),
@@ -312,6 +318,11 @@ impl Lowering {
         want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);
+        if self.custom_local.0 != model.routes4.renewals() {
+            let custom = |info: &RouteInfo<u32>| info.kind == RouteType::Local && info.protocol != BY_KERNEL;
+            self.custom_local = (model.routes4.renewals(), model.routes4.infos().any(|(_, info)| custom(info)));
+        }
+        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1);
         want.features.set(Features::MULTIPATH, self.next_hops.multipath());
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn plain<A: Family>(table: u32, destination: Prefix<A>, kind: RouteTy
             priority: 0,
             kind,
             scope: 0,
-            protocol: 3,
+            protocol: if kind == RouteType::Local { 2 } else { 3 },
             preferred_source: None,
             mtu: None,
             nexthop_id: None,

@@ -318,6 +318,21 @@ fn ports_and_features_follow_links_and_settings() {
     assert!(model.forwarding(v6, 2) && model.forwarding(v6, 3) && !model.forwarding(v4, 3));
 }
 
+#[test]
+fn local_routes_of_the_operator_are_a_feature() {
+    let local = |protocol| {
+        with(plain(TABLE_LOCAL, prefix("192.0.2.0/28"), RouteType::Local), |route| {
+            route.info.protocol = protocol;
+        })
+    };
+    for (protocol, custom) in [(2, false), (4, true)] {
+        let mut model = sample::model();
+        model.apply(Event::Route4(local(protocol), Placement::First));
+        let want = Lowering::new([].into()).lower(&model, &attached(&model));
+        assert_eq!(want.features.contains(Features::CUSTOM_LOCAL), custom, "protocol {protocol}");
+    }
+}
+
 /// News of every kind that matters for lowering.
 fn news() -> impl Strategy<Value = Vec<Event>> {
     let placement = prop::sample::select(vec![Placement::First, Placement::Last, Placement::Replace]);

@@ -30,7 +30,7 @@ pub enum Known {
     Padding,
     /// What the router believes about the path MTU of its own packets.
     PathMtu,
-    /// Which of several packets is answered with an IPv6 redirect.
+    /// Which of several packets is answered with a redirect.
     Redirect,
 }
 

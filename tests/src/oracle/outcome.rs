@@ -166,10 +166,13 @@ pub fn without_path_mtu(kernel: &mut Compared, ours: &mut Compared) -> u64 {
     count
 }
 
-/// Takes out the IPv6 redirects (RFC 4861 section 4.5) that only one side has sent. Returns how many.
+/// Takes out the redirects (RFC 792, RFC 4861 section 4.5) that only one side has sent. Returns how many.
 pub fn without_redirects(kernel: &mut Compared, ours: &mut Compared) -> u64 {
     let is_redirect = |place: &&(Exit, Vec<u8>)| {
-        is_own(&place.1) && place.1.get(20..22) == Some(&[58, 255]) && place.1.get(54) == Some(&137)
+        let frame = &place.1;
+        let v4 = frame.get(12..15) == Some(&[8, 0, 0x45]) && frame.get(23) == Some(&1) && frame.get(34) == Some(&5);
+        let v6 = frame.get(20..22) == Some(&[58, 255]) && frame.get(54) == Some(&137);
+        is_own(frame) && (v4 || v6)
     };
     let alone: Vec<_> = beyond(kernel, ours).into_iter().filter(is_redirect).cloned().collect();
     let others: Vec<_> = beyond(ours, kernel).into_iter().filter(is_redirect).cloned().collect();
