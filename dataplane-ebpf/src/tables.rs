@@ -24,6 +24,12 @@ pub trait Routed: Family {
     fn may_be_local(control: Control, address: Self::Address) -> bool;
 }
 
+/// Whether the mirror of this family decides.
+#[inline(always)]
+pub fn decides<F: Routed>(control: Control) -> bool {
+    control.mirror & F::MIRROR != 0
+}
+
 impl Routed for V4 {
     #[inline(always)]
     fn lookup(control: Control, address: u32) -> Target {

@@ -11,7 +11,7 @@ use dataplane_common::{
 use crate::{
     maps,
     pipeline::{Step, stop},
-    tables::Routed,
+    tables::{self, Routed},
 };
 
 /// Which generations are live: read once, so that a packet sees one state of the tables.
@@ -28,7 +28,7 @@ pub fn control() -> Step<Control> {
 pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
     let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    if ours || decides::<F>(control) {
+    if ours || tables::decides::<F>(control) {
         ControlFlow::Continue(target)
     } else {
         ControlFlow::Continue(Target::new(RouteKind::Kernel, 0))
@@ -38,11 +38,5 @@ pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<
 /// Why a route is the kernel's.
 #[inline(always)]
 pub fn why_kernel<F: Routed>(control: Control) -> Reason {
-    if decides::<F>(control) { Reason::KernelRoute } else { Reason::MirrorOff }
-}
-
-/// Whether the mirror of this family decides.
-#[inline(always)]
-pub fn decides<F: Routed>(control: Control) -> bool {
-    control.mirror & F::MIRROR != 0
+    if tables::decides::<F>(control) { Reason::KernelRoute } else { Reason::MirrorOff }
 }

@@ -176,8 +176,12 @@ pub fn without_redirects(kernel: &mut Compared, ours: &mut Compared) -> u64 {
     };
     let alone: Vec<_> = beyond(kernel, ours).into_iter().filter(is_redirect).cloned().collect();
     let others: Vec<_> = beyond(ours, kernel).into_iter().filter(is_redirect).cloned().collect();
-    alone.iter().for_each(|place| take(&mut kernel.frames, place));
-    others.iter().for_each(|place| take(&mut ours.frames, place));
+    for place in &alone {
+        take(&mut kernel.frames, place);
+    }
+    for place in &others {
+        take(&mut ours.frames, place);
+    }
     (alone.len() + others.len()) as u64
 }
 
