@@ -14,6 +14,7 @@ pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs};
 pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
+pub use mmap::{Mapping, Word};
 pub use object::{OBJECT, Object, ObjectError, program_name};
 pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};

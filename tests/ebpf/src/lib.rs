@@ -85,3 +85,6 @@ const fn fold(sum: u32) -> u16 {
 const fn present(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
+
+/// Keys that a run of the programs for route lookups looks up.
+pub const LOOKUPS: u32 = 64;

@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod program;
+#[cfg(target_arch = "bpf")]
+mod route;
 
 /// The host has no use for this binary; it exists there so that the whole workspace can be checked at once.
 #[cfg(not(target_arch = "bpf"))]

@@ -13,4 +13,5 @@ pub mod measure;
 pub mod namespace;
 pub mod program;
 pub mod report;
+pub mod route;
 pub mod table;

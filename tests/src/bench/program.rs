@@ -23,7 +23,7 @@ use super::{
     namespace::{self, Namespace},
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 /// Frames per run of the generator before they are flushed into the veth: the kernel's default, and one NAPI budget.
 const BATCH: u32 = 64;
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use dataplane_tests::bench::{
     forward::{self, Family, Settings},
-    report,
+    namespace, report, route,
     table::Frames,
 };
 
@@ -22,8 +22,8 @@ struct Cli {
 enum Verb {
     /// Forwarding: floors, the kernel, nft, dataplane, others.
     Forward(Forward),
-    /// Route lookups; comes later.
-    Route,
+    /// Route lookups: the project's tables, LPM_TRIE, bpf_fib_lookup.
+    Route(Route),
     /// Packet filters; comes later.
     Filter,
     /// Everything there is.
@@ -61,6 +61,25 @@ struct Forward {
     output: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Route {
+    /// IPv4 routes; a quarter as many of IPv6 (as many up to 1,000).
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    routes: u32,
+    /// Times that each contestant is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 0.2, value_parser = seconds)]
+    seconds: f64,
+    /// CPU to run on; the last one if not given.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Where route.json goes.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    output: PathBuf,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let fits = (0.01..=60.0).contains(&seconds);
@@ -70,10 +89,14 @@ fn seconds(text: &str) -> Result<f64, String> {
 fn main() -> ExitCode {
     let forward = match Cli::parse().verb {
         Verb::Forward(forward) | Verb::All(forward) => forward,
-        Verb::Route => return later("route"),
+        Verb::Route(route) => return done(look_up(&route)),
         Verb::Filter => return later("filter"),
     };
-    match run(&forward) {
+    done(run(&forward))
+}
+
+fn done(outcome: Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -82,8 +105,27 @@ fn main() -> ExitCode {
     }
 }
 
+fn look_up(options: &Route) -> Result<()> {
+    let last = std::thread::available_parallelism().context("counting CPUs")?.get() - 1;
+    let settings = route::Settings {
+        routes: options.routes as usize,
+        rounds: options.rounds as usize,
+        seconds: options.seconds,
+        cpu: options.cpu.unwrap_or(last),
+    };
+    namespace::sweep()?;
+    let outcome = route::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
+    print!("{}", route::text(&outcome));
+    std::fs::create_dir_all(&options.output)?;
+    let path = options.output.join("route.json");
+    let document = serde_json::json!({ "command": command(), "settings": settings, "outcome": outcome });
+    std::fs::write(&path, serde_json::to_string_pretty(&document)?).with_context(|| path.display().to_string())?;
+    eprintln!("bench: figures in {}", path.display());
+    Ok(())
+}
+
 fn later(verb: &str) -> ExitCode {
-    eprintln!("bench: `{verb}` comes later; there is `bench forward`");
+    eprintln!("bench: `{verb}` comes later; there are `bench forward` and `bench route`");
     ExitCode::from(2)
 }
 
