@@ -127,7 +127,7 @@ error: etc/dp.toml:3:7: found `sadr`, expected `daddr`, `dscp`, `frag-off`, `pro
 #[test]
 fn later_faults_find_their_rule() {
     let error = at_rule(EXAMPLE, "dataplane.toml", ChainName::Forward, 1, "too much");
-    assert_eq!((error.line, error.column), (22, 3), "{error}");
+    assert_eq!((error.line, error.column), (25, 3), "{error}");
 }
 
 #[test]
