@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as Question, xdp_action},
+    bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as Question, xdp_action, xdp_md},
     btf_maps::{Array, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::bpf_fib_lookup,
     macros::{btf_map, xdp},
@@ -36,6 +36,10 @@ static LIVE6: Global<u32> = Global::new(0);
 /// Interface that packets come from, for the kernel's lookup.
 #[unsafe(no_mangle)]
 static INGRESS: Global<u32> = Global::new(0);
+
+/// Bytes of a question.
+const LENGTH: i32 = 64;
+const _: () = assert!(size_of::<Question>() == LENGTH as usize);
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
@@ -176,7 +180,7 @@ fn route_trie6(_ctx: XdpContext) -> u32 {
 
 /// The kernel's own tables; 1 for each address that has a route, and a neighbour behind it.
 #[xdp]
-fn route_kernel4(ctx: XdpContext) -> u32 {
+fn route_kernel4(XdpContext { ctx }: XdpContext) -> u32 {
     // SAFETY: any bytes are a question.
     let mut question: Question = unsafe { core::mem::zeroed() };
     (question.family, question.l4_protocol, question.ifindex) = (2, 17, INGRESS.load());
@@ -184,13 +188,13 @@ fn route_kernel4(ctx: XdpContext) -> u32 {
         let mut question = question;
         question.__bindgen_anon_3.ipv4_src = u32::from_be_bytes([198, 18, 1, 9]).to_be();
         question.__bindgen_anon_4.ipv4_dst = key.to_be();
-        ask(&ctx, &mut question)
+        ask(ctx, &mut question)
     })
 }
 
 /// The kernel's own tables, as [`route_kernel4`].
 #[xdp]
-fn route_kernel6(ctx: XdpContext) -> u32 {
+fn route_kernel6(XdpContext { ctx }: XdpContext) -> u32 {
     // SAFETY: any bytes are a question.
     let mut question: Question = unsafe { core::mem::zeroed() };
     (question.family, question.l4_protocol, question.ifindex) = (10, 17, INGRESS.load());
@@ -199,13 +203,13 @@ fn route_kernel6(ctx: XdpContext) -> u32 {
         question.__bindgen_anon_3.ipv6_src = [0x2001_0db8_u32.to_be(), 1_u32.to_be(), 0, 9_u32.to_be()];
         let word = |half: u64, shift: u32| ((half >> shift) as u32).to_be();
         question.__bindgen_anon_4.ipv6_dst = [word(key[0], 32), word(key[0], 0), word(key[1], 32), word(key[1], 0)];
-        ask(&ctx, &mut question)
+        ask(ctx, &mut question)
     })
 }
 
 #[inline(always)]
-fn ask(ctx: &XdpContext, question: &mut Question) -> u32 {
+fn ask(ctx: *mut xdp_md, question: &mut Question) -> u32 {
     // SAFETY: the question is on the stack, and as long as it says.
-    let answer = unsafe { bpf_fib_lookup(ctx.ctx.cast(), question, size_of::<Question>() as i32, 0) };
+    let answer = unsafe { bpf_fib_lookup(ctx.cast(), question, LENGTH, 0) };
     u32::from(answer == 0)
 }

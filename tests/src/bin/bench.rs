@@ -22,7 +22,7 @@ struct Cli {
 enum Verb {
     /// Forwarding: floors, the kernel, nft, dataplane, others.
     Forward(Forward),
-    /// Route lookups: the project's tables, LPM_TRIE, bpf_fib_lookup.
+    /// Route lookups: the project's tables, `LPM_TRIE`, `bpf_fib_lookup`.
     Route(Route),
     /// Packet filters; comes later.
     Filter,
