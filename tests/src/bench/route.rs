@@ -25,6 +25,7 @@ use dataplane_user::{
 use serde::Serialize;
 
 use super::{
+    chain::Chain,
     measure::Spread,
     namespace::Namespace,
     program::{OBJECT, pin},
@@ -205,9 +206,7 @@ fn surround(namespace: &Namespace) -> Result<u32> {
     namespace.feed("ip", &["-batch", "-"], lines)?;
     namespace.set("ipv4/ip_forward", "1")?;
     namespace.set("ipv6/conf/all/forwarding", "1")?;
-    let index = namespace.enter(|| Ok(std::fs::read_to_string("/proc/net/dev_mcast")?))?;
-    let line = index.lines().find(|line| line.contains(" r0 ")).context("link r0 is gone")?;
-    Ok(line.split_whitespace().next().context("an index")?.parse()?)
+    Chain::index(namespace, "r0")
 }
 
 /// The same routes in the kernel's table: how long `ip -batch` took, and how much its slabs grew.
