@@ -13,8 +13,8 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, ENTRIES, Entry, Filter, Ifindex, Key, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        self, Adjacency, Block, Blocks, Control, Counter, Filter, Ifindex, Key, Line, Lines, NextHopGroup, PORT_PROBES,
+        Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
 
@@ -41,7 +41,7 @@ static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }> = Array::new
 #[btf_map]
 static FILTERS: Array<Filter, 2> = Array::new();
 #[btf_map]
-static RULES: Array<Entry, { 2 * ENTRIES as usize }> = Array::new();
+static FILTER: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -141,6 +141,25 @@ impl Lines for Table6 {
     }
 }
 
+/// The tables of the filter. The controller writes them meanwhile, so each word is read once.
+pub struct Arena;
+
+impl Lines for Arena {
+    type Line = NonNull<u64>;
+
+    #[inline(always)]
+    fn line(&self, line: u32) -> Option<NonNull<u64>> {
+        find::<_, u64>(&FILTER, line)
+    }
+
+    #[inline(always)]
+    fn word(&self, line: NonNull<u64>, slot: usize) -> u64 {
+        let word = line.as_ptr().wrapping_add(slot & (WORDS - 1));
+        // SAFETY: the line was found, and has this many words.
+        unsafe { word.read_volatile() }
+    }
+}
+
 /// A next-hop group.
 #[inline(always)]
 pub fn group(index: u32) -> Option<&'static NextHopGroup> {
@@ -157,12 +176,6 @@ pub fn adjacency(index: u32) -> Option<&'static Adjacency> {
 #[inline(always)]
 pub fn filter(generation: u32) -> Option<&'static Filter> {
     lookup(&FILTERS, generation)
-}
-
-/// An entry of the filter, by generation times [`ENTRIES`] plus its place.
-#[inline(always)]
-pub fn entry(index: u32) -> Option<&'static Entry> {
-    lookup(&RULES, index)
 }
 
 /// Counts a packet at a port.

@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     Reason,
-    abi::{Features, Port, PortFlags, key as word},
+    abi::{Features, Port, PortFlags},
     decide::{self, Carried, Family, V4, V6},
 };
 
@@ -36,7 +36,7 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let transport = decide::transport(hook, &packet, frame.offset);
     let key = maps::key()?;
     decide::key::<F>(key, 0, frame, &packet, transport, hook.header(0));
-    key.words[word::OIF] = port.ifindex;
+    key.set_oif(port.ifindex);
     match scan(maps::control()?.filter, OUTPUT, hook.length() as u64) {
         Finding::Accept => None,
         Finding::Drop => Some(Reason::FilterOutput),

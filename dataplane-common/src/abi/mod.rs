@@ -7,9 +7,9 @@ mod adjacency;
 mod control;
 mod counter;
 mod fib;
+mod filter;
 mod mark;
 mod port;
-mod rule;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
@@ -20,9 +20,14 @@ pub use fib::{
     Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
     tree_class, tree_lines,
 };
+pub use filter::{
+    ADDRESS_WORDS, Answer, CHAINS, CLASSES, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
+    REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables, agrees, ask,
+    differ, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag, pick, place, probe,
+    rest, seek, set, set_table, sets, table, trace,
+};
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
-pub use rule::{CHAINS, Chain, ENTRIES, Entry, EntryFlags, Filter, Hit, KEY_WORDS, Key, KeyFlags, Ruling, Span, key};
 pub use vlan::{Tag, VLANS, VlanKey};
 
 /// Interface index of the kernel; 0 is none.
@@ -35,9 +40,9 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
     include_bytes!("fib.rs"),
+    include_bytes!("filter.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
-    include_bytes!("rule.rs"),
     include_bytes!("vlan.rs"),
     include_bytes!("../wire/vlan.rs"),
     include_bytes!("../reason.rs"),
@@ -80,8 +85,8 @@ pub mod map {
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
     pub const FILTERS: &str = "FILTERS";
-    /// [`super::Entry`] by generation times [`super::ENTRIES`] plus index.
-    pub const RULES: &str = "RULES";
+    /// [`super::Line`]; what they hold is said in [`super::Filter`].
+    pub const FILTER: &str = "FILTER";
     /// Per CPU, [`super::Counter`] by the counter of a rule.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
     /// Name of the read-only global that holds [`super::Features`].
@@ -101,8 +106,7 @@ sizes! {
     Mark = 8;
     Port = 32;
     VlanKey = 8;
-    Entry = 152;
-    Filter = 48;
+    Filter = 152;
     Block = 512;
     Line = 64;
     Target = 2;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Reason,
-    abi::{Control, Mixed, PortFlags},
+    abi::{ADDRESS_WORDS, Control, Mixed, PortFlags},
     wire::{
         Address6, Bytes, Chain, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, is_extension,
         protocol,
@@ -90,8 +90,8 @@ pub trait Family {
         flow(packet.source, packet.destination)
     }
 
-    /// The address in the words of a [`crate::abi::Key`], unused ones zero.
-    fn key_words(address: Self::Address) -> [u32; 4];
+    /// The addresses in the words of a [`crate::abi::Key`], unused ones zero.
+    fn key_words(destination: Self::Address, source: Self::Address) -> [u64; ADDRESS_WORDS];
 }
 
 /// See [`Family::flow`].
@@ -170,8 +170,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn key_words(address: u32) -> [u32; 4] {
-        [address, 0, 0, 0]
+    fn key_words(destination: u32, source: u32) -> [u64; ADDRESS_WORDS] {
+        [u64::from(destination) << 32 | u64::from(source), 0, 0, 0]
     }
 }
 
@@ -236,7 +236,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn key_words(address: Address6) -> [u32; 4] {
-        address.words()
+    fn key_words(destination: Address6, source: Address6) -> [u64; ADDRESS_WORDS] {
+        [destination.high, destination.low, source.high, source.low]
     }
 }

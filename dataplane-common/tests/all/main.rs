@@ -9,5 +9,4 @@ mod link;
 mod network;
 mod packet;
 mod reason;
-mod rule;
 mod transport;

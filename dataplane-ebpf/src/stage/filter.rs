@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Ifindex, Port, key as word},
+    abi::{Control, Features, Ifindex, Port},
     decide::{self, Datagram, Family, Frame, Transport},
 };
 
@@ -68,7 +68,7 @@ impl Filter {
             return ControlFlow::Continue(());
         }
         if let Some(key) = maps::key() {
-            key.words[word::OIF] = oif;
+            key.set_oif(oif);
         }
         self.ask(2, Reason::FilterForward)
     }

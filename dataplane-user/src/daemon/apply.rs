@@ -87,8 +87,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Moves routes into larger tables, which are whole before any program reads them; whether these were larger.
-    fn grow(&mut self, sizes: Sizes, want: &Want) -> anyhow::Result<bool> {
+    /// Moves routes and rules into larger tables, which are whole before any program reads them; whether these were larger.
+    pub(super) fn grow(&mut self, sizes: Sizes, want: &Want) -> anyhow::Result<bool> {
         if sizes == self.sizes {
             return Ok(false);
         }
@@ -102,7 +102,7 @@ impl Daemon {
         self.relink();
         before.retire()?;
         self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
-        tracing::info!(?sizes, "larger tables for routes");
+        tracing::info!(?sizes, "larger tables");
         Ok(true)
     }
 
@@ -115,6 +115,7 @@ impl Daemon {
         }
         routing.load_fib4(&want.fib4)?;
         routing.load_fib6(&want.fib6)?;
+        routing.load_filter(&self.image)?;
         routing.continue_from(&self.tables.routing)?;
         Ok((object, routing))
     }

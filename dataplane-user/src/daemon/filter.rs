@@ -8,8 +8,12 @@ use dataplane_common::abi::{CHAINS, Features, RULE_COUNTERS};
 use super::{Daemon, state};
 use crate::{
     config::{ChainConfig, Config},
+    filter,
     kernel::grace,
-    lower::filter::{ChainRules, FilterError, LoweredFilter, lower},
+    lower::{
+        Lowering,
+        filter::{ChainRules, FilterError, LoweredFilter, lower},
+    },
     rule::{ChainName, LinkPattern, Policy, Rule, SetName},
 };
 
@@ -145,11 +149,6 @@ impl Chains {
         &self.sets
     }
 
-    /// A rule with the elements of the sets that it asks.
-    pub(super) fn resolved(&self, rule: &Rule) -> Rule {
-        rule.with_sets(&|name| self.sets.get(name).and_then(crate::config::SetConfig::listed))
-    }
-
     /// The rules of a chain, in order.
     pub(super) fn rules(&self, chain: ChainName) -> &[Standing] {
         &self.rules[chain.index()]
@@ -196,11 +195,8 @@ impl Chains {
 impl Daemon {
     /// What the chains come to with the links that are there now.
     pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
-        let rules: [Vec<(Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            self.chains.rules[index]
-                .iter()
-                .map(|standing| (self.chains.resolved(&standing.rule), standing.counter))
-                .collect()
+        let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
+            self.chains.rules[index].iter().map(|standing| (&standing.rule, standing.counter)).collect()
         });
         let chains =
             std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
@@ -208,18 +204,28 @@ impl Daemon {
             let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
             links.map(|link| link.ifindex).collect()
         };
-        lower(chains, &resolve)
+        let sets = |name: &SetName| {
+            let set = self.chains.sets.get(name)?;
+            Some((&set.kind, set.listed()?))
+        };
+        lower(chains, &resolve, &sets)
     }
 
     /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
     pub(super) fn commit_chains(&mut self, lowered: LoweredFilter) -> anyhow::Result<()> {
+        let image = filter::build(&lowered)?;
+        let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
+        let grown = self.grow(self.sizes.with_filter(image.lines()), lowering.want());
+        self.lowering = lowering;
+        grown?;
         grace();
         for counter in std::mem::take(&mut self.chains.fresh) {
             self.tables.clear_rule_counter(counter)?;
         }
         // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
         self.load(self.object.features() | lowered.features)?;
-        self.tables.flip_filter(&lowered.filter, &lowered.entries)?;
+        self.tables.routing.load_filter(&image)?;
+        self.image = image;
         self.chains.features = lowered.features;
         let features = self.object.features().difference(Features::CHAINS) | lowered.features;
         self.load(features)?;

@@ -30,6 +30,7 @@ use crate::{
     config::{self, Config, FibConfig},
     control::server::{Call, Server},
     fib::Sizes,
+    filter::Image,
     kernel::{Bpffs, Links, Object, Place, Tables, earlier_slots},
     lower::{
         Lowering, Problem,
@@ -157,7 +158,7 @@ fn read(path: &std::path::Path) -> anyhow::Result<Config> {
     let name = path.display().to_string();
     for chain in ChainName::ALL {
         for (index, rule) in config.chain(chain).rules.iter().enumerate() {
-            if let Some(what) = unsupported(&rule.with_sets(&|name| config.elements(name))) {
+            if let Some(what) = unsupported(rule) {
                 return Err(config::at_rule(&text, &name, chain, index, &what.to_string()).into());
             }
         }
@@ -200,6 +201,8 @@ struct Daemon {
     fib: FibConfig,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
+    /// The tables of the filter as last written.
+    image: Image,
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
@@ -243,6 +246,7 @@ impl Daemon {
             chains,
             fib,
             committed: None,
+            image: Image::default(),
             probation: None,
             history,
             compared: Compared::default(),

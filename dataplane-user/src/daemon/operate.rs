@@ -196,7 +196,7 @@ impl Daemon {
         let rule = rule::parse_spanned(text)
             .and_then(|parsed| config::check_sets(parsed, self.chains.sets()))
             .map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
-        match unsupported(&self.chains.resolved(&rule)) {
+        match unsupported(&rule) {
             Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
             None => Ok(rule),
         }

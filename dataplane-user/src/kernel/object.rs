@@ -19,10 +19,10 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Maps that every daemon takes over.
 const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS];
 /// Maps that each daemon makes anew.
-const OWN: &[&str] = &[map::PORTS, map::VLANS, map::ADJACENCIES, map::EGRESS, map::FILTERS, map::RULES];
+const OWN: &[&str] = &[map::PORTS, map::VLANS, map::ADJACENCIES, map::EGRESS];
 
-/// Maps that are made anew when routes outgrow them.
-const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS];
+/// Maps that are made anew when routes or rules outgrow them.
+const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
 
 /// Why the programs are not loaded.
 #[derive(Debug, Error)]
@@ -75,6 +75,7 @@ impl Object {
         loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
         loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
         loader.map_max_entries(map::GROUPS, sizes.groups);
+        loader.map_max_entries(map::FILTER, 2 * sizes.filter);
         for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
             for name in names {
                 loader.map_pin_path(name, directory.join(name));

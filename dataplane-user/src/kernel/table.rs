@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
-use dataplane_common::abi::{
-    Adjacency, Control, Counter, ENTRIES, Entry, Filter, Ifindex, PORTS, Port, PortCounters, VlanKey, map,
-};
+use dataplane_common::abi::{Adjacency, Control, Counter, Ifindex, PORTS, Port, PortCounters, VlanKey, map};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -110,8 +108,6 @@ pub struct Tables {
     pub routing: Routing,
     ports: Rows<{ size_of::<Port>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
-    filters: Rows<{ size_of::<Filter>() }>,
-    rules: Rows<{ size_of::<Entry>() }>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
@@ -129,8 +125,6 @@ impl Tables {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
-            filters: Rows::take(object, map::FILTERS)?,
-            rules: Rows::take(object, map::RULES)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
@@ -185,16 +179,6 @@ impl Tables {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::EGRESS, error }),
         }
-    }
-
-    /// Writes the idle generation of the filter and makes it live.
-    pub fn flip_filter(&mut self, filter: &Filter, entries: &[Entry]) -> Result<(), TableError> {
-        let idle = self.routing.live().filter ^ 1;
-        for (entry, index) in entries.iter().zip(idle * ENTRIES..) {
-            self.rules.write(index, entry)?;
-        }
-        self.filters.write(idle, filter)?;
-        self.routing.go_live(Control { filter: idle, ..self.routing.live() })
     }
 
     /// The families whose mirror decides.

@@ -1,17 +1,23 @@
-//! Chains of rules to the list of entries that the kernel half walks.
+//! Chains of rules to entries, of which the tables of the kernel half are built ([`crate::filter`]).
 //!
 //! A rule becomes a union of boxes. The boxes of one rule never overlap, so that a packet meets at most one of them: a rule
 //! that continues counts once.
 
 mod bits;
+mod entry;
 mod rule;
+mod set;
 #[cfg(test)]
 mod tests;
 
-use dataplane_common::abi::{CHAINS, Chain, ENTRIES, Entry, Features, Filter, Ifindex};
+use dataplane_common::abi::{CHAINS, Features, Ifindex, Ruling};
 use thiserror::Error;
 
-use crate::rule::{ChainName, LinkPattern, Policy, Rule, Statement, Verdict};
+pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
+pub use set::Known;
+
+use crate::filter::Elements;
+use crate::rule::{ChainName, LinkPattern, Policy, Rule, SetName, Statement, Verdict};
 
 /// One chain: what it does with what no rule decided, and its rules with the indices of their counters.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,19 +25,31 @@ pub struct ChainRules<'a> {
     /// When no rule decided.
     pub policy: Policy,
     /// In order; each with its place in the map of counters.
-    pub rules: &'a [(Rule, u32)],
+    pub rules: &'a [(&'a Rule, u32)],
 }
 
-/// The filter as the maps hold it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the chains come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoweredFilter {
-    /// Where each chain's entries are.
-    pub filter: Filter,
-    /// The entries of all chains, at most [`ENTRIES`].
-    pub entries: Vec<Entry>,
+    /// What each chain does with what no entry fits: accept or drop.
+    pub policies: [Ruling; CHAINS],
+    /// The entries of each chain, in the order of its rules.
+    pub entries: [Vec<Entry>; CHAINS],
+    /// The sets that entries ask, by their numbers.
+    pub sets: Vec<Elements>,
     /// The chains that a program must ask: those with rules and those that do not accept.
     pub features: Features,
 }
+
+impl Default for LoweredFilter {
+    fn default() -> Self {
+        let policies = [Ruling::Accept; CHAINS];
+        Self { policies, entries: Default::default(), sets: Vec::new(), features: Features::empty() }
+    }
+}
+
+/// How far apart the orders of neighbours are, so that others find room between them.
+const STRIDE: u32 = 1 << 12;
 
 /// Why rules can not be lowered.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -51,17 +69,20 @@ pub enum FilterFault {
     /// It can be read, but not done yet.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// It does not fit behind the rules before it.
+    /// It describes too many boxes.
     #[error(
-        "this rule needs {needed} entries, and {free} of {ENTRIES} are free; `!=` on addresses and long lists in several \
-         matches multiply: write fewer of them in one rule, or prefixes rather than ranges"
+        "this rule needs {0} entries, and one rule may have {max}: `!=` on addresses and long lists in several matches \
+         multiply: write fewer of them in one rule, or prefixes rather than ranges",
+        max = rule::GIVE_UP
     )]
-    Full {
-        /// Entries that it needs; when it needs very many, an upper bound.
-        needed: usize,
-        /// Entries that are left.
-        free: usize,
-    },
+    Large(usize),
+    /// It asks too many sets.
+    #[error(
+        "this rule asks {0} sets (lists of more than 8 values are sets), and one rule may ask {max}: split it, with \
+         `continue` in between",
+        max = dataplane_common::abi::RULE_SETS
+    )]
+    Sets(usize),
 }
 
 /// What this version can read but not do.
@@ -70,6 +91,16 @@ pub enum Unsupported {
     /// A set whose elements are not known.
     #[error("the elements of {0} are not known: list them in the config, or name their file there")]
     Set(String),
+    /// A set whose elements are something else than what is asked.
+    #[error("{set} is a set of {kind}, and here {asked} is asked")]
+    SetType {
+        /// The set.
+        set: String,
+        /// What is in it.
+        kind: String,
+        /// What the rule asks.
+        asked: &'static str,
+    },
     /// `reject`.
     #[error("`reject` is not supported yet: take `drop`")]
     Reject,
@@ -91,40 +122,40 @@ pub fn unsupported(rule: &Rule) -> Option<Unsupported> {
         Statement::Log(_) => Unsupported::Log,
     });
     let verdict = matches!(rule.verdict(), Verdict::Reject(_)).then_some(Unsupported::Reject);
-    let set = rule.sets().next().map(|name| Unsupported::Set(name.to_string()));
     let header = rule.matches().iter().find(|asked| rule::asks_extension(asked));
-    set.or_else(|| header.map(|asked| Unsupported::NextHeader(asked.to_string()))).or(statement).or(verdict)
+    header.map(|asked| Unsupported::NextHeader(asked.to_string())).or(statement).or(verdict)
 }
 
 /// The entries of all chains, in the order of [`ChainName::ALL`].
 ///
 /// `links` gives the indices of the links that fit a pattern now. While there are none, a rule that asks for them matches
-/// nothing, and one that asks for other links matches any.
+/// nothing, and one that asks for other links matches any. `sets` gives what named sets hold.
 ///
 /// # Errors
-/// A rule that this version can not do, or that there is no room for.
-pub fn lower(
+/// A rule that this version can not do, or that is too large.
+pub fn lower<'s>(
     chains: [ChainRules<'_>; CHAINS],
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
+    let mut sets = set::Sets::new(sets);
     for (chain, ChainRules { policy, rules }) in ChainName::ALL.into_iter().zip(chains) {
-        let first = lowered.entries.len();
+        let entries = &mut lowered.entries[chain.index()];
         for (index, (rule, counter)) in rules.iter().enumerate() {
             let refuse = |fault| FilterError { chain, index, fault };
             if let Some(unsupported) = unsupported(rule) {
                 return Err(refuse(unsupported.into()));
             }
-            let free = ENTRIES as usize - lowered.entries.len();
-            let entries = rule::entries(rule, *counter, links, free).map_err(refuse)?;
-            lowered.entries.extend(entries.into_iter().map(Entry::sealed));
+            let order = (index as u32 + 1) * STRIDE;
+            entries.extend(rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?);
         }
-        let count = (lowered.entries.len() - first) as u32;
-        lowered.filter.chains[chain.index()] = Chain { first: first as u32, count, policy: policy.ruling() as u32 };
+        lowered.policies[chain.index()] = policy.ruling();
         // By rules, not by entries: a link that comes or goes must not ask for another program.
         if !rules.is_empty() || policy != Policy::Accept {
             lowered.features |= chain.feature();
         }
     }
+    lowered.sets = sets.into_elements();
     Ok(lowered)
 }

@@ -36,11 +36,6 @@ impl Rule {
         Ok(Self { matches, statements, verdict, comment })
     }
 
-    /// The same with other matches, which some packet may meet or none.
-    pub(super) fn with_matches(&self, matches: Vec<Match>) -> Self {
-        Self { matches, ..self.clone() }
-    }
-
     /// What it asks of a packet; all of it must hold.
     pub fn matches(&self) -> &[Match] {
         &self.matches
@@ -153,13 +148,6 @@ impl<I: Ord> Test<I> {
         items.sort();
         items.dedup();
         (!items.is_empty()).then_some(Self { negated, values: Values::Listed(items) })
-    }
-
-    /// The elements of a set, of which there may be none.
-    pub(super) fn elements(negated: bool, mut items: Vec<I>) -> Self {
-        items.sort();
-        items.dedup();
-        Self { negated, values: Values::Listed(items) }
     }
 
     /// In the named set, or not in it when negated.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dataplane_common::abi::{Hit, Key, KeyFlags, key};
+use dataplane_common::abi::{Key, KeyFlags, mixed, rest};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,10 +10,19 @@ use proptest::sample::select;
 use crate::rule::arbitrary::{LINKS, bits, ipv4, ipv6};
 use crate::rule::{
     Dscp, Family, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, LinkField, LinkPattern, MacAddress, Match,
-    Port, Protocol, Range, Rule, Test, Transport, Value, Values, VlanId,
+    Port, Protocol, Range, Rule, Test, Transport, Value, Values, Verdict, VlanId,
 };
 
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+
+/// Whether a packet meets a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hit {
+    No,
+    Yes,
+    /// It can not be seen, and would be dropped.
+    Unreadable,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
@@ -135,26 +144,27 @@ impl Packet {
 
     /// As the kernel half describes it.
     pub(super) fn key(&self) -> Key {
-        let mut words = [0; 16];
-        let [source, destination] = match self.family {
-            Family::V4 => self.ipv4.map(|address| [u32::from(address), 0, 0, 0]),
-            Family::V6 => self.ipv6.map(|address| {
-                let bits = u128::from(address);
-                [bits >> 96, bits >> 64, bits >> 32, bits].map(|word| (word & 0xffff_ffff) as u32)
-            }),
+        let mut words = [0; 8];
+        let address = match self.family {
+            Family::V4 => {
+                let [source, destination] = self.ipv4.map(|address| u64::from(u32::from(address)));
+                [destination << 32 | source, 0, 0, 0]
+            }
+            Family::V6 => {
+                let [source, destination] = self.ipv6.map(u128::from);
+                [(destination >> 64) as u64, destination as u64, (source >> 64) as u64, source as u64]
+            }
         };
-        words[key::SOURCE..key::SOURCE + 4].copy_from_slice(&source);
-        words[key::DESTINATION..key::DESTINATION + 4].copy_from_slice(&destination);
         let version = if self.family == Family::V4 { 4 } else { 6 };
-        words[key::NETWORK] = u32::from_be_bytes([version, self.protocol, self.dscp, self.hop_limit]);
-        words[key::IIF] = self.iif;
-        words[key::OIF] = self.oif;
-        let tag = self.vlan.map_or(0, |id| key::VLAN_PRESENT | u32::from(id));
-        words[key::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
+        words[rest::NETWORK] = u32::from_be_bytes([version, self.protocol, self.dscp, self.hop_limit]);
+        words[rest::IIF] = self.iif;
+        words[rest::OIF] = self.oif;
+        let tag = self.vlan.map_or(0, |id| rest::VLAN_PRESENT | u32::from(id));
+        words[rest::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
         let mut flags = KeyFlags::empty();
         if let Some([MacAddress(source), MacAddress(destination)]) = self.ether {
             let bytes = [destination, source].concat();
-            for (word, bytes) in (key::LINK_DESTINATION..).zip(bytes.chunks(4)) {
+            for (word, bytes) in (rest::LINK_DESTINATION..).zip(bytes.chunks(4)) {
                 words[word] = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
             }
             flags |= KeyFlags::ETHERNET;
@@ -164,12 +174,13 @@ impl Packet {
         if self.readable {
             let (tcp, icmp) = (self.protocol == 6, [1, 58].contains(&self.protocol));
             let (tcp_flags, kind) = (if tcp { self.flags } else { 0 }, if icmp { self.kind } else { 0 });
-            words[key::TRANSPORT] = u32::from_be_bytes([0, tcp_flags, kind, 0]);
+            words[rest::TRANSPORT] = u32::from_be_bytes([0, tcp_flags, kind, 0]);
             flags.set(KeyFlags::TRANSPORT, tcp || icmp);
             flags.set(KeyFlags::PORTS, self.has_ports());
             ports = if self.has_ports() { self.ports } else { ports };
         }
-        Key { words, source_port: ports[0], destination_port: ports[1], length: self.length.into(), flags }
+        let mixed = mixed::of(ports[0].into(), ports[1].into(), self.protocol.into(), self.iif, self.oif);
+        Key { address, mixed, rest: words, length: self.length.into(), flags, ..Key::default() }
     }
 
     /// What is to be found: unreadable when some content of what could not be read would meet the rule.
@@ -193,7 +204,8 @@ impl Packet {
                 })
             })
         });
-        if found { Hit::Unreadable } else { Hit::No }
+        let drops = matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
+        if found && drops { Hit::Unreadable } else { Hit::No }
     }
 
     fn meets_one(&self, asked: &Match) -> bool {
