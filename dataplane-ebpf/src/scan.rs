@@ -58,17 +58,12 @@ fn find(generation: u32, chain: u32, bytes: u64) -> Option<Finding> {
     let policy = Ruling::from_number(*filter.policies.get(chain as usize)?);
     let (base, first, end) = (filter.base, tables.first, tables.first + tables.count);
     key.search = Search { base, first, table: first, end, best: NONE, bytes, ..Search::default() };
-    let mut scan = Scan { key };
-    let context = (&raw mut scan).cast::<c_void>();
-    // SAFETY: the callbacks have the type that bpf_loop calls, and the context outlives the call.
-    unsafe {
-        if class.is_ipv6() {
-            bpf_loop(TURNS, visit::<true> as *mut c_void, context, 0);
-        } else {
-            bpf_loop(TURNS, visit::<false> as *mut c_void, context, 0);
-        }
+    if class.is_ipv6() {
+        search_v6();
+    } else {
+        search_v4();
     }
-    let Search { best, rule, .. } = scan.key.search;
+    let Search { best, rule, .. } = maps::key()?.search;
     if best == NONE {
         return Some(if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop });
     }
@@ -82,6 +77,27 @@ fn find(generation: u32, chain: u32, bytes: u64) -> Option<Finding> {
         // It goes on when it has taken all turns that there are: nobody can say what comes behind.
         Ruling::Drop | Ruling::Continue => Finding::Drop,
     })
+}
+
+/// Two functions, and not one with a choice: the kernel calls a callback without detours when it knows which it is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_v4() -> u32 {
+    let Some(key) = maps::key() else { return 0 };
+    let mut scan = Scan { key };
+    // SAFETY: the callback has the type that bpf_loop calls, and the context outlives the call.
+    unsafe { bpf_loop(TURNS, visit::<false> as *mut c_void, (&raw mut scan).cast(), 0) };
+    1
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_v6() -> u32 {
+    let Some(key) = maps::key() else { return 0 };
+    let mut scan = Scan { key };
+    // SAFETY: as above.
+    unsafe { bpf_loop(TURNS, visit::<true> as *mut c_void, (&raw mut scan).cast(), 0) };
+    1
 }
 
 /// Tables and entries that a packet is compared with at most: what the kernel lets a loop turn.

@@ -197,8 +197,8 @@ fn coarsened(item: &Item, ipv6: bool) -> [Tuple; 3] {
     let lengths = item.lengths.map(|length| down(length, step));
     let told = u32::from(lengths[0]) + u32::from(lengths[1]);
     // Where addresses tell much, ports need not.
-    let much = if ipv6 { 48 } else { 24 };
+    let much = if ipv6 { 64 } else { 32 };
     let coarse = Tuple { lengths, exact: if told >= much { 0 } else { item.exact } };
-    let fine = Tuple { lengths: item.lengths.map(|length| down(length, step / 4)), exact: item.exact };
+    let fine = Tuple { lengths: item.lengths.map(|length| down(length, step / 2)), exact: item.exact };
     [coarse, fine, Tuple { lengths: item.lengths, exact: item.exact }]
 }

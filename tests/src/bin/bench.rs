@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use dataplane_tests::bench::{
+    filter,
     forward::{self, Family, Settings},
     report,
     table::Frames,
@@ -24,8 +25,8 @@ enum Verb {
     Forward(Forward),
     /// Route lookups; comes later.
     Route,
-    /// Packet filters; comes later.
-    Filter,
+    /// Rules: sets of a realistic shape, from a thousand to a hundred thousand.
+    Filter(Filter),
     /// Everything there is.
     All(Forward),
 }
@@ -61,6 +62,41 @@ struct Forward {
     output: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Filter {
+    /// Where filter sets are, in the format of ClassBench; when it is not there, sets are made.
+    #[arg(long, value_name = "DIR", default_value = "../shared/data/classbench")]
+    sets: PathBuf,
+    /// Only sets whose name contains this (repeatable).
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Times that each set is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Packets drawn from the rules of a set.
+    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    packets: u32,
+    /// Where filter.json goes.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    output: PathBuf,
+}
+
+fn filter(arguments: &Filter) -> Result<()> {
+    let settings = filter::Settings {
+        directory: arguments.sets.clone(),
+        only: arguments.only.clone(),
+        rounds: arguments.rounds as usize,
+        packets: arguments.packets as usize,
+    };
+    let rows = filter::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
+    print!("{}", filter::text(&rows));
+    std::fs::create_dir_all(&arguments.output)?;
+    let path = arguments.output.join("filter.json");
+    std::fs::write(&path, serde_json::to_string_pretty(&(&settings, &rows))?)?;
+    eprintln!("bench: figures in {}", path.display());
+    Ok(())
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let fits = (0.01..=60.0).contains(&seconds);
@@ -71,9 +107,13 @@ fn main() -> ExitCode {
     let forward = match Cli::parse().verb {
         Verb::Forward(forward) | Verb::All(forward) => forward,
         Verb::Route => return later("route"),
-        Verb::Filter => return later("filter"),
+        Verb::Filter(arguments) => return ended(filter(&arguments)),
     };
-    match run(&forward) {
+    ended(run(&forward))
+}
+
+fn ended(done: Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
