@@ -12,6 +12,7 @@ mod route;
 mod rule;
 mod run;
 mod session;
+mod set;
 mod stats;
 mod table;
 
@@ -65,6 +66,9 @@ enum Verb {
     /// The rules of the filter
     #[command(subcommand)]
     Rule(rule::Rule),
+    /// The named sets that rules ask
+    #[command(subcommand)]
+    Set(set::Set),
     /// The config file and the running config
     #[command(subcommand)]
     Config(config::Config),
@@ -92,6 +96,7 @@ impl Cli {
             Verb::Route(route) => route.dispatch(&session),
             Verb::Neigh(neigh) => neigh.dispatch(&session),
             Verb::Rule(rule) => rule.dispatch(&session),
+            Verb::Set(set) => set.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Stats(stats) => stats.dispatch(&session),
             Verb::Lab(lab) => lab.dispatch(),

@@ -28,6 +28,7 @@ mod policy;
 mod rebind;
 mod route;
 mod scale;
+mod set;
 mod survive;
 mod vlan;
 mod vrf;
