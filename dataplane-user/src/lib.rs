@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod diff;
 pub mod doctor;
 pub mod fib;
+pub mod import;
 pub mod kernel;
 pub mod lower;
 pub mod model;

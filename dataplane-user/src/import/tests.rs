@@ -1,0 +1,1 @@
+//! Rows: what a piece of another language comes to.
