@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::problem::Place;
+use super::simplify::simplified;
 use crate::config::SetConfig;
 use crate::rule::{ChainName, Family, Match, Policy, Rule, SetName, Statement, Text, Verdict};
 
@@ -76,7 +77,7 @@ impl Flat {
         let more = self.matches.iter().filter(|asked| !condition.contains(asked));
         let matches: Vec<_> = condition.iter().chain(more).cloned().collect();
         Rule::new(matches.clone(), Vec::new(), self.verdict, None).ok()?;
-        Some(Self { matches, ..self.clone() })
+        Some(Self { matches: simplified(matches)?, ..self.clone() })
     }
 
     /// Whether every packet meets it and ends there.

@@ -3,6 +3,7 @@
 use super::chain::{Chain, Flat, Hook, Ruleset};
 use super::inline::Inline;
 use super::problem::Problems;
+use super::simplify::simplified;
 use crate::config::{ChainConfig, Config};
 use crate::rule::{ChainName, Family, LinkField, Match, Policy, Rule, Statement, Verdict};
 
@@ -136,7 +137,9 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
             limit.burst = limit.burst.or_else(|| limit.usual_burst());
         }
     }
-    match Rule::new(rule.matches, statements, rule.verdict, rule.comment) {
+    // What no packet can meet, no rule need say.
+    let matches = simplified(rule.matches)?;
+    match Rule::new(matches, statements, rule.verdict, rule.comment) {
         Ok(rule) => Some(rule),
         Err(error) => {
             problems.error(rule.place, error.to_string());

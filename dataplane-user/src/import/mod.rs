@@ -15,6 +15,7 @@ mod line;
 mod nft;
 mod problem;
 mod set;
+mod simplify;
 
 pub use problem::ImportError;
 

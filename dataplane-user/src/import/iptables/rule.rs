@@ -5,7 +5,7 @@ use super::super::problem::Place;
 use super::asked::{self, Asked};
 use super::target;
 use super::word::Word;
-use crate::rule::{Family, Match, ProtocolField, Rule, Statement, Text, Verdict};
+use crate::rule::{Family, Match, Rule, Statement, Text, Verdict};
 
 /// What is wrong, and where.
 pub(super) type Fault = (Place, String);
@@ -99,24 +99,12 @@ pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec
     }
     let line = |matches: &Vec<Match>| Line {
         place: whole.clone(),
-        matches: without_repetition(matches),
+        matches: matches.clone(),
         statements: draft.statements.clone(),
         says: says.clone().unwrap_or(Says::Verdict(Verdict::Continue)),
         comment: draft.comment.clone(),
     };
     Ok(draft.ways.iter().map(line).collect())
-}
-
-/// Without the protocol that a port, flag or type stands for anyway.
-fn without_repetition(matches: &[Match]) -> Vec<Match> {
-    let needed = |asked: &&Match| {
-        let Match::Protocol(field, _) = asked else { return true };
-        let others = || matches.iter().filter(|other| other != asked);
-        let same = others().any(|other| other.protocols().is_some() && other.protocols() == asked.protocols());
-        let guarded = *field == ProtocolField::Meta || others().any(|other| other.family() == asked.family());
-        !(same && guarded)
-    };
-    matches.iter().filter(needed).cloned().collect()
 }
 
 impl Draft {
