@@ -42,6 +42,8 @@ type Way = (Vec<Match>, Option<Says>);
 /// Reads rules; made once for many.
 pub(super) struct Reader<'a> {
     piece: Boxed<'a, (Piece<'a>, usize)>,
+    /// Without what stands for several: its errors say what is expected where there is no such thing.
+    plain: Boxed<'a, (Piece<'a>, usize)>,
 }
 
 /// What was read of a rule until now.
@@ -55,8 +57,10 @@ struct Draft {
 
 impl<'a> Reader<'a> {
     pub(super) fn new() -> Self {
-        let behind = |extra: &mut chumsky::input::MapExtra<'a, '_, &'a str, Extra<'a>>| extra.span().end;
-        Self { piece: space().ignore_then(piece()).map_with(move |piece, extra| (piece, behind(extra))).boxed() }
+        let whole = |piece: Boxed<'a, Piece<'a>>| {
+            space().ignore_then(piece).map_with(|piece, extra| (piece, extra.span().end)).boxed()
+        };
+        Self { piece: whole(choice((several(), piece())).boxed()), plain: whole(piece()) }
     }
 
     /// The lines that a rule comes to; none when it has errors, which are told.
@@ -68,6 +72,9 @@ impl<'a> Reader<'a> {
             let (piece, length) = match run(rest, self.piece.clone().lazy()) {
                 Ok(read) => read,
                 Err(error) => {
+                    let several = [" . ", " vmap "].iter().any(|word| rest.contains(word));
+                    let simpler = if several { None } else { run(rest, self.plain.clone().lazy()).err() };
+                    let error = simpler.unwrap_or(error);
                     let place = start + at + error.span.start..start + at + error.span.end;
                     let (place, message) = foreign(rest, start + at).unwrap_or_else(|| (place, error.to_string()));
                     problems.error(place, message);
@@ -196,13 +203,12 @@ fn piece<'a>() -> Boxed<'a, Piece<'a>> {
     let comment = keyword("comment").ignore_then(quoted("a comment in quotes"));
     let named = keyword("counter").ignore_then(keyword("name")).ignore_then(quoted("the name of a counter"));
     choice((
-        several(),
-        field::any().map(Piece::Match).boxed(),
-        named.to(Piece::Counter).boxed(),
-        statement::counter().to(Piece::Counter).boxed(),
-        statement::any().map(Piece::Statement).boxed(),
-        says().map(Piece::Says).boxed(),
-        comment.map(Piece::Comment).boxed(),
+        field::any().map(Piece::Match).labelled("a match").boxed(),
+        named.to(Piece::Counter).labelled("a statement").boxed(),
+        statement::counter().to(Piece::Counter).labelled("a statement").boxed(),
+        statement::any().map(Piece::Statement).labelled("a statement").boxed(),
+        says().map(Piece::Says).labelled("a verdict").boxed(),
+        comment.map(Piece::Comment).labelled("a comment").boxed(),
     ))
     .boxed()
 }

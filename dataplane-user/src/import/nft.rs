@@ -28,6 +28,10 @@ enum Item<'a> {
 /// Reads a listing. Comments must have been blanked: see [`without_comments`].
 pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
     let mut ruleset = Ruleset::default();
+    if let Some((place, message)) = unbalanced(text) {
+        problems.error(place, message);
+        return ruleset;
+    }
     let items = match run(text, space().ignore_then(items()).then_ignore(end("`table`"))) {
         Ok(items) => items,
         Err(error) => {
@@ -65,6 +69,21 @@ pub(super) fn without_comments(text: &str) -> String {
         if comment { " ".repeat(letter.len_utf8()) } else { letter.to_string() }
     };
     text.chars().map(blank).collect()
+}
+
+/// A brace without its other half.
+fn unbalanced(text: &str) -> Option<(Place, &'static str)> {
+    let mut open = Vec::new();
+    let mut quoted = false;
+    for (at, letter) in text.char_indices() {
+        quoted = letter != '\n' && quoted != (letter == '"');
+        match letter {
+            '{' if !quoted => open.push(at),
+            '}' if !quoted && open.pop().is_none() => return Some((at..at + 1, "no brace is open here")),
+            _ => {}
+        }
+    }
+    open.pop().map(|at| (at..at + 1, "this brace is not closed: is the file whole?"))
 }
 
 /// The text of a statement as it came, and its place.
@@ -171,6 +190,9 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
         Item::Statement(text) => {
             return match words(text.0).first() {
                 Some(&"comment") => problems.note(place(text), "the comment of a table is not kept"),
+                Some(&"flags") if text.0.contains("dormant") => {
+                    problems.error(place(text), "a dormant table does nothing: take the table out");
+                }
                 _ => problems.error(place(text), format!("`{}` of a table has no meaning here: take it out", text.0)),
             };
         }

@@ -17,6 +17,7 @@ mod exclusive;
 mod filter;
 mod fragment;
 mod icmp;
+mod import;
 mod lab;
 mod mirror;
 mod mode;

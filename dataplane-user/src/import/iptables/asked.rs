@@ -131,6 +131,10 @@ fn wrong(word: &Word, what: &str) -> Fault {
     (word.place.clone(), format!("`{}`: {what}", word.text))
 }
 
+fn expected<T: Value>(word: &Word) -> Fault {
+    wrong(word, &format!("expected {}", T::EXPECTED))
+}
+
 /// What the types of the language would not take.
 fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
     thing.ok_or_else(|| wrong(option, "no packet, or every packet, meets this: take it out"))
@@ -152,7 +156,7 @@ fn protocol(word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> 
     if matches!(word.text.as_str(), "all" | "0") {
         return Ok(());
     }
-    let protocol = Protocol::from_word(&word.text).ok_or_else(|| wrong(word, Protocol::EXPECTED))?;
+    let protocol = Protocol::from_word(&word.text).ok_or_else(|| expected::<Protocol>(word))?;
     draft.protocol = (!negated).then_some(protocol.0);
     // What is behind IPv6's extension headers is what iptables asks for, too.
     let field = if draft.family == Family::V4 { ProtocolField::Ip } else { ProtocolField::Meta };
@@ -175,7 +179,7 @@ fn address(family: Family, side: Side, word: &Word, negated: bool) -> Result<Mat
 
 /// An address with a length or a mask; a mask has its ones in front.
 fn prefix<A: Value>(word: &Word, address: &str, length: Option<&str>) -> Result<Range<A>, Fault> {
-    let address = A::from_word(address).ok_or_else(|| wrong(word, A::EXPECTED))?;
+    let address = A::from_word(address).ok_or_else(|| expected::<A>(word))?;
     let length = match length {
         None => Some(A::BITS),
         Some(length) => length.parse().ok().or_else(|| {
@@ -293,7 +297,7 @@ fn hops(
     range: impl Fn(HopLimit) -> Option<Range<HopLimit>>,
 ) -> Result<(), Fault> {
     let word = words.value(option)?;
-    let hops = HopLimit::from_word(&word.text).ok_or_else(|| wrong(word, HopLimit::EXPECTED))?;
+    let hops = HopLimit::from_word(&word.text).ok_or_else(|| expected::<HopLimit>(word))?;
     let test = range(hops).and_then(|range| Test::listed(negated, vec![range]));
     draft.ask(built(test.map(|test| Match::HopLimit(draft.family, test)), word)?)
 }
@@ -301,12 +305,12 @@ fn hops(
 /// A single value; names in any case.
 fn one<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
     let value = T::from_word(&word.text).or_else(|| T::from_word(&word.text.to_ascii_lowercase()));
-    value.map(Range::single).ok_or_else(|| wrong(word, T::EXPECTED))
+    value.map(Range::single).ok_or_else(|| expected::<T>(word))
 }
 
 /// A value, or two with `:` between them, each of which may be left out.
 fn span<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
-    let value = |text: &str| T::from_word(text).ok_or_else(|| wrong(word, T::EXPECTED));
+    let value = |text: &str| T::from_word(text).ok_or_else(|| expected::<T>(word));
     let Some((low, high)) = word.text.split_once(':') else { return value(&word.text).map(Range::single) };
     let low = if low.is_empty() { T::from_bits(0) } else { value(low)? };
     let high = if high.is_empty() { T::from_bits(T::last()) } else { value(high)? };

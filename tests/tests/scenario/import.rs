@@ -1,0 +1,416 @@
+//! Imported rules against the filter that they came from: the same frames through a router whose kernel has the tables of
+//! nft, and through one that has our import of them. What passes must be the same.
+//!
+//! ```text
+//!   hosts: k0 k1 k2                      o0 o1 o2
+//!           |  |  |                       |  |  |
+//!   kernel: p0 p1 p2, nft          ours: p0 p1 p2, dataplane
+//! ```
+//!
+//! Port N is on 198.18.N.0/24 and 2001:db8:N::/64, where the router is host 1 and host 2 is known. The names of interfaces in
+//! the files are replaced by these. `reject` is taken as `drop`, and what logs or limits does not: only the verdicts are
+//! compared.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use dataplane_tests::{
+    fixture::{
+        packet::{Packet, between},
+        plan::{host_mac, port_mac},
+    },
+    lab::{Daemon, Lab, Leftovers, Need, ready},
+    oracle::port::Port,
+};
+
+/// Ports of each router.
+const PORTS: u8 = 3;
+/// Frames for each file.
+const FRAMES: u32 = 1200;
+/// Frames that are sent before what comes out is read.
+const BATCH: usize = 150;
+/// After so long without a frame no more are expected.
+const SILENCE: Duration = Duration::from_millis(25);
+/// What the number of a frame is marked with.
+const MARK: u32 = 0x5a00_0000;
+
+/// A router in its namespace, and the far ends of its ports.
+struct Router {
+    name: &'static str,
+    ports: Vec<Port>,
+}
+
+/// The two routers.
+struct Pair {
+    routers: [Router; 2],
+    daemon: Daemon,
+    lab: Lab,
+}
+
+/// What frames are drawn from: the values of a file and their neighbours.
+struct Pool {
+    addresses: [Vec<String>; 2],
+    numbers: Vec<u16>,
+    random: fastrand::Rng,
+}
+
+impl Pair {
+    fn new() -> anyhow::Result<Self> {
+        let mut lab = Lab::new()?;
+        for name in ["kernel", "ours"] {
+            lab.add(name)?;
+        }
+        lab.add("hosts")?.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        let router = |name: &'static str| {
+            for net in 0..PORTS {
+                let (near, far) = (format!("p{net}"), format!("{}{net}", &name[..1]));
+                let (ours, theirs) = (port_mac(net).to_string(), host_mac(net, 2).to_string());
+                lab.veth((name, &near, &ours), ("hosts", &far, &theirs))?;
+            }
+            configure(&lab, name)?;
+            let names: Vec<_> = (0..PORTS).map(|net| format!("{}{net}", &name[..1])).collect();
+            let ports = lab.namespace("hosts").inside(|| names.iter().map(|name| Port::open(name)).collect())?;
+            Ok::<_, anyhow::Error>(Router { name, ports })
+        };
+        let routers = [router("kernel")?, router("ours")?];
+        let daemon = lab.daemon("ours")?;
+        daemon.cli(&["attach", "p0", "p1", "p2", "--mode", "tc"])?;
+        Ok(Self { routers, daemon, lab })
+    }
+
+    /// Puts the tables of a file into the one, and our import of it into the other.
+    fn load(&self, tables: &str) -> anyhow::Result<()> {
+        let file = self.lab.dir().join("rules.nft");
+        fs::write(&file, tables)?;
+        let file = file.to_str().context("a path of letters")?;
+        let kernel = self.lab.namespace("kernel");
+        kernel.run("nft flush ruleset")?;
+        kernel.run(&format!("nft -f {file}"))?;
+        let ports: String = (0..PORTS).map(|net| format!("p{net} = {{ mode = \"tc\" }}\n")).collect();
+        let config = format!("[ports]\n{ports}\n{}", self.daemon.cli(&["import", "nft", file])?);
+        let path = self.lab.dir().join("imported.toml");
+        fs::write(&path, config)?;
+        self.daemon.cli(&["config", "apply", path.to_str().context("a path of letters")?])?;
+        Ok(())
+    }
+
+    /// The numbers of the frames that come out of each router again, as they are or in an answer.
+    fn send(&mut self, frames: &[(u8, Vec<u8>)], first: u32) -> anyhow::Result<[BTreeSet<u32>; 2]> {
+        let mut seen = [BTreeSet::new(), BTreeSet::new()];
+        for router in &mut self.routers {
+            router.read(&mut BTreeSet::new(), 0..0)?;
+            for (port, frame) in frames {
+                ensure!(router.ports[usize::from(*port)].send(frame)?, "{} took no frame", router.name);
+            }
+        }
+        for (router, seen) in self.routers.iter_mut().zip(&mut seen) {
+            router.read(seen, first..first + frames.len() as u32)?;
+        }
+        Ok(seen)
+    }
+}
+
+impl Router {
+    /// Reads what has come out until nothing more comes.
+    fn read(&mut self, seen: &mut BTreeSet<u32>, numbers: std::ops::Range<u32>) -> anyhow::Result<()> {
+        let mut last = Instant::now();
+        while last.elapsed() < SILENCE {
+            let mut quiet = true;
+            for port in &mut self.ports {
+                while let Some(frame) = port.receive()? {
+                    quiet = false;
+                    seen.extend(numbered(&frame).filter(|number| numbers.contains(number)));
+                }
+            }
+            if quiet {
+                thread::sleep(Duration::from_millis(2));
+            } else {
+                last = Instant::now();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The numbers that are anywhere in a frame: a multiple of 16, so that an acknowledgement of one byte more is the same.
+fn numbered(frame: &[u8]) -> impl Iterator<Item = u32> {
+    let words = frame.get(34..).unwrap_or_default().windows(4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+    words.filter(|word| word & 0xff00_0000 == MARK && word & 0xf <= 1).map(|word| (word & 0x00ff_ffff) >> 4)
+}
+
+fn configure(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    let router = lab.namespace(name);
+    router.run(
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.icmp_ratemask=0 \
+         net.ipv6.icmp.ratelimit=0 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+         net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0 net.ipv6.conf.all.accept_ra=0 \
+         net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.all.accept_redirects=0 net.ipv6.conf.default.accept_redirects=0",
+    )?;
+    for net in 0..PORTS {
+        let mac = host_mac(net, 2);
+        for line in [
+            format!("sysctl -qw net.ipv4.conf.p{net}.rp_filter=0 net.ipv4.conf.p{net}.send_redirects=0"),
+            format!("ip addr add 198.18.{net}.1/24 dev p{net}"),
+            format!("ip -6 addr add 2001:db8:{net}::1/64 dev p{net} nodad"),
+            format!("ip neigh add 198.18.{net}.2 lladdr {mac} dev p{net} nud permanent"),
+            format!("ip neigh add 2001:db8:{net}::2 lladdr {mac} dev p{net} nud permanent"),
+        ] {
+            router.run(&line)?;
+        }
+    }
+    // Everything that the files name is somewhere: each port has some of it behind its host.
+    for (prefix, net) in [
+        ("0.0.0.0/0", 0),
+        ("198.51.100.0/24", 1),
+        ("203.0.113.0/24", 2),
+        ("10.0.0.0/8", 1),
+        ("198.18.1.10/32", 1),
+        ("198.18.0.16/28", 0),
+        ("198.18.1.64/26", 1),
+    ] {
+        router.run(&format!("ip route add {prefix} via 198.18.{net}.2"))?;
+    }
+    for (prefix, net) in [("::/0", 0), ("2001:db8:c000::/36", 2), ("2001:db8:a::/48", 1)] {
+        router.run(&format!("ip -6 route add {prefix} via 2001:db8:{net}::2"))?;
+    }
+    Ok(())
+}
+
+impl Pool {
+    /// From the words of a file.
+    fn new(tables: &str, seed: u64) -> Self {
+        let mut addresses = [Vec::new(), Vec::new()];
+        let mut numbers = vec![9, 1024, 33434, 65535];
+        let separator = |letter: char| letter.is_whitespace() || matches!(letter, ',' | '{' | '}' | ';' | '"');
+        for word in tables.split(separator) {
+            let ends: Vec<_> = word.split(['/', '-']).collect();
+            if let Some(Ok(address)) = ends.first().map(|word| word.parse::<IpAddr>()) {
+                around(address, word, &mut addresses);
+                if let Some(Ok(last)) = ends.get(1).map(|word| word.parse::<IpAddr>()) {
+                    around(last, word, &mut addresses);
+                }
+            } else {
+                let found = ends.iter().filter_map(|end| end.parse::<u16>().ok());
+                numbers.extend(found.flat_map(|number| [number.saturating_sub(1), number, number.saturating_add(1)]));
+            }
+        }
+        for net in 0..PORTS {
+            for host in [1, 2] {
+                addresses[0].push(format!("198.18.{net}.{host}"));
+                addresses[1].push(format!("2001:db8:{net}::{host}"));
+            }
+        }
+        // More often than by chance: what is there.
+        for family in &mut addresses {
+            let there = family[family.len() - 6..].to_vec();
+            family.extend(there);
+        }
+        Self { addresses, numbers, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    fn one<T: Clone>(random: &mut fastrand::Rng, of: &[T]) -> T {
+        of[random.usize(..of.len())].clone()
+    }
+
+    fn number(&mut self) -> u16 {
+        Self::one(&mut self.random, &self.numbers)
+    }
+
+    /// A frame and the port that it goes into; its number is in it more than once.
+    fn frame(&mut self, number: u32) -> (u8, Vec<u8>) {
+        let random = &mut self.random;
+        let family = random.usize(..2);
+        let source = Self::one(random, &self.addresses[family]);
+        let target = Self::one(random, &self.addresses[family]);
+        let net = random.u8(..PORTS);
+        let marked = (MARK | number << 4).to_be_bytes();
+        // Most with an odd distance still to go: some rules ask for it.
+        let hops = Self::one(random, &[64, 64, 64, 255, 6, 5, 4, 3, 2]);
+        let kind = random.u8(..10);
+        let packet = between(&source, &target).to(port_mac(net)).ttl(hops);
+        let packet = match kind {
+            0..=3 => self.tcp(packet, marked),
+            4..=6 => self.udp(packet, marked),
+            7..=8 => self.icmp(packet, family, marked),
+            _ => packet.carrying(Self::one(&mut self.random, &[47, 50, 89, 132]), [marked; 5].concat()),
+        };
+        let mut frame = packet.frame();
+        frame[6..12].copy_from_slice(&host_mac(net, 2).0);
+        if self.random.u8(..4) == 0 {
+            self.marks_of_service(&mut frame, family);
+        }
+        (net, frame)
+    }
+
+    fn tcp(&mut self, packet: Packet, marked: [u8; 4]) -> Packet {
+        let (from, to) = (self.number(), self.number());
+        let flags = Self::one(&mut self.random, &[0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x14, 0x00, 0x03, 0x06, 0x29]);
+        // Number and acknowledgement both say which one it is, so that a reset does.
+        let mut segment = [from.to_be_bytes(), to.to_be_bytes()].concat();
+        segment.extend([marked, marked].concat());
+        segment.extend([0x50, flags, 4, 0, 0, 0, 0, 0]);
+        let checksum = !packet.pseudo(6, &segment);
+        segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+        packet.carrying(6, segment)
+    }
+
+    fn udp(&mut self, packet: Packet, marked: [u8; 4]) -> Packet {
+        let (from, to) = (self.number(), self.number());
+        let size = if self.random.u8(..4) == 0 { 1400 } else { 8 };
+        let mut datagram = [from.to_be_bytes(), to.to_be_bytes()].concat();
+        datagram.extend((size as u16 + 8).to_be_bytes());
+        datagram.extend([0, 0]);
+        datagram.extend([marked, marked].concat());
+        datagram.resize(size + 8, 0);
+        let checksum = !packet.pseudo(17, &datagram);
+        datagram[6..8].copy_from_slice(&if checksum == 0 { 0xffff } else { checksum }.to_be_bytes());
+        packet.carrying(17, datagram)
+    }
+
+    fn icmp(&mut self, packet: Packet, family: usize, marked: [u8; 4]) -> Packet {
+        // No errors: what those quote is looked at by the kernel, and told to sockets that nobody has.
+        let (protocol, kinds): (u8, &[u8]) =
+            if family == 0 { (1, &[0, 8, 8, 13, 3, 11]) } else { (58, &[128, 128, 129, 1, 3, 130]) };
+        let kind = Self::one(&mut self.random, kinds);
+        let mut message = vec![kind, 0, 0, 0];
+        message.extend([marked; 12].concat());
+        let checksum = if family == 0 { !dataplane_tests::fixture::packet::sum(&message) } else { !packet.pseudo(58, &message) };
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        packet.carrying(protocol, message)
+    }
+
+    /// A DSCP that rules ask for.
+    fn marks_of_service(&mut self, frame: &mut [u8], family: usize) {
+        let dscp = Self::one(&mut self.random, &[0x2e, 0x18, 0x22, 0x08]);
+        if family == 1 {
+            frame[14] |= dscp >> 2;
+            frame[15] |= dscp << 6;
+            return;
+        }
+        frame[15] = dscp << 2;
+        frame[24..26].fill(0);
+        let checksum = !dataplane_tests::fixture::packet::sum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+/// An address of a file, one beside it, and one at the end of its prefix.
+fn around(address: IpAddr, word: &str, addresses: &mut [Vec<String>; 2]) {
+    let length = word.split_once('/').and_then(|(_, length)| length.parse::<u32>().ok());
+    match address {
+        IpAddr::V4(one) => {
+            let bits = u32::from(one);
+            let last = bits | u32::MAX.checked_shr(length.unwrap_or(32)).unwrap_or(0);
+            let near = [bits, bits.wrapping_add(1), last, last.wrapping_add(1), bits.wrapping_sub(1)];
+            addresses[0].extend(near.map(|bits| std::net::Ipv4Addr::from(bits)).iter().filter(|one| ordinary4(**one)).map(ToString::to_string));
+        }
+        IpAddr::V6(one) => {
+            let bits = u128::from(one);
+            let last = bits | u128::MAX.checked_shr(length.unwrap_or(128)).unwrap_or(0);
+            let near = [bits, bits.wrapping_add(1), last, last.wrapping_add(1), bits.wrapping_sub(1)];
+            let ordinary = |one: &&std::net::Ipv6Addr| one.segments()[0] & 0xe000 == 0x2000;
+            addresses[1].extend(near.map(std::net::Ipv6Addr::from).iter().filter(ordinary).map(ToString::to_string));
+        }
+    }
+}
+
+/// No martians: both routers drop these, for reasons of their own.
+fn ordinary4(address: std::net::Ipv4Addr) -> bool {
+    !(address.is_loopback() || address.is_multicast() || address.is_unspecified() || address.octets()[0] == 0 || address.octets()[0] >= 224)
+}
+
+/// The layouts of the user half's tests that nft can load.
+fn layouts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dataplane-user/tests/import");
+    let entries = fs::read_dir(folder).expect("the layouts").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|one| one == "nft")).collect();
+    files.sort();
+    files
+}
+
+/// The tables with our ports in the place of their interfaces, and verdicts only.
+fn comparable(tables: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (index, word) in tables.split('"').enumerate() {
+        let before = tables.split('"').nth(index.wrapping_sub(1)).unwrap_or_default().trim_end();
+        let text = before.ends_with("comment") || before.ends_with("prefix");
+        if index % 2 == 1 && !text && word != "lo" && !names.contains(&word) {
+            names.push(word);
+        }
+    }
+    let mut text = tables.to_owned();
+    for (net, name) in (0..).map(|net| net % PORTS).zip(&names) {
+        text = text.replace(&format!("\"{name}\""), &format!("\"p{net}\""));
+    }
+    text.lines().map(|line| verdicts_only(line) + "\n").collect()
+}
+
+/// A line without its `log`, `limit` and the answer of its `reject`.
+fn verdicts_only(line: &str) -> String {
+    let cut = |line: String, begin: &str, words: usize| match line.find(begin) {
+        None => line,
+        Some(at) => {
+            let rest: Vec<_> = line[at + begin.len()..].split(' ').skip(words).collect();
+            format!("{}{}", &line[..at], rest.join(" "))
+        }
+    };
+    if line.trim_start().starts_with("log ") {
+        return String::new();
+    }
+    let line = cut(line.to_owned(), "limit rate ", 1);
+    let line = cut(line, "burst ", 2);
+    match line.find("reject") {
+        Some(at) => format!("{}drop", &line[..at]),
+        None => line,
+    }
+}
+
+#[test]
+fn imported_rules_decide_as_nft_does() {
+    if !ready(&[Need::Root, Need::Tool("ip"), Need::Tool("nsenter"), Need::Tool("nft")]) {
+        return;
+    }
+    let before = Leftovers::now().expect("looked at the machine");
+    let mut pair = Pair::new().expect("two routers");
+    let layouts = layouts();
+    assert!(layouts.len() >= 9, "{layouts:?}");
+    for (seed, path) in layouts.iter().enumerate() {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let tables = comparable(&fs::read_to_string(path).expect("a layout"));
+        pair.load(&tables).unwrap_or_else(|error| panic!("{name}: {error:#}\n{tables}"));
+        let mut pool = Pool::new(&tables, seed as u64);
+        let frames: Vec<_> = (0..FRAMES).map(|number| pool.frame(number)).collect();
+        let mut passed = 0;
+        for (index, batch) in frames.chunks(BATCH).enumerate() {
+            let first = (index * BATCH) as u32;
+            let [kernel, ours] = pair.send(batch, first).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            if let Some(number) = kernel.symmetric_difference(&ours).next() {
+                let (port, frame) = &frames[*number as usize];
+                let verdict = |passes: bool| if passes { "passes" } else { "does not" };
+                let hex: String = frame.iter().take(80).map(|byte| format!("{byte:02x}")).collect();
+                panic!(
+                    "{name}: frame {number} into p{port} {} nft and {} ours, as {} others of {} do:\n{hex}\n{tables}\n{}",
+                    verdict(kernel.contains(number)),
+                    verdict(ours.contains(number)),
+                    kernel.symmetric_difference(&ours).count() - 1,
+                    batch.len(),
+                    pair.daemon.cli(&["config", "show"]).expect("the config"),
+                );
+            }
+            passed += ours.len() as u32;
+        }
+        println!("{name}: {passed} of {FRAMES} pass in both");
+        assert!(passed > FRAMES / 100 && passed < FRAMES * 99 / 100, "{name}: {passed} of {FRAMES} pass: a test of nothing");
+    }
+    pair.daemon.stop().expect("the daemon stops");
+    drop(pair.routers);
+    drop(pair.lab);
+    before.check().expect("nothing left behind");
+}
