@@ -2,10 +2,12 @@
 
 use super::chain::{Chain, Flat, Hook, Ruleset};
 use super::inline::Inline;
-use super::problem::Problems;
+use super::problem::{Place, Problems};
 use super::simplify::simplified;
 use crate::config::{ChainConfig, Config};
-use crate::rule::{ChainName, Family, LinkField, Match, Policy, Rule, Statement, Verdict};
+use crate::rule::{
+    ChainName, Family, HopLimit, LinkField, Match, Policy, Range, Rule, Statement, Test, Values, Verdict,
+};
 
 /// A base chain, written out.
 struct Base<'a> {
@@ -130,6 +132,10 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
         problems.error(rule.place.clone(), format!("`{asked}`: in chain {name} a packet has no {unknown}"));
         return None;
     }
+    let mut matches = rule.matches;
+    if name == ChainName::Forward {
+        matches = matches.into_iter().map(|asked| received(asked, &rule.place, problems)).collect::<Option<_>>()?;
+    }
     let mut statements = rule.statements;
     for statement in &mut statements {
         // Said, because nft does not print what it takes for granted.
@@ -138,7 +144,7 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
         }
     }
     // What no packet can meet, no rule need say.
-    let matches = simplified(rule.matches)?;
+    let matches = simplified(matches)?;
     match Rule::new(matches, statements, rule.verdict, rule.comment) {
         Ok(rule) => Some(rule),
         Err(error) => {
@@ -146,6 +152,24 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
             None
         }
     }
+}
+
+/// A match of chain forward in the terms of the packet that came in. The kernel takes one off the TTL before it asks that
+/// chain (`ip_forward`, `ip6_forward`); here it is asked before. None when no packet fits.
+fn received(asked: Match, place: &Place, problems: &mut Problems) -> Option<Match> {
+    let Match::HopLimit(family, test) = &asked else { return Some(asked) };
+    let Values::Listed(ranges) = test.values() else { return Some(asked) };
+    let one_more = |range: &Range<HopLimit>| {
+        let (low, high) = range.ends();
+        Range::new(HopLimit(low.0.checked_add(1)?), HopLimit(high.0.saturating_add(1)))
+    };
+    let more = match Test::listed(test.negated(), ranges.iter().filter_map(one_more).collect()) {
+        Some(test) => Match::HopLimit(*family, test),
+        // No packet is sent with 255: nothing else is asked than the family, or nothing fits.
+        None => test.negated().then_some(Match::Family(*family))?,
+    };
+    problems.note(place.clone(), format!("`{asked}` becomes `{more}`: there chain forward sees the TTL to send, here the one received"));
+    Some(more)
 }
 
 impl crate::rule::Limit {

@@ -117,6 +117,18 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Sends one frame again: whether it passes, and the reasons that counted.
+    fn alone(&mut self, number: u32, port: u8, frame: &[u8]) -> anyhow::Result<String> {
+        let before = self.daemon.stats()?.reasons;
+        let [kernel, ours] = self.send(&[(port, frame.to_vec())], number)?;
+        let after = self.daemon.stats()?.reasons;
+        let moved: Vec<_> = after.iter().filter(|(name, count)| before.get(*name) != Some(*count)).collect();
+        let passes = |seen: &BTreeSet<u32>| seen.contains(&number);
+        Ok(format!("alone: nft {}, ours {}: {moved:?}", passes(&kernel), passes(&ours)))
+    }
+}
+
 impl Router {
     /// Reads what has come out until nothing more comes.
     fn read(&mut self, seen: &mut BTreeSet<u32>, numbers: std::ops::Range<u32>) -> anyhow::Result<()> {
@@ -139,9 +151,13 @@ impl Router {
     }
 }
 
-/// The numbers that are anywhere in a frame: a multiple of 16, so that an acknowledgement of one byte more is the same.
+/// The numbers that are anywhere in a frame: multiples of 16, so that the acknowledgement of one byte more is the same.
+///
+/// A redirect is none of these: the kernel sends it before it asks chain forward (`ip6_forward`), so it says nothing.
 fn numbered(frame: &[u8]) -> impl Iterator<Item = u32> {
-    let words = frame.get(34..).unwrap_or_default().windows(4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+    let redirect = frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && frame.get(54) == Some(&137);
+    let read = if redirect { &[] } else { frame.get(34..).unwrap_or_default() };
+    let words = read.windows(4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
     words.filter(|word| word & 0xff00_0000 == MARK && word & 0xf <= 1).map(|word| (word & 0x00ff_ffff) >> 4)
 }
 
@@ -395,8 +411,9 @@ fn imported_rules_decide_as_nft_does() {
                 let (port, frame) = &frames[*number as usize];
                 let verdict = |passes: bool| if passes { "passes" } else { "does not" };
                 let hex: String = frame.iter().take(80).map(|byte| format!("{byte:02x}")).collect();
+                let reasons = pair.alone(*number, *port, frame).expect("sent again");
                 panic!(
-                    "{name}: frame {number} into p{port} {} nft and {} ours, as {} others of {} do:\n{hex}\n{tables}\n{}",
+                    "{name}: frame {number} into p{port} {} nft and {} ours, as {} others of {} do:\n{hex}\n{reasons}\n{tables}\n{}",
                     verdict(kernel.contains(number)),
                     verdict(ours.contains(number)),
                     kernel.symmetric_difference(&ours).count() - 1,
