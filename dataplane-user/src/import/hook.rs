@@ -6,8 +6,12 @@ use super::problem::{Place, Problems};
 use super::simplify::simplified;
 use crate::config::{ChainConfig, Config};
 use crate::rule::{
-    ChainName, Family, HopLimit, LinkField, Match, Policy, Range, Rule, Statement, Test, Values, Verdict,
+    ChainName, Family, HopLimit, LinkField, Match, Policy, Protocol, ProtocolField, Range, Rule, Statement, Test, Values, Verdict,
 };
+
+/// Headers of IPv6 that are before the one that `meta l4proto` names (RFC 8200, section 4; RFC 6275): hop-by-hop, routing,
+/// fragment, AH, destination options, mobility.
+const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 60, 135];
 
 /// A base chain, written out.
 struct Base<'a> {
@@ -131,6 +135,16 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
         };
         problems.error(rule.place.clone(), format!("`{asked}`: in chain {name} a packet has no {unknown}"));
         return None;
+    }
+    for asked in &rule.matches {
+        let Match::Protocol(ProtocolField::Ip6, test) = asked else { continue };
+        let Values::Listed(ranges) = test.values() else { continue };
+        if test.negated() || ranges.iter().any(|range| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number)))) {
+            let message = format!("`{asked}`: extension headers are walked here; take `meta l4proto` for what is behind them");
+            problems.error(rule.place.clone(), message);
+            return None;
+        }
+        problems.note(rule.place.clone(), format!("`{asked}` holds here behind extension headers, too"));
     }
     let mut matches = rule.matches;
     if name == ChainName::Forward {

@@ -12,6 +12,8 @@ use super::complement::complement;
 use super::problem::Problems;
 use crate::rule::{Limit, Match, Policy, Statement, Verdict};
 
+/// Chains on the way to a rule; nft has 16 (`NFT_JUMP_STACK_SIZE`).
+const DEEPEST: usize = 64;
 /// Rules that a file may come to.
 const MOST: usize = 200_000;
 
@@ -155,6 +157,8 @@ impl<'a> Inline<'a> {
         }
         let fault = if self.path.contains(&index) {
             Some(format!("chain {name} leads back to itself"))
+        } else if self.path.len() >= DEEPEST {
+            Some(format!("jumps lead through more than {DEEPEST} chains"))
         } else if self.chains[index].hook.is_some() {
             Some(format!("{name} is a base chain: nothing can jump there"))
         } else {

@@ -13,6 +13,9 @@ use crate::rule::parse::token::{Extra, in_quotes, integer, is_value, keyword, qu
 use crate::rule::parse::{end, field, run, statement, value};
 use crate::rule::{Contradiction, Match, Rule, RuleError, Statement, Text, Verdict};
 
+/// Rules that one may come to.
+const MOST: usize = 100_000;
+
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
 /// A part of a rule.
@@ -104,7 +107,7 @@ impl Draft {
             return Err((place, "nothing can follow a verdict but a comment".to_owned()));
         }
         match piece {
-            Piece::Match(asked) => self.factor(vec![(vec![asked], None)]),
+            Piece::Match(asked) => self.factor(vec![(vec![asked], None)], &place)?,
             Piece::Statement(statement) => self.statements.push(statement),
             Piece::Counter => {}
             Piece::Says(says) => self.says = Some(says),
@@ -121,7 +124,7 @@ impl Draft {
                     Elements::Named(name) => table.elements(name).map_err(|message| (place.clone(), message))?,
                 };
                 let way = |(text, place)| Ok((fitting(&keys, text, &place)?, None));
-                self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?);
+                self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?, &place)?;
             }
             Piece::Vmap { keys, elements } => {
                 let elements = match elements {
@@ -135,7 +138,7 @@ impl Draft {
                     }
                 };
                 let way = |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
-                self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?);
+                self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?, &place)?;
                 self.says = Some(Says::Verdict(Verdict::Continue));
             }
         }
@@ -143,12 +146,16 @@ impl Draft {
     }
 
     /// Every way until now with each of these.
-    fn factor(&mut self, ways: Vec<Way>) {
+    fn factor(&mut self, ways: Vec<Way>, place: &Place) -> Result<(), (Place, String)> {
+        if self.ways.len().saturating_mul(ways.len()) > MOST {
+            return Err((place.clone(), format!("written out, this is more than {MOST} rules")));
+        }
         let before = std::mem::take(&mut self.ways);
         let with = |(asked, says): &Way, (more, said): &Way| {
             (asked.iter().chain(more).cloned().collect(), said.clone().or_else(|| says.clone()))
         };
         self.ways = before.iter().flat_map(|one| ways.iter().map(move |other| with(one, other))).collect();
+        Ok(())
     }
 
     fn lines(self, place: &Place, problems: &mut Problems) -> Vec<Line> {

@@ -15,6 +15,9 @@ use crate::rule::{ChainName, Family, Policy};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
+/// Braces in braces; nft has three.
+const DEEPEST: usize = 16;
+
 /// A text and where it begins.
 type Text<'a> = (&'a str, usize);
 
@@ -78,6 +81,7 @@ fn unbalanced(text: &str) -> Option<(Place, &'static str)> {
     for (at, letter) in text.char_indices() {
         quoted = letter != '\n' && quoted != (letter == '"');
         match letter {
+            '{' if !quoted && open.len() >= DEEPEST => return Some((at..at + 1, "braces are not so deep in a listing of nft")),
             '{' if !quoted => open.push(at),
             '}' if !quoted && open.pop().is_none() => return Some((at..at + 1, "no brace is open here")),
             _ => {}

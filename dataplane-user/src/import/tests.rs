@@ -163,6 +163,19 @@ fn the_family_of_a_save_must_be_known() {
 }
 
 #[test]
+fn what_is_too_much_is_an_error() {
+    let braces = "table t { ".repeat(5000) + &" }".repeat(5000);
+    assert!(refused(Language::Nft, &braces).contains("not so deep"));
+    let chains: String = (0..500).map(|number| format!("chain c{number} {{ jump c{} ; }}\n", number + 1)).collect();
+    let deep = format!("table inet t {{ {chains} chain c500 {{ accept; }}\n{BASE}jump c0\n}} }}");
+    assert!(refused(Language::Nft, &deep).contains("more than 64 chains"));
+    let ports: Vec<_> = (1..600).map(|port| format!("{port} . 1")).collect();
+    let list = format!("tcp dport . ip ttl {{ {} }} ", ports.join(", "));
+    let wide = format!("table inet t {{ {BASE}{}accept\n}} }}", list.repeat(2));
+    assert!(refused(Language::Nft, &wide).contains("more than 100000 rules"));
+}
+
+#[test]
 fn nothing_makes_it_panic() {
     let pieces = ["table", "inet", "t", "{", "}", "chain", ";", "\n", "\"", "#", "ct state", "vmap", "@", ":", ",", "1", "*filter", "-A", "!", "-m", "é", "\\"];
     let mut seed = 7_u64;

@@ -30,6 +30,8 @@ use dataplane_tests::{
     oracle::port::Port,
 };
 
+use crate::scene::turn;
+
 /// Ports of each router.
 const PORTS: u8 = 3;
 /// Frames for each file.
@@ -393,6 +395,7 @@ fn imported_rules_decide_as_nft_does() {
     if !ready(&[Need::Root, Need::Tool("ip"), Need::Tool("nsenter"), Need::Tool("nft")]) {
         return;
     }
+    let _turn = turn();
     let before = Leftovers::now().expect("looked at the machine");
     let mut pair = Pair::new().expect("two routers");
     let layouts = layouts();
