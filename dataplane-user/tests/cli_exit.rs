@@ -198,7 +198,9 @@ fn bad_usage_is_2_and_asks_nobody() {
 fn help_of_each_verb_shows_an_example() {
     let directory = directory();
     let mut commands: Vec<_> = grammar("f").into_iter().map(|(command, _)| command).collect();
-    commands.extend(["run", "config check f", "import nft f", "import iptables f", "completions bash", "man d"].map(str::to_owned));
+    commands.extend(
+        ["run", "config check f", "import nft f", "import iptables f", "completions bash", "man d"].map(str::to_owned),
+    );
     for command in commands {
         let objects = ["port", "route", "neigh", "rule", "set", "config", "import"];
         let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();

@@ -99,8 +99,11 @@ fn of_many_errors_the_first_fifty_are_shown() {
     let directory = directory();
     let path = directory.path().join("many.nft");
     let rules = "ct state new accept\n".repeat(70);
-    fs::write(&path, format!("table inet t {{ chain c {{\ntype filter hook input priority 0; policy accept;\n{rules}}} }}\n"))
-        .expect("a file");
+    fs::write(
+        &path,
+        format!("table inet t {{ chain c {{\ntype filter hook input priority 0; policy accept;\n{rules}}} }}\n"),
+    )
+    .expect("a file");
     let output = import(&path);
     assert_eq!(text(&output.stderr).matches("many.nft:").count(), 50);
     assert!(text(&output.stderr).ends_with("error: and 20 more\n"), "{}", text(&output.stderr));

@@ -17,7 +17,9 @@ use crate::control::{
 const WIDTH: usize = 100;
 
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Examples:\n  dataplane set list blocked\n  dataplane set add blocked 192.0.2.1 198.51.100.0/24")]
+#[command(
+    after_help = "Examples:\n  dataplane set list blocked\n  dataplane set add blocked 192.0.2.1 198.51.100.0/24"
+)]
 pub(super) enum Set {
     /// List the sets and their elements
     #[command(after_help = "Examples:\n  dataplane set list\n  dataplane set list blocked -j | jq '.[].elements'")]
@@ -83,7 +85,11 @@ fn split(words: &[String]) -> Result<Vec<String>, String> {
         }
         glued = word == ".";
     }
-    if elements.is_empty() { Err("which elements? An example: 192.0.2.1 198.51.100.0/24".to_owned()) } else { Ok(elements) }
+    if elements.is_empty() {
+        Err("which elements? An example: 192.0.2.1 198.51.100.0/24".to_owned())
+    } else {
+        Ok(elements)
+    }
 }
 
 /// As nft lists a set.

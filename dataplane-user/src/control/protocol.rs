@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::row::{DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, SetRow, Stats};
+use super::row::{
+    DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, SetRow, Stats,
+};
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.

@@ -3,8 +3,7 @@
 use super::problem::Place;
 
 /// What is said about connection tracking; there is one answer to all of it.
-pub(super) const STATEFUL: &str =
-    "connection tracking is stateful, and this filter keeps no state: let answers in by rules of their own, such as \
+pub(super) const STATEFUL: &str = "connection tracking is stateful, and this filter keeps no state: let answers in by rules of their own, such as \
      `tcp flags & (syn | ack) != syn accept` and `udp sport 53 accept`; where `new` is asked, take \
      `tcp flags & (syn | ack) == syn`; where `invalid` is dropped, take the rule out";
 const ADDRESSES: &str = "address translation changes packets, and this filter only lets them pass or drops them: take the rule out, \
@@ -27,7 +26,10 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["redirect"], ADDRESSES),
     (&["tproxy"], ADDRESSES),
     (&["queue"], "no packet is handed to a program here: take it out, or take `drop`"),
-    (&["fib"], "rules do not ask the routes: for `fib saddr . iif oif missing drop` set net.ipv4.conf.all.rp_filter=1, and take it out"),
+    (
+        &["fib"],
+        "rules do not ask the routes: for `fib saddr . iif oif missing drop` set net.ipv4.conf.all.rp_filter=1, and take it out",
+    ),
     (&["rt"], "rules do not ask the routes: ask for `oifname`, or take it out"),
     (&["meta", "mark"], MARKS),
     (&["mark"], MARKS),
@@ -37,7 +39,10 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["skgid"], SOCKETS),
     (&["meta", "cgroup"], SOCKETS),
     (&["socket"], SOCKETS),
-    (&["meta", "pkttype"], "ask for the addresses instead: `ether daddr`, or `ip daddr 224.0.0.0/4` and the broadcast address"),
+    (
+        &["meta", "pkttype"],
+        "ask for the addresses instead: `ether daddr`, or `ip daddr 224.0.0.0/4` and the broadcast address",
+    ),
     (&["pkttype"], "ask for the addresses instead: `ether daddr`, or `ip daddr 224.0.0.0/4` and the broadcast address"),
     (&["meta", "iifkind"], "ask for the names: `iifname \"wg*\"`"),
     (&["meta", "oifkind"], "ask for the names: `oifname \"wg*\"`"),

@@ -6,7 +6,8 @@ use super::problem::{Place, Problems};
 use super::simplify::simplified;
 use crate::config::{ChainConfig, Config};
 use crate::rule::{
-    ChainName, Family, HopLimit, LinkField, Match, Policy, Protocol, ProtocolField, Range, Rule, Statement, Test, Values, Verdict,
+    ChainName, Family, HopLimit, LinkField, Match, Policy, Protocol, ProtocolField, Range, Rule, Statement, Test,
+    Values, Verdict,
 };
 
 /// Headers of IPv6 that are before the one that `meta l4proto` names (RFC 8200, section 4; RFC 6275): hop-by-hop, routing,
@@ -93,12 +94,14 @@ fn one(name: ChainName, mut bases: Vec<Base<'_>>, problems: &mut Problems) -> Ch
         .into_iter()
         .map(|family| {
             let dropping = |base: &&Base<'_>| base.sees(family) && base.hook.policy == Policy::Drop;
-            bases.iter().find(dropping).map_or((family, Policy::Accept, None), |base| {
-                (family, Policy::Drop, Some(base.chain.place.clone()))
-            })
+            bases
+                .iter()
+                .find(dropping)
+                .map_or((family, Policy::Accept, None), |base| (family, Policy::Drop, Some(base.chain.place.clone())))
         })
         .collect();
-    let mut rules: Vec<_> = bases.iter().flat_map(|base| base.rules.iter().map(|rule| guarded(rule, base.chain))).collect();
+    let mut rules: Vec<_> =
+        bases.iter().flat_map(|base| base.rules.iter().map(|rule| guarded(rule, base.chain))).collect();
     let policy = match policies.as_slice() {
         [(_, one, _), (_, other, _)] if one == other => *one,
         // A policy is for both families: that of one is a rule.
@@ -129,7 +132,9 @@ fn guarded(rule: &Flat, chain: &Chain) -> Flat {
 fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule> {
     for asked in &rule.matches {
         let unknown = match (name, asked) {
-            (ChainName::Prerouting | ChainName::Input, Match::Link(LinkField::Oif | LinkField::Oifname, _)) => "way out",
+            (ChainName::Prerouting | ChainName::Input, Match::Link(LinkField::Oif | LinkField::Oifname, _)) => {
+                "way out"
+            }
             (ChainName::Output, Match::Link(LinkField::Iif | LinkField::Iifname, _)) => "way in",
             _ => continue,
         };
@@ -139,8 +144,11 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
     for asked in &rule.matches {
         let Match::Protocol(ProtocolField::Ip6, test) = asked else { continue };
         let Values::Listed(ranges) = test.values() else { continue };
-        if test.negated() || ranges.iter().any(|range| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number)))) {
-            let message = format!("`{asked}`: extension headers are walked here; take `meta l4proto` for what is behind them");
+        if test.negated()
+            || ranges.iter().any(|range| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number))))
+        {
+            let message =
+                format!("`{asked}`: extension headers are walked here; take `meta l4proto` for what is behind them");
             problems.error(rule.place.clone(), message);
             return None;
         }
@@ -182,7 +190,10 @@ fn received(asked: Match, place: &Place, problems: &mut Problems) -> Option<Matc
         // No packet is sent with 255: nothing else is asked than the family, or nothing fits.
         None => test.negated().then_some(Match::Family(*family))?,
     };
-    problems.note(place.clone(), format!("`{asked}` becomes `{more}`: there chain forward sees the TTL to send, here the one received"));
+    problems.note(
+        place.clone(),
+        format!("`{asked}` becomes `{more}`: there chain forward sees the TTL to send, here the one received"),
+    );
     Some(more)
 }
 

@@ -110,7 +110,8 @@ impl<'a> Inline<'a> {
             return self.leave_within(line, *limit, rest);
         }
         if let Some(statement) = line.statements.first() {
-            let message = format!("`{statement}` before `return` cannot be said: give the rules behind it a chain of their own");
+            let message =
+                format!("`{statement}` before `return` cannot be said: give the rules behind it a chain of their own");
             return self.problems.error(line.place.clone(), message);
         }
         rest.ends = false;
@@ -128,7 +129,9 @@ impl<'a> Inline<'a> {
     /// `limit rate ... return`: what comes behind it holds beyond the rate. Only one rule can: each has a bucket of its own.
     fn leave_within(&mut self, line: &Line, limit: Limit, rest: &mut Rest) {
         match rest.rules.make_contiguous() {
-            [only] if only.matches.is_empty() && !only.statements.iter().any(|one| matches!(one, Statement::Limit(_))) => {
+            [only]
+                if only.matches.is_empty() && !only.statements.iter().any(|one| matches!(one, Statement::Limit(_))) =>
+            {
                 only.statements.insert(0, Statement::Limit(Limit { over: !limit.over, ..limit }));
                 rest.ends = false;
             }

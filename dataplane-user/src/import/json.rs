@@ -42,8 +42,8 @@ pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + u
     for raw in listing.nftables {
         let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
         let place = start..start + raw.get().len();
-        let object: Map<String, Value> =
-            serde_json::from_str(raw.get()).map_err(|error| (place.clone(), format!("an object was expected: {error}")))?;
+        let object: Map<String, Value> = serde_json::from_str(raw.get())
+            .map_err(|error| (place.clone(), format!("an object was expected: {error}")))?;
         for (kind, value) in &object {
             object_of(kind, value, &place, &mut tables)?;
         }
@@ -56,7 +56,12 @@ pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + u
     Ok((text, there))
 }
 
-fn object_of(kind: &str, value: &Value, place: &Place, tables: &mut Vec<(String, Table)>) -> Result<(), (Place, String)> {
+fn object_of(
+    kind: &str,
+    value: &Value,
+    place: &Place,
+    tables: &mut Vec<(String, Table)>,
+) -> Result<(), (Place, String)> {
     if kind == "metainfo" {
         return Ok(());
     }
@@ -82,7 +87,8 @@ fn object_of(kind: &str, value: &Value, place: &Place, tables: &mut Vec<(String,
                 None => String::new(),
                 Some(hook) => {
                     let key = |key: &str| value.get(key).map(plain).unwrap_or_default();
-                    let policy = value.get("policy").map(|policy| format!("; policy {}", plain(policy))).unwrap_or_default();
+                    let policy =
+                        value.get("policy").map(|policy| format!("; policy {}", plain(policy))).unwrap_or_default();
                     format!("type {} hook {} priority {}{policy}", key("type"), plain(hook), key("prio"))
                 }
             };
@@ -148,7 +154,11 @@ fn set(kind: &str, name: &str, value: &Value) -> String {
     }
     for key in ["timeout", "comment"] {
         if let Some(said) = value.get(key) {
-            let _ = if key == "comment" { writeln!(text, "comment \"{}\"", plain(said)) } else { writeln!(text, "{key} {}", plain(said)) };
+            let _ = if key == "comment" {
+                writeln!(text, "comment \"{}\"", plain(said))
+            } else {
+                writeln!(text, "{key} {}", plain(said))
+            };
         }
     }
     if let Some(Value::Array(elements)) = value.get("elem") {
@@ -209,7 +219,11 @@ fn verdict(value: &Value) -> String {
 fn log(value: &Value) -> String {
     let mut text = "log".to_owned();
     for (key, said) in value.as_object().into_iter().flatten() {
-        let _ = if key == "prefix" { write!(text, " prefix \"{}\"", plain(said)) } else { write!(text, " {key} {}", plain(said)) };
+        let _ = if key == "prefix" {
+            write!(text, " prefix \"{}\"", plain(said))
+        } else {
+            write!(text, " {key} {}", plain(said))
+        };
     }
     text
 }

@@ -27,9 +27,16 @@ enum Piece<'a> {
     Says(Says),
     Comment(Text),
     /// Several fields at once, in a set or not.
-    Concat { keys: Vec<&'a str>, negated: bool, elements: Elements<'a, &'a str> },
+    Concat {
+        keys: Vec<&'a str>,
+        negated: bool,
+        elements: Elements<'a, &'a str>,
+    },
     /// A verdict for each element.
-    Vmap { keys: Vec<&'a str>, elements: Elements<'a, (&'a str, Says)> },
+    Vmap {
+        keys: Vec<&'a str>,
+        elements: Elements<'a, (&'a str, Says)>,
+    },
 }
 
 /// In braces, or the name of what holds them.
@@ -113,7 +120,8 @@ impl Draft {
             Piece::Says(says) => self.says = Some(says),
             Piece::Comment(text) => self.comment = Some(text),
             Piece::Concat { negated: true, .. } => {
-                let message = "`!=` on several fields at once cannot be said: write a rule for each field, or accept before";
+                let message =
+                    "`!=` on several fields at once cannot be said: write a rule for each field, or accept before";
                 return Err((place, message.to_owned()));
             }
             Piece::Concat { keys, elements, .. } => {
@@ -137,7 +145,8 @@ impl Draft {
                         said.into_iter().map(pair).collect::<Result<Vec<_>, (Place, String)>>()?
                     }
                 };
-                let way = |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
+                let way =
+                    |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
                 self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?, &place)?;
                 self.says = Some(Says::Verdict(Verdict::Continue));
             }
@@ -246,10 +255,8 @@ fn name<'a>() -> Boxed<'a, String> {
 /// Fields with dots between them, and what they are compared with; one field may have a verdict map.
 fn several<'a>() -> Boxed<'a, Piece<'a>> {
     let keys = selector().separated_by(symbol(".")).at_least(1).collect::<Vec<_>>();
-    let vmap = keyword("vmap").ignore_then(choice((
-        named().map(Elements::Named),
-        braces(pair()).map(Elements::Listed),
-    )));
+    let vmap =
+        keyword("vmap").ignore_then(choice((named().map(Elements::Named), braces(pair()).map(Elements::Listed))));
     let listed = choice((
         named().map(Elements::Named).boxed(),
         braces(spanned(element())).map(Elements::Listed).boxed(),

@@ -81,7 +81,9 @@ fn unbalanced(text: &str) -> Option<(Place, &'static str)> {
     for (at, letter) in text.char_indices() {
         quoted = letter != '\n' && quoted != (letter == '"');
         match letter {
-            '{' if !quoted && open.len() >= DEEPEST => return Some((at..at + 1, "braces are not so deep in a listing of nft")),
+            '{' if !quoted && open.len() >= DEEPEST => {
+                return Some((at..at + 1, "braces are not so deep in a listing of nft"));
+            }
             '{' if !quoted => open.push(at),
             '}' if !quoted && open.pop().is_none() => return Some((at..at + 1, "no brace is open here")),
             _ => {}
@@ -151,13 +153,7 @@ fn statement<'a>() -> Boxed<'a, Text<'a>> {
     .boxed()
 }
 
-fn table<'a>(
-    head: Text<'a>,
-    items: &[Item<'a>],
-    reader: &Reader<'a>,
-    ruleset: &mut Ruleset,
-    problems: &mut Problems,
-) {
+fn table<'a>(head: Text<'a>, items: &[Item<'a>], reader: &Reader<'a>, ruleset: &mut Ruleset, problems: &mut Problems) {
     let (family, name) = match words(head.0).as_slice() {
         ["table", name] => ("ip", *name),
         ["table", family, name] => (*family, *name),
@@ -205,22 +201,28 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
     match words(head.0).as_slice() {
         ["chain", _] | ["counter", _] => {}
         [kind @ ("set" | "map"), name] => {
-            let statements: Vec<_> = body.iter().map(|item| match item {
-                Item::Statement(text) | Item::Block(text, _) => *text,
-            }).collect();
+            let statements: Vec<_> = body
+                .iter()
+                .map(|item| match item {
+                    Item::Statement(text) | Item::Block(text, _) => *text,
+                })
+                .collect();
             let Some((name, set)) = table.declare((name, place(head)), *kind == "map", &statements, problems) else {
                 return;
             };
             match ruleset.sets.get(&name) {
                 Some(other) if *other != set => {
-                    let message = format!("another table has a set {name} with other elements, and names are of the whole \
-                                           config here: rename one of them");
+                    let message = format!(
+                        "another table has a set {name} with other elements, and names are of the whole \
+                                           config here: rename one of them"
+                    );
                     problems.error(place(head), message);
                 }
                 _ => drop(ruleset.sets.insert(name, set)),
             }
         }
-        _ => problems.error(place(head), format!("`{}` has no meaning here: take it out, with the rules that name it", head.0)),
+        _ => problems
+            .error(place(head), format!("`{}` has no meaning here: take it out, with the rules that name it", head.0)),
     }
 }
 
@@ -258,7 +260,9 @@ fn chain<'a>(
     let hook = match base {
         None => None,
         // What has no rules and lets all through is as if it were not there.
-        Some((_, base)) if body.len() <= 2 && lines.is_empty() && policy == Policy::Accept && !base.is_known() => return,
+        Some((_, base)) if body.len() <= 2 && lines.is_empty() && policy == Policy::Accept && !base.is_known() => {
+            return;
+        }
         Some((text, base)) => match base.hook(policy) {
             Ok(hook) => Some(hook),
             Err(message) => return problems.error(place(&text), message),
@@ -283,19 +287,30 @@ impl Base<'_> {
         let Base { kind, hook, rest } = self;
         match *kind {
             "filter" => {}
-            "nat" => return Err("chains of type nat translate addresses, and this filter only lets packets pass or drops \
-                                 them: take the chain out".to_owned()),
-            _ => return Err(format!("chains of type {kind} change packets, and this filter only lets them pass or drops \
-                                     them: take the chain out")),
+            "nat" => {
+                return Err("chains of type nat translate addresses, and this filter only lets packets pass or drops \
+                                 them: take the chain out"
+                    .to_owned());
+            }
+            _ => {
+                return Err(format!(
+                    "chains of type {kind} change packets, and this filter only lets them pass or drops \
+                                     them: take the chain out"
+                ));
+            }
         }
-        let chain = hook.parse().map_err(|_| {
-            format!("there is no hook {hook} here; there are prerouting, input, forward and output")
-        })?;
+        let chain = hook
+            .parse()
+            .map_err(|_| format!("there is no hook {hook} here; there are prerouting, input, forward and output"))?;
         let words: Vec<_> = rest.iter().copied().collect();
         let priority = match words.as_slice() {
             ["priority", number] => number_of(number),
-            ["priority", name, "+", more] => number_of(name).zip(more.parse::<i64>().ok()).map(|(one, more)| one + more),
-            ["priority", name, "-", less] => number_of(name).zip(less.parse::<i64>().ok()).map(|(one, less)| one - less),
+            ["priority", name, "+", more] => {
+                number_of(name).zip(more.parse::<i64>().ok()).map(|(one, more)| one + more)
+            }
+            ["priority", name, "-", less] => {
+                number_of(name).zip(less.parse::<i64>().ok()).map(|(one, less)| one - less)
+            }
             _ => None,
         };
         let priority = priority.ok_or_else(|| format!("`{}` is not a priority", words.join(" ")))?;

@@ -44,7 +44,9 @@ impl<'a> Table<'a> {
             let (key, rest) = text.split_once(|c: char| c.is_whitespace()).unwrap_or((text, ""));
             let here = *start..*start + text.len();
             match key {
-                "type" if !is_map => kind = Some((parse_set_type(rest.trim()).map_err(|error| error.to_string()), here)),
+                "type" if !is_map => {
+                    kind = Some((parse_set_type(rest.trim()).map_err(|error| error.to_string()), here))
+                }
                 "typeof" if !is_map => kind = Some((type_of(rest.trim()), here)),
                 "type" | "typeof" if rest.trim_end().ends_with(": verdict") => {}
                 "type" | "typeof" => {
@@ -84,7 +86,10 @@ impl<'a> Table<'a> {
             }
         };
         let Some(known) = SetName::new(name) else {
-            problems.error(place, format!("`{name}`: the name of a set is a letter, then letters, digits, `_`, `-` and `.`"));
+            problems.error(
+                place,
+                format!("`{name}`: the name of a set is a letter, then letters, digits, `_`, `-` and `.`"),
+            );
             return None;
         };
         let mut read = Vec::new();

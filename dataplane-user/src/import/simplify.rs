@@ -15,7 +15,9 @@ pub(super) fn simplified(matches: Vec<Match>) -> Option<Vec<Match>> {
             Match::Family(family) => !others().any(|other| other != *asked && other.family() == Some(*family)),
             Match::Protocol(..) => {
                 let implied = |other: &Match| {
-                    !matches!(other, Match::Protocol(..)) && other.protocols().is_some() && other.protocols() == asked.protocols()
+                    !matches!(other, Match::Protocol(..))
+                        && other.protocols().is_some()
+                        && other.protocols() == asked.protocols()
                 };
                 let guarded = asked.family().is_none() || others().any(|other| other.family() == asked.family());
                 !(others().any(implied) && guarded)
@@ -29,7 +31,9 @@ pub(super) fn simplified(matches: Vec<Match>) -> Option<Vec<Match>> {
 /// What is asked of one end by name comes to a list of names, if anything asks for names without `*`.
 fn links(matches: Vec<Match>, way_in: bool) -> Option<Vec<Match>> {
     let this = |asked: &Match| match asked {
-        Match::Link(field, test) if matches!(field, LinkField::Iif | LinkField::Iifname) == way_in => Some((*field, test.clone())),
+        Match::Link(field, test) if matches!(field, LinkField::Iif | LinkField::Iifname) == way_in => {
+            Some((*field, test.clone()))
+        }
         _ => None,
     };
     let tests: Vec<_> = matches.iter().filter_map(this).collect();
@@ -37,7 +41,9 @@ fn links(matches: Vec<Match>, way_in: bool) -> Option<Vec<Match>> {
         Values::Listed(names) if !test.negated() && !names.iter().any(LinkPattern::is_wildcard) => Some(names.clone()),
         _ => None,
     };
-    let Some((field, names)) = tests.iter().find_map(|(field, test)| Some((*field, names(test)?))) else { return Some(matches) };
+    let Some((field, names)) = tests.iter().find_map(|(field, test)| Some((*field, names(test)?))) else {
+        return Some(matches);
+    };
     if tests.len() < 2 || tests.iter().any(|(_, test)| test.set_name().is_some()) {
         return Some(matches);
     }

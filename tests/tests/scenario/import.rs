@@ -157,7 +157,8 @@ impl Router {
 ///
 /// A redirect is none of these: the kernel sends it before it asks chain forward (`ip6_forward`), so it says nothing.
 fn numbered(frame: &[u8]) -> impl Iterator<Item = u32> {
-    let redirect = frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && frame.get(54) == Some(&137);
+    let redirect =
+        frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && frame.get(54) == Some(&137);
     let read = if redirect { &[] } else { frame.get(34..).unwrap_or_default() };
     let words = read.windows(4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
     words.filter(|word| word & 0xff00_0000 == MARK && word & 0xf <= 1).map(|word| (word & 0x00ff_ffff) >> 4)
@@ -299,7 +300,8 @@ impl Pool {
         let kind = Self::one(&mut self.random, kinds);
         let mut message = vec![kind, 0, 0, 0];
         message.extend([marked; 12].concat());
-        let checksum = if family == 0 { !dataplane_tests::fixture::packet::sum(&message) } else { !packet.pseudo(58, &message) };
+        let checksum =
+            if family == 0 { !dataplane_tests::fixture::packet::sum(&message) } else { !packet.pseudo(58, &message) };
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
         packet.carrying(protocol, message)
     }
@@ -327,7 +329,12 @@ fn around(address: IpAddr, word: &str, addresses: &mut [Vec<String>; 2]) {
             let bits = u32::from(one);
             let last = bits | u32::MAX.checked_shr(length.unwrap_or(32)).unwrap_or(0);
             let near = [bits, bits.wrapping_add(1), last, last.wrapping_add(1), bits.wrapping_sub(1)];
-            addresses[0].extend(near.map(|bits| std::net::Ipv4Addr::from(bits)).iter().filter(|one| ordinary4(**one)).map(ToString::to_string));
+            addresses[0].extend(
+                near.map(|bits| std::net::Ipv4Addr::from(bits))
+                    .iter()
+                    .filter(|one| ordinary4(**one))
+                    .map(ToString::to_string),
+            );
         }
         IpAddr::V6(one) => {
             let bits = u128::from(one);
@@ -341,7 +348,11 @@ fn around(address: IpAddr, word: &str, addresses: &mut [Vec<String>; 2]) {
 
 /// No martians: both routers drop these, for reasons of their own.
 fn ordinary4(address: std::net::Ipv4Addr) -> bool {
-    !(address.is_loopback() || address.is_multicast() || address.is_unspecified() || address.octets()[0] == 0 || address.octets()[0] >= 224)
+    !(address.is_loopback()
+        || address.is_multicast()
+        || address.is_unspecified()
+        || address.octets()[0] == 0
+        || address.octets()[0] >= 224)
 }
 
 /// The layouts of the user half's tests that nft can load.
@@ -427,7 +438,10 @@ fn imported_rules_decide_as_nft_does() {
             passed += ours.len() as u32;
         }
         println!("{name}: {passed} of {FRAMES} pass in both");
-        assert!(passed > FRAMES / 100 && passed < FRAMES * 99 / 100, "{name}: {passed} of {FRAMES} pass: a test of nothing");
+        assert!(
+            passed > FRAMES / 100 && passed < FRAMES * 99 / 100,
+            "{name}: {passed} of {FRAMES} pass: a test of nothing"
+        );
     }
     pair.daemon.stop().expect("the daemon stops");
     drop(pair.routers);

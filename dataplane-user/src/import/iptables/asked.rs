@@ -6,9 +6,9 @@ use super::super::foreign::STATEFUL;
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
 use crate::rule::{
-    Dscp, Family, Fragment, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, Limit, LimitTime, LimitUnit, LinkField,
-    LinkPattern, MacAddress, Match, Port, Protocol, ProtocolField, Range, Side, Statement, TcpFlags, Test, Text, Transport,
-    Value,
+    Dscp, Family, Fragment, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, Limit, LimitTime, LimitUnit,
+    LinkField, LinkPattern, MacAddress, Match, Port, Protocol, ProtocolField, Range, Side, Statement, TcpFlags, Test,
+    Text, Transport, Value,
 };
 
 /// Things that must hold together.
@@ -16,8 +16,24 @@ pub(super) type Asked = Vec<Match>;
 
 /// Extensions whose options are known below.
 const MODULES: [&str; 18] = [
-    "tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "ipv6-icmp", "multiport", "iprange", "comment", "limit", "mac",
-    "dscp", "ttl", "hl", "length", "standard",
+    "tcp",
+    "udp",
+    "udplite",
+    "sctp",
+    "dccp",
+    "icmp",
+    "icmp6",
+    "ipv6-icmp",
+    "multiport",
+    "iprange",
+    "comment",
+    "limit",
+    "mac",
+    "dscp",
+    "ttl",
+    "hl",
+    "length",
+    "standard",
 ];
 
 /// Extensions that cannot be translated, and what is said about them.
@@ -33,7 +49,10 @@ const FOREIGN: &[(&str, &str)] = &[
     ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
     ("mark", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
     ("pkttype", "ask for the addresses instead: `-d 224.0.0.0/4` and the broadcast address"),
-    ("addrtype", "ask for the addresses instead: chain INPUT meets what is for this machine, chain FORWARD what is not"),
+    (
+        "addrtype",
+        "ask for the addresses instead: chain INPUT meets what is for this machine, chain FORWARD what is not",
+    ),
     ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
     ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
     ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
@@ -55,7 +74,8 @@ pub(super) fn option(option: &Word, negated: bool, draft: &mut Draft, words: &mu
     let (limits, ways) = (draft.statements.len(), draft.ways.clone());
     read(option, negated, draft, words)?;
     if limits > 0 && draft.ways != ways {
-        let message = format!("`{}` stands behind `--limit`, which would meet fewer packets: ask it before", option.text);
+        let message =
+            format!("`{}` stands behind `--limit`, which would meet fewer packets: ask it before", option.text);
         return Err((option.place.clone(), message));
     }
     Ok(())
@@ -67,7 +87,9 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
         "-m" | "--match" => module(words.value(option)?, words),
         "-p" | "--protocol" => protocol(words.value(option)?, negated, draft),
         "-s" | "--source" | "--src" => draft.ask(address(family, Side::Source, words.value(option)?, negated)?),
-        "-d" | "--destination" | "--dst" => draft.ask(address(family, Side::Destination, words.value(option)?, negated)?),
+        "-d" | "--destination" | "--dst" => {
+            draft.ask(address(family, Side::Destination, words.value(option)?, negated)?)
+        }
         "-i" | "--in-interface" => link(LinkField::Iifname, words.value(option)?, negated, draft),
         "-o" | "--out-interface" => link(LinkField::Oifname, words.value(option)?, negated, draft),
         "-f" | "--fragment" => {
@@ -98,7 +120,10 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             let word = words.value(option)?;
             let text = Text::new(&word.text);
             draft.comment = Some(text.ok_or_else(|| {
-                (word.place.clone(), "a comment is one line without quotes, of at most 128 bytes: make it shorter".to_owned())
+                (
+                    word.place.clone(),
+                    "a comment is one line without quotes, of at most 128 bytes: make it shorter".to_owned(),
+                )
             })?);
             Ok(())
         }
@@ -113,17 +138,19 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             draft.ask(built(Test::listed(negated, vec![range]).map(|test| Match::Dscp(family, test)), option)?)
         }
         "--ttl-eq" | "--hl-eq" => hops(option, negated, draft, words, |hops| Range::new(hops, hops)),
-        "--ttl-lt" | "--hl-lt" => hops(option, negated, draft, words, |hops| {
-            Range::new(HopLimit(0), HopLimit(hops.0.checked_sub(1)?))
-        }),
-        "--ttl-gt" | "--hl-gt" => hops(option, negated, draft, words, |hops| {
-            Range::new(HopLimit(hops.0.checked_add(1)?), HopLimit(u8::MAX))
-        }),
+        "--ttl-lt" | "--hl-lt" => {
+            hops(option, negated, draft, words, |hops| Range::new(HopLimit(0), HopLimit(hops.0.checked_sub(1)?)))
+        }
+        "--ttl-gt" | "--hl-gt" => {
+            hops(option, negated, draft, words, |hops| Range::new(HopLimit(hops.0.checked_add(1)?), HopLimit(u8::MAX)))
+        }
         "--length" => {
             let range = span::<Length>(words.value(option)?)?;
             draft.ask(built(Test::listed(negated, vec![range]).map(Match::Length), option)?)
         }
-        other => Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise"))),
+        other => {
+            Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise")))
+        }
     }
 }
 
@@ -145,10 +172,16 @@ fn module(name: &Word, words: &mut Words<'_>) -> Result<(), Fault> {
         return Ok(());
     }
     // Its options mean nothing either.
-    while words.peek().is_some_and(|word| !matches!(word.text.as_str(), "-m" | "-j" | "-g" | "--match" | "--jump" | "--goto")) {
+    while words
+        .peek()
+        .is_some_and(|word| !matches!(word.text.as_str(), "-m" | "-j" | "-g" | "--match" | "--jump" | "--goto"))
+    {
         words.next();
     }
-    let said = FOREIGN.iter().find(|(known, _)| *known == name.text).map_or("this extension cannot be translated", |known| known.1);
+    let said = FOREIGN
+        .iter()
+        .find(|(known, _)| *known == name.text)
+        .map_or("this extension cannot be translated", |known| known.1);
     Err((name.place.clone(), format!("`-m {}`: {said}", name.text)))
 }
 
@@ -160,11 +193,15 @@ fn protocol(word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> 
     draft.protocol = (!negated).then_some(protocol.0);
     // What is behind IPv6's extension headers is what iptables asks for, too.
     let field = if draft.family == Family::V4 { ProtocolField::Ip } else { ProtocolField::Meta };
-    draft.ask(built(Test::listed(negated, vec![Range::single(protocol)]).map(|test| Match::Protocol(field, test)), word)?)
+    draft.ask(built(
+        Test::listed(negated, vec![Range::single(protocol)]).map(|test| Match::Protocol(field, test)),
+        word,
+    )?)
 }
 
 fn address(family: Family, side: Side, word: &Word, negated: bool) -> Result<Match, Fault> {
-    let (address, length) = word.text.split_once('/').map_or((word.text.as_str(), None), |(one, length)| (one, Some(length)));
+    let (address, length) =
+        word.text.split_once('/').map_or((word.text.as_str(), None), |(one, length)| (one, Some(length)));
     match family {
         Family::V4 => {
             let range = prefix::<Ipv4Addr>(word, address, length)?;
@@ -229,7 +266,10 @@ fn transport(option: &Word, draft: &Draft) -> Result<Transport, Fault> {
         Some(33) => Ok(Transport::Dccp),
         Some(132) => Ok(Transport::Sctp),
         Some(136) => Ok(Transport::UdpLite),
-        _ => Err((option.place.clone(), format!("`{}` needs a protocol with ports before it, such as `-p tcp`", option.text))),
+        _ => Err((
+            option.place.clone(),
+            format!("`{}` needs a protocol with ports before it, such as `-p tcp`", option.text),
+        )),
     }
 }
 
@@ -284,8 +324,12 @@ fn icmp(
     let word = words.value(option)?;
     match word.text.as_str() {
         "any" | "255" => Ok(()),
-        kind if kind.contains('/') => Err(wrong(word, "only the type of an ICMP message can be asked: take the code out")),
-        kind => draft.ask(asked(kind).ok_or_else(|| wrong(word, "this is not a type of ICMP messages, or a code of one"))?),
+        kind if kind.contains('/') => {
+            Err(wrong(word, "only the type of an ICMP message can be asked: take the code out"))
+        }
+        kind => {
+            draft.ask(asked(kind).ok_or_else(|| wrong(word, "this is not a type of ICMP messages, or a code of one"))?)
+        }
     }
 }
 
@@ -328,7 +372,9 @@ fn limit(word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> {
         _ => None,
     };
     let amount = amount.parse().ok().filter(|amount| *amount > 0 && !negated);
-    let (Some(amount), Some(per)) = (amount, per) else { return Err(wrong(word, "a rate is a number and a time: 5/min")) };
+    let (Some(amount), Some(per)) = (amount, per) else {
+        return Err(wrong(word, "a rate is a number and a time: 5/min"));
+    };
     let limit = Limit { over: false, unit: LimitUnit::Packets, amount, per, burst: Some(5) };
     draft.statements.push(Statement::Limit(limit));
     Ok(())

@@ -48,7 +48,9 @@ fn guess(text: &str) -> Option<Family> {
     let says = |words: &[&str]| rules().any(|line| words.iter().any(|word| line.contains(word)));
     let address = |line: &str| {
         let mut words = line.split_whitespace().skip_while(|word| !matches!(*word, "-s" | "-d"));
-        words.nth(1).is_some_and(|word| word.split('/').next().is_some_and(|one| one.parse::<std::net::Ipv4Addr>().is_ok()))
+        words
+            .nth(1)
+            .is_some_and(|word| word.split('/').next().is_some_and(|one| one.parse::<std::net::Ipv4Addr>().is_ok()))
     };
     match (says(&four) || rules().any(address), says(&six)) {
         (true, false) => Some(Family::V4),
@@ -142,7 +144,10 @@ impl File<'_> {
         let Some(table) = &self.table else {
             // Said once, where the table begins.
             if !self.problems.any() {
-                self.problems.error(place, "a table begins with its name, such as `*filter`; this reads what `iptables-save` prints");
+                self.problems.error(
+                    place,
+                    "a table begins with its name, such as `*filter`; this reads what `iptables-save` prints",
+                );
             }
             return;
         };
@@ -155,7 +160,8 @@ impl File<'_> {
             return self.problems.error(place, "a rule begins with `-A CHAIN`");
         };
         if !matches!(verb.text.as_str(), "-A" | "--append") {
-            let message = format!("`{}`: this reads what `iptables-save` prints, where rules begin with `-A`", verb.text);
+            let message =
+                format!("`{}`: this reads what `iptables-save` prints, where rules begin with `-A`", verb.text);
             return self.problems.error(verb.place.clone(), message);
         }
         if !table.filters {
@@ -186,5 +192,7 @@ fn full(table: &Table) -> String {
 }
 
 fn no_chain(name: &str) -> String {
-    format!("there is no chain {name} here; there are PREROUTING, INPUT, FORWARD, OUTPUT and those that `:NAME -` lines name")
+    format!(
+        "there is no chain {name} here; there are PREROUTING, INPUT, FORWARD, OUTPUT and those that `:NAME -` lines name"
+    )
 }

@@ -58,13 +58,7 @@ impl<'w> Words<'w> {
 /// All that it cannot be translated for.
 pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec<Line>, Vec<Fault>> {
     let mut words = Words { words, at: 0 };
-    let mut draft = Draft {
-        family,
-        ways: vec![Vec::new()],
-        statements: Vec::new(),
-        comment: None,
-        protocol: None,
-    };
+    let mut draft = Draft { family, ways: vec![Vec::new()], statements: Vec::new(), comment: None, protocol: None };
     let mut faults = Vec::new();
     let mut says = None;
     loop {

@@ -102,11 +102,18 @@ fn log(draft: &mut Draft, words: &mut Words<'_>, known: &[&str]) -> Result<Says,
         let value = words.value(option)?;
         let wrong = |what: &str| (value.place.clone(), format!("`{}`: {what}", value.text));
         match option.text.as_str() {
-            "--log-level" => log.target = Some(level(&value.text).ok_or_else(|| wrong("a level is 0 to 7, or its name"))?),
+            "--log-level" => {
+                log.target = Some(level(&value.text).ok_or_else(|| wrong("a level is 0 to 7, or its name"))?)
+            }
             "--nflog-group" => {
                 log.target = Some(LogTarget::Group(value.text.parse().map_err(|_| wrong("a group is 0 to 65535"))?));
             }
-            _ => log.prefix = Some(Text::new(&value.text).ok_or_else(|| wrong("a prefix is one line without quotes, of at most 128 bytes"))?),
+            _ => {
+                log.prefix = Some(
+                    Text::new(&value.text)
+                        .ok_or_else(|| wrong("a prefix is one line without quotes, of at most 128 bytes"))?,
+                )
+            }
         }
     }
     draft.statements.push(Statement::Log(log));
