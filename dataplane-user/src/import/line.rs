@@ -114,7 +114,7 @@ impl Draft {
             return Err((place, "nothing can follow a verdict but a comment".to_owned()));
         }
         match piece {
-            Piece::Match(asked) => self.factor(vec![(vec![asked], None)], &place)?,
+            Piece::Match(asked) => self.factor(&[(vec![asked], None)], &place)?,
             Piece::Statement(statement) => self.statements.push(statement),
             Piece::Counter => {}
             Piece::Says(says) => self.says = Some(says),
@@ -132,7 +132,7 @@ impl Draft {
                     Elements::Named(name) => table.elements(name).map_err(|message| (place.clone(), message))?,
                 };
                 let way = |(text, place)| Ok((fitting(&keys, text, &place)?, None));
-                self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?, &place)?;
+                self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place)?;
             }
             Piece::Vmap { keys, elements } => {
                 let elements = match elements {
@@ -147,7 +147,7 @@ impl Draft {
                 };
                 let way =
                     |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
-                self.factor(elements.into_iter().map(way).collect::<Result<_, _>>()?, &place)?;
+                self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place)?;
                 self.says = Some(Says::Verdict(Verdict::Continue));
             }
         }
@@ -155,7 +155,7 @@ impl Draft {
     }
 
     /// Every way until now with each of these.
-    fn factor(&mut self, ways: Vec<Way>, place: &Place) -> Result<(), (Place, String)> {
+    fn factor(&mut self, ways: &[Way], place: &Place) -> Result<(), (Place, String)> {
         if self.ways.len().saturating_mul(ways.len()) > MOST {
             return Err((place.clone(), format!("written out, this is more than {MOST} rules")));
         }

@@ -1,7 +1,7 @@
 //! Rule sets of other filters as a config: what `nft list ruleset`, `iptables-save` and `ip6tables-save` print.
 //!
 //! Everything is translated to what means the same, or it is an error with its place; nothing is left out silently. Both
-//! languages are read into [`chain::Ruleset`]; [`inline`] writes chains out where they are jumped to, [`hook`] makes the
+//! languages are read into chains of lines (`chain`); `inline` writes chains out where they are jumped to, `hook` makes the
 //! chains of the config.
 
 mod chain;

@@ -122,12 +122,12 @@ fn head<'a>() -> Boxed<'a, Text<'a>> {
         let length = rest.find(['{', '}', ';', '\n'])?;
         let text = rest[..length].trim_end();
         // Only what has just a name: `counter ip saddr { ... }` is a rule.
-        let known = match words(text).as_slice() {
-            ["table", ..] => true,
-            ["chain" | "set" | "map" | "counter" | "quota" | "limit" | "flowtable" | "secmark" | "synproxy", _] => true,
-            ["ct", "helper" | "timeout" | "expectation", _] => true,
-            _ => false,
-        };
+        let known = matches!(
+            words(text).as_slice(),
+            ["table", ..]
+                | ["chain" | "set" | "map" | "counter" | "quota" | "limit" | "flowtable" | "secmark" | "synproxy", _]
+                | ["ct", "helper" | "timeout" | "expectation", _]
+        );
         (known && rest[length..].starts_with('{')).then_some((length, text))
     })
     .map_with(|text, extra| (text, extra.span().start))
@@ -199,7 +199,7 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
         Item::Block(head, body) => (head, body),
     };
     match words(head.0).as_slice() {
-        ["chain", _] | ["counter", _] => {}
+        ["chain" | "counter", _] => {}
         [kind @ ("set" | "map"), name] => {
             let statements: Vec<_> = body
                 .iter()
@@ -302,7 +302,7 @@ impl Base<'_> {
         let chain = hook
             .parse()
             .map_err(|_| format!("there is no hook {hook} here; there are prerouting, input, forward and output"))?;
-        let words: Vec<_> = rest.iter().copied().collect();
+        let words = rest;
         let priority = match words.as_slice() {
             ["priority", number] => number_of(number),
             ["priority", name, "+", more] => {

@@ -45,7 +45,7 @@ impl<'a> Table<'a> {
             let here = *start..*start + text.len();
             match key {
                 "type" if !is_map => {
-                    kind = Some((parse_set_type(rest.trim()).map_err(|error| error.to_string()), here))
+                    kind = Some((parse_set_type(rest.trim()).map_err(|error| error.to_string()), here));
                 }
                 "typeof" if !is_map => kind = Some((type_of(rest.trim()), here)),
                 "type" | "typeof" if rest.trim_end().ends_with(": verdict") => {}

@@ -180,7 +180,8 @@ fn the_family_of_a_save_must_be_known() {
 fn what_is_too_much_is_an_error() {
     let braces = "table t { ".repeat(5000) + &" }".repeat(5000);
     assert!(refused(Language::Nft, &braces).contains("not so deep"));
-    let chains: String = (0..500).map(|number| format!("chain c{number} {{ jump c{} ; }}\n", number + 1)).collect();
+    let chain = |number: u32| format!("chain c{number} {{ jump c{} ; }}", number + 1);
+    let chains = (0..500).map(chain).collect::<Vec<_>>().join("\n");
     let deep = format!("table inet t {{ {chains} chain c500 {{ accept; }}\n{BASE}jump c0\n}} }}");
     assert!(refused(Language::Nft, &deep).contains("more than 64 chains"));
     let ports: Vec<_> = (1..320).map(|port| format!("{port} . 1")).collect();

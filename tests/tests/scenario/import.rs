@@ -7,7 +7,7 @@
 //!   kernel: p0 p1 p2, nft          ours: p0 p1 p2, dataplane
 //! ```
 //!
-//! Port N is on 198.18.N.0/24 and 2001:db8:N::/64, where the router is host 1 and host 2 is known. The names of interfaces in
+//! Port N is on `198.18.N.0/24` and `2001:db8:N::/64`, where the router is host 1 and host 2 is known. The names of interfaces in
 //! the files are replaced by these. `reject` is taken as `drop`, and what logs or limits does not: only the verdicts are
 //! compared.
 
@@ -95,8 +95,8 @@ impl Pair {
         let kernel = self.lab.namespace("kernel");
         kernel.run("nft flush ruleset")?;
         kernel.run(&format!("nft -f {file}"))?;
-        let ports: String = (0..PORTS).map(|net| format!("p{net} = {{ mode = \"tc\" }}\n")).collect();
-        let config = format!("[ports]\n{ports}\n{}", self.daemon.cli(&["import", "nft", file])?);
+        let ports = (0..PORTS).map(|net| format!("p{net} = {{ mode = \"tc\" }}")).collect::<Vec<_>>().join("\n");
+        let config = format!("[ports]\n{ports}\n\n{}", self.daemon.cli(&["import", "nft", file])?);
         let path = self.lab.dir().join("imported.toml");
         fs::write(&path, config)?;
         self.daemon.cli(&["config", "apply", path.to_str().context("a path of letters")?])?;
@@ -330,10 +330,7 @@ fn around(address: IpAddr, word: &str, addresses: &mut [Vec<String>; 2]) {
             let last = bits | u32::MAX.checked_shr(length.unwrap_or(32)).unwrap_or(0);
             let near = [bits, bits.wrapping_add(1), last, last.wrapping_add(1), bits.wrapping_sub(1)];
             addresses[0].extend(
-                near.map(|bits| std::net::Ipv4Addr::from(bits))
-                    .iter()
-                    .filter(|one| ordinary4(**one))
-                    .map(ToString::to_string),
+                near.map(std::net::Ipv4Addr::from).iter().filter(|one| ordinary4(**one)).map(ToString::to_string),
             );
         }
         IpAddr::V6(one) => {
@@ -424,7 +421,7 @@ fn imported_rules_decide_as_nft_does() {
             if let Some(number) = kernel.symmetric_difference(&ours).next() {
                 let (port, frame) = &frames[*number as usize];
                 let verdict = |passes: bool| if passes { "passes" } else { "does not" };
-                let hex: String = frame.iter().take(80).map(|byte| format!("{byte:02x}")).collect();
+                let hex = frame.iter().take(80).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
                 let reasons = pair.alone(*number, *port, frame).expect("sent again");
                 panic!(
                     "{name}: frame {number} into p{port} {} nft and {} ours, as {} others of {} do:\n{hex}\n{reasons}\n{tables}\n{}",

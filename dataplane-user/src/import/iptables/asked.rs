@@ -14,6 +14,17 @@ use crate::rule::{
 /// Things that must hold together.
 pub(super) type Asked = Vec<Match>;
 
+/// Of which one must hold.
+type Ways = Vec<Asked>;
+
+fn holds(asked: Match) -> Ways {
+    vec![vec![asked]]
+}
+
+fn nothing() -> Ways {
+    vec![Vec::new()]
+}
+
 /// Extensions whose options are known below.
 const MODULES: [&str; 18] = [
     "tcp",
@@ -71,51 +82,54 @@ const FOREIGN: &[(&str, &str)] = &[
 
 /// Reads one option, with its values.
 pub(super) fn option(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<(), Fault> {
-    let (limits, ways) = (draft.statements.len(), draft.ways.clone());
-    read(option, negated, draft, words)?;
-    if limits > 0 && draft.ways != ways {
+    let limited = !draft.statements.is_empty();
+    let ways = read(option, negated, draft, words)?;
+    if limited && !ways.iter().all(Vec::is_empty) {
         let message =
             format!("`{}` stands behind `--limit`, which would meet fewer packets: ask it before", option.text);
         return Err((option.place.clone(), message));
     }
+    draft.either(&ways);
     Ok(())
 }
 
-fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<(), Fault> {
+fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     let family = draft.family;
     match option.text.as_str() {
         "-m" | "--match" => module(words.value(option)?, words),
         "-p" | "--protocol" => protocol(words.value(option)?, negated, draft),
-        "-s" | "--source" | "--src" => draft.ask(address(family, Side::Source, words.value(option)?, negated)?),
+        "-s" | "--source" | "--src" => Ok(holds(address(family, Side::Source, words.value(option)?, negated)?)),
         "-d" | "--destination" | "--dst" => {
-            draft.ask(address(family, Side::Destination, words.value(option)?, negated)?)
+            Ok(holds(address(family, Side::Destination, words.value(option)?, negated)?))
         }
-        "-i" | "--in-interface" => link(LinkField::Iifname, words.value(option)?, negated, draft),
-        "-o" | "--out-interface" => link(LinkField::Oifname, words.value(option)?, negated, draft),
+        "-i" | "--in-interface" => link(LinkField::Iifname, words.value(option)?, negated),
+        "-o" | "--out-interface" => link(LinkField::Oifname, words.value(option)?, negated),
         "-f" | "--fragment" => {
             // All but the first: an offset that is not zero (RFC 791).
             let test = Test::listed(!negated, vec![Range::single(FragmentWord(0))]);
-            draft.ask(built(test.and_then(|test| Fragment::new(0x1fff, test)).map(Match::Fragment), option)?)
+            Ok(holds(built(test.and_then(|test| Fragment::new(0x1fff, test)).map(Match::Fragment), option)?))
         }
-        "--sport" | "--source-port" => ports(Side::Source, option, negated, draft, words),
-        "--dport" | "--destination-port" => ports(Side::Destination, option, negated, draft, words),
-        "--sports" | "--source-ports" => ports(Side::Source, option, negated, draft, words),
-        "--dports" | "--destination-ports" => ports(Side::Destination, option, negated, draft, words),
+        "--sport" | "--source-port" | "--sports" | "--source-ports" => {
+            ports(Side::Source, option, negated, draft, words)
+        }
+        "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+            ports(Side::Destination, option, negated, draft, words)
+        }
         "--ports" => either_port(option, negated, draft, words),
         "--tcp-flags" => {
             let (mask, set) = (flags(words.value(option)?)?, flags(words.value(option)?)?);
-            draft.ask(built(TcpFlags::new(mask, negated, vec![set]).map(Match::TcpFlags), option)?)
+            Ok(holds(built(TcpFlags::new(mask, negated, vec![set]).map(Match::TcpFlags), option)?))
         }
         // SYN of SYN, RST, ACK and FIN.
-        "--syn" => draft.ask(built(TcpFlags::new(0x17, negated, vec![2]).map(Match::TcpFlags), option)?),
-        "--icmp-type" => icmp(option, words, draft, |kind| {
+        "--syn" => Ok(holds(built(TcpFlags::new(0x17, negated, vec![2]).map(Match::TcpFlags), option)?)),
+        "--icmp-type" => icmp(option, words, |kind| {
             Some(Match::IcmpType(Test::listed(negated, vec![Range::single(IcmpType::from_word(kind)?)])?))
         }),
-        "--icmpv6-type" => icmp(option, words, draft, |kind| {
+        "--icmpv6-type" => icmp(option, words, |kind| {
             Some(Match::Icmpv6Type(Test::listed(negated, vec![Range::single(Icmpv6Type::from_word(kind)?)])?))
         }),
-        "--src-range" => draft.ask(address_range(family, Side::Source, words.value(option)?, negated)?),
-        "--dst-range" => draft.ask(address_range(family, Side::Destination, words.value(option)?, negated)?),
+        "--src-range" => Ok(holds(address_range(family, Side::Source, words.value(option)?, negated)?)),
+        "--dst-range" => Ok(holds(address_range(family, Side::Destination, words.value(option)?, negated)?)),
         "--comment" => {
             let word = words.value(option)?;
             let text = Text::new(&word.text);
@@ -125,17 +139,17 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
                     "a comment is one line without quotes, of at most 128 bytes: make it shorter".to_owned(),
                 )
             })?);
-            Ok(())
+            Ok(nothing())
         }
         "--limit" => limit(words.value(option)?, negated, draft),
         "--limit-burst" => burst(words.value(option)?, draft),
         "--mac-source" => {
             let range = one::<MacAddress>(words.value(option)?)?;
-            draft.ask(built(Test::listed(negated, vec![range]).map(|test| Match::Ether(Side::Source, test)), option)?)
+            Ok(holds(built(Test::listed(negated, vec![range]).map(|test| Match::Ether(Side::Source, test)), option)?))
         }
         "--dscp" | "--dscp-class" => {
             let range = one::<Dscp>(words.value(option)?)?;
-            draft.ask(built(Test::listed(negated, vec![range]).map(|test| Match::Dscp(family, test)), option)?)
+            Ok(holds(built(Test::listed(negated, vec![range]).map(|test| Match::Dscp(family, test)), option)?))
         }
         "--ttl-eq" | "--hl-eq" => hops(option, negated, draft, words, |hops| Range::new(hops, hops)),
         "--ttl-lt" | "--hl-lt" => {
@@ -146,7 +160,7 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
         }
         "--length" => {
             let range = span::<Length>(words.value(option)?)?;
-            draft.ask(built(Test::listed(negated, vec![range]).map(Match::Length), option)?)
+            Ok(holds(built(Test::listed(negated, vec![range]).map(Match::Length), option)?))
         }
         other => {
             Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise")))
@@ -167,9 +181,9 @@ fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
     thing.ok_or_else(|| wrong(option, "no packet, or every packet, meets this: take it out"))
 }
 
-fn module(name: &Word, words: &mut Words<'_>) -> Result<(), Fault> {
+fn module(name: &Word, words: &mut Words<'_>) -> Result<Ways, Fault> {
     if MODULES.contains(&name.text.as_str()) {
-        return Ok(());
+        return Ok(nothing());
     }
     // Its options mean nothing either.
     while words
@@ -185,18 +199,18 @@ fn module(name: &Word, words: &mut Words<'_>) -> Result<(), Fault> {
     Err((name.place.clone(), format!("`-m {}`: {said}", name.text)))
 }
 
-fn protocol(word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> {
+fn protocol(word: &Word, negated: bool, draft: &mut Draft) -> Result<Ways, Fault> {
     if matches!(word.text.as_str(), "all" | "0") {
-        return Ok(());
+        return Ok(nothing());
     }
     let protocol = Protocol::from_word(&word.text).ok_or_else(|| expected::<Protocol>(word))?;
     draft.protocol = (!negated).then_some(protocol.0);
     // What is behind IPv6's extension headers is what iptables asks for, too.
     let field = if draft.family == Family::V4 { ProtocolField::Ip } else { ProtocolField::Meta };
-    draft.ask(built(
+    Ok(holds(built(
         Test::listed(negated, vec![Range::single(protocol)]).map(|test| Match::Protocol(field, test)),
         word,
-    )?)
+    )?))
 }
 
 fn address(family: Family, side: Side, word: &Word, negated: bool) -> Result<Match, Fault> {
@@ -249,14 +263,14 @@ fn dashed<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
 }
 
 /// `+` at the end of a name stands for any rest.
-fn link(field: LinkField, word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> {
+fn link(field: LinkField, word: &Word, negated: bool) -> Result<Ways, Fault> {
     let text = word.text.strip_suffix('+').map_or_else(|| word.text.clone(), |beginning| format!("{beginning}*"));
     if text == "*" && !negated {
-        return Ok(());
+        return Ok(nothing());
     }
     let pattern = LinkPattern::new(&text).filter(|_| text != "*" && (word.text.ends_with('+') || !text.ends_with('*')));
     let pattern = pattern.ok_or_else(|| wrong(word, "this does not name an interface"))?;
-    draft.ask(built(Test::listed(negated, vec![pattern]).map(|test| Match::Link(field, test)), word)?)
+    Ok(holds(built(Test::listed(negated, vec![pattern]).map(|test| Match::Link(field, test)), word)?))
 }
 
 fn transport(option: &Word, draft: &Draft) -> Result<Transport, Fault> {
@@ -277,25 +291,24 @@ fn listed_ports(word: &Word) -> Result<Vec<Range<Port>>, Fault> {
     word.text.split(',').map(|text| span::<Port>(&Word { text: text.to_owned(), place: word.place.clone() })).collect()
 }
 
-fn ports(side: Side, option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<(), Fault> {
+fn ports(side: Side, option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     let transport = transport(option, draft)?;
     let ranges = listed_ports(words.value(option)?)?;
-    draft.ask(built(Test::listed(negated, ranges).map(|test| Match::Port(transport, side, test)), option)?)
+    Ok(holds(built(Test::listed(negated, ranges).map(|test| Match::Port(transport, side, test)), option)?))
 }
 
 /// Either of the ports, or none of both.
-fn either_port(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<(), Fault> {
+fn either_port(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     let transport = transport(option, draft)?;
     let ranges = listed_ports(words.value(option)?)?;
     let port = |side, negated| {
         built(Test::listed(negated, ranges.clone()).map(|test| Match::Port(transport, side, test)), option)
     };
     if negated {
-        draft.ask(port(Side::Source, true)?)?;
-        return draft.ask(port(Side::Destination, true)?);
+        return Ok(vec![vec![port(Side::Source, true)?, port(Side::Destination, true)?]]);
     }
     let (source, other) = (port(Side::Source, false)?, port(Side::Source, true)?);
-    draft.either(&[vec![source], vec![other, port(Side::Destination, false)?]])
+    Ok(vec![vec![source], vec![other, port(Side::Destination, false)?]])
 }
 
 fn flags(word: &Word) -> Result<u8, Fault> {
@@ -315,20 +328,15 @@ fn flags(word: &Word) -> Result<u8, Fault> {
     })
 }
 
-fn icmp(
-    option: &Word,
-    words: &mut Words<'_>,
-    draft: &mut Draft,
-    asked: impl Fn(&str) -> Option<Match>,
-) -> Result<(), Fault> {
+fn icmp(option: &Word, words: &mut Words<'_>, asked: impl Fn(&str) -> Option<Match>) -> Result<Ways, Fault> {
     let word = words.value(option)?;
     match word.text.as_str() {
-        "any" | "255" => Ok(()),
+        "any" | "255" => Ok(nothing()),
         kind if kind.contains('/') => {
             Err(wrong(word, "only the type of an ICMP message can be asked: take the code out"))
         }
         kind => {
-            draft.ask(asked(kind).ok_or_else(|| wrong(word, "this is not a type of ICMP messages, or a code of one"))?)
+            Ok(holds(asked(kind).ok_or_else(|| wrong(word, "this is not a type of ICMP messages, or a code of one"))?))
         }
     }
 }
@@ -339,11 +347,11 @@ fn hops(
     draft: &mut Draft,
     words: &mut Words<'_>,
     range: impl Fn(HopLimit) -> Option<Range<HopLimit>>,
-) -> Result<(), Fault> {
+) -> Result<Ways, Fault> {
     let word = words.value(option)?;
     let hops = HopLimit::from_word(&word.text).ok_or_else(|| expected::<HopLimit>(word))?;
     let test = range(hops).and_then(|range| Test::listed(negated, vec![range]));
-    draft.ask(built(test.map(|test| Match::HopLimit(draft.family, test)), word)?)
+    Ok(holds(built(test.map(|test| Match::HopLimit(draft.family, test)), word)?))
 }
 
 /// A single value; names in any case.
@@ -362,7 +370,7 @@ fn span<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
 }
 
 /// `5/min`; five at once unless `--limit-burst` says otherwise.
-fn limit(word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> {
+fn limit(word: &Word, negated: bool, draft: &mut Draft) -> Result<Ways, Fault> {
     let (amount, unit) = word.text.split_once('/').unwrap_or((&word.text, "second"));
     let per = match unit {
         "s" | "sec" | "second" => Some(LimitTime::Second),
@@ -377,15 +385,15 @@ fn limit(word: &Word, negated: bool, draft: &mut Draft) -> Result<(), Fault> {
     };
     let limit = Limit { over: false, unit: LimitUnit::Packets, amount, per, burst: Some(5) };
     draft.statements.push(Statement::Limit(limit));
-    Ok(())
+    Ok(nothing())
 }
 
-fn burst(word: &Word, draft: &mut Draft) -> Result<(), Fault> {
+fn burst(word: &Word, draft: &mut Draft) -> Result<Ways, Fault> {
     let number = word.text.parse().map_err(|_| wrong(word, "a burst is a number of packets"))?;
     match draft.statements.last_mut() {
         Some(Statement::Limit(limit)) => {
             limit.burst = Some(number);
-            Ok(())
+            Ok(nothing())
         }
         _ => Err(wrong(word, "a burst stands behind `--limit`")),
     }

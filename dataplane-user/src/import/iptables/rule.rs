@@ -102,19 +102,10 @@ pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec
 }
 
 impl Draft {
-    /// One more thing that must hold.
-    pub(super) fn ask(&mut self, asked: Match) -> Result<(), Fault> {
-        for way in &mut self.ways {
-            way.push(asked.clone());
-        }
-        Ok(())
-    }
-
     /// One of these must hold.
-    pub(super) fn either(&mut self, ways: &[Asked]) -> Result<(), Fault> {
+    pub(super) fn either(&mut self, ways: &[Asked]) {
         let before = std::mem::take(&mut self.ways);
         let with = |one: &Vec<Match>, more: &Asked| one.iter().chain(more).cloned().collect();
         self.ways = before.iter().flat_map(|one| ways.iter().map(move |more| with(one, more))).collect();
-        Ok(())
     }
 }

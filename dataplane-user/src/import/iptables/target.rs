@@ -103,7 +103,7 @@ fn log(draft: &mut Draft, words: &mut Words<'_>, known: &[&str]) -> Result<Says,
         let wrong = |what: &str| (value.place.clone(), format!("`{}`: {what}", value.text));
         match option.text.as_str() {
             "--log-level" => {
-                log.target = Some(level(&value.text).ok_or_else(|| wrong("a level is 0 to 7, or its name"))?)
+                log.target = Some(level(&value.text).ok_or_else(|| wrong("a level is 0 to 7, or its name"))?);
             }
             "--nflog-group" => {
                 log.target = Some(LogTarget::Group(value.text.parse().map_err(|_| wrong("a group is 0 to 65535"))?));
@@ -112,7 +112,7 @@ fn log(draft: &mut Draft, words: &mut Words<'_>, known: &[&str]) -> Result<Says,
                 log.prefix = Some(
                     Text::new(&value.text)
                         .ok_or_else(|| wrong("a prefix is one line without quotes, of at most 128 bytes"))?,
-                )
+                );
             }
         }
     }
