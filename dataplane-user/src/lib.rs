@@ -10,6 +10,7 @@ pub mod diff;
 pub mod doctor;
 pub mod fib;
 pub mod filter;
+pub mod import;
 pub mod kernel;
 pub mod lower;
 pub mod model;

@@ -57,6 +57,16 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("rule insert input drop", Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() }),
         ("rule del forward handle 7", Request::RuleDel { chain: ChainName::Forward, handle: 7 }),
         ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
+        ("set list", Request::SetList { name: None }),
+        ("set list blocked -j", Request::SetList { name: Some("blocked".to_owned()) }),
+        (
+            "set add blocked 192.0.2.1 192.0.2.2",
+            Request::SetAdd { name: "blocked".to_owned(), elements: ifaces(&["192.0.2.1", "192.0.2.2"]) },
+        ),
+        (
+            "set del pairs { 192.0.2.1 . 80, 192.0.2.2 . 443 }",
+            Request::SetDel { name: "pairs".to_owned(), elements: ifaces(&["192.0.2.1 . 80", "192.0.2.2 . 443"]) },
+        ),
         ("config show", Request::ConfigShow),
         ("config diff FILE", Request::ConfigDiff(config.clone())),
         ("config apply FILE", Request::ConfigApply(config.clone().into())),
@@ -156,6 +166,14 @@ fn bad_usage_is_2_and_asks_nobody() {
         "rule del forward handle seven",
         "rule del forward number 7",
         "rule flush",
+        "import",
+        "import nft",
+        "import pf f",
+        "set",
+        "set add",
+        "set add blocked",
+        "set add blocked { }",
+        "set del blocked",
         "config",
         "config check",
         "config apply",
@@ -180,9 +198,11 @@ fn bad_usage_is_2_and_asks_nobody() {
 fn help_of_each_verb_shows_an_example() {
     let directory = directory();
     let mut commands: Vec<_> = grammar("f").into_iter().map(|(command, _)| command).collect();
-    commands.extend(["run", "config check f", "completions bash", "man d"].map(str::to_owned));
+    commands.extend(
+        ["run", "config check f", "import nft f", "import iptables f", "completions bash", "man d"].map(str::to_owned),
+    );
     for command in commands {
-        let objects = ["port", "route", "neigh", "rule", "config"];
+        let objects = ["port", "route", "neigh", "rule", "set", "config", "import"];
         let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();
         let verb = &words[..if objects.contains(&words[0]) { 2 } else { 1 }];
         let output = dataplane().current_dir(&directory).args(verb).arg("--help").output().expect("it runs");

@@ -9,7 +9,7 @@ use dataplane_user::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
             Counts, DecisionRow, Difference, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow,
-            RuleRow, Stats, Table,
+            RuleRow, SetRow, Stats, Table,
         },
     },
     rule::ChainName,
@@ -116,6 +116,21 @@ fn rules(only: Option<ChainName>) -> Vec<RuleRow> {
     rows
 }
 
+fn sets(only: Option<&str>) -> Vec<SetRow> {
+    let row = |name: &str, kind: &str, elements: &[&str]| SetRow {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        elements: elements.iter().map(|&element| element.to_owned()).collect(),
+    };
+    let mut rows = vec![
+        row("blocked", "ipv4_addr", &["192.0.2.1", "198.51.100.0/24", "203.0.113.7-203.0.113.9"]),
+        row("none", "ifname", &[]),
+        row("pairs", "ipv6_addr . inet_service", &["2001:db8::/32 . 443"]),
+    ];
+    rows.retain(|row| only.is_none_or(|only| only == row.name));
+    rows
+}
+
 fn stats(iface: Option<&str>) -> Stats {
     let mut ports = ports();
     ports.retain(|port| iface.is_none_or(|iface| iface == port.name));
@@ -153,6 +168,8 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
         Request::NeighList => Data::Neighbours(neighbours()),
         Request::RuleList { chain } => Data::Rules(rules(*chain)),
         Request::RuleAdd { .. } => Data::Rules(rules(Some(ChainName::Input))),
+        Request::SetList { name } => Data::Sets(sets(name.as_deref())),
+        Request::SetAdd { .. } | Request::SetDel { .. } => Data::Done,
         Request::ConfigShow => Data::Config(CONFIG.to_owned()),
         Request::ConfigDiff(_) | Request::ConfigApply(_) => Data::Difference(difference),
         Request::Stats { iface } => Data::Stats(stats(iface.as_deref())),
@@ -173,6 +190,8 @@ fn goldens() {
         ("neigh_list", &["neigh list"]),
         ("rule_list", &["rule list", "rule list forward"]),
         ("rule_add", &["rule add input icmp type echo-request accept"]),
+        ("set_list", &["set list", "set list blocked"]),
+        ("set_change", &["set add blocked 192.0.2.9", "set del blocked 192.0.2.9 192.0.2.1"]),
         ("config_show", &["config show"]),
         ("config_diff", &["config diff FILE"]),
         ("config_apply", &["config apply FILE"]),
@@ -232,6 +251,7 @@ fn json_fields_are_the_contract() {
         ("route get 198.51.100.1", "decision reason dst prefix dev via lladdr table"),
         ("neigh list", "dst dev lladdr state"),
         ("rule list", "chain handle rule packets bytes"),
+        ("set list", "name type elements"),
         ("stats", &stats),
     ];
     for (command, want) in rows {

@@ -55,6 +55,17 @@ fn requests_go_there_and_back() {
             r#"{"verb":"rule flush","with":{"chain":"prerouting"}}"#,
             true,
         ),
+        (Request::SetList { name: None }, r#"{"verb":"set list","with":{"name":null}}"#, false),
+        (
+            Request::SetAdd { name: "s".to_owned(), elements: vec!["192.0.2.1".to_owned()] },
+            r#"{"verb":"set add","with":{"name":"s","elements":["192.0.2.1"]}}"#,
+            true,
+        ),
+        (
+            Request::SetDel { name: "s".to_owned(), elements: vec!["192.0.2.1".to_owned()] },
+            r#"{"verb":"set del","with":{"name":"s","elements":["192.0.2.1"]}}"#,
+            true,
+        ),
         (Request::ConfigShow, r#"{"verb":"config show"}"#, false),
         (Request::ConfigDiff(config()), r#"{"verb":"config diff","with":{"path":"a.toml","toml":"[ports]\n"}}"#, false),
         (

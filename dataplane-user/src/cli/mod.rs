@@ -5,6 +5,7 @@
 mod completions;
 mod config;
 mod doctor;
+mod import;
 mod lab;
 mod neigh;
 mod port;
@@ -12,6 +13,7 @@ mod route;
 mod rule;
 mod run;
 mod session;
+mod set;
 mod stats;
 mod table;
 
@@ -23,6 +25,7 @@ use self::session::Session;
 use crate::{
     config::{ConfigError, LoadError},
     control::protocol::{Failure, FailureKind},
+    import::ImportError,
 };
 
 /// Where the daemon listens unless told otherwise.
@@ -65,9 +68,15 @@ enum Verb {
     /// The rules of the filter
     #[command(subcommand)]
     Rule(rule::Rule),
+    /// The named sets that rules ask
+    #[command(subcommand)]
+    Set(set::Set),
     /// The config file and the running config
     #[command(subcommand)]
     Config(config::Config),
+    /// Rule sets of other filters as a config
+    #[command(subcommand)]
+    Import(import::Import),
     Stats(stats::Stats),
     /// A router between two hosts to play with
     #[command(subcommand)]
@@ -92,7 +101,9 @@ impl Cli {
             Verb::Route(route) => route.dispatch(&session),
             Verb::Neigh(neigh) => neigh.dispatch(&session),
             Verb::Rule(rule) => rule.dispatch(&session),
+            Verb::Set(set) => set.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),
+            Verb::Import(import) => import.dispatch(session.json),
             Verb::Stats(stats) => stats.dispatch(&session),
             Verb::Lab(lab) => lab.dispatch(),
             Verb::Doctor(doctor) => return doctor.dispatch(&session),
@@ -124,7 +135,9 @@ fn kind(error: &anyhow::Error) -> FailureKind {
     error
         .chain()
         .find_map(|cause| {
-            let rejected = cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(LoadError::Invalid(_)));
+            let rejected = cause.is::<ConfigError>()
+                || cause.is::<ImportError>()
+                || matches!(cause.downcast_ref(), Some(LoadError::Invalid(_)));
             let failure = cause.downcast_ref::<Failure>().map(|failure| failure.kind);
             failure.or_else(|| rejected.then_some(FailureKind::Rejected))
         })

@@ -78,6 +78,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Decision(_) => "a decision",
         Data::Neighbours(_) => "neighbours",
         Data::Rules(_) => "rules",
+        Data::Sets(_) => "sets",
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
         Data::History(_) => "a history",

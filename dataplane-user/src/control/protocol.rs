@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::row::{DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
+use super::row::{
+    DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, SetRow, Stats,
+};
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads, in bytes.
@@ -85,6 +87,28 @@ pub enum Request {
         /// Where.
         chain: ChainName,
     },
+    /// Answered with [`Data::Sets`].
+    #[serde(rename = "set list")]
+    SetList {
+        /// Only this set.
+        name: Option<String>,
+    },
+    /// Put elements into a set, all or none. Answered with [`Data::Done`].
+    #[serde(rename = "set add")]
+    SetAdd {
+        /// Which set.
+        name: String,
+        /// In the language of the set's type, not parsed yet.
+        elements: Vec<String>,
+    },
+    /// Take elements out of a set, all or none. Answered with [`Data::Done`].
+    #[serde(rename = "set del")]
+    SetDel {
+        /// Which set.
+        name: String,
+        /// In the language of the set's type, not parsed yet.
+        elements: Vec<String>,
+    },
     /// Answered with [`Data::Config`].
     #[serde(rename = "config show")]
     ConfigShow,
@@ -124,6 +148,8 @@ impl Request {
             | Self::RuleInsert { .. }
             | Self::RuleDel { .. }
             | Self::RuleFlush { .. }
+            | Self::SetAdd { .. }
+            | Self::SetDel { .. }
             | Self::ConfigApply(_)
             | Self::ConfigConfirm
             | Self::ConfigRollback => true,
@@ -132,6 +158,7 @@ impl Request {
             | Self::RouteGet { .. }
             | Self::NeighList
             | Self::RuleList { .. }
+            | Self::SetList { .. }
             | Self::ConfigShow
             | Self::ConfigDiff(_)
             | Self::ConfigHistory
@@ -237,6 +264,8 @@ pub enum Data {
     Neighbours(Vec<NeighbourRow>),
     /// Rows of `rule list`, chain after chain, in the order of evaluation.
     Rules(Vec<RuleRow>),
+    /// Rows of `set list`, by name.
+    Sets(Vec<SetRow>),
     /// The running config as TOML.
     Config(String),
     /// What differs, or what was changed.

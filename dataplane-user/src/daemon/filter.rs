@@ -30,7 +30,7 @@ pub(super) struct Standing {
 pub(super) struct Chains {
     policies: [Policy; CHAINS],
     rules: [Vec<Standing>; CHAINS],
-    sets: std::collections::BTreeMap<SetName, crate::config::SetConfig>,
+    pub(super) sets: std::collections::BTreeMap<SetName, crate::config::SetConfig>,
     next: u64,
     features: Features,
     /// Counters of rules that came since the last commit: they begin at zero.

@@ -11,6 +11,7 @@ mod filter;
 mod mirror;
 mod operate;
 mod port;
+mod set;
 mod state;
 
 use std::{

@@ -45,6 +45,9 @@ impl Daemon {
                 .map_err(failure)?;
                 Ok(Data::Done.into())
             }
+            Request::SetList { name } => Ok(Data::Sets(self.set_rows(name.as_deref())?).into()),
+            Request::SetAdd { name, elements } => self.set_add(name, elements),
+            Request::SetDel { name, elements } => self.set_del(name, elements),
             Request::ConfigShow => Ok(Data::Config(self.running().to_toml()).into()),
             Request::ConfigDiff(text) => {
                 Ok(Data::Difference(difference(&self.running(), &parse(&text.path, &text.toml)?)).into())
@@ -210,10 +213,10 @@ pub(super) fn parse(path: &str, toml: &str) -> Result<Config, Failure> {
 
 /// The failure that an error means.
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` hands the error over")]
-fn failure(error: anyhow::Error) -> Failure {
+pub(super) fn failure(error: anyhow::Error) -> Failure {
     let kind = if error.is::<NoSuchRule>() {
         FailureKind::NotFound
-    } else if error.is::<FilterError>() {
+    } else if error.is::<FilterError>() || error.is::<crate::filter::BuildError>() {
         FailureKind::Rejected
     } else {
         FailureKind::Failed

@@ -10,7 +10,7 @@ mod consistency;
 mod display;
 mod error;
 mod name;
-mod parse;
+pub(crate) mod parse;
 mod resolve;
 mod set;
 mod statement;

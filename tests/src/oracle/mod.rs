@@ -18,7 +18,7 @@ mod generate;
 mod hunt;
 mod outcome;
 mod picture;
-mod port;
+pub mod port;
 mod report;
 mod tree;
 

@@ -19,6 +19,11 @@ pub const PORTS: [&str; 2] = [ROUTER_CLIENT.port, ROUTER_SERVER.port];
 /// "Promptly": how soon a change must be in force.
 pub const PROMPT: Duration = Duration::from_secs(1);
 
+/// Waits for the turn of a scenario that makes its own picture.
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The turn of a scenario.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -76,7 +81,7 @@ impl Scene {
         if !ready(&needs) {
             return None;
         }
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let before = Leftovers::now().expect("looked at the machine");
         let lab = Lab::router().expect("a laboratory");
         let daemon = match config {

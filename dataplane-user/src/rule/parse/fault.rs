@@ -9,13 +9,13 @@ use chumsky::util::MaybeRef;
 
 /// Why the text is not what a parser reads.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
-    pub(super) span: SimpleSpan,
-    pub(super) reason: Reason,
+pub(crate) struct Fault {
+    pub(crate) span: SimpleSpan,
+    pub(crate) reason: Reason,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     /// None of these stands there.
     Expected(Vec<Cow<'static, str>>),
     /// It is well formed, but without meaning.
@@ -23,11 +23,11 @@ pub(super) enum Reason {
 }
 
 impl Fault {
-    pub(super) fn expected(span: SimpleSpan, expected: Cow<'static, str>) -> Self {
+    pub(crate) fn expected(span: SimpleSpan, expected: Cow<'static, str>) -> Self {
         Self { span, reason: Reason::Expected(vec![expected]) }
     }
 
-    pub(super) fn invalid(span: SimpleSpan, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(span: SimpleSpan, message: impl Into<String>) -> Self {
         Self { span, reason: Reason::Invalid(message.into()) }
     }
 }

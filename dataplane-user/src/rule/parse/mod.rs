@@ -1,11 +1,11 @@
 //! The parser: chumsky's combinators over the text itself, because what a word is depends on what may stand there
 //! (`br-lan` is a name, `80-90` a range).
 
-mod fault;
-mod field;
-mod statement;
-mod token;
-mod value;
+pub(crate) mod fault;
+pub(crate) mod field;
+pub(crate) mod statement;
+pub(crate) mod token;
+pub(crate) mod value;
 
 use std::ops;
 
@@ -102,11 +102,11 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
         })
 }
 
-fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
+pub(crate) fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
     token(what, |rest| rest.is_empty().then_some((0, ())))
 }
 
-fn run<'a, O>(text: &'a str, parser: impl Parser<'a, &'a str, O, Extra<'a>>) -> Result<O, RuleError> {
+pub(crate) fn run<'a, O>(text: &'a str, parser: impl Parser<'a, &'a str, O, Extra<'a>>) -> Result<O, RuleError> {
     parser.parse(text).into_result().map_err(|faults| {
         // The first is the one that the others may follow from.
         let first = faults.into_iter().min_by_key(|fault| fault.span.start);

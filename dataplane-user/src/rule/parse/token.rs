@@ -11,10 +11,10 @@ use crate::rule::text::Text;
 use crate::rule::value::number;
 
 /// Errors carry spans and what was expected.
-pub(super) type Extra<'a> = extra::Err<Fault>;
+pub(crate) type Extra<'a> = extra::Err<Fault>;
 
 /// What `read` takes from the beginning of the rest: its length in bytes and its meaning.
-pub(super) fn token<'a, O>(
+pub(crate) fn token<'a, O>(
     expected: &'static str,
     read: impl Fn(&'a str) -> Option<(usize, O)> + Clone,
 ) -> impl Parser<'a, &'a str, O, Extra<'a>> + Clone {
@@ -42,24 +42,24 @@ fn piece<'a, O>(
 }
 
 /// Space at the beginning.
-pub(super) fn space<'a>() -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
+pub(crate) fn space<'a>() -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
     token("", |_| Some((0, ())))
 }
 
 /// A whole word.
-pub(super) fn keyword<'a>(word: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
+pub(crate) fn keyword<'a>(word: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
     piece(format!("`{word}`").into(), move |rest| {
         (run_of(rest, |letter| is_value(letter) || letter == '-') == word).then_some((word.len(), ()))
     })
 }
 
 /// Punctuation.
-pub(super) fn symbol<'a>(text: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
+pub(crate) fn symbol<'a>(text: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
     piece(format!("`{text}`").into(), move |rest| rest.starts_with(text).then_some((text.len(), ())))
 }
 
 /// A text in quotes.
-pub(super) fn quoted<'a>(expected: &'static str) -> impl Parser<'a, &'a str, Text, Extra<'a>> + Clone {
+pub(crate) fn quoted<'a>(expected: &'static str) -> impl Parser<'a, &'a str, Text, Extra<'a>> + Clone {
     token(expected, |rest| in_quotes(rest).map(|text| (text.len() + 2, text))).validate(|text, extra, emitter| {
         Text::new(text).unwrap_or_else(|| {
             emitter.emit(Fault::invalid(extra.span(), "a text is one line of at most 128 bytes; make it shorter"));
@@ -69,7 +69,7 @@ pub(super) fn quoted<'a>(expected: &'static str) -> impl Parser<'a, &'a str, Tex
 }
 
 /// A whole number, decimal or after `0x`.
-pub(super) fn integer<'a>() -> impl Parser<'a, &'a str, u64, Extra<'a>> + Clone {
+pub(crate) fn integer<'a>() -> impl Parser<'a, &'a str, u64, Extra<'a>> + Clone {
     token("a number", |rest| {
         let word = run_of(rest, is_value);
         number(word).map(|number| (word.len(), number))
@@ -77,22 +77,22 @@ pub(super) fn integer<'a>() -> impl Parser<'a, &'a str, u64, Extra<'a>> + Clone 
 }
 
 /// The text between quotes, when the rest begins with them.
-pub(super) fn in_quotes(rest: &str) -> Option<&str> {
+pub(crate) fn in_quotes(rest: &str) -> Option<&str> {
     rest.strip_prefix('"').and_then(|inside| inside.split_once('"')).map(|(text, _)| text)
 }
 
 /// The longest beginning of these letters.
-pub(super) fn run_of(rest: &str, inside: impl Fn(char) -> bool) -> &str {
+pub(crate) fn run_of(rest: &str, inside: impl Fn(char) -> bool) -> &str {
     rest.find(|letter| !inside(letter)).map_or(rest, |end| &rest[..end])
 }
 
 /// What addresses, numbers and most names are made of.
-pub(super) fn is_value(letter: char) -> bool {
+pub(crate) fn is_value(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '.' | ':' | '_')
 }
 
 /// What an error shows of the rest: a word, or a letter.
-pub(super) fn shown(rest: &str) -> &str {
+pub(crate) fn shown(rest: &str) -> &str {
     match run_of(rest, |letter| is_value(letter) || letter == '-' || letter == '*') {
         "" => rest.chars().next().map_or("", |letter| &rest[..letter.len_utf8()]),
         word => word,
