@@ -38,6 +38,11 @@ static FIB6: Array<Line, 2, MAPPED> = Array::new();
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 #[btf_map]
 static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }> = Array::new();
+/// Whether an adjacency was used: beside them, not in them, so that what each packet reads is not written. A word is written
+/// once for each time that the controller clears it, and read by all CPUs in between; its neighbours on the cache line suffer
+/// that often, and no more.
+#[btf_map]
+static USED: Array<u64, { abi::ADJACENCIES as usize }, MAPPED> = Array::new();
 #[btf_map]
 static FILTERS: Array<Filter, 2> = Array::new();
 #[btf_map]
@@ -151,6 +156,18 @@ pub fn group(index: u32) -> Option<&'static NextHopGroup> {
 #[inline(always)]
 pub fn adjacency(index: u32) -> Option<&'static Adjacency> {
     lookup(&ADJACENCIES, index)
+}
+
+/// Marks an adjacency as used.
+#[inline(always)]
+pub fn used(index: u64) {
+    if let Some(mark) = find::<_, u64>(&USED, index as u32).map(NonNull::as_ptr) {
+        // SAFETY: an element of the array, as long as it is. Others may write the same meanwhile, or the controller zero.
+        if unsafe { mark.read_volatile() } == 0 {
+            // SAFETY: as above.
+            unsafe { mark.write_volatile(1) };
+        }
+    }
 }
 
 /// One generation of the filter.

@@ -76,6 +76,8 @@ pub mod map {
     pub const GROUPS: &str = "GROUPS";
     /// [`super::Adjacency`] by index.
     pub const ADJACENCIES: &str = "ADJACENCIES";
+    /// By index of an [`super::Adjacency`], a word: not 0 if a packet was sent to it since the controller last looked.
+    pub const USED: &str = "USED";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.

@@ -278,9 +278,10 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     model.apply(Event::Route4(Route { destination, ..unicast(&[hop(0)]) }, Placement::First));
     for number in 0..ADJACENCIES {
         let address = std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + 2 * number).into();
-        model
-            .neighbours
-            .insert((2, address), Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)) });
+        model.neighbours.insert(
+            (2, address),
+            Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)), tended: false },
+        );
     }
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     let problem = Problem::NeighboursFull { version: IpVersion::V4, left: 1 };
@@ -348,6 +349,7 @@ fn news() -> impl Strategy<Value = Vec<Event>> {
             address: if spec.dead { gateway::<u32>(number).to_ip() } else { gateway::<u128>(number).to_ip() },
             state: NeighbourState::STALE,
             mac: Some(mac(spec.gateway)),
+            tended: false,
         }),
         _ => {
             let kind = (spec.priority == 0).then(|| "vrf".to_owned());
