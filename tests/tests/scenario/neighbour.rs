@@ -23,7 +23,7 @@ use crate::{
 /// Datagrams of a stream per second.
 const RATE: u64 = 500;
 /// How soon a neighbour that does not answer is given up, and asked for anew: a round of the daemon, and the times of
-/// [`hasten`], several times over.
+/// [`hasty`], several times over.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn first_packet(mode: &str) {
@@ -103,6 +103,9 @@ fn hasty(mode: &str) -> Option<Scene> {
             scene.router().sysctl(&name, &value.to_string()).expect("a sysctl");
         }
     }
+    // What is known already goes by the old times.
+    scene.router().run(&format!("ip neigh flush dev {}", ROUTER_SERVER.port)).expect("flushed");
+    within(PROMPT * 5, || scene.ping());
     Some(scene)
 }
 
