@@ -52,6 +52,10 @@ static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = Pe
 #[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 
+/// Which observer of losses counts: of two daemons in turn, one.
+#[btf_map]
+static ON_WATCH: Array<u64, 1> = Array::new();
+
 /// What rules ask of the packet at hand: too large for the stack. A program runs to its end before another of ours can
 /// begin on the same CPU.
 #[btf_map]
@@ -191,6 +195,26 @@ pub fn count(slot: u32, reason: Reason, bytes: u64) {
         // SAFETY: the slot is this CPU's own.
         unsafe { add(counter, bytes) };
     }
+}
+
+/// Counts packets under another reason. Their bytes are not known here, and stay where they are.
+#[inline(always)]
+pub fn recount(slot: u32, from: Reason, to: Reason, packets: u64) {
+    if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
+        // SAFETY: the slot is this CPU's own.
+        let reasons = unsafe { &mut (*counters.as_ptr()).reasons };
+        let before = &mut reasons[from as usize & 63].packets;
+        // Counters that were cleared meanwhile have nothing to give.
+        let moved = if *before < packets { *before } else { packets };
+        *before -= moved;
+        reasons[to as usize & 63].packets += moved;
+    }
+}
+
+/// Whether this observer of losses is the one that counts.
+#[inline(always)]
+pub fn on_watch(observer: u64) -> bool {
+    lookup(&ON_WATCH, 0).is_some_and(|id| *id == observer)
 }
 
 /// Counts a packet at a rule.

@@ -83,8 +83,14 @@ fn every_reason_has_a_row() {
             Outcome::Defer(_) | Outcome::Pass => None,
         })
         .collect();
-    let missing: Vec<_> =
-        Reason::ALL.iter().map(|reason| reason.name()).filter(|name| !covered.contains(name)).collect();
+    // What happens behind the programs has scenarios: `scenario/loss.rs`.
+    let behind = [Reason::RedirectFailed];
+    let missing: Vec<_> = Reason::ALL
+        .iter()
+        .filter(|reason| !behind.contains(reason))
+        .map(|reason| reason.name())
+        .filter(|name| !covered.contains(name))
+        .collect();
     assert!(missing.is_empty(), "reasons without a row: {missing:?}");
 }
 

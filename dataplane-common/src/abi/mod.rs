@@ -7,6 +7,7 @@ mod adjacency;
 mod control;
 mod counter;
 mod fib;
+mod loss;
 mod mark;
 mod port;
 mod rule;
@@ -20,6 +21,7 @@ pub use fib::{
     Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
     tree_class, tree_lines,
 };
+pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use rule::{CHAINS, Chain, ENTRIES, Entry, EntryFlags, Filter, Hit, KEY_WORDS, Key, KeyFlags, Ruling, Span, key};
@@ -35,6 +37,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
     include_bytes!("fib.rs"),
+    include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
     include_bytes!("rule.rs"),
@@ -86,6 +89,10 @@ pub mod map {
     pub const RULES: &str = "RULES";
     /// Per CPU, [`super::Counter`] by the counter of a rule.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// One word: the [`super::Observer::id`] of the observer that counts losses.
+    pub const ON_WATCH: &str = "ON_WATCH";
+    /// Name of the read-only global that holds the words of a [`super::Observer`].
+    pub const OBSERVER: &str = "OBSERVER";
     /// Name of the read-only global that holds [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
 }

@@ -31,7 +31,7 @@ use crate::{
     config::{self, Config, FibConfig},
     control::server::{Call, Server},
     fib::Sizes,
-    kernel::{Bpffs, Links, Object, Place, Tables, earlier_slots},
+    kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
     lower::{
         Lowering, Problem,
         filter::{LoweredFilter, unsupported},
@@ -196,6 +196,9 @@ struct Daemon {
     /// How many places of them the largest ones have no room for.
     hopeless: [usize; 2],
     links: Links,
+    losses: Losses,
+    /// Whether losses behind redirects are counted, or why not; `None` while no port is at XDP.
+    observed: Option<Result<(), String>>,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
     model: Model,
@@ -238,7 +241,7 @@ impl Daemon {
         let place = bpffs.place(generation)?;
         let mut object = Object::load(Features::empty(), sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
-        let links = Links::new(bpffs.links());
+        let (links, losses) = (Links::new(bpffs.links()), Losses::new(bpffs.links()));
         let mut daemon = Self {
             bpffs,
             state,
@@ -249,6 +252,8 @@ impl Daemon {
             generation,
             hopeless: [0; 2],
             links,
+            losses,
+            observed: None,
             relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),

@@ -152,6 +152,24 @@ impl Daemon {
         if again {
             self.reconcile();
         }
+        self.observe_losses();
+    }
+
+    /// Counts what is lost behind redirects, for as long as some port is at XDP.
+    fn observe_losses(&mut self) {
+        let redirects = self.ports.attached.values().any(|port| port.linked && port.mode != Mode::Tc);
+        if !redirects {
+            self.losses.end();
+            self.observed = None;
+        } else if self.observed.is_none() {
+            let done = self.losses.observe(self.sizes, &self.place).map_err(|error| error.to_string());
+            if let Err(error) = &done {
+                tracing::warn!(
+                    "frames that a way out does not take count as forwarded, and not as redirect_failed: {error}"
+                );
+            }
+            self.observed = Some(done);
+        }
     }
 
     /// Lets go of ports that are gone, renamed, switched off or wanted in another mode.
@@ -250,6 +268,7 @@ impl Daemon {
         self.detach_unwanted();
         self.drop_stale_links();
         self.reconcile();
+        self.observe_losses();
     }
 
     /// The slots of ports, brought in line with what the maps will hold: counters of ports that are gone are retired.

@@ -18,6 +18,7 @@ mod filter;
 mod fragment;
 mod icmp;
 mod lab;
+mod loss;
 mod mirror;
 mod mode;
 mod mtu;
