@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use dataplane_tests::lab::{
-    CLIENT, Lab, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER, Stats,
+    CLIENT, Lab, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER, Stats, tells_xdp_features,
     traffic::{self, Family},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -31,7 +31,9 @@ const FAULTS: [Fault; 3] = [
 
 /// A router between hosts that send and take frames of XDP.
 fn scene(mode: &str) -> Option<Scene> {
-    let scene = Scene::idle(&[Need::Tool("ethtool")])?;
+    // Without its word, a veth with its peer elsewhere gets no frames of XDP.
+    let told = Need::Kernel("word of which devices XDP may send to", tells_xdp_features);
+    let scene = Scene::idle(&[Need::Tool("ethtool"), told])?;
     scene.take_frames();
     scene.client().run(&format!("ethtool -K {} tx off", CLIENT.port)).expect("checksums of its own");
     scene.attach(&PORTS, mode);
@@ -94,6 +96,21 @@ fn what_is_lost_in_generic_counts_as_dropped() {
     let Some(scene) = scene("generic") else { return };
     // In generic mode a peer need not poll, so only the device itself can refuse.
     lose(&scene, "generic", &FAULTS[2]);
+    scene.close();
+}
+
+#[test]
+fn the_doctor_says_whether_losses_are_counted() {
+    let Some(scene) = Scene::attached(&[], "native") else { return };
+    let finding = |scene: &Scene| {
+        let output = scene.daemon.attempt(&["doctor", "-j"]).expect("the doctor runs");
+        let findings: Vec<serde_json::Value> = serde_json::from_str(&output.stdout).expect("JSON");
+        findings.into_iter().find(|finding| finding["check"] == "losses")
+    };
+    let found = finding(&scene).expect("a port is at XDP");
+    assert_eq!(found["status"], "ok", "{found}\n{}", scene.daemon.log());
+    scene.attach(&PORTS, "tc");
+    assert_eq!(finding(&scene), None, "no port is at XDP");
     scene.close();
 }
 
