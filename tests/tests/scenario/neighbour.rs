@@ -63,6 +63,40 @@ fn the_first_packet_gets_through_in_tc() {
 }
 
 #[test]
+fn the_first_packet_through_a_gateway_gets_through() {
+    let Some(scene) = Scene::attached(&[], "native") else { return };
+    for (family, prefix, far) in
+        [(Family::V4, "198.51.100.0/24", "198.51.100.2"), (Family::V6, "2001:db8:5::/64", "2001:db8:5::2")]
+    {
+        let gateway = family.address(&SERVER);
+        scene.server().run(&format!("ip addr add {far} dev lo")).expect("an address");
+        scene.router().run(&format!("ip {} route add {prefix} via {gateway}", family.option())).expect("a route");
+        for round in 0..2 {
+            scene.router().run(&format!("ip neigh flush dev {}", ROUTER_SERVER.port)).expect("flushed");
+            within(PROMPT, || {
+                let decision = scene.decision(far);
+                ensure!(decision.reason == "neighbour_unresolved" && decision.decision == "kernel", "{decision:?}");
+                Ok(())
+            });
+            assert_eq!(scene.pinged(far), 3, "{far}, round {round}: the first packet too");
+            within(PROMPT, || {
+                let decision = scene.decision(far);
+                ensure!(
+                    decision.decision == "forward" && decision.lladdr.as_deref() == Some(SERVER.mac),
+                    "{decision:?}"
+                );
+                Ok(())
+            });
+            let (before, kernel) = (scene.stats(), scene.kernel_forwarded());
+            assert_eq!(scene.pinged(far), 3, "{far}, round {round}");
+            assert!(scene.stats().totals.forwarded - before.totals.forwarded >= 6, "{far}, round {round}");
+            assert_eq!(scene.kernel_forwarded(), kernel, "{far}, round {round}");
+        }
+    }
+    scene.close();
+}
+
+#[test]
 fn a_new_link_address_is_used() {
     const NEW: &str = "02:00:00:00:01:99";
     let Some(scene) = Scene::attached(&[], "native") else { return };
