@@ -10,7 +10,7 @@ use std::{
 use dataplane_common::abi::Ifindex;
 
 use super::Daemon;
-use crate::netlink::Prober;
+use crate::{model::Neighbour, netlink::Prober};
 
 /// Between two looks at which adjacencies were used. An entry that became stale is used again within this time, and is
 /// collected only after `gc_stale_time` (60 s by default).
@@ -55,7 +55,7 @@ impl Daemon {
     pub(super) fn probe(&mut self, prober: &mut Prober) {
         let used = self.lowering.next_hops().filter(|(index, _)| self.tables.take_used(*index));
         let neighbours = &self.model.neighbours;
-        let is_stale = |whose: &Whose| neighbours.get(whose).is_some_and(|neighbour| neighbour.is_stale());
+        let is_stale = |whose: &Whose| neighbours.get(whose).is_some_and(Neighbour::is_stale);
         for (ifindex, address) in self.probes.round(used.map(|(_, whose)| whose), is_stale) {
             match prober.probe(ifindex, address) {
                 Ok(there) => self.probes.sent += u64::from(there),

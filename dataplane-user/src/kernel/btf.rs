@@ -85,7 +85,7 @@ impl Btf {
                     _ => return None,
                 };
         }
-        Some(Self { types, names, bytes })
+        Some(Self { bytes, types, names })
     }
 
     /// Bytes from the start of a structure to a field of it; dots lead into structures within.

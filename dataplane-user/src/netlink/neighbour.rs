@@ -10,7 +10,7 @@ use super::{
     attribute::{Attributes, ip, mac, put, u8_at, u16_at, u32_at, version},
     socket::Asker,
 };
-use crate::model::{Neighbour, NeighbourState};
+use crate::model::{Family as _, Neighbour, NeighbourState};
 
 /// `struct ndmsg`.
 pub(super) const HEADER: usize = 12;
@@ -59,7 +59,7 @@ impl Prober {
 /// The request of `ip neighbour ... use`: `neigh_add` in `net/core/neighbour.c` of the kernel.
 fn use_of(ifindex: Ifindex, address: IpAddr) -> Vec<u8> {
     let mut request = vec![0; HEADER];
-    request[0] = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
+    request[0] = if address.is_ipv4() { u32::NUMBER } else { u128::NUMBER };
     request[4..8].copy_from_slice(&ifindex.to_ne_bytes());
     request[10] = NTF_USE;
     match address {
