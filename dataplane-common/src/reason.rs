@@ -104,6 +104,8 @@ reasons! {
     RoutingHeader = "routing_header" => Drop, "look for a hostile sender";
     /// Two fragment headers, a first fragment that lacks headers (RFC 7112), or a later one of an extension header.
     FragmentChain = "fragment_chain" => Drop, "look for a hostile sender";
+    /// A way out that takes frames of XDP did not take this one: its queue is full, or it went down a moment ago.
+    RedirectFailed = "redirect_failed" => Drop, "more than the way out carries, or its link flaps: `ip -s link`, `ethtool -S`";
 
     /// Neither IPv4 nor IPv6 (ARP, LLDP and the like), or IPv6 where that is off.
     NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";

@@ -38,6 +38,11 @@ static FIB6: Array<Line, 2, MAPPED> = Array::new();
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 #[btf_map]
 static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }> = Array::new();
+/// Whether an adjacency was used: beside them, not in them, so that what each packet reads is not written. A word is written
+/// once for each time that the controller clears it, and read by all CPUs in between; its neighbours on the cache line suffer
+/// that often, and no more.
+#[btf_map]
+static USED: Array<u64, { abi::ADJACENCIES as usize }, MAPPED> = Array::new();
 #[btf_map]
 static FILTERS: Array<Filter, 2> = Array::new();
 #[btf_map]
@@ -46,6 +51,10 @@ static FILTER: Array<Line, 2, MAPPED> = Array::new();
 static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
+
+/// Which observer of losses counts: of two daemons in turn, one.
+#[btf_map]
+static ON_WATCH: Array<u64, 1> = Array::new();
 
 /// What rules ask of the packet at hand: too large for the stack. A program runs to its end before another of ours can
 /// begin on the same CPU.
@@ -172,6 +181,18 @@ pub fn adjacency(index: u32) -> Option<&'static Adjacency> {
     lookup(&ADJACENCIES, index)
 }
 
+/// Marks an adjacency as used.
+#[inline(always)]
+pub fn used(index: u64) {
+    if let Some(mark) = find::<_, u64>(&USED, index as u32).map(NonNull::as_ptr) {
+        // SAFETY: an element of the array, as long as it is. Others may write the same meanwhile, or the controller zero.
+        if unsafe { mark.read_volatile() } == 0 {
+            // SAFETY: as above.
+            unsafe { mark.write_volatile(1) };
+        }
+    }
+}
+
 /// One generation of the filter.
 #[inline(always)]
 pub fn filter(generation: u32) -> Option<&'static Filter> {
@@ -187,6 +208,26 @@ pub fn count(slot: u32, reason: Reason, bytes: u64) {
         // SAFETY: the slot is this CPU's own.
         unsafe { add(counter, bytes) };
     }
+}
+
+/// Counts packets under another reason. Their bytes are not known here, and stay where they are.
+#[inline(always)]
+pub fn recount(slot: u32, from: Reason, to: Reason, packets: u64) {
+    if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
+        // SAFETY: the slot is this CPU's own.
+        let reasons = unsafe { &mut (*counters.as_ptr()).reasons };
+        let before = &mut reasons[from as usize & 63].packets;
+        // Counters that were cleared meanwhile have nothing to give.
+        let moved = if *before < packets { *before } else { packets };
+        *before -= moved;
+        reasons[to as usize & 63].packets += moved;
+    }
+}
+
+/// Whether this observer of losses is the one that counts.
+#[inline(always)]
+pub fn on_watch(observer: u64) -> bool {
+    lookup(&ON_WATCH, 0).is_some_and(|id| *id == observer)
 }
 
 /// Counts a packet at a rule.

@@ -30,6 +30,8 @@ pub enum Verdict {
 pub struct Way {
     /// What to write, and where to send.
     pub adjacency: &'static Adjacency,
+    /// Its index.
+    pub index: u64,
     /// 4 or 6.
     pub family: u64,
     /// How many VLAN tags it came with.

@@ -8,6 +8,7 @@ mod control;
 mod counter;
 mod fib;
 mod filter;
+mod loss;
 mod mark;
 mod port;
 mod vlan;
@@ -26,6 +27,7 @@ pub use filter::{
     differ, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag, pick, place, probe,
     rest, seek, set, set_table, sets, table, trace,
 };
+pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use vlan::{Tag, VLANS, VlanKey};
@@ -41,6 +43,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("counter.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
+    include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
     include_bytes!("vlan.rs"),
@@ -81,6 +84,8 @@ pub mod map {
     pub const GROUPS: &str = "GROUPS";
     /// [`super::Adjacency`] by index.
     pub const ADJACENCIES: &str = "ADJACENCIES";
+    /// By index of an [`super::Adjacency`], a word: not 0 if a packet was sent to it since the controller last looked.
+    pub const USED: &str = "USED";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
@@ -89,6 +94,10 @@ pub mod map {
     pub const FILTER: &str = "FILTER";
     /// Per CPU, [`super::Counter`] by the counter of a rule.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// One word: the [`super::Observer::id`] of the observer that counts losses.
+    pub const ON_WATCH: &str = "ON_WATCH";
+    /// Name of the read-only global that holds the words of a [`super::Observer`].
+    pub const OBSERVER: &str = "OBSERVER";
     /// Name of the read-only global that holds [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
 }

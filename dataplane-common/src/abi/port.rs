@@ -56,6 +56,8 @@ bitflags! {
         const ACCEPT_LOCAL = 1 << 5;
         /// `net.ipv4.conf.IFACE.route_localnet`.
         const ROUTE_LOCALNET = 1 << 6;
+        /// Our program is the one at XDP, so whatever is redirected there is ours.
+        const XDP = 1 << 7;
     }
 }
 

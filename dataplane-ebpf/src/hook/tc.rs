@@ -124,6 +124,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
         Verdict::Transmit(way) => {
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
+                maps::used(way.index);
                 // SAFETY: a helper without pointers.
                 return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
             }

@@ -105,6 +105,7 @@ pub fn run(context: &XdpContext) -> u32 {
             let bytes = frame.length() as u64;
             if maps::redirect(way.adjacency.device) && rewrite::frame(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
+                maps::used(way.index);
                 return XDP_REDIRECT;
             }
             Reason::NoEgress

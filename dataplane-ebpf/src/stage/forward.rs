@@ -19,6 +19,8 @@ use crate::{
 pub struct Hop {
     /// Where to.
     pub adjacency: &'static Adjacency,
+    /// Its index.
+    index: u64,
     /// The longest IP packet, in bytes.
     mtu: usize,
 }
@@ -50,7 +52,7 @@ pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Optio
         if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
     let adjacency = maps::adjacency(member)?;
     let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
-    Some(Hop { adjacency, mtu: mtu as usize })
+    Some(Hop { adjacency, index: u64::from(member), mtu: mtu as usize })
 }
 
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain
@@ -112,6 +114,7 @@ pub fn depart<F: Family, H: Hook>(
     if ethernet && !too_long && able.contains(wanted) {
         return ControlFlow::Break(Verdict::Transmit(Way {
             adjacency,
+            index: hop.index,
             family: u64::from(F::NUMBER),
             tags: frame.tags(),
         }));

@@ -193,6 +193,9 @@ pub struct MirrorRow {
     /// How many links, addresses, neighbours, settings and routes had to be mended.
     #[serde(default)]
     pub mended: u64,
+    /// How often the kernel was asked to look after a neighbour that is in use.
+    #[serde(default)]
+    pub probes: u64,
 }
 
 /// What the mirror is doing.

@@ -18,6 +18,20 @@ impl Daemon {
                 });
             }
         }
+        findings.extend(self.observed.as_ref().map(|observed| match observed {
+            Ok(()) => Finding {
+                check: "losses".to_owned(),
+                status: Status::Ok,
+                found: "frames that a way out does not take are counted as redirect_failed".to_owned(),
+                fix: String::new(),
+            },
+            Err(error) => Finding {
+                check: "losses".to_owned(),
+                status: Status::Warn,
+                found: format!("frames that a way out does not take count as forwarded: {error}"),
+                fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
+            },
+        }));
         for problem in &self.problems {
             findings.push(Finding {
                 check: "mirror".to_owned(),

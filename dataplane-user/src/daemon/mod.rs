@@ -9,6 +9,7 @@ mod confirm;
 mod doctor;
 mod filter;
 mod mirror;
+mod neighbour;
 mod operate;
 mod port;
 mod set;
@@ -32,18 +33,19 @@ use crate::{
     control::server::{Call, Server},
     fib::Sizes,
     filter::Image,
-    kernel::{Bpffs, Links, Object, Place, Tables, earlier_slots},
+    kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
     lower::{
         Lowering, Problem,
         filter::{LoweredFilter, unsupported},
     },
     model::{Model, Touched},
-    netlink::Mirror,
+    netlink::{Mirror, Prober},
     rule::ChainName,
 };
 use confirm::{History, Probation};
 use filter::Chains;
 use mirror::{COMPARE, Compared};
+use neighbour::Probes;
 use port::Ports;
 use state::State;
 
@@ -81,6 +83,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let state = State::open(&options.state)?;
     let bpffs = Bpffs::open(&options.bpffs)?;
     let mut mirror = Mirror::open()?;
+    let mut prober = Prober::open()?;
     let mut daemon = Daemon::new(bpffs, state, config)?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -91,6 +94,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut probe = tokio::time::interval(neighbour::ROUND);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = None;
     loop {
         tokio::select! {
@@ -103,6 +108,17 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             () = until(due) => {
                 due = None;
                 daemon.follow_news();
+            }
+            _ = probe.tick(), if daemon.loading.is_none() => {
+                // An entry that was made permanent a moment ago must not be used: the kernel would take that from it.
+                match mirror.advance(ANSWER) {
+                    Ok(events) => daemon.hear(events, &mut mirror),
+                    Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
+                }
+                daemon.probe(&mut prober);
+                if !daemon.touched.is_empty() {
+                    due.get_or_insert_with(|| Instant::now() + GATHER);
+                }
             }
             Some(call) = waiting.recv() => {
                 // It is answered after what came before it, unless that is a long listing.
@@ -182,6 +198,9 @@ struct Daemon {
     /// How many places of them the largest ones have no room for.
     hopeless: [usize; 2],
     links: Links,
+    losses: Losses,
+    /// Whether losses behind redirects are counted, or why not; `None` while no port is at XDP.
+    observed: Option<Result<(), String>>,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
     model: Model,
@@ -209,6 +228,8 @@ struct Daemon {
     history: History,
     /// Comparisons of the mirror with the kernel.
     compared: Compared,
+    /// Neighbours that are kept alive.
+    probes: Probes,
 }
 
 impl Daemon {
@@ -224,7 +245,7 @@ impl Daemon {
         let place = bpffs.place(generation)?;
         let mut object = Object::load(Features::empty(), sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
-        let links = Links::new(bpffs.links());
+        let (links, losses) = (Links::new(bpffs.links()), Losses::new(bpffs.links()));
         let mut daemon = Self {
             bpffs,
             state,
@@ -235,6 +256,8 @@ impl Daemon {
             generation,
             hopeless: [0; 2],
             links,
+            losses,
+            observed: None,
             relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
@@ -251,6 +274,7 @@ impl Daemon {
             probation: None,
             history,
             compared: Compared::default(),
+            probes: Probes::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {

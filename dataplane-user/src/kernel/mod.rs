@@ -1,19 +1,23 @@
 //! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
 
 mod bpffs;
+mod btf;
 mod clsact;
 mod foreign;
 mod grace;
 mod link;
+mod loss;
 mod mmap;
 mod object;
 mod routing;
 mod table;
 
 pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs};
+pub use btf::BtfError;
 pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
+pub use loss::{LossError, Losses};
 pub use object::{OBJECT, Object, ObjectError, program_name};
 pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};

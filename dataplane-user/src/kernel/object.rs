@@ -5,21 +5,21 @@ use std::io;
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::Map,
-    programs::{ProgramError, SchedClassifier, Xdp, loaded_programs},
+    programs::{ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Features, map};
+use dataplane_common::abi::{Features, Observer, map};
 use thiserror::Error;
 
-use super::{Hook, Place};
+use super::{Hook, Place, TableError, table::Rows};
 use crate::fib::Sizes;
 
 /// The kernel half, as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
 
 /// Maps that every daemon takes over.
-const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS];
+const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS, map::ON_WATCH];
 /// Maps that each daemon makes anew.
-const OWN: &[&str] = &[map::PORTS, map::VLANS, map::ADJACENCIES, map::EGRESS];
+const OWN: &[&str] = &[map::PORTS, map::VLANS, map::ADJACENCIES, map::USED, map::EGRESS];
 
 /// Maps that are made anew when routes or rules outgrow them.
 const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
@@ -67,21 +67,7 @@ impl Object {
     /// Loads all programs with `features`, for tables of these `sizes`. Maps that are pinned in `place` are used, missing ones
     /// made and pinned.
     pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        let bits = (features | sizes.features()).bits();
-        let mut loader = EbpfLoader::new();
-        // The log costs the verifier time and the daemon memory; the errors carry what matters.
-        loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global(map::FEATURES, &bits, true);
-        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
-        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
-        loader.map_max_entries(map::GROUPS, sizes.groups);
-        loader.map_max_entries(map::FILTER, 2 * sizes.filter);
-        for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
-            for name in names {
-                loader.map_pin_path(name, directory.join(name));
-            }
-        }
-        let mut object = Self { ebpf: loader.load(OBJECT)?, features };
+        let mut object = Self::open(features, Observer::default(), sizes, place)?;
         for hook in Hook::ALL {
             let name = hook.program();
             let outcome = match hook {
@@ -91,6 +77,31 @@ impl Object {
             outcome.map_err(|error| ObjectError::Program { name, error })?;
         }
         Ok(object)
+    }
+
+    /// Opens the object for the observers of losses, which are loaded one by one.
+    pub(super) fn observers(observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        Self::open(Features::empty(), observer, sizes, place)
+    }
+
+    fn open(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        let bits = (features | sizes.features()).bits();
+        let words = observer.words();
+        let mut loader = EbpfLoader::new();
+        // The log costs the verifier time and the daemon memory; the errors carry what matters.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global(map::FEATURES, &bits, true);
+        loader.override_global(map::OBSERVER, &words, true);
+        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
+        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
+        loader.map_max_entries(map::GROUPS, sizes.groups);
+        loader.map_max_entries(map::FILTER, 2 * sizes.filter);
+        for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
+            for name in names {
+                loader.map_pin_path(name, directory.join(name));
+            }
+        }
+        Ok(Self { ebpf: loader.load(OBJECT)?, features })
     }
 
     /// What it was loaded with.
@@ -110,6 +121,17 @@ impl Object {
         let name = hook.program();
         let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
         program.try_into().map_err(|error| ObjectError::Program { name, error })
+    }
+
+    /// One of the observers of losses.
+    pub(super) fn observer(&mut self, name: &'static str) -> Result<&mut RawTracePoint, ObjectError> {
+        let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
+        program.try_into().map_err(|error| ObjectError::Program { name, error })
+    }
+
+    /// Lets an observer count, and no other.
+    pub(super) fn take_watch(&mut self, observer: Observer) -> Result<(), TableError> {
+        Rows::<8>::take(self, map::ON_WATCH)?.write(0, &observer.id)
     }
 
     /// Takes a map out.

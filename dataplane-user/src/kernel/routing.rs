@@ -32,7 +32,7 @@ pub struct Routing {
 }
 
 /// The words of an array map.
-fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
+pub(super) fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
     let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
     let Map::Array(map) = object.take_map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
     Mapping::new(map.fd(), words).map_err(failed)

@@ -1,13 +1,20 @@
 //! Map contents.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
-use dataplane_common::abi::{Adjacency, Control, Counter, Ifindex, PORTS, Port, PortCounters, VlanKey, map};
+use dataplane_common::abi::{
+    ADJACENCIES, Adjacency, Control, Counter, Ifindex, PORTS, Port, PortCounters, VlanKey, map,
+};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Object, ObjectError, Routing};
+use super::{Object, ObjectError, Routing, mmap::Mapping, routing::memory};
 use crate::fib::Sizes;
 
 /// Why a map could not be read or written.
@@ -108,6 +115,7 @@ pub struct Tables {
     pub routing: Routing,
     ports: Rows<{ size_of::<Port>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
+    used: Mapping<AtomicU64>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
@@ -125,6 +133,7 @@ impl Tables {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
+            used: memory(object, map::USED, ADJACENCIES as usize)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
@@ -165,6 +174,13 @@ impl Tables {
     /// Writes an adjacency.
     pub fn write_adjacency(&mut self, index: u32, adjacency: &Adjacency) -> Result<(), TableError> {
         self.adjacencies.write(index, adjacency)
+    }
+
+    /// Whether packets were sent to an adjacency since the last time.
+    pub fn take_used(&self, index: u32) -> bool {
+        let mark = self.used.get(index as usize);
+        // Most are as they were: the line is not taken from the CPUs that read it.
+        mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0)
     }
 
     /// Lets XDP transmit on a device.

@@ -13,6 +13,7 @@ mod update;
 mod vlan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port, Tag, VlanKey};
 
@@ -140,6 +141,11 @@ impl Lowering {
         }
         self.conclude(model);
         update
+    }
+
+    /// The adjacencies that are next hops of their own, by index: on which link, and which address.
+    pub fn next_hops(&self) -> impl Iterator<Item = (u32, (Ifindex, IpAddr))> {
+        self.next_hops.whos()
     }
 
     /// No packet that began before the last [`Update`] was written is still being judged: indices that it gave back may be

@@ -1,8 +1,9 @@
 //! Groups and adjacencies: who holds them, and what they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use dataplane_common::abi::{ADJACENCIES, GROUPS, RouteKind, Target};
+use dataplane_common::abi::{ADJACENCIES, GROUPS, Ifindex, RouteKind, Target};
 
 use super::adjacency::{self, Path, Who};
 use super::index::Indices;
@@ -152,6 +153,11 @@ impl NextHops {
     /// Whether any path has several ways, dead ones included: a link that goes must not cost a program.
     pub(super) fn multipath(&self) -> bool {
         self.groups.iter().any(|(path, _)| path.hops.len() > 1)
+    }
+
+    /// Who the adjacencies of these indices stand for, those of whole links left out.
+    pub(super) fn whos(&self) -> impl Iterator<Item = (u32, (Ifindex, IpAddr))> {
+        self.adjacencies.iter().filter_map(|(who, index)| Some((index, (who.dev, who.via?))))
     }
 
     pub(super) fn grace_passed(&mut self) {

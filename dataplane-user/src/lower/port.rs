@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataplane_common::abi::{Features, Ifindex, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 
 use super::{Problem, adjacency::AGGREGATES};
-use crate::model::{Attachment, IpVersion, Link, Model};
+use crate::model::{Attachment, IpVersion, Link, Mode, Model};
 
 /// Slots of ports, the same for as long as a port is attached.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,7 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     flags.set(PortFlags::FORWARDING_V4, model.forwarding(IpVersion::V4, link.ifindex));
     flags.set(PortFlags::FORWARDING_V6, model.forwarding(IpVersion::V6, link.ifindex));
     flags.set(PortFlags::TC, attachment.tc);
+    flags.set(PortFlags::XDP, attachment.mode != Mode::Tc);
     flags.set(PortFlags::PARTIAL_CHECKSUMS, link.kind.is_some() || link.loopback);
     // The loopback device writes an Ethernet header too.
     flags.set(PortFlags::NO_ETHERNET, !link.ethernet && !link.loopback);
@@ -100,7 +101,7 @@ mod tests {
     use dataplane_common::wire::Mac;
 
     use super::*;
-    use crate::model::{Event, Mode};
+    use crate::model::Event;
 
     #[test]
     fn frames_of_a_member_are_not_ours() {

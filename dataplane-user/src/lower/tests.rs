@@ -278,9 +278,10 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     model.apply(Event::Route4(Route { destination, ..unicast(&[hop(0)]) }, Placement::First));
     for number in 0..ADJACENCIES {
         let address = std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + 2 * number).into();
-        model
-            .neighbours
-            .insert((2, address), Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)) });
+        model.neighbours.insert(
+            (2, address),
+            Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)), tended: false },
+        );
     }
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     let problem = Problem::NeighboursFull { version: IpVersion::V4, left: 1 };
@@ -298,7 +299,7 @@ fn ports_and_features_follow_links_and_settings() {
     let (v4, v6) = (IpVersion::V4, IpVersion::V6);
     let plain = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(plain.features, Features::empty());
-    assert_eq!(plain.ports[&2].flags(), PortFlags::TC);
+    assert_eq!(plain.ports[&2].flags(), PortFlags::TC | PortFlags::XDP);
 
     model.links.get_mut(&2).expect("link 2").kind = Some("veth".into());
     model.links.get_mut(&3).expect("link 3").ethernet = false;
@@ -309,8 +310,9 @@ fn ports_and_features_follow_links_and_settings() {
     model.apply(Event::Route4(unicast(&[hop(1), hop(2)]), Placement::First));
     let want = Lowering::new([(3, 5)].into()).lower(&model, &attached(&model));
     let (first, second) = (want.ports[&2], want.ports[&5]);
-    assert_eq!(first.flags(), PortFlags::TC | PortFlags::FORWARDING_V4 | PortFlags::PARTIAL_CHECKSUMS);
-    assert_eq!(second.flags(), PortFlags::TC | PortFlags::FORWARDING_V6 | PortFlags::NO_ETHERNET);
+    let both = PortFlags::TC | PortFlags::XDP;
+    assert_eq!(first.flags(), both | PortFlags::FORWARDING_V4 | PortFlags::PARTIAL_CHECKSUMS);
+    assert_eq!(second.flags(), both | PortFlags::FORWARDING_V6 | PortFlags::NO_ETHERNET);
     assert_eq!((first.rp_filter, second.rp_filter), (2, 2), "the larger one of all and the interface");
     let expected = Features::RP_FILTER | Features::PARTIAL_CHECKSUMS | Features::NO_ETHERNET | Features::MULTIPATH;
     assert_eq!(want.features, expected);
@@ -348,6 +350,7 @@ fn news() -> impl Strategy<Value = Vec<Event>> {
             address: if spec.dead { gateway::<u32>(number).to_ip() } else { gateway::<u128>(number).to_ip() },
             state: NeighbourState::STALE,
             mac: Some(mac(spec.gateway)),
+            tended: false,
         }),
         _ => {
             let kind = (spec.priority == 0).then(|| "vrf".to_owned());

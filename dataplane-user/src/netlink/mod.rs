@@ -40,6 +40,7 @@ use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
 
 pub use error::Error;
+pub use neighbour::Prober;
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops.
 const GROUPS: [u32; 11] = [

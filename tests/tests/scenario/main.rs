@@ -19,6 +19,7 @@ mod fragment;
 mod icmp;
 mod import;
 mod lab;
+mod loss;
 mod mirror;
 mod mode;
 mod mtu;
