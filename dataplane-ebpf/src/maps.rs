@@ -6,15 +6,15 @@ use core::ptr::NonNull;
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray},
+    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf},
     helpers::bpf_map_lookup_elem,
     macros::btf_map,
 };
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, Filter, Ifindex, Key, Line, Lines, NextHopGroup, PORT_PROBES,
-        Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Line, Lines, NextHopGroup,
+        PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
 
@@ -49,6 +49,8 @@ static FILTERS: Array<Filter, 2> = Array::new();
 static FILTER: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { abi::EVENT_RING }> = RingBuf::new();
 #[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 

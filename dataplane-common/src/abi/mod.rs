@@ -6,6 +6,7 @@
 mod adjacency;
 mod control;
 mod counter;
+mod event;
 mod fib;
 mod filter;
 mod loss;
@@ -16,6 +17,7 @@ mod vlan;
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
+pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
     BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
     Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
@@ -41,6 +43,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("adjacency.rs"),
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
+    include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
     include_bytes!("loss.rs"),
@@ -98,6 +101,8 @@ pub mod map {
     pub const ON_WATCH: &str = "ON_WATCH";
     /// Name of the read-only global that holds the words of a [`super::Observer`].
     pub const OBSERVER: &str = "OBSERVER";
+    /// Ring of [`super::Event`].
+    pub const EVENTS: &str = "EVENTS";
     /// Name of the read-only global that holds [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
 }
@@ -115,6 +120,7 @@ sizes! {
     Mark = 8;
     Port = 32;
     VlanKey = 8;
+    Event = 1336;
     Filter = 152;
     Block = 512;
     Line = 64;
