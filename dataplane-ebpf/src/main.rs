@@ -6,6 +6,7 @@
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand over contexts by value")]
 
+mod event;
 mod features;
 mod hook;
 mod license;

@@ -7,13 +7,14 @@ use core::ptr::NonNull;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf},
-    helpers::bpf_map_lookup_elem,
+    helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem},
     macros::btf_map,
+    maps::ring_buf::RingBufEntry,
 };
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Line, Lines, NextHopGroup,
+        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines, NextHopGroup,
         PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
@@ -49,6 +50,8 @@ static FILTERS: Array<Filter, 2> = Array::new();
 static FILTER: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = PerCpuArray::new();
+#[btf_map]
+static LIMITS: HashMap<u32, Limit, { abi::RULE_COUNTERS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { abi::EVENT_RING }> = RingBuf::new();
 #[btf_map]
@@ -239,6 +242,32 @@ pub fn count_rule(index: u32, bytes: u64) {
         // SAFETY: the slot is this CPU's own.
         unsafe { add(counter.as_ptr(), bytes) };
     }
+}
+
+/// Whether the rule with a counter holds for a packet at this moment, as its limit says; takes the packet out of the bucket.
+#[inline(always)]
+pub fn within(counter: u32, bytes: u64) -> bool {
+    let Some(limit) = find::<_, Limit>(&LIMITS, counter) else { return false };
+    // SAFETY: the element was found, and stays until no program runs that found it.
+    let Limit { cost, depth, flags, .. } = unsafe { *limit.as_ptr() };
+    // SAFETY: as above.
+    let full = unsafe { &raw mut (*limit.as_ptr()).full };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let limit = Limit { full: 0, cost, depth, flags, reserved: 0 };
+    let over = flags & LimitFlags::OVER.bits() != 0;
+    // Rust has no compare-and-exchange for this machine: CPUs that take at the same moment may take one token between them.
+    // SAFETY: as above; other CPUs write it as one word.
+    let Some(next) = limit.take(unsafe { full.read_volatile() }, now, bytes) else { return over };
+    // SAFETY: as above.
+    unsafe { full.write_volatile(next) };
+    !over
+}
+
+/// Room for an event; none while the ring is full.
+#[inline(always)]
+pub fn event() -> Option<RingBufEntry<Event>> {
+    EVENTS.reserve(0)
 }
 
 /// # Safety

@@ -37,7 +37,11 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let key = maps::key()?;
     decide::key::<F>(key, 0, frame, &packet, transport, hook.header(0));
     key.set_oif(port.ifindex);
-    match scan(maps::control()?.filter, OUTPUT, hook.length() as u64) {
+    let finding = scan(maps::control()?.filter, OUTPUT, hook.length() as u64);
+    if features::on(Features::TELLING) {
+        hook.tell(OUTPUT);
+    }
+    match finding {
         Finding::Accept => None,
         Finding::Drop => Some(Reason::FilterOutput),
         Finding::Unreadable => Some(Reason::UnreadableOutput),

@@ -5,9 +5,12 @@
 use core::ffi::{c_long, c_void};
 
 use aya_ebpf::helpers::bpf_loop;
-use dataplane_common::abi::{self, Answer, Key, Probe, RULE_SETS, Ruling, Search, entry};
+use dataplane_common::abi::{self, Acts, Answer, Features, Key, Probe, RULE_SETS, Ruling, Search, entry};
 
-use crate::maps::{self, Arena};
+use crate::{
+    features,
+    maps::{self, Arena},
+};
 
 /// What a chain says about a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,16 +108,28 @@ const TURNS: u32 = 1 << 23;
 
 #[inline(always)]
 fn ruling(rule: u64) -> Ruling {
-    Ruling::from_number((rule >> 24) as u32 & 0xff)
+    Ruling::from_number((rule >> 24) as u32 & 0xf)
 }
 
 /// All tables have been asked: whether a rule is to be counted and the next looked for.
 #[inline(always)]
 fn finish(search: &mut Search) -> c_long {
-    if search.best == NONE || ruling(search.rule) != Ruling::Continue {
+    if search.best == NONE {
         return ENOUGH;
     }
-    maps::count_rule((search.rule & entry::COUNTER) as u32, search.bytes);
+    let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
+    let holds =
+        !features::on(Features::LIMITS) || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
+    if holds {
+        if features::on(Features::TELLING) && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
+            let place = if search.told[0] == 0 { 0 } else { 1 };
+            search.told[place] = search.rule as u32;
+        }
+        if ruling(search.rule) != Ruling::Continue {
+            return ENOUGH;
+        }
+        maps::count_rule(counter, search.bytes);
+    }
     search.from = search.best + 1;
     search.best = NONE;
     search.table = search.first;
@@ -165,6 +180,13 @@ extern "C" fn visit<const IPV6: bool>(_: u32, scan: *mut Scan<'_>) -> c_long {
 #[inline(never)]
 extern "C" fn addresses_differ(base: u32, unit: u32) -> u64 {
     maps::key().map_or(1, |key| abi::differ(&Arena, base, unit, key))
+}
+
+/// See [`maps::within`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn within(counter: u32, bytes: u64) -> u32 {
+    u32::from(maps::within(counter, bytes))
 }
 
 /// Whether all else that a rule asks holds, but for sets.

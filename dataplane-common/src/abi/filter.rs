@@ -84,6 +84,10 @@ pub struct Key {
     pub length: u32,
     /// What could be read.
     pub flags: KeyFlags,
+    /// Where the IP header begins in the frame.
+    pub offset: u32,
+    /// Zero.
+    pub reserved: u32,
     /// What the set at hand is asked for.
     pub sought: Sought,
     /// How far the search of the kernel half is.
@@ -112,6 +116,8 @@ pub struct Search {
     pub rule: u64,
     /// Bytes to count at rules.
     pub bytes: u64,
+    /// The first rules that log or reject: the lower halves of their words [`entry::RULE`]; 0 when there are none.
+    pub told: [u32; 2],
     /// Line of the first table of the set at hand.
     pub set: u32,
     /// Whether it holds the packet.
@@ -247,6 +253,27 @@ impl Ruling {
     }
 }
 
+bitflags! {
+    /// What a rule does besides.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Acts: u32 {
+        /// Holds only within, or over, a rate ([`super::Limit`]).
+        const LIMIT = 1 << 0;
+        /// Tells the controller, which logs the packet.
+        const LOG = 1 << 1;
+        /// Tells the controller, which answers the sender.
+        const REJECT = 1 << 2;
+    }
+}
+
+impl Acts {
+    /// Those in a word [`entry::RULE`].
+    #[inline(always)]
+    pub const fn of(rule: u64) -> Self {
+        Self::from_bits_truncate((rule >> 28) as u32 & 0xf)
+    }
+}
+
 /// Where the tables of one class are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -291,7 +318,7 @@ pub mod entry {
     pub const PORTS: usize = 0;
     /// Order `<< 32`, IPv4 prefix length of the destination `<< 24`, of the source `<< 16`, protocol `<< 8`, flags.
     pub const NUMBERS: usize = 1;
-    /// Unit of the [`super::Rest`] or 0 `<< 32`, [`super::Ruling`] `<< 24`, counter.
+    /// Unit of what else it asks or 0 `<< 32`, [`super::Acts`] `<< 28`, [`super::Ruling`] `<< 24`, counter.
     pub const RULE: usize = 2;
     /// IPv6: how many bits of each word of the addresses count, the first in the lowest byte.
     pub const LENGTHS_V6: usize = 7;

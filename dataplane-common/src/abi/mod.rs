@@ -9,6 +9,7 @@ mod counter;
 mod event;
 mod fib;
 mod filter;
+mod limit;
 mod loss;
 mod mark;
 mod port;
@@ -24,11 +25,12 @@ pub use fib::{
     tree_class, tree_lines,
 };
 pub use filter::{
-    ADDRESS_WORDS, Answer, CHAINS, CLASSES, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
+    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
     REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables, agrees, ask,
     differ, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag, pick, place, probe,
     rest, seek, set, set_table, sets, table, trace,
 };
+pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
@@ -46,6 +48,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
+    include_bytes!("limit.rs"),
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
@@ -101,6 +104,8 @@ pub mod map {
     pub const ON_WATCH: &str = "ON_WATCH";
     /// Name of the read-only global that holds the words of a [`super::Observer`].
     pub const OBSERVER: &str = "OBSERVER";
+    /// [`super::Limit`] by the counter of a rule.
+    pub const LIMITS: &str = "LIMITS";
     /// Ring of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// Name of the read-only global that holds [`super::Features`].
@@ -121,6 +126,7 @@ sizes! {
     Port = 32;
     VlanKey = 8;
     Event = 1336;
+    Limit = 32;
     Filter = 152;
     Block = 512;
     Line = 64;

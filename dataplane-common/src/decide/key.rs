@@ -43,5 +43,6 @@ pub fn key<F: Family>(
         });
     key.rest[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
     key.length = datagram.length as u32;
+    key.offset = frame.offset as u32;
     key.flags = if ethernet.is_some() { readable.union(KeyFlags::ETHERNET) } else { readable };
 }

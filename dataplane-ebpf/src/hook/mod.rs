@@ -65,6 +65,9 @@ pub trait Hook: Bytes {
     /// A VLAN tag that is no longer in the bytes.
     fn stripped_vlan(&self) -> Vlan;
 
+    /// Tells the controller of the packet, when rules of a chain that was just asked say so.
+    fn tell(&self, chain: u32);
+
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;
 }

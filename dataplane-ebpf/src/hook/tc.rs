@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_redirect, bpf_skb_pull_data},
+    helpers::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use dataplane_common::{
@@ -16,7 +16,7 @@ use dataplane_common::{
 
 use super::{Hook, Met, Tier};
 use crate::{
-    features, maps, output,
+    event, features, maps, output,
     pipeline::{self, Verdict, Way},
     rewrite,
 };
@@ -88,6 +88,11 @@ impl Hook for Skb<'_> {
         let kind = unsafe { (*self.context.skb.skb).vlan_proto };
         let kind = EtherType(Be16::from_bytes((kind as u16).to_ne_bytes()));
         if present == 0 { Vlan::NONE } else { Vlan::new(kind, control as u16) }
+    }
+
+    #[inline(always)]
+    fn tell(&self, chain: u32) {
+        tell_skb(self.context.skb.skb, chain);
     }
 
     #[inline(always)]
@@ -179,6 +184,17 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     let stripped = Tag::from_raw(stripped as u16);
     let context = TcContext::new(context);
     wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
+}
+
+/// Puts the frame, and which rules tell of it, into the ring.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { (*skb).len };
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    event::tell(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
+    0
 }
 
 /// Brings the headers into one piece.

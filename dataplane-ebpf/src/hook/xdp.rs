@@ -7,7 +7,7 @@ use aya_ebpf::{
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
         xdp_md,
     },
-    helpers::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
+    helpers::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
 use dataplane_common::{
@@ -19,7 +19,7 @@ use dataplane_common::{
 
 use super::{Hook, Met, Tier};
 use crate::{
-    maps,
+    event, maps,
     pipeline::{self, Verdict},
     rewrite,
 };
@@ -88,6 +88,11 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn tell(&self, chain: u32) {
+        tell_frame(self.0.ctx, chain);
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
         Met::NOTHING
     }
@@ -151,6 +156,17 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     let stripped = Tag::from_raw(stripped as u16);
     let context = XdpContext::new(context);
     wire::tags(&Frame(&context), first, stripped).raw()
+}
+
+/// Puts the frame, and which rules tell of it, into the ring.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_frame(context: *mut xdp_md, chain: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    event::tell(chain, length, |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 });
+    0
 }
 
 /// Leaves word for tc in front of the frame; `false` where the driver has no room for it.

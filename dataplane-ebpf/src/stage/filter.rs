@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// A packet on its way through the chains.
-pub struct Filter {
+pub struct Filter<'h, H> {
+    hook: &'h H,
     generation: u32,
     bytes: u64,
     met: Met,
@@ -25,24 +26,24 @@ pub struct Filter {
 
 /// Gathers what rules may ask for. Costs nothing when no chain is in use.
 #[inline(always)]
-pub fn prepare<F: Family, H: Hook>(
-    hook: &H,
+pub fn prepare<'h, F: Family, H: Hook>(
+    hook: &'h H,
     port: &Port,
     frame: &Frame,
     packet: &Datagram<F::Address>,
     transport: Transport,
     control: Control,
-) -> Filter {
+) -> Filter<'h, H> {
     if features::filtering()
         && let Some(key) = maps::key()
     {
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
     }
-    Filter { generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
+    Filter { hook, generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
 }
 
-impl Filter {
+impl<H: Hook> Filter<'_, H> {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
@@ -75,7 +76,11 @@ impl Filter {
 
     #[inline(always)]
     fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
-        match scan(self.generation, chain, self.bytes) {
+        let finding = scan(self.generation, chain, self.bytes);
+        if features::on(Features::TELLING) {
+            self.hook.tell(chain);
+        }
+        match finding {
             Finding::Accept => ControlFlow::Continue(()),
             Finding::Drop => stop(reason),
             Finding::Unreadable => stop(Reason::Unreadable),

@@ -223,11 +223,21 @@ impl Daemon {
             self.tables.clear_rule_counter(counter)?;
         }
         // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
+        let before = self.committed.as_ref().map(|committed| committed.limits.clone()).unwrap_or_default();
+        for (counter, limit) in lowered.limits.iter().filter(|(counter, limit)| before.get(counter) != Some(limit)) {
+            self.tables.write_limit(*counter, limit)?;
+        }
         self.load(self.object.features() | lowered.features)?;
         self.tables.routing.load_filter(&image)?;
         self.image = image;
+        if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
+            grace();
+            for counter in before.keys().filter(|counter| !lowered.limits.contains_key(counter)) {
+                self.tables.remove_limit(*counter)?;
+            }
+        }
         self.chains.features = lowered.features;
-        let features = self.object.features().difference(Features::CHAINS) | lowered.features;
+        let features = self.object.features().difference(Features::RULES) | lowered.features;
         self.load(features)?;
         self.committed = Some(lowered);
         Ok(())

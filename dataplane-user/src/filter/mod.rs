@@ -132,7 +132,8 @@ fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, clas
     };
     words[behind + word::NUMBERS] = u64::from(entry.order) << 32 | lengths | flags;
     let rest = rests.unit(builder, entry, item.protocol.is_some());
-    let ruling = (entry.ruling as u64) << 24 | u64::from(entry.counter) & word::COUNTER;
+    let acts = u64::from(entry.acts.bits()) << 28;
+    let ruling = acts | (entry.ruling as u64) << 24 | u64::from(entry.counter) & word::COUNTER;
     words[behind + word::RULE] = u64::from(rest) << 32 | ruling;
     words
 }

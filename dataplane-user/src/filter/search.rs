@@ -65,7 +65,7 @@ impl Image {
                     Answer::Next => {}
                     Answer::Fits { order, rule, last } => {
                         if rest_agrees(&lines, (rule >> 32) as u32, key) {
-                            let ruling = Ruling::from_number((rule >> 24) as u32 & 0xff);
+                            let ruling = Ruling::from_number((rule >> 24) as u32 & 0xf);
                             best = Some(Found { order, counter: (rule & entry::COUNTER) as u32, ruling });
                             break;
                         }

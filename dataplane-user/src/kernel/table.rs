@@ -9,7 +9,7 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Counter, Ifindex, PORTS, Port, PortCounters, VlanKey, map,
+    ADJACENCIES, Adjacency, Control, Counter, Ifindex, Limit, PORTS, Port, PortCounters, VlanKey, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -120,6 +120,7 @@ pub struct Tables {
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
+    limits: HashMap<MapData, u32, [u8; size_of::<Limit>()]>,
 }
 
 impl Tables {
@@ -127,6 +128,8 @@ impl Tables {
     pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
+        let limits = object.take_map(map::LIMITS)?;
+        let limits = limits.try_into().map_err(|error| TableError::Map { name: map::LIMITS, error })?;
         let vlans = object.take_map(map::VLANS)?;
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
         let tables = Self {
@@ -138,6 +141,7 @@ impl Tables {
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
             vlans,
+            limits,
         };
         Ok(tables)
     }
@@ -169,6 +173,17 @@ impl Tables {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::VLANS, error }),
         }
+    }
+
+    /// Gives the rule with a counter a limit, whose bucket is full.
+    pub fn write_limit(&mut self, counter: u32, limit: &Limit) -> Result<(), TableError> {
+        let limit: [u8; size_of::<Limit>()] = zerocopy::transmute!(*limit);
+        self.limits.insert(counter, limit, 0).map_err(|error| TableError::Map { name: map::LIMITS, error })
+    }
+
+    /// Takes the limit of a rule away.
+    pub fn remove_limit(&mut self, counter: u32) -> Result<(), TableError> {
+        self.limits.remove(&counter).map_err(|error| TableError::Map { name: map::LIMITS, error })
     }
 
     /// Writes an adjacency.

@@ -10,7 +10,9 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use dataplane_common::abi::{CHAINS, Features, Ifindex, Ruling};
+use std::collections::BTreeMap;
+
+use dataplane_common::abi::{CHAINS, Features, Ifindex, Limit, Ruling};
 use thiserror::Error;
 
 pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
@@ -37,14 +39,16 @@ pub struct LoweredFilter {
     pub entries: [Vec<Entry>; CHAINS],
     /// The sets that entries ask, by their numbers.
     pub sets: Vec<Elements>,
-    /// The chains that a program must ask: those with rules and those that do not accept.
+    /// The limits that rules have, by the rules' counters.
+    pub limits: BTreeMap<u32, Limit>,
+    /// What a program must be able to: the chains with rules and those that do not accept, and what rules do besides.
     pub features: Features,
 }
 
 impl Default for LoweredFilter {
     fn default() -> Self {
         let policies = [Ruling::Accept; CHAINS];
-        Self { policies, entries: Default::default(), sets: Vec::new(), features: Features::empty() }
+        Self { policies, entries: Default::default(), sets: Vec::new(), limits: BTreeMap::new(), features: Features::empty() }
     }
 }
 
@@ -101,15 +105,6 @@ pub enum Unsupported {
         /// What the rule asks.
         asked: &'static str,
     },
-    /// `reject`.
-    #[error("`reject` is not supported yet: take `drop`")]
-    Reject,
-    /// `log`.
-    #[error("`log` is not supported yet: take it out; the rule counts what it meets")]
-    Log,
-    /// `limit`.
-    #[error("`limit` is not supported yet: take it out")]
-    Limit,
     /// `ip6 nexthdr` negated, or with the number of an extension header: the kernel half knows what is behind those.
     #[error("`{0}` is not supported: extension headers are walked, take `meta l4proto` for what is behind them")]
     NextHeader(String),
@@ -117,13 +112,8 @@ pub enum Unsupported {
 
 /// What keeps a rule from being lowered, whatever else is in the filter.
 pub fn unsupported(rule: &Rule) -> Option<Unsupported> {
-    let statement = rule.statements().first().map(|statement| match statement {
-        Statement::Limit(_) => Unsupported::Limit,
-        Statement::Log(_) => Unsupported::Log,
-    });
-    let verdict = matches!(rule.verdict(), Verdict::Reject(_)).then_some(Unsupported::Reject);
     let header = rule.matches().iter().find(|asked| rule::asks_extension(asked));
-    header.map(|asked| Unsupported::NextHeader(asked.to_string())).or(statement).or(verdict)
+    header.map(|asked| Unsupported::NextHeader(asked.to_string()))
 }
 
 /// The entries of all chains, in the order of [`ChainName::ALL`].
@@ -148,6 +138,10 @@ pub fn lower<'s>(
                 return Err(refuse(unsupported.into()));
             }
             let order = (index as u32 + 1) * STRIDE;
+            lowered.limits.extend(rule::limit(rule).map(|limit| (*counter, limit)));
+            let tells = matches!(rule.verdict(), Verdict::Reject(_))
+                || rule.statements().iter().any(|statement| matches!(statement, Statement::Log(_)));
+            lowered.features.set(Features::TELLING, lowered.features.contains(Features::TELLING) || tells);
             entries.extend(rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?);
         }
         lowered.policies[chain.index()] = policy.ruling();
@@ -156,6 +150,7 @@ pub fn lower<'s>(
             lowered.features |= chain.feature();
         }
     }
+    lowered.features.set(Features::LIMITS, !lowered.limits.is_empty());
     lowered.sets = sets.into_elements();
     Ok(lowered)
 }

@@ -1,6 +1,6 @@
 //! What a rule asks of a packet, as masked comparisons, and whether a packet fits: said plainly, as the measure of the engine.
 
-use dataplane_common::abi::{Key, KeyFlags, RULE_SETS, Ruling, Selector, Span, rest};
+use dataplane_common::abi::{Acts, Key, KeyFlags, RULE_SETS, Ruling, Selector, Span, rest};
 
 /// Words of a packet's key that masks are for: the addresses, most significant first, then [`Key::rest`].
 pub const KEY_WORDS: usize = 16;
@@ -68,6 +68,8 @@ pub struct Entry {
     pub counter: u32,
     /// What the rule says.
     pub ruling: Ruling,
+    /// What it does besides.
+    pub acts: Acts,
 }
 
 impl Entry {
@@ -83,6 +85,7 @@ impl Entry {
         order: 0,
         counter: 0,
         ruling: Ruling::Accept,
+        acts: Acts::empty(),
     };
 
     /// Whether it can be met by packets of a family (4 or 6).
@@ -97,9 +100,11 @@ impl Entry {
         if !self.needs.intersects(transport) {
             return Some(self);
         }
-        if self.ruling != Ruling::Drop {
+        // What a limit lets by is not known here.
+        if self.ruling != Ruling::Drop || self.acts.contains(Acts::LIMIT) {
             return None;
         }
+        self.acts = Acts::empty();
         self.needs -= transport;
         (self.source_port, self.destination_port) = (Span::FULL, Span::FULL);
         (self.mask[key::TRANSPORT], self.value[key::TRANSPORT]) = (0, 0);

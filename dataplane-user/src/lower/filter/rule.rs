@@ -1,6 +1,6 @@
 //! One rule to its entries.
 
-use dataplane_common::abi::{Ifindex, KeyFlags, RULE_SETS, Ruling, Selector, Span};
+use dataplane_common::abi::{Acts, Ifindex, KeyFlags, Limit, LimitFlags, RULE_SETS, Ruling, Selector, Span};
 use dataplane_common::wire::protocol;
 
 use super::bits::{Box, Interval, Place, complement, merged};
@@ -8,7 +8,7 @@ use super::entry::{Entry, Membership, key};
 use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Family, ItemKind, LinkField, LinkPattern, Match, Protocol, ProtocolField, Range, Rule, Side, TcpFlags, Test, Value,
+    Family, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value,
     Values, Verdict,
 };
 
@@ -59,7 +59,52 @@ pub(super) fn entries(
         Verdict::Continue => Ruling::Continue,
         Verdict::Drop | Verdict::Reject(_) => Ruling::Drop,
     };
-    Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, ruling, ..entry }).collect())
+    let acts = acts(rule);
+    Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, ruling, acts, ..entry }).collect())
+}
+
+/// What a rule does besides its verdict.
+fn acts(rule: &Rule) -> Acts {
+    let statements = rule.statements().iter().map(|statement| match statement {
+        Statement::Limit(_) => Acts::LIMIT,
+        Statement::Log(_) => Acts::LOG,
+    });
+    let reject = matches!(rule.verdict(), Verdict::Reject(_)).then_some(Acts::REJECT);
+    statements.chain(reject).collect()
+}
+
+/// The limit of a rule, if it has one. Its numbers are nft's (`nft_limit_init` in net/netfilter/nft_limit.c): a bucket holds
+/// the burst, five packets when none is said, and of bytes as many as the rate besides.
+pub(super) fn limit(rule: &Rule) -> Option<Limit> {
+    let limit = rule.statements().iter().find_map(|statement| match statement {
+        Statement::Limit(limit) => Some(limit),
+        Statement::Log(_) => None,
+    })?;
+    let seconds: u64 = match limit.per {
+        LimitTime::Second => 1,
+        LimitTime::Minute => 60,
+        LimitTime::Hour => 3600,
+        LimitTime::Day => 86_400,
+        LimitTime::Week => 7 * 86_400,
+    };
+    let bytes = limit.unit == LimitUnit::Bytes;
+    let bucket = match (limit.burst, bytes) {
+        (Some(burst), false) if burst > 0 => burst,
+        (_, false) => 5,
+        (burst, true) => limit.amount.saturating_add(burst.unwrap_or(0)),
+    };
+    let (time, amount) = (u128::from(seconds) * 1_000_000_000, u128::from(limit.amount.max(1)));
+    let narrow = |number: u128, most: u64| u64::try_from(number).unwrap_or(most).min(most);
+    let mut flags = LimitFlags::empty();
+    flags.set(LimitFlags::OVER, limit.over);
+    flags.set(LimitFlags::BYTES, bytes);
+    Some(Limit {
+        cost: narrow((time << 8) / amount, (1 << 47) - 1),
+        // Below the age of a machine in nanoseconds, so that sums stay in 64 bits.
+        depth: narrow(time * u128::from(bucket) / amount, 1 << 62),
+        flags: flags.bits(),
+        ..Limit::default()
+    })
 }
 
 /// Boxes that one rule may have at most.

@@ -191,9 +191,6 @@ fn chains_follow_each_other_and_tell_what_is_needed() {
 fn what_is_not_supported_is_named() {
     let rows = [
         ("ip saddr @blocked drop", Unsupported::Set("@blocked".to_owned())),
-        ("reject", Unsupported::Reject),
-        ("log drop", Unsupported::Log),
-        ("limit rate 5/second accept", Unsupported::Limit),
         ("ip6 nexthdr 44 drop", Unsupported::NextHeader("ip6 nexthdr 44".to_owned())),
         ("ip6 nexthdr != tcp drop", Unsupported::NextHeader("ip6 nexthdr != tcp".to_owned())),
     ];
