@@ -49,7 +49,11 @@ pub fn tell(chain: u32, length: u32, load: impl Fn(*mut c_void, u32) -> bool) {
             (*event).reserved = 0;
             captured >= 1 && load((&raw mut (*event).bytes).cast(), captured as u32)
         };
-        if loaded { room.submit(0) } else { room.discard(0) }
+        if loaded {
+            room.submit(0)
+        } else {
+            room.discard(0)
+        }
         number += 1;
     }
 }

@@ -14,8 +14,8 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines, NextHopGroup,
-        PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
+        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
 

@@ -118,8 +118,7 @@ fn finish(search: &mut Search) -> c_long {
         return ENOUGH;
     }
     let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
-    let holds =
-        !features::on(Features::LIMITS) || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
+    let holds = !features::on(Features::LIMITS) || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
     if holds {
         if features::on(Features::TELLING) && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
             let place = if search.told[0] == 0 { 0 } else { 1 };

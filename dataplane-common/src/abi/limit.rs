@@ -20,7 +20,7 @@ bitflags! {
 pub struct Limit {
     /// When the bucket is full again: nanoseconds of the monotonic clock.
     pub full: u64,
-    /// Nanoseconds that a unit takes to come back, in 256ths; below 2^47.
+    /// Nanoseconds that a unit takes to come back, in 256ths; below 2^43 where bytes are counted, else below 2^58.
     pub cost: u64,
     /// Nanoseconds that an empty bucket takes to be full.
     pub depth: u64,

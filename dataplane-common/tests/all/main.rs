@@ -5,6 +5,7 @@ mod checksum;
 mod extension;
 mod fib;
 mod group;
+mod limit;
 mod link;
 mod network;
 mod packet;

@@ -48,7 +48,13 @@ pub struct LoweredFilter {
 impl Default for LoweredFilter {
     fn default() -> Self {
         let policies = [Ruling::Accept; CHAINS];
-        Self { policies, entries: Default::default(), sets: Vec::new(), limits: BTreeMap::new(), features: Features::empty() }
+        Self {
+            policies,
+            entries: Default::default(),
+            sets: Vec::new(),
+            limits: BTreeMap::new(),
+            features: Features::empty(),
+        }
     }
 }
 

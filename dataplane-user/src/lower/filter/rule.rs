@@ -8,8 +8,8 @@ use super::entry::{Entry, Membership, key};
 use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Family, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value,
-    Values, Verdict,
+    Family, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol, ProtocolField, Range, Rule, Side,
+    Statement, TcpFlags, Test, Value, Values, Verdict,
 };
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
@@ -99,7 +99,7 @@ pub(super) fn limit(rule: &Rule) -> Option<Limit> {
     flags.set(LimitFlags::OVER, limit.over);
     flags.set(LimitFlags::BYTES, bytes);
     Some(Limit {
-        cost: narrow((time << 8) / amount, (1 << 47) - 1),
+        cost: narrow((time << 8) / amount, if bytes { (1 << 43) - 1 } else { (1 << 58) - 1 }),
         // Below the age of a machine in nanoseconds, so that sums stay in 64 bits.
         depth: narrow(time * u128::from(bucket) / amount, 1 << 62),
         flags: flags.bits(),

@@ -1,6 +1,6 @@
 mod packet;
 
-use dataplane_common::abi::{CHAINS, Features, Ifindex, Ruling, seek};
+use dataplane_common::abi::{Acts, CHAINS, Features, Ifindex, LimitFlags, Ruling, seek};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -272,4 +272,34 @@ fn sets_hold_what_their_elements_say() {
         let (found, _) = build(&lowered).expect(text).find(2, &packet.key(), 0);
         assert_eq!(found.is_some(), met, "{text}: {packet:?}");
     }
+}
+
+#[test]
+fn limits_are_those_of_nft() {
+    const SECOND: u64 = 1_000_000_000;
+    let rows = [
+        ("limit rate 10/second accept", SECOND / 10, SECOND / 2, LimitFlags::empty()),
+        ("limit rate 1/week burst 2 packets accept", 604_800 * SECOND, 2 * 604_800 * SECOND, LimitFlags::empty()),
+        ("limit rate over 5/minute drop", 12 * SECOND, 60 * SECOND, LimitFlags::OVER),
+        ("limit rate 1000 bytes/second accept", SECOND / 1000, SECOND, LimitFlags::BYTES),
+        (
+            "limit rate over 1 kbytes/second burst 1 kbytes drop",
+            SECOND / 1024,
+            2 * SECOND,
+            LimitFlags::OVER | LimitFlags::BYTES,
+        ),
+    ];
+    for (text, unit, depth, flags) in rows {
+        let rules = [parse(text).expect(text)];
+        let lowered = lower(in_forward(&numbered(&rules)), &links).expect(text);
+        let limit = lowered.limits[&0];
+        assert_eq!((limit.cost >> 8, limit.depth, limit.flags), (unit, depth, flags.bits()), "{text}");
+        assert_eq!(lowered.features, Features::FORWARD | Features::LIMITS, "{text}");
+        assert!(lowered.entries[2].iter().all(|entry| entry.acts == Acts::LIMIT), "{text}");
+    }
+    let rules = ["reject", "log drop", "log limit rate 1/second reject"].map(|text| parse(text).expect(text));
+    let lowered = lower(in_forward(&numbered(&rules)), &links).expect("rules");
+    let acts: Vec<_> = lowered.entries[2].iter().map(|entry| entry.acts).collect();
+    assert_eq!(acts, [Acts::REJECT, Acts::LOG, Acts::all()]);
+    assert_eq!(lowered.features, Features::FORWARD | Features::TELLING | Features::LIMITS);
 }
