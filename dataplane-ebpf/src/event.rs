@@ -35,24 +35,21 @@ pub fn tell(chain: u32, length: u32, load: impl Fn(*mut c_void, u32) -> bool) {
         if acts.contains(Acts::REJECT) {
             why |= told::REJECT;
         }
-        let event = room.as_mut_ptr();
-        // SAFETY: the room is as large as an event; its fields are written one by one, and whole words at that.
-        let loaded = unsafe {
-            (*event).counter = rule & entry::COUNTER as u32;
-            (*event).chain = chain as u16;
-            (*event).told = why;
-            (*event).iif = key.rest[rest::IIF];
-            (*event).oif = key.rest[rest::OIF];
-            (*event).length = length as u32;
-            (*event).captured = captured as u32;
-            (*event).offset = key.offset;
-            (*event).reserved = 0;
-            captured >= 1 && load((&raw mut (*event).bytes).cast(), captured as u32)
-        };
-        if loaded {
-            room.submit(0)
+        // SAFETY: the room is as large as an event, and any bytes are one.
+        let event = unsafe { &mut *room.as_mut_ptr() };
+        event.counter = rule & entry::COUNTER as u32;
+        event.chain = chain as u16;
+        event.told = why;
+        event.iif = key.rest[rest::IIF];
+        event.oif = key.rest[rest::OIF];
+        event.length = length as u32;
+        event.captured = captured as u32;
+        event.offset = key.offset;
+        event.reserved = 0;
+        if captured >= 1 && load((&raw mut event.bytes).cast(), captured as u32) {
+            room.submit(0);
         } else {
-            room.discard(0)
+            room.discard(0);
         }
         number += 1;
     }

@@ -121,8 +121,7 @@ fn finish(search: &mut Search) -> c_long {
     let holds = !features::on(Features::LIMITS) || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
     if holds {
         if features::on(Features::TELLING) && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
-            let place = if search.told[0] == 0 { 0 } else { 1 };
-            search.told[place] = search.rule as u32;
+            search.told[usize::from(search.told[0] != 0)] = search.rule as u32;
         }
         if ruling(search.rule) != Ruling::Continue {
             return ENOUGH;
@@ -192,7 +191,7 @@ extern "C" fn within(counter: u32, bytes: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rest_agrees(base: u32, unit: u32) -> u32 {
-    maps::key().is_some_and(|key| abi::agrees(&Arena, base, unit, key)) as u32
+    u32::from(maps::key().is_some_and(|key| abi::agrees(&Arena, base, unit, key)))
 }
 
 /// Whether the sets that a rule asks hold the packet, or do not where they must not.
@@ -243,5 +242,5 @@ extern "C" fn look(index: u32, scan: *mut Scan<'_>) -> c_long {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_element(base: u32, set: u32, element: u32) -> u32 {
-    maps::key().is_some_and(|key| abi::is_element(&Arena, base, set, element, &key.sought)) as u32
+    u32::from(maps::key().is_some_and(|key| abi::is_element(&Arena, base, set, element, &key.sought)))
 }

@@ -19,7 +19,7 @@ pub const CHAINS: usize = 4;
 pub const CLASSES: usize = 4;
 /// Words of the addresses in a [`Key`].
 pub const ADDRESS_WORDS: usize = 4;
-/// Words of a [`Key`] that only a [`Rest`] asks for.
+/// Words of a [`Key`] that only what is seldom asked is compared with (a *rest*).
 pub const REST_WORDS: usize = 8;
 /// How far from its home a value of a narrow set may be.
 pub const SLOT_PROBES: u32 = 8;
@@ -278,7 +278,7 @@ impl Acts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tables {
-    /// Line of the first [`Table`], from the beginning of the generation.
+    /// Line of the first table, from the beginning of the generation.
     pub first: u32,
     /// How many follow.
     pub count: u32,
@@ -429,7 +429,7 @@ pub enum Answer {
     End,
     /// Not this one.
     Next,
-    /// This one, if the [`Rest`] at the unit (0: there is none) agrees; and whether it is the last of its run.
+    /// This one, if the rest at the unit (0: there is none) agrees; and whether it is the last of its run.
     Fits {
         /// Its place in the order of rules.
         order: u32,
@@ -496,7 +496,7 @@ pub fn ask<L: Lines>(
     let ports = lines.word(line, behind + entry::PORTS);
     differs |= outside(key.mixed >> 48, ports >> 32) | outside(key.mixed >> 32 & 0xffff, ports);
     differs |= (key.mixed >> 24 ^ numbers >> 8) & 0xff & all(numbers >> 4 & 1);
-    differs |= numbers & 0xf & !(key.flags.bits() as u64);
+    differs |= numbers & 0xf & !u64::from(key.flags.bits());
     let last = numbers & entry::LAST != 0;
     if differs != 0 {
         return if last { Answer::End } else { Answer::Next };

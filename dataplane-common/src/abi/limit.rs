@@ -36,7 +36,7 @@ impl Limit {
     pub const fn take(&self, full: u64, now: u64, bytes: u64) -> Option<u64> {
         let units = if self.flags & LimitFlags::BYTES.bits() != 0 { bytes & 0xf_ffff } else { 1 };
         let from = if full > now { full } else { now };
-        let next = from + (units * self.cost >> 8);
+        let next = from + ((units * self.cost) >> 8);
         if next - now <= self.depth { Some(next) } else { None }
     }
 }

@@ -34,5 +34,5 @@ fn a_bucket_holds_its_burst_and_fills_at_its_rate() {
     }
     // Nothing runs over, however slow the rate and large the packet.
     let slow = Limit { cost: (1 << 43) - 1, depth: 1 << 62, flags: LimitFlags::BYTES.bits(), ..Limit::default() };
-    assert_eq!(slow.take(0, 1 << 61, u64::MAX), Some((1 << 61) + (0xf_ffff * ((1 << 43) - 1) >> 8)));
+    assert_eq!(slow.take(0, 1 << 61, u64::MAX), Some((1 << 61) + ((0xf_ffff * ((1 << 43) - 1)) >> 8)));
 }

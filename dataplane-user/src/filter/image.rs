@@ -113,9 +113,9 @@ impl<T> Slots<T> {
 }
 
 /// Writes the slots of a narrow set: open, linear, none farther than [`SLOT_PROBES`] from its home.
-pub(super) fn write_narrow(builder: &mut Builder, values: impl Iterator<Item = u32> + Clone) -> u64 {
-    let mut slots = vec![0; slots_for(values.clone().count())];
-    while !values.clone().all(|value| settle(&mut slots, value)) {
+pub(super) fn write_narrow(builder: &mut Builder, values: &[u32]) -> u64 {
+    let mut slots = vec![0; slots_for(values.len())];
+    while !values.iter().all(|value| settle(&mut slots, *value)) {
         slots = vec![0; 2 * slots.len()];
     }
     let lines = builder.lines((slots.len() / WORDS) as u32);

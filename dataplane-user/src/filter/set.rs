@@ -36,7 +36,7 @@ pub(super) fn write(builder: &mut Builder, set: &Elements) -> Result<Tables, Bui
     let lines = builder.lines(set.tables.len() as u32);
     for ((mask, values), line) in set.tables.iter().zip(lines..) {
         let slots = if set.narrow {
-            write_narrow(builder, values.iter().map(|value| value[0] as u32))
+            write_narrow(builder, &values.iter().map(|value| value[0] as u32).collect::<Vec<_>>())
         } else {
             write_wide(builder, values)
         };

@@ -52,9 +52,11 @@ fn entry() -> impl Strategy<Value = Entry> {
         if let Some(protocol) = protocol {
             ask(key::NETWORK, 0xff << 16, protocol << 16);
         }
-        iif.into_iter().for_each(|iif| ask(key::IIF, u32::MAX, iif));
-        oif.into_iter().for_each(|oif| ask(key::OIF, u32::MAX, oif));
-        ttl.into_iter().for_each(|ttl| ask(key::NETWORK, 0xff, ttl));
+        for (word, mask, value) in [(key::IIF, u32::MAX, iif), (key::OIF, u32::MAX, oif), (key::NETWORK, 0xff, ttl)] {
+            if let Some(value) = value {
+                ask(word, mask, value);
+            }
+        }
         let span = |low: u16, high: u16, one: bool| {
             let high = if one { low } else { high };
             dataplane_common::abi::Span { low: low.min(high), high: low.max(high) }
@@ -133,8 +135,8 @@ proptest! {
         sets in [prop::collection::vec((address(), prefix(32)), 0..20), prop::collection::vec((address(), prefix(0)), 0..20)],
         from in 0..100u32,
     ) {
-        let mut lowered = LoweredFilter::default();
-        lowered.sets = sets.iter().map(|set| elements(set)).collect();
+        let sets = sets.iter().map(|set| elements(set)).collect();
+        let mut lowered = LoweredFilter { sets, ..LoweredFilter::default() };
         lowered.entries[2] = (1..).zip(entries).map(|(order, entry)| Entry { order, counter: order, ..entry }).collect();
         let image = build(&lowered).expect("few shapes");
         for packet in &packets {

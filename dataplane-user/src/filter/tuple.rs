@@ -44,14 +44,14 @@ impl Item {
             (entry.mask[key::NETWORK] >> 16 & 0xff == 0xff).then_some((entry.value[key::NETWORK] >> 16) as u8);
         let (iif, oif) = (whole(key::IIF), whole(key::OIF));
         let (source, destination) = (entry.source_port, entry.destination_port);
-        let parts = [
+        let fields = [
             (source.low == source.high, mixed::SOURCE_PORT),
             (destination.low == destination.high, mixed::DESTINATION_PORT),
             (protocol.is_some(), mixed::PROTOCOL),
             (iif.is_some(), mixed::IIF),
             (oif.is_some(), mixed::OIF),
         ];
-        let exact = parts.iter().filter(|(exact, _)| *exact).fold(0, |bits, (_, mask)| bits | mask);
+        let exact = fields.iter().filter(|(exact, _)| *exact).fold(0, |bits, (_, mask)| bits | mask);
         let ports = u64::from(source.low) << 48 | u64::from(destination.low) << 32;
         let links = u64::from(fold(iif.unwrap_or(0))) << 12 | u64::from(fold(oif.unwrap_or(0)));
         let mixed = (ports | u64::from(protocol.unwrap_or(0)) << 24 | links) & exact;

@@ -20,10 +20,10 @@ pub enum ChainName {
 }
 
 impl ChainName {
-    /// All of them, in the order of [`dataplane_common::abi::Filter::chains`].
+    /// All of them, in the order of [`dataplane_common::abi::Filter::tables`].
     pub const ALL: [Self; CHAINS] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
 
-    /// Its place in [`dataplane_common::abi::Filter::chains`].
+    /// Its place in [`dataplane_common::abi::Filter::tables`].
     pub const fn index(self) -> usize {
         self as usize
     }

@@ -1,6 +1,7 @@
 //! What rules cost: the loaded program with sets of a realistic shape, against the same program without rules.
 
 use std::{
+    fmt::Write as _,
     net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -169,7 +170,7 @@ fn effort(image: &Image, flows: &[Flow]) -> (f64, f64) {
         let (_, effort) = image.find(CHAIN, &key(flow), 0);
         sums = (sums.0 + effort.tables, sums.1 + effort.entries);
     }
-    let mean = |sum: u32| f64::from(sum) / flows.len().max(1) as f64;
+    let mean = |sum: u32| f64::from(sum) / f64::from(flows.len().max(1) as u32);
     (mean(sums.0), mean(sums.1))
 }
 
@@ -228,7 +229,7 @@ fn nanoseconds(world: &mut World, features: Features, ifindex: u32, frames: &[Ve
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat, ..TestRunOptions::default() };
         total += world.load(features)?.xdp(Hook::Xdp)?.test_run(options)?.duration;
     }
-    Ok(total.as_secs_f64() * 1e9 / frames.len() as f64)
+    Ok(total.as_secs_f64() * 1e9 / f64::from(frames.len() as u32))
 }
 
 /// The rows as a table.
@@ -251,8 +252,9 @@ pub fn text(rows: &[Row]) -> String {
     );
     for row in rows {
         let looks = |(tables, entries): (f64, f64)| format!("{tables:.1}+{entries:.1}");
-        text += &format!(
-            "{:<22}{:>8}{:>9.1}{:>9.1}{:>9.1}{:>9}{:>8}{:>14}{:>14}{:>8.1}{:>8.1}{:>8.1}{:>8.1}\n",
+        let _ = writeln!(
+            text,
+            "{:<22}{:>8}{:>9.1}{:>9.1}{:>9.1}{:>9}{:>8}{:>14}{:>14}{:>8.1}{:>8.1}{:>8.1}{:>8.1}",
             row.set,
             row.rules,
             row.parse_ms,

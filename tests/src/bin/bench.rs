@@ -64,7 +64,7 @@ struct Forward {
 
 #[derive(Debug, Args)]
 struct Filter {
-    /// Where filter sets are, in the format of ClassBench; when it is not there, sets are made.
+    /// Where filter sets are, in the format of `ClassBench`; when it is not there, sets are made.
     #[arg(long, value_name = "DIR", default_value = "../shared/data/classbench")]
     sets: PathBuf,
     /// Only sets whose name contains this (repeatable).

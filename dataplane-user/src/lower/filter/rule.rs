@@ -73,7 +73,7 @@ fn acts(rule: &Rule) -> Acts {
     statements.chain(reject).collect()
 }
 
-/// The limit of a rule, if it has one. Its numbers are nft's (`nft_limit_init` in net/netfilter/nft_limit.c): a bucket holds
+/// The limit of a rule, if it has one. Its numbers are nft's (`nft_limit_init` in `net/netfilter/nft_limit.c`): a bucket holds
 /// the burst, five packets when none is said, and of bytes as many as the rate besides.
 pub(super) fn limit(rule: &Rule) -> Option<Limit> {
     let limit = rule.statements().iter().find_map(|statement| match statement {
