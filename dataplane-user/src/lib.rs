@@ -8,6 +8,7 @@ pub mod control;
 pub mod daemon;
 pub mod diff;
 pub mod doctor;
+pub mod event;
 pub mod fib;
 pub mod filter;
 pub mod import;

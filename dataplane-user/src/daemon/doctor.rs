@@ -1,7 +1,10 @@
 //! What only the daemon knows of its health.
 
 use super::Daemon;
-use crate::control::row::{Finding, Status};
+use crate::{
+    control::row::{Finding, Status},
+    rule::{ChainName, Verdict},
+};
 
 impl Daemon {
     /// Ports that are waited for, and routes that are left to the kernel.
@@ -32,6 +35,7 @@ impl Daemon {
                 fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
             },
         }));
+        findings.extend(self.rejecting());
         for problem in &self.problems {
             findings.push(Finding {
                 check: "mirror".to_owned(),
@@ -49,5 +53,20 @@ impl Daemon {
             });
         }
         findings
+    }
+
+    /// Whether senders of rejected packets are answered, when a rule says so.
+    fn rejecting(&self) -> Option<Finding> {
+        let mut rules = ChainName::ALL.into_iter().flat_map(|chain| self.chains.rules(chain));
+        rules.find(|standing| matches!(standing.rule.verdict(), Verdict::Reject(_)))?;
+        let (status, found, fix) = match self.telling.answerer.missing() {
+            None => (Status::Ok, "senders of rejected packets are answered".to_owned(), ""),
+            Some(error) => (
+                Status::Warn,
+                format!("rejected packets are dropped without an answer: {error}"),
+                "restart the daemon as root, or with CAP_NET_RAW",
+            ),
+        };
+        Some(Finding { check: "reject".to_owned(), status, found, fix: fix.to_owned() })
     }
 }

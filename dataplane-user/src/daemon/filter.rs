@@ -240,6 +240,7 @@ impl Daemon {
         let features = self.object.features().difference(Features::RULES) | lowered.features;
         self.load(features)?;
         self.committed = Some(lowered);
+        self.telling.forget();
         Ok(())
     }
 

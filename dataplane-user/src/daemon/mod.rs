@@ -7,11 +7,13 @@ mod answer;
 mod apply;
 mod confirm;
 mod doctor;
+mod event;
 mod filter;
 mod mirror;
 mod neighbour;
 mod operate;
 mod port;
+mod reject;
 mod set;
 mod state;
 
@@ -33,7 +35,7 @@ use crate::{
     control::server::{Call, Server},
     fib::Sizes,
     filter::Image,
-    kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
+    kernel::{Bpffs, Events, Links, Losses, Object, Place, Tables, earlier_slots},
     lower::{
         Lowering, Problem,
         filter::{LoweredFilter, unsupported},
@@ -43,6 +45,7 @@ use crate::{
     rule::ChainName,
 };
 use confirm::{History, Probation};
+use event::Telling;
 use filter::Chains;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
@@ -85,6 +88,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
     let mut daemon = Daemon::new(bpffs, state, config)?;
+    let mut events = Events::take(&mut daemon.object)?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -105,6 +109,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             () = until(daemon.unconfirmed()) => daemon.expire(),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
+            () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
             () = until(due) => {
                 due = None;
                 daemon.follow_news();
@@ -149,6 +154,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }
+            // Last: whoever floods a rule that logs waits, and not the ring.
+            told = events.next(|event| daemon.tell(event)) => told.context("the ring of events ended")?,
         }
         if std::mem::take(&mut daemon.relinked) {
             mirror.programs_changed();
@@ -230,6 +237,8 @@ struct Daemon {
     compared: Compared,
     /// Neighbours that are kept alive.
     probes: Probes,
+    /// Packets that rules log or reject.
+    telling: Telling,
 }
 
 impl Daemon {
@@ -275,6 +284,7 @@ impl Daemon {
             history,
             compared: Compared::default(),
             probes: Probes::default(),
+            telling: Telling::new(Instant::now()),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
