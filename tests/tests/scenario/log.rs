@@ -1,5 +1,7 @@
 //! Lines of log that rules ask for.
 
+use std::net::IpAddr;
+
 use dataplane_tests::lab::{
     CLIENT, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
     traffic::{self, Family},
@@ -23,6 +25,7 @@ fn logs(mode: &str) {
             anyhow::ensure!(count == 5, "{mode}: {count} lines for 5 packets:\n{}", scene.daemon.log());
             Ok(())
         });
+        let [source, destination] = [source, destination].map(|text| text.parse::<IpAddr>().expect("an address"));
         let line = lines(&scene, "x: ").pop().expect("a line");
         for words in [
             format!("x: IN={} OUT={} MAC=", ROUTER_CLIENT.port, ROUTER_SERVER.port),

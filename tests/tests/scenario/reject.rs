@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -96,7 +96,8 @@ fn rejects(mode: &str) {
         [(SERVER.v4, ROUTER_CLIENT.v4, "Packet filtered"), (SERVER.v6, ROUTER_CLIENT.v6, "Administratively prohibited")]
     {
         let output = scene.client().attempt(&format!("ping -n -c 1 -W 1 {host}")).expect("ping runs");
-        let told = output.stdout.lines().any(|line| line.contains(router) && line.contains(said));
+        let router: IpAddr = router.parse().expect("an address");
+        let told = output.stdout.lines().any(|line| line.contains(&router.to_string()) && line.contains(said));
         assert!(told, "{mode}: {host}{}", output.said());
     }
     let finding = scene.daemon.attempt(&["doctor"]).expect("doctor runs").stdout;
