@@ -5,6 +5,7 @@
 mod prefix;
 mod scene;
 
+mod answer;
 mod bgp;
 mod bond;
 mod bridge;
@@ -29,7 +30,6 @@ mod netfilter;
 mod peer;
 mod policy;
 mod rebind;
-mod reject;
 mod route;
 mod scale;
 mod set;
