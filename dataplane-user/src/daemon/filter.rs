@@ -230,6 +230,7 @@ impl Daemon {
         self.load(self.object.features() | lowered.features)?;
         self.tables.routing.load_filter(&image)?;
         self.image = image;
+        self.told.forget_rules();
         if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
             grace();
             for counter in before.keys().filter(|counter| !lowered.limits.contains_key(counter)) {

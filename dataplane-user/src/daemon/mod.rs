@@ -7,11 +7,13 @@ mod answer;
 mod apply;
 mod confirm;
 mod doctor;
+mod event;
 mod filter;
 mod mirror;
 mod neighbour;
 mod operate;
 mod port;
+mod reject;
 mod set;
 mod state;
 
@@ -43,6 +45,7 @@ use crate::{
     rule::ChainName,
 };
 use confirm::{History, Probation};
+use event::Told;
 use filter::Chains;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
@@ -96,6 +99,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probe = tokio::time::interval(neighbour::ROUND);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut packets = daemon.tables.events()?.context("the ring of events is read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -132,6 +136,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                     daemon.follow_news();
                 }
                 daemon.take(call);
+            }
+            told = packets.next() => {
+                match told {
+                    Ok(events) => daemon.tell(&events),
+                    Err(error) => tracing::error!("events of packets cannot be read: {error}"),
+                }
             }
             events = mirror.next() => {
                 match events {
@@ -230,6 +240,8 @@ struct Daemon {
     compared: Compared,
     /// Neighbours that are kept alive.
     probes: Probes,
+    /// What was logged and answered.
+    told: Told,
 }
 
 impl Daemon {
@@ -275,6 +287,7 @@ impl Daemon {
             history,
             compared: Compared::default(),
             probes: Probes::default(),
+            told: Told::default(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {

@@ -3,6 +3,7 @@
 mod bpffs;
 mod btf;
 mod clsact;
+mod event;
 mod foreign;
 mod grace;
 mod link;
@@ -14,6 +15,7 @@ mod table;
 
 pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs};
 pub use btf::BtfError;
+pub use event::Events;
 pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
 pub use link::{Hook, LinkError, Links};

@@ -14,7 +14,7 @@ use dataplane_common::abi::{
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Object, ObjectError, Routing, mmap::Mapping, routing::memory};
+use super::{Events, Object, ObjectError, Routing, mmap::Mapping, routing::memory};
 use crate::fib::Sizes;
 
 /// Why a map could not be read or written.
@@ -121,6 +121,8 @@ pub struct Tables {
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
     limits: HashMap<MapData, u32, [u8; size_of::<Limit>()]>,
+    /// Until somebody reads it.
+    events: Option<Map>,
 }
 
 impl Tables {
@@ -142,6 +144,7 @@ impl Tables {
             egress,
             vlans,
             limits,
+            events: Some(object.take_map(map::EVENTS)?),
         };
         Ok(tables)
     }
@@ -173,6 +176,11 @@ impl Tables {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::VLANS, error }),
         }
+    }
+
+    /// The ring of events, for the one who reads it; none for the next.
+    pub fn events(&mut self) -> Result<Option<Events>, TableError> {
+        self.events.take().map(Events::new).transpose()
     }
 
     /// Gives the rule with a counter a limit, whose bucket is full.
