@@ -15,7 +15,7 @@ use crate::{
     kernel::grace,
     lower::{
         Lowering,
-        filter::{ChainRules, FilterError, LoweredFilter, lower},
+        filter::{ChainRules, FilterError, LoweredFilter, Remembered, lower_again},
     },
     rule::{ChainName, LinkPattern, Policy, Rule, SetName},
 };
@@ -26,6 +26,14 @@ pub(super) struct Standing {
     pub handle: u64,
     pub counter: u32,
     pub rule: Arc<Rule>,
+    /// What it was lowered to, for all copies.
+    lowered: Arc<Remembered>,
+}
+
+impl Standing {
+    fn new(rule: Rule, handle: u64, counter: u32) -> Self {
+        Self { handle, counter, rule: rule.into(), lowered: Arc::default() }
+    }
 }
 
 /// All chains, in the order of [`ChainName::ALL`]. A copy shares the rules and the sets.
@@ -63,7 +71,7 @@ impl Chains {
                 let text = rule.to_string();
                 let found = known.get_mut(&*text).and_then(VecDeque::pop_front);
                 let standing = match found {
-                    Some(entry) => Standing { handle: entry.handle, counter: entry.counter, rule: rule.clone().into() },
+                    Some(entry) => Standing::new(rule.clone(), entry.handle, entry.counter),
                     None => match chains.stand(rule.clone()) {
                         Ok(standing) => standing,
                         Err(error) => {
@@ -89,7 +97,7 @@ impl Chains {
         })?;
         let handle = self.next;
         self.next += 1;
-        Ok(Standing { handle, counter, rule: rule.into() })
+        Ok(Standing::new(rule, handle, counter))
     }
 
     /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
@@ -210,7 +218,8 @@ impl Daemon {
             let set = self.chains.sets.get(name)?;
             Some((&set.kind, set.listed()?))
         };
-        lower(chains, &resolve, &sets)
+        let memory = |chain: ChainName, index: usize| Some(&*self.chains.rules[chain.index()].get(index)?.lowered);
+        lower_again(chains, &resolve, &sets, &memory)
     }
 
     /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
