@@ -41,7 +41,7 @@ impl Counters {
         self.stale.clear();
         // Rules that stand already count from now on, and so may those that were given and cleared.
         let mut clean = RULE_COUNTERS;
-        for counter in self.free.iter() {
+        for counter in &self.free {
             if *counter + 1 != clean {
                 break;
             }

@@ -293,8 +293,8 @@ fn what_was_lowered_before_is_the_same_again() {
     for (turn, (ifindex, element)) in [(1, "192.0.2.1"), (2, "192.0.2.2")].into_iter().enumerate() {
         let elements = [crate::rule::parse_element(&hosts, element).expect("an element")];
         let order: Vec<usize> = if turn == 0 { (0..5).collect() } else { (0..5).rev().collect() };
-        let ruled: Vec<_> = order.iter().map(|index| (&rules[*index], *index as u32 + 10 * turn as u32)).collect();
-        let chains = || std::array::from_fn(|_| ChainRules { policy: Policy::Accept, rules: &ruled });
+        let numbered: Vec<_> = order.iter().map(|index| (&rules[*index], *index as u32 + 10 * turn as u32)).collect();
+        let chains = || std::array::from_fn(|_| ChainRules { policy: Policy::Accept, rules: &numbered });
         let links = |_: &LinkPattern| vec![ifindex];
         let sets = |_: &crate::rule::SetName| Some((&hosts, &elements[..]));
         let fresh = super::lower(chains(), &links, &sets);
