@@ -110,6 +110,9 @@ fn apply(chains: &mut Chains, change: &Change) {
 }
 
 proptest! {
+    // A restart lists all counters there are, which takes its time without optimisation.
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
     #[test]
     fn handles_and_counters_follow_their_rules(changes in changes()) {
         let mut chains = Chains::default();
