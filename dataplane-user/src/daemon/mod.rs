@@ -6,6 +6,7 @@
 mod answer;
 mod apply;
 mod confirm;
+mod counter;
 mod doctor;
 mod event;
 mod filter;
@@ -23,7 +24,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_common::abi::Features;
+use dataplane_common::abi::{Features, map};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -251,12 +252,16 @@ impl Daemon {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, chains, fib) = state.remember();
+        let (ports, mut chains, fib) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
+        let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
         let mut object = Object::load(Features::empty(), sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
+        if !inherited {
+            chains.counters.are_zero();
+        }
         let (links, losses) = (Links::new(bpffs.links()), Losses::new(bpffs.links()));
         let mut daemon = Self {
             bpffs,

@@ -1,5 +1,7 @@
 //! Packets that the kernel half tells of.
 
+#![expect(unsafe_code, reason = "tokio wants a promise about the descriptor that it waits on")]
+
 use std::io;
 
 use aya::maps::{Map, MapData, RingBuf};
@@ -22,7 +24,9 @@ impl Events {
     pub(super) fn new(map: Map) -> Result<Self, TableError> {
         let ring = RingBuf::try_from(map).map_err(|error| TableError::Map { name: map::EVENTS, error })?;
         let failed = |error| TableError::Memory { name: map::EVENTS, bytes: EVENT_RING, error };
-        Ok(Self { ring: AsyncFd::register(ring).map_err(failed)? })
+        // SAFETY: the ring owns its descriptor, always gives the same one, and is dropped after the registration.
+        let ring = unsafe { AsyncFd::register(ring) };
+        Ok(Self { ring: ring.map_err(|error| failed(error.into_parts().1))? })
     }
 
     /// Waits for events, and takes some of them. Nothing is lost when the caller stops waiting.

@@ -77,12 +77,15 @@ impl<const SIZE: usize> Rows<SIZE> {
 struct Sums<const SIZE: usize> {
     name: &'static str,
     array: PerCpuArray<MapData, [u8; SIZE]>,
+    cpus: usize,
 }
 
 impl<const SIZE: usize> Sums<SIZE> {
     fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
-        let array = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
-        Ok(Self { name, array })
+        let failed = |error| TableError::Map { name, error };
+        let array = object.take_map(name)?.try_into().map_err(failed)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+        Ok(Self { name, array, cpus })
     }
 
     /// The sum over all CPUs, element by element.
@@ -102,8 +105,7 @@ impl<const SIZE: usize> Sums<SIZE> {
 
     fn clear(&mut self, index: u32) -> Result<(), TableError> {
         let failed = |error| TableError::Map { name: self.name, error };
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; cpus])
+        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; self.cpus])
             .map_err(|error| failed(MapError::IoError(error)))?;
         self.array.set(index, zeros, 0).map_err(failed)
     }
