@@ -71,7 +71,7 @@ impl Telling {
             if pace.left_out > 0 && now >= pace.said + SAY {
                 let (left_out, chain) = (std::mem::take(&mut pace.left_out), pace.chain);
                 pace.said = now;
-                tracing::info!(target: "dataplane::log", %chain, handle, "{left_out} more packets, not logged one by one");
+                tracing::info!(target: "dataplane::log", %chain, handle, "{left_out} lines were left out: a rule logs {RATE} a second");
             }
         }
         self.answerer.say(now);

@@ -1,18 +1,21 @@
 //! The chains: rules with their handles and counters, and their way into the kernel.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use dataplane_common::abi::{CHAINS, Features, RULE_COUNTERS};
 
-use super::{Daemon, state};
+use super::{Daemon, counter::Counters, state};
 use crate::{
-    config::{ChainConfig, Config},
+    config::{ChainConfig, Config, SetConfig},
     filter,
     kernel::grace,
     lower::{
         Lowering,
-        filter::{ChainRules, FilterError, LoweredFilter, lower},
+        filter::{ChainRules, FilterError, LoweredFilter, Remembered, lower_again},
     },
     rule::{ChainName, LinkPattern, Policy, Rule, SetName},
 };
@@ -22,19 +25,26 @@ use crate::{
 pub(super) struct Standing {
     pub handle: u64,
     pub counter: u32,
-    pub rule: Rule,
+    pub rule: Arc<Rule>,
+    /// What it was lowered to, for all copies.
+    lowered: Arc<Remembered>,
 }
 
-/// All chains, in the order of [`ChainName::ALL`].
+impl Standing {
+    fn new(rule: Rule, handle: u64, counter: u32) -> Self {
+        Self { handle, counter, rule: rule.into(), lowered: Arc::default() }
+    }
+}
+
+/// All chains, in the order of [`ChainName::ALL`]. A copy shares the rules and the sets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chains {
     policies: [Policy; CHAINS],
     rules: [Vec<Standing>; CHAINS],
-    pub(super) sets: std::collections::BTreeMap<SetName, crate::config::SetConfig>,
+    sets: Arc<BTreeMap<SetName, SetConfig>>,
     next: u64,
     features: Features,
-    /// Counters of rules that came since the last commit: they begin at zero.
-    fresh: BTreeSet<u32>,
+    pub(super) counters: Counters,
 }
 
 /// There is no rule with this handle.
@@ -49,14 +59,19 @@ impl Chains {
     /// From what an earlier daemon wrote down.
     pub(super) fn new(config: &Config, ledger: &state::Ledger) -> Self {
         let mut chains = Self { next: ledger.next.max(1), ..Self::default() };
-        let mut known: Vec<_> = ledger.rules.iter().collect();
+        // Before any rule gets another: those of all rules that were written down.
+        chains.counters = Counters::new(ledger.rules.iter().map(|entry| entry.counter));
         for chain in ChainName::ALL {
             chains.policies[chain.index()] = config.chain(chain).policy;
+            let mut known: HashMap<&str, VecDeque<_>> = HashMap::new();
+            for entry in ledger.rules.iter().filter(|entry| entry.chain == chain.name()) {
+                known.entry(&entry.rule).or_default().push_back(entry);
+            }
             for rule in &config.chain(chain).rules {
                 let text = rule.to_string();
-                let found = known.iter().position(|entry| entry.chain == chain.name() && entry.rule == text);
-                let standing = match found.map(|position| known.remove(position)) {
-                    Some(entry) => Standing { handle: entry.handle, counter: entry.counter, rule: rule.clone() },
+                let found = known.get_mut(&*text).and_then(VecDeque::pop_front);
+                let standing = match found {
+                    Some(entry) => Standing::new(rule.clone(), entry.handle, entry.counter),
                     None => match chains.stand(rule.clone()) {
                         Ok(standing) => standing,
                         Err(error) => {
@@ -67,58 +82,45 @@ impl Chains {
                 };
                 chains.rules[chain.index()].push(standing);
             }
+            for gone in known.into_values().flatten() {
+                chains.counters.leave(gone.counter);
+            }
         }
-        chains.sets.clone_from(&config.sets);
+        chains.sets = Arc::new(config.sets.clone());
         chains
     }
 
     /// Gives a new rule its handle and counter.
     fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
-        let taken: BTreeSet<u32> = self.rules.iter().flatten().map(|standing| standing.counter).collect();
-        let counter =
-            (0..RULE_COUNTERS).find(|counter| !taken.contains(counter) && !self.fresh.contains(counter)).with_context(
-                || format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule"),
-            )?;
-        self.fresh.insert(counter);
+        let counter = self.counters.take().with_context(|| {
+            format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule")
+        })?;
         let handle = self.next;
         self.next += 1;
-        Ok(Standing { handle, counter, rule })
+        Ok(Standing::new(rule, handle, counter))
     }
 
     /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
     pub(super) fn replace(&mut self, config: &Config) -> anyhow::Result<()> {
-        let mut old = std::mem::take(&mut self.rules);
-        // What stays in force while the new counters are chosen.
-        let mut rules: [Vec<Standing>; CHAINS] = Default::default();
-        let mut new = Vec::new();
         for chain in ChainName::ALL {
-            let index = chain.index();
-            for rule in &config.chain(chain).rules {
-                match old[index].iter().position(|standing| standing.rule == *rule) {
-                    Some(position) => rules[index].push(old[index].remove(position)),
-                    None => new.push((
-                        index,
-                        rules[index].len() + new.iter().filter(|(at, _, _)| *at == index).count(),
-                        rule,
-                    )),
-                }
+            let mut known: HashMap<Arc<Rule>, VecDeque<Standing>> = HashMap::new();
+            for standing in std::mem::take(&mut self.rules[chain.index()]) {
+                known.entry(Arc::clone(&standing.rule)).or_default().push_back(standing);
             }
-        }
-        // Counters of rules that go stay taken until the commit is through, so that no packet counts at the wrong rule.
-        let leaving: BTreeSet<u32> = old.iter().flatten().map(|standing| standing.counter).collect();
-        self.rules = rules;
-        let blocked: BTreeSet<u32> = leaving.difference(&self.fresh).copied().collect();
-        self.fresh.extend(&blocked);
-        for (index, place, rule) in new {
-            let standing = self.stand(rule.clone())?;
-            let place = place.min(self.rules[index].len());
-            self.rules[index].insert(place, standing);
-        }
-        self.fresh.retain(|counter| !blocked.contains(counter));
-        for chain in ChainName::ALL {
+            let rules = config.chain(chain).rules.iter().map(|rule| {
+                let kept = known.get_mut(rule).and_then(VecDeque::pop_front);
+                kept.map_or_else(|| self.stand(rule.clone()), Ok)
+            });
+            let rules = rules.collect::<anyhow::Result<_>>()?;
+            self.rules[chain.index()] = rules;
+            for gone in known.into_values().flatten() {
+                self.counters.leave(gone.counter);
+            }
             self.policies[chain.index()] = config.chain(chain).policy;
         }
-        self.sets.clone_from(&config.sets);
+        if *self.sets != config.sets {
+            self.sets = Arc::new(config.sets.clone());
+        }
         Ok(())
     }
 
@@ -135,18 +137,26 @@ impl Chains {
     pub(super) fn remove(&mut self, chain: ChainName, handle: u64) -> Result<(), NoSuchRule> {
         let rules = &mut self.rules[chain.index()];
         let place = rules.iter().position(|standing| standing.handle == handle).ok_or(NoSuchRule { chain, handle })?;
-        rules.remove(place);
+        let gone = rules.remove(place);
+        self.counters.leave(gone.counter);
         Ok(())
     }
 
     /// Takes all rules of a chain out; its policy stays.
     pub(super) fn flush(&mut self, chain: ChainName) {
-        self.rules[chain.index()].clear();
+        for gone in self.rules[chain.index()].drain(..) {
+            self.counters.leave(gone.counter);
+        }
     }
 
     /// The sets by their names.
-    pub(super) fn sets(&self) -> &std::collections::BTreeMap<SetName, crate::config::SetConfig> {
+    pub(super) fn sets(&self) -> &BTreeMap<SetName, SetConfig> {
         &self.sets
+    }
+
+    /// The set of this name, to be changed.
+    pub(super) fn set_mut(&mut self, name: &SetName) -> Option<&mut SetConfig> {
+        Arc::make_mut(&mut self.sets).get_mut(name)
     }
 
     /// The rules of a chain, in order.
@@ -158,9 +168,9 @@ impl Chains {
     pub(super) fn config(&self) -> Config {
         let chain = |index: usize| ChainConfig {
             policy: self.policies[index],
-            rules: self.rules[index].iter().map(|standing| standing.rule.clone()).collect(),
+            rules: self.rules[index].iter().map(|standing| Rule::clone(&standing.rule)).collect(),
         };
-        Config { sets: self.sets.clone(), chains: std::array::from_fn(chain), ..Config::default() }
+        Config { sets: BTreeMap::clone(&self.sets), chains: std::array::from_fn(chain), ..Config::default() }
     }
 
     /// The handle of the next rule.
@@ -196,7 +206,7 @@ impl Daemon {
     /// What the chains come to with the links that are there now.
     pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
         let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            self.chains.rules[index].iter().map(|standing| (&standing.rule, standing.counter)).collect()
+            self.chains.rules[index].iter().map(|standing| (&*standing.rule, standing.counter)).collect()
         });
         let chains =
             std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
@@ -208,7 +218,8 @@ impl Daemon {
             let set = self.chains.sets.get(name)?;
             Some((&set.kind, set.listed()?))
         };
-        lower(chains, &resolve, &sets)
+        let memory = |chain: ChainName, index: usize| Some(&*self.chains.rules[chain.index()].get(index)?.lowered);
+        lower_again(chains, &resolve, &sets, &memory)
     }
 
     /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
@@ -219,7 +230,7 @@ impl Daemon {
         self.lowering = lowering;
         grown?;
         grace();
-        for counter in std::mem::take(&mut self.chains.fresh) {
+        for counter in self.chains.counters.stale() {
             self.tables.clear_rule_counter(counter)?;
         }
         // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
@@ -241,6 +252,7 @@ impl Daemon {
         self.load(features)?;
         self.committed = Some(lowered);
         self.telling.forget();
+        self.chains.counters.settle();
         Ok(())
     }
 
@@ -272,7 +284,8 @@ impl Daemon {
             Ok(value)
         });
         if committed.is_err() {
-            self.chains = before;
+            let failed = std::mem::replace(&mut self.chains, before);
+            self.chains.counters.tainted_by(&failed.counters);
             if let Ok(lowered) = self.lower_chains()
                 && let Err(error) = self.commit_chains(lowered)
             {
@@ -284,3 +297,6 @@ impl Daemon {
         committed
     }
 }
+
+#[cfg(test)]
+mod tests;

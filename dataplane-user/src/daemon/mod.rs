@@ -6,6 +6,7 @@
 mod answer;
 mod apply;
 mod confirm;
+mod counter;
 mod doctor;
 mod event;
 mod filter;
@@ -23,7 +24,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_common::abi::Features;
+use dataplane_common::abi::{Features, map};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -35,7 +36,7 @@ use crate::{
     control::server::{Call, Server},
     fib::Sizes,
     filter::Image,
-    kernel::{Bpffs, Events, Links, Losses, Object, Place, Tables, earlier_slots},
+    kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
     lower::{
         Lowering, Problem,
         filter::{LoweredFilter, unsupported},
@@ -88,7 +89,6 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
     let mut daemon = Daemon::new(bpffs, state, config)?;
-    let mut events = Events::take(&mut daemon.object)?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -100,6 +100,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probe = tokio::time::interval(neighbour::ROUND);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut packets = daemon.tables.events()?.context("the ring of events is read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -155,7 +156,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
             }
             // Last: whoever floods a rule that logs waits, and not the ring.
-            told = events.next(|event| daemon.tell(event)) => told.context("the ring of events ended")?,
+            told = packets.next() => {
+                match told {
+                    Ok(events) => events.iter().for_each(|event| daemon.tell(event)),
+                    Err(error) => tracing::error!("events of packets cannot be read: {error}"),
+                }
+            }
         }
         if std::mem::take(&mut daemon.relinked) {
             mirror.programs_changed();
@@ -248,12 +254,16 @@ impl Daemon {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, chains, fib) = state.remember();
+        let (ports, mut chains, fib) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
+        let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
         let mut object = Object::load(Features::empty(), sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
+        if !inherited {
+            chains.counters.are_zero();
+        }
         let (links, losses) = (Links::new(bpffs.links()), Losses::new(bpffs.links()));
         let mut daemon = Self {
             bpffs,

@@ -1,5 +1,7 @@
 //! What operators ask for.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Daemon, filter::NoSuchRule};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern},
@@ -256,16 +258,28 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
         if old.policy != new.policy {
             difference.change.push(format!("chain {chain}: policy {} -> {}", old.policy, new.policy));
         }
-        let mut left: Vec<_> = old.rules.iter().collect();
+        let mut left: HashMap<&Rule, usize> = HashMap::with_capacity(old.rules.len());
+        old.rules.iter().for_each(|rule| *left.entry(rule).or_default() += 1);
         let mut kept = Vec::new();
         for rule in &new.rules {
-            match left.iter().position(|other| *other == rule) {
-                Some(position) => kept.push(left.remove(position)),
+            match left.get_mut(rule).filter(|count| **count > 0) {
+                Some(count) => {
+                    *count -= 1;
+                    kept.push(rule);
+                }
                 None => difference.add.push(format!("{chain} {rule}")),
             }
         }
-        difference.remove.extend(left.iter().map(|rule| format!("{chain} {rule}")));
-        let before: Vec<_> = old.rules.iter().filter(|rule| kept.contains(rule)).collect();
+        // Of equal rules the last are the ones that go.
+        let stays: HashSet<_> = kept.iter().copied().collect();
+        let gone = old.rules.iter().rev().filter(|rule| {
+            let count = left.get_mut(rule).filter(|count| **count > 0);
+            count.map(|count| *count -= 1).is_some()
+        });
+        let mut gone: Vec<_> = gone.map(|rule| format!("{chain} {rule}")).collect();
+        gone.reverse();
+        difference.remove.append(&mut gone);
+        let before: Vec<_> = old.rules.iter().filter(|rule| stays.contains(rule)).collect();
         if before != kept {
             difference.change.push(format!("chain {chain}: order of rules"));
         }

@@ -72,7 +72,7 @@ impl Daemon {
         let same = self.chains.sets().get(name).and_then(SetConfig::listed) == Some(&elements);
         if !same {
             let change = |chains: &mut super::filter::Chains| {
-                if let Some(set) = chains.sets.get_mut(name) {
+                if let Some(set) = chains.set_mut(name) {
                     set.elements = Elements::Listed(elements);
                 }
                 Ok(())

@@ -8,7 +8,7 @@ use super::chain::{Line, Says};
 use super::foreign::foreign;
 use super::problem::{Place, Problems};
 use super::set::{Table, value_of};
-use crate::rule::parse::fault::Fault;
+use crate::rule::parse::fault::{Fault, Word};
 use crate::rule::parse::token::{Extra, in_quotes, integer, is_value, keyword, quoted, run_of, space, symbol, token};
 use crate::rule::parse::{end, field, run, statement, value};
 use crate::rule::{Contradiction, Match, Rule, RuleError, Statement, Text, Verdict};
@@ -271,7 +271,9 @@ fn several<'a>() -> Boxed<'a, Piece<'a>> {
                 Ok(Piece::Concat { keys, negated: negated.unwrap_or_default(), elements })
             }
             // One field and no map: what the language of rules has.
-            Ok(_) => Err(Fault::expected(SimpleSpan::from(extra.span().start..extra.span().start), "a match".into())),
+            Ok(_) => {
+                Err(Fault::expected(SimpleSpan::from(extra.span().start..extra.span().start), Word::Kind("a match")))
+            }
         })
         .boxed()
 }

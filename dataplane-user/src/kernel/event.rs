@@ -1,68 +1,52 @@
-//! What the programs tell of single packets.
+//! Packets that the kernel half tells of.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, RawFd},
-};
+#![expect(unsafe_code, reason = "tokio wants a promise about the descriptor that it waits on")]
 
-use aya::maps::{MapData, RingBuf};
-use dataplane_common::abi::{Event, map};
-use tokio::io::{Interest, unix::AsyncFd};
+use std::io;
+
+use aya::maps::{Map, MapData, RingBuf};
+use dataplane_common::abi::{EVENT_RING, Event, map};
+use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes as _;
 
-use super::{Object, TableError};
+use super::TableError;
 
-/// Events that are taken at once; the others wait for the next turn.
-const TURN: usize = 64;
+/// Events that are handed over at a time, so that whoever reads them has time for other things.
+const BATCH: usize = 64;
 
-/// The ring that they come through. It outlives every exchange of the programs.
-#[derive(Debug)]
-pub struct Events(AsyncFd<Ring>);
-
-struct Ring(RingBuf<MapData>);
-
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl std::fmt::Debug for Ring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(map::EVENTS)
-    }
+/// The ring of events.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
 }
 
 impl Events {
-    /// Takes the ring out of a loaded object, inside a runtime.
-    pub fn take(object: &mut Object) -> Result<Self, TableError> {
-        let name = map::EVENTS;
-        let ring = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
-        let failed = |error: io::Error| TableError::Map { name, error: error.into() };
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe, for owners that change their file; the ring never does"
-        )]
-        let ring = AsyncFd::with_interest(Ring(ring), Interest::READABLE);
-        Ok(Self(ring.map_err(failed)?))
+    /// From the map. Inside of a tokio runtime only.
+    pub(super) fn new(map: Map) -> Result<Self, TableError> {
+        let ring = RingBuf::try_from(map).map_err(|error| TableError::Map { name: map::EVENTS, error })?;
+        let failed = |error| TableError::Memory { name: map::EVENTS, bytes: EVENT_RING, error };
+        // SAFETY: the ring owns its descriptor, always gives the same one, and is dropped after the registration.
+        let ring = unsafe { AsyncFd::register(ring) };
+        Ok(Self { ring: ring.map_err(|error| failed(error.into_parts().1))? })
     }
 
-    /// Waits until there are some, and gives them to `take`, not too many. Nothing is lost when it is not waited for to the end.
-    ///
-    /// # Errors
-    /// The runtime ends.
-    pub async fn next(&mut self, mut take: impl FnMut(&Event)) -> io::Result<()> {
-        let mut ready = self.0.readable_mut().await?;
-        for _ in 0..TURN {
-            let Some(item) = ready.get_inner_mut().0.next() else {
-                ready.clear_ready();
-                return Ok(());
-            };
-            // Nothing else is written into it.
-            if let Ok(event) = Event::ref_from_bytes(&item) {
-                take(event);
-            }
+    /// Waits for events, and takes some of them. Nothing is lost when the caller stops waiting.
+    pub async fn next(&mut self) -> io::Result<Vec<Event>> {
+        let mut ready = self.ring.readable_mut().await?;
+        let ring = ready.get_inner_mut();
+        let mut events = Vec::new();
+        while events.len() < BATCH {
+            let Some(item) = ring.next() else { break };
+            events.extend(Event::read_from_bytes(&item));
         }
-        Ok(())
+        if events.len() < BATCH {
+            ready.clear_ready();
+        }
+        Ok(events)
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
     }
 }

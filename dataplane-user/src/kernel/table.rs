@@ -14,7 +14,7 @@ use dataplane_common::abi::{
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Object, ObjectError, Routing, mmap::Mapping, routing::memory};
+use super::{Events, Object, ObjectError, Routing, mmap::Mapping, routing::memory};
 use crate::fib::Sizes;
 
 /// Why a map could not be read or written.
@@ -77,12 +77,15 @@ impl<const SIZE: usize> Rows<SIZE> {
 struct Sums<const SIZE: usize> {
     name: &'static str,
     array: PerCpuArray<MapData, [u8; SIZE]>,
+    cpus: usize,
 }
 
 impl<const SIZE: usize> Sums<SIZE> {
     fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
-        let array = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
-        Ok(Self { name, array })
+        let failed = |error| TableError::Map { name, error };
+        let array = object.take_map(name)?.try_into().map_err(failed)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+        Ok(Self { name, array, cpus })
     }
 
     /// The sum over all CPUs, element by element.
@@ -102,8 +105,7 @@ impl<const SIZE: usize> Sums<SIZE> {
 
     fn clear(&mut self, index: u32) -> Result<(), TableError> {
         let failed = |error| TableError::Map { name: self.name, error };
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; cpus])
+        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; self.cpus])
             .map_err(|error| failed(MapError::IoError(error)))?;
         self.array.set(index, zeros, 0).map_err(failed)
     }
@@ -121,6 +123,8 @@ pub struct Tables {
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
     limits: HashMap<MapData, u32, [u8; size_of::<Limit>()]>,
+    /// Until somebody reads it.
+    events: Option<Map>,
 }
 
 impl Tables {
@@ -142,6 +146,7 @@ impl Tables {
             egress,
             vlans,
             limits,
+            events: Some(object.take_map(map::EVENTS)?),
         };
         Ok(tables)
     }
@@ -173,6 +178,11 @@ impl Tables {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::VLANS, error }),
         }
+    }
+
+    /// The ring of events, for the one who reads it; none for the next.
+    pub fn events(&mut self) -> Result<Option<Events>, TableError> {
+        self.events.take().map(Events::new).transpose()
     }
 
     /// Gives the rule with a counter a limit, whose bucket is full.

@@ -10,7 +10,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use dataplane_common::abi::{CHAINS, Features, Ifindex, Limit, Ruling};
 use thiserror::Error;
@@ -19,7 +19,7 @@ pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
 pub use set::Known;
 
 use crate::filter::Elements;
-use crate::rule::{ChainName, LinkPattern, Policy, Rule, SetName, Statement, Verdict};
+use crate::rule::{ChainName, LinkPattern, Policy, Rule, SetName};
 
 /// One chain: what it does with what no rule decided, and its rules with the indices of their counters.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,21 +134,51 @@ pub fn lower<'s>(
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
 ) -> Result<LoweredFilter, FilterError> {
+    lower_again(chains, links, sets, &|_, _| None)
+}
+
+/// What a rule alone was lowered to: entries that ask no links and no sets, but for order and counter.
+pub type Remembered = OnceLock<Vec<Entry>>;
+
+/// As [`lower`], with the memory of each rule by its chain and place: rules that were lowered before are only copied.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_again<'s>(
+    chains: [ChainRules<'_>; CHAINS],
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
+    memory: &dyn Fn(ChainName, usize) -> Option<&'s Remembered>,
+) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
     let mut sets = set::Sets::new(sets);
     for (chain, ChainRules { policy, rules }) in ChainName::ALL.into_iter().zip(chains) {
         let entries = &mut lowered.entries[chain.index()];
+        entries.reserve(rules.len());
         for (index, (rule, counter)) in rules.iter().enumerate() {
+            let order = (index as u32 + 1) * STRIDE;
+            lowered.limits.extend(rule::limit(rule).map(|limit| (*counter, limit)));
+            if rule::tells(rule) {
+                lowered.features |= Features::TELLING;
+            }
+            let memory = memory(chain, index);
+            if let Some(known) = memory.and_then(OnceLock::get) {
+                entries.extend(known.iter().map(|entry| Entry { order, counter: *counter, ..*entry }));
+                continue;
+            }
             let refuse = |fault| FilterError { chain, index, fault };
             if let Some(unsupported) = unsupported(rule) {
                 return Err(refuse(unsupported.into()));
             }
-            let order = (index as u32 + 1) * STRIDE;
-            lowered.limits.extend(rule::limit(rule).map(|limit| (*counter, limit)));
-            let tells = matches!(rule.verdict(), Verdict::Reject(_))
-                || rule.statements().iter().any(|statement| matches!(statement, Statement::Log(_)));
-            lowered.features.set(Features::TELLING, lowered.features.contains(Features::TELLING) || tells);
-            entries.extend(rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?);
+            let fresh = rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?;
+            // Long lists are sets, too.
+            let named = rule.names_links() || rule.sets().next().is_some();
+            let alone = !named && fresh.iter().all(|entry| entry.sets == Memberships::default());
+            entries.extend_from_slice(&fresh);
+            if let Some(memory) = memory.filter(|_| alone) {
+                // Nobody else has filled it since.
+                let _filled = memory.set(fresh);
+            }
         }
         lowered.policies[chain.index()] = policy.ruling();
         // By rules, not by entries: a link that comes or goes must not ask for another program.

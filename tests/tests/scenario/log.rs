@@ -55,9 +55,9 @@ fn logs(mode: &str) {
     scene.rule("forward", "udp dport 5303 log prefix \"many: \" drop");
     assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5303, 100).expect("datagrams"), 0, "{mode}: dropped");
     within(PROMPT * 5, || {
-        let more: u64 = lines(&scene, "more packets, not logged")
+        let more: u64 = lines(&scene, "lines were left out")
             .iter()
-            .filter_map(|line| line.split_once(" more packets")?.0.rsplit(' ').next()?.parse::<u64>().ok())
+            .filter_map(|line| line.split_once(" lines were left out")?.0.rsplit(' ').next()?.parse::<u64>().ok())
             .sum();
         let count = lines(&scene, "many: ").len() as u64;
         anyhow::ensure!(count >= 20 && count < 100 && count + more == 100, "{mode}: {count} lines and {more} more");

@@ -30,6 +30,7 @@ mod netfilter;
 mod peer;
 mod policy;
 mod rebind;
+mod reject;
 mod route;
 mod scale;
 mod set;

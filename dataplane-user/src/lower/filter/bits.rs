@@ -46,13 +46,16 @@ impl Place {
     /// The box in which the bits of `mask` are as in `value`.
     pub(super) fn masked(self, value: u128, mask: u128) -> Box {
         let mut boxed = Box::ANY;
-        for bit in (0..self.bits).filter(|bit| mask >> bit & 1 == 1) {
-            let place = self.start + (self.bits - 1 - bit) as usize;
-            let weight = 1 << (31 - place % 32);
-            boxed.0.mask[place / 32] |= weight;
-            if value >> bit & 1 == 1 {
-                boxed.0.value[place / 32] |= weight;
-            }
+        let mask = mask & self.last();
+        let value = value & mask;
+        // From the end of the field backwards, word by word.
+        let end = self.start + self.bits as usize;
+        let (mut word, mut skipped, mut done) = ((end - 1) / 32, (32 - end % 32) % 32, 0);
+        while done < self.bits as usize {
+            boxed.0.mask[word] |= ((mask >> done) as u32) << skipped;
+            boxed.0.value[word] |= ((value >> done) as u32) << skipped;
+            done += 32 - skipped;
+            (word, skipped) = (word.wrapping_sub(1), 0);
         }
         boxed
     }

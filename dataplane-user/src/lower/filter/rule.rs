@@ -73,6 +73,11 @@ fn acts(rule: &Rule) -> Acts {
     statements.chain(reject).collect()
 }
 
+/// Whether the controller is told of packets that meet a rule.
+pub(super) fn tells(rule: &Rule) -> bool {
+    acts(rule).intersects(Acts::LOG | Acts::REJECT)
+}
+
 /// The limit of a rule, if it has one. Its numbers are nft's (`nft_limit_init` in `net/netfilter/nft_limit.c`): a bucket holds
 /// the burst, five packets when none is said, and of bytes as many as the rate besides.
 pub(super) fn limit(rule: &Rule) -> Option<Limit> {

@@ -303,3 +303,30 @@ fn limits_are_those_of_nft() {
     assert_eq!(acts, [Acts::REJECT, Acts::LOG, Acts::all()]);
     assert_eq!(lowered.features, Features::FORWARD | Features::TELLING | Features::LIMITS);
 }
+
+#[test]
+fn what_was_lowered_before_is_the_same_again() {
+    let texts = [
+        "ip saddr 192.0.2.0/24 tcp dport 80-90 accept",
+        "iifname \"p0\" drop",
+        "tcp dport { 1, 3, 5, 7, 9, 11, 13, 15, 17 } drop",
+        "ip saddr @hosts drop",
+        "accept",
+    ];
+    let rules: Vec<Rule> = texts.iter().map(|text| parse(text).expect("a rule")).collect();
+    let hosts = crate::rule::parse_set_type("ipv4_addr").expect("a type");
+    let memory: [super::Remembered; 5] = Default::default();
+    // In another order and with other counters, links and elements.
+    for (turn, (ifindex, element)) in [(1, "192.0.2.1"), (2, "192.0.2.2")].into_iter().enumerate() {
+        let elements = [crate::rule::parse_element(&hosts, element).expect("an element")];
+        let order: Vec<usize> = if turn == 0 { (0..5).collect() } else { (0..5).rev().collect() };
+        let numbered: Vec<_> = order.iter().map(|index| (&rules[*index], *index as u32 + 10 * turn as u32)).collect();
+        let chains = || std::array::from_fn(|_| ChainRules { policy: Policy::Accept, rules: &numbered });
+        let links = |_: &LinkPattern| vec![ifindex];
+        let sets = |_: &crate::rule::SetName| Some((&hosts, &elements[..]));
+        let fresh = super::lower(chains(), &links, &sets);
+        let again = super::lower_again(chains(), &links, &sets, &|_, index| Some(&memory[order[index]]));
+        assert_eq!(again, fresh, "turn {turn}");
+    }
+    assert_eq!(memory.map(|one| one.get().is_some()), [true, false, false, false, true]);
+}

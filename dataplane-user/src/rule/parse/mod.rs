@@ -7,8 +7,10 @@ pub(crate) mod statement;
 pub(crate) mod token;
 pub(crate) mod value;
 
+use std::cell::RefCell;
 use std::ops;
 
+use chumsky::cache::{Cache, Cached};
 use chumsky::prelude::*;
 
 use super::ast::{Match, Rule};
@@ -28,6 +30,37 @@ pub struct Parsed {
     pub spans: Vec<ops::Range<usize>>,
 }
 
+type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
+
+/// The parser of rules. To build it takes a hundred times longer than to read a rule with it.
+#[derive(Default)]
+struct RuleParser;
+
+impl Cached for RuleParser {
+    type Parser<'a> = Boxed<'a, Pieces>;
+
+    fn make_parser<'a>(self) -> Self::Parser<'a> {
+        rule().boxed()
+    }
+}
+
+/// The parser of the elements of a set of this type.
+struct ElementParser(SetType);
+
+impl Cached for ElementParser {
+    type Parser<'a> = Boxed<'a, Element>;
+
+    fn make_parser<'a>(self) -> Self::Parser<'a> {
+        value::element(&self.0).boxed()
+    }
+}
+
+thread_local! {
+    static RULE: Cache<RuleParser> = Cache::default();
+    /// The last that was needed: elements are read set by set.
+    static ELEMENT: RefCell<Option<(SetType, Cache<ElementParser>)>> = const { RefCell::new(None) };
+}
+
 /// Reads one rule.
 ///
 /// # Errors
@@ -41,7 +74,7 @@ pub fn parse(text: &str) -> Result<Rule, RuleError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
-    let pieces = run(text, rule())?;
+    let pieces = RULE.with(|cache| run(text, cache.get().clone()))?;
     let mut spans: Vec<_> = pieces.matches.iter().map(|(_, span)| trimmed(text, span.into_range())).collect();
     let matches = pieces.matches.into_iter().map(|(asked, _)| asked).collect();
     match Rule::new(matches, pieces.statements, pieces.verdict, pieces.comment) {
@@ -54,7 +87,12 @@ pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
 
 /// Reads an element of a set of this type.
 pub(crate) fn parse_element(kind: &SetType, text: &str) -> Result<Element, RuleError> {
-    run(text, value::element(kind))
+    let parser = ELEMENT.with_borrow_mut(|last| {
+        let known = last.take_if(|(known, _)| known == kind);
+        let (_, cache) = last.insert(known.unwrap_or_else(|| (kind.clone(), Cache::new(ElementParser(kind.clone())))));
+        cache.get().clone()
+    });
+    run(text, parser)
 }
 
 /// Reads the type of a set.
@@ -121,7 +159,7 @@ fn explain(text: &str, fault: Fault) -> RuleError {
         Reason::Expected(expected) => {
             let word = token::shown(&text[span.start..]);
             let found = (!word.is_empty()).then(|| word.to_owned());
-            let mut expected: Vec<_> = expected.into_iter().map(String::from).collect();
+            let mut expected: Vec<_> = expected.into_iter().map(|word| word.to_string()).collect();
             expected.sort();
             expected.dedup();
             RuleError { span: span.start..span.start + word.len(), fault: RuleFault::Unexpected { found, expected } }

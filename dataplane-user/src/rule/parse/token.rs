@@ -1,12 +1,10 @@
 //! The smallest pieces: words, symbols, texts in quotes. Each eats the space behind it and fails where it begins, so that
 //! alternatives that fail at the same place add up to one list of what was expected.
 
-use std::borrow::Cow;
-
 use chumsky::extra;
 use chumsky::prelude::*;
 
-use super::fault::Fault;
+use super::fault::{Fault, Word};
 use crate::rule::text::Text;
 use crate::rule::value::number;
 
@@ -18,11 +16,11 @@ pub(crate) fn token<'a, O>(
     expected: &'static str,
     read: impl Fn(&'a str) -> Option<(usize, O)> + Clone,
 ) -> impl Parser<'a, &'a str, O, Extra<'a>> + Clone {
-    piece(expected.into(), read)
+    piece(Word::Kind(expected), read)
 }
 
 fn piece<'a, O>(
-    expected: Cow<'static, str>,
+    expected: Word,
     read: impl Fn(&'a str) -> Option<(usize, O)> + Clone,
 ) -> impl Parser<'a, &'a str, O, Extra<'a>> + Clone {
     custom(move |input| {
@@ -30,7 +28,7 @@ fn piece<'a, O>(
         let rest: &'a str = input.slice_from(&start..);
         let Some((length, meaning)) = read(rest) else {
             let here = input.span_since(&start);
-            return Err(Fault::expected(here, expected.clone()));
+            return Err(Fault::expected(here, expected));
         };
         let behind = &rest[length..];
         let eaten = length + behind.len() - behind.trim_start().len();
@@ -48,14 +46,16 @@ pub(crate) fn space<'a>() -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
 
 /// A whole word.
 pub(crate) fn keyword<'a>(word: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
-    piece(format!("`{word}`").into(), move |rest| {
-        (run_of(rest, |letter| is_value(letter) || letter == '-') == word).then_some((word.len(), ()))
+    piece(Word::Literal(word), move |rest| {
+        let behind = rest.strip_prefix(word)?;
+        let ends = !behind.starts_with(|letter| is_value(letter) || letter == '-');
+        ends.then_some((word.len(), ()))
     })
 }
 
 /// Punctuation.
 pub(crate) fn symbol<'a>(text: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
-    piece(format!("`{text}`").into(), move |rest| rest.starts_with(text).then_some((text.len(), ())))
+    piece(Word::Literal(text), move |rest| rest.starts_with(text).then_some((text.len(), ())))
 }
 
 /// A text in quotes.

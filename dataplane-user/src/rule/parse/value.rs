@@ -37,17 +37,17 @@ pub(crate) fn range<'a, T: Value>() -> impl Parser<'a, &'a str, Range<T>, Extra<
     value::<T>()
         .then(tail.or_not())
         .validate(|(low, tail), extra, emitter| {
-            let (range, fault) = match tail {
-                None => (Some(Range::single(low)), String::new()),
+            let range = match tail {
+                None => Ok(Range::single(low)),
                 Some(Tail::To(high)) => {
-                    (Range::new(low, high), format!("this range has no values: write it as {high}-{low}"))
+                    Range::new(low, high).ok_or_else(|| format!("this range has no values: write it as {high}-{low}"))
                 }
-                Some(Tail::Length(length)) => (
-                    u32::try_from(length).ok().and_then(|length| Range::prefix(low, length)),
-                    format!("a prefix has at most {} bits, not {length}", T::BITS),
-                ),
+                Some(Tail::Length(length)) => u32::try_from(length)
+                    .ok()
+                    .and_then(|length| Range::prefix(low, length))
+                    .ok_or_else(|| format!("a prefix has at most {} bits, not {length}", T::BITS)),
             };
-            range.unwrap_or_else(|| {
+            range.unwrap_or_else(|fault| {
                 emitter.emit(Fault::invalid(extra.span(), fault));
                 Range::single(low)
             })
@@ -150,7 +150,7 @@ pub(crate) fn link<'a>() -> impl Parser<'a, &'a str, LinkPattern, Extra<'a>> + C
 }
 
 /// An element of a set.
-pub(crate) fn element<'a>(kind: &SetType) -> impl Parser<'a, &'a str, Element, Extra<'a>> {
+pub(crate) fn element<'a>(kind: &SetType) -> impl Parser<'a, &'a str, Element, Extra<'a>> + use<'a> {
     let mut parts = super::token::space().to(Vec::new()).boxed();
     for (place, kind) in kind.kinds().iter().enumerate() {
         let item = match kind {
