@@ -81,8 +81,8 @@ fn transport(text: &mut String, packet: &Packet<'_>) -> fmt::Result {
     }
     let written = match number {
         protocol::TCP => bytes.header(0).map(|header| tcp(text, header)),
-        protocol::UDP | protocol::UDP_LITE => bytes.header(0).map(|header| udp(text, header)),
-        protocol::ICMP | protocol::ICMPV6 => bytes.header(0).map(|header| icmp(text, header, bytes, number)),
+        protocol::UDP | protocol::UDP_LITE => bytes.header(0).map(|header| udp(text, *header)),
+        protocol::ICMP | protocol::ICMPV6 => bytes.header(0).map(|header| icmp(text, *header, bytes, number)),
         _ => return Ok(()),
     };
     written.unwrap_or_else(|| write!(text, " INCOMPLETE [{} bytes]", bytes.len()))
@@ -108,12 +108,12 @@ fn tcp(text: &mut String, header: &Tcp) -> fmt::Result {
     write!(text, " URGP={}", header.urgent.get())
 }
 
-fn udp(text: &mut String, header: &Udp) -> fmt::Result {
+fn udp(text: &mut String, header: Udp) -> fmt::Result {
     let (source, destination) = (header.source.get(), header.destination.get());
     write!(text, " SPT={source} DPT={destination} LEN={}", header.length.get())
 }
 
-fn icmp(text: &mut String, header: &Icmp, bytes: &[u8], number: u64) -> fmt::Result {
+fn icmp(text: &mut String, header: Icmp, bytes: &[u8], number: u64) -> fmt::Result {
     write!(text, " TYPE={} CODE={}", header.kind, header.code)?;
     let echo = if number == protocol::ICMP { [0, 8] } else { [128, 129] };
     match bytes.header::<[Be16; 4]>(0) {

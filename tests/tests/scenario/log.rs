@@ -55,12 +55,15 @@ fn logs(mode: &str) {
     scene.rule("forward", "udp dport 5303 log prefix \"many: \" drop");
     assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5303, 100).expect("datagrams"), 0, "{mode}: dropped");
     within(PROMPT * 5, || {
-        let more: u64 = lines(&scene, "lines were left out")
+        let left_out: u64 = lines(&scene, "lines were left out")
             .iter()
             .filter_map(|line| line.split_once(" lines were left out")?.0.rsplit(' ').next()?.parse::<u64>().ok())
             .sum();
         let count = lines(&scene, "many: ").len() as u64;
-        anyhow::ensure!(count >= 20 && count < 100 && count + more == 100, "{mode}: {count} lines and {more} more");
+        anyhow::ensure!(
+            (20..100).contains(&count) && count + left_out == 100,
+            "{mode}: {count} lines, {left_out} left out"
+        );
         Ok(())
     });
     scene.close();
