@@ -18,7 +18,7 @@ use super::{Hook, Met, Tier};
 use crate::{
     event, features, maps, output,
     pipeline::{self, Verdict, Way},
-    rewrite,
+    rewrite, trace,
 };
 
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
@@ -96,6 +96,11 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn show(&self, reason: u32, oif: Ifindex) {
+        show_skb(self.context.skb.skb, reason, oif);
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
         self.met
     }
@@ -127,6 +132,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
     let bytes = skb.length() as u64;
     let reason = match verdict {
         Verdict::Transmit(way) => {
+            trace::depart(&skb, &way);
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 maps::used(way.index);
@@ -140,6 +146,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
         Verdict::Stop(reason) => reason,
     };
     maps::count(slot, reason, bytes);
+    trace::end(&skb, reason);
     if reason.decision() == Decision::Drop { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
@@ -161,6 +168,7 @@ pub fn run_output(context: &TcContext) -> i32 {
         None => TC_ACT_UNSPEC,
         Some(reason) => {
             maps::count(slot, reason, skb.length() as u64);
+            trace::end(&skb, reason);
             TC_ACT_SHOT
         }
     }
@@ -194,6 +202,19 @@ extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
     let length = unsafe { (*skb).len };
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     event::tell(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
+    0
+}
+
+/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let (length, port) = unsafe { ((*skb).len, (*skb).ifindex) };
+    let tier = Tier::Tc as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
+    trace::show((port, reason, oif, tier), length, load);
     0
 }
 
