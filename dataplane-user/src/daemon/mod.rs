@@ -100,7 +100,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probe = tokio::time::interval(neighbour::ROUND);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut packets = daemon.tables.events()?.context("the ring of events is read by somebody else")?;
+    let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
