@@ -24,7 +24,11 @@ pub fn parse_watched(text: &str) -> Result<Watched, RuleError> {
     let words = words(text);
     let first = words.iter().position(|(_, word)| ["verdict", "reason"].contains(word)).unwrap_or(words.len());
     let matches = words.get(first).map_or(text, |(at, _)| &text[..*at]);
-    let rule = parse(&format!("{matches} accept"))?;
+    let rule = parse(&format!("{matches} accept")).map_err(|error| {
+        // What was put behind the text is not the reader's.
+        let end = text.len();
+        RuleError { span: error.span.start.min(end)..error.span.end.min(end), ..error }
+    })?;
     if !rule.statements().is_empty() || rule.comment().is_some() {
         return Err(refuse(0..matches.len(), "only matches say what to watch for; take `log`, `limit` and the like out"));
     }
