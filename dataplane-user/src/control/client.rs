@@ -73,6 +73,11 @@ impl Client {
         }
     }
 
+    /// Whether more of the stream is here already.
+    pub fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
     /// Waits for what follows an answer, for however long that takes; `None` when the daemon ends the stream.
     ///
     /// # Errors
