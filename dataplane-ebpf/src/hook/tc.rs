@@ -24,6 +24,10 @@ use crate::{
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
 const HEADERS: u32 = 256;
 
+/// `PACKET_LOOPBACK` (include/uapi/linux/if_packet.h): a copy, for this machine, of a group packet that it sent. The port did
+/// not receive it, and its link header is gone.
+const LOOPBACK: u32 = 5;
+
 /// An skb.
 pub struct Skb<'a> {
     context: &'a TcContext,
@@ -125,6 +129,11 @@ pub fn run_behind_xdp(context: &TcContext) -> i32 {
 /// Judges an skb and does what the verdict says.
 #[inline(always)]
 fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+    // SAFETY: the context is the program's own.
+    let kind = unsafe { (*context.skb.skb).pkt_type };
+    if kind == LOOPBACK {
+        return TC_ACT_UNSPEC;
+    }
     gather(context);
     let skb = Skb { context, met };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };

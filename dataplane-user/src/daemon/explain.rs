@@ -22,6 +22,8 @@ use crate::{
 
 /// Frames in one request.
 const FRAMES: usize = 1024;
+/// Bytes of an Ethernet and an IPv6 header.
+const HEADERS: usize = 54;
 /// Bytes of a frame.
 const LONGEST: usize = 9_216;
 
@@ -100,7 +102,13 @@ impl Daemon {
         let mut handed_over = Vec::new();
         for hook in hooks {
             let Some(stage) = &mut self.stage else { break };
-            let ran = stage.rehearsal.run(*hook, ifindex, frame)?;
+            let ran = match stage.rehearsal.run(*hook, ifindex, frame) {
+                // The kernel tries no skb that ends inside its IP header; at XDP the same pipeline reads it.
+                Err(RehearsalError::Run { .. }) if frame.len() < HEADERS => {
+                    stage.rehearsal.run(Hook::Generic, ifindex, frame)
+                }
+                ran => ran,
+            }?;
             match ran.sighting {
                 Some(sighting) => return Ok(self.explanation(frame, &ran, &sighting, handed_over)),
                 None => handed_over.push(Stage {
@@ -134,7 +142,8 @@ impl Daemon {
             let target = Target::from_raw(sighting.target);
             let prefix = judgement.prefix.as_deref().unwrap_or("no prefix");
             stage("route", format!("{prefix}: {}", kind(target.kind())));
-            if target.kind() == RouteKind::Unicast {
+            let asked = sighting.adjacency != met::NOTHING || sight::reason(sighting) == Reason::NeighbourUnresolved;
+            if target.kind() == RouteKind::Unicast && asked {
                 stage("next hop", self.next_hop(target, sighting, &judgement));
             }
         }
@@ -145,7 +154,7 @@ impl Daemon {
         stage("verdict", format!("{}: {}: {}", judgement.verdict, reason.name(), reason.meaning()));
         let frame = (reason.decision() == Decision::Forward).then_some(&ran.frame);
         if let Some(after) = frame {
-            stage("frame", changes(before, after));
+            stage("frame", changes(before, after, sighting.offset as usize));
         }
         if matches!(reason.decision(), Decision::Deliver | Decision::Kernel) {
             stage("kernel", next(sighting, reason));
@@ -182,19 +191,27 @@ const fn kind(kind: RouteKind) -> &'static str {
     }
 }
 
-/// In what the outgoing frame differs.
-fn changes(before: &[u8], after: &[u8]) -> String {
+/// In what the outgoing frame differs; the IP header of the one that came in is at `offset`.
+fn changes(before: &[u8], after: &[u8], offset: usize) -> String {
     let text = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
     let (Some(old), Some(new)) = (before.get(..14), after.get(..14)) else { return "too short to compare".to_owned() };
     let mut list = vec![
         format!("destination {} -> {}", text(&old[..6]), text(&new[..6])),
         format!("source {} -> {}", text(&old[6..12]), text(&new[6..12])),
     ];
+    // Tags were taken off or put on in front of it.
+    let moved = offset + after.len() - before.len().min(offset + after.len());
     if before.len() != after.len() {
-        list.push(format!("{} -> {} bytes: VLAN tags", before.len(), after.len()));
-    } else {
-        let differing = (14..before.len()).filter(|at| before[*at] != after[*at]);
-        list.extend(differing.map(|at| format!("byte {at} {:02x} -> {:02x}", before[at], after[at])));
+        list.push(format!("link header of {offset} -> {moved} bytes"));
+    }
+    let (Some(old), Some(new)) = (before.get(offset..), after.get(moved..)) else { return list.join(", ") };
+    let limit = if old.first().is_some_and(|byte| byte >> 4 == 6) { 7 } else { 8 };
+    for at in (0..old.len().min(new.len())).filter(|at| old[*at] != new[*at]) {
+        list.push(match at {
+            at if at == limit => format!("ttl {} -> {}", old[at], new[at]),
+            10 | 11 => format!("checksum byte {:02x} -> {:02x}", old[at], new[at]),
+            at => format!("byte {at} of the packet {:02x} -> {:02x}", old[at], new[at]),
+        });
     }
     list.join(", ")
 }
