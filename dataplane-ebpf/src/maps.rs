@@ -15,7 +15,8 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, Watch, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        Watch,
     },
 };
 

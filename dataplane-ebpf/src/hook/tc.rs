@@ -24,7 +24,7 @@ use crate::{
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
 const HEADERS: u32 = 256;
 
-/// `PACKET_LOOPBACK` (include/uapi/linux/if_packet.h): a copy, for this machine, of a group packet that it sent. The port did
+/// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy, for this machine, of a group packet that it sent. The port did
 /// not receive it, and its link header is gone.
 const LOOPBACK: u32 = 5;
 
@@ -219,7 +219,9 @@ extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
 #[inline(never)]
 extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
     // SAFETY: the context is the program's own.
-    let (length, port) = unsafe { ((*skb).len, (*skb).ifindex) };
+    let length = unsafe { (*skb).len };
+    // SAFETY: as above.
+    let port = unsafe { (*skb).ifindex };
     let tier = Tier::Tc as u32;
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };

@@ -182,7 +182,9 @@ extern "C" fn tell_frame(context: *mut xdp_md, chain: u32) -> u32 {
 #[inline(never)]
 extern "C" fn show_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
     // SAFETY: the context is the program's own.
-    let (length, port) = unsafe { (bpf_xdp_get_buff_len(context) as u32, (*context).ingress_ifindex) };
+    let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
+    // SAFETY: as above.
+    let port = unsafe { (*context).ingress_ifindex };
     let tier = Tier::Xdp as u32;
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     let load = |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 };

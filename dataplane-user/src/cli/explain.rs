@@ -27,14 +27,12 @@ const FRAMES: usize = 1024;
 ///
 /// The loaded programs run on the packet as if it had come in on the port. No counter moves, and nothing is sent.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  dataplane explain --iface eth0 'udp 198.18.0.2:1024 > 198.18.1.2:9'\n  \
+#[command(after_help = "Examples:\n  dataplane explain --iface eth0 'udp 198.18.0.2:1024 > 198.18.1.2:9'\n  \
                   dataplane explain --iface eth0 'icmpv6 2001:db8::2 > 2001:db8:1::2'\n  \
                   dataplane explain --iface eth0 --pcap lost.pcapng:7 -j\n  \
                   dataplane explain --iface eth0 --hex 020000000001...\n\n\
                   Behind a packet: ttl N, length BYTES, flags syn,ack,..., type N, code N,\n\
-                  vlan ID, from MAC."
-)]
+                  vlan ID, from MAC.")]
 pub(super) struct Explain {
     /// The port that it comes in on
     #[arg(long, value_name = "IFACE", value_parser = iface)]
@@ -109,7 +107,11 @@ fn all(session: &Session, iface: &str, path: &Path, only: Option<usize>) -> anyh
     })
     .map_err(|stop| match stop {
         Stop::File(error) => {
-            let kind = if matches!(error, CaptureError::Missing { .. }) { FailureKind::NotFound } else { FailureKind::Rejected };
+            let kind = if matches!(error, CaptureError::Missing { .. }) {
+                FailureKind::NotFound
+            } else {
+                FailureKind::Rejected
+            };
             Failure::new(kind, error.to_string()).into()
         }
         Stop::Other(error) => error,

@@ -42,11 +42,9 @@ struct Wanted {
 /// Until it is interrupted. Packets that rules, the route or the kernel decide on are shown with the verdict, its reason and the
 /// rule. The daemon tells of 10,000 packets a second at most; how many were missed is said on stderr.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  dataplane trace\n  dataplane trace tcp dport 443 ip saddr 192.0.2.0/24\n  \
+#[command(after_help = "Examples:\n  dataplane trace\n  dataplane trace tcp dport 443 ip saddr 192.0.2.0/24\n  \
                   dataplane trace iif eth0 verdict drop\n  dataplane trace reason no_route,reverse_path -j\n  \
-                  dataplane trace --sample 1000"
-)]
+                  dataplane trace --sample 1000")]
 pub(super) struct Trace {
     #[command(flatten)]
     wanted: Wanted,
@@ -73,9 +71,7 @@ pub(super) struct Capture {
 
 impl Trace {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        watch(session, &self.wanted, 0, |row, _| {
-            session.print(row, || text(row))
-        })
+        watch(session, &self.wanted, 0, |row, _| session.print(row, || text(row)))
     }
 }
 
@@ -144,14 +140,14 @@ fn record<W: Write>(recorder: &mut Recorder<W>, row: &PacketRow) -> anyhow::Resu
     recorder.write(&frame).context("cannot write the capture")
 }
 
-/// What the program returned: `XDP_*` or `TC_ACT_*` (include/uapi/linux/bpf.h, pkt_cls.h).
+/// What the program returned: `XDP_*` or `TC_ACT_*` (`include/uapi/linux/bpf.h`, `pkt_cls.h`).
 fn action(at_xdp: bool, verdict: &str) -> u64 {
     match (at_xdp, verdict) {
         (true, "forward") => 4,
         (true, "drop") => 1,
-        (true, _) => 2,
         (false, "forward") => 7,
-        (false, "drop" | "withhold") => 2,
+        // XDP_PASS and TC_ACT_SHOT.
+        (true, _) | (false, "drop" | "withhold") => 2,
         // TC_ACT_UNSPEC
         (false, _) => u64::MAX,
     }
@@ -160,21 +156,14 @@ fn action(at_xdp: bool, verdict: &str) -> u64 {
 /// Verdict and reason, rule, way.
 fn judged(row: &PacketRow) -> String {
     let judgement = &row.judgement;
-    let mut text = format!("{}: {}", judgement.verdict, judgement.reason);
-    if let Some(chain) = judgement.chain {
-        text += &format!(", chain {}", chain.name());
-        text += &match (&judgement.handle, &judgement.rule) {
-            (Some(handle), Some(rule)) => format!(" rule {handle} `{rule}`"),
-            _ => " policy".to_owned(),
-        };
-    }
-    if let Some(prefix) = &judgement.prefix {
-        text += &format!(", route {prefix}");
-    }
-    if let Some(dev) = &judgement.dev {
-        text += &format!(" dev {dev}");
-    }
-    text
+    let chain = judgement.chain.map(|chain| match (&judgement.handle, &judgement.rule) {
+        (Some(handle), Some(rule)) => format!(", chain {} rule {handle} `{rule}`", chain.name()),
+        _ => format!(", chain {} policy", chain.name()),
+    });
+    let route = judgement.prefix.as_ref().map(|prefix| format!(", route {prefix}"));
+    let dev = judgement.dev.as_ref().map(|dev| format!(" dev {dev}"));
+    let rest: String = [chain, route, dev].into_iter().flatten().collect();
+    format!("{}: {}{rest}", judgement.verdict, judgement.reason)
 }
 
 fn text(row: &PacketRow) -> String {

@@ -170,9 +170,10 @@ impl Daemon {
         let group = format!("group {}, {members} member(s)", target.group());
         let Some(dev) = &judgement.dev else { return format!("{group}: none can be used") };
         let via = judgement.via.map_or_else(|| "the destination itself".to_owned(), |via| via.to_string());
-        let neighbour = judgement.lladdr.as_ref().map_or("whose link address is not known".to_owned(), |lladdr| {
-            format!("lladdr {lladdr}")
-        });
+        let neighbour = judgement
+            .lladdr
+            .as_ref()
+            .map_or("whose link address is not known".to_owned(), |lladdr| format!("lladdr {lladdr}"));
         format!("{group}: adjacency {} via {via} dev {dev} {neighbour}", sighting.adjacency)
     }
 }

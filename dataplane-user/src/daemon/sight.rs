@@ -83,7 +83,8 @@ impl Daemon {
         let destination = packet(sighting).map(|packet| packet.destination());
         let out = self.lowering.want().adjacencies.get(&sighting.adjacency);
         let routed = sighting.target != met::NOTHING;
-        let route = destination.filter(|_| routed).and_then(|address| self.matched(address, out.map(|out| out.ifindex)));
+        let route =
+            destination.filter(|_| routed).and_then(|address| self.matched(address, out.map(|out| out.ifindex)));
         Judgement {
             verdict: reason.decision().name().to_owned(),
             reason: reason.name().to_owned(),

@@ -93,8 +93,8 @@ impl Daemon {
             let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
             links.map(|link| link.ifindex).collect()
         };
-        let panes = panes(&watched, one_in, &links)
-            .map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
+        let panes =
+            panes(&watched, one_in, &links).map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
         let used: usize = self.watchers.all.iter().map(|watcher| watcher.panes.len()).sum();
         if used + panes.len() > PANES {
             let said = format!(
@@ -179,7 +179,7 @@ impl Daemon {
 /// What must be added to a time of the monotonic clock, to have it since 1970, in nanoseconds.
 fn since_1970() -> u64 {
     let clock = clock_gettime(ClockId::Monotonic);
-    let monotonic = Duration::new(clock.tv_sec.unsigned_abs(), clock.tv_nsec as u32);
+    let monotonic = Duration::new(clock.tv_sec.unsigned_abs(), clock.tv_nsec.unsigned_abs() as u32);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(monotonic).as_nanos() as u64
 }

@@ -111,9 +111,7 @@ pub fn frames<E: From<CaptureError>>(
                     let kind = kinds.get(packet.interface_id as usize).copied().unwrap_or(DataLink::ETHERNET);
                     one(kind, &packet.data)?
                 }
-                Block::SimplePacket(packet) => {
-                    one(kinds.first().copied().unwrap_or(DataLink::ETHERNET), &packet.data)?
-                }
+                Block::SimplePacket(packet) => one(kinds.first().copied().unwrap_or(DataLink::ETHERNET), &packet.data)?,
                 _ => true,
             };
             if !more {

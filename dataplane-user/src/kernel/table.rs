@@ -112,6 +112,9 @@ impl<const SIZE: usize> Sums<SIZE> {
     }
 }
 
+/// The rings of events and of sightings.
+pub type Rings = (Events<Event>, Events<Sighting>);
+
 /// The buckets of the rules with limits.
 pub(super) type Limits = HashMap<MapData, u32, [u8; size_of::<Limit>()]>;
 
@@ -193,7 +196,7 @@ impl Tables {
     }
 
     /// The rings of events and of sightings, for the one who reads them; none for the next.
-    pub fn rings(&mut self) -> Result<Option<(Events<Event>, Events<Sighting>)>, TableError> {
+    pub fn rings(&mut self) -> Result<Option<Rings>, TableError> {
         let Some((events, sightings)) = self.rings.take() else { return Ok(None) };
         let events = Events::new(events, map::EVENTS, EVENT_RING)?;
         Ok(Some((events, Events::new(sightings, map::SIGHTINGS, SIGHTING_RING)?)))

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// `TCP_LISTEN` (include/net/tcp_states.h).
+/// `TCP_LISTEN` (`include/net/tcp_states.h`).
 const LISTEN: u8 = 0x0a;
 
 /// Local addresses, and ports, of the sockets that would take a packet of this protocol (6: a new connection, 17) to an

@@ -30,7 +30,10 @@ pub fn parse_watched(text: &str) -> Result<Watched, RuleError> {
         RuleError { span: error.span.start.min(end)..error.span.end.min(end), ..error }
     })?;
     if !rule.statements().is_empty() || rule.comment().is_some() {
-        return Err(refuse(0..matches.len(), "only matches say what to watch for; take `log`, `limit` and the like out"));
+        return Err(refuse(
+            0..matches.len(),
+            "only matches say what to watch for; take `log`, `limit` and the like out",
+        ));
     }
     let mut reasons = u64::MAX;
     for clause in words[first..].chunks(2) {
@@ -43,7 +46,7 @@ pub fn parse_watched(text: &str) -> Result<Watched, RuleError> {
             "verdict" => named(value, &DECISIONS, |reason| reason.decision().name()),
             "reason" => {
                 let names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-                named(value, &names, |reason| reason.name())
+                named(value, &names, Reason::name)
             }
             _ => {
                 let said = format!("`{keyword}` is not expected behind a verdict or a reason");

@@ -1,6 +1,9 @@
 //! What `explain` says of frames before they are sent: the wire must then do just that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use anyhow::{Context as _, bail};
 use dataplane_user::control::{
@@ -77,15 +80,16 @@ impl Forecast {
             let port = explanation.judgement.dev.as_deref().and_then(exit).context("forwarded, and nowhere")?;
             match left.iter().position(|(out, bytes)| *out == port && hex(bytes) == *frame) {
                 Some(place) => drop(left.swap_remove(place)),
-                None => text += &format!("    p{port} did not send {frame} for {}\n", decoded(&shot.frame)),
+                None => writeln!(text, "    p{port} did not send {frame} for {}", decoded(&shot.frame))?,
             }
         }
-        let names: BTreeSet<_> = if self.silent { BTreeSet::new() } else { expected.keys().chain(moved.keys()).collect() };
+        let names: BTreeSet<_> =
+            if self.silent { BTreeSet::new() } else { expected.keys().chain(moved.keys()).collect() };
         for name in names {
             let [said, counted] = [&expected, &moved].map(|reasons| reasons.get(name).copied().unwrap_or(0));
             let copies = self.generic && name == "not_ip" && counted > said;
             if said != counted && !copies {
-                text += &format!("    {name}: {said} explained, {counted} counted\n");
+                writeln!(text, "    {name}: {said} explained, {counted} counted")?;
                 let of = sent.clone().filter(|(.., explanation)| explanation.judgement.reason == *name);
                 text.extend(of.map(|(_, shot, _)| format!("        p{} {}\n", shot.port, decoded(&shot.frame))));
             }
@@ -113,5 +117,9 @@ fn reasons(client: &mut Client) -> anyhow::Result<BTreeMap<String, u64>> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Nothing fails that writes into a text.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

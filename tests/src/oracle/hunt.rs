@@ -108,7 +108,12 @@ impl<'a> Hunt<'a> {
                 }
             }
         }
-        ensure!(kernel.refused == ours.refused, "the devices refused frames {:?} and {:?}", kernel.refused, ours.refused);
+        ensure!(
+            kernel.refused == ours.refused,
+            "the devices refused frames {:?} and {:?}",
+            kernel.refused,
+            ours.refused
+        );
         if count {
             self.tally.kernel(&kernel, shots.len() as u64);
             let unfolded = |fold: &[Known]| {

@@ -187,6 +187,10 @@ impl fmt::Display for Tally {
             "{packets} packets; kernel: {forwarded} forwarded, {delivered} delivered, {answered} answers, {lost} lost; "
         )?;
         write!(f, "ours: {} forwarded, {} delivered, ", counts.forwarded, counts.delivered)?;
-        write!(f, "{} dropped, {} passed; {} explained; {} batches differ", counts.dropped, counts.passed, self.explained, self.batches)
+        write!(
+            f,
+            "{} dropped, {} passed; {} explained; {} batches differ",
+            counts.dropped, counts.passed, self.explained, self.batches
+        )
     }
 }

@@ -73,7 +73,11 @@ fn explains(mode: &str) {
         assert!(dropped.frame.is_none());
 
         let accepted = ask(format!("tcp {} > {}", at(&from, 1024), at(&to, 80)));
-        assert_eq!((accepted.chain.as_deref(), accepted.handle), (Some("prerouting"), Some(web.handle)), "{accepted:?}");
+        assert_eq!(
+            (accepted.chain.as_deref(), accepted.handle),
+            (Some("prerouting"), Some(web.handle)),
+            "{accepted:?}"
+        );
 
         let server = traffic::iperf_server(&scene.lab).expect("iperf3");
         let local = ask(format!("tcp {} > {}", at(&from, 1024), at(&router, 5201)));
@@ -129,9 +133,8 @@ fn frames_of_capture_files_are_explained() {
     // What was captured is explained as it was judged.
     scene.rule("forward", "udp dport 5301 drop");
     let capture = std::thread::scope(|scope| {
-        let capture = scope.spawn(|| {
-            scene.daemon.attempt(&["capture", "-w", &name, "--count", "4", "udp", "dport", "5301"])
-        });
+        let capture =
+            scope.spawn(|| scene.daemon.attempt(&["capture", "-w", &name, "--count", "4", "udp", "dport", "5301"]));
         std::thread::sleep(std::time::Duration::from_secs(2));
         assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5301, 4).expect("datagrams"), 0);
         capture.join().expect("no panic").expect("capture runs")
