@@ -36,6 +36,7 @@ mod route;
 mod scale;
 mod set;
 mod survive;
+mod top;
 mod trace;
 mod vlan;
 mod vrf;
