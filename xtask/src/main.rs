@@ -6,6 +6,7 @@ mod build;
 mod ci;
 mod command;
 mod compiler;
+mod deb;
 mod demo;
 mod linker;
 mod lint;
@@ -35,6 +36,8 @@ enum Verb {
     Test(test::Options),
     /// Benchmarks, side by side in one run (needs root)
     Bench(bench::Options),
+    /// A Debian package of the release build
+    Deb,
     /// Formatting, clippy for host and BPF, borders between modules, documentation
     Lint,
     /// All that CI runs: lint, then test
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::main(&options),
         Verb::Test(options) => test::main(&options),
         Verb::Bench(options) => bench::main(&options),
+        Verb::Deb => deb::main(),
         Verb::Lint => lint::main(),
         Verb::Ci => ci::main(),
     };

@@ -14,7 +14,9 @@ mod mirror;
 mod neighbour;
 mod operate;
 mod port;
+mod privilege;
 mod reject;
+mod service;
 mod set;
 mod state;
 
@@ -65,6 +67,10 @@ const CALLS: usize = 64;
 pub struct Options {
     /// The config file.
     pub config: Option<PathBuf>,
+    /// The config file where no config is remembered.
+    pub first_config: Option<PathBuf>,
+    /// The user to become.
+    pub user: Option<String>,
     /// The control socket.
     pub socket: PathBuf,
     /// What outlives a restart.
@@ -74,17 +80,21 @@ pub struct Options {
 }
 
 /// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
-pub fn run(options: Options) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(options))
-}
-
-async fn serve(options: Options) -> anyhow::Result<()> {
+pub fn run(options: &Options) -> anyhow::Result<()> {
     // The config first: a bad one must not touch anything.
     let config = options.config.as_deref().map(read).transpose()?;
+    let first = options.first_config.as_deref().map(read).transpose()?;
+    // Before there is a second thread: each has rights of its own.
+    privilege::shed(options)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(options, config, first))
+}
+
+async fn serve(options: &Options, config: Option<Config>, first: Option<Config>) -> anyhow::Result<()> {
     let server = Server::bind(&options.socket)?;
     let state = State::open(&options.state)?;
+    let config = config.or_else(|| first.filter(|_| !state.remembers()));
     let bpffs = Bpffs::open(&options.bpffs)?;
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
@@ -94,6 +104,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     let serving = tokio::spawn(server.serve(calls));
+    let mut watchdog = service::Watchdog::new();
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
@@ -108,6 +119,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = until(daemon.unconfirmed()) => daemon.expire(),
+            () = watchdog.alive() => {}
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
             () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
@@ -167,6 +179,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             mirror.programs_changed();
         }
     }
+    service::stopping();
     drop(waiting);
     serving.await.context("the control socket ended badly")?;
     tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
@@ -333,6 +346,7 @@ impl Daemon {
         if self.loading.is_some() && mirror.is_settled() {
             self.loading = None;
             self.start()?;
+            service::ready();
             tracing::info!(routes4 = self.model.routes4.len(), routes6 = self.model.routes6.len(), "ready");
             for call in std::mem::take(&mut self.early) {
                 self.answer(call);

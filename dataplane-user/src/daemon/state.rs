@@ -62,7 +62,7 @@ impl State {
             format!("cannot make the state directory {}; name another with --state", directory.display())
         })?;
         let lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("cannot open {}", directory.display()))?;
+            .with_context(|| format!("cannot open {}; it must belong to the daemon's user", directory.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!(
                 "another daemon uses the state directory {}; stop it first, or give this one its own with --state",
@@ -70,6 +70,11 @@ impl State {
             );
         }
         Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// Whether an earlier daemon left a config.
+    pub(super) fn remembers(&self) -> bool {
+        self.directory.join("running.toml").exists()
     }
 
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules

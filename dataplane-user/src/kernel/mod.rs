@@ -13,7 +13,7 @@ mod object;
 mod routing;
 mod table;
 
-pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs};
+pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs, prepare};
 pub use btf::BtfError;
 pub use event::Events;
 pub use foreign::{is_ours, tc_programs};
