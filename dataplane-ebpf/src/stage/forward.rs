@@ -13,6 +13,7 @@ use crate::{
     hook::{Hook, Tier},
     maps,
     pipeline::{Step, Verdict, Way, stop},
+    tables,
 };
 
 /// A next hop, and how much it takes.
@@ -104,6 +105,10 @@ pub fn depart<F: Family, H: Hook>(
     }
     if !able.contains(AdjacencyFlags::RESOLVED) {
         return stop(Reason::NeighbourUnresolved);
+    }
+    // The filter needs no controller; neighbours and ways out do.
+    if tables::abandoned() {
+        return stop(Reason::NoController);
     }
     // Without a link header there is none to rewrite.
     let ethernet = frame.offset != 0;

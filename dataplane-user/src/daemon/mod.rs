@@ -10,6 +10,7 @@ mod counter;
 mod doctor;
 mod event;
 mod filter;
+mod heartbeat;
 mod mirror;
 mod neighbour;
 mod operate;
@@ -34,7 +35,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config, FibConfig},
+    config::{self, Config, FibConfig, HeartbeatConfig},
     control::server::{Call, Server},
     fib::Sizes,
     filter::Image,
@@ -111,6 +112,8 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probe = tokio::time::interval(neighbour::ROUND);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beat = tokio::time::interval(heartbeat::BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut packets = daemon.tables.events()?.context("the ring of events is read by somebody else")?;
     let mut due = None;
     loop {
@@ -120,6 +123,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
             _ = interrupt.recv() => break,
             () = until(daemon.unconfirmed()) => daemon.expire(),
             () = watchdog.alive() => {}
+            _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
             () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
@@ -245,10 +249,16 @@ struct Daemon {
     chains: Chains,
     /// What room for routes was asked for.
     fib: FibConfig,
+    /// How long the data plane goes on without this daemon.
+    heartbeat: HeartbeatConfig,
+    /// How far this daemon's clock is ahead of the kernel half's.
+    offset: i128,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
     /// The tables of the filter as last written.
     image: Image,
+    /// Why what is in force could not be written down.
+    unsaved: Option<String>,
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
@@ -267,7 +277,7 @@ impl Daemon {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, mut chains, fib) = state.remember();
+        let (ports, mut chains, running) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
@@ -300,9 +310,12 @@ impl Daemon {
             early: Vec::new(),
             ports,
             chains,
-            fib,
+            fib: running.fib,
+            heartbeat: running.heartbeat,
+            offset: heartbeat::offset(),
             committed: None,
             image: Image::default(),
+            unsaved: None,
             probation: None,
             history,
             compared: Compared::default(),
@@ -314,6 +327,7 @@ impl Daemon {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
             daemon.fib = config.fib;
+            daemon.heartbeat = config.heartbeat;
             daemon.state.write_pending(None)?;
         } else if let Some(pending) = daemon.state.pending() {
             let probation = pending.resume(confirm::now());
@@ -322,6 +336,7 @@ impl Daemon {
                 daemon.ports.replace(&before);
                 daemon.chains.replace(&before)?;
                 daemon.fib = before.fib;
+                daemon.heartbeat = before.heartbeat;
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
@@ -332,6 +347,7 @@ impl Daemon {
 
     /// Fills the maps and swaps the programs in: from here on traffic is ours.
     fn start(&mut self) -> anyhow::Result<()> {
+        self.beat();
         let lowered = self.lower_chains()?;
         self.commit_chains(lowered)?;
         self.follow();
@@ -377,16 +393,28 @@ impl Daemon {
 
     /// Answers a call.
     fn answer(&mut self, call: Call) {
-        let answer = self.operate(&call.request, call.peer.uid);
+        let mut answer = self.operate(&call.request, call.peer.uid);
+        if call.request.is_change()
+            && let Some(error) = &self.unsaved
+        {
+            let warning = format!("in force, but not written down: {error}; a restart would undo it");
+            answer = answer.map(|reply| reply.warn(warning));
+        }
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }
     }
 
     /// Writes down what a next daemon must know.
-    fn save(&self) {
-        if let Err(error) = self.state.save(&self.running(), &self.ports, &self.chains) {
-            tracing::error!("cannot write the state: {error:#}; a restart would come back with older rules and ports");
+    fn save(&mut self) {
+        let unsaved = self.state.save(&self.running(), &self.ports, &self.chains).err().map(|error| format!("{error:#}"));
+        if let Some(error) = &unsaved
+            && self.unsaved.is_none()
+        {
+            tracing::error!("cannot write the state: {error}; a restart would come back with older rules and ports");
+        } else if unsaved.is_none() && self.unsaved.is_some() {
+            tracing::info!("the state is written again");
         }
+        self.unsaved = unsaved;
     }
 }

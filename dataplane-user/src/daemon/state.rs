@@ -25,7 +25,7 @@ use super::{
     filter::Chains,
     port::Ports,
 };
-use crate::config::{self, Config, FibConfig};
+use crate::config::{self, Config};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -79,10 +79,10 @@ impl State {
 
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
     /// must know why.
-    pub(super) fn remember(&self) -> (Ports, Chains, FibConfig) {
+    pub(super) fn remember(&self) -> (Ports, Chains, Config) {
         let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
         let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
-        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running.fib)
+        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running)
     }
 
     /// The configs of before.
