@@ -18,6 +18,7 @@ mod rewrite;
 mod scan;
 mod stage;
 mod tables;
+mod trace;
 
 use aya_ebpf::{
     macros::{classifier, raw_tracepoint, xdp},

@@ -15,7 +15,8 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        Watch,
     },
 };
 
@@ -60,6 +61,14 @@ static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 /// Until when the controller is taken to be there.
 #[btf_map]
 static HEARTBEAT: Array<u64, 1> = Array::new();
+/// What somebody watches for.
+#[btf_map]
+static WATCH: Array<Watch, 1> = Array::new();
+/// What the packet at hand has met.
+#[btf_map]
+static TRAIL: PerCpuArray<Trail, 1> = PerCpuArray::new();
+#[btf_map]
+static SIGHTINGS: RingBuf<Sighting, { abi::SIGHTING_RING }> = RingBuf::new();
 
 /// Which observer of losses counts: of two daemons in turn, one.
 #[btf_map]
@@ -262,7 +271,12 @@ pub fn count_rule(index: u32, bytes: u64) {
 /// Whether the rule with a counter holds for a packet at this moment, as its limit says; takes the packet out of the bucket.
 #[inline(always)]
 pub fn within(counter: u32, bytes: u64) -> bool {
-    let Some(limit) = find::<_, Limit>(&LIMITS, counter) else { return false };
+    find::<_, Limit>(&LIMITS, counter).is_some_and(|limit| take(limit, bytes))
+}
+
+/// Takes a packet out of a bucket; whether the limit holds for it.
+#[inline(always)]
+fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
     // SAFETY: the element was found, and stays until no program runs that found it.
     let Limit { cost, depth, flags, .. } = unsafe { *limit.as_ptr() };
     // SAFETY: as above.
@@ -283,6 +297,31 @@ pub fn within(counter: u32, bytes: u64) -> bool {
 #[inline(always)]
 pub fn event() -> Option<RingBufEntry<Event>> {
     EVENTS.reserve(0)
+}
+
+/// What the packet at hand has met so far.
+#[inline(always)]
+pub fn trail() -> Option<&'static mut Trail> {
+    // SAFETY: the slot is this CPU's own, and each function asks for it once.
+    find::<_, Trail>(&TRAIL, 0).map(|trail| unsafe { &mut *trail.as_ptr() })
+}
+
+/// What somebody watches for.
+#[inline(always)]
+pub fn watch() -> Option<&'static Watch> {
+    lookup(&WATCH, 0)
+}
+
+/// Whether one more packet may be told of at this moment.
+#[inline(always)]
+pub fn may_show() -> bool {
+    find::<_, Limit>(&WATCH, 0).is_some_and(|limit| take(limit, 1))
+}
+
+/// Room for a sighting; none while the ring is full.
+#[inline(always)]
+pub fn sighting() -> Option<RingBufEntry<Sighting>> {
+    SIGHTINGS.reserve(0)
 }
 
 /// # Safety

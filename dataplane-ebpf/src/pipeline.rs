@@ -13,6 +13,7 @@ use crate::{
     hook::Hook,
     stage::{filter, forward, link, network, route, source, transport, vlan},
     tables::Routed,
+    trace,
 };
 
 /// How a packet ends.
@@ -50,6 +51,7 @@ pub fn stop<T>(reason: Reason) -> Step<T> {
 /// Judges a packet that came in through `port`.
 #[inline(always)]
 pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
+    trace::begin(port.ifindex);
     let ControlFlow::Break(verdict) = enter(hook, port);
     verdict
 }

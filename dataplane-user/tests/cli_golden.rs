@@ -146,7 +146,13 @@ fn stats(iface: Option<&str>) -> Stats {
         ("blackhole", 0),
     ];
     let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5, resyncs: 2, mended: 1, probes: 9 };
-    Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports, mirror, heartbeat: 60 }
+    Stats {
+        totals,
+        reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(),
+        ports,
+        mirror,
+        heartbeat: 60,
+    }
 }
 
 const CONFIG: &str =

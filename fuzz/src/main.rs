@@ -71,7 +71,10 @@ fn main() -> anyhow::Result<ExitCode> {
             }
         }
         let seconds = start.elapsed().as_secs();
-        println!("{:<8} {inputs} inputs in {seconds} s from seed {seed}, slowest {slowest:?}, {broken} found", target.name);
+        println!(
+            "{:<8} {inputs} inputs in {seconds} s from seed {seed}, slowest {slowest:?}, {broken} found",
+            target.name
+        );
         found += broken;
     }
     Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,6 +13,7 @@ mod limit;
 mod loss;
 mod mark;
 mod port;
+mod trace;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
@@ -34,6 +35,7 @@ pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
+pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, met};
 pub use vlan::{Tag, VLANS, VlanKey};
 
 /// Interface index of the kernel; 0 is none.
@@ -52,6 +54,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
+    include_bytes!("trace.rs"),
     include_bytes!("vlan.rs"),
     // The order of the reasons is that of the counters.
     include_bytes!("../reason.rs"),
@@ -112,6 +115,14 @@ pub mod map {
     pub const HEARTBEAT: &str = "HEARTBEAT";
     /// Ring of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
+    /// One [`super::Watch`].
+    pub const WATCH: &str = "WATCH";
+    /// Per CPU, one [`super::Trail`].
+    pub const TRAIL: &str = "TRAIL";
+    /// Ring of [`super::Sighting`].
+    pub const SIGHTINGS: &str = "SIGHTINGS";
+    /// Per CPU, one [`super::Key`].
+    pub const KEY: &str = "KEY";
     /// Name of the read-only global that holds [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
 }
@@ -131,6 +142,10 @@ sizes! {
     VlanKey = 8;
     Event = 1336;
     Limit = 32;
+    Pane = 160;
+    Watch = 2600;
+    Trail = 40;
+    Sighting = 1600;
     Filter = 152;
     Block = 512;
     Line = 64;

@@ -68,6 +68,9 @@ pub trait Hook: Bytes {
     /// Tells the controller of the packet, when rules of a chain that was just asked say so.
     fn tell(&self, chain: u32);
 
+    /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
+    fn show(&self, reason: u32, oif: Ifindex);
+
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;
 }

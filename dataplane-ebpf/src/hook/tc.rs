@@ -18,11 +18,15 @@ use super::{Hook, Met, Tier};
 use crate::{
     event, features, maps, output,
     pipeline::{self, Verdict, Way},
-    rewrite,
+    rewrite, trace,
 };
 
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
 const HEADERS: u32 = 256;
+
+/// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy, for this machine, of a group packet that it sent. The port did
+/// not receive it, and its link header is gone.
+const LOOPBACK: u32 = 5;
 
 /// An skb.
 pub struct Skb<'a> {
@@ -96,6 +100,11 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn show(&self, reason: u32, oif: Ifindex) {
+        show_skb(self.context.skb.skb, reason, oif);
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
         self.met
     }
@@ -120,6 +129,11 @@ pub fn run_behind_xdp(context: &TcContext) -> i32 {
 /// Judges an skb and does what the verdict says.
 #[inline(always)]
 fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+    // SAFETY: the context is the program's own.
+    let kind = unsafe { (*context.skb.skb).pkt_type };
+    if kind == LOOPBACK {
+        return TC_ACT_UNSPEC;
+    }
     gather(context);
     let skb = Skb { context, met };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
@@ -127,6 +141,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
     let bytes = skb.length() as u64;
     let reason = match verdict {
         Verdict::Transmit(way) => {
+            trace::depart(&skb, &way);
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 maps::used(way.index);
@@ -140,6 +155,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
         Verdict::Stop(reason) => reason,
     };
     maps::count(slot, reason, bytes);
+    trace::end(&skb, reason);
     if reason.decision() == Decision::Drop { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
@@ -161,6 +177,7 @@ pub fn run_output(context: &TcContext) -> i32 {
         None => TC_ACT_UNSPEC,
         Some(reason) => {
             maps::count(slot, reason, skb.length() as u64);
+            trace::end(&skb, reason);
             TC_ACT_SHOT
         }
     }
@@ -194,6 +211,21 @@ extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
     let length = unsafe { (*skb).len };
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     event::tell(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
+    0
+}
+
+/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { (*skb).len };
+    // SAFETY: as above.
+    let port = unsafe { (*skb).ifindex };
+    let tier = Tier::Tc as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
+    trace::show((port, reason, oif, tier), length, load);
     0
 }
 

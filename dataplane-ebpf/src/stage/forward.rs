@@ -13,7 +13,7 @@ use crate::{
     hook::{Hook, Tier},
     maps,
     pipeline::{Step, Verdict, Way, stop},
-    tables,
+    tables, trace,
 };
 
 /// A next hop, and how much it takes.
@@ -52,6 +52,7 @@ pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Optio
     let member =
         if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
     let adjacency = maps::adjacency(member)?;
+    trace::hop(member);
     let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
     Some(Hop { adjacency, index: u64::from(member), mtu: mtu as usize })
 }

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
-use super::{ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig};
+use super::{
+    ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig,
+};
 use crate::model::ModeChoice;
 use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
@@ -182,8 +184,11 @@ impl File<'_> {
             }
             let seconds = item.as_integer().and_then(|number| u32::try_from(number).ok());
             heartbeat.after = seconds.filter(|seconds| *seconds == 0 || ALONE.contains(seconds)).ok_or_else(|| {
-                let message =
-                    format!("`after` must be a number of seconds from {} to {}, or 0 for never", ALONE.start(), ALONE.end());
+                let message = format!(
+                    "`after` must be a number of seconds from {} to {}, or 0 for never",
+                    ALONE.start(),
+                    ALONE.end()
+                );
                 self.error(item.span(), &message)
             })?;
         }

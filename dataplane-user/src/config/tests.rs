@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file,
+    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig, at_rule, parse,
+    parse_set_file,
 };
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};

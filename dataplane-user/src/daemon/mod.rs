@@ -9,6 +9,7 @@ mod confirm;
 mod counter;
 mod doctor;
 mod event;
+mod explain;
 mod filter;
 mod heartbeat;
 mod mirror;
@@ -19,7 +20,9 @@ mod privilege;
 mod reject;
 mod service;
 mod set;
+mod sight;
 mod state;
+mod trace;
 
 use std::{
     path::PathBuf,
@@ -36,7 +39,10 @@ use tokio::{
 
 use crate::{
     config::{self, Config, FibConfig, HeartbeatConfig},
-    control::server::{Call, Server},
+    control::{
+        protocol::Request,
+        server::{Call, Server},
+    },
     fib::Sizes,
     filter::Image,
     kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
@@ -50,11 +56,14 @@ use crate::{
 };
 use confirm::{History, Probation};
 use event::Telling;
+use explain::Rehearsed;
 use filter::Chains;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
 use port::Ports;
+use sight::Places;
 use state::State;
+use trace::Watchers;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
@@ -114,7 +123,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut beat = tokio::time::interval(heartbeat::BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut packets = daemon.tables.events()?.context("the ring of events is read by somebody else")?;
+    let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -126,6 +135,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
             _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
+            () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
             () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
             () = until(due) => {
                 due = None;
@@ -176,6 +186,12 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
                 match told {
                     Ok(events) => events.iter().for_each(|event| daemon.tell(event)),
                     Err(error) => tracing::error!("events of packets cannot be read: {error}"),
+                }
+            }
+            seen = sightings.next() => {
+                match seen {
+                    Ok(seen) => daemon.show(&seen),
+                    Err(error) => tracing::error!("packets that are watched for cannot be read: {error}"),
                 }
             }
         }
@@ -268,6 +284,12 @@ struct Daemon {
     probes: Probes,
     /// Packets that rules log or reject.
     telling: Telling,
+    /// Those who watch packets.
+    watchers: Watchers,
+    /// Where rules stand, by their counters.
+    places: Places,
+    /// Programs to try packets on.
+    stage: Option<Rehearsed>,
 }
 
 impl Daemon {
@@ -321,6 +343,9 @@ impl Daemon {
             compared: Compared::default(),
             probes: Probes::default(),
             telling: Telling::new(Instant::now()),
+            watchers: Watchers::default(),
+            places: None,
+            stage: None,
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
@@ -393,7 +418,10 @@ impl Daemon {
 
     /// Answers a call.
     fn answer(&mut self, call: Call) {
-        let mut answer = self.operate(&call.request, call.peer.uid);
+        let mut answer = match (&call.request, call.stream) {
+            (Request::Trace { filter, one_in, bytes }, Some(stream)) => self.trace((filter, *one_in, *bytes), stream),
+            (request, _) => self.operate(request, call.peer.uid),
+        };
         if call.request.is_change()
             && let Some(error) = &self.unsaved
         {
@@ -407,7 +435,8 @@ impl Daemon {
 
     /// Writes down what a next daemon must know.
     fn save(&mut self) {
-        let unsaved = self.state.save(&self.running(), &self.ports, &self.chains).err().map(|error| format!("{error:#}"));
+        let unsaved =
+            self.state.save(&self.running(), &self.ports, &self.chains).err().map(|error| format!("{error:#}"));
         if let Some(error) = &unsaved
             && self.unsaved.is_none()
         {

@@ -10,9 +10,27 @@ use dataplane_user::{
 use super::{Target, files};
 
 const WORDS: &[&str] = &[
-    "table inet x {", "chain y {", "type filter hook forward priority 0; policy drop;", "jump y", "goto y", "return", "}",
-    "vmap { 1 : accept, 2 : jump y }", "set z { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 } }", "@z", "ct state",
-    "-A FORWARD", "-j", "-m multiport --dports 1,2", "!", "-s 192.0.2.0/24", "COMMIT", "*filter", ":X - [0:0]", "-i eth0", "--syn",
+    "table inet x {",
+    "chain y {",
+    "type filter hook forward priority 0; policy drop;",
+    "jump y",
+    "goto y",
+    "return",
+    "}",
+    "vmap { 1 : accept, 2 : jump y }",
+    "set z { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 } }",
+    "@z",
+    "ct state",
+    "-A FORWARD",
+    "-j",
+    "-m multiport --dports 1,2",
+    "!",
+    "-s 192.0.2.0/24",
+    "COMMIT",
+    "*filter",
+    ":X - [0:0]",
+    "-i eth0",
+    "--syn",
 ];
 
 pub const TARGET: Target = Target { name: "import", corpus, words: WORDS, feed };

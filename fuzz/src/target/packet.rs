@@ -30,7 +30,9 @@ fn corpus(_: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
             v4[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
             v4.extend(vec![0x50; usize::from(payload) + 4]);
             corpus.push(v4);
-            for chain in [vec![], vec![(0, 1)], vec![(43, 2), (60, 0)], vec![(44, 0)], vec![(0, 0), (60, 0), (43, 0), (44, 0)]] {
+            for chain in
+                [vec![], vec![(0, 1)], vec![(43, 2), (60, 0)], vec![(44, 0)], vec![(0, 0), (60, 0), (43, 0), (44, 0)]]
+            {
                 let mut v6 = link(tags, 0x86dd);
                 let length: usize = chain.iter().map(|(_, units)| 8 + 8 * units).sum::<usize>() + usize::from(payload);
                 let first = chain.first().map_or(protocol, |(header, _)| *header);

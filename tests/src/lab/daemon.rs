@@ -88,7 +88,13 @@ impl Daemon {
             process.terminate(ENDING)?;
         }
         let mut command = self.start_command();
-        command.arg("run").args(&self.options).arg("--socket").arg(self.socket()).arg("--state").arg(self.dir.join("state"));
+        command
+            .arg("run")
+            .args(&self.options)
+            .arg("--socket")
+            .arg(self.socket())
+            .arg("--state")
+            .arg(self.dir.join("state"));
         command.arg("--bpffs").arg(self.bpffs());
         if self.configured {
             command.arg("--config").arg(self.config());
