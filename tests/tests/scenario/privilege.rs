@@ -64,9 +64,12 @@ fn hand_over(scene: &mut Scene) {
     for entry in fs::read_dir(scene.daemon.state()).expect("the state") {
         chown(entry.expect("a file").path(), Some(NOBODY), Some(NOBODY)).expect("given away");
     }
-    fs::remove_dir_all(scene.daemon.bpffs().join("links")).expect("no links");
+    // Pins of root are not for nobody; the kernel's own files there stay.
     for entry in fs::read_dir(scene.daemon.bpffs()).expect("the pins") {
-        fs::remove_dir_all(entry.expect("a pin").path()).expect("removed");
+        let entry = entry.expect("a pin");
+        if entry.file_type().expect("its type").is_dir() {
+            fs::remove_dir_all(entry.path()).expect("removed");
+        }
     }
 }
 
