@@ -63,7 +63,7 @@ fn the_example() {
 
 /// A file, line and column of what is wrong, the text at that place, and what the message says.
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
-    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, sets or chains"),
+    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, heartbeat, sets or chains"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
     ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
