@@ -63,6 +63,18 @@ extern "C" fn lookup_v6(live: u32, high: u64, low: u64) -> u32 {
     lookup6(&Table6, live, features::on(Features::WIDE_FIB6), Address6 { high, low }).raw()
 }
 
+/// Whether the controller has been away for longer than the operator allows.
+#[inline(always)]
+pub fn abandoned() -> bool {
+    alone() != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn alone() -> u32 {
+    u32::from(maps::expired())
+}
+
 /// Whether one of the next hops of a route is through `ifindex`.
 #[inline(always)]
 pub fn leads_back(route: Target, ifindex: Ifindex) -> bool {

@@ -13,7 +13,7 @@ use crate::{
     hook::{Hook, Tier},
     maps,
     pipeline::{Step, Verdict, Way, stop},
-    trace,
+    tables, trace,
 };
 
 /// A next hop, and how much it takes.
@@ -106,6 +106,10 @@ pub fn depart<F: Family, H: Hook>(
     }
     if !able.contains(AdjacencyFlags::RESOLVED) {
         return stop(Reason::NeighbourUnresolved);
+    }
+    // The filter needs no controller; neighbours and ways out do.
+    if tables::abandoned() {
+        return stop(Reason::NoController);
     }
     // Without a link header there is none to rewrite.
     let ethernet = frame.offset != 0;
