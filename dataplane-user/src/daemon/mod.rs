@@ -11,6 +11,7 @@ mod doctor;
 mod event;
 mod explain;
 mod filter;
+mod metrics;
 mod mirror;
 mod neighbour;
 mod operate;
@@ -267,6 +268,8 @@ struct Daemon {
     places: Places,
     /// Programs to try packets on.
     stage: Option<Rehearsed>,
+    /// When the daemon started.
+    born: Instant,
 }
 
 impl Daemon {
@@ -320,6 +323,7 @@ impl Daemon {
             watchers: Watchers::default(),
             places: None,
             stage: None,
+            born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
