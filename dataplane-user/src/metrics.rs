@@ -60,7 +60,7 @@ impl Scrape {
         let packets = Family::<Labels, Counter>::default();
         let (up, attached) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
         for (port, reasons) in &self.ports {
-            let name = || ("port", port.name.clone());
+            let name = || ("port", escaped(&port.name));
             up.get_or_create(&vec![name()]).set(i64::from(port.state == "up"));
             attached.get_or_create(&vec![name(), ("mode", port.mode.clone())]).set(i64::from(!reasons.is_empty()));
             for reason in Reason::ALL {
@@ -79,8 +79,8 @@ impl Scrape {
             let labels = vec![
                 ("reason", reason.name().to_owned()),
                 ("verdict", reason.decision().name().to_owned()),
-                ("meaning", reason.meaning().to_owned()),
-                ("advice", reason.advice().to_owned()),
+                ("meaning", escaped(reason.meaning())),
+                ("advice", escaped(reason.advice())),
             ];
             meanings.get_or_create(&labels).set(1);
         }
@@ -124,6 +124,11 @@ impl Scrape {
             registry.register(name, help, counter);
         }
     }
+}
+
+/// A label's value as the format has it: the encoder takes it as it is, and an interface's name may have quotes.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
