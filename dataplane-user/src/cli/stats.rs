@@ -203,7 +203,7 @@ mod tests {
                           1           0  of_tomorrow  a reason of another version\n\
                     \n\
                     NAME  IFINDEX  MODE    STATE  MAC   MTU  VLAN    RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
-                    a           7  native  up     -    1500  -     3000       3000          0        0       0\n\
+                    a           7  native  up     -    1500     -  3000       3000          0        0       0\n\
                     \n\
                     PER SECOND    RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
                     a           1000       1000          0        0       0\n";
