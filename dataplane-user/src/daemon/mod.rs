@@ -12,6 +12,7 @@ mod event;
 mod explain;
 mod filter;
 mod heartbeat;
+mod metrics;
 mod mirror;
 mod neighbour;
 mod operate;
@@ -290,6 +291,8 @@ struct Daemon {
     places: Places,
     /// Programs to try packets on.
     stage: Option<Rehearsed>,
+    /// When the daemon started.
+    born: Instant,
 }
 
 impl Daemon {
@@ -346,6 +349,7 @@ impl Daemon {
             watchers: Watchers::default(),
             places: None,
             stage: None,
+            born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
