@@ -3,6 +3,10 @@
 //! Series are bounded: each port has one for each reason, whether it counted or not, and only the first [`RULES`] rules have
 //! series of their own.
 
+mod plain;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
 use dataplane_common::Reason;
@@ -11,6 +15,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
+
+pub use plain::plain;
 
 use crate::control::row::{MirrorRow, MirrorState, PortRow, RuleRow};
 
@@ -136,6 +142,3 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     gauge.set(value.cast_signed());
     registry.register(name, help, gauge);
 }
-
-#[cfg(test)]
-mod tests;

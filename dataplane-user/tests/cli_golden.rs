@@ -8,7 +8,7 @@ use dataplane_user::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
-            Counts, DecisionRow, Difference, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow,
+            Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow,
             RuleRow, SetRow, Stats, Table,
         },
     },
@@ -146,9 +146,23 @@ fn stats(iface: Option<&str>) -> Stats {
         ("blackhole", 0),
     ];
     let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5, resyncs: 2, mended: 1, probes: 9 };
+    // One link that is counted, and one that is not yet.
+    let links = ports.iter().filter(|port| port.name != "wg0").map(|port| LinkRow {
+        name: port.name.clone(),
+        ifindex: port.ifindex,
+        rx_packets: port.counts.rx + 7,
+        rx_bytes: 100 * port.counts.rx,
+        rx_errors: 1,
+        rx_dropped: 2,
+        tx_packets: 60,
+        tx_bytes: 6000,
+        tx_errors: 3,
+        tx_dropped: 4,
+    });
     Stats {
         totals,
         reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(),
+        links: links.collect(),
         ports,
         mirror,
         heartbeat: 60,
@@ -243,12 +257,15 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 #[test]
 fn json_fields_are_the_contract() {
     const PORT: &str = "name ifindex mode state mac mtu vlan rx forwarded delivered dropped passed";
+    const LINK: &str =
+        "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     let daemon = Daemon::start(answer);
-    let stats: Vec<_> = PORT.split(' ').map(|key| format!("ports.{key}")).collect();
+    let below = |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<String>();
     let stats = format!(
-        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {} \
-         mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat",
-        stats.join(" ")
+        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports{} \
+         links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat",
+        below("ports", PORT),
+        below("links", LINK)
     );
     let rows = [
         ("port list", PORT),

@@ -90,6 +90,7 @@ fn answers_go_there_and_back() {
         totals: Counts::new(u64::MAX, 0, 0, 0),
         reasons: [("local".to_owned(), 1)].into(),
         ports: vec![],
+        links: vec![],
         mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1, probes: 5 },
         heartbeat: 60,
     };
@@ -102,7 +103,7 @@ fn answers_go_there_and_back() {
         (
             Answer::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -10,9 +10,9 @@ use clap::Args;
 use dataplane_common::Reason;
 
 use super::{
-    iface, port, reason,
+    iface, reason,
     session::{self, Session, unexpected},
-    table::{LEFT, RIGHT, table},
+    table::{LEFT, RIGHT, dash, table},
 };
 use crate::control::{
     protocol::{Data, Request},
@@ -110,7 +110,7 @@ fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
     }
     if !stats.ports.is_empty() {
         text.push('\n');
-        text.push_str(&port::text(&stats.ports));
+        text.push_str(&ports(stats));
     }
     if let Some(rates) = rates.filter(|rates| !rates.ports.is_empty()) {
         text.push('\n');
@@ -138,10 +138,58 @@ fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
     text
 }
 
+fn numbers(counts: &Counts) -> [String; 5] {
+    [counts.rx, counts.forwarded, counts.delivered, counts.dropped, counts.passed].map(|number| number.to_string())
+}
+
 fn cells(heading: &str, counts: &Counts) -> [String; 6] {
-    let numbers = [counts.rx, counts.forwarded, counts.delivered, counts.dropped, counts.passed];
-    let [rx, forwarded, delivered, dropped, passed] = numbers.map(|number| number.to_string());
+    let [rx, forwarded, delivered, dropped, passed] = numbers(counts);
     [heading.to_owned(), rx, forwarded, delivered, dropped, passed]
+}
+
+/// Each port in two parts: what the kernel counts at the link, as `ifconfig -s` heads it, then what became of the packets
+/// here.
+fn ports(stats: &row::Stats) -> String {
+    let columns = [
+        ("NAME", LEFT),
+        ("MODE", LEFT),
+        ("STATE", LEFT),
+        ("MTU", RIGHT),
+        ("RX-OK", RIGHT),
+        ("RX-ERR", RIGHT),
+        ("RX-DRP", RIGHT),
+        ("TX-OK", RIGHT),
+        ("TX-ERR", RIGHT),
+        ("TX-DRP", RIGHT),
+        ("RX", RIGHT),
+        ("FORWARDED", RIGHT),
+        ("DELIVERED", RIGHT),
+        ("DROPPED", RIGHT),
+        ("PASSED", RIGHT),
+    ];
+    let rows = stats.ports.iter().map(|port| {
+        let link = stats.links.iter().find(|link| link.ifindex == port.ifindex);
+        let counter = |counter: fn(&row::LinkRow) -> u64| dash(link.map(counter));
+        let [rx, forwarded, delivered, dropped, passed] = numbers(&port.counts);
+        [
+            port.name.clone(),
+            port.mode.clone(),
+            port.state.clone(),
+            port.mtu.to_string(),
+            counter(|link| link.rx_packets),
+            counter(|link| link.rx_errors),
+            counter(|link| link.rx_dropped),
+            counter(|link| link.tx_packets),
+            counter(|link| link.tx_errors),
+            counter(|link| link.tx_dropped),
+            rx,
+            forwarded,
+            delivered,
+            dropped,
+            passed,
+        ]
+    });
+    table(columns, rows)
 }
 
 /// Packets, packets per second, name and meaning of each reason that has counted, in the order of the manual. Reasons that
@@ -190,6 +238,7 @@ mod tests {
                 vlan: None,
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
+            links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],
             mirror: MirrorRow::default(),
             heartbeat: 60,
         };
@@ -203,8 +252,10 @@ mod tests {
                        3000        1000  forwarded    Forwarded to the next hop.\n      \
                           1           0  of_tomorrow  a reason of another version\n\
                     \n\
-                    NAME  IFINDEX  MODE    STATE  MAC   MTU  VLAN    RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
-                    a           7  native  up     -    1500     -  3000       3000          0        0       0\n\
+                    NAME  MODE    STATE   MTU  RX-OK  RX-ERR  RX-DRP  TX-OK  TX-ERR  TX-DRP    RX  FORWARDED  DELIVERED  \
+                    DROPPED  PASSED\n\
+                    a     native  up     1500   5000       0       0     20       0       0  3000       3000          0        \
+                    0       0\n\
                     \n\
                     PER SECOND    RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
                     a           1000       1000          0        0       0\n";

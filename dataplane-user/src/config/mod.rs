@@ -10,6 +10,7 @@ mod tests;
 mod write;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dataplane_common::abi::CHAINS;
@@ -33,6 +34,8 @@ pub struct Config {
     pub fib: FibConfig,
     /// How long the data plane goes on alone.
     pub heartbeat: HeartbeatConfig,
+    /// Metrics over HTTP.
+    pub metrics: MetricsConfig,
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].
@@ -80,6 +83,13 @@ impl Default for HeartbeatConfig {
     fn default() -> Self {
         Self { after: 60 }
     }
+}
+
+/// Metrics over HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where they can be asked for; none: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Links to attach to.

@@ -1,6 +1,7 @@
 //! Reading.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,7 +10,8 @@ use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
 use super::{
-    ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig,
+    ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern,
+    SetConfig,
 };
 use crate::model::ModeChoice;
 use crate::rule::{
@@ -34,9 +36,10 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
+            "metrics" => config.metrics = file.metrics(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, fib, heartbeat, sets or chains")),
+            _ => return Err(file.unknown(key, "ports, fib, heartbeat, metrics, sets or chains")),
         }
     }
     // Sets may stand behind the chains that ask them.
@@ -193,6 +196,21 @@ impl File<'_> {
             })?;
         }
         Ok(heartbeat)
+    }
+
+    fn metrics(&self, table: &dyn TableLike) -> Result<MetricsConfig, ConfigError> {
+        let mut metrics = MetricsConfig::default();
+        for (key, item) in entries(table) {
+            if key.get() != "listen" {
+                return Err(self.unknown(key, "listen"));
+            }
+            let address = item.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+            metrics.listen = Some(address.filter(|address| address.port() != 0).ok_or_else(|| {
+                let message = "`listen` must be an address and a port in quotes, such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
+                self.error(item.span(), message)
+            })?);
+        }
+        Ok(metrics)
     }
 
     fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {

@@ -28,6 +28,10 @@ impl Config {
             let heartbeat: Table = [("after", value(i64::from(self.heartbeat.after)))].into_iter().collect();
             document.insert("heartbeat", Item::Table(heartbeat));
         }
+        if let Some(listen) = self.metrics.listen {
+            let metrics: Table = [("listen", value(listen.to_string()))].into_iter().collect();
+            document.insert("metrics", Item::Table(metrics));
+        }
         let sets = self.sets.iter().map(|(name, set)| (name.as_str(), set_table(set)));
         insert_tables(&mut document, "sets", sets);
         let used = ChainName::ALL.into_iter().filter(|name| *self.chain(*name) != ChainConfig::default());

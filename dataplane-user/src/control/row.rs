@@ -255,12 +255,40 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// As in `port list`.
     pub ports: Vec<PortRow>,
+    /// What the kernel counts at them, by name as in `ports`; those that do not exist are missing.
+    #[serde(default)]
+    pub links: Vec<LinkRow>,
     /// How well the kernel is followed.
     #[serde(default)]
     pub mirror: MirrorRow,
     /// Seconds after the end of the daemon until routed packets are left to the kernel; 0 is never.
     #[serde(default)]
     pub heartbeat: u32,
+}
+
+/// Frames of a link since it was made: what the kernel and its driver counted, and what XDP took before they did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Name of the interface.
+    pub name: String,
+    /// Its index in the kernel.
+    pub ifindex: u32,
+    /// Received. Most drivers count what XDP redirects, too; where one does not, and its count is below ours, it is ours.
+    pub rx_packets: u64,
+    /// Received, as the kernel has it.
+    pub rx_bytes: u64,
+    /// Received, but broken.
+    pub rx_errors: u64,
+    /// Given up by the kernel or the device, for want of room above all. Some drivers count here what XDP drops.
+    pub rx_dropped: u64,
+    /// Transmitted; as the kernel has it.
+    pub tx_packets: u64,
+    /// Transmitted; as the kernel has it.
+    pub tx_bytes: u64,
+    /// The device failed.
+    pub tx_errors: u64,
+    /// No room.
+    pub tx_dropped: u64,
 }
 
 /// How far the mirror of the kernel's tables has come, and how well it follows.

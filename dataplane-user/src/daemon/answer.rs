@@ -11,7 +11,7 @@ use super::{Daemon, filter::Standing};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{Counts, DecisionRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+        row::{Counts, DecisionRow, LinkRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
     },
     kernel::TableError,
     lower::Targets,
@@ -19,6 +19,7 @@ use crate::{
         Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
         TABLE_MAIN,
     },
+    netlink::{LinkCounters, link_counters},
     rule::ChainName,
 };
 
@@ -108,7 +109,8 @@ impl Daemon {
             }
         }
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
-        Ok(Stats { totals, reasons, ports, mirror: self.mirror_row(), heartbeat: self.heartbeat.after })
+        let links = link_rows(&ports);
+        Ok(Stats { totals, reasons, ports, links, mirror: self.mirror_row(), heartbeat: self.heartbeat.after })
     }
 
     /// A rule with its counts.
@@ -302,6 +304,33 @@ pub(super) fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Pref
         let route = candidates.iter().next().filter(|route| route.kind != RouteType::Throw)?;
         Some((prefix, route))
     })
+}
+
+/// What the kernel counts at ports.
+fn link_rows(ports: &[PortRow]) -> Vec<LinkRow> {
+    let counters = link_counters().unwrap_or_else(|error| {
+        tracing::warn!("the counters of links cannot be read: {error}");
+        BTreeMap::new()
+    });
+    ports.iter().filter_map(|port| Some(link_row(port, counters.get(&port.ifindex)?))).collect()
+}
+
+/// The kernel's counters of a port, and ours where they are ahead: a driver may not count what XDP takes from it.
+fn link_row(port: &PortRow, counters: &LinkCounters) -> LinkRow {
+    // Without what was dropped: drivers that do not count that as received count it as dropped.
+    let ours = port.counts.rx - port.counts.dropped;
+    LinkRow {
+        name: port.name.clone(),
+        ifindex: port.ifindex,
+        rx_packets: counters.rx_packets.max(ours),
+        rx_bytes: counters.rx_bytes,
+        rx_errors: counters.rx_errors,
+        rx_dropped: counters.rx_dropped,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        tx_errors: counters.tx_errors,
+        tx_dropped: counters.tx_dropped,
+    }
 }
 
 fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {

@@ -37,6 +37,7 @@ impl Daemon {
         }));
         findings.extend(self.rejecting());
         findings.push(self.alone());
+        findings.extend(self.exposing.finding());
         findings.extend(self.unsaved.as_ref().map(|error| Finding {
             check: "state".to_owned(),
             status: Status::Fail,

@@ -42,6 +42,7 @@ impl Daemon {
     /// What is done each second.
     pub(super) fn tick(&mut self) {
         self.beat();
+        self.exposing.retry();
         if self.unsaved.is_some() {
             self.save();
         }

@@ -59,6 +59,7 @@ use confirm::{History, Probation};
 use event::Telling;
 use explain::Rehearsed;
 use filter::Chains;
+use metrics::Exposing;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
 use port::Ports;
@@ -109,8 +110,8 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
     let bpffs = Bpffs::open(&options.bpffs)?;
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
-    let mut daemon = Daemon::new(bpffs, state, config)?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
+    let mut daemon = Daemon::new(bpffs, state, config, Exposing::new(calls.clone()))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
@@ -268,6 +269,8 @@ struct Daemon {
     fib: FibConfig,
     /// How long the data plane goes on without this daemon.
     heartbeat: HeartbeatConfig,
+    /// Metrics over HTTP.
+    exposing: Exposing,
     /// How far this daemon's clock is ahead of the kernel half's.
     offset: i128,
     /// The filter that is live.
@@ -298,7 +301,7 @@ struct Daemon {
 impl Daemon {
     /// Makes fresh maps beside those that an earlier daemon left, and remembers what it was doing. A config given now takes
     /// the place of what was remembered.
-    fn new(bpffs: Bpffs, state: State, config: Option<Config>) -> anyhow::Result<Self> {
+    fn new(bpffs: Bpffs, state: State, config: Option<Config>, exposing: Exposing) -> anyhow::Result<Self> {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
@@ -337,6 +340,7 @@ impl Daemon {
             chains,
             fib: running.fib,
             heartbeat: running.heartbeat,
+            exposing,
             offset: heartbeat::offset(),
             committed: None,
             image: Image::default(),
@@ -352,11 +356,13 @@ impl Daemon {
             born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
+        let mut metrics = running.metrics;
         if let Some(config) = config {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
             daemon.fib = config.fib;
             daemon.heartbeat = config.heartbeat;
+            metrics = config.metrics;
             daemon.state.write_pending(None)?;
         } else if let Some(pending) = daemon.state.pending() {
             let probation = pending.resume(confirm::now());
@@ -366,11 +372,13 @@ impl Daemon {
                 daemon.chains.replace(&before)?;
                 daemon.fib = before.fib;
                 daemon.heartbeat = before.heartbeat;
+                metrics = before.metrics;
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
             daemon.probation = Some(probation);
         }
+        daemon.exposing.want(metrics);
         Ok(daemon)
     }
 

@@ -68,7 +68,13 @@ impl Daemon {
 
     /// The config that is in force.
     pub(super) fn running(&self) -> Config {
-        Config { ports: self.ports.config().to_vec(), fib: self.fib, heartbeat: self.heartbeat, ..self.chains.config() }
+        Config {
+            ports: self.ports.config().to_vec(),
+            fib: self.fib,
+            heartbeat: self.heartbeat,
+            metrics: self.exposing.wanted,
+            ..self.chains.config()
+        }
     }
 
     fn attach(&mut self, ifaces: &[String], mode: ModeChoice) -> Result<Reply, Failure> {
@@ -153,12 +159,16 @@ impl Daemon {
         self.fib = config.fib;
         self.heartbeat = config.heartbeat;
         self.beat();
+        self.exposing.want(config.metrics);
         self.follow();
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
         for (ifindex, reason) in &self.ports.failed {
             let name = self.model.links.get(ifindex).map_or("?", |link| &link.name);
             reply = reply.warn(format!("cannot attach {name}: {reason}"));
+        }
+        if let Some(warning) = self.exposing.trouble() {
+            reply = reply.warn(warning);
         }
         if ports != self.ports.config().len() {
             for warning in bypassed() {
@@ -251,6 +261,10 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
     }
     if running.heartbeat != wanted.heartbeat {
         difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));
+    }
+    if running.metrics != wanted.metrics {
+        let listen = |config: &Config| config.metrics.listen.map_or_else(|| "off".to_owned(), |it| it.to_string());
+        difference.change.push(format!("metrics: listen {} -> {}", listen(running), listen(wanted)));
     }
     for (name, set) in &running.sets {
         match wanted.sets.get(name) {

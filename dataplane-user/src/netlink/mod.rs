@@ -10,6 +10,7 @@ mod address;
 mod announcement;
 mod attribute;
 mod compare;
+mod counter;
 mod device;
 mod error;
 pub mod ethtool;
@@ -40,6 +41,7 @@ use features::Devices;
 use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
 
+pub use counter::{LinkCounters, link_counters};
 pub use error::Error;
 pub use listen::listeners;
 pub use neighbour::Prober;

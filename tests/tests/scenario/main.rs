@@ -24,6 +24,7 @@ mod hostile;
 mod icmp;
 mod import;
 mod lab;
+mod link;
 mod log;
 mod loss;
 mod metrics;
