@@ -25,6 +25,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("traceroute", "traceroute"),
     ("tcpdump", "tcpdump"),
+    ("strace", "strace"),
     ("tmux", "tmux"),
     ("curl", "curl"),
     ("jq", "jq"),

@@ -84,6 +84,12 @@ impl Daemon {
 
     /// Starts it again after [`Self::kill9`] or [`Self::terminate`], with the same folders; ends the running one before.
     pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.answer()
+    }
+
+    /// The same, without waiting until it answers.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
         if let Some(mut process) = self.process.take() {
             process.terminate(ENDING)?;
         }
@@ -100,7 +106,7 @@ impl Daemon {
             command.arg("--config").arg(self.config());
         }
         self.process = Some(self.namespace.spawn(&mut command, &self.dir.join("log"))?);
-        self.answer()
+        Ok(())
     }
 
     /// The program in its namespace, behind what runs it.
