@@ -71,16 +71,18 @@ pub(super) struct Capture {
 
 impl Trace {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        watch(session, &self.wanted, 0, |row, _| session.print(row, || text(row)))
+        watch(begin(session, &self.wanted, 0)?, &self.wanted, |row, _| session.print(row, || text(row)))
     }
 }
 
 impl Capture {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         let name = self.write.display().to_string();
+        // The daemon first: who is refused must not lose a file for it.
+        let client = begin(session, &self.wanted, self.snaplen)?;
         let mut recorder = Recorder::new(open(&self.write)?).with_context(|| format!("cannot write {name}"))?;
         recorder.flush().with_context(|| format!("cannot write {name}"))?;
-        watch(session, &self.wanted, self.snaplen, |row, more| {
+        watch(client, &self.wanted, |row, more| {
             record(&mut recorder, row)?;
             if more { Ok(()) } else { recorder.flush().with_context(|| format!("cannot write {name}")) }
         })
@@ -95,19 +97,22 @@ fn open(path: &Path) -> anyhow::Result<BufWriter<Box<dyn Write>>> {
     Ok(BufWriter::new(Box::new(file)))
 }
 
-/// Gives packets to `take` until there are enough, with whether more are here already.
-fn watch(
-    session: &Session,
-    wanted: &Wanted,
-    bytes: u32,
-    mut take: impl FnMut(&PacketRow, bool) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+/// Asks the daemon to watch.
+fn begin(session: &Session, wanted: &Wanted, bytes: u32) -> anyhow::Result<Client> {
     let mut client = Client::connect(&session.socket)?;
     let request = Request::Trace { filter: wanted.filter.join(" "), one_in: wanted.sample, bytes };
     match client.call(&request)?.data {
-        Data::Watching => {}
-        data => return Err(unexpected(&data)),
+        Data::Watching => Ok(client),
+        data => Err(unexpected(&data)),
     }
+}
+
+/// Gives packets to `take` until there are enough, with whether more are here already.
+fn watch(
+    mut client: Client,
+    wanted: &Wanted,
+    mut take: impl FnMut(&PacketRow, bool) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut seen = 0;
     while wanted.count.is_none_or(|count| seen < count) {
         match client.follow()? {

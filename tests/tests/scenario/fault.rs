@@ -1,10 +1,17 @@
 //! What can go wrong around the daemon: none of it may matter to the traffic, and all of it is said.
 
-use std::{env, fs, thread, time::Duration};
+use std::{
+    env, fs,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use dataplane_tests::lab::{
     Need,
+    stream::stream,
     traffic::{self, Family},
 };
 
@@ -156,5 +163,101 @@ fn a_crash_leaves_the_old_state_or_the_new() {
     }
     println!("{crashes} crashes: old state {old} times, new state {new} times, not reached {survived} times");
     assert!(old + new > 0, "nothing crashed");
+    scene.close();
+}
+
+/// Bytes that the daemon may take beyond what it has when it is at rest.
+const SPARE: u64 = 6 << 20;
+/// Elements of a set that come in one go.
+const MANY: u32 = 40_000;
+
+/// A memory cgroup of our own; removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Option<Self> {
+        let group = memory_root()?.join(format!("dataplane-fault-{}", std::process::id()));
+        fs::create_dir(&group).expect("a cgroup");
+        Some(Self(group))
+    }
+
+    /// The number in one of its files, by the names of cgroup v1 and v2.
+    fn read(&self, names: [&str; 2]) -> u64 {
+        let text = names.iter().find_map(|name| fs::read_to_string(self.0.join(name)).ok()).expect("a file");
+        // `memory.oom_control` and `memory.events` have a line `oom_kill NUMBER`.
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap_or(text.trim());
+        line.parse().expect("a number")
+    }
+
+    fn limit(&self, bytes: u64) {
+        let file = ["memory.limit_in_bytes", "memory.max"].map(|name| self.0.join(name));
+        let file = file.iter().find(|file| file.exists()).expect("a limit");
+        fs::write(file, bytes.to_string()).expect("limited");
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{} stays: {error}", self.0.display());
+        }
+    }
+}
+
+/// Where memory cgroups can be made: `cgroup` or `cgroup2` with that controller (cgroups(7)).
+fn memory_root() -> Option<PathBuf> {
+    let has = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default().contains("memory");
+    let first = Path::new("/sys/fs/cgroup/memory");
+    let second = Path::new("/sys/fs/cgroup");
+    if first.join("memory.limit_in_bytes").exists() {
+        Some(first.to_owned())
+    } else {
+        has(second, "cgroup.subtree_control").then(|| second.to_owned())
+    }
+}
+
+#[test]
+fn out_of_memory_in_its_cgroup() {
+    let cgroups = Need::Kernel("memory cgroups that can be made here", || memory_root().is_some());
+    let Some(mut scene) = Scene::idle(&[cgroups]) else { return };
+    let group = Cgroup::new().expect("a cgroup");
+    scene.daemon.terminate().expect("it ends");
+    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", group.0.display());
+    scene.daemon.wrap(&["sh", "-c", &enter, "sh"], &[]);
+    scene.daemon.restart().expect("it starts");
+    scene.attach(&PORTS, "native");
+    let config = scene.lab.dir().join("set.toml");
+    fs::write(&config, OLD.to_owned() + "[sets.many]\ntype = \"ipv4_addr\"\nelements = [\"192.0.2.1\"]\n").expect("a config");
+    scene.cli(&["config", "apply", config.to_str().expect("UTF-8")]);
+    let (rules, flow) = (scene.rules(), stream(&scene.lab, Family::V4, 5302, 5_000).expect("a stream"));
+    let usage = group.read(["memory.usage_in_bytes", "memory.current"]);
+    group.limit(usage + SPARE);
+    let mut grown = 0;
+    loop {
+        let first = 0x0a00_0000 + grown * MANY;
+        let elements = (first..first + MANY).map(|address| std::net::Ipv4Addr::from(address).to_string());
+        let words: Vec<_> = ["set", "add", "many"].map(str::to_owned).into_iter().chain(elements).collect();
+        let said = scene.daemon.attempt(&words.iter().map(String::as_str).collect::<Vec<_>>()).expect("the verb ends");
+        if !said.status.success() {
+            assert_eq!(said.status.code(), Some(4), "{}", said.stderr);
+            break;
+        }
+        grown += 1;
+        assert!(grown < 100, "it does not grow");
+    }
+    let ended = scene.daemon.await_end().expect("it ended");
+    let killed = group.read(["memory.oom_control", "memory.events"]);
+    println!("{usage} bytes at rest; {ended}, {killed} killed for want of memory after {grown} x {MANY} elements");
+    assert_eq!(ended.signal(), Some(9), "{ended}");
+    assert!(killed > 0, "it was not for want of memory");
+    assert_eq!(pair(&scene), (0, 5), "the data plane goes on");
+    scene.daemon.wrap(&[], &[]);
+    scene.daemon.restart().expect("it starts");
+    assert_eq!(pair(&scene), (0, 5));
+    let kept = |rules: &[crate::scene::Rule]| rules.iter().map(|rule| (rule.rule.clone(), rule.handle)).collect::<Vec<_>>();
+    assert_eq!(kept(&scene.rules()), kept(&rules));
+    let tally = flow.finish().expect("a tally");
+    assert_eq!((tally.lost, tally.repeated), (0, 0), "{tally:?}");
+    scene.ping().expect("pings are answered");
     scene.close();
 }

@@ -219,6 +219,9 @@ fn who_has_no_rights_changes_nothing() {
     let program = scene.lab.dir().join("dataplane-nobody");
     fs::copy(lab::binary().expect("the program"), &program).expect("a copy of the program");
     fs::write(scene.lab.dir().join("other.toml"), "[chains.input]\npolicy = \"drop\"\n").expect("a config");
+    let capture = scene.lab.dir().join("lost.pcapng");
+    fs::write(&capture, "what was there").expect("a file");
+    chown(&capture, Some(NOBODY), Some(NOBODY)).expect("given away");
     scene.router().run("ip route add blackhole 203.0.113.0/24 proto 218").expect("a route of ours");
     let before = picture(&scene);
     let unchanged = |verb: &str| assert_eq!(picture(&scene), before, "{verb}");
@@ -241,12 +244,14 @@ fn who_has_no_rights_changes_nothing() {
         assert_refused(&output, 1, &["user 65534 may read but not change anything; use root"]);
         unchanged(verb);
     }
+    assert_eq!(fs::read_to_string(&capture).expect("the file"), "what was there");
 
-    // What asks the kernel instead of the daemon is refused by the kernel.
+    // Routes are changed in the kernel's tables, and the kernel refuses.
     for verb in ["route add blackhole 198.51.100.0/24", "route del 203.0.113.0/24"] {
-        for group in [NOBODY, GROUP] {
-            assert_refused(&attempt(&scene, &program, group, verb), 1, &["Operation not permitted"]);
-        }
+        assert_refused(&attempt(&scene, &program, NOBODY, verb), 4, &["no access to"]);
+        let output = attempt(&scene, &program, GROUP, verb);
+        println!("{verb}{}", output.said());
+        assert_refused(&output, 1, &["use root"]);
         unchanged(verb);
     }
     // Nor is there a second daemon, or a lab. With paths of its own it gets no further than the kernel lets it.
