@@ -167,7 +167,7 @@ fn a_crash_leaves_the_old_state_or_the_new() {
 }
 
 /// Bytes that the daemon may take beyond what it has when it is at rest.
-const SPARE: u64 = 6 << 20;
+const SPARE: u64 = 16 << 20;
 /// Elements of a set that come in one go.
 const MANY: u32 = 40_000;
 
@@ -229,7 +229,7 @@ fn out_of_memory_in_its_cgroup() {
     let config = scene.lab.dir().join("set.toml");
     fs::write(&config, OLD.to_owned() + "[sets.many]\ntype = \"ipv4_addr\"\nelements = [\"192.0.2.1\"]\n").expect("a config");
     scene.cli(&["config", "apply", config.to_str().expect("UTF-8")]);
-    let (rules, flow) = (scene.rules(), stream(&scene.lab, Family::V4, 5302, 5_000).expect("a stream"));
+    let (rules, flow) = (scene.rules(), stream(&scene.lab, Family::V4, 5400, 5_000).expect("a stream"));
     let usage = group.read(["memory.usage_in_bytes", "memory.current"]);
     group.limit(usage + SPARE);
     let mut grown = 0;
