@@ -8,8 +8,8 @@ use dataplane_user::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
-            Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow,
-            RuleRow, SetRow, Stats, Table,
+            Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow,
+            RouteRow, RuleRow, SetRow, Stats, Table,
         },
     },
     rule::ChainName,
@@ -257,8 +257,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 #[test]
 fn json_fields_are_the_contract() {
     const PORT: &str = "name ifindex mode state mac mtu vlan rx forwarded delivered dropped passed";
-    const LINK: &str =
-        "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
+    const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     let daemon = Daemon::start(answer);
     let below = |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<String>();
     let stats = format!(

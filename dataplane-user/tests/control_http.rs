@@ -90,7 +90,10 @@ fn a_scrape_is_answered_in_full() {
     let answer = say(&served, GET.as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{head}"
+    );
     assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", text.len())), "{head}");
     assert!(body == text, "{} bytes of {}", body.len(), text.len());
 }

@@ -206,7 +206,8 @@ impl File<'_> {
             }
             let address = item.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
             metrics.listen = Some(address.filter(|address| address.port() != 0).ok_or_else(|| {
-                let message = "`listen` must be an address and a port in quotes, such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
+                let message =
+                    "`listen` must be an address and a port in quotes, such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
                 self.error(item.span(), message)
             })?);
         }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern, SetConfig, at_rule,
-    parse, parse_set_file,
+    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern, SetConfig,
+    at_rule, parse, parse_set_file,
 };
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
@@ -193,7 +193,8 @@ fn config() -> impl Strategy<Value = Config> {
     let heartbeat = prop_oneof![Just(0), Just(60), 3..=31_536_000_u32].prop_map(|after| HeartbeatConfig { after });
     let listen = option::of(select(vec!["127.0.0.1:9464", "[::1]:1", "0.0.0.0:65535", "[2001:db8::1]:80"]));
     let metrics = listen.prop_map(|listen| MetricsConfig { listen: listen.map(|text| text.parse().expect(text)) });
-    let config = (ports, fib, heartbeat, metrics, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
+    let config =
+        (ports, fib, heartbeat, metrics, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
     config.prop_flat_map(|(ports, fib, heartbeat, metrics, sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();

@@ -311,7 +311,9 @@ mod tests {
         // What a Prometheus of today and one of long ago send.
         let both = "Accept: application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         let old = "accept: text/plain;version=0.0.4;q=1,*/*;q=0.1";
-        for (accept, want) in [(both, OpenMetrics), (old, Plain), ("Accept: */*", OpenMetrics), ("A: text/plain", OpenMetrics)] {
+        for (accept, want) in
+            [(both, OpenMetrics), (old, Plain), ("Accept: */*", OpenMetrics), ("A: text/plain", OpenMetrics)]
+        {
             let head = format!("GET /metrics HTTP/1.1\r\n{accept}\r\n\r\n");
             assert_eq!(asked(head.as_bytes()), Ok((true, want)), "{accept}");
         }

@@ -89,7 +89,8 @@ impl Exposing {
 
     fn open(&mut self, address: SocketAddr) {
         let failed_before = matches!(self.served, Some(Err(_)));
-        let opened = Exposition::open(address, self.calls.clone(), Limits::default()).map_err(|error| error.to_string());
+        let opened =
+            Exposition::open(address, self.calls.clone(), Limits::default()).map_err(|error| error.to_string());
         match &opened {
             Ok(_) => tracing::info!("metrics are at http://{address}/metrics"),
             Err(error) if !failed_before => {

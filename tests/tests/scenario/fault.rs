@@ -227,7 +227,8 @@ fn out_of_memory_in_its_cgroup() {
     scene.daemon.restart().expect("it starts");
     scene.attach(&PORTS, "native");
     let config = scene.lab.dir().join("set.toml");
-    fs::write(&config, OLD.to_owned() + "[sets.many]\ntype = \"ipv4_addr\"\nelements = [\"192.0.2.1\"]\n").expect("a config");
+    fs::write(&config, OLD.to_owned() + "[sets.many]\ntype = \"ipv4_addr\"\nelements = [\"192.0.2.1\"]\n")
+        .expect("a config");
     scene.cli(&["config", "apply", config.to_str().expect("UTF-8")]);
     let (rules, flow) = (scene.rules(), stream(&scene.lab, Family::V4, 5400, 5_000).expect("a stream"));
     let usage = group.read(["memory.usage_in_bytes", "memory.current"]);
@@ -254,7 +255,8 @@ fn out_of_memory_in_its_cgroup() {
     scene.daemon.wrap(&[], &[]);
     scene.daemon.restart().expect("it starts");
     assert_eq!(pair(&scene), (0, 5));
-    let kept = |rules: &[crate::scene::Rule]| rules.iter().map(|rule| (rule.rule.clone(), rule.handle)).collect::<Vec<_>>();
+    let kept =
+        |rules: &[crate::scene::Rule]| rules.iter().map(|rule| (rule.rule.clone(), rule.handle)).collect::<Vec<_>>();
     assert_eq!(kept(&scene.rules()), kept(&rules));
     let tally = flow.finish().expect("a tally");
     assert_eq!((tally.lost, tally.repeated), (0, 0), "{tally:?}");

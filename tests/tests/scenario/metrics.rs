@@ -54,7 +54,10 @@ fn http(scene: &Scene, address: &str, request: &str) -> anyhow::Result<(String, 
 fn scrape(scene: &Scene, address: &str) -> anyhow::Result<String> {
     let (head, body) = http(scene, address, "GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n")?;
     ensure!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}\n{body}");
-    ensure!(head.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{head}");
+    ensure!(
+        head.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{head}"
+    );
     Ok(body)
 }
 
@@ -79,7 +82,8 @@ fn agrees(scene: &Scene, text: impl Fn() -> String) {
     }
     assert_eq!(sums.len(), low.reasons.len());
     let rule = &scene.rules()[0];
-    let line = format!("\ndataplane_rule_packets_total{{chain=\"forward\",handle=\"{}\"}} {}\n", rule.handle, rule.packets);
+    let line =
+        format!("\ndataplane_rule_packets_total{{chain=\"forward\",handle=\"{}\"}} {}\n", rule.handle, rule.packets);
     assert!(after.contains(&line), "{line}{after}");
 }
 
@@ -121,7 +125,10 @@ fn metrics_over_http() {
     // An address that is not there is a warning, and served when it comes.
     let late = "198.18.77.1:9464";
     let output = apply(&config(late));
-    assert!(output.status.success() && output.stderr.contains("cannot serve metrics on 198.18.77.1:9464"), "{output:?}");
+    assert!(
+        output.status.success() && output.stderr.contains("cannot serve metrics on 198.18.77.1:9464"),
+        "{output:?}"
+    );
     assert!(scrape(&scene, other).is_err());
     let doctor = scene.daemon.attempt(&["doctor"]).expect("the doctor").said();
     assert!(doctor.contains("cannot be served on 198.18.77.1:9464"), "{doctor}");

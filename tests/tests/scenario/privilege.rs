@@ -228,7 +228,11 @@ fn who_has_no_rights_changes_nothing() {
 
     // A stranger does not get as far as the daemon.
     for verb in READS.iter().map(|(verb, _)| verb).chain(CHANGES) {
-        assert_refused(&attempt(&scene, &program, NOBODY, verb), 4, &["no access to", "use root, or a user in the group"]);
+        assert_refused(
+            &attempt(&scene, &program, NOBODY, verb),
+            4,
+            &["no access to", "use root, or a user in the group"],
+        );
     }
     unchanged("a stranger");
 
@@ -266,7 +270,12 @@ fn who_has_no_rights_changes_nothing() {
         ("lab down mine".to_owned(), ""),
     ] {
         let output = attempt(&scene, &program, NOBODY, &verb);
-        assert_eq!(output.status.code().filter(|code| [1, 3].contains(code)), output.status.code(), "{verb}{}", output.said());
+        assert_eq!(
+            output.status.code().filter(|code| [1, 3].contains(code)),
+            output.status.code(),
+            "{verb}{}",
+            output.said()
+        );
         assert!(!output.status.success() && output.stderr.contains(said), "{verb}{}", output.said());
         unchanged(&verb);
     }
