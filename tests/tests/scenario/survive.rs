@@ -234,11 +234,12 @@ fn killed_at_random_moments() {
         assert_eq!(rules(&now), rules(&known), "round {round} of seed {seed}");
     }
     thread::sleep(WATCHED);
+    let lost_behind = scene.stats().reason("redirect_failed");
     let (accepted, dropped) = (accepted.finish().expect("a tally"), dropped.finish().expect("a tally"));
     ready.sort();
     println!(
         "{kills} kills, {young} more while it started, {relabelled} beside another version: {accepted:?}; dropped by a rule: \
-         {dropped:?}; ready after {:?} in the middle, {:?} at most",
+         {dropped:?}; ready after {:?} in the middle, {:?} at most; redirect_failed {lost_behind}",
         ready.get(ready.len() / 2),
         ready.last()
     );
