@@ -31,7 +31,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_common::abi::{Features, map};
+use dataplane_common::abi::map;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -305,12 +305,13 @@ impl Daemon {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, mut chains, running) = state.remember();
+        let (ports, mut chains, running, features) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
         let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
-        let mut object = Object::load(Features::empty(), sizes, &place)?;
+        // Most likely what it will come to: loading takes the kernel a tenth of a second and more.
+        let mut object = Object::load(features, sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
         if !inherited {
             chains.counters.are_zero();
@@ -447,8 +448,11 @@ impl Daemon {
 
     /// Writes down what a next daemon must know.
     fn save(&mut self) {
-        let unsaved =
-            self.state.save(&self.running(), &self.ports, &self.chains).err().map(|error| format!("{error:#}"));
+        let unsaved = self
+            .state
+            .save(&self.running(), &self.ports, &self.chains, self.object.features())
+            .err()
+            .map(|error| format!("{error:#}"));
         if let Some(error) = &unsaved
             && self.unsaved.is_none()
         {

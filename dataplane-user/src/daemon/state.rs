@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use dataplane_common::abi::Features;
 use rustix::{
     fd::OwnedFd,
     fs::{FlockOperation, Mode, OFlags, flock, open},
@@ -41,6 +42,9 @@ pub(super) struct Ledger {
     /// Ports that a pattern of the config fits, but that the operator has switched off.
     #[serde(default)]
     pub off: Vec<String>,
+    /// What programs were loaded with: the next daemon begins with that, and need not load them again.
+    #[serde(default)]
+    pub features: u32,
     /// By chain, in order.
     #[serde(default)]
     pub rules: Vec<Entry>,
@@ -79,10 +83,12 @@ impl State {
 
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
     /// must know why.
-    pub(super) fn remember(&self) -> (Ports, Chains, Config) {
+    pub(super) fn remember(&self) -> (Ports, Chains, Config, Features) {
         let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
-        let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
-        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running)
+        let ledger: Ledger =
+            self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
+        let features = Features::from_bits_truncate(ledger.features).difference(Features::TRACING);
+        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running, features)
     }
 
     /// The configs of before.
@@ -134,8 +140,15 @@ impl State {
     }
 
     /// Writes everything down. A crash leaves the old files or the new ones.
-    pub(super) fn save(&self, running: &Config, ports: &Ports, chains: &Chains) -> anyhow::Result<()> {
-        let ledger = Ledger { next: chains.next(), off: ports.off(), rules: chains.ledger() };
+    pub(super) fn save(
+        &self,
+        running: &Config,
+        ports: &Ports,
+        chains: &Chains,
+        features: Features,
+    ) -> anyhow::Result<()> {
+        let ledger =
+            Ledger { next: chains.next(), off: ports.off(), features: features.bits(), rules: chains.ledger() };
         self.write("running.toml", &running.to_toml())?;
         self.write("handles.toml", &toml_edit::ser::to_string(&ledger)?)
     }
