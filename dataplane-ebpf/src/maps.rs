@@ -14,8 +14,8 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Inquiry, Key, Limit, LimitFlags, Line, Lines,
+        NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
 
@@ -57,6 +57,14 @@ static EVENTS: RingBuf<Event, { abi::EVENT_RING }> = RingBuf::new();
 #[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 
+/// By next hop, which adjacency that is, where the kernel says the next hop. Not allocated in advance, as above.
+#[btf_map]
+static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+/// What the kernel is asked, and what it answers: too large for the stack.
+#[btf_map]
+static INQUIRY: PerCpuArray<Inquiry, 1> = PerCpuArray::new();
+
 /// Which observer of losses counts: of two daemons in turn, one.
 #[btf_map]
 static ON_WATCH: Array<u64, 1> = Array::new();
@@ -92,6 +100,22 @@ fn lookup<T, const N: usize, const F: usize>(map: &'static Array<T, N, F>, index
 pub fn key() -> Option<&'static mut Key> {
     // SAFETY: the slot is this CPU's own, and each program asks for it once.
     find::<_, Key>(&KEY, 0).map(|key| unsafe { &mut *key.as_ptr() })
+}
+
+/// Room for what the kernel is asked about the packet at hand.
+#[inline(always)]
+pub fn inquiry() -> Option<&'static mut Inquiry> {
+    // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
+    find::<_, Inquiry>(&INQUIRY, 0).map(|inquiry| unsafe { &mut *inquiry.as_ptr() })
+}
+
+/// What is found by a [`NeighbourKey`], in words of its size.
+#[inline(always)]
+pub fn neighbour(key: [u64; 3]) -> Option<u32> {
+    // SAFETY: the key is as long as the map's, and the values are words, which stay until no program runs any more.
+    let found = unsafe { bpf_map_lookup_elem((&raw const NEIGHBOURS).cast_mut().cast(), (&raw const key).cast()) };
+    // SAFETY: as above.
+    NonNull::new(found.cast::<u32>()).map(|index| unsafe { index.as_ptr().read_volatile() })
 }
 
 /// Which generations are live.

@@ -4,15 +4,15 @@ use core::{convert::Infallible, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, Control, Features, Port, RouteKind},
+    abi::{Adjacency, Control, Features, Ifindex, Port, RouteKind},
     decide::{Carried, Frame, Placing, V4, V6},
 };
 
 use crate::{
     features,
     hook::Hook,
-    stage::{filter, forward, link, network, route, source, transport, vlan},
-    tables::Routed,
+    stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
+    tables::{NOBODY, Routed},
 };
 
 /// How a packet ends.
@@ -36,6 +36,21 @@ pub struct Way {
     pub family: u64,
     /// How many VLAN tags it came with.
     pub tags: u64,
+}
+
+/// The next hop that the kernel named when it was asked.
+pub struct Named {
+    /// The way out.
+    pub ifindex: u64,
+    /// Index of the adjacency, or of none.
+    pub adjacency: u64,
+    /// Bytes of the longest packet; 0: what the way out takes.
+    pub mtu: u64,
+}
+
+impl Named {
+    /// Nobody was asked.
+    pub const NOTHING: Self = Self { ifindex: 0, adjacency: NOBODY as u64, mtu: 0 };
 }
 
 /// What a stage returns: its product, or where the path ends.
@@ -76,9 +91,11 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         filter.input()?;
         return stop(reason);
     }
-    let route = route::find::<F>(control, &packet)?;
+    let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F>(control, &packet, port, route.kind())?;
-    match route.kind() {
+    let inquires = matches!(route.kind(), RouteKind::Kernel) && inquiry::asks::<F>(control, port);
+    let kind = if inquires { inquiry::ask::<F, H>(hook, port, frame, &packet, transport) } else { route.kind() };
+    match kind {
         RouteKind::Local => {
             filter.input()?;
             stop(packet.detour.unwrap_or(Reason::Local))
@@ -93,8 +110,14 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         RouteKind::Unicast => {
             forward::permit::<F>(&packet, frame, port)?;
-            let Some(hop) = forward::resolve::<F>(&packet, route) else {
-                filter.forward(0)?;
+            let named = if inquires { inquiry::named() } else { Named::NOTHING };
+            if inquires && !inquiry::settles::<F, H>(hook, control, port, &packet, &named) {
+                filter.forward(named.ifindex as Ifindex)?;
+                return stop(Reason::MirrorOff);
+            }
+            let hop = if inquires { forward::follow(&named) } else { forward::resolve::<F>(&packet, route) };
+            let Some(hop) = hop else {
+                filter.forward(named.ifindex as Ifindex)?;
                 return stop(Reason::NeighbourUnresolved);
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
@@ -104,7 +127,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         RouteKind::Kernel => {
             forward::permit::<F>(&packet, frame, port)?;
             filter.forward(0)?;
-            stop(route::why_kernel::<F>(control))
+            stop(route::why_kernel::<F>(control, port))
         }
         // The kernel reads options before it asks the route, and may answer.
         RouteKind::Blackhole => stop(packet.detour.unwrap_or(Reason::Blackhole)),

@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{Control, Features, Ifindex, Target, direct6, lookup4, lookup6, may_be_local},
-    decide::{Family, V4, V6},
-    wire::{Address6, Tag},
+    abi::{AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local},
+    decide::{Datagram, Family, Frame, V4, V6},
+    wire::{Address6, Bytes, Ipv6, Tag},
 };
 
 use crate::{
@@ -22,13 +22,40 @@ pub trait Routed: Family {
 
     /// Whether an address may be one of this machine's: `false` is certain.
     fn may_be_local(control: Control, address: Self::Address) -> bool;
+
+    /// `AF_INET` or `AF_INET6`.
+    const SOCKET: u32;
+
+    /// An address in the order of the wire, as `bpf_fib_lookup` takes it.
+    fn words(address: Self::Address) -> [u32; 4];
+
+    /// What routes may ask for besides addresses ([`dataplane_common::abi::Inquiry::service`]).
+    fn service<B: Bytes>(bytes: &B, frame: &Frame, packet: &Datagram<Self::Address>) -> u32;
+
+    /// Whether an ICMP message of this type is about another packet (`icmp_is_err`, `icmpv6_is_err`).
+    fn is_error(kind: u64) -> bool;
 }
 
-/// Whether the mirror of this family decides.
+/// Whether the mirror of this family decides for a port.
 #[inline(always)]
-pub fn decides<F: Routed>(control: Control) -> bool {
-    control.mirror & F::MIRROR != 0
+pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
+    let inquires = features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES);
+    control.mirror & F::MIRROR != 0 && !inquires
 }
+
+/// What is found for the next hop of the kernel's answer on an interface; [`NOBODY`] if that is nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answered(ifindex: u32) -> u32 {
+    let Some(inquiry) = maps::inquiry() else { return NOBODY };
+    let family = u32::from(inquiry.family);
+    let [a, b, c, d] = inquiry.destination.map(|word| u64::from(u32::from_be(word)));
+    let (high, low) = if family == AF_INET { (0, a) } else { (a << 32 | b, c << 32 | d) };
+    maps::neighbour([u64::from(family) << 32 | u64::from(ifindex), high, low]).unwrap_or(NOBODY)
+}
+
+/// No adjacency.
+pub const NOBODY: u32 = u32::MAX - 1;
 
 impl Routed for V4 {
     #[inline(always)]
@@ -39,6 +66,23 @@ impl Routed for V4 {
     #[inline(always)]
     fn may_be_local(control: Control, address: u32) -> bool {
         may_be_local(&Table4, control.fib4, address)
+    }
+
+    const SOCKET: u32 = AF_INET;
+
+    #[inline(always)]
+    fn words(address: u32) -> [u32; 4] {
+        [address.to_be(), 0, 0, 0]
+    }
+
+    #[inline(always)]
+    fn service<B: Bytes>(_: &B, _: &Frame, packet: &Datagram<u32>) -> u32 {
+        (packet.dscp << 2) as u32
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u64) -> bool {
+        matches!(kind, 3..=5 | 11 | 12)
     }
 }
 
@@ -54,6 +98,26 @@ impl Routed for V6 {
     #[inline(always)]
     fn may_be_local(_: Control, _: Address6) -> bool {
         true
+    }
+
+    const SOCKET: u32 = AF_INET6;
+
+    #[inline(always)]
+    fn words(address: Address6) -> [u32; 4] {
+        let [a, b, c, d] = address.words();
+        [a.to_be(), b.to_be(), c.to_be(), d.to_be()]
+    }
+
+    #[inline(always)]
+    fn service<B: Bytes>(bytes: &B, frame: &Frame, _: &Datagram<Address6>) -> u32 {
+        // `IPV6_FLOWINFO_MASK`: all but the version.
+        let header = bytes.header::<Ipv6>(frame.offset);
+        header.map_or(0, |header| header.version_class_flow.raw() & 0x0fff_ffff_u32.to_be())
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u64) -> bool {
+        matches!(kind, 1..=4)
     }
 }
 

@@ -58,6 +58,8 @@ bitflags! {
         const TELLING = 1 << 13;
         /// Some rule has a limit.
         const LIMITS = 1 << 14;
+        /// Some port asks the kernel for routes.
+        const INQUIRIES = 1 << 16;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// What rules ask for.

@@ -9,6 +9,7 @@ mod counter;
 mod event;
 mod fib;
 mod filter;
+mod inquiry;
 mod limit;
 mod loss;
 mod mark;
@@ -30,6 +31,7 @@ pub use filter::{
     differ, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag, pick, place, probe,
     rest, seek, set, set_table, sets, table, trace,
 };
+pub use inquiry::{AF_INET, AF_INET6, Inquiry, NeighbourKey, answer};
 pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
@@ -48,6 +50,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
+    include_bytes!("inquiry.rs"),
     include_bytes!("limit.rs"),
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
@@ -92,6 +95,10 @@ pub mod map {
     pub const ADJACENCIES: &str = "ADJACENCIES";
     /// By index of an [`super::Adjacency`], a word: not 0 if a packet was sent to it since the controller last looked.
     pub const USED: &str = "USED";
+    /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
+    /// Per CPU, one [`super::Inquiry`].
+    pub const INQUIRY: &str = "INQUIRY";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
@@ -125,6 +132,8 @@ sizes! {
     Mark = 8;
     Port = 32;
     VlanKey = 8;
+    Inquiry = 64;
+    NeighbourKey = 24;
     Event = 1336;
     Limit = 32;
     Filter = 152;

@@ -68,6 +68,12 @@ pub trait Hook: Bytes {
     /// Tells the controller of the packet, when rules of a chain that was just asked say so.
     fn tell(&self, chain: u32);
 
+    /// Asks the kernel what [`crate::maps::inquiry`] says, with `BPF_FIB_LOOKUP_*` flags; gives its code.
+    fn inquire(&self, flags: u32) -> i64;
+
+    /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
+    fn is_marked(&self) -> bool;
+
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;
 }

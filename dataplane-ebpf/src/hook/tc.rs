@@ -4,12 +4,12 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data},
+    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Features, Ifindex, Mark},
+    abi::{Features, Ifindex, Inquiry, Mark},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -93,6 +93,17 @@ impl Hook for Skb<'_> {
     #[inline(always)]
     fn tell(&self, chain: u32) {
         tell_skb(self.context.skb.skb, chain);
+    }
+
+    #[inline(always)]
+    fn inquire(&self, flags: u32) -> i64 {
+        inquire_skb(self.context.skb.skb, flags)
+    }
+
+    #[inline(always)]
+    fn is_marked(&self) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.context.skb.skb).mark != 0 }
     }
 
     #[inline(always)]
@@ -184,6 +195,16 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     let stripped = Tag::from_raw(stripped as u16);
     let context = TcContext::new(context);
     wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
+}
+
+/// Asks the kernel for a route.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn inquire_skb(skb: *mut __sk_buff, flags: u32) -> i64 {
+    let Some(inquiry) = maps::inquiry() else { return -1 };
+    let length = size_of::<Inquiry>() as i32;
+    // SAFETY: the context is the program's own, and the inquiry is what the kernel takes for it, as long as it should be.
+    unsafe { bpf_fib_lookup(skb.cast(), (&raw mut *inquiry).cast(), length, flags) }
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.

@@ -7,12 +7,12 @@ use aya_ebpf::{
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
         xdp_md,
     },
-    helpers::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::{bpf_fib_lookup, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Ifindex, Mark, PortFlags},
+    abi::{Ifindex, Inquiry, Mark, PortFlags},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -93,6 +93,16 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn inquire(&self, flags: u32) -> i64 {
+        inquire_frame(self.0.ctx, flags)
+    }
+
+    #[inline(always)]
+    fn is_marked(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
         Met::NOTHING
     }
@@ -156,6 +166,16 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     let stripped = Tag::from_raw(stripped as u16);
     let context = XdpContext::new(context);
     wire::tags(&Frame(&context), first, stripped).raw()
+}
+
+/// Asks the kernel for a route.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn inquire_frame(context: *mut xdp_md, flags: u32) -> i64 {
+    let Some(inquiry) = maps::inquiry() else { return -1 };
+    let length = size_of::<Inquiry>() as i32;
+    // SAFETY: the context is the program's own, and the inquiry is what the kernel takes for it, as long as it should be.
+    unsafe { bpf_fib_lookup(context.cast(), (&raw mut *inquiry).cast(), length, flags) }
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.

@@ -12,7 +12,7 @@ use crate::{
     features,
     hook::{Hook, Tier},
     maps,
-    pipeline::{Step, Verdict, Way, stop},
+    pipeline::{Named, Step, Verdict, Way, stop},
 };
 
 /// A next hop, and how much it takes.
@@ -53,6 +53,14 @@ pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Optio
     let adjacency = maps::adjacency(member)?;
     let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
     Some(Hop { adjacency, index: u64::from(member), mtu: mtu as usize })
+}
+
+/// The next hop that the kernel has named, if it is known here.
+#[inline(always)]
+pub fn follow(named: &Named) -> Option<Hop> {
+    let adjacency = maps::adjacency(named.adjacency as u32)?;
+    let mtu = if named.mtu == 0 { u64::from(adjacency.mtu) } else { named.mtu };
+    Some(Hop { adjacency, index: named.adjacency, mtu: mtu as usize })
 }
 
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain

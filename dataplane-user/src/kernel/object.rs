@@ -19,7 +19,16 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Maps that every daemon takes over.
 const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS, map::ON_WATCH];
 /// Maps that each daemon makes anew.
-const OWN: &[&str] = &[map::PORTS, map::VLANS, map::ADJACENCIES, map::USED, map::EGRESS, map::LIMITS, map::EVENTS];
+const OWN: &[&str] = &[
+    map::PORTS,
+    map::VLANS,
+    map::ADJACENCIES,
+    map::NEIGHBOURS,
+    map::USED,
+    map::EGRESS,
+    map::LIMITS,
+    map::EVENTS,
+];
 
 /// Maps that are made anew when routes or rules outgrow them.
 const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];

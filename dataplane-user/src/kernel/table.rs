@@ -9,7 +9,7 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Counter, Ifindex, Limit, PORTS, Port, PortCounters, VlanKey, map,
+    ADJACENCIES, Adjacency, Control, Counter, Ifindex, Limit, NeighbourKey, PORTS, Port, PortCounters, VlanKey, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -122,6 +122,7 @@ pub struct Tables {
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
+    neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
     limits: HashMap<MapData, u32, [u8; size_of::<Limit>()]>,
     /// Until somebody reads it.
     events: Option<Map>,
@@ -136,6 +137,8 @@ impl Tables {
         let limits = limits.try_into().map_err(|error| TableError::Map { name: map::LIMITS, error })?;
         let vlans = object.take_map(map::VLANS)?;
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
+        let neighbours = object.take_map(map::NEIGHBOURS)?;
+        let neighbours = neighbours.try_into().map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })?;
         let tables = Self {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
@@ -145,6 +148,7 @@ impl Tables {
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
             vlans,
+            neighbours,
             limits,
             events: Some(object.take_map(map::EVENTS)?),
         };
@@ -177,6 +181,29 @@ impl Tables {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::VLANS, error }),
+        }
+    }
+
+    /// Writes which adjacency a neighbour is.
+    pub fn write_neighbour(&mut self, key: NeighbourKey, index: u32) -> Result<(), TableError> {
+        let key: [u8; size_of::<NeighbourKey>()] = zerocopy::transmute!(key);
+        self.neighbours.insert(key, index, 0).map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })
+    }
+
+    /// Takes out all neighbours but these.
+    pub fn keep_neighbours(&mut self, kept: &BTreeMap<NeighbourKey, u32>) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: map::NEIGHBOURS, error };
+        let known = self.neighbours.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let known = known.into_iter().map(|key| zerocopy::transmute!(key));
+        known.filter(|key| !kept.contains_key(key)).try_for_each(|key| self.remove_neighbour(key))
+    }
+
+    /// Takes a neighbour out.
+    pub fn remove_neighbour(&mut self, key: NeighbourKey) -> Result<(), TableError> {
+        match self.neighbours.remove(&zerocopy::transmute!(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::NEIGHBOURS, error }),
         }
     }
 
