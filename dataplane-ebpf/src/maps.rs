@@ -14,10 +14,12 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Inquiry, Key, Limit, LimitFlags, Line, Lines,
+        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
         NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
+
+use crate::tables;
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -63,7 +65,7 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize },
     HashMap::new();
 /// What the kernel is asked, and what it answers: too large for the stack.
 #[btf_map]
-static INQUIRY: PerCpuArray<Inquiry, 1> = PerCpuArray::new();
+static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
 
 /// Which observer of losses counts: of two daemons in turn, one.
 #[btf_map]
@@ -104,9 +106,9 @@ pub fn key() -> Option<&'static mut Key> {
 
 /// Room for what the kernel is asked about the packet at hand.
 #[inline(always)]
-pub fn inquiry() -> Option<&'static mut Inquiry> {
+pub fn asked() -> Option<&'static mut Asked> {
     // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
-    find::<_, Inquiry>(&INQUIRY, 0).map(|inquiry| unsafe { &mut *inquiry.as_ptr() })
+    find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
 }
 
 /// What is found by a [`NeighbourKey`], in words of its size.
@@ -176,6 +178,11 @@ impl Lines for Table6 {
         let word = line.as_ptr().wrapping_add(slot & (WORDS - 1));
         // SAFETY: the line was found, and has this many words.
         unsafe { word.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn search(&self, root: u32, key: u64) -> u16 {
+        tables::search_tree(root, key) as u16
     }
 }
 

@@ -46,11 +46,13 @@ pub struct Named {
     pub adjacency: u64,
     /// Bytes of the longest packet; 0: what the way out takes.
     pub mtu: u64,
+    /// Not 0 if the kernel would take the packet from the port that it came from.
+    pub settled: u64,
 }
 
 impl Named {
     /// Nobody was asked.
-    pub const NOTHING: Self = Self { ifindex: 0, adjacency: NOBODY as u64, mtu: 0 };
+    pub const NOTHING: Self = Self { ifindex: 0, adjacency: NOBODY as u64, mtu: 0, settled: 0 };
 }
 
 /// What a stage returns: its product, or where the path ends.
@@ -94,8 +96,8 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
     let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F>(control, &packet, port, route.kind())?;
     let inquires = matches!(route.kind(), RouteKind::Kernel) && inquiry::asks::<F>(control, port);
-    let kind = if inquires { inquiry::ask::<F, H>(hook, port, frame, &packet, transport) } else { route.kind() };
-    match kind {
+    let route = if inquires { inquiry::ask::<F, H>(hook, port, frame, &packet) } else { route };
+    match route.kind() {
         RouteKind::Local => {
             filter.input()?;
             stop(packet.detour.unwrap_or(Reason::Local))
@@ -111,7 +113,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         RouteKind::Unicast => {
             forward::permit::<F>(&packet, frame, port)?;
             let named = if inquires { inquiry::named() } else { Named::NOTHING };
-            if inquires && !inquiry::settles::<F, H>(hook, control, port, &packet, &named) {
+            if inquires && named.settled == 0 {
                 filter.forward(named.ifindex as Ifindex)?;
                 return stop(Reason::MirrorOff);
             }

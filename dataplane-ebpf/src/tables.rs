@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local},
+    abi::{AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local, search6},
     decide::{Datagram, Family, Frame, V4, V6},
     wire::{Address6, Bytes, Ipv6, Tag},
 };
@@ -31,9 +31,6 @@ pub trait Routed: Family {
 
     /// What routes may ask for besides addresses ([`dataplane_common::abi::Inquiry::service`]).
     fn service<B: Bytes>(bytes: &B, frame: &Frame, packet: &Datagram<Self::Address>) -> u32;
-
-    /// Whether an ICMP message of this type is about another packet (`icmp_is_err`, `icmpv6_is_err`).
-    fn is_error(kind: u64) -> bool;
 }
 
 /// Whether the mirror of this family decides for a port.
@@ -41,17 +38,6 @@ pub trait Routed: Family {
 pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     let inquires = features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES);
     control.mirror & F::MIRROR != 0 && !inquires
-}
-
-/// What is found for the next hop of the kernel's answer on an interface; [`NOBODY`] if that is nothing.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn answered(ifindex: u32) -> u32 {
-    let Some(inquiry) = maps::inquiry() else { return NOBODY };
-    let family = u32::from(inquiry.family);
-    let [a, b, c, d] = inquiry.destination.map(|word| u64::from(u32::from_be(word)));
-    let (high, low) = if family == AF_INET { (0, a) } else { (a << 32 | b, c << 32 | d) };
-    maps::neighbour([u64::from(family) << 32 | u64::from(ifindex), high, low]).unwrap_or(NOBODY)
 }
 
 /// No adjacency.
@@ -78,11 +64,6 @@ impl Routed for V4 {
     #[inline(always)]
     fn service<B: Bytes>(_: &B, _: &Frame, packet: &Datagram<u32>) -> u32 {
         (packet.dscp << 2) as u32
-    }
-
-    #[inline(always)]
-    fn is_error(kind: u64) -> bool {
-        matches!(kind, 3..=5 | 11 | 12)
     }
 }
 
@@ -114,17 +95,19 @@ impl Routed for V6 {
         let header = bytes.header::<Ipv6>(frame.offset);
         header.map_or(0, |header| header.version_class_flow.raw() & 0x0fff_ffff_u32.to_be())
     }
-
-    #[inline(always)]
-    fn is_error(kind: u64) -> bool {
-        matches!(kind, 1..=4)
-    }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lookup_v6(live: u32, high: u64, low: u64) -> u32 {
     lookup6(&Table6, live, features::on(Features::WIDE_FIB6), Address6 { high, low }).raw()
+}
+
+/// One tree of the IPv6 table. It is searched up to three times for an address, and the verifier would follow each combination.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
+    u32::from(search6(&Table6, root, key))
 }
 
 /// Whether one of the next hops of a route is through `ifindex`.

@@ -32,6 +32,54 @@ pub struct Inquiry {
     pub link: [u32; 4],
 }
 
+/// A packet that the kernel is asked about, and what it says: room beside the stack of a program, which has none for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Asked {
+    /// What it is asked.
+    pub inquiry: Inquiry,
+    /// Source address, as in [`Inquiry`].
+    pub source: [u32; 4],
+    /// Destination address, as in [`Inquiry`].
+    pub destination: [u32; 4],
+    /// As in [`Inquiry`].
+    pub service: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+    /// Transport protocol.
+    pub protocol: u32,
+    /// Flags and offset of a fragment, in the places where IPv4 has them.
+    pub fragment: u32,
+    /// Where the IP header begins, in bytes from the start of the frame.
+    pub offset: u32,
+    /// Where the transport header begins, likewise.
+    pub payload: u32,
+    /// Bytes of the packet.
+    pub length: u32,
+    /// Differentiated services code point.
+    pub dscp: u32,
+    /// Of the port: [`super::PortFlags`].
+    pub flags: u32,
+    /// Of the port.
+    pub domain: Ifindex,
+    /// Of the port.
+    pub ifindex: Ifindex,
+    /// Of the port.
+    pub rp_filter: u32,
+    /// Of the port.
+    pub route_mtu: u32,
+    /// Said: the way out.
+    pub out: Ifindex,
+    /// Said: the adjacency of the next hop; from the number of adjacencies on: not known.
+    pub adjacency: u32,
+    /// Said: bytes that the way takes; 0: what the way out takes.
+    pub mtu: u32,
+    /// Said: not 0 if the kernel would take the packet from this port.
+    pub settled: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// What the kernel answers: `BPF_FIB_LKUP_RET_*`.
 pub mod answer {
     /// There is a way, and the neighbour is known.

@@ -22,7 +22,7 @@ pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
     BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
-    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
+    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, search6,
     tree_class, tree_lines,
 };
 pub use filter::{
@@ -31,7 +31,7 @@ pub use filter::{
     differ, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag, pick, place, probe,
     rest, seek, set, set_table, sets, table, trace,
 };
-pub use inquiry::{AF_INET, AF_INET6, Inquiry, NeighbourKey, answer};
+pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
 pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
@@ -97,8 +97,8 @@ pub mod map {
     pub const USED: &str = "USED";
     /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
-    /// Per CPU, one [`super::Inquiry`].
-    pub const INQUIRY: &str = "INQUIRY";
+    /// Per CPU, one [`super::Asked`].
+    pub const ASKED: &str = "ASKED";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
@@ -133,6 +133,7 @@ sizes! {
     Port = 32;
     VlanKey = 8;
     Inquiry = 64;
+    Asked = 168;
     NeighbourKey = 24;
     Event = 1336;
     Limit = 32;

@@ -9,14 +9,14 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Features, Ifindex, Inquiry, Mark},
+    abi::{Asked, Features, Ifindex, Inquiry, Mark},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
 use crate::{
-    event, features, maps, output,
+    event, features, inquiry, maps, output,
     pipeline::{self, Verdict, Way},
     rewrite,
 };
@@ -96,8 +96,8 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn inquire(&self, flags: u32) -> i64 {
-        inquire_skb(self.context.skb.skb, flags)
+    fn inquire(&self) -> u32 {
+        inquire_skb(self.context.skb.skb)
     }
 
     #[inline(always)]
@@ -197,14 +197,16 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
 }
 
-/// Asks the kernel for a route.
+/// Asks the kernel for a route. A global function, as the walk: so the verifier sees the answer as a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn inquire_skb(skb: *mut __sk_buff, flags: u32) -> i64 {
-    let Some(inquiry) = maps::inquiry() else { return -1 };
-    let length = size_of::<Inquiry>() as i32;
-    // SAFETY: the context is the program's own, and the inquiry is what the kernel takes for it, as long as it should be.
-    unsafe { bpf_fib_lookup(skb.cast(), (&raw mut *inquiry).cast(), length, flags) }
+extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
+    let context = TcContext::new(raw);
+    let ask = |asked: &mut Asked, flags| {
+        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
+    };
+    inquiry::ask(&Skb { context: &context, met: Met::NOTHING }, ask).raw()
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.

@@ -12,14 +12,14 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Ifindex, Inquiry, Mark, PortFlags},
+    abi::{Asked, Ifindex, Inquiry, Mark, PortFlags},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
 use crate::{
-    event, maps,
+    event, inquiry, maps,
     pipeline::{self, Verdict},
     rewrite,
 };
@@ -93,8 +93,8 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn inquire(&self, flags: u32) -> i64 {
-        inquire_frame(self.0.ctx, flags)
+    fn inquire(&self) -> u32 {
+        inquire_frame(self.0.ctx)
     }
 
     #[inline(always)]
@@ -168,14 +168,16 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     wire::tags(&Frame(&context), first, stripped).raw()
 }
 
-/// Asks the kernel for a route.
+/// Asks the kernel for a route. A global function, as the walk: so the verifier sees the answer as a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn inquire_frame(context: *mut xdp_md, flags: u32) -> i64 {
-    let Some(inquiry) = maps::inquiry() else { return -1 };
-    let length = size_of::<Inquiry>() as i32;
-    // SAFETY: the context is the program's own, and the inquiry is what the kernel takes for it, as long as it should be.
-    unsafe { bpf_fib_lookup(context.cast(), (&raw mut *inquiry).cast(), length, flags) }
+extern "C" fn inquire_frame(raw: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(raw);
+    let ask = |asked: &mut Asked, flags| {
+        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
+    };
+    inquiry::ask(&Frame(&context), ask).raw()
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.
