@@ -111,6 +111,14 @@ pub fn asked() -> Option<&'static mut Asked> {
     find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
 }
 
+/// What the kernel, or the mirror, said about the packet at hand: read anew, so that nobody knows it before.
+#[inline(always)]
+pub fn said() -> Target {
+    let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return Target::KERNEL };
+    // SAFETY: the slot is this CPU's own.
+    Target::from_raw(unsafe { (&raw const (*asked.as_ptr()).target).read_volatile() })
+}
+
 /// What is found by a [`NeighbourKey`], in words of its size.
 #[inline(always)]
 pub fn neighbour(key: [u64; 3]) -> Option<u32> {

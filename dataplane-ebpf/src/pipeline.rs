@@ -4,7 +4,7 @@ use core::{convert::Infallible, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, Control, Features, Ifindex, Port, RouteKind},
+    abi::{Adjacency, Control, Features, Port, RouteKind},
     decide::{Carried, Frame, Placing, V4, V6},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     features,
     hook::Hook,
     stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
-    tables::{NOBODY, Routed},
+    tables::Routed,
 };
 
 /// How a packet ends.
@@ -36,23 +36,6 @@ pub struct Way {
     pub family: u64,
     /// How many VLAN tags it came with.
     pub tags: u64,
-}
-
-/// The next hop that the kernel named when it was asked.
-pub struct Named {
-    /// The way out.
-    pub ifindex: u64,
-    /// Index of the adjacency, or of none.
-    pub adjacency: u64,
-    /// Bytes of the longest packet; 0: what the way out takes.
-    pub mtu: u64,
-    /// Not 0 if the kernel would take the packet from the port that it came from.
-    pub settled: u64,
-}
-
-impl Named {
-    /// Nobody was asked.
-    pub const NOTHING: Self = Self { ifindex: 0, adjacency: NOBODY as u64, mtu: 0, settled: 0 };
 }
 
 /// What a stage returns: its product, or where the path ends.
@@ -95,8 +78,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
     }
     let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F>(control, &packet, port, route.kind())?;
-    let inquires = matches!(route.kind(), RouteKind::Kernel) && inquiry::asks::<F>(control, port);
-    let route = if inquires { inquiry::ask::<F, H>(hook, port, frame, &packet) } else { route };
+    let route = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route);
     match route.kind() {
         RouteKind::Local => {
             filter.input()?;
@@ -112,14 +94,9 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         RouteKind::Unicast => {
             forward::permit::<F>(&packet, frame, port)?;
-            let named = if inquires { inquiry::named() } else { Named::NOTHING };
-            if inquires && named.settled == 0 {
-                filter.forward(named.ifindex as Ifindex)?;
-                return stop(Reason::MirrorOff);
-            }
-            let hop = if inquires { forward::follow(&named) } else { forward::resolve::<F>(&packet, route) };
-            let Some(hop) = hop else {
-                filter.forward(named.ifindex as Ifindex)?;
+            let next = inquiry::next_hop().unwrap_or_else(|| forward::choose::<F>(&packet, route));
+            let Some(hop) = forward::resolve(next) else {
+                filter.forward(inquiry::way_out())?;
                 return stop(Reason::NeighbourUnresolved);
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
@@ -128,7 +105,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         RouteKind::Kernel => {
             forward::permit::<F>(&packet, frame, port)?;
-            filter.forward(0)?;
+            filter.forward(inquiry::way_out())?;
             stop(route::why_kernel::<F>(control, port))
         }
         // The kernel reads options before it asks the route, and may answer.

@@ -40,6 +40,17 @@ pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     control.mirror & F::MIRROR != 0 && !inquires
 }
 
+/// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none). A
+/// global function, so that what follows is one path.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn next_hop(group: u32, flow: u32) -> u64 {
+    let Some(group) = maps::group(group) else { return u64::from(NOBODY) };
+    let multipath = features::on(Features::MULTIPATH);
+    let member = if multipath { group.member(flow) } else { Some(u32::from(group.members[0])) };
+    member.map_or(u64::from(NOBODY), |member| u64::from(group.mtu) << 32 | u64::from(member))
+}
+
 /// No adjacency.
 pub const NOBODY: u32 = u32::MAX - 1;
 

@@ -68,16 +68,19 @@ pub struct Asked {
     pub rp_filter: u32,
     /// Of the port.
     pub route_mtu: u32,
-    /// Said: the way out.
+    /// Said: [`super::Target::raw`].
+    pub target: u32,
+    /// Said: the way out; 0: none.
     pub out: Ifindex,
-    /// Said: the adjacency of the next hop; from the number of adjacencies on: not known.
-    pub adjacency: u32,
-    /// Said: bytes that the way takes; 0: what the way out takes.
-    pub mtu: u32,
-    /// Said: not 0 if the kernel would take the packet from this port.
-    pub settled: u32,
     /// Zero.
     pub reserved: u32,
+    /// Said: the adjacency of the next hop (beyond all adjacencies: not known), and above it the MTU.
+    pub next: u64,
+}
+
+impl Asked {
+    /// In [`Asked::next`]: nobody was asked.
+    pub const NOBODY_WAS: u64 = u64::MAX;
 }
 
 /// What the kernel answers: `BPF_FIB_LKUP_RET_*`.

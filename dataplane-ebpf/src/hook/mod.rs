@@ -68,8 +68,8 @@ pub trait Hook: Bytes {
     /// Tells the controller of the packet, when rules of a chain that was just asked say so.
     fn tell(&self, chain: u32);
 
-    /// Asks the kernel about the packet in [`crate::maps::asked`]; gives the target as a number.
-    fn inquire(&self) -> u32;
+    /// Asks the kernel about the packet in [`crate::maps::asked`], where it leaves what it says.
+    fn inquire(&self);
 
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
     fn is_marked(&self) -> bool;

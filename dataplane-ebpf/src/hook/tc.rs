@@ -96,8 +96,8 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn inquire(&self) -> u32 {
-        inquire_skb(self.context.skb.skb)
+    fn inquire(&self) {
+        inquire_skb(self.context.skb.skb);
     }
 
     #[inline(always)]
@@ -197,7 +197,7 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
 }
 
-/// Asks the kernel for a route. A global function, as the walk: so the verifier sees the answer as a number.
+/// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
@@ -206,7 +206,8 @@ extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
     };
-    inquiry::ask(&Skb { context: &context, met: Met::NOTHING }, ask).raw()
+    inquiry::ask(&Skb { context: &context, met: Met::NOTHING }, ask);
+    0
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.

@@ -93,8 +93,8 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn inquire(&self) -> u32 {
-        inquire_frame(self.0.ctx)
+    fn inquire(&self) {
+        inquire_frame(self.0.ctx);
     }
 
     #[inline(always)]
@@ -168,7 +168,7 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     wire::tags(&Frame(&context), first, stripped).raw()
 }
 
-/// Asks the kernel for a route. A global function, as the walk: so the verifier sees the answer as a number.
+/// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn inquire_frame(raw: *mut xdp_md) -> u32 {
@@ -177,7 +177,8 @@ extern "C" fn inquire_frame(raw: *mut xdp_md) -> u32 {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
     };
-    inquiry::ask(&Frame(&context), ask).raw()
+    inquiry::ask(&Frame(&context), ask);
+    0
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.

@@ -12,7 +12,8 @@ use crate::{
     features,
     hook::{Hook, Tier},
     maps,
-    pipeline::{Named, Step, Verdict, Way, stop},
+    pipeline::{Step, Verdict, Way, stop},
+    tables,
 };
 
 /// A next hop, and how much it takes.
@@ -44,23 +45,20 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
     ControlFlow::Continue(())
 }
 
-/// The next hop of a route for this flow.
+/// The next hop of a route for this flow, as [`tables::next_hop`] says it.
 #[inline(always)]
-pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Option<Hop> {
-    let group = maps::group(route.group())?;
-    let member =
-        if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
-    let adjacency = maps::adjacency(member)?;
-    let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
-    Some(Hop { adjacency, index: u64::from(member), mtu: mtu as usize })
+pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
+    let flow = if features::on(Features::MULTIPATH) { F::flow(packet) } else { 0 };
+    tables::next_hop(route.group(), flow)
 }
 
-/// The next hop that the kernel has named, if it is known here.
+/// What is known of a next hop.
 #[inline(always)]
-pub fn follow(named: &Named) -> Option<Hop> {
-    let adjacency = maps::adjacency(named.adjacency as u32)?;
-    let mtu = if named.mtu == 0 { u64::from(adjacency.mtu) } else { named.mtu };
-    Some(Hop { adjacency, index: named.adjacency, mtu: mtu as usize })
+pub fn resolve(next: u64) -> Option<Hop> {
+    let (index, mtu) = (next as u32, next >> 32);
+    let adjacency = maps::adjacency(index)?;
+    let mtu = if mtu == 0 { u64::from(adjacency.mtu) } else { mtu };
+    Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }
 
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain

@@ -1,56 +1,70 @@
 //! The kernel's own lookup, for ports where routing rules or a VRF have a say.
+//!
+//! What is asked and what is said are in [`maps::asked`]: the verifier knows nothing of what comes out of a map, so that behind
+//! it there is one path, whoever said the route.
 
 use dataplane_common::{
-    abi::{Control, Features, Port, Target},
+    abi::{Asked, Control, Features, Ifindex, Port, RouteKind, Target},
     decide::{Datagram, Frame},
 };
 
-use crate::{
-    features,
-    hook::Hook,
-    maps,
-    pipeline::Named,
-    tables::Routed,
-};
+use crate::{features, hook::Hook, maps, tables::Routed};
 
-/// Whether the kernel is asked about packets of this port.
+/// The route, where the mirror has none to say, as the kernel says it. The group of a unicast target then means nothing: there
+/// is a [`next_hop`].
 #[inline(always)]
-pub fn asks<F: Routed>(control: Control, port: &Port) -> bool {
-    features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES) && control.mirror & F::MIRROR != 0
-}
-
-/// What the kernel would do with the packet: its own if it does not say. The group of a unicast target means nothing: the
-/// next hop is [`named`].
-#[inline(always)]
-pub fn ask<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, packet: &Datagram<F::Address>) -> Target {
-    let service = F::service(hook, frame, packet);
-    let Some(asked) = maps::asked() else { return Target::KERNEL };
-    asked.source = F::words(packet.source);
-    asked.destination = F::words(packet.destination);
-    asked.service = service;
-    asked.family = F::SOCKET;
-    asked.protocol = packet.protocol as u32;
-    asked.fragment = packet.fragment as u32;
-    asked.offset = frame.offset as u32;
-    asked.payload = packet.payload as u32;
-    asked.length = packet.length as u32;
-    asked.dscp = packet.dscp as u32;
-    asked.flags = port.flags;
-    asked.domain = port.domain;
-    asked.ifindex = port.ifindex;
-    asked.rp_filter = u32::from(port.rp_filter);
-    asked.route_mtu = port.route_mtu;
-    Target::from_raw(hook.inquire())
-}
-
-/// The next hop in the answer to [`ask`].
-#[inline(always)]
-pub fn named() -> Named {
-    let Some(asked) = maps::asked() else { return Named::NOTHING };
-    Named {
-        ifindex: u64::from(asked.out),
-        adjacency: u64::from(asked.adjacency),
-        mtu: u64::from(asked.mtu),
-        settled: u64::from(asked.settled),
+pub fn ask<F: Routed, H: Hook>(
+    hook: &H,
+    control: Control,
+    port: &Port,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+    route: Target,
+) -> Target {
+    if !features::on(Features::INQUIRIES) {
+        return route;
     }
+    let Some(asked) = maps::asked() else { return Target::KERNEL };
+    asked.target = route.raw();
+    asked.out = 0;
+    asked.next = Asked::NOBODY_WAS;
+    let asks = port.flags().contains(F::INQUIRES) && control.mirror & F::MIRROR != 0;
+    if asks && matches!(route.kind(), RouteKind::Kernel) {
+        let service = F::service(hook, frame, packet);
+        asked.source = F::words(packet.source);
+        asked.destination = F::words(packet.destination);
+        asked.service = service;
+        asked.family = F::SOCKET;
+        asked.protocol = packet.protocol as u32;
+        asked.fragment = packet.fragment as u32;
+        asked.offset = frame.offset as u32;
+        asked.payload = packet.payload as u32;
+        asked.length = packet.length as u32;
+        asked.dscp = packet.dscp as u32;
+        asked.flags = port.flags;
+        asked.domain = port.domain;
+        asked.ifindex = port.ifindex;
+        asked.rp_filter = u32::from(port.rp_filter);
+        asked.route_mtu = port.route_mtu;
+        hook.inquire();
+    }
+    maps::said()
+}
+
+/// The next hop that the kernel named, as [`crate::tables::next_hop`] would say it; none if nobody was asked.
+#[inline(always)]
+pub fn next_hop() -> Option<u64> {
+    if !features::on(Features::INQUIRIES) {
+        return None;
+    }
+    maps::asked().map(|asked| asked.next).filter(|next| *next != Asked::NOBODY_WAS)
+}
+
+/// The way out that the kernel named; 0 where there is none, or nobody was asked.
+#[inline(always)]
+pub fn way_out() -> Ifindex {
+    if !features::on(Features::INQUIRIES) {
+        return 0;
+    }
+    maps::asked().map_or(0, |asked| asked.out)
 }
