@@ -5,7 +5,7 @@
 //! those only that are locked).
 
 use dataplane_common::{
-    abi::{AF_INET, AF_INET6, Asked, NeighbourKey, PortFlags, RouteKind, Target, answer},
+    abi::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, PortFlags, RouteKind, Target, answer},
     decide::{self, Datagram, Readable, Transport, V4},
     wire::{Be16, Ipv6, protocol},
 };
@@ -28,7 +28,7 @@ const STRICT: u32 = 1;
 #[inline(always)]
 pub fn ask<H: Hook>(hook: &H, lookup: impl Fn(&mut Asked, u32) -> i64) {
     if let Some(asked) = maps::asked() {
-        asked.target = target(hook, asked, lookup).raw();
+        asked.target = u64::from(target(hook, asked, lookup).raw());
     }
 }
 
@@ -60,7 +60,7 @@ fn target<H: Hook>(hook: &H, asked: &mut Asked, lookup: impl Fn(&mut Asked, u32)
     asked.inquiry.destination_port = port(transport.destination);
     asked.inquiry.length = LEAST;
     asked.inquiry.ifindex = asked.domain;
-    asked.inquiry.service = asked.service;
+    asked.inquiry.service = service(hook, asked);
     asked.inquiry.source = asked.source;
     asked.inquiry.destination = asked.destination;
     match lookup(asked, flags) {
@@ -74,13 +74,24 @@ fn target<H: Hook>(hook: &H, asked: &mut Asked, lookup: impl Fn(&mut Asked, u32)
         }
         _ => return Target::KERNEL,
     }
-    asked.out = asked.inquiry.ifindex;
+    asked.out = u64::from(asked.inquiry.ifindex);
     let mtu = if asked.inquiry.length == LEAST { 0 } else { u64::from(asked.inquiry.length) };
-    asked.next = mtu << 32 | u64::from(found(asked, asked.out));
+    asked.next = mtu << 32 | u64::from(found(asked, asked.inquiry.ifindex));
     if asked.family == AF_INET && !would_take(asked, lookup, flags) {
         return Target::KERNEL;
     }
     Target::new(RouteKind::Unicast, 0)
+}
+
+/// What routes and rules may ask for besides addresses ([`Inquiry::service`]).
+#[inline(always)]
+fn service<H: Hook>(hook: &H, asked: &Asked) -> u32 {
+    if asked.family == AF_INET {
+        return asked.dscp << 2;
+    }
+    // `IPV6_FLOWINFO_MASK`: all but the version.
+    let header = hook.header::<Ipv6>(asked.offset as usize & 0x7fff);
+    header.map_or(0, |header| header.version_class_flow.raw() & 0x0fff_ffff_u32.to_be())
 }
 
 /// Whether the kernel would take an IPv4 packet from this port (`__fib_validate_source`), and send it as long as it is.
@@ -94,7 +105,7 @@ fn would_take(asked: &mut Asked, lookup: impl Fn(&mut Asked, u32) -> i64, flags:
         (asked.inquiry.destination_port, asked.inquiry.source_port);
     asked.inquiry.length = LEAST;
     // As if it came in through the way out.
-    asked.inquiry.ifindex = if flags == DIRECT { asked.domain } else { asked.out };
+    asked.inquiry.ifindex = if flags == DIRECT { asked.domain } else { asked.out as u32 };
     asked.inquiry.service = asked.dscp << 2;
     asked.inquiry.source = asked.destination;
     asked.inquiry.destination = asked.source;

@@ -111,12 +111,12 @@ pub fn asked() -> Option<&'static mut Asked> {
     find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
 }
 
-/// What the kernel, or the mirror, said about the packet at hand: read anew, so that nobody knows it before.
+/// What the kernel, or the mirror, said about the packet at hand: target, way out and next hop. Read anew, so that nobody knows
+/// it before.
 #[inline(always)]
-pub fn said() -> Target {
-    let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return Target::KERNEL };
-    // SAFETY: the slot is this CPU's own.
-    Target::from_raw(unsafe { (&raw const (*asked.as_ptr()).target).read_volatile() })
+pub fn said(asked: &Asked) -> [u64; 3] {
+    // SAFETY: words of a structure that is there.
+    [&raw const asked.target, &raw const asked.out, &raw const asked.next].map(|word| unsafe { word.read_volatile() })
 }
 
 /// What is found by a [`NeighbourKey`], in words of its size.

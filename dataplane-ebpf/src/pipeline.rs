@@ -78,25 +78,21 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
     }
     let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F>(control, &packet, port, route.kind())?;
-    let route = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route);
-    match route.kind() {
-        RouteKind::Local => {
+    let said = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route)?;
+    match said.target().kind() {
+        kind @ (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast) => {
             filter.input()?;
-            stop(packet.detour.unwrap_or(Reason::Local))
-        }
-        RouteKind::Broadcast => {
-            filter.input()?;
-            stop(Reason::Broadcast)
-        }
-        RouteKind::Multicast => {
-            filter.input()?;
-            stop(Reason::Multicast)
+            stop(match kind {
+                RouteKind::Broadcast => Reason::Broadcast,
+                RouteKind::Multicast => Reason::Multicast,
+                _ => packet.detour.unwrap_or(Reason::Local),
+            })
         }
         RouteKind::Unicast => {
             forward::permit::<F>(&packet, frame, port)?;
-            let next = inquiry::next_hop().unwrap_or_else(|| forward::choose::<F>(&packet, route));
+            let next = said.next_hop().unwrap_or_else(|| forward::choose::<F>(&packet, said.target()));
             let Some(hop) = forward::resolve(next) else {
-                filter.forward(inquiry::way_out())?;
+                filter.forward(said.way_out())?;
                 return stop(Reason::NeighbourUnresolved);
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
@@ -105,7 +101,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         RouteKind::Kernel => {
             forward::permit::<F>(&packet, frame, port)?;
-            filter.forward(inquiry::way_out())?;
+            filter.forward(said.way_out())?;
             stop(route::why_kernel::<F>(control, port))
         }
         // The kernel reads options before it asks the route, and may answer.

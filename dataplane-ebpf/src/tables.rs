@@ -6,8 +6,8 @@
 
 use dataplane_common::{
     abi::{AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local, search6},
-    decide::{Datagram, Family, Frame, V4, V6},
-    wire::{Address6, Bytes, Ipv6, Tag},
+    decide::{Family, V4, V6},
+    wire::{Address6, Tag},
 };
 
 use crate::{
@@ -28,9 +28,6 @@ pub trait Routed: Family {
 
     /// An address in the order of the wire, as `bpf_fib_lookup` takes it.
     fn words(address: Self::Address) -> [u32; 4];
-
-    /// What routes may ask for besides addresses ([`dataplane_common::abi::Inquiry::service`]).
-    fn service<B: Bytes>(bytes: &B, frame: &Frame, packet: &Datagram<Self::Address>) -> u32;
 }
 
 /// Whether the mirror of this family decides for a port.
@@ -71,11 +68,6 @@ impl Routed for V4 {
     fn words(address: u32) -> [u32; 4] {
         [address.to_be(), 0, 0, 0]
     }
-
-    #[inline(always)]
-    fn service<B: Bytes>(_: &B, _: &Frame, packet: &Datagram<u32>) -> u32 {
-        (packet.dscp << 2) as u32
-    }
 }
 
 impl Routed for V6 {
@@ -98,13 +90,6 @@ impl Routed for V6 {
     fn words(address: Address6) -> [u32; 4] {
         let [a, b, c, d] = address.words();
         [a.to_be(), b.to_be(), c.to_be(), d.to_be()]
-    }
-
-    #[inline(always)]
-    fn service<B: Bytes>(bytes: &B, frame: &Frame, _: &Datagram<Address6>) -> u32 {
-        // `IPV6_FLOWINFO_MASK`: all but the version.
-        let header = bytes.header::<Ipv6>(frame.offset);
-        header.map_or(0, |header| header.version_class_flow.raw() & 0x0fff_ffff_u32.to_be())
     }
 }
 

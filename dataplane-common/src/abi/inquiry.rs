@@ -42,8 +42,6 @@ pub struct Asked {
     pub source: [u32; 4],
     /// Destination address, as in [`Inquiry`].
     pub destination: [u32; 4],
-    /// As in [`Inquiry`].
-    pub service: u32,
     /// `AF_INET` or `AF_INET6`.
     pub family: u32,
     /// Transport protocol.
@@ -69,11 +67,9 @@ pub struct Asked {
     /// Of the port.
     pub route_mtu: u32,
     /// Said: [`super::Target::raw`].
-    pub target: u32,
+    pub target: u64,
     /// Said: the way out; 0: none.
-    pub out: Ifindex,
-    /// Zero.
-    pub reserved: u32,
+    pub out: u64,
     /// Said: the adjacency of the next hop (beyond all adjacencies: not known), and above it the MTU.
     pub next: u64,
 }
