@@ -33,7 +33,9 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
         // Nowhere; or where only the kernel can say, of the way back too.
         _ => false,
     };
-    if F::NUMBER != 4 || !leads {
+    // Where the kernel was asked for the route, it was asked for the way back, too; what is for us it gets.
+    let inquires = features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES);
+    if F::NUMBER != 4 || !leads || inquires {
         return ControlFlow::Continue(());
     }
     // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.
