@@ -19,6 +19,7 @@ mod rewrite;
 mod scan;
 mod stage;
 mod tables;
+mod trace;
 
 use aya_ebpf::{
     macros::{classifier, raw_tracepoint, xdp},

@@ -14,8 +14,9 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line,
+        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail,
+        VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
     },
 };
 
@@ -66,6 +67,14 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize },
 /// What the kernel is asked, and what it answers: too large for the stack.
 #[btf_map]
 static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+/// What somebody watches for.
+#[btf_map]
+static WATCH: Array<Watch, 1> = Array::new();
+/// What the packet at hand has met.
+#[btf_map]
+static TRAIL: PerCpuArray<Trail, 1> = PerCpuArray::new();
+#[btf_map]
+static SIGHTINGS: RingBuf<Sighting, { abi::SIGHTING_RING }> = RingBuf::new();
 
 /// Which observer of losses counts: of two daemons in turn, one.
 #[btf_map]
@@ -111,12 +120,11 @@ pub fn asked() -> Option<&'static mut Asked> {
     find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
 }
 
-/// What the kernel, or the mirror, said about the packet at hand: target, way out and next hop. Read anew, so that nobody knows
-/// it before.
+/// The target of the packet at hand. Read anew, so that nobody knows it before.
 #[inline(always)]
-pub fn said(asked: &Asked) -> [u64; 3] {
-    // SAFETY: words of a structure that is there.
-    [&raw const asked.target, &raw const asked.out, &raw const asked.next].map(|word| unsafe { word.read_volatile() })
+pub fn said(asked: &Asked) -> Target {
+    // SAFETY: a word of a structure that is there.
+    Target::from_raw(unsafe { (&raw const asked.target).read_volatile() } as u32)
 }
 
 /// What is found by a [`NeighbourKey`], in words of its size.
@@ -246,6 +254,12 @@ pub fn filter(generation: u32) -> Option<&'static Filter> {
 /// Counts a packet at a port.
 #[inline(always)]
 pub fn count(slot: u32, reason: Reason, bytes: u64) {
+    count_number(slot, reason as u32, bytes);
+}
+
+/// The same, with the number of a reason.
+#[inline(always)]
+pub fn count_number(slot: u32, reason: u32, bytes: u64) {
     if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
         // SAFETY: the index is below the number of reasons, which the array has room for.
         let counter = unsafe { &raw mut (*counters.as_ptr()).reasons[reason as usize & 63] };
@@ -286,7 +300,12 @@ pub fn count_rule(index: u32, bytes: u64) {
 /// Whether the rule with a counter holds for a packet at this moment, as its limit says; takes the packet out of the bucket.
 #[inline(always)]
 pub fn within(counter: u32, bytes: u64) -> bool {
-    let Some(limit) = find::<_, Limit>(&LIMITS, counter) else { return false };
+    find::<_, Limit>(&LIMITS, counter).is_some_and(|limit| take(limit, bytes))
+}
+
+/// Takes a packet out of a bucket; whether the limit holds for it.
+#[inline(always)]
+fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
     // SAFETY: the element was found, and stays until no program runs that found it.
     let Limit { cost, depth, flags, .. } = unsafe { *limit.as_ptr() };
     // SAFETY: as above.
@@ -307,6 +326,31 @@ pub fn within(counter: u32, bytes: u64) -> bool {
 #[inline(always)]
 pub fn event() -> Option<RingBufEntry<Event>> {
     EVENTS.reserve(0)
+}
+
+/// What the packet at hand has met so far.
+#[inline(always)]
+pub fn trail() -> Option<&'static mut Trail> {
+    // SAFETY: the slot is this CPU's own, and each function asks for it once.
+    find::<_, Trail>(&TRAIL, 0).map(|trail| unsafe { &mut *trail.as_ptr() })
+}
+
+/// What somebody watches for.
+#[inline(always)]
+pub fn watch() -> Option<&'static Watch> {
+    lookup(&WATCH, 0)
+}
+
+/// Whether one more packet may be told of at this moment.
+#[inline(always)]
+pub fn may_show() -> bool {
+    find::<_, Limit>(&WATCH, 0).is_some_and(|limit| take(limit, 1))
+}
+
+/// Room for a sighting; none while the ring is full.
+#[inline(always)]
+pub fn sighting() -> Option<RingBufEntry<Sighting>> {
+    SIGHTINGS.reserve(0)
 }
 
 /// # Safety

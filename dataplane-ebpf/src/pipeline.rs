@@ -13,6 +13,7 @@ use crate::{
     hook::Hook,
     stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
     tables::Routed,
+    trace,
 };
 
 /// How a packet ends.
@@ -50,6 +51,7 @@ pub fn stop<T>(reason: Reason) -> Step<T> {
 /// Judges a packet that came in through `port`.
 #[inline(always)]
 pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
+    trace::begin(port.ifindex);
     let ControlFlow::Break(verdict) = enter(hook, port);
     verdict
 }
@@ -78,8 +80,8 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
     }
     let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F>(control, &packet, port, route.kind())?;
-    let said = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route)?;
-    match said.target().kind() {
+    let route = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route)?;
+    match route.kind() {
         kind @ (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast) => {
             filter.input()?;
             stop(match kind {
@@ -90,9 +92,9 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         RouteKind::Unicast => {
             forward::permit::<F>(&packet, frame, port)?;
-            let next = said.next_hop().unwrap_or_else(|| forward::choose::<F>(&packet, said.target()));
+            let next = inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(&packet, route));
             let Some(hop) = forward::resolve(next) else {
-                filter.forward(said.way_out())?;
+                filter.forward(inquiry::way_out()?)?;
                 return stop(Reason::NeighbourUnresolved);
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
@@ -101,7 +103,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         RouteKind::Kernel => {
             forward::permit::<F>(&packet, frame, port)?;
-            filter.forward(said.way_out())?;
+            filter.forward(inquiry::way_out()?)?;
             stop(route::why_kernel::<F>(control, port))
         }
         // The kernel reads options before it asks the route, and may answer.

@@ -33,7 +33,7 @@ const GO_ON: c_long = 0;
 const ENOUGH: c_long = 1;
 
 /// Beyond the order of every rule.
-const NONE: u64 = 1 << 32;
+const NONE: u64 = Search::NONE;
 
 /// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`].
 #[inline(always)]

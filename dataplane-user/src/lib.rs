@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod event;
 pub mod fib;
 pub mod filter;
+pub mod frame;
 pub mod import;
 pub mod kernel;
 pub mod lower;

@@ -58,6 +58,8 @@ bitflags! {
         const TELLING = 1 << 13;
         /// Some rule has a limit.
         const LIMITS = 1 << 14;
+        /// Somebody watches packets.
+        const TRACING = 1 << 15;
         /// Some port asks the kernel for routes.
         const INQUIRIES = 1 << 16;
         /// All chains.

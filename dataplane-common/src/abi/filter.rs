@@ -126,6 +126,18 @@ pub struct Search {
     pub reserved: u32,
 }
 
+impl Search {
+    /// Beyond the order of every rule.
+    pub const NONE: u64 = 1 << 32;
+
+    /// What was found, as [`super::met`] has it.
+    #[inline(always)]
+    pub const fn verdict(&self) -> u32 {
+        let found = super::met::ASKED | super::met::RULE | (self.rule & entry::COUNTER) as u32;
+        if self.best == Self::NONE { super::met::ASKED } else { found }
+    }
+}
+
 impl Key {
     /// Notes the way out.
     #[inline(always)]

@@ -14,6 +14,7 @@ mod limit;
 mod loss;
 mod mark;
 mod port;
+mod trace;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
@@ -36,6 +37,7 @@ pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
+pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, met};
 pub use vlan::{Tag, VLANS, VlanKey};
 
 /// Interface index of the kernel; 0 is none.
@@ -55,6 +57,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
+    include_bytes!("trace.rs"),
     include_bytes!("vlan.rs"),
     include_bytes!("../wire/vlan.rs"),
     include_bytes!("../reason.rs"),
@@ -115,6 +118,14 @@ pub mod map {
     pub const LIMITS: &str = "LIMITS";
     /// Ring of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
+    /// One [`super::Watch`].
+    pub const WATCH: &str = "WATCH";
+    /// Per CPU, one [`super::Trail`].
+    pub const TRAIL: &str = "TRAIL";
+    /// Ring of [`super::Sighting`].
+    pub const SIGHTINGS: &str = "SIGHTINGS";
+    /// Per CPU, one [`super::Key`].
+    pub const KEY: &str = "KEY";
     /// Name of the read-only global that holds [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
 }
@@ -137,6 +148,10 @@ sizes! {
     NeighbourKey = 24;
     Event = 1336;
     Limit = 32;
+    Pane = 160;
+    Watch = 2600;
+    Trail = 40;
+    Sighting = 1600;
     Filter = 152;
     Block = 512;
     Line = 64;

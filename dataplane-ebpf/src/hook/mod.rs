@@ -74,6 +74,9 @@ pub trait Hook: Bytes {
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
     fn is_marked(&self) -> bool;
 
+    /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
+    fn show(&self, reason: u32, oif: Ifindex);
+
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;
 }

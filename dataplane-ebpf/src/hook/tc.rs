@@ -18,11 +18,15 @@ use super::{Hook, Met, Tier};
 use crate::{
     event, features, inquiry, maps, output,
     pipeline::{self, Verdict, Way},
-    rewrite,
+    rewrite, trace,
 };
 
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
 const HEADERS: u32 = 256;
+
+/// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy, for this machine, of a group packet that it sent. The port did
+/// not receive it, and its link header is gone.
+const LOOPBACK: u32 = 5;
 
 /// An skb.
 pub struct Skb<'a> {
@@ -107,6 +111,11 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn show(&self, reason: u32, oif: Ifindex) {
+        show_skb(self.context.skb.skb, reason, oif);
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
         self.met
     }
@@ -131,6 +140,11 @@ pub fn run_behind_xdp(context: &TcContext) -> i32 {
 /// Judges an skb and does what the verdict says.
 #[inline(always)]
 fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+    // SAFETY: the context is the program's own.
+    let kind = unsafe { (*context.skb.skb).pkt_type };
+    if kind == LOOPBACK {
+        return TC_ACT_UNSPEC;
+    }
     gather(context);
     let skb = Skb { context, met };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
@@ -138,6 +152,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
     let bytes = skb.length() as u64;
     let reason = match verdict {
         Verdict::Transmit(way) => {
+            trace::depart(&skb, &way);
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 maps::used(way.index);
@@ -150,8 +165,19 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
         Verdict::Defer(_) => Reason::NoEgress,
         Verdict::Stop(reason) => reason,
     };
-    maps::count(slot, reason, bytes);
-    if reason.decision() == Decision::Drop { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    let dropped = u32::from(reason.decision() == Decision::Drop);
+    conclude_skb(context.skb.skb, slot, reason as u32, dropped) as i32
+}
+
+/// Counts an skb that was judged; gives the action. A global function: there are many ways to this end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32, dropped: u32) -> u32 {
+    let context = TcContext::new(skb);
+    let skb = Skb { context: &context, met: Met::NOTHING };
+    maps::count_number(slot, reason, skb.length() as u64);
+    trace::end(&skb, reason);
+    (if dropped != 0 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }) as u32
 }
 
 /// Chain output, for the packets that begin here.
@@ -172,6 +198,7 @@ pub fn run_output(context: &TcContext) -> i32 {
         None => TC_ACT_UNSPEC,
         Some(reason) => {
             maps::count(slot, reason, skb.length() as u64);
+            trace::end(&skb, reason as u32);
             TC_ACT_SHOT
         }
     }
@@ -218,6 +245,21 @@ extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
     let length = unsafe { (*skb).len };
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     event::tell(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
+    0
+}
+
+/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { (*skb).len };
+    // SAFETY: as above.
+    let port = unsafe { (*skb).ifindex };
+    let tier = Tier::Tc as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
+    trace::show((port, reason, oif, tier), length, load);
     0
 }
 

@@ -13,7 +13,7 @@ use crate::{
     hook::{Hook, Tier},
     maps,
     pipeline::{Step, Verdict, Way, stop},
-    tables,
+    tables, trace,
 };
 
 /// A next hop, and how much it takes.
@@ -57,6 +57,7 @@ pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
 pub fn resolve(next: u64) -> Option<Hop> {
     let (index, mtu) = (next as u32, next >> 32);
     let adjacency = maps::adjacency(index)?;
+    trace::hop(index);
     let mtu = if mtu == 0 { u64::from(adjacency.mtu) } else { mtu };
     Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }

@@ -19,37 +19,8 @@ use crate::{
     tables::Routed,
 };
 
-/// A route, whoever said it.
-pub struct Said {
-    /// [`Target::raw`]. If the kernel was asked, the group of a unicast target means nothing.
-    target: u64,
-    /// [`Asked::next`].
-    next: u64,
-    /// The way out that the kernel named; 0 where there is none, or nobody was asked.
-    pub out: u64,
-}
-
-impl Said {
-    /// Where to.
-    #[inline(always)]
-    pub fn target(&self) -> Target {
-        Target::from_raw(self.target as u32)
-    }
-
-    /// The next hop that the kernel named, as [`crate::tables::next_hop`] would say it; none if nobody was asked.
-    #[inline(always)]
-    pub fn next_hop(&self) -> Option<u64> {
-        if self.next == Asked::NOBODY_WAS { None } else { Some(self.next) }
-    }
-
-    /// [`Said::out`], typed.
-    #[inline(always)]
-    pub fn way_out(&self) -> Ifindex {
-        self.out as Ifindex
-    }
-}
-
-/// The route that the mirror has, and where it has none to say, the kernel's.
+/// The route that the mirror has, and where it has none to say, the kernel's. The group of a unicast target then means
+/// nothing: there is a [`next_hop`].
 #[inline(always)]
 pub fn ask<F: Routed, H: Hook>(
     hook: &H,
@@ -58,9 +29,9 @@ pub fn ask<F: Routed, H: Hook>(
     frame: &Frame,
     packet: &Datagram<F::Address>,
     route: Target,
-) -> Step<Said> {
+) -> Step<Target> {
     if !features::on(Features::INQUIRIES) {
-        return ControlFlow::Continue(Said { target: u64::from(route.raw()), next: Asked::NOBODY_WAS, out: 0 });
+        return ControlFlow::Continue(route);
     }
     let Some(asked) = maps::asked() else { return stop(Reason::MirrorOff) };
     asked.target = u64::from(route.raw());
@@ -84,6 +55,24 @@ pub fn ask<F: Routed, H: Hook>(
         asked.route_mtu = port.route_mtu;
         hook.inquire();
     }
-    let [target, out, next] = maps::said(asked);
-    ControlFlow::Continue(Said { target, next, out })
+    ControlFlow::Continue(maps::said(asked))
+}
+
+/// The next hop that the kernel named, as [`crate::tables::next_hop`] would say it; none if nobody was asked.
+#[inline(always)]
+pub fn next_hop() -> Step<Option<u64>> {
+    if !features::on(Features::INQUIRIES) {
+        return ControlFlow::Continue(None);
+    }
+    let Some(asked) = maps::asked() else { return stop(Reason::MirrorOff) };
+    ControlFlow::Continue(if asked.next == Asked::NOBODY_WAS { None } else { Some(asked.next) })
+}
+
+/// The way out that the kernel named; 0 where there is none, or nobody was asked.
+#[inline(always)]
+pub fn way_out() -> Step<Ifindex> {
+    if !features::on(Features::INQUIRIES) {
+        return ControlFlow::Continue(0);
+    }
+    maps::asked().map_or(stop(Reason::MirrorOff), |asked| ControlFlow::Continue(asked.out as Ifindex))
 }

@@ -12,6 +12,7 @@ use crate::{
     maps,
     pipeline::{Step, stop},
     tables::{self, Routed},
+    trace,
 };
 
 /// Which generations are live: read once, so that a packet sees one state of the tables.
@@ -27,6 +28,7 @@ pub fn control() -> Step<Control> {
 #[inline(always)]
 pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
+    trace::route(target.raw());
     let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
     if ours || tables::decides::<F>(control, port) {
         ControlFlow::Continue(target)

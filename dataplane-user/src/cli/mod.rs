@@ -5,6 +5,7 @@
 mod completions;
 mod config;
 mod doctor;
+mod explain;
 mod import;
 mod lab;
 mod neigh;
@@ -16,6 +17,7 @@ mod session;
 mod set;
 mod stats;
 mod table;
+mod trace;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -78,6 +80,9 @@ enum Verb {
     #[command(subcommand)]
     Import(import::Import),
     Stats(stats::Stats),
+    Explain(explain::Explain),
+    Trace(trace::Trace),
+    Capture(trace::Capture),
     /// A router between two hosts to play with
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -105,6 +110,9 @@ impl Cli {
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Import(import) => import.dispatch(session.json),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Explain(explain) => explain.dispatch(&session),
+            Verb::Trace(trace) => trace.dispatch(&session),
+            Verb::Capture(capture) => capture.dispatch(&session),
             Verb::Lab(lab) => lab.dispatch(),
             Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),

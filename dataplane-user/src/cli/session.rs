@@ -84,6 +84,8 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::History(_) => "a history",
         Data::Stats(_) => "stats",
         Data::Findings(_) => "findings",
+        Data::Explanations(_) => "explanations",
+        Data::Watching | Data::Packet(_) | Data::Missed(_) => "packets",
     };
     anyhow::anyhow!("the daemon answered with {sort}, which was not the question; is it of another version?")
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     json,
-    protocol::{Answer, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    protocol::{Answer, Data, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
     socket,
 };
 
@@ -70,6 +70,26 @@ impl Client {
             (_, Ok(Answer::Reply(reply))) => Ok(reply),
             (_, Ok(Answer::Failure(failure))) | (Ok(()), Err(failure)) => Err(failure),
             (Err(error), Err(_)) => Err(unreachable(&self.path, &error)),
+        }
+    }
+
+    /// Whether more of the stream is here already.
+    pub fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
+    /// Waits for what follows an answer, for however long that takes; `None` when the daemon ends the stream.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn follow(&mut self) -> Result<Option<Data>, Failure> {
+        self.stream.get_ref().set_read_timeout(None).map_err(|error| unreachable(&self.path, &error))?;
+        if self.stream.fill_buf().map_err(|error| unreachable(&self.path, &error))?.is_empty() {
+            return Ok(None);
+        }
+        match self.answer()? {
+            Answer::Reply(reply) => Ok(Some(reply.data)),
+            Answer::Failure(failure) => Err(failure),
         }
     }
 

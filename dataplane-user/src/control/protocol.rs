@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::row::{
-    DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, SetRow, Stats,
+    DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
+    SetRow, Stats,
 };
 use crate::{model::ModeChoice, rule::ChainName};
 
@@ -133,6 +134,25 @@ pub enum Request {
         /// Only this port.
         iface: Option<String>,
     },
+    /// What would become of frames that came in on a port. Answered with [`Data::Explanations`], one for each.
+    #[serde(rename = "explain")]
+    Explain {
+        /// The port.
+        iface: String,
+        /// The frames, in hex.
+        frames: Vec<String>,
+    },
+    /// Watch for packets. Answered with [`Data::Watching`], then with [`Data::Packet`] and [`Data::Missed`] until the
+    /// connection ends.
+    #[serde(rename = "trace")]
+    Trace {
+        /// Which: matches, verdicts, reasons; not parsed yet.
+        filter: String,
+        /// One packet in so many; 0 and 1: each.
+        one_in: u32,
+        /// How many bytes of each frame.
+        bytes: u32,
+    },
     /// What only the daemon knows of its health. Answered with [`Data::Findings`].
     #[serde(rename = "doctor")]
     Doctor,
@@ -152,7 +172,9 @@ impl Request {
             | Self::SetDel { .. }
             | Self::ConfigApply(_)
             | Self::ConfigConfirm
-            | Self::ConfigRollback => true,
+            | Self::ConfigRollback
+            // Packets are for the eyes of those who could capture them anyway.
+            | Self::Trace { .. } => true,
             Self::PortList
             | Self::RouteList { .. }
             | Self::RouteGet { .. }
@@ -163,6 +185,7 @@ impl Request {
             | Self::ConfigDiff(_)
             | Self::ConfigHistory
             | Self::Stats { .. }
+            | Self::Explain { .. }
             | Self::Doctor => false,
         }
     }
@@ -276,6 +299,15 @@ pub enum Data {
     Stats(Stats),
     /// Rows of `doctor`.
     Findings(Vec<Finding>),
+    /// The answers of `explain`, in the order of the frames.
+    Explanations(Vec<Explanation>),
+    /// From now on packets are watched for.
+    Watching,
+    /// A packet that was watched for.
+    Packet(Box<PacketRow>),
+    /// How many packets were not told of since the beginning: more than the daemon tells in a second, or than the reader
+    /// takes.
+    Missed(u64),
 }
 
 /// Why a request was not fulfilled.

@@ -134,6 +134,78 @@ pub struct DecisionRow {
     pub table: Table,
 }
 
+/// What became of a packet, and who said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// Name of a [`dataplane_common::Decision`].
+    pub verdict: String,
+    /// Name of a [`dataplane_common::Reason`].
+    pub reason: String,
+    /// The chain whose rule or policy decided, or that the packet passed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainName>,
+    /// The rule; none where a policy decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<u64>,
+    /// Its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The route that matched, `ADDR/LEN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// The router; none when the destination is on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Link address of the next hop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<String>,
+}
+
+/// A packet that somebody watches for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRow {
+    /// When: nanoseconds since 1970.
+    pub time: u64,
+    /// The port.
+    pub port: String,
+    /// Where it was judged: `xdp` or `tc`.
+    pub tier: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// What can be read of it.
+    pub packet: String,
+    /// The frame as it came in, in hex, from its beginning.
+    pub frame: String,
+}
+
+/// The answer of `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What would become of it.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// The outgoing frame, in hex, where it is forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
+    /// Its way, stage by stage.
+    pub stages: Vec<Stage>,
+}
+
+/// A stage on the way of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// What it said.
+    pub result: String,
+}
+
 /// One row of `neigh list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourRow {

@@ -17,8 +17,11 @@ pub use super::address::BindError;
 use super::{
     address::{self, Address},
     json,
-    protocol::{Answer, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    protocol::{Answer, Data, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
 };
+
+/// How much of a stream waits for a slow peer; what does not find room is counted, and told.
+const STREAM: usize = 1 << 12;
 
 /// A request on its way to the ring.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Call {
     pub request: Request,
     /// Who asks.
     pub peer: Peer,
+    /// Where what follows the answer goes, for requests that ask for more than one.
+    pub stream: Option<mpsc::Sender<Data>>,
     /// Where the answer goes. Dropping it tells the peer that the daemon stops.
     pub reply: oneshot::Sender<Result<Reply, Failure>>,
 }
@@ -188,8 +193,15 @@ impl Connection {
             };
             match request {
                 Ok(request) => {
-                    let answer = self.ask(request).await;
+                    let (stream, follows) = mpsc::channel(STREAM);
+                    let stream = matches!(request, Request::Trace { .. }).then_some(stream);
+                    let streams = stream.is_some();
+                    let answer = self.ask(request, stream).await;
+                    let done = matches!(answer, Answer::Reply(_));
                     self.answer(answer).await?;
+                    if streams && done {
+                        return self.stream(follows).await;
+                    }
                 }
                 // What follows on the stream cannot be trusted to begin with a request.
                 Err(failure) => return self.answer(Answer::Failure(failure)).await,
@@ -221,14 +233,28 @@ impl Connection {
         }
     }
 
+    /// Writes what follows an answer, until the peer says anything or leaves.
+    async fn stream(&mut self, mut follows: mpsc::Receiver<Data>) -> io::Result<()> {
+        let mut word = [0; 1];
+        loop {
+            let data = tokio::select! {
+                data = follows.recv() => data,
+                _ = self.stream.read(&mut word) => None,
+            };
+            let Some(data) = data else { return Ok(()) };
+            let line = json::line(&Answer::Reply(data.into()))? + "\n";
+            timeout(self.limits.write, self.stream.write_all(line.as_bytes())).await??;
+        }
+    }
+
     /// Hands a request to the ring and waits for what it says.
-    async fn ask(&self, request: Request) -> Answer {
+    async fn ask(&self, request: Request, stream: Option<mpsc::Sender<Data>>) -> Answer {
         if request.is_change() && !self.peer.may_change() {
             let message = format!("user {} may read but not change anything; use root", self.peer.uid);
             return Answer::Failure(Failure::new(FailureKind::Failed, message));
         }
         let (reply, answer) = oneshot::channel();
-        let call = Call { request, peer: self.peer, reply };
+        let call = Call { request, peer: self.peer, stream, reply };
         let result = match self.calls.send_timeout(call, self.limits.ring).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(stopping())),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(stopping()),

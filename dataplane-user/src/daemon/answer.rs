@@ -158,7 +158,7 @@ impl Daemon {
         .collect()
     }
 
-    fn name(&self, ifindex: u32) -> String {
+    pub(super) fn name(&self, ifindex: u32) -> String {
         self.model.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
@@ -311,7 +311,7 @@ impl Daemon {
 }
 
 /// The longest match in the first table that has one, for people: the decision itself comes from the targets.
-fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
+pub(super) fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
     [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].into_iter().find_map(|table| {
         let (prefix, candidates) = routes.around(table, Prefix::new(address, A::BITS as u8)).next()?;
         let route = candidates.iter().next().filter(|route| route.kind != RouteType::Throw)?;

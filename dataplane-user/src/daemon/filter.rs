@@ -173,6 +173,11 @@ impl Chains {
         Config { sets: BTreeMap::clone(&self.sets), chains: std::array::from_fn(chain), ..Config::default() }
     }
 
+    /// What a chain does with what no rule matches.
+    pub(super) fn policy(&self, chain: ChainName) -> Policy {
+        self.policies[chain.index()]
+    }
+
     /// The handle of the next rule.
     pub(super) fn next(&self) -> u64 {
         self.next
@@ -252,6 +257,7 @@ impl Daemon {
         self.load(features)?;
         self.committed = Some(lowered);
         self.telling.forget();
+        self.places = None;
         self.chains.counters.settle();
         Ok(())
     }

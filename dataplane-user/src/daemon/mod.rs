@@ -9,6 +9,7 @@ mod confirm;
 mod counter;
 mod doctor;
 mod event;
+mod explain;
 mod filter;
 mod mirror;
 mod neighbour;
@@ -16,7 +17,9 @@ mod operate;
 mod port;
 mod reject;
 mod set;
+mod sight;
 mod state;
+mod trace;
 
 use std::{
     path::PathBuf,
@@ -33,7 +36,10 @@ use tokio::{
 
 use crate::{
     config::{self, Config, FibConfig},
-    control::server::{Call, Server},
+    control::{
+        protocol::Request,
+        server::{Call, Server},
+    },
     fib::Sizes,
     filter::Image,
     kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
@@ -47,11 +53,14 @@ use crate::{
 };
 use confirm::{History, Probation};
 use event::Telling;
+use explain::Rehearsed;
 use filter::Chains;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
 use port::Ports;
+use sight::Places;
 use state::State;
+use trace::Watchers;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
@@ -100,7 +109,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probe = tokio::time::interval(neighbour::ROUND);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut packets = daemon.tables.events()?.context("the ring of events is read by somebody else")?;
+    let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -110,6 +119,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             () = until(daemon.unconfirmed()) => daemon.expire(),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
+            () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
             () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
             () = until(due) => {
                 due = None;
@@ -160,6 +170,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 match told {
                     Ok(events) => events.iter().for_each(|event| daemon.tell(event)),
                     Err(error) => tracing::error!("events of packets cannot be read: {error}"),
+                }
+            }
+            seen = sightings.next() => {
+                match seen {
+                    Ok(seen) => daemon.show(&seen),
+                    Err(error) => tracing::error!("packets that are watched for cannot be read: {error}"),
                 }
             }
         }
@@ -245,6 +261,12 @@ struct Daemon {
     probes: Probes,
     /// Packets that rules log or reject.
     telling: Telling,
+    /// Those who watch packets.
+    watchers: Watchers,
+    /// Where rules stand, by their counters.
+    places: Places,
+    /// Programs to try packets on.
+    stage: Option<Rehearsed>,
 }
 
 impl Daemon {
@@ -295,6 +317,9 @@ impl Daemon {
             compared: Compared::default(),
             probes: Probes::default(),
             telling: Telling::new(Instant::now()),
+            watchers: Watchers::default(),
+            places: None,
+            stage: None,
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {
@@ -363,7 +388,10 @@ impl Daemon {
 
     /// Answers a call.
     fn answer(&mut self, call: Call) {
-        let answer = self.operate(&call.request, call.peer.uid);
+        let answer = match (&call.request, call.stream) {
+            (Request::Trace { filter, one_in, bytes }, Some(stream)) => self.trace((filter, *one_in, *bytes), stream),
+            (request, _) => self.operate(request, call.peer.uid),
+        };
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }

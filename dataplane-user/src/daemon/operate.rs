@@ -59,6 +59,8 @@ impl Daemon {
             Request::ConfigRollback => self.config_rollback(),
             Request::ConfigHistory => Ok(Data::History(self.config_history()).into()),
             Request::Doctor => Ok(Data::Findings(self.findings()).into()),
+            Request::Explain { iface, frames } => self.explain(iface, frames),
+            Request::Trace { .. } => Err(Failure::new(FailureKind::Failed, "a stream is needed to watch packets")),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }
     }

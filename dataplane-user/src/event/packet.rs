@@ -39,8 +39,13 @@ impl<'a> Packet<'a> {
     /// Reads an event; `None` when its bytes are no IP packet.
     pub fn read(event: &'a Event) -> Option<Self> {
         let frame = event.bytes.get(..(event.captured as usize).min(EVENT_BYTES))?;
-        let (link, bytes) = frame.split_at_checked(event.offset as usize)?;
-        let there = (event.length as usize).saturating_sub(link.len()).max(bytes.len());
+        Self::within(frame, event.offset as usize, event.length as usize)
+    }
+
+    /// Reads what is here of a frame of this length, whose IP header begins at an offset; `None` when that is no IP packet.
+    pub fn within(frame: &'a [u8], offset: usize, length: usize) -> Option<Self> {
+        let (link, bytes) = frame.split_at_checked(offset)?;
+        let there = length.saturating_sub(link.len()).max(bytes.len());
         match bytes.first()? >> 4 {
             4 => Self::v4(link, bytes, there),
             6 => Self::v6(link, bytes, there),

@@ -10,6 +10,7 @@ mod link;
 mod loss;
 mod mmap;
 mod object;
+mod rehearsal;
 mod routing;
 mod table;
 
@@ -21,5 +22,6 @@ pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
 pub use loss::{LossError, Losses};
 pub use object::{OBJECT, Object, ObjectError, program_name};
+pub use rehearsal::{Ran, Rehearsal, RehearsalError};
 pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};

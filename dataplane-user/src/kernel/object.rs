@@ -28,6 +28,9 @@ const OWN: &[&str] = &[
     map::EGRESS,
     map::LIMITS,
     map::EVENTS,
+    map::WATCH,
+    map::TRAIL,
+    map::SIGHTINGS,
 ];
 
 /// Maps that are made anew when routes or rules outgrow them.
@@ -77,15 +80,21 @@ impl Object {
     /// made and pinned.
     pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
         let mut object = Self::open(features, Observer::default(), sizes, place)?;
-        for hook in Hook::ALL {
+        object.load_programs(&Hook::ALL)?;
+        Ok(object)
+    }
+
+    /// Loads the programs of these hooks.
+    pub(super) fn load_programs(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {
+        for hook in hooks {
             let name = hook.program();
             let outcome = match hook {
-                Hook::Xdp | Hook::Generic => object.xdp(hook)?.load(),
-                Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => object.classifier(hook)?.load(),
+                Hook::Xdp | Hook::Generic => self.xdp(*hook)?.load(),
+                Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => self.classifier(*hook)?.load(),
             };
             outcome.map_err(|error| ObjectError::Program { name, error })?;
         }
-        Ok(object)
+        Ok(())
     }
 
     /// Opens the object for the observers of losses, which are loaded one by one.
@@ -93,23 +102,55 @@ impl Object {
         Self::open(Features::empty(), observer, sizes, place)
     }
 
+    /// Opens the object for a rehearsal: with the maps of what is live, but for those that programs write. These are its own.
+    pub(super) fn rehearsal(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        let mut loader = Self::loader(sizes);
+        // The places of ports and rules that are not there are not counted.
+        loader.map_max_entries(map::COUNTERS, 1);
+        loader.map_max_entries(map::RULE_COUNTERS, 1);
+        let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::EGRESS];
+        for (names, directory) in [(read.as_slice(), &place.own), (ROUTING, &place.routing)] {
+            for name in names {
+                loader.map_pin_path(name, directory.join(name));
+            }
+        }
+        Self::finish(loader, features, Observer::default(), sizes)
+    }
+
     fn open(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        let bits = (features | sizes.features()).bits();
-        let words = observer.words();
-        let mut loader = EbpfLoader::new();
-        // The log costs the verifier time and the daemon memory; the errors carry what matters.
-        loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global(map::FEATURES, &bits, true);
-        loader.override_global(map::OBSERVER, &words, true);
-        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
-        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
-        loader.map_max_entries(map::GROUPS, sizes.groups);
-        loader.map_max_entries(map::FILTER, 2 * sizes.filter);
+        let mut loader = Self::loader(sizes);
         for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
             for name in names {
                 loader.map_pin_path(name, directory.join(name));
             }
         }
+        Self::finish(loader, features, observer, sizes)
+    }
+
+    /// How large the maps are.
+    fn loader<'a>(sizes: Sizes) -> EbpfLoader<'a> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
+        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
+        loader.map_max_entries(map::GROUPS, sizes.groups);
+        loader.map_max_entries(map::FILTER, 2 * sizes.filter);
+        loader
+    }
+
+    fn finish(
+        loader: EbpfLoader<'_>,
+        features: Features,
+        observer: Observer,
+        sizes: Sizes,
+    ) -> Result<Self, ObjectError> {
+        let bits = (features | sizes.features()).bits();
+        let words = observer.words();
+        // It holds on to the globals until it has loaded.
+        let mut loader = loader;
+        // The log costs the verifier time and the daemon memory; the errors carry what matters.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global(map::FEATURES, &bits, true);
+        loader.override_global(map::OBSERVER, &words, true);
         Ok(Self { ebpf: loader.load(OBJECT)?, features })
     }
 

@@ -9,7 +9,8 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Counter, Ifindex, Limit, NeighbourKey, PORTS, Port, PortCounters, VlanKey, map,
+    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Port,
+    PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -111,6 +112,17 @@ impl<const SIZE: usize> Sums<SIZE> {
     }
 }
 
+/// The rings of events and of sightings.
+pub type Rings = (Events<Event>, Events<Sighting>);
+
+/// The buckets of the rules with limits.
+pub(super) type Limits = HashMap<MapData, u32, [u8; size_of::<Limit>()]>;
+
+/// Takes them out of an object.
+pub(super) fn limits(object: &mut Object) -> Result<Limits, TableError> {
+    object.take_map(map::LIMITS)?.try_into().map_err(|error| TableError::Map { name: map::LIMITS, error })
+}
+
 /// All maps of one daemon.
 pub struct Tables {
     /// Routes, and what is live.
@@ -123,9 +135,11 @@ pub struct Tables {
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
     neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
-    limits: HashMap<MapData, u32, [u8; size_of::<Limit>()]>,
-    /// Until somebody reads it.
-    events: Option<Map>,
+    limits: Limits,
+    watch: Rows<{ size_of::<Watch>() }>,
+    trail: Sums<{ size_of::<Trail>() }>,
+    /// Until somebody reads them.
+    rings: Option<(Map, Map)>,
 }
 
 impl Tables {
@@ -133,8 +147,7 @@ impl Tables {
     pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
-        let limits = object.take_map(map::LIMITS)?;
-        let limits = limits.try_into().map_err(|error| TableError::Map { name: map::LIMITS, error })?;
+        let limits = limits(object)?;
         let vlans = object.take_map(map::VLANS)?;
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
         let neighbours = object.take_map(map::NEIGHBOURS)?;
@@ -150,7 +163,9 @@ impl Tables {
             vlans,
             neighbours,
             limits,
-            events: Some(object.take_map(map::EVENTS)?),
+            watch: Rows::take(object, map::WATCH)?,
+            trail: Sums::take(object, map::TRAIL)?,
+            rings: Some((object.take_map(map::EVENTS)?, object.take_map(map::SIGHTINGS)?)),
         };
         Ok(tables)
     }
@@ -207,9 +222,23 @@ impl Tables {
         }
     }
 
-    /// The ring of events, for the one who reads it; none for the next.
-    pub fn events(&mut self) -> Result<Option<Events>, TableError> {
-        self.events.take().map(Events::new).transpose()
+    /// The rings of events and of sightings, for the one who reads them; none for the next.
+    pub fn rings(&mut self) -> Result<Option<Rings>, TableError> {
+        let Some((events, sightings)) = self.rings.take() else { return Ok(None) };
+        let events = Events::new(events, map::EVENTS, EVENT_RING)?;
+        Ok(Some((events, Events::new(sightings, map::SIGHTINGS, SIGHTING_RING)?)))
+    }
+
+    /// Says which packets are watched for.
+    pub fn write_watch(&mut self, watch: &Watch) -> Result<(), TableError> {
+        self.watch.write(0, watch)
+    }
+
+    /// How many packets were not told of, though somebody watches for them.
+    pub fn missed(&self) -> Result<u64, TableError> {
+        let mut sum = 0;
+        self.trail.read(0, |cpu: &Trail| sum += cpu.missed)?;
+        Ok(sum)
     }
 
     /// Gives the rule with a counter a limit, whose bucket is full.

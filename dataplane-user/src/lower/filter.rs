@@ -137,6 +137,17 @@ pub fn lower<'s>(
     lower_again(chains, links, sets, &|_, _| None)
 }
 
+/// The boxes of what a rule asks for, for one who compares packets with them himself.
+///
+/// # Errors
+/// What is wrong with the rule.
+pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<Vec<Entry>, FilterFault> {
+    if let Some(unsupported) = unsupported(rule) {
+        return Err(unsupported.into());
+    }
+    rule::entries(rule, (0, 0), links, &mut set::Sets::new(&|_| None))
+}
+
 /// What a rule alone was lowered to: entries that ask no links and no sets, but for order and counter.
 pub type Remembered = OnceLock<Vec<Entry>>;
 

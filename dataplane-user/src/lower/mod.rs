@@ -12,6 +12,7 @@ mod side;
 mod target;
 mod update;
 mod vlan;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -15,6 +15,7 @@ mod error;
 pub mod ethtool;
 mod features;
 mod link;
+mod listen;
 mod listing;
 mod neighbour;
 mod netconf;
@@ -40,6 +41,7 @@ use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
 
 pub use error::Error;
+pub use listen::listeners;
 pub use neighbour::Prober;
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops.

@@ -16,6 +16,7 @@ mod set;
 mod statement;
 mod text;
 mod value;
+mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 pub use chain::{ChainName, Policy, UnknownChain, UnknownPolicy};
@@ -33,6 +34,7 @@ pub use text::{TEXT_LENGTH, Text};
 pub use value::{
     Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Mark, Port, Protocol, Range, Value, VlanId,
 };
+pub use watch::{Watched, parse_watched};
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
