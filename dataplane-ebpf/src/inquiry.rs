@@ -1,13 +1,13 @@
 //! `bpf_fib_lookup`: what the kernel is asked, and what its answers mean.
 //!
 //! It looks up what `ip_route_input_slow` and `ip6_route_input` would, for most packets; the others are left to the kernel.
-//! What it does not do is done here: the way back to the source, and the MTU of IPv4 routes (`ip_mtu_from_fib_result` looks at
-//! those only that are locked).
+//! What it does not do is done here: the way back to the source, and the MTU of routes (`ip_mtu_from_fib_result` and
+//! `ip6_mtu_from_fib6` look at those only that are locked): packets longer than the least of all are left to the kernel.
 
 use dataplane_common::{
     abi::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, PortFlags, RouteKind, Target, answer},
     decide::{self, Datagram, Readable, Transport, V4},
-    wire::{Be16, Ipv6, protocol},
+    wire::{Be16, Ipv6, is_extension, protocol},
 };
 
 use crate::{
@@ -47,7 +47,8 @@ fn target<H: Hook>(hook: &H, asked: &mut Asked, lookup: impl Fn(&mut Asked, u32)
         detour: None,
     };
     let transport = decide::transport(hook, &packet, asked.offset as usize);
-    if hook.is_marked() || !is_plain(asked, &packet, transport) {
+    let service = service(hook, asked);
+    if hook.is_marked() || service == NOTHING || !is_plain(asked, &packet, transport) {
         return Target::KERNEL;
     }
     let fragment = packet.is_fragment();
@@ -60,7 +61,7 @@ fn target<H: Hook>(hook: &H, asked: &mut Asked, lookup: impl Fn(&mut Asked, u32)
     asked.inquiry.destination_port = port(transport.destination);
     asked.inquiry.length = LEAST;
     asked.inquiry.ifindex = asked.domain;
-    asked.inquiry.service = service(hook, asked);
+    asked.inquiry.service = service;
     asked.inquiry.source = asked.source;
     asked.inquiry.destination = asked.destination;
     match lookup(asked, flags) {
@@ -77,27 +78,38 @@ fn target<H: Hook>(hook: &H, asked: &mut Asked, lookup: impl Fn(&mut Asked, u32)
     asked.out = u64::from(asked.inquiry.ifindex);
     let mtu = if asked.inquiry.length == LEAST { 0 } else { u64::from(asked.inquiry.length) };
     asked.next = mtu << 32 | u64::from(found(asked, asked.inquiry.ifindex));
+    if asked.route_mtu != 0 && asked.length > asked.route_mtu {
+        return Target::KERNEL;
+    }
     if asked.family == AF_INET && !would_take(asked, lookup, flags) {
         return Target::KERNEL;
     }
     Target::new(RouteKind::Unicast, 0)
 }
 
-/// What routes and rules may ask for besides addresses ([`Inquiry::service`]).
+/// What routes and rules may ask for besides addresses ([`Inquiry::service`]); [`NOTHING`] behind extension headers, where the
+/// kernel looks elsewhere for protocol and ports.
 #[inline(always)]
 fn service<H: Hook>(hook: &H, asked: &Asked) -> u32 {
     if asked.family == AF_INET {
         return asked.dscp << 2;
     }
-    // `IPV6_FLOWINFO_MASK`: all but the version.
-    let header = hook.header::<Ipv6>(asked.offset as usize & 0x7fff);
-    header.map_or(0, |header| header.version_class_flow.raw() & 0x0fff_ffff_u32.to_be())
+    match hook.header::<Ipv6>(asked.offset as usize & 0x7fff) {
+        // `IPV6_FLOWINFO_MASK`: all but the version.
+        Some(header) if !is_extension(u64::from(header.next_header)) => {
+            header.version_class_flow.raw() & 0x0fff_ffff_u32.to_be()
+        }
+        _ => NOTHING,
+    }
 }
 
-/// Whether the kernel would take an IPv4 packet from this port (`__fib_validate_source`), and send it as long as it is.
+/// No [`Inquiry::service`]: that of another version.
+const NOTHING: u32 = u32::MAX;
+
+/// Whether the kernel would take an IPv4 packet from this port (`__fib_validate_source`).
 #[inline(always)]
 fn would_take(asked: &mut Asked, lookup: impl Fn(&mut Asked, u32) -> i64, flags: u32) -> bool {
-    if (asked.route_mtu != 0 && asked.length > asked.route_mtu) || is_ours(asked.source[0]) {
+    if is_ours(asked.source[0]) {
         return false;
     }
     asked.inquiry.family = AF_INET as u8;
@@ -118,10 +130,6 @@ fn would_take(asked: &mut Asked, lookup: impl Fn(&mut Asked, u32) -> i64, flags:
 #[inline(always)]
 fn is_plain(asked: &Asked, packet: &Datagram<()>, transport: Transport) -> bool {
     let v6 = asked.family == AF_INET6;
-    // Behind extension headers it looks elsewhere.
-    if v6 && packet.payload != asked.offset as usize + size_of::<Ipv6>() {
-        return false;
-    }
     // It takes what these begin with for ports.
     if matches!(packet.protocol, protocol::ESP | protocol::AH) {
         return false;

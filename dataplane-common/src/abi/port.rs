@@ -34,12 +34,10 @@ pub struct Port {
     pub reserved: u8,
     /// MTU of the device, in bytes, without the link header.
     pub mtu: u32,
-    /// As what the kernel is asked for routes: its VRF, or itself; 0: it can not be asked.
+    /// As what the kernel is asked for routes: its VRF, or itself.
     pub domain: Ifindex,
-    /// The least MTU that any IPv4 route has, in bytes; 0: none has one.
-    pub route_mtu: u32,
-    /// Zero. A size that is a power of two makes the way to a slot a shift.
-    pub reserved_tail: u32,
+    /// The least MTU that any route has, of IPv4 and of IPv6, in bytes; 0: none has one.
+    pub route_mtu: [u32; 2],
 }
 
 bitflags! {

@@ -52,7 +52,7 @@ pub fn ask<F: Routed, H: Hook>(
         asked.domain = port.domain;
         asked.ifindex = port.ifindex;
         asked.rp_filter = u32::from(port.rp_filter);
-        asked.route_mtu = port.route_mtu;
+        asked.route_mtu = port.route_mtu[usize::from(F::NUMBER == 6)];
         hook.inquire();
     }
     ControlFlow::Continue(maps::said(asked))

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dataplane_common::abi::{Features, Ifindex, NeighbourKey};
 
 use super::{Lowering, Update, adjacency::Who};
-use crate::model::{Address, Model, Touched};
+use crate::model::{Address, Family, Model, Routes, Touched};
 
 /// The key of an address.
 fn key(ifindex: Ifindex, address: IpAddr) -> NeighbourKey {
@@ -17,13 +17,14 @@ fn key(ifindex: Ifindex, address: IpAddr) -> NeighbourKey {
 }
 
 impl Lowering {
-    /// Whether the least MTU of the IPv4 routes is another one. All tables count: rules may lead to any of them.
+    /// Whether the least MTU of the routes is another one. All tables count: rules may lead to any of them.
     pub(super) fn follow_route_mtu(&mut self, model: &Model) -> bool {
-        if self.route_mtu.0 == model.routes4.renewals() {
+        let renewals = [model.routes4.renewals(), model.routes6.renewals()];
+        if self.route_mtu.0 == renewals {
             return false;
         }
-        let least = model.routes4.infos().filter_map(|(_, info)| info.mtu).min().unwrap_or(0);
-        std::mem::replace(&mut self.route_mtu, (model.routes4.renewals(), least)).1 != least
+        let least = [least_mtu(&model.routes4), least_mtu(&model.routes6)];
+        std::mem::replace(&mut self.route_mtu, (renewals, least)).1 != least
     }
 
     /// Keeps in line what is found by the next hop that the kernel names.
@@ -72,6 +73,10 @@ impl Lowering {
             update.neighbours.insert(key, index);
         }
     }
+}
+
+fn least_mtu<A: Family>(routes: &Routes<A>) -> u32 {
+    routes.infos().filter_map(|(_, info)| info.mtu).min().unwrap_or(0)
 }
 
 /// What is found by a key.

@@ -91,8 +91,8 @@ pub struct Lowering {
     side6: Side<u128>,
     /// Whether there are local IPv4 routes that the kernel did not make, and at which `Routes::renewals` that was found.
     custom_local: (u64, bool),
-    /// The least MTU of any IPv4 route, and at which `Routes::renewals` that was found.
-    route_mtu: (u64, u32),
+    /// The least MTU of any route, by family, and at which `Routes::renewals` that was found.
+    route_mtu: ([u64; 2], [u32; 2]),
     /// Links that packets can be routed through.
     usable: BTreeSet<Ifindex>,
     attached: BTreeMap<Ifindex, Attachment>,
@@ -113,7 +113,7 @@ impl Lowering {
             side4: Side::default(),
             side6: Side::default(),
             custom_local: (u64::MAX, false),
-            route_mtu: (u64::MAX, 0),
+            route_mtu: ([u64::MAX; 2], [0; 2]),
             usable: BTreeSet::new(),
             attached: BTreeMap::new(),
             problems: Vec::new(),
@@ -332,6 +332,13 @@ impl Lowering {
         want.problems.clone_from(&self.problems);
         self.side4.judge(want);
         self.side6.judge(want);
+        for problem in &self.problems {
+            match problem {
+                Problem::PolicyRouting(IpVersion::V4) => want.mirror &= !Control::MIRROR_V4,
+                Problem::PolicyRouting(IpVersion::V6) => want.mirror &= !Control::MIRROR_V6,
+                _ => {}
+            }
+        }
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
         want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());

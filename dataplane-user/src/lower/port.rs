@@ -80,9 +80,8 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
         rp_filter: model.rp_filter(domain.ifindex),
         reserved: 0,
         mtu: link.mtu,
-        domain: if sources.contains(&RouteSource::Stack) { 0 } else { domain.ifindex },
-        route_mtu: 0,
-        reserved_tail: 0,
+        domain: domain.ifindex,
+        route_mtu: [0; 2],
     }
 }
 

@@ -328,7 +328,7 @@ pub const POLICY: Picture = Picture {
         route add unreachable 203.0.113.64/26 table 100
         route add throw 203.0.113.128/26 table 100
         route add local 203.0.113.192/26 dev lo table 100
-        route add default nexthop via 198.18.1.2 nexthop via 198.18.2.2 weight 3 table 101
+        route add default table 101 nexthop via 198.18.1.2 nexthop via 198.18.2.2 weight 3
         route add 198.51.100.0/24 via inet6 2001:db8:2::2 dev p2 table 102
         route add 240.1.0.0/16 via 198.18.1.77 table 102
         rule add ipproto udp to 203.0.113.0/24 lookup 100
@@ -344,7 +344,7 @@ pub const POLICY: Picture = Picture {
         -6 route add blackhole 2001:db8:b01::/48 table 100
         -6 route add unreachable 2001:db8:b02::/48 table 100
         -6 route add throw 2001:db8:b03::/48 table 100
-        -6 route add default nexthop via 2001:db8:1::2 nexthop via 2001:db8:2::2 weight 3 table 101
+        -6 route add default table 101 nexthop via 2001:db8:1::2 nexthop via 2001:db8:2::2 weight 3
         -6 route add 2001:db8:b04::/48 via 2001:db8:1::2 mtu 1300 table 100
         -6 rule add ipproto udp to 2001:db8:b00::/40 lookup 100
         -6 rule add ipproto tcp dport 1-1023 lookup 101
