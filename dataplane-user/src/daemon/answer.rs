@@ -214,6 +214,12 @@ impl Daemon {
             return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
         }
         let iif = iif.map(|name| self.link(name)).transpose()?;
+        let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+        let asks = |link: &Link| self.route_source(version, link) == RouteSource::Kernel;
+        let attached = || self.ports.attached.keys().filter_map(|port| self.model.links.get(port));
+        if iif.map_or_else(|| attached().any(asks), asks) {
+            return self.asked(address, from, iif);
+        }
         Ok(match address {
             IpAddr::V4(v4) => {
                 self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)

@@ -11,6 +11,7 @@ mod doctor;
 mod event;
 mod explain;
 mod filter;
+mod inquiry;
 mod mirror;
 mod neighbour;
 mod operate;
