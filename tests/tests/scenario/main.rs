@@ -17,6 +17,7 @@ mod doctor;
 mod exclusive;
 mod explain;
 mod filter;
+mod flap;
 mod fragment;
 mod icmp;
 mod import;
