@@ -142,7 +142,9 @@ fn follows_rules(mode: &str) {
             ensure!(now[0] - before.0[0] >= 20 && now[1] - before.0[1] >= 20, "{mode}: {before:?}, then {now:?}");
             Ok(())
         });
-        assert_eq!(scene.kernel_forwarded(), before.1, "{mode}: the kernel forwarded");
+        // Of the answers, ICMP errors are the kernel's: their path is that of what they are about.
+        let kernel = scene.kernel_forwarded() - before.1;
+        assert!(kernel < 20, "{mode}: the kernel forwarded {kernel}");
         ip("rule del ipproto udp dport 5300 lookup 100 priority 100");
 
         // A rule may end a packet, too.
