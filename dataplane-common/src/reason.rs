@@ -147,7 +147,7 @@ reasons! {
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
-    /// The mirrored tables do not decide: routing rules, a VRF, or more routes than fit.
+    /// Neither the mirrored tables nor the kernel's lookup decide: routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
 
     /// One of this machine's own packets met a rule or the policy of chain output.

@@ -2,20 +2,25 @@
 
 use std::{
     env,
+    net::UdpSocket,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 use dataplane_tests::lab::{SERVER, stream::stream, traffic::Family};
 
-use crate::scene::{PROMPT, Scene, within};
+use crate::scene::{Scene, within};
 
 /// How many interfaces.
 const LINKS: usize = 50;
 /// How long, unless `DATAPLANE_FLAP` says so in seconds.
 const LENGTH: Duration = Duration::from_secs(6);
-/// How soon what a link brought back is forwarded again; the kernel's news are gathered for 5 ms, and other tests may run.
+/// How soon traffic must be back, from the start of the command that brings the link up. A margin of twenty times: other
+/// tests may run. What it was is printed.
 const BACK: Duration = Duration::from_secs(1);
+
+/// When something is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a round does to a link.
 const TURNS: [&str; 4] = ["flap", "again", "rename", "move"];
@@ -34,59 +39,63 @@ impl Flapping {
         Self { number, near: format!("f{number}"), far: format!("g{number}"), host }
     }
 
-    /// The pair, its addresses, the neighbour: all there is before the link is of use.
-    fn make(&self, scene: &Scene) {
+    /// The pair and its addresses.
+    fn make(&self, scene: &Scene) -> Instant {
         let (router, server) = (scene.router(), scene.server());
-        let Self { number, near, far, .. } = self;
-        let mac = format!("02:00:00:00:7f:{number:02x}");
+        let Self { near, far, .. } = self;
         router.run(&format!("ip link add {near} type veth peer name {far} netns {}", server.full())).expect("a pair");
-        server.run(&format!("ip link set {far} address {mac}")).expect("an address");
+        server.run(&format!("ip link set {far} address {}", self.mac())).expect("an address");
         server.run(&format!("ip addr add {}/24 dev {far}", self.host)).expect("an address");
         server.run(&format!("ip link set {far} up")).expect("up");
-        self.furnish(scene);
-        router.run(&format!("ip link set {near} up")).expect("up");
-        self.know(scene, &mac);
+        self.address(scene);
+        self.up(scene)
     }
 
-    fn furnish(&self, scene: &Scene) {
-        scene.router().run(&format!("ip addr replace 198.19.{}.1/24 dev {}", self.number, self.near)).expect("an address");
+    fn address(&self, scene: &Scene) {
+        let Self { number, near, .. } = self;
+        scene.router().run(&format!("ip addr replace 198.19.{number}.1/24 dev {near}")).expect("an address");
     }
 
-    fn know(&self, scene: &Scene, mac: &str) {
+    fn mac(&self) -> String {
+        format!("02:00:00:00:7f:{:02x}", self.number)
+    }
+
+    /// Switches the link on; since when. The neighbour is given, since the kernel may take seconds to find one.
+    fn up(&self, scene: &Scene) -> Instant {
         let Self { near, host, .. } = self;
-        scene.router().run(&format!("ip neigh replace {host} lladdr {mac} dev {near} nud permanent")).expect("a neighbour");
+        let start = Instant::now();
+        let words = [
+            format!("ip link set {near} up"),
+            format!("ip neigh replace {host} lladdr {} dev {near} nud permanent", self.mac()),
+        ];
+        words.iter().for_each(|words| drop(scene.router().run(words).expect("a change of the link")));
+        start
     }
 
-    /// Does something to the link, and leaves it as it was.
-    fn turn(&self, scene: &Scene, what: &str) {
+    /// Does something to the link, and leaves it as it was; since when it is up again.
+    fn turn(&self, scene: &Scene, what: &str) -> Instant {
         let router = scene.router();
-        let Self { near, .. } = self;
-        let mac = format!("02:00:00:00:7f:{:02x}", self.number);
+        let Self { near, number, .. } = self;
         let run = |words: String| drop(router.run(&words).expect("a change of the link"));
         match what {
-            "flap" => {
-                run(format!("ip link set {near} down"));
-                run(format!("ip link set {near} up"));
-            }
+            "flap" => run(format!("ip link set {near} down")),
             "again" => {
                 run(format!("ip link del {near}"));
-                self.make(scene);
+                return self.make(scene);
             }
             "rename" => {
                 run(format!("ip link set {near} down"));
-                run(format!("ip link set {near} name away{}", self.number));
-                run(format!("ip link set away{} name {near}", self.number));
-                run(format!("ip link set {near} up"));
+                run(format!("ip link set {near} name away{number}"));
+                run(format!("ip link set away{number} name {near}"));
             }
             _ => {
                 run(format!("ip link set {near} netns {}", scene.client().full()));
                 let client = scene.client();
                 client.run(&format!("ip link set {near} netns {}", router.full())).expect("back again");
-                self.furnish(scene);
-                run(format!("ip link set {near} up"));
+                self.address(scene);
             }
         }
-        self.know(scene, &mac);
+        self.up(scene)
     }
 
     /// Whether we, and not the kernel, would forward to it.
@@ -97,7 +106,41 @@ impl Flapping {
     }
 }
 
-/// Pages and objects of BPF, as bpftool counts them.
+/// Datagrams to the far ends: sent by the client, and taken by the server.
+struct Probe {
+    source: UdpSocket,
+    sink: UdpSocket,
+}
+
+impl Probe {
+    fn new(scene: &Scene) -> Self {
+        let open = || Ok(UdpSocket::bind(("0.0.0.0", PORT))?);
+        let (source, sink) = (scene.client().inside(open).expect("a socket"), scene.server().inside(open).expect("a socket"));
+        sink.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+        Self { source, sink }
+    }
+
+    /// How long after `start` something arrives at the far end of a link.
+    fn until_back(&self, scene: &Scene, link: &Flapping, start: Instant) -> Duration {
+        let mut datagram = [0; 8];
+        let number = (link.number as u64).to_be_bytes();
+        // What is still there was sent before.
+        while self.sink.recv(&mut datagram).is_ok() {}
+        loop {
+            // While the link is on its way the kernel may say that there is none.
+            let _ = self.source.send_to(&number, (link.host.as_str(), PORT));
+            if matches!(self.sink.recv(&mut datagram), Ok(8)) && datagram == number {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < PATIENCE, "nothing arrives over {}: {:?}", link.near, scene.decision(&link.host));
+        }
+    }
+}
+
+/// Of the datagrams.
+const PORT: u16 = 4097;
+
+/// Objects of BPF, as bpftool counts them.
 fn objects() -> [usize; 3] {
     ["prog", "map", "link"].map(|kind| {
         let said = std::process::Command::new("bpftool").args(["-j", kind, "list"]).output().expect("bpftool runs");
@@ -114,28 +157,36 @@ fn fifty_links_come_and_go_under_traffic() {
     let length = seconds.map_or(LENGTH, Duration::from_secs);
     scene.router().sysctl("net.ipv6.conf.all.keep_addr_on_down", "1").expect("a sysctl");
     let links: Vec<_> = (0..LINKS).map(Flapping::new).collect();
-    links.iter().for_each(|link| link.make(&scene));
-    within(Duration::from_secs(20), || links.iter().try_for_each(|link| link.is_forwarded(&scene)));
+    let probe = Probe::new(&scene);
+    for link in &links {
+        let start = link.make(&scene);
+        probe.until_back(&scene, link, start);
+    }
+    within(PATIENCE, || links.iter().try_for_each(|link| link.is_forwarded(&scene)));
     let settled = objects();
 
     let begun = stream(&scene.lab, Family::V4, 4096, 2000).expect("a stream");
     let (start, mut turns, mut waits) = (Instant::now(), 0_usize, Vec::new());
     while start.elapsed() < length {
         let link = &links[turns * 7 % LINKS];
-        link.turn(&scene, TURNS[turns / 3 % TURNS.len()]);
-        waits.push(within(PROMPT, || link.is_forwarded(&scene)));
+        let what = TURNS[turns % TURNS.len()];
+        let start = link.turn(&scene, what);
+        waits.push((probe.until_back(&scene, link, start), what));
         turns += 1;
     }
     let tally = begun.finish().expect("a tally");
     waits.sort_unstable();
-    let [middle, late] = [waits[waits.len() / 2], waits[waits.len() * 99 / 100]];
+    let [middle, late] = [waits[waits.len() / 2].0, waits[waits.len() * 99 / 100].0];
     println!("{turns} turns in {:?}: back after {middle:?} (median), {late:?} (99 of 100), {:?} at most", start.elapsed(), waits[waits.len() - 1]);
     println!("the stream past them: {tally:?}");
     assert!(late < BACK, "back after {late:?}");
     assert!(turns > TURNS.len(), "{turns} turns");
 
     // Nothing goes to where it went before: each link gets what is for it, and the kernel forwards none of it.
-    within(PROMPT, || links.iter().try_for_each(|link| link.is_forwarded(&scene)));
+    for link in &links {
+        probe.until_back(&scene, link, Instant::now());
+    }
+    within(PATIENCE, || links.iter().try_for_each(|link| link.is_forwarded(&scene)));
     let kernel = scene.kernel_forwarded();
     for link in &links {
         scene.server().run(&format!("ip route replace 198.18.0.0/24 via 198.19.{}.1 dev {}", link.number, link.far)).expect("a way back");
