@@ -60,11 +60,11 @@ fn find(generation: u32, chain: u32, bytes: u64) -> Option<Finding> {
     let tables = filter.tables.get(chain as usize)?.get(class.number() as usize)?;
     let policy = Ruling::from_number(*filter.policies.get(chain as usize)?);
     let (base, first, end) = (filter.base, tables.first, tables.first + tables.count);
-    key.search = Search { base, first, table: first, end, best: NONE, bytes, ..Search::default() };
-    if class.is_ipv6() {
-        search_v6();
-    } else {
-        search_v4();
+    begin(&mut key.search, (base, first, end), bytes);
+    if turn(key) == GO_ON {
+        let mut scan = Scan { key };
+        // SAFETY: the callback has the type that bpf_loop calls, and the context outlives the call.
+        unsafe { bpf_loop(TURNS, again as *mut c_void, (&raw mut scan).cast(), 0) };
     }
     let Search { best, rule, .. } = maps::key()?.search;
     if best == NONE {
@@ -82,29 +82,31 @@ fn find(generation: u32, chain: u32, bytes: u64) -> Option<Finding> {
     })
 }
 
-/// Two functions, and not one with a choice: the kernel calls a callback without detours when it knows which it is.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_v4() -> u32 {
-    let Some(key) = maps::key() else { return 0 };
-    let mut scan = Scan { key };
-    // SAFETY: the callback has the type that bpf_loop calls, and the context outlives the call.
-    unsafe { bpf_loop(TURNS, visit::<false> as *mut c_void, (&raw mut scan).cast(), 0) };
-    1
+/// Nothing found yet. Field by field: LLVM would call a function to clear them all.
+#[inline(always)]
+fn begin(search: &mut Search, (base, first, end): (u32, u32, u32), bytes: u64) {
+    search.base = base;
+    search.first = first;
+    search.table = first;
+    search.end = end;
+    search.unit = 0;
+    search.from = 0;
+    search.best = NONE;
+    search.rule = 0;
+    search.bytes = bytes;
+    search.told = [0; 2];
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_v6() -> u32 {
-    let Some(key) = maps::key() else { return 0 };
-    let mut scan = Scan { key };
-    // SAFETY: as above.
-    unsafe { bpf_loop(TURNS, visit::<true> as *mut c_void, (&raw mut scan).cast(), 0) };
-    1
-}
-
-/// Tables and entries that a packet is compared with at most: what the kernel lets a loop turn.
+/// Turns at most: what the kernel lets a loop do. One is enough unless a rule continues, or tables or entries are many.
 const TURNS: u32 = 1 << 23;
+/// Tables asked in one turn.
+const TABLES: u32 = 48;
+/// Runs followed in one turn.
+const RUNS: u32 = 8;
+/// No unit, but there is more.
+const MORE: u32 = u32::MAX;
+/// Entries of a run asked in one turn.
+const ENTRIES: u32 = 16;
 
 #[inline(always)]
 fn ruling(rule: u64) -> Ruling {
@@ -134,43 +136,115 @@ fn finish(search: &mut Search) -> c_long {
     GO_ON
 }
 
-/// Looks into the next table or, where a run has begun, at its next entry. One loop for both: the verifier does not follow
-/// a loop inside a loop.
-extern "C" fn visit<const IPV6: bool>(_: u32, scan: *mut Scan<'_>) -> c_long {
+/// One more turn.
+extern "C" fn again(_: u32, scan: *mut Scan<'_>) -> c_long {
     // SAFETY: `find` passes its own.
-    let key = unsafe { &mut *(*scan).key };
+    turn(unsafe { &mut *(*scan).key })
+}
+
+/// Goes on where the search is: in a run, or at the next table.
+#[inline(always)]
+fn turn(key: &mut Key) -> c_long {
+    let ipv6 = key.class().is_ipv6();
+    if key.search.unit != 0 && follow(ipv6, key.search.unit) != 0 {
+        return GO_ON;
+    }
+    let mut runs = 0;
+    while runs < RUNS {
+        let unit = if ipv6 { search_v6() } else { search_v4() };
+        if unit == 0 {
+            return finish(&mut key.search);
+        }
+        if unit == MORE || follow(ipv6, unit) != 0 {
+            return GO_ON;
+        }
+        runs += 1;
+    }
+    GO_ON
+}
+
+#[inline(always)]
+fn follow(ipv6: bool, unit: u32) -> u32 {
+    if ipv6 { follow_v6(unit) } else { follow_v4(unit) }
+}
+
+/// Asks tables from [`Search::table`] on, until one leads to a run, whose unit it gives; 0 when all have been asked that may
+/// matter, [`MORE`] when these were enough for a turn.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_v4() -> u32 {
+    search::<false>()
+}
+
+/// See [`search_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_v6() -> u32 {
+    search::<true>()
+}
+
+/// Asks the entries of a run, from the one at a unit on; 0 when all have been asked that may matter.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn follow_v4(unit: u32) -> u32 {
+    entries::<false>(unit)
+}
+
+/// See [`follow_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn follow_v6(unit: u32) -> u32 {
+    entries::<true>(unit)
+}
+
+#[inline(always)]
+fn search<const IPV6: bool>() -> u32 {
+    let Some(key) = maps::key() else { return 0 };
     let base = key.search.base;
-    if key.search.unit == 0 {
+    let mut asked = 0;
+    while asked < TABLES {
         let table = key.search.table;
         if table == key.search.end {
-            return finish(&mut key.search);
+            return 0;
         }
         key.search.table = table + 1;
         match abi::probe(&Arena, base, table, key, IPV6, key.search.best) {
-            Probe::Over => return finish(&mut key.search),
-            Probe::Nothing => return GO_ON,
-            Probe::Run(unit) => key.search.unit = unit,
+            Probe::Over => return 0,
+            Probe::Nothing => {}
+            Probe::Run(unit) => return unit,
         }
+        asked += 1;
     }
-    let unit = key.search.unit;
-    let differs = if IPV6 { Some(|| addresses_differ(base, unit)) } else { None };
-    key.search.unit = match abi::ask(&Arena, base, unit, key, (key.search.from, key.search.best), differs) {
-        Answer::End => 0,
-        Answer::Next => unit + if IPV6 { 2 } else { 1 },
-        Answer::Fits { order, rule, last } => {
-            let rest = (rule >> 32) as u32;
-            if rest == 0 || (rest_agrees(base, rest) != 0 && sets_agree(base, rest) != 0) {
-                key.search.best = u64::from(order);
-                key.search.rule = rule;
-                0
-            } else if last {
-                0
-            } else {
-                unit + if IPV6 { 2 } else { 1 }
+    MORE
+}
+
+#[inline(always)]
+fn entries<const IPV6: bool>(unit: u32) -> u32 {
+    let Some(key) = maps::key() else { return 0 };
+    let (base, mut unit) = (key.search.base, unit);
+    let mut asked = 0;
+    while asked < ENTRIES {
+        let differs = if IPV6 { Some(|| addresses_differ(base, unit)) } else { None };
+        match abi::ask(&Arena, base, unit, key, (key.search.from, key.search.best), differs) {
+            Answer::End => break,
+            Answer::Next => {}
+            Answer::Fits { order, rule, last } => {
+                let rest = (rule >> 32) as u32;
+                let fits = rest == 0 || (rest_agrees(base, rest) != 0 && sets_agree(base, rest) != 0);
+                if fits {
+                    key.search.best = u64::from(order);
+                    key.search.rule = rule;
+                }
+                if fits || last {
+                    break;
+                }
             }
         }
-    };
-    GO_ON
+        unit += if IPV6 { 2 } else { 1 };
+        asked += 1;
+    }
+    key.search.unit = if asked == ENTRIES { unit } else { 0 };
+    u32::from(asked == ENTRIES)
 }
 
 /// Not zero when an IPv6 entry is for other addresses.
@@ -242,5 +316,19 @@ extern "C" fn look(index: u32, scan: *mut Scan<'_>) -> c_long {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_element(base: u32, set: u32, element: u32) -> u32 {
-    u32::from(maps::key().is_some_and(|key| abi::is_element(&Arena, base, set, element, &key.sought)))
+    let Some(key) = maps::key() else { return 0 };
+    let words = abi::ELEMENT_WORDS;
+    // SAFETY: a read of a local. LLVM must not know how many words there are: it would keep all of them on the stack.
+    let words = unsafe { (&raw const words).read_volatile() };
+    let mut at = 0;
+    while at < abi::ELEMENT_WORDS {
+        if at >= words {
+            break;
+        }
+        if abi::element_differs(&Arena, base, (set, element), &key.sought, at) {
+            return 0;
+        }
+        at += 1;
+    }
+    1
 }

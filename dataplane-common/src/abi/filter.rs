@@ -713,13 +713,13 @@ pub fn holds<L: Lines>(lines: &L, base: u32, set: u32, sought: &Sought, is_same:
 /// Whether the element at a line is what is sought in the table of a set.
 #[inline(always)]
 pub fn is_element<L: Lines>(lines: &L, base: u32, set: u32, element: u32, sought: &Sought) -> bool {
-    let (Some(masks), Some(element)) = (lines.line(base + set), lines.line(base + element)) else { return false };
-    let (mut differs, mut at) = (0, 0);
-    while at < ELEMENT_WORDS {
-        differs |= sought[at] & lines.word(masks, at) ^ lines.word(element, at);
-        at += 1;
-    }
-    differs == 0
+    (0..ELEMENT_WORDS).all(|at| !element_differs(lines, base, (set, element), sought, at))
+}
+
+/// Whether word `at` of the element at a line is another than that which is sought in the table of a set.
+#[inline(always)]
+pub fn element_differs<L: Lines>(lines: &L, base: u32, (set, element): (u32, u32), sought: &Sought, at: usize) -> bool {
+    sought[at % WORDS] & word(lines, base + set, at) != word(lines, base + element, at)
 }
 
 /// Which words of the line of a set's table, and of an element, are what; the first six are masks, or values.

@@ -30,7 +30,7 @@ pub fn key<F: Family>(
         Readable::Nothing => KeyFlags::empty(),
         Readable::Broken => KeyFlags::UNREADABLE,
     };
-    key.address = F::key_words(datagram.destination, datagram.source);
+    F::fill(&mut key.address, datagram.destination, datagram.source);
     key.mixed = mixed::of(transport.source, transport.destination, datagram.protocol, iif, 0);
     key.rest[word::NETWORK] = network;
     key.rest[word::IIF] = iif;

@@ -92,8 +92,9 @@ pub trait Family {
         flow(packet.source, packet.destination)
     }
 
-    /// The addresses in the words of a [`crate::abi::Key`], unused ones zero.
-    fn key_words(destination: Self::Address, source: Self::Address) -> [u64; ADDRESS_WORDS];
+    /// Puts the addresses into the words of a [`crate::abi::Key`]. Those that the family does not use stay as they are: nothing
+    /// asks for them, and to clear them is a call for LLVM.
+    fn fill(words: &mut [u64; ADDRESS_WORDS], destination: Self::Address, source: Self::Address);
 }
 
 /// See [`Family::flow`].
@@ -173,8 +174,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn key_words(destination: u32, source: u32) -> [u64; ADDRESS_WORDS] {
-        [u64::from(destination) << 32 | u64::from(source), 0, 0, 0]
+    fn fill(words: &mut [u64; ADDRESS_WORDS], destination: u32, source: u32) {
+        words[0] = u64::from(destination) << 32 | u64::from(source);
     }
 }
 
@@ -240,7 +241,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn key_words(destination: Address6, source: Address6) -> [u64; ADDRESS_WORDS] {
-        [destination.high, destination.low, source.high, source.low]
+    fn fill(words: &mut [u64; ADDRESS_WORDS], destination: Address6, source: Address6) {
+        *words = [destination.high, destination.low, source.high, source.low];
     }
 }
