@@ -12,7 +12,7 @@ use crate::{
     features,
     hook::Hook,
     stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
-    tables::Routed,
+    tables::{self, Routed},
     trace,
 };
 
@@ -90,21 +90,19 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
                 _ => packet.detour.unwrap_or(Reason::Local),
             })
         }
-        RouteKind::Unicast => {
+        kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             forward::permit::<F>(&packet, frame, port)?;
-            let next = inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(&packet, route));
+            let next = match kind {
+                RouteKind::Unicast => inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(&packet, route)),
+                _ => tables::UNNAMED,
+            };
             let Some(hop) = forward::resolve(next) else {
                 filter.forward(inquiry::way_out()?)?;
-                return stop(Reason::NeighbourUnresolved);
+                return stop(forward::why_none(next, route::why_kernel::<F>(control, port)));
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;
             forward::depart::<F, H>(hook, port, frame, &packet, &hop, oversize)
-        }
-        RouteKind::Kernel => {
-            forward::permit::<F>(&packet, frame, port)?;
-            filter.forward(inquiry::way_out()?)?;
-            stop(route::why_kernel::<F>(control, port))
         }
         // The kernel reads options before it asks the route, and may answer.
         RouteKind::Blackhole => stop(packet.detour.unwrap_or(Reason::Blackhole)),

@@ -48,6 +48,9 @@ pub extern "C" fn next_hop(group: u32, flow: u32) -> u64 {
     member.map_or(u64::from(NOBODY), |member| u64::from(group.mtu) << 32 | u64::from(member))
 }
 
+/// In the place of a next hop: nobody named one.
+pub const UNNAMED: u64 = NOBODY as u64 - 1;
+
 /// No adjacency.
 pub const NOBODY: u32 = u32::MAX - 1;
 

@@ -62,6 +62,12 @@ pub fn resolve(next: u64) -> Option<Hop> {
     Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }
 
+/// Why there is no next hop: the neighbour is not known, or `unnamed`.
+#[inline(always)]
+pub fn why_none(next: u64, unnamed: Reason) -> Reason {
+    if next == tables::UNNAMED { unnamed } else { Reason::NeighbourUnresolved }
+}
+
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain
 /// forward sees it. Where XDP sees a packet too long, tc may see one that will be cut into segments.
 #[inline(always)]
