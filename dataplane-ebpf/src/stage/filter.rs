@@ -14,7 +14,6 @@ use crate::{
     maps,
     pipeline::{Step, stop},
     scan::{Finding, scan},
-    trace,
 };
 
 /// A packet on its way through the chains.
@@ -78,7 +77,6 @@ impl<H: Hook> Filter<'_, H> {
     #[inline(always)]
     fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
         let finding = scan(self.generation, chain, self.bytes);
-        trace::chain(chain);
         if features::on(Features::TELLING) {
             self.hook.tell(chain);
         }
