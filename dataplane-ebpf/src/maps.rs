@@ -120,6 +120,22 @@ pub fn asked() -> Option<&'static mut Asked> {
     find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
 }
 
+/// Keeps which chains the packet at hand has met.
+#[inline(always)]
+pub fn remember_met(state: u32) {
+    if let Some(asked) = asked() {
+        asked.met = u64::from(state);
+    }
+}
+
+/// What was kept; nothing where there is no such place.
+#[inline(always)]
+pub fn met() -> u32 {
+    let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return 0 };
+    // SAFETY: the slot is this CPU's own.
+    (unsafe { (&raw const (*asked.as_ptr()).met).read_volatile() }) as u32
+}
+
 /// The target of the packet at hand. Read anew, so that nobody knows it before.
 #[inline(always)]
 pub fn said(asked: &Asked) -> Target {

@@ -72,6 +72,8 @@ pub struct Asked {
     pub out: u64,
     /// Said: the adjacency of the next hop (beyond all adjacencies: not known), and above it the MTU.
     pub next: u64,
+    /// Which chains an earlier tier has led the packet through ([`super::Mark::state`]).
+    pub met: u64,
 }
 
 impl Asked {

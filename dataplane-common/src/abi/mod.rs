@@ -144,7 +144,7 @@ sizes! {
     Port = 32;
     VlanKey = 8;
     Inquiry = 64;
-    Asked = 168;
+    Asked = 176;
     NeighbourKey = 24;
     Event = 1336;
     Limit = 32;

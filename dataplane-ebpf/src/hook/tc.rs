@@ -31,7 +31,8 @@ const LOOPBACK: u32 = 5;
 /// An skb.
 pub struct Skb<'a> {
     context: &'a TcContext,
-    met: Met,
+    /// XDP may have said something about it.
+    behind: bool,
 }
 
 impl Bytes for Skb<'_> {
@@ -117,14 +118,16 @@ impl Hook for Skb<'_> {
 
     #[inline(always)]
     fn met(&self) -> Met {
-        self.met
+        // Read anew each time: else the verifier would follow a path for each that it may be. Not from the packet, which
+        // loses it when its headers are brought into one piece.
+        if self.behind { Met::from_state(maps::met()) } else { Met::NOTHING }
     }
 }
 
 /// Judges an skb of a port without XDP.
 #[inline(always)]
 pub fn run(context: &TcContext) -> i32 {
-    judge(context, Met::NOTHING, rewrite::skb)
+    judge(context, false, rewrite::skb)
 }
 
 /// Settles what XDP left open, and judges what it could not mark.
@@ -134,19 +137,20 @@ pub fn run_behind_xdp(context: &TcContext) -> i32 {
     if state == Mark::JUDGED {
         return TC_ACT_UNSPEC;
     }
-    judge(context, Met::from_state(state), rewrite::marked_skb)
+    maps::remember_met(state);
+    judge(context, true, rewrite::marked_skb)
 }
 
 /// Judges an skb and does what the verdict says.
 #[inline(always)]
-fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
     // SAFETY: the context is the program's own.
     let kind = unsafe { (*context.skb.skb).pkt_type };
     if kind == LOOPBACK {
         return TC_ACT_UNSPEC;
     }
     gather(context);
-    let skb = Skb { context, met };
+    let skb = Skb { context, behind };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
     let verdict = pipeline::run(&skb, port);
     let bytes = skb.length() as u64;
@@ -174,7 +178,7 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
 #[inline(never)]
 extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32, dropped: u32) -> u32 {
     let context = TcContext::new(skb);
-    let skb = Skb { context: &context, met: Met::NOTHING };
+    let skb = Skb { context: &context, behind: false };
     maps::count_number(slot, reason, skb.length() as u64);
     trace::end(&skb, reason);
     (if dropped != 0 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }) as u32
@@ -192,7 +196,7 @@ pub fn run_output(context: &TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     gather(context);
-    let skb = Skb { context, met: Met::NOTHING };
+    let skb = Skb { context, behind: false };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
     match output::judge(&skb, port) {
         None => TC_ACT_UNSPEC,
@@ -209,7 +213,7 @@ pub fn run_output(context: &TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u32) -> u64 {
     let context = TcContext::new(skb);
-    let skb = Skb { context: &context, met: Met::NOTHING };
+    let skb = Skb { context: &context, behind: false };
     wire::walk(&skb, Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 }, end as usize)
         .raw()
 }
@@ -221,7 +225,7 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
     let stripped = Tag::from_raw(stripped as u16);
     let context = TcContext::new(context);
-    wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
+    wire::tags(&Skb { context: &context, behind: false }, first, stripped).raw()
 }
 
 /// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
@@ -233,7 +237,7 @@ extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
     };
-    inquiry::ask(&Skb { context: &context, met: Met::NOTHING }, ask);
+    inquiry::ask(&Skb { context: &context, behind: false }, ask);
     0
 }
 

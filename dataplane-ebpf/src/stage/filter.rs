@@ -10,7 +10,7 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::{Hook, Met},
+    hook::Hook,
     maps,
     pipeline::{Step, stop},
     scan::{Finding, scan},
@@ -21,7 +21,6 @@ pub struct Filter<'h, H> {
     hook: &'h H,
     generation: u32,
     bytes: u64,
-    met: Met,
 }
 
 /// Gathers what rules may ask for. Costs nothing when no chain is in use.
@@ -40,14 +39,14 @@ pub fn prepare<'h, F: Family, H: Hook>(
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
     }
-    Filter { hook, generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
+    Filter { hook, generation: control.filter, bytes: hook.length() as u64 }
 }
 
 impl<H: Hook> Filter<'_, H> {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if !features::on(Features::PREROUTING) || self.met.prerouting() {
+        if !features::on(Features::PREROUTING) || self.hook.met().prerouting() {
             return ControlFlow::Continue(());
         }
         self.ask(0, Reason::FilterPrerouting)
@@ -56,7 +55,7 @@ impl<H: Hook> Filter<'_, H> {
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        if !features::on(Features::INPUT) || self.met.all() {
+        if !features::on(Features::INPUT) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         self.ask(1, Reason::FilterInput)
@@ -65,7 +64,7 @@ impl<H: Hook> Filter<'_, H> {
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if !features::on(Features::FORWARD) || self.met.all() {
+        if !features::on(Features::FORWARD) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         if let Some(key) = maps::key() {
