@@ -149,6 +149,8 @@ reasons! {
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
     /// Neither the mirrored tables nor the kernel's lookup decide: routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
+    /// No daemon has been heard of for longer than the config allows: what it knew is not trusted any more.
+    NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config says how long to wait";
 
     /// One of this machine's own packets met a rule or the policy of chain output.
     FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows what counted";

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf},
-    helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_lookup_elem},
     macros::btf_map,
     maps::ring_buf::RingBufEntry,
 };
@@ -67,6 +67,9 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize },
 /// What the kernel is asked, and what it answers: too large for the stack.
 #[btf_map]
 static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+/// Until when the controller is taken to be there.
+#[btf_map]
+static HEARTBEAT: Array<u64, 1> = Array::new();
 /// What somebody watches for.
 #[btf_map]
 static WATCH: Array<Watch, 1> = Array::new();
@@ -296,6 +299,17 @@ pub fn recount(slot: u32, from: Reason, to: Reason, packets: u64) {
         *before -= moved;
         reasons[to as usize & 63].packets += moved;
     }
+}
+
+/// Whether the controller is to be taken for gone. The coarse clock is as old as the last tick of a timer, and costs a read of
+/// memory that all CPUs share.
+#[inline(always)]
+pub fn expired() -> bool {
+    let Some(until) = find::<_, u64>(&HEARTBEAT, 0) else { return false };
+    // SAFETY: the element was found; the controller writes it as one word.
+    let until = unsafe { until.as_ptr().read_volatile() };
+    // SAFETY: a helper without arguments.
+    until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
 }
 
 /// Whether this observer of losses is the one that counts.

@@ -105,7 +105,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
             forward::depart::<F, H>(hook, port, frame, &packet, &hop, oversize)
         }
         // The kernel reads options before it asks the route, and may answer.
-        RouteKind::Blackhole => stop(packet.detour.unwrap_or(Reason::Blackhole)),
+        RouteKind::Blackhole => stop(packet.detour.unwrap_or_else(route::blackhole)),
         RouteKind::Unreachable => stop(Reason::Unreachable),
         RouteKind::Prohibit => stop(Reason::Prohibit),
         RouteKind::None => stop(Reason::NoRoute),

@@ -109,6 +109,18 @@ pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
     u32::from(search6(&Table6, root, key))
 }
 
+/// Whether the controller has been away for longer than the operator allows.
+#[inline(always)]
+pub fn abandoned() -> bool {
+    alone() != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn alone() -> u32 {
+    u32::from(maps::expired())
+}
+
 /// Whether one of the next hops of a route is through `ifindex`.
 #[inline(always)]
 pub fn leads_back(route: Target, ifindex: Ifindex) -> bool {

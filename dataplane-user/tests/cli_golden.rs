@@ -147,7 +147,13 @@ fn stats(iface: Option<&str>) -> Stats {
         ("blackhole", 0),
     ];
     let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5, resyncs: 2, mended: 1, probes: 9 };
-    Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports, mirror }
+    Stats {
+        totals,
+        reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(),
+        ports,
+        mirror,
+        heartbeat: 60,
+    }
 }
 
 const CONFIG: &str =
@@ -242,7 +248,7 @@ fn json_fields_are_the_contract() {
     let stats: Vec<_> = PORT.split(' ').map(|key| format!("ports.{key}")).collect();
     let stats = format!(
         "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {} \
-         mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes",
+         mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat",
         stats.join(" ")
     );
     let rows = [

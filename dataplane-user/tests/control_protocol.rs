@@ -90,6 +90,7 @@ fn answers_go_there_and_back() {
         reasons: [("local".to_owned(), 1)].into(),
         ports: vec![],
         mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1, probes: 5 },
+        heartbeat: 60,
     };
     let rows = [
         (Answer::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
@@ -100,7 +101,7 @@ fn answers_go_there_and_back() {
         (
             Answer::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}}}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -25,6 +25,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("traceroute", "traceroute"),
     ("tcpdump", "tcpdump"),
+    ("tmux", "tmux"),
     ("curl", "curl"),
     ("jq", "jq"),
     ("bpftool", "bpftool"),

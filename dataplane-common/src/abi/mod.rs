@@ -59,6 +59,8 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("port.rs"),
     include_bytes!("trace.rs"),
     include_bytes!("vlan.rs"),
+    // The order of the reasons is that of the counters.
+    include_bytes!("../reason.rs"),
     include_bytes!("../wire/vlan.rs"),
     include_bytes!("../reason.rs"),
 ]);
@@ -116,6 +118,8 @@ pub mod map {
     pub const OBSERVER: &str = "OBSERVER";
     /// [`super::Limit`] by the counter of a rule.
     pub const LIMITS: &str = "LIMITS";
+    /// One word: after which moment of `CLOCK_MONOTONIC`, in nanoseconds, the controller is taken for gone; 0 is never.
+    pub const HEARTBEAT: &str = "HEARTBEAT";
     /// Ring of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// One [`super::Watch`].

@@ -118,6 +118,10 @@ pub fn depart<F: Family, H: Hook>(
     if !able.contains(AdjacencyFlags::RESOLVED) {
         return stop(Reason::NeighbourUnresolved);
     }
+    // The filter needs no controller; neighbours and ways out do.
+    if tables::abandoned() {
+        return stop(Reason::NoController);
+    }
     // Without a link header there is none to rewrite.
     let ethernet = frame.offset != 0;
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };

@@ -17,6 +17,7 @@ mod session;
 mod set;
 mod stats;
 mod table;
+mod top;
 mod trace;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -83,6 +84,7 @@ enum Verb {
     Explain(explain::Explain),
     Trace(trace::Trace),
     Capture(trace::Capture),
+    Top(top::Top),
     /// A router between two hosts to play with
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -113,6 +115,7 @@ impl Cli {
             Verb::Explain(explain) => explain.dispatch(&session),
             Verb::Trace(trace) => trace.dispatch(&session),
             Verb::Capture(capture) => capture.dispatch(&session),
+            Verb::Top(top) => top.dispatch(&session),
             Verb::Lab(lab) => lab.dispatch(),
             Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),

@@ -164,6 +164,7 @@ mod tests {
             reasons: [("forwarded".to_owned(), forwarded), ("of_tomorrow".to_owned(), 1)].into(),
             ports: Vec::new(),
             mirror: MirrorRow::default(),
+            heartbeat: 60,
         };
         let text = text(&stats(3000), Some((&stats(1000), Duration::from_secs(2))));
         let want = "              RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\

@@ -31,6 +31,8 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Room for routes.
     pub fib: FibConfig,
+    /// How long the data plane goes on alone.
+    pub heartbeat: HeartbeatConfig,
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].
@@ -63,6 +65,21 @@ pub struct FibConfig {
     pub ipv4_routes: u32,
     /// IPv6.
     pub ipv6_routes: u32,
+}
+
+/// How long the data plane trusts routes and neighbours of a daemon that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// Seconds; 0 is for ever.
+    pub after: u32,
+}
+
+impl Default for HeartbeatConfig {
+    /// A minute: about as long as the kernel itself sends to a neighbour that it has not heard of (`base_reachable_time`, at
+    /// random 15 to 45 s, then 5 s of `delay_first_probe_time` and 3 s of probes). A restart takes far less.
+    fn default() -> Self {
+        Self { after: 60 }
+    }
 }
 
 /// Links to attach to.

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
-use super::{ChainConfig, Config, ConfigError, Elements, FibConfig, PortConfig, PortPattern, SetConfig};
+use super::{
+    ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig,
+};
 use crate::model::ModeChoice;
 use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
@@ -16,6 +18,8 @@ use crate::rule::{
 
 /// More routes than this nobody has; the tables do not grow beyond what they need for them.
 const ROUTES: u32 = 4_000_000;
+/// Seconds without a daemon: below, its own pauses would count; above, a year, it may as well be for ever.
+const ALONE: std::ops::RangeInclusive<u32> = 3..=31_536_000;
 
 /// Reads a configuration; `path` is for the errors.
 ///
@@ -29,9 +33,10 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
         match key.get() {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
+            "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, fib, sets or chains")),
+            _ => return Err(file.unknown(key, "ports, fib, heartbeat, sets or chains")),
         }
     }
     // Sets may stand behind the chains that ask them.
@@ -169,6 +174,25 @@ impl File<'_> {
             })?;
         }
         Ok(fib)
+    }
+
+    fn heartbeat(&self, table: &dyn TableLike) -> Result<HeartbeatConfig, ConfigError> {
+        let mut heartbeat = HeartbeatConfig::default();
+        for (key, item) in entries(table) {
+            if key.get() != "after" {
+                return Err(self.unknown(key, "after"));
+            }
+            let seconds = item.as_integer().and_then(|number| u32::try_from(number).ok());
+            heartbeat.after = seconds.filter(|seconds| *seconds == 0 || ALONE.contains(seconds)).ok_or_else(|| {
+                let message = format!(
+                    "`after` must be a number of seconds from {} to {}, or 0 for never",
+                    ALONE.start(),
+                    ALONE.end()
+                );
+                self.error(item.span(), &message)
+            })?;
+        }
+        Ok(heartbeat)
     }
 
     fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file,
+    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, PortConfig, PortPattern, SetConfig, at_rule, parse,
+    parse_set_file,
 };
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
@@ -62,7 +63,7 @@ fn the_example() {
 
 /// A file, line and column of what is wrong, the text at that place, and what the message says.
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
-    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, sets or chains"),
+    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, heartbeat, sets or chains"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
     ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
@@ -185,8 +186,9 @@ fn config() -> impl Strategy<Value = Config> {
     let chain = || (policy(), vec(rule(), 0..4)).prop_map(|(policy, rules)| ChainConfig { policy, rules });
     let routes = || prop_oneof![Just(0), 0..=4_000_000_u32];
     let fib = (routes(), routes()).prop_map(|(ipv4_routes, ipv6_routes)| FibConfig { ipv4_routes, ipv6_routes });
-    let config = (ports, fib, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
-    config.prop_flat_map(|(ports, fib, sets, chains)| {
+    let heartbeat = prop_oneof![Just(0), Just(60), 3..=31_536_000_u32].prop_map(|after| HeartbeatConfig { after });
+    let config = (ports, fib, heartbeat, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
+    config.prop_flat_map(|(ports, fib, heartbeat, sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
@@ -197,7 +199,7 @@ fn config() -> impl Strategy<Value = Config> {
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
-            Config { ports: Vec::clone(&ports), fib, sets, chains: chains.clone() }
+            Config { ports: Vec::clone(&ports), fib, heartbeat, sets, chains: chains.clone() }
         })
     })
 }

@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::{ChainConfig, Config, Elements, FibConfig, SetConfig};
+use super::{ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, SetConfig};
 use crate::rule::{ChainName, Policy};
 
 impl Config {
@@ -23,6 +23,10 @@ impl Config {
             let asked = room.into_iter().filter(|(_, routes)| *routes != 0);
             let fib: Table = asked.map(|(key, routes)| (key, value(i64::from(routes)))).collect();
             document.insert("fib", Item::Table(fib));
+        }
+        if self.heartbeat != HeartbeatConfig::default() {
+            let heartbeat: Table = [("after", value(i64::from(self.heartbeat.after)))].into_iter().collect();
+            document.insert("heartbeat", Item::Table(heartbeat));
         }
         let sets = self.sets.iter().map(|(name, set)| (name.as_str(), set_table(set)));
         insert_tables(&mut document, "sets", sets);

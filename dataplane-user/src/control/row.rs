@@ -258,6 +258,9 @@ pub struct Stats {
     /// How well the kernel is followed.
     #[serde(default)]
     pub mirror: MirrorRow,
+    /// Seconds after the end of the daemon until routed packets are left to the kernel; 0 is never.
+    #[serde(default)]
+    pub heartbeat: u32,
 }
 
 /// How far the mirror of the kernel's tables has come, and how well it follows.

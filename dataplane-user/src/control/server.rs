@@ -65,6 +65,8 @@ pub struct Limits {
     pub ring: Duration,
     /// Connections at once from users who may only read.
     pub guests: usize,
+    /// Between two looks whether the socket is still there.
+    pub look: Duration,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             write: Duration::from_secs(10),
             ring: Duration::from_secs(30),
             guests: 64,
+            look: Duration::from_secs(1),
         }
     }
 }
@@ -94,11 +97,7 @@ impl Server {
     /// See [`BindError`]; above all, another daemon that is alive.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let (listener, address) = address::claim(path)?;
-        let listener = UnixListener::from_std(listener).map_err(|source| BindError::Io {
-            action: "listen on",
-            path: path.to_owned(),
-            source,
-        })?;
+        let listener = listen(listener, path)?;
         Ok(Self { listener, address, limits: Limits::default() })
     }
 
@@ -110,7 +109,9 @@ impl Server {
 
     /// Serves until the receiver of `calls` is closed or dropped; answers under way then get a second to leave.
     pub async fn serve(self, calls: mpsc::Sender<Call>) {
-        let Self { listener, address, limits } = self;
+        let Self { mut listener, mut address, limits } = self;
+        let mut look = tokio::time::interval(limits.look);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let guests = Arc::new(Semaphore::new(limits.guests));
         let mut connections = JoinSet::new();
         loop {
@@ -127,6 +128,11 @@ impl Server {
                     }
                 },
                 Some(_) = connections.join_next() => {}
+                _ = look.tick() => {
+                    if address.is_gone() && let Some(again) = again(address.path()).await {
+                        (listener, address) = again;
+                    }
+                }
             }
         }
         drop(address);
@@ -135,6 +141,31 @@ impl Server {
             tracing::debug!("the control socket closes with answers that nobody took");
         }
     }
+}
+
+/// Listens anew where somebody removed the socket: else nobody could reach the daemon until it ends.
+async fn again(path: &Path) -> Option<(UnixListener, Address)> {
+    let wanted = path.to_owned();
+    let claimed = spawn_blocking(move || address::claim(&wanted)).await.ok()?;
+    let made = claimed.and_then(|(listener, address)| Ok((listen(listener, path)?, address)));
+    match made {
+        Ok(made) => {
+            tracing::warn!("the control socket {} was removed; it is there again", path.display());
+            Some(made)
+        }
+        Err(error) => {
+            tracing::debug!("the control socket {} is gone: {error}", path.display());
+            None
+        }
+    }
+}
+
+fn listen(listener: std::os::unix::net::UnixListener, path: &Path) -> Result<UnixListener, BindError> {
+    UnixListener::from_std(listener).map_err(|source| BindError::Io {
+        action: "listen on",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// One connection from its first to its last byte.

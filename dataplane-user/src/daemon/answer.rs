@@ -123,7 +123,7 @@ impl Daemon {
             }
         }
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
-        Ok(Stats { totals, reasons, ports, mirror: self.mirror_row() })
+        Ok(Stats { totals, reasons, ports, mirror: self.mirror_row(), heartbeat: self.heartbeat.after })
     }
 
     /// A rule with its counts.

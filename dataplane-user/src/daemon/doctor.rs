@@ -36,6 +36,13 @@ impl Daemon {
             },
         }));
         findings.extend(self.rejecting());
+        findings.push(self.alone());
+        findings.extend(self.unsaved.as_ref().map(|error| Finding {
+            check: "state".to_owned(),
+            status: Status::Fail,
+            found: format!("what is in force is not written down, and a restart would undo it: {error}"),
+            fix: "df -h, then make room; it is tried again each second".to_owned(),
+        }));
         for problem in &self.problems {
             findings.push(Finding {
                 check: "mirror".to_owned(),

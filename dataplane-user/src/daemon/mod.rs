@@ -11,12 +11,15 @@ mod doctor;
 mod event;
 mod explain;
 mod filter;
+mod heartbeat;
 mod inquiry;
 mod mirror;
 mod neighbour;
 mod operate;
 mod port;
+mod privilege;
 mod reject;
+mod service;
 mod set;
 mod sight;
 mod state;
@@ -36,7 +39,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config, FibConfig},
+    config::{self, Config, FibConfig, HeartbeatConfig},
     control::{
         protocol::Request,
         server::{Call, Server},
@@ -75,6 +78,10 @@ const CALLS: usize = 64;
 pub struct Options {
     /// The config file.
     pub config: Option<PathBuf>,
+    /// The config file where no config is remembered.
+    pub first_config: Option<PathBuf>,
+    /// The user to become.
+    pub user: Option<String>,
     /// The control socket.
     pub socket: PathBuf,
     /// What outlives a restart.
@@ -84,17 +91,21 @@ pub struct Options {
 }
 
 /// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
-pub fn run(options: Options) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(options))
-}
-
-async fn serve(options: Options) -> anyhow::Result<()> {
+pub fn run(options: &Options) -> anyhow::Result<()> {
     // The config first: a bad one must not touch anything.
     let config = options.config.as_deref().map(read).transpose()?;
+    let first = options.first_config.as_deref().map(read).transpose()?;
+    // Before there is a second thread: each has rights of its own.
+    privilege::shed(options)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(options, config, first))
+}
+
+async fn serve(options: &Options, config: Option<Config>, first: Option<Config>) -> anyhow::Result<()> {
     let server = Server::bind(&options.socket)?;
     let state = State::open(&options.state)?;
+    let config = config.or_else(|| first.filter(|_| !state.remembers()));
     let bpffs = Bpffs::open(&options.bpffs)?;
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
@@ -104,12 +115,15 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     let serving = tokio::spawn(server.serve(calls));
+    let mut watchdog = service::Watchdog::new();
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probe = tokio::time::interval(neighbour::ROUND);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beat = tokio::time::interval(heartbeat::BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
@@ -118,6 +132,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = until(daemon.unconfirmed()) => daemon.expire(),
+            () = watchdog.alive() => {}
+            _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
             () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
@@ -184,6 +200,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             mirror.programs_changed();
         }
     }
+    service::stopping();
     drop(waiting);
     serving.await.context("the control socket ended badly")?;
     tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
@@ -249,10 +266,16 @@ struct Daemon {
     chains: Chains,
     /// What room for routes was asked for.
     fib: FibConfig,
+    /// How long the data plane goes on without this daemon.
+    heartbeat: HeartbeatConfig,
+    /// How far this daemon's clock is ahead of the kernel half's.
+    offset: i128,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
     /// The tables of the filter as last written.
     image: Image,
+    /// Why what is in force could not be written down.
+    unsaved: Option<String>,
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
@@ -277,7 +300,7 @@ impl Daemon {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, mut chains, fib) = state.remember();
+        let (ports, mut chains, running) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
@@ -310,9 +333,12 @@ impl Daemon {
             early: Vec::new(),
             ports,
             chains,
-            fib,
+            fib: running.fib,
+            heartbeat: running.heartbeat,
+            offset: heartbeat::offset(),
             committed: None,
             image: Image::default(),
+            unsaved: None,
             probation: None,
             history,
             compared: Compared::default(),
@@ -327,6 +353,7 @@ impl Daemon {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
             daemon.fib = config.fib;
+            daemon.heartbeat = config.heartbeat;
             daemon.state.write_pending(None)?;
         } else if let Some(pending) = daemon.state.pending() {
             let probation = pending.resume(confirm::now());
@@ -335,6 +362,7 @@ impl Daemon {
                 daemon.ports.replace(&before);
                 daemon.chains.replace(&before)?;
                 daemon.fib = before.fib;
+                daemon.heartbeat = before.heartbeat;
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
@@ -345,6 +373,7 @@ impl Daemon {
 
     /// Fills the maps and swaps the programs in: from here on traffic is ours.
     fn start(&mut self) -> anyhow::Result<()> {
+        self.beat();
         let lowered = self.lower_chains()?;
         self.commit_chains(lowered)?;
         self.follow();
@@ -359,6 +388,7 @@ impl Daemon {
         if self.loading.is_some() && mirror.is_settled() {
             self.loading = None;
             self.start()?;
+            service::ready();
             tracing::info!(routes4 = self.model.routes4.len(), routes6 = self.model.routes6.len(), "ready");
             for call in std::mem::take(&mut self.early) {
                 self.answer(call);
@@ -389,19 +419,32 @@ impl Daemon {
 
     /// Answers a call.
     fn answer(&mut self, call: Call) {
-        let answer = match (&call.request, call.stream) {
+        let mut answer = match (&call.request, call.stream) {
             (Request::Trace { filter, one_in, bytes }, Some(stream)) => self.trace((filter, *one_in, *bytes), stream),
             (request, _) => self.operate(request, call.peer.uid),
         };
+        if call.request.is_change()
+            && let Some(error) = &self.unsaved
+        {
+            let warning = format!("in force, but not written down: {error}; a restart would undo it");
+            answer = answer.map(|reply| reply.warn(warning));
+        }
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }
     }
 
     /// Writes down what a next daemon must know.
-    fn save(&self) {
-        if let Err(error) = self.state.save(&self.running(), &self.ports, &self.chains) {
-            tracing::error!("cannot write the state: {error:#}; a restart would come back with older rules and ports");
+    fn save(&mut self) {
+        let unsaved =
+            self.state.save(&self.running(), &self.ports, &self.chains).err().map(|error| format!("{error:#}"));
+        if let Some(error) = &unsaved
+            && self.unsaved.is_none()
+        {
+            tracing::error!("cannot write the state: {error}; a restart would come back with older rules and ports");
+        } else if unsaved.is_none() && self.unsaved.is_some() {
+            tracing::info!("the state is written again");
         }
+        self.unsaved = unsaved;
     }
 }

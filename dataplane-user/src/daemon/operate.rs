@@ -67,7 +67,7 @@ impl Daemon {
 
     /// The config that is in force.
     pub(super) fn running(&self) -> Config {
-        Config { ports: self.ports.config().to_vec(), fib: self.fib, ..self.chains.config() }
+        Config { ports: self.ports.config().to_vec(), fib: self.fib, heartbeat: self.heartbeat, ..self.chains.config() }
     }
 
     fn attach(&mut self, ifaces: &[String], mode: ModeChoice) -> Result<Reply, Failure> {
@@ -150,6 +150,8 @@ impl Daemon {
         self.ports.replace(config);
         self.ports.failed.clear();
         self.fib = config.fib;
+        self.heartbeat = config.heartbeat;
+        self.beat();
         self.follow();
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
@@ -245,6 +247,9 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
     let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
     for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
         difference.change.push(format!("fib: {key} {old} -> {new}"));
+    }
+    if running.heartbeat != wanted.heartbeat {
+        difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));
     }
     for (name, set) in &running.sets {
         match wanted.sets.get(name) {

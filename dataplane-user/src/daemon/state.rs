@@ -25,7 +25,7 @@ use super::{
     filter::Chains,
     port::Ports,
 };
-use crate::config::{self, Config, FibConfig};
+use crate::config::{self, Config};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -62,7 +62,7 @@ impl State {
             format!("cannot make the state directory {}; name another with --state", directory.display())
         })?;
         let lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("cannot open {}", directory.display()))?;
+            .with_context(|| format!("cannot open {}; it must belong to the daemon's user", directory.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!(
                 "another daemon uses the state directory {}; stop it first, or give this one its own with --state",
@@ -72,12 +72,17 @@ impl State {
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
+    /// Whether an earlier daemon left a config.
+    pub(super) fn remembers(&self) -> bool {
+        self.directory.join("running.toml").exists()
+    }
+
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
     /// must know why.
-    pub(super) fn remember(&self) -> (Ports, Chains, FibConfig) {
+    pub(super) fn remember(&self) -> (Ports, Chains, Config) {
         let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
         let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
-        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running.fib)
+        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running)
     }
 
     /// The configs of before.

@@ -45,6 +45,8 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     let path = path.display();
     findings.push(if *mounted {
         fine("bpffs", format!("{path} is on a BPF file system"))
+    } else if facts.daemon.is_ok() {
+        fine("bpffs", "the daemon has its pins elsewhere".to_owned())
     } else {
         let fix = if facts.bpffs.0.starts_with("/sys/fs/bpf") {
             "mount -t bpf bpf /sys/fs/bpf".to_owned()

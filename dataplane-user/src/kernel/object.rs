@@ -28,6 +28,7 @@ const OWN: &[&str] = &[
     map::EGRESS,
     map::LIMITS,
     map::EVENTS,
+    map::HEARTBEAT,
     map::WATCH,
     map::TRAIL,
     map::SIGHTINGS,

@@ -130,6 +130,7 @@ pub struct Tables {
     ports: Rows<{ size_of::<Port>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
     used: Mapping<AtomicU64>,
+    heartbeat: Rows<8>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
@@ -157,6 +158,7 @@ impl Tables {
             ports: Rows::take(object, map::PORTS)?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
             used: memory(object, map::USED, ADJACENCIES as usize)?,
+            heartbeat: Rows::take(object, map::HEARTBEAT)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
@@ -262,6 +264,11 @@ impl Tables {
         let mark = self.used.get(index as usize);
         // Most are as they were: the line is not taken from the CPUs that read it.
         mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0)
+    }
+
+    /// Until when the controller is taken to be there: nanoseconds of `CLOCK_MONOTONIC`, 0 for ever.
+    pub fn write_heartbeat(&mut self, until: u64) -> Result<(), TableError> {
+        self.heartbeat.write(0, &until)
     }
 
     /// Lets XDP transmit on a device.
