@@ -15,6 +15,7 @@ pub mod frame;
 pub mod import;
 pub mod kernel;
 pub mod lower;
+pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod rule;

@@ -73,6 +73,7 @@ fn requests_go_there_and_back() {
             r#"{"verb":"config apply","with":{"path":"a.toml","toml":"[ports]\n"}}"#,
             true,
         ),
+        (Request::Metrics, r#"{"verb":"metrics"}"#, false),
         (Request::Stats { iface: None }, r#"{"verb":"stats","with":{"iface":null}}"#, false),
         (Request::Doctor, r#"{"verb":"doctor"}"#, false),
     ];

@@ -8,8 +8,10 @@ mod doctor;
 mod explain;
 mod import;
 mod lab;
+mod metrics;
 mod neigh;
 mod port;
+mod reason;
 mod route;
 mod rule;
 mod run;
@@ -81,6 +83,7 @@ enum Verb {
     #[command(subcommand)]
     Import(import::Import),
     Stats(stats::Stats),
+    Metrics(metrics::Metrics),
     Explain(explain::Explain),
     Trace(trace::Trace),
     Capture(trace::Capture),
@@ -112,6 +115,7 @@ impl Cli {
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Import(import) => import.dispatch(session.json),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Metrics(metrics) => metrics.dispatch(&session),
             Verb::Explain(explain) => explain.dispatch(&session),
             Verb::Trace(trace) => trace.dispatch(&session),
             Verb::Capture(capture) => capture.dispatch(&session),

@@ -83,6 +83,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Difference(_) => "a difference",
         Data::History(_) => "a history",
         Data::Stats(_) => "stats",
+        Data::Metrics(_) => "metrics",
         Data::Findings(_) => "findings",
         Data::Explanations(_) => "explanations",
         Data::Watching | Data::Packet(_) | Data::Missed(_) => "packets",

@@ -7,6 +7,7 @@ mod address;
 pub mod client;
 pub mod json;
 pub mod protocol;
+pub mod rate;
 pub mod row;
 pub mod server;
 mod socket;

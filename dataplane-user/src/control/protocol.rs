@@ -134,6 +134,9 @@ pub enum Request {
         /// Only this port.
         iface: Option<String>,
     },
+    /// Counters and states as OpenMetrics text. Answered with [`Data::Metrics`].
+    #[serde(rename = "metrics")]
+    Metrics,
     /// What would become of frames that came in on a port. Answered with [`Data::Explanations`], one for each.
     #[serde(rename = "explain")]
     Explain {
@@ -185,6 +188,7 @@ impl Request {
             | Self::ConfigDiff(_)
             | Self::ConfigHistory
             | Self::Stats { .. }
+            | Self::Metrics
             | Self::Explain { .. }
             | Self::Doctor => false,
         }
@@ -297,6 +301,8 @@ pub enum Data {
     History(Vec<HistoryRow>),
     /// The answer of `stats`.
     Stats(Stats),
+    /// The answer of `metrics`: OpenMetrics text.
+    Metrics(String),
     /// Rows of `doctor`.
     Findings(Vec<Finding>),
     /// The answers of `explain`, in the order of the frames.

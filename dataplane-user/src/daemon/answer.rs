@@ -48,7 +48,7 @@ pub(super) fn digest(counters: &PortCounters) -> (Counts, BTreeMap<&'static str,
 
 impl Daemon {
     /// The slot of a port.
-    fn slot(&self, ifindex: u32) -> Option<u32> {
+    pub(super) fn slot(&self, ifindex: u32) -> Option<u32> {
         self.lowering.want().ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
     }
 

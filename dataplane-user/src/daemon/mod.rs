@@ -13,6 +13,7 @@ mod explain;
 mod filter;
 mod heartbeat;
 mod inquiry;
+mod metrics;
 mod mirror;
 mod neighbour;
 mod operate;
@@ -291,6 +292,8 @@ struct Daemon {
     places: Places,
     /// Programs to try packets on.
     stage: Option<Rehearsed>,
+    /// When the daemon started.
+    born: Instant,
 }
 
 impl Daemon {
@@ -347,6 +350,7 @@ impl Daemon {
             watchers: Watchers::default(),
             places: None,
             stage: None,
+            born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
         if let Some(config) = config {

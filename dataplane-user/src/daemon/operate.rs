@@ -61,6 +61,7 @@ impl Daemon {
             Request::Doctor => Ok(Data::Findings(self.findings()).into()),
             Request::Explain { iface, frames } => self.explain(iface, frames),
             Request::Trace { .. } => Err(Failure::new(FailureKind::Failed, "a stream is needed to watch packets")),
+            Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }
     }

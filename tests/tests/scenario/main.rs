@@ -27,6 +27,7 @@ mod import;
 mod lab;
 mod log;
 mod loss;
+mod metrics;
 mod mirror;
 mod mode;
 mod mtu;
