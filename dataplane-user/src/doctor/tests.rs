@@ -71,10 +71,16 @@ const ROWS: &[Row] = &[
     ("a kernel of a name", |facts| facts.release = "mine".to_owned(), "kernel", Status::Warn, "uname"),
     ("no BTF", |facts| facts.btf = false, "btf", Status::Warn, "CONFIG_DEBUG_INFO_BTF"),
     ("no JIT", |facts| facts.jit = Some(0), "jit", Status::Fail, "sysctl -w net.core.bpf_jit_enable=1"),
-    ("no bpffs", |facts| facts.bpffs.1 = false, "bpffs", Status::Fail, "mount -t bpf bpf /sys/fs/bpf"),
+    (
+        "no bpffs",
+        |facts| (facts.bpffs.1, facts.daemon) = (false, Err(String::new())),
+        "bpffs",
+        Status::Fail,
+        "mount -t bpf bpf /sys/fs/bpf",
+    ),
     (
         "bpffs elsewhere",
-        |facts| facts.bpffs = ("/run/pins".into(), false),
+        |facts| (facts.bpffs, facts.daemon) = (("/run/pins".into(), false), Err(String::new())),
         "bpffs",
         Status::Fail,
         "mkdir -p /run/pins && mount -t bpf bpf /run/pins",
