@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    control::row::{Counts, PortRow},
+    control::row::{Counts, PortRow, RoutesRow},
     kernel::BPFFS,
     model::{Event, IpVersion, Link, Model, Netconf, NetconfScope, XdpFeatures},
 };
@@ -38,6 +38,7 @@ fn healthy() -> Facts {
         mac: None,
         mtu: 1500,
         vlan: None,
+        routes: RoutesRow::default(),
         counts: Counts::default(),
     };
     Facts {
