@@ -163,7 +163,7 @@ fn reasons(stats: &row::Stats, rates: Option<&Rates>) -> Vec<[String; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::row::PortRow;
+    use crate::control::row::{PortRow, RoutesRow};
 
     #[test]
     fn times() {
@@ -188,6 +188,7 @@ mod tests {
                 mac: None,
                 mtu: 1500,
                 vlan: None,
+                routes: RoutesRow::default(),
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             mirror: MirrorRow::default(),

@@ -294,8 +294,8 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
     assert!(known.clone().count() > 0 && want.neighbours.len() == known.clone().count());
     for ((dev, _), neighbour) in known {
         let key = match neighbour.address {
-            std::net::IpAddr::V4(v4) => NeighbourKey::v4(*dev, v4.into()),
-            std::net::IpAddr::V6(v6) => NeighbourKey::v6(*dev, u128::from(v6).into()),
+            IpAddr::V4(v4) => NeighbourKey::v4(*dev, v4.into()),
+            IpAddr::V6(v6) => NeighbourKey::v6(*dev, u128::from(v6).into()),
         };
         let adjacency = want.adjacencies[&want.neighbours[&key]];
         assert_eq!((adjacency.ifindex, Some(adjacency.destination)), (*dev, neighbour.mac), "{neighbour:?}");

@@ -308,7 +308,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::row::{Counts, PortRow},
+        control::row::{Counts, PortRow, RoutesRow},
         rule::ChainName,
     };
 
@@ -321,6 +321,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             vlan: None,
+            routes: RoutesRow::default(),
             counts: Counts::new(packets, 0, packets / 2, 0),
         };
         let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];
