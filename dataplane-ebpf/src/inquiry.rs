@@ -16,6 +16,9 @@ use crate::{
     tables::{NOBODY, Routed as _},
 };
 
+/// Bytes of what the kernel is handed.
+pub const LENGTH: i32 = 64;
+const _: () = assert!(size_of::<Inquiry>() == LENGTH as usize);
 /// `BPF_FIB_LOOKUP_DIRECT`: the table of the VRF, and no rules.
 const DIRECT: u32 = 1;
 /// Asks for the MTU without being refused for the length: then the way out is told, too.

@@ -136,7 +136,9 @@ pub fn remember_met(state: u32) {
 pub fn met() -> u32 {
     let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return 0 };
     // SAFETY: the slot is this CPU's own.
-    (unsafe { (&raw const (*asked.as_ptr()).met).read_volatile() }) as u32
+    let met = unsafe { &raw const (*asked.as_ptr()).met };
+    // SAFETY: as above; nobody keeps a reference to it.
+    (unsafe { met.read_volatile() }) as u32
 }
 
 /// The target of the packet at hand. Read anew, so that nobody knows it before.

@@ -5,7 +5,9 @@
 #![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local, search6},
+    abi::{
+        AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local, search6,
+    },
     decide::{Family, V4, V6},
     wire::{Address6, Tag},
 };

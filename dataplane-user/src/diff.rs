@@ -1,6 +1,8 @@
 //! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
-use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Port, PortFlags, VlanKey};
+use dataplane_common::abi::{
+    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Port, PortFlags, VlanKey,
+};
 
 use crate::lower::{TargetChanges, Targets, Update, Want};
 

@@ -35,7 +35,10 @@ fn ports() -> Vec<PortRow> {
         mac,
         mtu: 1500,
         vlan,
-        routes: RoutesRow { ipv4: "mirror".to_owned(), ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned() },
+        routes: RoutesRow {
+            ipv4: "mirror".to_owned(),
+            ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned(),
+        },
         counts,
     };
     vec![

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Asked, Features, Ifindex, Inquiry, Mark},
+    abi::{Asked, Features, Ifindex, Mark},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -170,7 +170,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
         Verdict::Stop(reason) => reason,
     };
     let dropped = u32::from(reason.decision() == Decision::Drop);
-    conclude_skb(context.skb.skb, slot, reason as u32, dropped) as i32
+    conclude_skb(context.skb.skb, slot, reason as u32, dropped).cast_signed()
 }
 
 /// Counts an skb that was judged; gives the action. A global function: there are many ways to this end.
@@ -181,7 +181,7 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32, dropped:
     let skb = Skb { context: &context, behind: false };
     maps::count_number(slot, reason, skb.length() as u64);
     trace::end(&skb, reason);
-    (if dropped != 0 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }) as u32
+    (if dropped != 0 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
 }
 
 /// Chain output, for the packets that begin here.
@@ -235,7 +235,7 @@ extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
     let context = TcContext::new(raw);
     let ask = |asked: &mut Asked, flags| {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, flags) }
     };
     inquiry::ask(&Skb { context: &context, behind: false }, ask);
     0

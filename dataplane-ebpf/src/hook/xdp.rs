@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Asked, Ifindex, Inquiry, Mark, PortFlags},
+    abi::{Asked, Ifindex, Mark, PortFlags},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -189,7 +189,7 @@ extern "C" fn inquire_frame(raw: *mut xdp_md) -> u32 {
     let context = XdpContext::new(raw);
     let ask = |asked: &mut Asked, flags| {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), size_of::<Inquiry>() as i32, flags) }
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, flags) }
     };
     inquiry::ask(&Frame(&context), ask);
     0

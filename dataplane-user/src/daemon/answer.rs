@@ -16,8 +16,8 @@ use crate::{
     kernel::TableError,
     lower::Targets,
     model::{
-        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
-        TABLE_MAIN,
+        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT,
+        TABLE_LOCAL, TABLE_MAIN,
     },
     rule::ChainName,
 };

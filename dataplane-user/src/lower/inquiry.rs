@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dataplane_common::abi::{Features, Ifindex, NeighbourKey};
 
 use super::{Lowering, Update, adjacency::Who};
-use crate::model::{Address, Family, Model, Routes, Touched};
+use crate::model::{Address, Family, Model, Neighbour, Routes, Touched};
 
 /// The key of an address.
 fn key(ifindex: Ifindex, address: IpAddr) -> NeighbourKey {
@@ -32,25 +32,24 @@ impl Lowering {
         let inquires = super::port::features(self.want.ports.values().chain(self.want.vlans.values()));
         let inquires = inquires.contains(Features::INQUIRIES);
         if ports {
-            let wanted = if inquires { self.all_neighbours(model) } else { BTreeMap::new() };
+            let wanted = if inquires { Self::all_neighbours(model) } else { BTreeMap::new() };
             let known: Vec<_> = self.want.neighbours.keys().chain(wanted.keys()).copied().collect();
             for key in known {
                 self.set_neighbour(key, wanted.get(&key).copied(), update);
             }
         } else if inquires {
             for (ifindex, address) in &touched.neighbours {
-                let known = model.neighbours.get(&(*ifindex, *address)).and_then(|neighbour| neighbour.resolved());
+                let known = model.neighbours.get(&(*ifindex, *address)).and_then(Neighbour::resolved);
                 let who = known.map(|_| Who { dev: *ifindex, via: Some(*address) });
                 self.set_neighbour(key(*ifindex, *address), who.map(Found::Who), update);
             }
         }
     }
 
-    fn all_neighbours(&self, model: &Model) -> BTreeMap<NeighbourKey, Found> {
+    fn all_neighbours(model: &Model) -> BTreeMap<NeighbourKey, Found> {
         let neighbours = model.neighbours.iter().filter(|(_, neighbour)| neighbour.resolved().is_some());
-        let neighbours = neighbours.map(|((dev, address), _)| {
-            (key(*dev, *address), Found::Who(Who { dev: *dev, via: Some(*address) }))
-        });
+        let neighbours = neighbours
+            .map(|((dev, address), _)| (key(*dev, *address), Found::Who(Who { dev: *dev, via: Some(*address) })));
         let ours = model.addresses.iter().flat_map(|address| ours(model, address));
         neighbours.chain(ours.map(|key| (key, Found::Ours))).collect()
     }

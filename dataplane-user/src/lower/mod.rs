@@ -187,7 +187,9 @@ impl Lowering {
         update.ports = changes(&self.want.ports, &wanted);
         self.want.ports = wanted;
         let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
-        vlans.values_mut().for_each(|port| port.route_mtu = route_mtu);
+        for port in vlans.values_mut() {
+            port.route_mtu = route_mtu;
+        }
         update.vlans = changes(&self.want.vlans, &vlans);
         self.want.vlans = vlans;
     }

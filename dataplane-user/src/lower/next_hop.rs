@@ -149,7 +149,9 @@ impl NextHops {
             let members = new.iter().filter_map(|index| self.groups.key(*index)).flat_map(|path| &path.hops);
             let whos_of = members.map(|hop| hop.who);
             let neighbours = touched.neighbours.iter().map(|(dev, via)| Who { dev: *dev, via: Some(*via) });
-            whos.extend(whos_of.chain(neighbours).chain(served).filter_map(|who| Some((self.adjacencies.get(&who)?, who))));
+            whos.extend(
+                whos_of.chain(neighbours).chain(served).filter_map(|who| Some((self.adjacencies.get(&who)?, who))),
+            );
         }
         for (index, who) in whos {
             let adjacency = adjacency::adjacency(model, &want.egress, who);

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::sample::{self, GATEWAYS, Spec, add, attached, device, gateway, mac, plain, spec};
 use super::*;
 use crate::model::{
-    Address, Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route,
-    RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+    Address, Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix,
+    Route, RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
 };
 
 /// What becomes of an address: a kind and, for unicast, the link and link address to send to.

@@ -37,7 +37,8 @@ pub(super) fn vlans(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<VlanKey, Port> {
     let mut found = BTreeMap::new();
-    for link in model.links.values().filter(|link| link.up && (link.master.is_none() || model.enslaved(link, &["vrf"]))) {
+    for link in model.links.values().filter(|link| link.up && (link.master.is_none() || model.enslaved(link, &["vrf"])))
+    {
         let entry = entry(model, ports, link);
         found.extend(entry);
     }

@@ -1,7 +1,10 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::{control::row::{Counts, RoutesRow}, rule::ChainName};
+use crate::{
+    control::row::{Counts, RoutesRow},
+    rule::ChainName,
+};
 
 fn port(name: &str, ifindex: u32) -> PortRow {
     PortRow {

@@ -47,13 +47,9 @@ pub(super) fn parse(payload: &[u8]) -> Option<RoutingRule> {
                 rule.own = true;
                 put(&mut rule.selector, kind, value);
             }
-            FRA_SUPPRESS_IFGROUP => {
-                rule.suppresses = true;
-                put(&mut rule.selector, kind, value);
-            }
             // "None" is announced as -1.
             FRA_SUPPRESS_PREFIXLEN if u32_at(value, 0)? == u32::MAX => {}
-            FRA_SUPPRESS_PREFIXLEN => {
+            FRA_SUPPRESS_IFGROUP | FRA_SUPPRESS_PREFIXLEN => {
                 rule.suppresses = true;
                 put(&mut rule.selector, kind, value);
             }

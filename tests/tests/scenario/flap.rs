@@ -115,7 +115,8 @@ struct Probe {
 impl Probe {
     fn new(scene: &Scene) -> Self {
         let open = || Ok(UdpSocket::bind(("0.0.0.0", PORT))?);
-        let (source, sink) = (scene.client().inside(open).expect("a socket"), scene.server().inside(open).expect("a socket"));
+        let (source, sink) =
+            (scene.client().inside(open).expect("a socket"), scene.server().inside(open).expect("a socket"));
         sink.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
         Self { source, sink }
     }
@@ -151,7 +152,8 @@ fn objects() -> [usize; 3] {
 
 #[test]
 fn fifty_links_come_and_go_under_traffic() {
-    let config = "[ports]\nclient0 = { mode = \"native\" }\nserver0 = { mode = \"native\" }\n\"f*\" = { mode = \"tc\" }\n";
+    let config =
+        "[ports]\nclient0 = { mode = \"native\" }\nserver0 = { mode = \"native\" }\n\"f*\" = { mode = \"tc\" }\n";
     let Some(scene) = Scene::configured(&[], config) else { return };
     let seconds = env::var("DATAPLANE_FLAP").ok().and_then(|text| text.parse().ok());
     let length = seconds.map_or(LENGTH, Duration::from_secs);
@@ -177,7 +179,11 @@ fn fifty_links_come_and_go_under_traffic() {
     let tally = begun.finish().expect("a tally");
     waits.sort_unstable();
     let [middle, late] = [waits[waits.len() / 2].0, waits[waits.len() * 99 / 100].0];
-    println!("{turns} turns in {:?}: back after {middle:?} (median), {late:?} (99 of 100), {:?} at most", start.elapsed(), waits[waits.len() - 1]);
+    println!(
+        "{turns} turns in {:?}: back after {middle:?} (median), {late:?} (99 of 100), {:?} at most",
+        start.elapsed(),
+        waits[waits.len() - 1]
+    );
     println!("the stream past them: {tally:?}");
     assert!(late < BACK, "back after {late:?}");
     assert!(turns > TURNS.len(), "{turns} turns");
@@ -189,7 +195,10 @@ fn fifty_links_come_and_go_under_traffic() {
     within(PATIENCE, || links.iter().try_for_each(|link| link.is_forwarded(&scene)));
     let kernel = scene.kernel_forwarded();
     for link in &links {
-        scene.server().run(&format!("ip route replace 198.18.0.0/24 via 198.19.{}.1 dev {}", link.number, link.far)).expect("a way back");
+        scene
+            .server()
+            .run(&format!("ip route replace 198.18.0.0/24 via 198.19.{}.1 dev {}", link.number, link.far))
+            .expect("a way back");
         assert_eq!(scene.pinged(&link.host), 3, "{}", link.near);
     }
     assert_eq!(scene.kernel_forwarded(), kernel, "the kernel forwarded");
