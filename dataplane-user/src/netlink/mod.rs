@@ -14,6 +14,7 @@ mod device;
 mod error;
 pub mod ethtool;
 mod features;
+mod inquiry;
 mod link;
 mod listen;
 mod listing;
@@ -41,6 +42,7 @@ use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
 
 pub use error::Error;
+pub use inquiry::{Path, path};
 pub use listen::listeners;
 pub use neighbour::Prober;
 
