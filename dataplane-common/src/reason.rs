@@ -147,7 +147,7 @@ reasons! {
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
-    /// The mirrored tables do not decide: routing rules, a VRF, or more routes than fit.
+    /// Neither the mirrored tables nor the kernel's lookup decide: routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
     /// No daemon has been heard of for longer than the config allows: what it knew is not trusted any more.
     NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config says how long to wait";

@@ -9,6 +9,7 @@
 mod event;
 mod features;
 mod hook;
+mod inquiry;
 mod license;
 mod loss;
 mod maps;

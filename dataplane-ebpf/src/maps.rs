@@ -14,11 +14,13 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, VLANS as VLAN_DEVICES, VlanKey, WORDS,
-        Watch,
+        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line,
+        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail,
+        VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
     },
 };
+
+use crate::tables;
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -58,6 +60,13 @@ static EVENTS: RingBuf<Event, { abi::EVENT_RING }> = RingBuf::new();
 #[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 
+/// By next hop, which adjacency that is, where the kernel says the next hop. Not allocated in advance, as above.
+#[btf_map]
+static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+/// What the kernel is asked, and what it answers: too large for the stack.
+#[btf_map]
+static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
 /// Until when the controller is taken to be there.
 #[btf_map]
 static HEARTBEAT: Array<u64, 1> = Array::new();
@@ -105,6 +114,47 @@ fn lookup<T, const N: usize, const F: usize>(map: &'static Array<T, N, F>, index
 pub fn key() -> Option<&'static mut Key> {
     // SAFETY: the slot is this CPU's own, and each program asks for it once.
     find::<_, Key>(&KEY, 0).map(|key| unsafe { &mut *key.as_ptr() })
+}
+
+/// Room for what the kernel is asked about the packet at hand.
+#[inline(always)]
+pub fn asked() -> Option<&'static mut Asked> {
+    // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
+    find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
+}
+
+/// Keeps which chains the packet at hand has met.
+#[inline(always)]
+pub fn remember_met(state: u32) {
+    if let Some(asked) = asked() {
+        asked.met = u64::from(state);
+    }
+}
+
+/// What was kept; nothing where there is no such place.
+#[inline(always)]
+pub fn met() -> u32 {
+    let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return 0 };
+    // SAFETY: the slot is this CPU's own.
+    let met = unsafe { &raw const (*asked.as_ptr()).met };
+    // SAFETY: as above; nobody keeps a reference to it.
+    (unsafe { met.read_volatile() }) as u32
+}
+
+/// The target of the packet at hand. Read anew, so that nobody knows it before.
+#[inline(always)]
+pub fn said(asked: &Asked) -> Target {
+    // SAFETY: a word of a structure that is there.
+    Target::from_raw(unsafe { (&raw const asked.target).read_volatile() } as u32)
+}
+
+/// What is found by a [`NeighbourKey`], in words of its size.
+#[inline(always)]
+pub fn neighbour(key: [u64; 3]) -> Option<u32> {
+    // SAFETY: the key is as long as the map's, and the values are words, which stay until no program runs any more.
+    let found = unsafe { bpf_map_lookup_elem((&raw const NEIGHBOURS).cast_mut().cast(), (&raw const key).cast()) };
+    // SAFETY: as above.
+    NonNull::new(found.cast::<u32>()).map(|index| unsafe { index.as_ptr().read_volatile() })
 }
 
 /// Which generations are live.
@@ -166,6 +216,11 @@ impl Lines for Table6 {
         // SAFETY: the line was found, and has this many words.
         unsafe { word.read_volatile() }
     }
+
+    #[inline(always)]
+    fn search(&self, root: u32, key: u64) -> u16 {
+        tables::search_tree(root, key) as u16
+    }
 }
 
 /// The tables of the filter. The controller writes them meanwhile, so each word is read once.
@@ -220,6 +275,12 @@ pub fn filter(generation: u32) -> Option<&'static Filter> {
 /// Counts a packet at a port.
 #[inline(always)]
 pub fn count(slot: u32, reason: Reason, bytes: u64) {
+    count_number(slot, reason as u32, bytes);
+}
+
+/// The same, with the number of a reason.
+#[inline(always)]
+pub fn count_number(slot: u32, reason: u32, bytes: u64) {
     if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
         // SAFETY: the index is below the number of reasons, which the array has room for.
         let counter = unsafe { &raw mut (*counters.as_ptr()).reasons[reason as usize & 63] };

@@ -10,6 +10,7 @@ use dataplane_common::abi::{self, Acts, Answer, Features, Key, Probe, RULE_SETS,
 use crate::{
     features,
     maps::{self, Arena},
+    trace,
 };
 
 /// What a chain says about a packet.
@@ -49,7 +50,9 @@ pub fn scan(generation: u32, chain: u32, bytes: u64) -> Finding {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scan_chain(generation: u32, chain: u32, bytes: u64) -> u32 {
-    find(generation, chain, bytes).unwrap_or(Finding::Drop) as u32
+    let finding = find(generation, chain, bytes).unwrap_or(Finding::Drop) as u32;
+    trace::chain(chain);
+    finding
 }
 
 #[inline(always)]

@@ -43,28 +43,38 @@ pub fn chain(number: u32) {
 /// The route was looked up.
 #[inline(always)]
 pub fn route(target: u32) {
-    if features::on(Features::TRACING)
-        && let Some(trail) = maps::trail()
-    {
-        trail.target = target;
+    if features::on(Features::TRACING) {
+        note(0, target);
     }
 }
 
 /// A next hop was chosen.
 #[inline(always)]
 pub fn hop(adjacency: u32) {
-    if features::on(Features::TRACING)
-        && let Some(trail) = maps::trail()
-    {
-        trail.adjacency = adjacency;
+    if features::on(Features::TRACING) {
+        note(1, adjacency);
     }
 }
 
-/// The packet has come to its end.
+/// Writes down a target (0) or an adjacency (1). A global function, so that nothing is to be followed behind it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note(what: u32, number: u32) -> u32 {
+    if let Some(trail) = maps::trail() {
+        if what == 0 {
+            trail.target = number;
+        } else {
+            trail.adjacency = number;
+        }
+    }
+    0
+}
+
+/// The packet has come to its end: the number of a reason.
 #[inline(always)]
-pub fn end<H: Hook>(hook: &H, reason: Reason) {
+pub fn end<H: Hook>(hook: &H, reason: u32) {
     if features::on(Features::TRACING) {
-        hook.show(reason as u32, 0);
+        hook.show(reason, 0);
     }
 }
 

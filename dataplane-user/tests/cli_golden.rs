@@ -9,7 +9,7 @@ use dataplane_user::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
             Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow,
-            RouteRow, RuleRow, SetRow, Stats, Table,
+            RouteRow, RoutesRow, RuleRow, SetRow, Stats, Table,
         },
     },
     rule::ChainName,
@@ -35,6 +35,10 @@ fn ports() -> Vec<PortRow> {
         mac,
         mtu: 1500,
         vlan,
+        routes: RoutesRow {
+            ipv4: "mirror".to_owned(),
+            ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned(),
+        },
         counts,
     };
     vec![

@@ -60,6 +60,8 @@ bitflags! {
         const LIMITS = 1 << 14;
         /// Somebody watches packets.
         const TRACING = 1 << 15;
+        /// Some port asks the kernel for routes.
+        const INQUIRIES = 1 << 16;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// What rules ask for.

@@ -9,6 +9,7 @@ mod counter;
 mod event;
 mod fib;
 mod filter;
+mod inquiry;
 mod limit;
 mod loss;
 mod mark;
@@ -22,7 +23,7 @@ pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
     BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
-    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
+    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, search6,
     tree_class, tree_lines,
 };
 pub use filter::{
@@ -31,6 +32,7 @@ pub use filter::{
     differ, element_differs, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag,
     pick, place, probe, rest, seek, set, set_table, sets, table, trace,
 };
+pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
 pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
@@ -50,6 +52,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
+    include_bytes!("inquiry.rs"),
     include_bytes!("limit.rs"),
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
@@ -97,6 +100,10 @@ pub mod map {
     pub const ADJACENCIES: &str = "ADJACENCIES";
     /// By index of an [`super::Adjacency`], a word: not 0 if a packet was sent to it since the controller last looked.
     pub const USED: &str = "USED";
+    /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
+    /// Per CPU, one [`super::Asked`].
+    pub const ASKED: &str = "ASKED";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
@@ -140,6 +147,9 @@ sizes! {
     Mark = 8;
     Port = 32;
     VlanKey = 8;
+    Inquiry = 64;
+    Asked = 176;
+    NeighbourKey = 24;
     Event = 1336;
     Limit = 32;
     Pane = 160;

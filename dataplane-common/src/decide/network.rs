@@ -58,6 +58,8 @@ pub trait Family {
     const NUMBER: u32;
     /// The port's flag for forwarding.
     const FORWARDING: PortFlags;
+    /// The port's flag for asking the kernel for routes.
+    const INQUIRES: PortFlags;
     /// The bit in [`Control::mirror`].
     const MIRROR: u32;
 
@@ -109,6 +111,7 @@ impl Family for V4 {
     type Address = u32;
     const NUMBER: u32 = 4;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V4;
+    const INQUIRES: PortFlags = PortFlags::INQUIRES_V4;
     const MIRROR: u32 = Control::MIRROR_V4;
 
     #[inline(always)]
@@ -184,6 +187,7 @@ impl Family for V6 {
     type Address = Address6;
     const NUMBER: u32 = 6;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V6;
+    const INQUIRES: PortFlags = PortFlags::INQUIRES_V6;
     const MIRROR: u32 = Control::MIRROR_V6;
 
     #[inline(always)]

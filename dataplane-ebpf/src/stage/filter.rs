@@ -10,11 +10,10 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::{Hook, Met},
+    hook::Hook,
     maps,
     pipeline::{Step, stop},
     scan::{Finding, scan},
-    trace,
 };
 
 /// A packet on its way through the chains.
@@ -22,7 +21,6 @@ pub struct Filter<'h, H> {
     hook: &'h H,
     generation: u32,
     bytes: u64,
-    met: Met,
 }
 
 /// Gathers what rules may ask for. Costs nothing when no chain is in use.
@@ -41,14 +39,14 @@ pub fn prepare<'h, F: Family, H: Hook>(
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
     }
-    Filter { hook, generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
+    Filter { hook, generation: control.filter, bytes: hook.length() as u64 }
 }
 
 impl<H: Hook> Filter<'_, H> {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if !features::on(Features::PREROUTING) || self.met.prerouting() {
+        if !features::on(Features::PREROUTING) || self.hook.met().prerouting() {
             return ControlFlow::Continue(());
         }
         self.ask(0, Reason::FilterPrerouting)
@@ -57,7 +55,7 @@ impl<H: Hook> Filter<'_, H> {
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        if !features::on(Features::INPUT) || self.met.all() {
+        if !features::on(Features::INPUT) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         self.ask(1, Reason::FilterInput)
@@ -66,7 +64,7 @@ impl<H: Hook> Filter<'_, H> {
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if !features::on(Features::FORWARD) || self.met.all() {
+        if !features::on(Features::FORWARD) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         if let Some(key) = maps::key() {
@@ -78,7 +76,6 @@ impl<H: Hook> Filter<'_, H> {
     #[inline(always)]
     fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
         let finding = scan(self.generation, chain, self.bytes);
-        trace::chain(chain);
         if features::on(Features::TELLING) {
             self.hook.tell(chain);
         }

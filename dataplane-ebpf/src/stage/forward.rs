@@ -45,16 +45,27 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
     ControlFlow::Continue(())
 }
 
-/// The next hop of a route for this flow.
+/// The next hop of a route for this flow, as [`tables::next_hop`] says it.
 #[inline(always)]
-pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Option<Hop> {
-    let group = maps::group(route.group())?;
-    let member =
-        if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
-    let adjacency = maps::adjacency(member)?;
-    trace::hop(member);
-    let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
-    Some(Hop { adjacency, index: u64::from(member), mtu: mtu as usize })
+pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
+    let flow = if features::on(Features::MULTIPATH) { F::flow(packet) } else { 0 };
+    tables::next_hop(route.group(), flow)
+}
+
+/// What is known of a next hop.
+#[inline(always)]
+pub fn resolve(next: u64) -> Option<Hop> {
+    let (index, mtu) = (next as u32, next >> 32);
+    let adjacency = maps::adjacency(index)?;
+    trace::hop(index);
+    let mtu = if mtu == 0 { u64::from(adjacency.mtu) } else { mtu };
+    Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
+}
+
+/// Why there is no next hop: the neighbour is not known, or `unnamed`.
+#[inline(always)]
+pub fn why_none(next: u64, unnamed: Reason) -> Reason {
+    if next == tables::UNNAMED { unnamed } else { Reason::NeighbourUnresolved }
 }
 
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, RouteKind, Target},
+    abi::{Control, Port, RouteKind, Target},
     decide::Datagram,
 };
 
@@ -26,11 +26,11 @@ pub fn control() -> Step<Control> {
 
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]
-pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
+pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
     trace::route(target.raw());
     let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    if ours || tables::decides::<F>(control) {
+    if ours || tables::decides::<F>(control, port) {
         ControlFlow::Continue(target)
     } else {
         ControlFlow::Continue(Target::new(RouteKind::Kernel, 0))
@@ -45,6 +45,6 @@ pub fn blackhole() -> Reason {
 
 /// Why a route is the kernel's.
 #[inline(always)]
-pub fn why_kernel<F: Routed>(control: Control) -> Reason {
-    if tables::decides::<F>(control) { Reason::KernelRoute } else { Reason::MirrorOff }
+pub fn why_kernel<F: Routed>(control: Control, port: &Port) -> Reason {
+    if tables::decides::<F>(control, port) { Reason::KernelRoute } else { Reason::MirrorOff }
 }

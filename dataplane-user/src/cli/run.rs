@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use crate::daemon;
+use crate::{daemon, kernel::BPFFS};
 
 /// Run the daemon in the foreground
 ///
@@ -32,7 +32,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/dataplane")]
     state: PathBuf,
     /// Where maps and links are pinned; one directory for each daemon
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/dataplane")]
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
 }
 

@@ -211,7 +211,7 @@ fn reasons(stats: &row::Stats, rates: Option<&Rates>) -> Vec<[String; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::row::PortRow;
+    use crate::control::row::{PortRow, RoutesRow};
 
     #[test]
     fn times() {
@@ -236,6 +236,7 @@ mod tests {
                 mac: None,
                 mtu: 1500,
                 vlan: None,
+                routes: RoutesRow::default(),
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],

@@ -134,7 +134,7 @@ pub enum Request {
         /// Only this port.
         iface: Option<String>,
     },
-    /// Counters and states as OpenMetrics text. Answered with [`Data::Metrics`].
+    /// Counters and states as `OpenMetrics` text. Answered with [`Data::Metrics`].
     #[serde(rename = "metrics")]
     Metrics,
     /// What would become of frames that came in on a port. Answered with [`Data::Explanations`], one for each.
@@ -301,7 +301,7 @@ pub enum Data {
     History(Vec<HistoryRow>),
     /// The answer of `stats`.
     Stats(Stats),
-    /// The answer of `metrics`: OpenMetrics text.
+    /// The answer of `metrics`: `OpenMetrics` text.
     Metrics(String),
     /// Rows of `doctor`.
     Findings(Vec<Finding>),

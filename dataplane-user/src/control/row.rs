@@ -57,9 +57,22 @@ pub struct PortRow {
     pub mtu: u32,
     /// VLAN identifier, for a VLAN device.
     pub vlan: Option<u16>,
+    /// Who says where its packets go.
+    #[serde(default)]
+    pub routes: RoutesRow,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,
+}
+
+/// Who says where the packets of a port go, by family: `mirror`, `kernel` (asked from the programs, for routing rules or a VRF)
+/// or `stack` (the kernel gets the packets).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesRow {
+    /// Of IPv4 packets.
+    pub ipv4: String,
+    /// Of IPv6 packets.
+    pub ipv6: String,
 }
 
 /// One row of `route list`.

@@ -4,20 +4,22 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use dataplane_common::{
     Decision, Reason,
-    abi::{Adjacency, AdjacencyFlags, PortCounters, PortFlags, RouteKind, Target},
+    abi::{Adjacency, AdjacencyFlags, Control, PortCounters, PortFlags, RouteKind, Target},
 };
 
 use super::{Daemon, filter::Standing};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{Counts, DecisionRow, LinkRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+        row::{
+            Counts, DecisionRow, LinkRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table,
+        },
     },
     kernel::TableError,
     lower::Targets,
     model::{
-        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
-        TABLE_MAIN,
+        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT,
+        TABLE_LOCAL, TABLE_MAIN,
     },
     netlink::{LinkCounters, link_counters},
     rule::ChainName,
@@ -63,7 +65,7 @@ impl Daemon {
                 None => Counts::default(),
             };
             let state = if link.up { "up" } else { "down" };
-            rows.push(row(link, port.mode.name(), state, counts));
+            rows.push(PortRow { routes: self.routes_row(link), ..row(link, port.mode.name(), state, counts) });
         }
         for (ifindex, reason) in &self.ports.failed {
             let Some(link) = self.model.links.get(ifindex) else { continue };
@@ -85,6 +87,21 @@ impl Daemon {
             ));
         }
         Ok(rows)
+    }
+
+    fn routes_row(&self, link: &Link) -> RoutesRow {
+        let name = |version| self.route_source(version, link).name().to_owned();
+        RoutesRow { ipv4: name(IpVersion::V4), ipv6: name(IpVersion::V6) }
+    }
+
+    /// Who says where packets go that come in through a link.
+    fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
+        let bit = match version {
+            IpVersion::V4 => Control::MIRROR_V4,
+            IpVersion::V6 => Control::MIRROR_V6,
+        };
+        let mirrored = self.lowering.want().mirror & bit != 0;
+        if mirrored { self.model.route_source(version, link) } else { RouteSource::Stack }
     }
 
     /// Totals, reasons and ports; of one port where one is named.
@@ -201,6 +218,12 @@ impl Daemon {
             return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
         }
         let iif = iif.map(|name| self.link(name)).transpose()?;
+        let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+        let asks = |link: &Link| self.route_source(version, link) == RouteSource::Kernel;
+        let attached = || self.ports.attached.keys().filter_map(|port| self.model.links.get(port));
+        if iif.map_or_else(|| attached().any(asks), asks) {
+            return self.asked(address, from, iif);
+        }
         Ok(match address {
             IpAddr::V4(v4) => {
                 self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)
@@ -342,6 +365,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         mac: link.mac.map(|mac| mac.to_string()),
         mtu: link.mtu,
         vlan: link.vlan.map(|vlan| vlan.tag.id()),
+        routes: RoutesRow::default(),
         counts,
     }
 }

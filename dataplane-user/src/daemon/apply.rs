@@ -31,6 +31,7 @@ impl Daemon {
         }
         if update.anew {
             self.tables.keep_vlans(&want.vlans)?;
+            self.tables.keep_neighbours(&want.neighbours)?;
         }
         let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
         let goal =
@@ -81,6 +82,8 @@ impl Daemon {
             Change::Routes6(changes) => self.tables.routing.change_fib6(changes),
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
             Change::Vlan(key, port) => self.tables.write_vlan(*key, port)?,
+            Change::Neighbour(key, index) => self.tables.write_neighbour(*key, *index)?,
+            Change::RemoveNeighbour(key) => self.tables.remove_neighbour(*key)?,
             Change::RemoveVlan(key) => self.tables.remove_vlan(*key)?,
             Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
             Change::Features(features) => self.load(*features)?,

@@ -12,6 +12,7 @@ mod event;
 mod explain;
 mod filter;
 mod heartbeat;
+mod inquiry;
 mod metrics;
 mod mirror;
 mod neighbour;

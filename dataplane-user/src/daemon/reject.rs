@@ -23,8 +23,9 @@ const BURST: u32 = 1000;
 /// Sends them: from raw sockets, so that the kernel routes them as its own.
 #[derive(Debug)]
 pub(super) struct Answerer {
-    /// `IPPROTO_RAW`, which takes whole packets and receives none.
-    sockets: [Result<OwnedFd, io::Error>; 2],
+    /// `IPPROTO_RAW`, which takes whole packets. Opened with the first answer: as long as one is open, the kernel takes packets
+    /// of protocol 255 for wanted, and does not answer them.
+    sockets: [Result<Option<OwnedFd>, io::Error>; 2],
     bucket: Bucket,
     /// The operator has been told that there are no answers.
     told: bool,
@@ -35,14 +36,10 @@ pub(super) struct Answerer {
 }
 
 impl Answerer {
-    /// Opens the sockets; what is missing is told when it is needed.
+    /// Tries whether sockets can be opened; what is missing is told when it is needed.
     pub(super) fn open(now: Instant) -> Self {
-        let open = |family| {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            Ok(socket_with(family, SocketType::RAW, flags, Some(ipproto::RAW))?)
-        };
         Self {
-            sockets: [AddressFamily::INET, AddressFamily::INET6].map(open),
+            sockets: FAMILIES.map(|family| open(family).map(|_| None)),
             bucket: Bucket::new(RATE, BURST, now),
             told: false,
             left_out: 0,
@@ -62,9 +59,14 @@ impl Answerer {
             self.left_out += 1;
             return;
         }
-        let socket = &self.sockets[usize::from(packet.source().is_ipv6())];
-        let socket = match socket {
-            Ok(socket) => socket,
+        let family = usize::from(packet.source().is_ipv6());
+        let place = &mut self.sockets[family];
+        if let Ok(None) = place {
+            *place = open(FAMILIES[family]).map(Some);
+        }
+        let socket = match place {
+            Ok(Some(socket)) => &*socket,
+            Ok(None) => return,
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
                     tracing::warn!("rejected packets are dropped without an answer: {error}; it takes CAP_NET_RAW");
@@ -90,6 +92,13 @@ impl Answerer {
     pub(super) fn is_behind(&self) -> bool {
         self.left_out > self.said.0
     }
+}
+
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::INET, AddressFamily::INET6];
+
+fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(family, SocketType::RAW, flags, Some(ipproto::RAW))?)
 }
 
 fn send(socket: &OwnedFd, event: &Event, packet: &Packet<'_>, answer: Answer) -> io::Result<()> {

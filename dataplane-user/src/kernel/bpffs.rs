@@ -20,6 +20,9 @@ use rustix::{
 };
 use thiserror::Error;
 
+/// Where maps and links are pinned unless somebody says otherwise.
+pub const BPFFS: &str = "/sys/fs/bpf/dataplane";
+
 /// `BPF_FS_MAGIC` of the kernel.
 const MAGIC: FsWord = 0xcafe_4a11;
 /// Where the BPF file system usually is.

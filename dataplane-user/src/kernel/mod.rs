@@ -14,7 +14,7 @@ mod rehearsal;
 mod routing;
 mod table;
 
-pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs, prepare};
+pub use bpffs::{BPFFS, Bpffs, BpffsError, Place, is_bpffs, prepare};
 pub use btf::BtfError;
 pub use event::Events;
 pub use foreign::{is_ours, tc_programs};

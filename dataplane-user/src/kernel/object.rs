@@ -23,6 +23,7 @@ const OWN: &[&str] = &[
     map::PORTS,
     map::VLANS,
     map::ADJACENCIES,
+    map::NEIGHBOURS,
     map::USED,
     map::EGRESS,
     map::LIMITS,
@@ -108,7 +109,7 @@ impl Object {
         // The places of ports and rules that are not there are not counted.
         loader.map_max_entries(map::COUNTERS, 1);
         loader.map_max_entries(map::RULE_COUNTERS, 1);
-        let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::EGRESS];
+        let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::EGRESS];
         for (names, directory) in [(read.as_slice(), &place.own), (ROUTING, &place.routing)] {
             for name in names {
                 loader.map_pin_path(name, directory.join(name));

@@ -9,8 +9,8 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, PORTS, Port, PortCounters,
-    SIGHTING_RING, Sighting, Trail, VlanKey, Watch, map,
+    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Port,
+    PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -135,6 +135,7 @@ pub struct Tables {
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
+    neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
     limits: Limits,
     watch: Rows<{ size_of::<Watch>() }>,
     trail: Sums<{ size_of::<Trail>() }>,
@@ -150,6 +151,8 @@ impl Tables {
         let limits = limits(object)?;
         let vlans = object.take_map(map::VLANS)?;
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
+        let neighbours = object.take_map(map::NEIGHBOURS)?;
+        let neighbours = neighbours.try_into().map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })?;
         let tables = Self {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
@@ -160,6 +163,7 @@ impl Tables {
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
             vlans,
+            neighbours,
             limits,
             watch: Rows::take(object, map::WATCH)?,
             trail: Sums::take(object, map::TRAIL)?,
@@ -194,6 +198,29 @@ impl Tables {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::VLANS, error }),
+        }
+    }
+
+    /// Writes which adjacency a neighbour is.
+    pub fn write_neighbour(&mut self, key: NeighbourKey, index: u32) -> Result<(), TableError> {
+        let key: [u8; size_of::<NeighbourKey>()] = zerocopy::transmute!(key);
+        self.neighbours.insert(key, index, 0).map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })
+    }
+
+    /// Takes out all neighbours but these.
+    pub fn keep_neighbours(&mut self, kept: &BTreeMap<NeighbourKey, u32>) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: map::NEIGHBOURS, error };
+        let known = self.neighbours.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let known = known.into_iter().map(|key| zerocopy::transmute!(key));
+        known.filter(|key| !kept.contains_key(key)).try_for_each(|key| self.remove_neighbour(key))
+    }
+
+    /// Takes a neighbour out.
+    pub fn remove_neighbour(&mut self, key: NeighbourKey) -> Result<(), TableError> {
+        match self.neighbours.remove(&zerocopy::transmute!(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::NEIGHBOURS, error }),
         }
     }
 

@@ -1,7 +1,10 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::{control::row::Counts, rule::ChainName};
+use crate::{
+    control::row::{Counts, RoutesRow},
+    rule::ChainName,
+};
 
 fn port(name: &str, ifindex: u32) -> PortRow {
     PortRow {
@@ -12,6 +15,7 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         mac: None,
         mtu: 1500,
         vlan: None,
+        routes: RoutesRow::default(),
         counts: Counts::default(),
     }
 }

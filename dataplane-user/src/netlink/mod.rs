@@ -15,6 +15,7 @@ mod device;
 mod error;
 pub mod ethtool;
 mod features;
+mod inquiry;
 mod link;
 mod listen;
 mod listing;
@@ -43,6 +44,7 @@ use socket::{Asker, Heard, Listener, Message};
 
 pub use counter::{LinkCounters, link_counters};
 pub use error::Error;
+pub use inquiry::{Path, path};
 pub use listen::listeners;
 pub use neighbour::Prober;
 

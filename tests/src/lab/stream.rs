@@ -24,6 +24,8 @@ const OVERDUE: u64 = 1024;
 /// The most datagrams on their way: queues on the way are longer than that (a veth's has 256 places), so a machine that is busy
 /// with something else slows the stream down, and looks like no loss.
 const WINDOW: u64 = 128;
+/// How long the sender waits for room without sleeping: a sleep takes longer than the receiver needs.
+const SPIN: Duration = Duration::from_micros(200);
 /// After so long without an arrival those on their way are taken to be lost.
 const LOST: Duration = Duration::from_millis(60);
 /// After so long without a datagram no more are expected.
@@ -100,10 +102,14 @@ fn send(socket: &UdpSocket, rate: u64, stop: &AtomicBool, next: &AtomicU64) -> a
         for _ in 0..behind.min(BURST) {
             let full = Instant::now();
             while sent - next.load(Ordering::Relaxed).max(given_up) >= WINDOW {
-                if full.elapsed() > LOST {
+                let waited = full.elapsed();
+                if waited > LOST {
                     given_up = sent;
+                } else if waited > SPIN {
+                    thread::sleep(Duration::from_micros(100));
+                } else {
+                    thread::yield_now();
                 }
-                thread::sleep(Duration::from_micros(20));
             }
             socket.send(&sent.to_be_bytes()).context("can not send a datagram of the stream")?;
             sent += 1;

@@ -18,6 +18,7 @@ mod exclusive;
 mod explain;
 mod fault;
 mod filter;
+mod flap;
 mod fragment;
 mod heartbeat;
 mod hostile;

@@ -135,7 +135,7 @@ impl Screen {
         let Some(sample) = &self.before else { return 0.0 };
         let seconds = self.now.at.saturating_duration_since(sample.at).as_secs_f64();
         let more = now.saturating_sub(before(sample).unwrap_or(now));
-        if seconds > 0.0 { more as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 { float(more) / seconds } else { 0.0 }
     }
 
     fn sorted(&self, mut rows: Vec<Counted>) -> Vec<Counted> {
@@ -272,7 +272,7 @@ fn table(
     let rows = rows.iter().map(|row| {
         Row::new([
             right(short(row.rate)),
-            right(short(row.total as f64)),
+            right(short(float(row.total))),
             row.name.clone().into(),
             row.text.clone().into(),
         ])
@@ -286,6 +286,12 @@ fn table(
 /// A number, to the right.
 fn right(text: String) -> Cell<'static> {
     Cell::from(Line::from(text).right_aligned())
+}
+
+/// A count, as near as it is shown.
+#[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// A number in at most seven letters.
@@ -308,7 +314,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::row::{Counts, PortRow},
+        control::row::{Counts, PortRow, RoutesRow},
         rule::ChainName,
     };
 
@@ -321,6 +327,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             vlan: None,
+            routes: RoutesRow::default(),
             counts: Counts::new(packets, 0, packets / 2, 0),
         };
         let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];
