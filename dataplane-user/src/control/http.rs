@@ -130,12 +130,15 @@ async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>, limits: Limits)
     }
 }
 
+/// A text, and when it was asked for.
+type Told = (Instant, Arc<str>);
+
 /// Where texts come from.
 struct Source {
     calls: mpsc::Sender<Call>,
     limits: Limits,
     /// The latest texts, in both formats, and when they were asked for.
-    last: Mutex<[Option<(Instant, Arc<str>)>; 2]>,
+    last: Mutex<[Option<Told>; 2]>,
 }
 
 impl Source {
@@ -286,11 +289,10 @@ fn asked(head: &[u8]) -> Result<(bool, Format), Answer> {
     let malformed = || Answer::plain("400 Bad Request", "this is no request of HTTP/1\n");
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(malformed()),
         Err(httparse::Error::TooManyHeaders) => {
             return Err(Answer::plain("431 Request Header Fields Too Large", "the request has too many headers\n"));
         }
-        Err(_) => return Err(malformed()),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(malformed()),
     }
     let path = request.path.and_then(|target| target.split('?').next()).unwrap_or_default();
     match (request.method, path) {

@@ -7,10 +7,9 @@ use std::collections::HashMap;
 /// OpenMetrics text in the older format. Samples are the same in both; there a metric is described under the name of its
 /// samples, has no unit of its own, and the text no mark at its end.
 pub fn plain(text: &str) -> String {
-    let described = |line| Some(str::split_once(str::strip_prefix(line, "# TYPE ")?, ' ')?);
     let suffixes: HashMap<&str, &str> = text
         .lines()
-        .filter_map(described)
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .filter_map(|(name, kind)| match kind {
             "counter" => Some((name, "_total")),
             "info" => Some((name, "_info")),

@@ -145,7 +145,7 @@ proptest! {
                 }
                 End::Restarted => {
                     chains.counters.settle();
-                    let ledger = state::Ledger { next: chains.next(), off: Vec::new(), rules: chains.ledger() };
+                    let ledger = state::Ledger { next: chains.next(), rules: chains.ledger(), ..state::Ledger::default() };
                     chains = Chains::new(&chains.config(), &ledger);
                 }
             }
