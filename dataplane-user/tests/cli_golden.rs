@@ -246,7 +246,8 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn json_fields_are_the_contract() {
-    const PORT: &str = "name ifindex mode state mac mtu vlan rx forwarded delivered dropped passed";
+    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 rx forwarded \
+                        delivered dropped passed";
     let daemon = Daemon::start(answer);
     let stats: Vec<_> = PORT.split(' ').map(|key| format!("ports.{key}")).collect();
     let stats = format!(
