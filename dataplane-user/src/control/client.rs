@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     json,
-    protocol::{Answer, Data, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    protocol::{Answer, CHANGE_LIMIT, Data, Failure, FailureKind, Reply, Request},
     socket,
 };
 
@@ -59,8 +59,8 @@ impl Client {
     pub fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
         let mut line = json::line(request).map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
         line.push('\n');
-        if line.len() > REQUEST_LIMIT {
-            let message = format!("the request is {} bytes long, the daemon takes {REQUEST_LIMIT}", line.len());
+        if line.len() > CHANGE_LIMIT {
+            let message = format!("the request is {} bytes long, the daemon takes {CHANGE_LIMIT}", line.len());
             return Err(Failure::new(FailureKind::Rejected, message));
         }
         // A daemon that refuses the connection says why before it cuts it: that counts more than the failed write.

@@ -12,8 +12,10 @@ use super::row::{
 };
 use crate::{model::ModeChoice, rule::ChainName};
 
-/// Longest request line that the daemon reads, in bytes.
+/// Longest request line that the daemon reads of a peer who may only read, in bytes.
 pub const REQUEST_LIMIT: usize = 1 << 20;
+/// And of one who may change things: a config of a hundred thousand rules has eight million.
+pub const CHANGE_LIMIT: usize = 64 << 20;
 
 /// What can be asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

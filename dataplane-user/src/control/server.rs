@@ -17,7 +17,7 @@ pub use super::address::BindError;
 use super::{
     address::{self, Address},
     json,
-    protocol::{Answer, Data, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    protocol::{Answer, CHANGE_LIMIT, Data, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
 };
 
 /// How much of a stream waits for a slow peer; what does not find room is counted, and told.
@@ -213,7 +213,7 @@ impl Connection {
                 Ok(Ok(Some(line))) => parse(&line),
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
-                    let message = format!("the request is longer than {REQUEST_LIMIT} bytes");
+                    let message = format!("the request is longer than {} bytes", self.limit());
                     Err(Failure::new(FailureKind::Usage, message))
                 }
                 Ok(Err(error)) => return Err(error),
@@ -240,6 +240,11 @@ impl Connection {
         }
     }
 
+    /// Bytes that a request of this peer may have.
+    fn limit(&self) -> usize {
+        if self.peer.may_change() { CHANGE_LIMIT } else { REQUEST_LIMIT }
+    }
+
     /// The next line without its end; `None` at the end of the stream.
     async fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut searched = 0;
@@ -251,10 +256,10 @@ impl Connection {
                 return Ok(Some(line));
             }
             searched = self.buffer.len();
-            if searched >= REQUEST_LIMIT {
+            if searched >= self.limit() {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            let room = (REQUEST_LIMIT - searched).min(64 << 10);
+            let room = (self.limit() - searched).min(64 << 10);
             let read = (&mut self.stream).take(room as u64).read_buf(&mut self.buffer).await?;
             match read {
                 0 if searched == 0 => return Ok(None),

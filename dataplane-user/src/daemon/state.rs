@@ -4,7 +4,7 @@
 //! DIR/running.toml    the running config, as `config show` prints it
 //! DIR/history.toml    the configs before it, the latest last, each with the time and the user of its end
 //! DIR/pending.toml    while a config waits for `config confirm`: until when, and the config to go back to
-//! DIR/handles.toml    for each rule its chain, text, handle and counter; names of ports switched off
+//! DIR/handles.json    for each rule its chain, text, handle and counter; names of ports switched off
 //! ```
 
 use std::{
@@ -26,7 +26,10 @@ use super::{
     filter::Chains,
     port::Ports,
 };
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    control::json,
+};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -85,10 +88,15 @@ impl State {
     /// must know why.
     pub(super) fn remember(&self) -> (Ports, Chains, Config, Features) {
         let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
-        let ledger: Ledger =
-            self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
+        let ledger = self.ledger();
         let features = Features::from_bits_truncate(ledger.features).difference(Features::TRACING);
         (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running, features)
+    }
+
+    fn ledger(&self) -> Ledger {
+        // What daemons wrote until version 0.1.
+        let former = || self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?));
+        self.read("handles.json", |text, _| Ok(json::parse(text.as_bytes())?)).or_else(former).unwrap_or_default()
     }
 
     /// The configs of before.
@@ -150,7 +158,7 @@ impl State {
         let ledger =
             Ledger { next: chains.next(), off: ports.off(), features: features.bits(), rules: chains.ledger() };
         self.write("running.toml", &running.to_toml())?;
-        self.write("handles.toml", &toml_edit::ser::to_string(&ledger)?)
+        self.write("handles.json", &json::line(&ledger)?)
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {

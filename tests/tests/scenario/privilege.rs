@@ -201,7 +201,7 @@ fn picture(scene: &Scene) -> Vec<String> {
         picture.push(scene.router().run(&format!("ip {family} route show table all")).expect("routes"));
         picture.push(scene.router().run(&format!("ip {family} rule")).expect("rules"));
     }
-    for name in ["running.toml", "handles.toml"] {
+    for name in ["running.toml", "handles.json"] {
         picture.push(fs::read_to_string(scene.daemon.state().join(name)).expect("the state"));
     }
     let mut pins: Vec<_> = fs::read_dir(scene.daemon.bpffs().join("links"))
