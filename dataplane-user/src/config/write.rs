@@ -58,7 +58,9 @@ fn begin(text: &mut String, outer: &str, name: &str) {
     if !text.is_empty() {
         text.push('\n');
     }
-    text.push_str(&format!("[{outer}.{name}]\n"));
+    // A name may have dots, which would be tables inside tables.
+    let quote = if name.contains('.') { "\"" } else { "" };
+    text.push_str(&format!("[{outer}.{quote}{name}{quote}]\n"));
 }
 
 fn write_set(text: &mut String, set: &SetConfig) {
