@@ -60,7 +60,9 @@ fn begin(text: &mut String, outer: &str, name: &str) {
     }
     // A name may have dots, which would be tables inside tables.
     let quote = if name.contains('.') { "\"" } else { "" };
-    text.push_str(&format!("[{outer}.{quote}{name}{quote}]\n"));
+    for piece in ["[", outer, ".", quote, name, quote, "]\n"] {
+        text.push_str(piece);
+    }
 }
 
 fn write_set(text: &mut String, set: &SetConfig) {
