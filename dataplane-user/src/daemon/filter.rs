@@ -15,7 +15,7 @@ use crate::{
     kernel::grace,
     lower::{
         Lowering,
-        filter::{ChainRules, FilterError, LoweredFilter, Remembered, lower_again},
+        filter::{ChainRules, Entry, FilterError, LoweredFilter, Remembered, lower_again, order},
     },
     rule::{ChainName, LinkPattern, Policy, Rule, SetName},
 };
@@ -34,6 +34,17 @@ impl Standing {
     fn new(rule: Rule, handle: u64, counter: u32) -> Self {
         Self { handle, counter, rule: rule.into(), lowered: Arc::default() }
     }
+
+    /// Keeps what it was lowered to.
+    pub(super) fn remember(&self, boxes: Vec<Entry>) {
+        // Nobody else has filled it since: it is a new rule's.
+        let _filled = self.lowered.set(boxes);
+    }
+
+    /// What it was lowered to, but for order and counter; `None` for one that asks for links or sets.
+    pub(super) fn boxes(&self) -> Option<&[Entry]> {
+        self.lowered.get().map(Vec::as_slice)
+    }
 }
 
 /// All chains, in the order of [`ChainName::ALL`]. A copy shares the rules and the sets.
@@ -41,6 +52,8 @@ impl Standing {
 pub(super) struct Chains {
     policies: [Policy; CHAINS],
     rules: [Vec<Standing>; CHAINS],
+    /// Of each rule, its place among all in the tables that are live.
+    orders: [Vec<u32>; CHAINS],
     sets: Arc<BTreeMap<SetName, SetConfig>>,
     next: u64,
     features: Features,
@@ -91,13 +104,49 @@ impl Chains {
     }
 
     /// Gives a new rule its handle and counter.
-    fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
+    pub(super) fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
         let counter = self.counters.take().with_context(|| {
             format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule")
         })?;
         let handle = self.next;
         self.next += 1;
         Ok(Standing::new(rule, handle, counter))
+    }
+
+    /// A rule that was the last to get its handle and counter does not come to be.
+    pub(super) fn withdraw(&mut self, standing: &Standing) {
+        self.next = standing.handle;
+        self.counters.leave(standing.counter);
+    }
+
+    /// Notes a rule that is in the tables already, with its order there.
+    pub(super) fn put(&mut self, chain: ChainName, standing: Standing, order: u32, in_front: bool) {
+        let (rules, orders) = (&mut self.rules[chain.index()], &mut self.orders[chain.index()]);
+        let place = if in_front { 0 } else { rules.len() };
+        rules.insert(place, standing);
+        orders.insert(place, order);
+    }
+
+    /// Forgets a rule that is not in the tables any more.
+    pub(super) fn take_out(&mut self, chain: ChainName, place: usize) {
+        let gone = self.rules[chain.index()].remove(place);
+        self.orders[chain.index()].remove(place);
+        self.counters.leave(gone.counter);
+    }
+
+    /// The place of a rule among those of its chain, and its order in the tables.
+    pub(super) fn place(&self, chain: ChainName, handle: u64) -> Option<(usize, u32)> {
+        let place = self.rules(chain).iter().position(|standing| standing.handle == handle)?;
+        Some((place, *self.orders[chain.index()].get(place)?))
+    }
+
+    /// What the rules of a chain were lowered to, as far as that is kept.
+    pub(super) fn boxes(&self, chain: ChainName) -> impl Iterator<Item = Entry> {
+        let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]);
+        placed.flat_map(|(standing, order)| {
+            let boxes = standing.boxes().unwrap_or_default().iter();
+            boxes.map(|entry| Entry { order: *order, counter: standing.counter, ..*entry })
+        })
     }
 
     /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
@@ -157,6 +206,23 @@ impl Chains {
     /// The set of this name, to be changed.
     pub(super) fn set_mut(&mut self, name: &SetName) -> Option<&mut SetConfig> {
         Arc::make_mut(&mut self.sets).get_mut(name)
+    }
+
+    /// Rules have the orders that lowering all of them gives.
+    fn renumber(&mut self) {
+        for (orders, rules) in self.orders.iter_mut().zip(&self.rules) {
+            *orders = (0..rules.len()).map(order).collect();
+        }
+    }
+
+    /// An order for a rule at the end of a chain, or in front of it; none where no number is left.
+    pub(super) fn order(&self, chain: ChainName, in_front: bool) -> Option<u32> {
+        let orders = &self.orders[chain.index()];
+        if in_front {
+            Some(orders.first()? / 2).filter(|order| *order > 0)
+        } else {
+            orders.last()?.checked_add(order(0))
+        }
     }
 
     /// The rules of a chain, in order.
@@ -256,6 +322,7 @@ impl Daemon {
         let features = self.object.features().difference(Features::RULES) | lowered.features;
         self.load(features)?;
         self.committed = Some(lowered);
+        self.chains.renumber();
         self.telling.forget();
         self.places = None;
         self.chains.counters.settle();

@@ -3,6 +3,7 @@
 //! One task owns everything. What the kernel says and what operators ask for arrive here in turn, so no state is ever seen
 //! half changed.
 
+mod amend;
 mod answer;
 mod apply;
 mod confirm;
@@ -13,6 +14,7 @@ mod explain;
 mod filter;
 mod heartbeat;
 mod inquiry;
+mod journal;
 mod metrics;
 mod mirror;
 mod neighbour;
@@ -449,11 +451,21 @@ impl Daemon {
 
     /// Writes down what a next daemon must know.
     fn save(&mut self) {
-        let unsaved = self
-            .state
-            .save(&self.running(), &self.ports, &self.chains, self.object.features())
-            .err()
-            .map(|error| format!("{error:#}"));
+        let running = self.running();
+        let saved = self.state.save(&running, &self.ports, &self.chains, self.object.features());
+        self.note_saved(saved);
+    }
+
+    /// Writes one change down; everything, where that does not work or has become long.
+    fn note(&mut self, line: &journal::Line) {
+        match self.state.note(line) {
+            Ok(false) if self.unsaved.is_none() => {}
+            _ => self.save(),
+        }
+    }
+
+    fn note_saved(&mut self, saved: anyhow::Result<()>) {
+        let unsaved = saved.err().map(|error| format!("{error:#}"));
         if let Some(error) = &unsaved
             && self.unsaved.is_none()
         {

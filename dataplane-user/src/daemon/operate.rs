@@ -36,7 +36,7 @@ impl Daemon {
             Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
             Request::RuleInsert { chain, rule } => self.rule_add(*chain, rule, true),
             Request::RuleDel { chain, handle } => {
-                self.change_chains(|chains| Ok(chains.remove(*chain, *handle)?)).map_err(failure)?;
+                self.remove_rule(*chain, *handle).map_err(failure)?;
                 Ok(Data::Done.into())
             }
             Request::RuleFlush { chain } => {
@@ -140,7 +140,7 @@ impl Daemon {
 
     fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
         let rule = self.check(text)?;
-        let standing = self.change_chains(|chains| chains.add(chain, rule, in_front)).map_err(failure)?;
+        let standing = self.add_rule(chain, rule, in_front).map_err(failure)?;
         Ok(Data::Rules(vec![self.rule_row(chain, &standing)?]).into())
     }
 

@@ -5,6 +5,7 @@
 //! DIR/history.toml    the configs before it, the latest last, each with the time and the user of its end
 //! DIR/pending.toml    while a config waits for `config confirm`: until when, and the config to go back to
 //! DIR/handles.json    for each rule its chain, text, handle and counter; names of ports switched off
+//! DIR/journal.json    single rules that came and went since, a line each
 //! ```
 
 use std::{
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     confirm::{History, Pending},
     filter::Chains,
+    journal::{Journal, Line},
     port::Ports,
 };
 use crate::{
@@ -35,6 +37,7 @@ use crate::{
 pub(super) struct State {
     directory: PathBuf,
     _lock: OwnedFd,
+    journal: Journal,
 }
 
 /// What the config cannot say.
@@ -76,7 +79,8 @@ impl State {
                 directory.display()
             );
         }
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        let journal = Journal::new(directory.join("journal.json"));
+        Ok(Self { directory: directory.to_owned(), _lock: lock, journal })
     }
 
     /// Whether an earlier daemon left a config.
@@ -87,16 +91,20 @@ impl State {
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
     /// must know why.
     pub(super) fn remember(&self) -> (Ports, Chains, Config, Features) {
-        let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
-        let ledger = self.ledger();
+        let parse = |text: &str, path: &str| Ok((config::parse(text, path)?, text.to_owned()));
+        let (mut running, toml) = self.read("running.toml", parse).unwrap_or_default();
+        let (mut ledger, json) = self.ledger();
+        self.journal.replay([&toml, &json], &mut running, &mut ledger);
         let features = Features::from_bits_truncate(ledger.features).difference(Features::TRACING);
         (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running, features)
     }
 
-    fn ledger(&self) -> Ledger {
+    /// With the text that says it.
+    fn ledger(&self) -> (Ledger, String) {
         // What daemons wrote until version 0.1.
-        let former = || self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?));
-        self.read("handles.json", |text, _| Ok(json::parse(text.as_bytes())?)).or_else(former).unwrap_or_default()
+        let former = || self.read("handles.toml", |text, _| Ok((toml_edit::de::from_str(text)?, text.to_owned())));
+        let parse = |text: &str, _: &str| Ok((json::parse(text.as_bytes())?, text.to_owned()));
+        self.read("handles.json", parse).or_else(former).unwrap_or_default()
     }
 
     /// The configs of before.
@@ -149,7 +157,7 @@ impl State {
 
     /// Writes everything down. A crash leaves the old files or the new ones.
     pub(super) fn save(
-        &self,
+        &mut self,
         running: &Config,
         ports: &Ports,
         chains: &Chains,
@@ -157,8 +165,17 @@ impl State {
     ) -> anyhow::Result<()> {
         let ledger =
             Ledger { next: chains.next(), off: ports.off(), features: features.bits(), rules: chains.ledger() };
-        self.write("running.toml", &running.to_toml())?;
-        self.write("handles.json", &json::line(&ledger)?)
+        let (running, ledger) = (running.to_toml(), json::line(&ledger)?);
+        self.write("running.toml", &running)?;
+        self.write("handles.json", &ledger)?;
+        self.journal.begin([&running, &ledger]);
+        Ok(())
+    }
+
+    /// Writes a single change down; says whether it is time to write down everything.
+    pub(super) fn note(&mut self, line: &Line) -> anyhow::Result<bool> {
+        self.journal.note(line)?;
+        Ok(self.journal.is_long())
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {

@@ -64,6 +64,16 @@ impl Builder {
         self.words[word as usize..][..words.len()].copy_from_slice(words);
     }
 
+    /// Goes on where an image ends.
+    pub(super) fn behind(words: Vec<u64>) -> Self {
+        Self { words, half: None }
+    }
+
+    /// All lines.
+    pub(super) fn into_words(self) -> Vec<u64> {
+        self.words
+    }
+
     pub(super) fn finish(self, filter: Filter) -> Image {
         Image { words: self.words, filter }
     }

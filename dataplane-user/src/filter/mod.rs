@@ -4,6 +4,7 @@
 //! Daly and others, IEEE/ACM Transactions on Networking, 2019). See [`dataplane_common::abi::Filter`] for what a packet
 //! meets.
 
+mod amend;
 mod image;
 mod search;
 mod set;
@@ -19,6 +20,7 @@ use dataplane_common::abi::{
 };
 use thiserror::Error;
 
+pub use amend::Amendment;
 pub use image::Image;
 pub use search::{Effort, Found};
 pub use set::Elements;
@@ -100,13 +102,19 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
 fn write_run<'e>(
     builder: &mut Builder,
     rests: &mut Rests<'_>,
-    run: impl ExactSizeIterator<Item = &'e Entry>,
+    run: impl Iterator<Item = &'e Entry>,
     class: Class,
 ) -> u32 {
-    let words = if class.is_ipv6() { word::WORDS_V6 } else { word::WORDS_V4 };
-    let last = run.len() - 1;
-    let rows: Vec<[u64; WORDS]> =
-        run.enumerate().map(|(index, entry)| entry_words(builder, rests, entry, class, index == last)).collect();
+    let rows = run.map(|entry| entry_words(builder, rests, entry, class)).collect();
+    write_rows(builder, rows, class)
+}
+
+/// Writes the rows of a run.
+fn write_rows(builder: &mut Builder, mut rows: Vec<Row>, class: Class) -> u32 {
+    let (words, numbers) = (words(class), addresses(class) + word::NUMBERS);
+    if let Some(last) = rows.last_mut() {
+        last[numbers] |= word::LAST;
+    }
     let unit = builder.units(rows.len() as u32 * words / word::WORDS_V4, class.is_ipv6());
     for (row, index) in rows.iter().zip(0..) {
         builder.write(unit * word::WORDS_V4 + index * words, &row[..words as usize]);
@@ -114,15 +122,28 @@ fn write_run<'e>(
     unit
 }
 
-fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, class: Class, last: bool) -> [u64; WORDS] {
+/// Words of an entry.
+const fn words(class: Class) -> u32 {
+    if class.is_ipv6() { word::WORDS_V6 } else { word::WORDS_V4 }
+}
+
+/// Words that addresses take in an entry.
+const fn addresses(class: Class) -> usize {
+    if class.is_ipv6() { 4 } else { 1 }
+}
+
+/// An entry; IPv4 uses half of it.
+type Row = [u64; WORDS];
+
+fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, class: Class) -> Row {
     let item = Item::new(entry, class.is_ipv6());
     let mut words = [0; WORDS];
-    let behind = if class.is_ipv6() { 4 } else { 1 };
+    let behind = addresses(class);
     words[..behind].copy_from_slice(&item.address[..behind]);
     let span = |span: Span| u64::from(span.low) << 16 | u64::from(span.high);
     words[behind + word::PORTS] = span(entry.source_port) << 32 | span(entry.destination_port);
     let protocol = item.protocol.map_or(0, |protocol| u64::from(protocol) << 8 | word::PROTOCOL);
-    let flags = protocol | u64::from(entry.needs.bits()) | if last { word::LAST } else { 0 };
+    let flags = protocol | u64::from(entry.needs.bits());
     let lengths = if class.is_ipv6() {
         let halves = item.lengths.into_iter().flat_map(|length| [length.min(64), length.saturating_sub(64)]);
         words[word::LENGTHS_V6] = halves.rev().fold(0, |lengths, half| lengths << 8 | u64::from(half));

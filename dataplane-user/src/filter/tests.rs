@@ -3,7 +3,7 @@
 use dataplane_common::abi::{Class, Key, KeyFlags, Ruling, mixed, rest};
 use proptest::prelude::*;
 
-use super::{Elements, build};
+use super::{Amendment, Elements, Image, build};
 use crate::lower::filter::{Entry, LoweredFilter, Membership, key};
 
 /// Few values, so that entries and packets meet.
@@ -125,8 +125,61 @@ fn first(lowered: &LoweredFilter, packet: &Key, from: u32) -> Option<(u32, Rulin
     })
 }
 
+/// A rule more, with an order that none has, or one less.
+fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool, usize, Entry)) -> Option<Amendment> {
+    let entries = &mut lowered.entries[2];
+    if add || entries.is_empty() {
+        let at = at % (entries.len() + 1);
+        let before = at.checked_sub(1).map_or(0, |before| entries[before].order);
+        let behind = entries.get(at).map_or(before + (1 << 20), |behind| behind.order);
+        let order = before + (behind - before) / 2;
+        entries.insert(at, Entry { order, counter: order, ..entry });
+        image.insert(2, &entries[at..=at])
+    } else {
+        let gone = entries.remove(at % entries.len());
+        image.remove(2, &[gone], || entries.iter().copied())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn what_is_amended_is_as_if_built(
+        entries in prop::collection::vec(entry(), 0..60),
+        changes in prop::collection::vec((prop::bool::ANY, any::<usize>(), entry()), 1..16),
+        packets in prop::collection::vec(packet(), 64),
+        set in prop::collection::vec((address(), prefix(32)), 0..20),
+    ) {
+        let mut lowered = LoweredFilter { sets: vec![elements(&set), elements(&[])], ..LoweredFilter::default() };
+        lowered.entries[2] = (1..)
+            .map(|number| number << 20)
+            .zip(entries)
+            .map(|(order, entry)| Entry { order, counter: order >> 8, ..entry })
+            .collect();
+        let mut image = build(&lowered).expect("few shapes");
+        for change in changes {
+            let mut live = image.words.clone();
+            let Some(Amendment { fresh, leads }) = amend(&mut image, &mut lowered, change) else {
+                image = build(&lowered).expect("few shapes");
+                continue;
+            };
+            prop_assert_eq!(fresh, live.len());
+            live.extend_from_slice(&image.words[fresh..]);
+            for (at, to) in leads {
+                // What is led to was there before.
+                prop_assert!(at < fresh);
+                live[at] = to;
+            }
+            prop_assert_eq!(&live, &image.words);
+            for packet in &packets {
+                let (found, _) = image.find(2, packet, 0);
+                prop_assert_eq!(
+                    found.map(|found| (found.order, found.ruling)), first(&lowered, packet, 0), "{:?}", packet
+                );
+            }
+        }
+    }
 
     #[test]
     fn tables_find_what_the_list_finds(

@@ -95,8 +95,19 @@ pub(super) struct Mask {
 }
 
 impl Mask {
+    /// Whether a table with these masks can have an entry.
+    pub(super) fn takes(&self, item: &Item, ipv6: bool) -> bool {
+        let length = |masks: &[u64]| masks.iter().map(|mask| mask.count_ones()).sum::<u32>();
+        let lengths = if ipv6 {
+            [length(&self.address[..2]), length(&self.address[2..])]
+        } else {
+            [length(&[self.address[0] >> 32]), length(&[self.address[0] & 0xffff_ffff])]
+        };
+        lengths[0] <= item.lengths[0].into() && lengths[1] <= item.lengths[1].into() && self.mixed & !item.exact == 0
+    }
+
     /// The tag of an item under this mask: what [`dataplane_common::abi::probe`] makes of a packet.
-    fn tag(&self, item: &Item, ipv6: bool) -> u32 {
+    pub(super) fn tag(&self, item: &Item, ipv6: bool) -> u32 {
         let mut hash = Hash::START.with(item.mixed & self.mixed).with(item.address[0] & self.address[0]);
         if ipv6 {
             for word in 1..ADDRESS_WORDS {

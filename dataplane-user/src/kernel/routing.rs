@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     fib::{Direct, Painter as _, Sizes, Tree},
-    filter::Image,
+    filter::{Amendment, Image},
     lower::{TargetChanges, Targets},
 };
 
@@ -88,6 +88,27 @@ impl Routing {
         let base = idle * (half / WORDS) as u32;
         self.filters.write(idle, &Filter { base, ..image.filter })?;
         self.go_live(Control { filter: idle, ..self.live })
+    }
+
+    /// Changes the live generation of the filter to an image that was amended.
+    ///
+    /// # Errors
+    /// There is no room for what is new; nothing was changed.
+    pub fn amend_filter(&mut self, image: &Image, amendment: &Amendment) -> Result<(), TableError> {
+        let half = self.filter.len() / 2;
+        if image.words.len() > half {
+            let bytes = image.words.len() * size_of::<u64>();
+            return Err(TableError::Memory { name: map::FILTER, bytes, error: io::ErrorKind::OutOfMemory.into() });
+        }
+        let live = &self.filter[self.live.filter as usize * half..][..half];
+        for (word, value) in live.iter().zip(&image.words).skip(amendment.fresh) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        for (at, to) in &amendment.leads {
+            // Whoever is led there finds it written.
+            live[*at].store(*to, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Programs that still read these maps leave everything to the kernel.

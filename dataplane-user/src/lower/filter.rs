@@ -61,6 +61,11 @@ impl Default for LoweredFilter {
 /// How far apart the orders of neighbours are, so that others find room between them.
 const STRIDE: u32 = 1 << 12;
 
+/// The order of the rule at a place of its chain.
+pub const fn order(place: usize) -> u32 {
+    (place as u32 + 1) * STRIDE
+}
+
 /// Why rules can not be lowered.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("chain {chain}, rule {}: {fault}", index + 1)]
@@ -148,6 +153,23 @@ pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Resul
     rule::entries(rule, (0, 0), links, &mut set::Sets::new(&|_| None))
 }
 
+/// The boxes of a rule that needs nothing but a place in the tables: that asks for no links and no sets, and has no limit.
+/// `None` for others, and for what can not be lowered.
+pub fn alone(rule: &Rule) -> Option<Vec<Entry>> {
+    if rule.names_links() || rule.sets().next().is_some() || rule::limit(rule).is_some() {
+        return None;
+    }
+    let boxes = boxes(rule, &|_| Vec::new()).ok()?;
+    boxes.iter().all(|entry| entry.sets == Memberships::default()).then_some(boxes)
+}
+
+/// What a program must be able to, besides asking the chain, for a rule to do what it says.
+pub fn asks(rule: &Rule) -> Features {
+    let mut features = Features::empty();
+    features.set(Features::TELLING, rule::tells(rule));
+    features
+}
+
 /// What a rule alone was lowered to: entries that ask no links and no sets, but for order and counter.
 pub type Remembered = OnceLock<Vec<Entry>>;
 
@@ -167,7 +189,7 @@ pub fn lower_again<'s>(
         let entries = &mut lowered.entries[chain.index()];
         entries.reserve(rules.len());
         for (index, (rule, counter)) in rules.iter().enumerate() {
-            let order = (index as u32 + 1) * STRIDE;
+            let order = order(index);
             lowered.limits.extend(rule::limit(rule).map(|limit| (*counter, limit)));
             if rule::tells(rule) {
                 lowered.features |= Features::TELLING;
