@@ -68,7 +68,9 @@ impl Flapping {
             format!("ip link set {near} up"),
             format!("ip neigh replace {host} lladdr {} dev {near} nud permanent", self.mac()),
         ];
-        words.iter().for_each(|words| drop(scene.router().run(words).expect("a change of the link")));
+        for words in words {
+            scene.router().run(&words).expect("a change of the link");
+        }
         start
     }
 
