@@ -166,6 +166,13 @@ impl Transcript {
         true
     }
 
+    /// Whether the line that was just read tells more than that a test passed.
+    pub(crate) fn is_news(&self, line: &str) -> bool {
+        let passed = line.starts_with("test ") && line.ends_with(" ... ok");
+        let nothing = line.is_empty() || line.starts_with("running ") || line.contains("ok. 0 passed");
+        self.section != Section::Successes && !passed && !nothing
+    }
+
     /// The sums; a test program that never reported is a failure.
     pub(crate) fn finish(mut self) -> Tally {
         self.died();
@@ -275,6 +282,16 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; fini
         );
         assert!(shown.contains(&"12 instructions") && shown.contains(&"test d ... FAILED"));
         assert!(!shown.contains(&"    a") && shown.contains(&"    d"));
+    }
+
+    #[test]
+    fn news_are_what_is_no_pass() {
+        let mut transcript = Transcript::default();
+        let news: Vec<_> = RUN.lines().filter(|line| transcript.read(line) & transcript.is_news(line)).collect();
+        let said = ["---- d stdout ----", "SKIPPED: not a skip, it failed", "failures:", "    d"];
+        assert_eq!(news[..3], ["test c ... ignored, slow", "test d ... FAILED", "failures:"]);
+        assert_eq!(news[3..7], [said[0], said[1], said[2], said[3]]);
+        assert!(news[7..].iter().all(|line| line.starts_with("test result: ")), "{news:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: all tests that this machine can run.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader},
     process::{Command, ExitCode, Stdio},
 };
@@ -10,7 +11,7 @@ use clap::Args;
 
 use crate::{
     build,
-    command::{self, line},
+    command::{self, line, run},
     lint, oracle,
     setup::{self, Need},
     tally::{Tally, Transcript},
@@ -81,7 +82,7 @@ pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// One `cargo test`: shows what it prints and counts.
+/// One `cargo test`: shows what it prints and counts; in CI it shows only what is no pass.
 fn cargo_test(
     mut cargo: Command,
     packages: &[String],
@@ -89,15 +90,28 @@ fn cargo_test(
     names: &[String],
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
+    let terse = env::var_os("CI").is_some();
     cargo.args(["test", "--no-fail-fast"]).args(packages);
+    if terse {
+        // What it builds, as quietly as CI wants it.
+        let mut build = Command::new(cargo.get_program());
+        build.envs(cargo.get_envs().filter_map(|(name, value)| Some((name, value?)))).args(cargo.get_args());
+        if let Err(error) = run(build.arg("--no-run")) {
+            tally.trouble(error.to_string());
+            return Ok(());
+        }
+    }
     cargo.args(["--", "--show-output", "--color=never"]).args(harness).args(names);
     println!("$ {}", line(&cargo));
+    // A quiet cargo makes the harness print dots, and a backtrace hides why a test failed.
+    cargo.env("CARGO_TERM_QUIET", "false").env("RUST_BACKTRACE", "0");
     let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo did not start")?;
     let stdout = child.stdout.take().context("cargo has no stdout")?;
     let mut transcript = Transcript::default();
     for text in BufReader::new(stdout).lines() {
         let text = text.context("the output of cargo test is not text")?;
-        if transcript.read(&text) {
+        let worth = transcript.read(&text);
+        if worth && (!terse || transcript.is_news(&text)) {
             println!("{text}");
         }
     }
