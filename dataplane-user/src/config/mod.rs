@@ -23,13 +23,15 @@ pub(crate) use parse::check_sets;
 pub use parse::{at_rule, parse, parse_set_file};
 
 use crate::model::ModeChoice;
-use crate::rule::{ChainName, Element, Policy, Rule, SetName, SetType};
+use crate::rule::{ChainName, Element, Fragments, Policy, Rule, SetName, SetType};
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// In the order of the file.
     pub ports: Vec<PortConfig>,
+    /// What rules do with what they can not read.
+    pub fragments: Fragments,
     /// Room for routes.
     pub fib: FibConfig,
     /// How long the data plane goes on alone.

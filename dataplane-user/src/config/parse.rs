@@ -34,12 +34,13 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     for (key, item) in entries(document.as_table()) {
         match key.get() {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
+            "fragments" => config.fragments = file.word(key, item)?,
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
             "metrics" => config.metrics = file.metrics(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, fib, heartbeat, metrics, sets or chains")),
+            _ => return Err(file.unknown(key, "ports, fragments, fib, heartbeat, metrics, sets or chains")),
         }
     }
     // Sets may stand behind the chains that ask them.

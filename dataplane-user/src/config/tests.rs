@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
-use crate::rule::{ChainName, Element, Item, ItemKind, Policy, Range, SetType};
+use crate::rule::{ChainName, Element, Fragments, Item, ItemKind, Policy, Range, SetType};
 
 /// The example of the manual.
 const EXAMPLE: &str = r#"[ports]
@@ -63,7 +63,8 @@ fn the_example() {
 
 /// A file, line and column of what is wrong, the text at that place, and what the message says.
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
-    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, heartbeat, metrics, sets or chains"),
+    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, sets or chains"),
+    ("fragments = 'drop'\n", 1, 13, "'drop'", "`drop` is nothing to do with fragments; take drop-unreadable or pass"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
     ("[metrics]\nport = 9464\n", 2, 1, "port", "take listen"),
@@ -191,11 +192,12 @@ fn config() -> impl Strategy<Value = Config> {
     let routes = || prop_oneof![Just(0), 0..=4_000_000_u32];
     let fib = (routes(), routes()).prop_map(|(ipv4_routes, ipv6_routes)| FibConfig { ipv4_routes, ipv6_routes });
     let heartbeat = prop_oneof![Just(0), Just(60), 3..=31_536_000_u32].prop_map(|after| HeartbeatConfig { after });
+    let fragments = select(vec![Fragments::DropUnreadable, Fragments::Pass]);
     let listen = option::of(select(vec!["127.0.0.1:9464", "[::1]:1", "0.0.0.0:65535", "[2001:db8::1]:80"]));
     let metrics = listen.prop_map(|listen| MetricsConfig { listen: listen.map(|text| text.parse().expect(text)) });
     let config =
-        (ports, fib, heartbeat, metrics, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
-    config.prop_flat_map(|(ports, fib, heartbeat, metrics, sets, chains)| {
+        (ports, (fragments, fib), heartbeat, metrics, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
+    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, metrics, sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
@@ -206,7 +208,7 @@ fn config() -> impl Strategy<Value = Config> {
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
-            Config { ports: Vec::clone(&ports), fib, heartbeat, metrics, sets, chains: chains.clone() }
+            Config { ports: Vec::clone(&ports), fragments, fib, heartbeat, metrics, sets, chains: chains.clone() }
         })
     })
 }

@@ -6,12 +6,15 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 use toml_writer::TomlWrite as _;
 
 use super::{ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, SetConfig};
-use crate::rule::{ChainName, Policy};
+use crate::rule::{ChainName, Fragments, Policy};
 
 impl Config {
     /// The file that says the same. Chains that accept everything are left out.
     pub fn to_toml(&self) -> String {
         let mut document = DocumentMut::new();
+        if self.fragments != Fragments::default() {
+            document.insert("fragments", value(self.fragments.name()));
+        }
         if !self.ports.is_empty() {
             let mut ports = Table::new();
             for port in &self.ports {

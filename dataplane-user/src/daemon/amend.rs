@@ -3,7 +3,7 @@
 use super::{Daemon, filter::Standing, journal::Line, state::Entry as Row};
 use crate::{
     kernel::grace,
-    lower::filter::{Entry, alone, asks},
+    lower::filter::{alone, asks},
     rule::{ChainName, Rule},
 };
 
@@ -39,7 +39,7 @@ impl Daemon {
             return Ok(None);
         }
         let standing = self.chains.stand(rule.clone())?;
-        let placed: Vec<_> = boxes.iter().map(|entry| Entry { order, counter: standing.counter, ..*entry }).collect();
+        let placed: Vec<_> = boxes.iter().map(|entry| self.chains.placed(entry, order, standing.counter)).collect();
         let stale = self.chains.counters.stale();
         if !stale.is_empty() {
             grace();
@@ -48,7 +48,8 @@ impl Daemon {
             self.tables.clear_rule_counter(counter)?;
         }
         let amended = self.image.insert(chain.index(), &placed);
-        if !amended.is_some_and(|amendment| self.tables.routing.amend_filter(&self.image, &amendment).is_ok()) {
+        let written = amended.map(|amendment| self.tables.routing.amend_filter(&self.image, &amendment));
+        if !matches!(written, Some(Ok(()))) {
             self.chains.withdraw(&standing);
             return Ok(None);
         }
@@ -65,14 +66,15 @@ impl Daemon {
         // A chain without rules asks for another program.
         let Some(boxes) = alone(&rules[place].rule).filter(|_| rules.len() > 1) else { return false };
         let counter = rules[place].counter;
-        let boxes: Vec<_> = boxes.into_iter().map(|entry| Entry { order, counter, ..entry }).collect();
+        let boxes: Vec<_> = boxes.iter().map(|entry| self.chains.placed(entry, order, counter)).collect();
         // What rules with links or sets were lowered to is not known here, and they may be heirs.
         if rules.iter().any(|standing| standing.boxes().is_none()) {
             return false;
         }
         let others = || self.chains.boxes(chain).filter(|entry| entry.order != order);
         let amended = self.image.remove(chain.index(), &boxes, others);
-        if !amended.is_some_and(|amendment| self.tables.routing.amend_filter(&self.image, &amendment).is_ok()) {
+        let written = amended.map(|amendment| self.tables.routing.amend_filter(&self.image, &amendment));
+        if !matches!(written, Some(Ok(()))) {
             return false;
         }
         self.chains.take_out(chain, place);

@@ -17,7 +17,7 @@ use crate::{
         Lowering,
         filter::{ChainRules, Entry, FilterError, LoweredFilter, Remembered, lower_again, order},
     },
-    rule::{ChainName, LinkPattern, Policy, Rule, SetName},
+    rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
 };
 
 /// A rule in force. Its counter belongs to its handle, and both survive every change that keeps the rule.
@@ -51,6 +51,7 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chains {
     policies: [Policy; CHAINS],
+    fragments: Fragments,
     rules: [Vec<Standing>; CHAINS],
     /// Of each rule, its place among all in the tables that are live.
     orders: [Vec<u32>; CHAINS],
@@ -100,6 +101,7 @@ impl Chains {
             }
         }
         chains.sets = Arc::new(config.sets.clone());
+        chains.fragments = config.fragments;
         chains
     }
 
@@ -145,8 +147,13 @@ impl Chains {
         let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]);
         placed.flat_map(|(standing, order)| {
             let boxes = standing.boxes().unwrap_or_default().iter();
-            boxes.map(|entry| Entry { order: *order, counter: standing.counter, ..*entry })
+            boxes.map(|entry| self.placed(entry, *order, standing.counter))
         })
+    }
+
+    /// A box of a rule, with all that is not the rule's own.
+    pub(super) fn placed(&self, entry: &Entry, order: u32, counter: u32) -> Entry {
+        Entry { order, counter, strict: self.fragments == Fragments::DropUnreadable, ..*entry }
     }
 
     /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
@@ -167,6 +174,7 @@ impl Chains {
             }
             self.policies[chain.index()] = config.chain(chain).policy;
         }
+        self.fragments = config.fragments;
         if *self.sets != config.sets {
             self.sets = Arc::new(config.sets.clone());
         }
@@ -236,7 +244,8 @@ impl Chains {
             policy: self.policies[index],
             rules: self.rules[index].iter().map(|standing| Rule::clone(&standing.rule)).collect(),
         };
-        Config { sets: BTreeMap::clone(&self.sets), chains: std::array::from_fn(chain), ..Config::default() }
+        let chains = std::array::from_fn(chain);
+        Config { fragments: self.fragments, sets: BTreeMap::clone(&self.sets), chains, ..Config::default() }
     }
 
     /// What a chain does with what no rule matches.
@@ -279,8 +288,11 @@ impl Daemon {
         let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
             self.chains.rules[index].iter().map(|standing| (&*standing.rule, standing.counter)).collect()
         });
-        let chains =
-            std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
+        let chains = std::array::from_fn(|index| ChainRules {
+            policy: self.chains.policies[index],
+            fragments: self.chains.fragments,
+            rules: &rules[index],
+        });
         let resolve = |pattern: &LinkPattern| {
             let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
             links.map(|link| link.ifindex).collect()

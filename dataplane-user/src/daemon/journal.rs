@@ -74,12 +74,11 @@ impl Journal {
     pub(super) fn note(&mut self, line: &Line) -> anyhow::Result<()> {
         let failed = || format!("cannot write {}", self.path.display());
         let mut text = String::new();
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                text = json::line(&Line::Behind(self.behind))? + "\n";
-                OpenOptions::new().create(true).write(true).truncate(true).open(&self.path).with_context(failed)?
-            }
+        let mut file = if let Some(file) = self.file.take() {
+            file
+        } else {
+            text = json::line(&Line::Behind(self.behind))? + "\n";
+            OpenOptions::new().create(true).write(true).truncate(true).open(&self.path).with_context(failed)?
         };
         text += &(json::line(line)? + "\n");
         // One that may be half written is not gone on with.

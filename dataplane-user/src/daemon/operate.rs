@@ -255,6 +255,9 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
     }
     let known = |port: &&PortConfig| !running.ports.iter().any(|other| other.pattern == port.pattern);
     difference.add.extend(wanted.ports.iter().filter(known).map(|port| format!("port {}", port.pattern.as_str())));
+    if running.fragments != wanted.fragments {
+        difference.change.push(format!("fragments: {} -> {}", running.fragments, wanted.fragments));
+    }
     let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
     for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
         difference.change.push(format!("fib: {key} {old} -> {new}"));

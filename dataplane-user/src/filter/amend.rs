@@ -191,9 +191,9 @@ impl<'i> Desk<'i> {
     /// Appends lines by a builder.
     fn build<T>(&mut self, make: impl FnOnce(&mut Builder) -> T) -> T {
         let mut builder = Builder::behind(std::mem::take(&mut self.image.words));
-        let made = make(&mut builder);
+        let done = make(&mut builder);
         self.image.words = builder.into_words();
-        made
+        done
     }
 
     fn insert(&mut self, chain: usize, class: Class, home: u32, entry: &Entry) {

@@ -19,13 +19,15 @@ pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
 pub use set::Known;
 
 use crate::filter::Elements;
-use crate::rule::{ChainName, LinkPattern, Policy, Rule, SetName};
+use crate::rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName};
 
 /// One chain: what it does with what no rule decided, and its rules with the indices of their counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChainRules<'a> {
     /// When no rule decided.
     pub policy: Policy,
+    /// What rules do with what they can not read.
+    pub fragments: Fragments,
     /// In order; each with its place in the map of counters.
     pub rules: &'a [(&'a Rule, u32)],
 }
@@ -170,7 +172,8 @@ pub fn asks(rule: &Rule) -> Features {
     features
 }
 
-/// What a rule alone was lowered to: entries that ask no links and no sets, but for order and counter.
+/// What a rule alone was lowered to: entries that ask no links and no sets, but for order, counter and what is done with
+/// fragments.
 pub type Remembered = OnceLock<Vec<Entry>>;
 
 /// As [`lower`], with the memory of each rule by its chain and place: rules that were lowered before are only copied.
@@ -185,7 +188,7 @@ pub fn lower_again<'s>(
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
     let mut sets = set::Sets::new(sets);
-    for (chain, ChainRules { policy, rules }) in ChainName::ALL.into_iter().zip(chains) {
+    for (chain, ChainRules { policy, fragments, rules }) in ChainName::ALL.into_iter().zip(chains) {
         let entries = &mut lowered.entries[chain.index()];
         entries.reserve(rules.len());
         for (index, (rule, counter)) in rules.iter().enumerate() {
@@ -213,6 +216,7 @@ pub fn lower_again<'s>(
                 let _filled = memory.set(fresh);
             }
         }
+        entries.iter_mut().for_each(|entry| entry.strict = fragments == Fragments::DropUnreadable);
         lowered.policies[chain.index()] = policy.ruling();
         // By rules, not by entries: a link that comes or goes must not ask for another program.
         if !rules.is_empty() || policy != Policy::Accept {

@@ -19,7 +19,7 @@ mod value;
 mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
-pub use chain::{ChainName, Policy, UnknownChain, UnknownPolicy};
+pub use chain::{ChainName, Fragments, Policy, UnknownChain, UnknownFragments, UnknownPolicy};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};

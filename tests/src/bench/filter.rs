@@ -105,7 +105,7 @@ fn measure(set: &Set, settings: &Settings) -> Result<Row> {
     let rules = rules?;
     let numbered: Vec<(&Rule, u32)> = rules.iter().zip(0..).collect();
     let mut chains = [ChainRules::default(); CHAINS];
-    chains[CHAIN] = ChainRules { policy: Policy::Accept, rules: &numbered };
+    chains[CHAIN] = ChainRules { rules: &numbered, ..ChainRules::default() };
     let (lowered, lower_ms) = timed(|| lower(chains, &|_| Vec::new(), &|_| None));
     let lowered = lowered?;
     let (image, build_ms) = timed(|| build(&lowered));

@@ -70,6 +70,8 @@ pub struct Entry {
     pub ruling: Ruling,
     /// What it does besides.
     pub acts: Acts,
+    /// Whether it drops what can not be read, if it drops.
+    pub strict: bool,
 }
 
 impl Entry {
@@ -86,6 +88,7 @@ impl Entry {
         counter: 0,
         ruling: Ruling::Accept,
         acts: Acts::empty(),
+        strict: true,
     };
 
     /// Whether it can be met by packets of a family (4 or 6).
@@ -93,15 +96,15 @@ impl Entry {
         (self.value[key::NETWORK] >> 24 ^ family) & self.mask[key::NETWORK] >> 24 == 0
     }
 
-    /// What is left of it for packets whose transport header can not be read: whoever drops by it drops them. None when such
-    /// packets do not meet it.
+    /// What is left of it for packets whose transport header can not be read: whoever drops by it drops them, if it is
+    /// strict. None when such packets do not meet it.
     pub fn dimmed(mut self) -> Option<Self> {
         let transport = KeyFlags::TRANSPORT | KeyFlags::PORTS;
         if !self.needs.intersects(transport) {
             return Some(self);
         }
         // What a limit lets by is not known here.
-        if self.ruling != Ruling::Drop || self.acts.contains(Acts::LIMIT) {
+        if !self.strict || self.ruling != Ruling::Drop || self.acts.contains(Acts::LIMIT) {
             return None;
         }
         self.acts = Acts::empty();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{ChainRules, Entry, FilterError, FilterFault, LoweredFilter, Membership, STRIDE, Unsupported};
 use crate::filter::build;
 use crate::rule::arbitrary::{LINKS, plain_rule};
-use crate::rule::{ChainName, Element, ItemKind, LinkPattern, Policy, Rule, SetType, parse};
+use crate::rule::{ChainName, Element, Fragments, ItemKind, LinkPattern, Policy, Rule, SetType, parse};
 use packet::{Hit, Packet};
 
 /// The links of the tests' world.
@@ -62,10 +62,12 @@ proptest! {
     #[test]
     fn entries_say_what_the_rules_say(
         rules in vec(plain_rule(), 1..4),
-        (packets, steering) in (vec(packet::packets(), 8), any::<[u8; 16]>()),
+        (packets, steering, strict) in (vec(packet::packets(), 8), any::<[u8; 16]>(), any::<bool>()),
     ) {
         let rules = numbered(&rules);
-        let Ok(lowered) = lower(in_forward(&rules), &links) else {
+        let mut chains = in_forward(&rules);
+        chains[ChainName::Forward.index()].fragments = if strict { Fragments::DropUnreadable } else { Fragments::Pass };
+        let Ok(lowered) = lower(chains, &links) else {
             // Too many entries, or an extension header.
             return Ok(());
         };
@@ -78,7 +80,7 @@ proptest! {
             let expected: Vec<_> = rules
                 .iter()
                 .map(|(rule, counter)| (*counter, packet.meets(rule)))
-                .filter(|(_, hit)| *hit != Hit::No)
+                .filter(|(_, hit)| *hit == Hit::Yes || strict && *hit == Hit::Unreadable)
                 .collect();
             prop_assert_eq!(hits(&lowered, &packet), expected.clone(), "{:?}", packet);
             // And the tables find the first of them.
@@ -321,7 +323,7 @@ fn what_was_lowered_before_is_the_same_again() {
         let elements = [crate::rule::parse_element(&hosts, element).expect("an element")];
         let order: Vec<usize> = if turn == 0 { (0..5).collect() } else { (0..5).rev().collect() };
         let numbered: Vec<_> = order.iter().map(|index| (&rules[*index], *index as u32 + 10 * turn as u32)).collect();
-        let chains = || std::array::from_fn(|_| ChainRules { policy: Policy::Accept, rules: &numbered });
+        let chains = || std::array::from_fn(|_| ChainRules { rules: &numbered, ..ChainRules::default() });
         let links = |_: &LinkPattern| vec![ifindex];
         let sets = |_: &crate::rule::SetName| Some((&hosts, &elements[..]));
         let fresh = super::lower(chains(), &links, &sets);
