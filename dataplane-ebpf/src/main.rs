@@ -58,6 +58,12 @@ fn tc_egress(context: TcContext) -> i32 {
     hook::tc::run_output(&context)
 }
 
+/// Never attached: which rule of a generation of the filter decides on a packet, before that is live.
+#[xdp]
+fn trial(context: XdpContext) -> u32 {
+    hook::trial::run(&context)
+}
+
 /// Behind a device's turn to transmit what XDP redirected to it, of any device of the machine (`bq_xmit_all` in
 /// kernel/bpf/devmap.c). The arguments: from which device, to which, how many frames were sent, how many not, why.
 #[raw_tracepoint(tracepoint = "xdp_devmap_xmit")]

@@ -264,7 +264,8 @@ fn json_fields_are_the_contract() {
                         delivered dropped passed";
     const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     let daemon = Daemon::start(answer);
-    let below = |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<String>();
+    let below =
+        |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<Vec<_>>().concat();
     let stats = format!(
         "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports{} \
          links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat",

@@ -146,7 +146,7 @@ fn the_silent_and_the_slow_are_cut() {
 
 #[test]
 fn the_ring_is_asked_once_for_all_who_come_together() {
-    let served = serve(Limits { fresh: Duration::from_secs(60), ..QUICK }, Some("# EOF\n".to_owned()));
+    let served = serve(Limits { fresh: Duration::from_mins(1), ..QUICK }, Some("# EOF\n".to_owned()));
     let all: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..20).map(|_| scope.spawn(|| say(&served, GET.as_bytes()))).collect();
         threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()

@@ -1,6 +1,7 @@
 //! Where the pipeline runs: at the driver on a frame, or at tc on an skb.
 
 pub mod tc;
+pub mod trial;
 pub mod xdp;
 
 use dataplane_common::{

@@ -288,10 +288,10 @@ pub(crate) fn check_sets(parsed: Parsed, sets: &BTreeMap<SetName, SetConfig>) ->
     let asked = parsed.rule.matches().iter().zip(parsed.spans);
     for (asked, span) in asked {
         let Some(name) = asked.set() else { continue };
-        let fault = match (sets.get(name), asked.set_kind()) {
+        let fault = match (sets.get(name), asked.set_type()) {
             (None, _) => format!("there is no set {name}; add a table [sets.{}]", name.as_str()),
-            (Some(set), Some(kind)) if set.kind.kinds() != [kind] => {
-                format!("{name} is a set of {}; a set of {} can stand here", set.kind, kind.name())
+            (Some(set), Some(kind)) if set.kind != kind => {
+                format!("{name} is a set of {}; a set of {kind} can stand here", set.kind)
             }
             (Some(_), None) => format!("no set can stand here: write the values of {name} in braces"),
             (Some(_), Some(_)) => continue,

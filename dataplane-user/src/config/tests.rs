@@ -63,7 +63,13 @@ fn the_example() {
 
 /// A file, line and column of what is wrong, the text at that place, and what the message says.
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
-    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, sets or chains"),
+    (
+        "[prots]\n",
+        1,
+        2,
+        "prots",
+        "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, sets or chains",
+    ),
     ("fragments = 'drop'\n", 1, 13, "'drop'", "`drop` is nothing to do with fragments; take drop-unreadable or pass"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
@@ -195,16 +201,22 @@ fn config() -> impl Strategy<Value = Config> {
     let fragments = select(vec![Fragments::DropUnreadable, Fragments::Pass]);
     let listen = option::of(select(vec!["127.0.0.1:9464", "[::1]:1", "0.0.0.0:65535", "[2001:db8::1]:80"]));
     let metrics = listen.prop_map(|listen| MetricsConfig { listen: listen.map(|text| text.parse().expect(text)) });
-    let config =
-        (ports, (fragments, fib), heartbeat, metrics, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
+    let config = (
+        ports,
+        (fragments, fib),
+        heartbeat,
+        metrics,
+        btree_map(set_name(), set(), 0..3),
+        [chain(), chain(), chain(), chain()],
+    );
     config.prop_flat_map(|(ports, (fragments, fib), heartbeat, metrics, sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
             .into_iter()
-            .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_kind()?)))
+            .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_type()?.kinds().to_vec())))
             .collect();
-        let theirs: Vec<_> = asked.values().map(|kind| set_of(vec![*kind])).collect();
+        let theirs: Vec<_> = asked.values().map(|kind| set_of(kind.clone())).collect();
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();

@@ -112,7 +112,9 @@ impl Daemon {
 
     /// Larger tables with all routes, and programs that read them.
     fn larger(&self, sizes: Sizes, place: &Place, want: &Want) -> anyhow::Result<(Object, Routing)> {
-        let mut object = Object::load(self.object.features(), sizes, place)?;
+        let features = self.object.features();
+        let mut object = Object::open(features, sizes, place)?;
+        object.ready(&self.hooks_in_use(features))?;
         let mut routing = Routing::take(&mut object, sizes)?;
         for (index, group) in &want.groups {
             routing.write_group(*index, group)?;
@@ -149,7 +151,10 @@ impl Daemon {
         if features == self.object.features() {
             return Ok(());
         }
-        self.object = Object::load(features, self.sizes, &self.place)?;
+        let mut object = Object::open(features, self.sizes, &self.place)?;
+        // Before the first port gets them: one that is refused changes nothing.
+        object.ready(&self.hooks_in_use(features))?;
+        self.object = object;
         self.relink();
         Ok(())
     }

@@ -322,7 +322,9 @@ impl Daemon {
             self.tables.write_limit(*counter, limit)?;
         }
         self.load(self.object.features() | lowered.features)?;
-        self.tables.routing.load_filter(&image)?;
+        let staged = self.tables.routing.stage_filter(&image)?;
+        self.try_filter(staged, &lowered)?;
+        self.tables.routing.flip_filter(staged)?;
         self.image = image;
         if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
             grace();

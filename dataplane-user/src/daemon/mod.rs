@@ -27,6 +27,7 @@ mod set;
 mod sight;
 mod state;
 mod trace;
+mod trial;
 
 use std::{
     path::PathBuf,
@@ -69,6 +70,7 @@ use port::Ports;
 use sight::Places;
 use state::State;
 use trace::Watchers;
+use trial::Trying;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
@@ -297,6 +299,8 @@ struct Daemon {
     places: Places,
     /// Programs to try packets on.
     stage: Option<Rehearsed>,
+    /// The program that tries the tables of a commit.
+    trying: Option<Trying>,
     /// When the daemon started.
     born: Instant,
 }
@@ -313,8 +317,8 @@ impl Daemon {
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
         let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
-        // Most likely what it will come to: loading takes the kernel a tenth of a second and more.
-        let mut object = Object::load(features, sizes, &place)?;
+        // Most likely what it will come to. Programs are loaded for the first port that needs them.
+        let mut object = Object::open(features, sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
         if !inherited {
             chains.counters.are_zero();
@@ -357,6 +361,7 @@ impl Daemon {
             watchers: Watchers::default(),
             places: None,
             stage: None,
+            trying: None,
             born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);

@@ -222,6 +222,7 @@ impl Daemon {
     fn attach_hooks(&mut self, ifindex: Ifindex, name: &str) -> Result<(), LinkError> {
         self.relinked = true;
         let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
+        self.object.ready(&wanted)?;
         for hook in Hook::ALL.into_iter().filter(|hook| !wanted.iter().any(|other| other.shares_place(*hook))) {
             self.links.detach(ifindex, hook)?;
         }
@@ -229,6 +230,13 @@ impl Daemon {
             self.links.attach(&mut self.object, ifindex, name, hook)?;
         }
         Ok(())
+    }
+
+    /// The hooks of all ports that have programs, for programs with these features.
+    pub(super) fn hooks_in_use(&self, features: Features) -> Vec<Hook> {
+        let linked = self.ports.attached.values().filter(|port| port.linked);
+        let all: BTreeSet<_> = linked.flat_map(|port| hooks(port.mode, features)).collect();
+        all.into_iter().collect()
     }
 
     /// Swaps the loaded programs in at every port.

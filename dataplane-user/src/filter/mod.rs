@@ -8,6 +8,7 @@ mod amend;
 mod image;
 mod search;
 mod set;
+mod trial;
 mod tuple;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use amend::Amendment;
 pub use image::Image;
 pub use search::{Effort, Found};
 pub use set::Elements;
+pub use trial::Tried;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
 use image::{Builder, Slots, slots_for};

@@ -3,7 +3,7 @@
 use dataplane_common::abi::{Class, Key, KeyFlags, Ruling, mixed, rest};
 use proptest::prelude::*;
 
-use super::{Amendment, Elements, Image, build};
+use super::{Amendment, Elements, Found, Image, Tried, build};
 use crate::lower::filter::{Entry, LoweredFilter, Membership, key};
 
 /// Few values, so that entries and packets meet.
@@ -70,7 +70,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             entry.needs |= KeyFlags::PORTS;
         }
         if let Some((set, negated, selectors)) = set {
-            entry.sets[0] = Some(Membership { set, negated, selectors });
+            entry.sets[0] = Some(Membership { set, negated, selectors, portless: None });
         }
         entry
     })
@@ -202,5 +202,13 @@ proptest! {
             }
         }
         prop_assert!(Class::ALL.iter().all(|class| image.filter.tables[0][class.number() as usize].count == 0));
+        for Tried { chain, key, rule } in lowered.trials(&mut fastrand::Rng::with_seed(from.into())) {
+            let behind = |from| image.find(chain, &key, from).0;
+            let mut found = behind(0);
+            while let Some(Found { order, ruling: Ruling::Continue, .. }) = found {
+                found = behind(order + 1);
+            }
+            prop_assert_eq!(found.map(|found| (found.order, found.counter)), rule, "{:?}", key);
+        }
     }
 }

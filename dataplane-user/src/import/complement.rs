@@ -29,7 +29,7 @@ fn opposite(asked: &Match, family: Option<Family>, drops: bool) -> Option<Vec<Ve
     let flipped = match asked {
         Match::Ipv4(side, test) => Some(Match::Ipv4(*side, flip(test)?)),
         Match::Ipv6(side, test) => Some(Match::Ipv6(*side, flip(test)?)),
-        Match::Protocol(ProtocolField::Ip6, _) | Match::Vlan(_) | Match::Ether(..) => None,
+        Match::Protocol(ProtocolField::Ip6, _) | Match::Vlan(_) | Match::Ether(..) | Match::Concatenation(_) => None,
         Match::Protocol(field, test) => Some(Match::Protocol(*field, flip(test)?)),
         Match::Dscp(family, test) => Some(Match::Dscp(*family, flip(test)?)),
         Match::HopLimit(family, test) => Some(Match::HopLimit(*family, flip(test)?)),

@@ -13,6 +13,7 @@ mod object;
 mod rehearsal;
 mod routing;
 mod table;
+mod trial;
 
 pub use bpffs::{BPFFS, Bpffs, BpffsError, Place, is_bpffs, prepare};
 pub use btf::BtfError;
@@ -25,3 +26,4 @@ pub use object::{OBJECT, Object, ObjectError, program_name};
 pub use rehearsal::{Ran, Rehearsal, RehearsalError};
 pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};
+pub use trial::{TrialError, Trials};

@@ -1,16 +1,16 @@
 //! The object that the binary carries, loaded with a set of features.
 
-use std::io;
+use std::{io, panic::resume_unwind, thread};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::Map,
-    programs::{ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
+    programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{Features, Observer, map};
 use thiserror::Error;
 
-use super::{Hook, Place, TableError, table::Rows};
+use super::{Hook, Place, TableError, table::Rows, trial};
 use crate::fib::Sizes;
 
 /// The kernel half, as built.
@@ -77,30 +77,32 @@ pub struct Object {
 }
 
 impl Object {
-    /// Loads all programs with `features`, for tables of these `sizes`. Maps that are pinned in `place` are used, missing ones
-    /// made and pinned.
+    /// Loads all programs with `features`, for tables of these `sizes`.
     pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        let mut object = Self::open(features, Observer::default(), sizes, place)?;
-        object.load_programs(&Hook::ALL)?;
+        let mut object = Self::open(features, sizes, place)?;
+        object.ready(&Hook::ALL)?;
         Ok(object)
     }
 
-    /// Loads the programs of these hooks.
-    pub(super) fn load_programs(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {
-        for hook in hooks {
-            let name = hook.program();
-            let outcome = match hook {
-                Hook::Xdp | Hook::Generic => self.xdp(*hook)?.load(),
-                Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => self.classifier(*hook)?.load(),
-            };
-            outcome.map_err(|error| ObjectError::Program { name, error })?;
-        }
-        Ok(())
+    /// The same, but programs are loaded when they are needed. Maps that are pinned in `place` are used, missing ones made and
+    /// pinned.
+    pub fn open(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        Self::with_pins(features, Observer::default(), sizes, place)
+    }
+
+    /// Loads the programs of these hooks, unless they are: all at once, since each takes the verifier its time.
+    pub fn ready(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {
+        let hook = |name: &str| hooks.iter().find(|hook| hook.program() == name);
+        let wanted = self.ebpf.programs_mut().filter_map(|(name, program)| Some((hook(name)?.program(), program)));
+        thread::scope(|scope| {
+            let loads: Vec<_> = wanted.map(|(name, program)| scope.spawn(move || load(name, program))).collect();
+            loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
     }
 
     /// Opens the object for the observers of losses, which are loaded one by one.
     pub(super) fn observers(observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        Self::open(Features::empty(), observer, sizes, place)
+        Self::with_pins(Features::empty(), observer, sizes, place)
     }
 
     /// Opens the object for a rehearsal: with the maps of what is live, but for those that programs write. These are its own.
@@ -118,7 +120,7 @@ impl Object {
         Self::finish(loader, features, Observer::default(), sizes)
     }
 
-    fn open(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+    fn with_pins(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
         let mut loader = Self::loader(sizes);
         for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
             for name in names {
@@ -167,6 +169,12 @@ impl Object {
         program.try_into().map_err(|error| ObjectError::Program { name, error })
     }
 
+    /// The program that asks a generation of the filter.
+    pub(super) fn trial(&mut self) -> Result<&mut Xdp, ObjectError> {
+        let program = self.ebpf.program_mut(trial::PROGRAM).ok_or(ObjectError::Missing(trial::PROGRAM))?;
+        program.try_into().map_err(|error| ObjectError::Program { name: trial::PROGRAM, error })
+    }
+
     /// One of the tc programs.
     pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, ObjectError> {
         let name = hook.program();
@@ -203,6 +211,16 @@ impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").field("features", &self.features).finish_non_exhaustive()
     }
+}
+
+fn load(name: &'static str, program: &mut Program) -> Result<(), ObjectError> {
+    let loaded = match program {
+        _ if program.fd().is_ok() => Ok(()),
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => return Err(ObjectError::Missing(name)),
+    };
+    loaded.map_err(|error| ObjectError::Program { name, error })
 }
 
 /// The name of a loaded program; `None` when there is none with this number, or the kernel does not tell.

@@ -65,7 +65,7 @@ impl Rehearsal {
     /// Loads the programs with what is in use: features, sizes, maps.
     pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, RehearsalError> {
         let mut object = Object::rehearsal(features | Features::TRACING, sizes, place)?;
-        object.load_programs(&[Hook::Xdp, Hook::Generic, Hook::TcIngress])?;
+        object.ready(&[Hook::Xdp, Hook::Generic, Hook::TcIngress])?;
         let mut panes = [Pane::default(); PANES];
         panes[0] = Pane {
             reasons: u64::MAX,

@@ -71,11 +71,28 @@ impl Routing {
         self.go_live(Control { mirror: other.live.mirror, ..self.live })
     }
 
-    /// Writes the idle generation of the filter, which nobody may be reading, and makes it live.
+    /// Writes the idle generation of the filter and makes it live.
+    ///
+    /// # Errors
+    /// As [`Self::stage_filter`].
+    pub fn load_filter(&mut self, image: &Image) -> Result<(), TableError> {
+        let staged = self.stage_filter(image)?;
+        self.flip_filter(staged)
+    }
+
+    /// Makes a generation of the filter that was staged live.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn flip_filter(&mut self, generation: u32) -> Result<(), TableError> {
+        self.go_live(Control { filter: generation, ..self.live })
+    }
+
+    /// Writes the idle generation of the filter, which nobody may be reading, and says which that is.
     ///
     /// # Errors
     /// The kernel refused, or [`Sizes::filter`] is too small for it.
-    pub fn load_filter(&mut self, image: &Image) -> Result<(), TableError> {
+    pub fn stage_filter(&mut self, image: &Image) -> Result<u32, TableError> {
         let idle = self.live.filter ^ 1;
         let half = self.filter.len() / 2;
         let Some(place) = self.filter[idle as usize * half..][..half].get(..image.words.len()) else {
@@ -87,7 +104,7 @@ impl Routing {
         }
         let base = idle * (half / WORDS) as u32;
         self.filters.write(idle, &Filter { base, ..image.filter })?;
-        self.go_live(Control { filter: idle, ..self.live })
+        Ok(idle)
     }
 
     /// Changes the live generation of the filter to an image that was amended.

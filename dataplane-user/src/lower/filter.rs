@@ -116,7 +116,7 @@ pub enum Unsupported {
         /// What is in it.
         kind: String,
         /// What the rule asks.
-        asked: &'static str,
+        asked: String,
     },
     /// `ip6 nexthdr` negated, or with the number of an extension header: the kernel half knows what is behind those.
     #[error("`{0}` is not supported: extension headers are walked, take `meta l4proto` for what is behind them")]
@@ -216,7 +216,9 @@ pub fn lower_again<'s>(
                 let _filled = memory.set(fresh);
             }
         }
-        entries.iter_mut().for_each(|entry| entry.strict = fragments == Fragments::DropUnreadable);
+        for entry in entries {
+            entry.strict = fragments == Fragments::DropUnreadable;
+        }
         lowered.policies[chain.index()] = policy.ruling();
         // By rules, not by entries: a link that comes or goes must not ask for another program.
         if !rules.is_empty() || policy != Policy::Accept {

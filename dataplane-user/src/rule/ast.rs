@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::concatenation::Concatenation;
 use super::consistency::{self, Contradiction};
 use super::name::{LinkPattern, SetName};
 use super::statement::{Statement, Verdict};
@@ -63,7 +64,11 @@ impl Rule {
 
     /// Whether links that come and go change what it matches.
     pub fn names_links(&self) -> bool {
-        self.matches.iter().any(|one| matches!(one, Match::Link { .. }))
+        self.matches.iter().any(|one| match one {
+            Match::Link(..) => true,
+            Match::Concatenation(asked) => asked.names_links(),
+            _ => false,
+        })
     }
 }
 
@@ -207,6 +212,8 @@ pub enum Match {
     Ether(Side, Test<Range<MacAddress>>),
     /// `meta nfproto`.
     Family(Family),
+    /// Several fields together.
+    Concatenation(Concatenation),
 }
 
 impl Match {
@@ -226,6 +233,7 @@ impl Match {
             Self::Link(_, test) => test.set_name(),
             Self::Vlan(test) => test.set_name(),
             Self::Ether(_, test) => test.set_name(),
+            Self::Concatenation(asked) => asked.test().set_name(),
             Self::TcpFlags(_) | Self::Family(_) => None,
         }
     }

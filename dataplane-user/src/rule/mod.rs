@@ -6,6 +6,7 @@
 
 mod ast;
 mod chain;
+mod concatenation;
 mod consistency;
 mod display;
 mod error;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 pub use chain::{ChainName, Fragments, Policy, UnknownChain, UnknownFragments, UnknownPolicy};
+pub use concatenation::{Concatenation, Field};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};

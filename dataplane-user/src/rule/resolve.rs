@@ -1,19 +1,21 @@
 //! Sets in rules: what they must hold that a match may ask them.
 
 use super::ast::Match;
-use super::set::ItemKind;
+use super::set::{ItemKind, SetType};
 
 impl Match {
     /// What a set must hold that this match may ask; none when there are no such sets.
-    pub const fn set_kind(&self) -> Option<ItemKind> {
-        match self {
-            Self::Ipv4(..) => Some(ItemKind::Ipv4),
-            Self::Ipv6(..) => Some(ItemKind::Ipv6),
-            Self::Ether(..) => Some(ItemKind::Ether),
-            Self::Protocol(..) => Some(ItemKind::Protocol),
-            Self::Port(..) => Some(ItemKind::Service),
-            Self::Link(..) => Some(ItemKind::Link),
-            _ => None,
-        }
+    pub fn set_type(&self) -> Option<SetType> {
+        let kind = match self {
+            Self::Ipv4(..) => ItemKind::Ipv4,
+            Self::Ipv6(..) => ItemKind::Ipv6,
+            Self::Ether(..) => ItemKind::Ether,
+            Self::Protocol(..) => ItemKind::Protocol,
+            Self::Port(..) => ItemKind::Service,
+            Self::Link(..) => ItemKind::Link,
+            Self::Concatenation(asked) => return asked.set_type(),
+            _ => return None,
+        };
+        SetType::new(vec![kind])
     }
 }

@@ -15,7 +15,7 @@ use dataplane_user::{
     filter::{Image, build},
     kernel::Hook,
     lower::filter::{ChainRules, LoweredFilter, lower},
-    rule::{Policy, Rule, parse},
+    rule::{Rule, parse},
 };
 use fastrand::Rng;
 use serde::Serialize;

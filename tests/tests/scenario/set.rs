@@ -54,6 +54,45 @@ fn listed(scene: &Scene, name: &str) -> Vec<String> {
     rows.pop().expect("the set").elements
 }
 
+/// Addresses with ports, and links with addresses.
+const TOGETHER: &str = r#"[ports]
+client0 = { mode = "native" }
+server0 = { mode = "tc" }
+
+[sets.services]
+type = "ipv4_addr . inet_service"
+elements = ["198.18.0.0/24 . 5301", "203.0.113.7 . 5302"]
+
+[sets.ways]
+type = "ifname . ipv6_addr"
+elements = ["client* . 2001:db8::/48"]
+
+[chains.forward]
+rules = [
+  'ip saddr . udp dport @services drop',
+  'iifname . ip6 saddr @ways udp dport 5302 drop',
+]
+"#;
+
+#[test]
+fn fields_are_asked_together() {
+    let Some(scene) = Scene::idle(&[]) else { return };
+    let path = scene.lab.dir().join("together.toml");
+    fs::write(&path, TOGETHER).expect("a file");
+    scene.cli(&["config", "apply", path.to_str().expect("a path of letters")]);
+    assert_eq!(scene.rules()[0].rule, "ip saddr . udp dport @services drop");
+    assert_eq!(arrived(&scene, 5301), [0, COUNT], "address and port");
+    assert_eq!(arrived(&scene, 5302), [COUNT, 0], "the port of another address; link and address");
+    scene.cli(&["set", "add", "services", &format!("{} . 5302", CLIENT.v4)]);
+    assert_eq!(arrived(&scene, 5302), [0, 0], "one more element");
+    scene.cli(&["set", "del", "services", "198.18.0.0/24 . 5301"]);
+    assert_eq!(arrived(&scene, 5301), [COUNT; 2], "one less");
+    scene.refused(&["rule", "add", "forward", "udp dport @services drop"], 5, &["ipv4_addr . inet_service"]);
+    scene.cli(&["rule", "insert", "forward", &format!("ip saddr . udp dport {{ {} . 5303 }} drop", CLIENT.v4)]);
+    assert_eq!(arrived(&scene, 5303), [0, COUNT], "without a name");
+    scene.close();
+}
+
 #[test]
 fn elements_come_and_go_and_outlive_the_daemon() {
     let Some(mut scene) = Scene::idle(&[]) else { return };

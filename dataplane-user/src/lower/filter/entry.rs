@@ -40,6 +40,19 @@ pub struct Membership {
     pub negated: bool,
     /// [`Selector`]s, the first in the lowest byte.
     pub selectors: u64,
+    /// What is left of it where ports can not be read: the set without them, and its selectors. None where that is nothing.
+    pub portless: Option<(u32, u64)>,
+}
+
+impl Membership {
+    /// The same for packets whose ports can not be read.
+    fn dimmed(self) -> Option<Self> {
+        if !asks_ports(self.selectors) {
+            return Some(self);
+        }
+        let (set, selectors) = self.portless?;
+        Some(Self { set, selectors, ..self })
+    }
 }
 
 /// The sets that an entry asks.
@@ -112,7 +125,7 @@ impl Entry {
         (self.source_port, self.destination_port) = (Span::FULL, Span::FULL);
         (self.mask[key::TRANSPORT], self.value[key::TRANSPORT]) = (0, 0);
         for set in &mut self.sets {
-            set.take_if(|set| asks_ports(set.selectors));
+            *set = set.and_then(Membership::dimmed);
         }
         self.sets.sort_by_key(Option::is_none);
         self.ruling = Ruling::Unreadable;

@@ -8,8 +8,8 @@ use super::entry::{Entry, Membership, key};
 use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Family, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol, ProtocolField, Range, Rule, Side,
-    Statement, TcpFlags, Test, Value, Values, Verdict,
+    Concatenation, Family, Field, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol,
+    ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
 };
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
@@ -38,7 +38,7 @@ pub(super) fn entries(
 ) -> Result<Vec<Entry>, FilterFault> {
     let mut factors = Vec::new();
     for asked in rule.matches() {
-        factors.extend(self::factors(asked, links, sets)?);
+        factors.extend(self::factors(asked, rule.verdict(), links, sets)?);
     }
     let asks_set = |factor: &&Vec<Box>| factor.iter().any(|one| one.0.sets[0].is_some());
     let asked = factors.iter().filter(asks_set).count();
@@ -121,6 +121,7 @@ const MANY: usize = 8;
 /// What a match asks, each factor a union of boxes; a packet must be in one box of each.
 fn factors(
     asked: &Match,
+    verdict: Verdict,
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &mut Sets<'_>,
 ) -> Result<Vec<Vec<Box>>, Unsupported> {
@@ -176,6 +177,7 @@ fn factors(
                 KeyFlags::ETHERNET,
             )]
         }
+        Match::Concatenation(asked) => vec![vec![concatenation(asked, verdict, links, sets)?]],
         Match::Family(_) => Vec::new(),
     });
     Ok(factors)
@@ -199,7 +201,57 @@ fn values<T: Value>(
             sets.listed(ranges.iter().map(|range| range.ends()).map(|(low, high)| (low.bits(), high.bits())), T::BITS)
         }
     };
-    Ok(vec![Box::member(Membership { set, negated: test.negated(), selectors })])
+    Ok(vec![Box::member(Membership { set, negated: test.negated(), selectors, portless: None })])
+}
+
+/// What several fields together are asked for: always a set. One who drops by it also drops what has the other fields of an
+/// element and no ports to be read.
+fn concatenation(
+    asked: &Concatenation,
+    verdict: Verdict,
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &mut Sets<'_>,
+) -> Result<Box, Unsupported> {
+    let (fields, test) = (asked.fields(), asked.test());
+    let selectors = |ports: bool| {
+        let kept = fields.iter().filter(|field| ports || field.kind() != ItemKind::Service);
+        kept.rev().fold(0, |all, field| all << 8 | selector(*field) as u64)
+    };
+    let mut number = |ports: bool| match test.values() {
+        Values::Set(name) => sets.joined(name, asked.set_type(), ports, links),
+        Values::Listed(elements) => Ok(sets.listed_joined(elements, ports, links)),
+    };
+    let set = number(true)?;
+    let drops = matches!(verdict, Verdict::Drop | Verdict::Reject(_));
+    let rest = selectors(false);
+    // Where nothing but ports is asked, or all but some, any packet may be meant.
+    let portless = if drops && !test.negated() && rest != selectors(true) && rest != 0 {
+        Some((number(false)?, rest))
+    } else {
+        None
+    };
+    let mut boxed = Box::member(Membership { set, negated: test.negated(), selectors: selectors(true), portless });
+    for field in fields {
+        boxed = match field {
+            Field::Port(..) => boxed.needing(KeyFlags::PORTS),
+            Field::Ether(_) => boxed.needing(KeyFlags::ETHERNET),
+            _ => boxed,
+        };
+    }
+    Ok(boxed)
+}
+
+const fn selector(field: Field) -> Selector {
+    match field {
+        Field::Ipv4(side) => ipv4_selector(side),
+        Field::Ipv6(side) => ipv6_selector(side),
+        Field::Port(_, side) => port_selector(side),
+        Field::Protocol(_) => Selector::Protocol,
+        Field::Link(LinkField::Iif | LinkField::Iifname) => Selector::Iif,
+        Field::Link(LinkField::Oif | LinkField::Oifname) => Selector::Oif,
+        Field::Ether(Side::Source) => Selector::LinkSource,
+        Field::Ether(Side::Destination) => Selector::LinkDestination,
+    }
 }
 
 const fn ipv4_selector(side: Side) -> Selector {

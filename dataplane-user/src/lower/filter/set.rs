@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use dataplane_common::abi::Ifindex;
+
 use super::Unsupported;
 use super::bits::{Interval, merged, prefixes};
 use crate::filter::Elements;
@@ -13,7 +15,8 @@ pub type Known<'s> = (&'s SetType, &'s [Element]);
 /// The sets that rules ask, as far as they have been met.
 pub(super) struct Sets<'s> {
     known: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
-    numbers: HashMap<SetName, u32>,
+    /// By name, and whether ports are among what is asked.
+    numbers: HashMap<(SetName, bool), u32>,
     occasional: HashMap<(Vec<Interval>, u32), u32>,
     elements: Vec<Elements>,
 }
@@ -28,15 +31,37 @@ impl<'s> Sets<'s> {
         self.elements
     }
 
-    /// The number of a named set of this type.
+    /// The number of a named set of items of one kind, which are no links.
     pub(super) fn named(&mut self, name: &SetName, asked: ItemKind) -> Result<u32, Unsupported> {
-        let (kind, elements) = self.known(name, asked)?;
-        if let Some(number) = self.numbers.get(name) {
+        self.joined(name, SetType::new(vec![asked]), true, &|_| Vec::new())
+    }
+
+    /// The number of a named set of this type, with its ports or without.
+    pub(super) fn joined(
+        &mut self,
+        name: &SetName,
+        asked: Option<SetType>,
+        ports: bool,
+        links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    ) -> Result<u32, Unsupported> {
+        let (_, elements) = self.known(name, asked)?;
+        let key = (name.clone(), ports);
+        if let Some(number) = self.numbers.get(&key) {
             return Ok(*number);
         }
-        let number = self.add(elements_of(kind, elements));
-        self.numbers.insert(name.clone(), number);
+        let number = self.listed_joined(elements, ports, links);
+        self.numbers.insert(key, number);
         Ok(number)
+    }
+
+    /// The number of a set of these elements, with their ports or without.
+    pub(super) fn listed_joined(
+        &mut self,
+        elements: &[Element],
+        ports: bool,
+        links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    ) -> u32 {
+        self.add(elements_of(elements, ports, links))
     }
 
     /// The number of a set of these intervals of numbers with so many bits.
@@ -56,17 +81,18 @@ impl<'s> Sets<'s> {
 
     /// The patterns of a set of links.
     pub(super) fn patterns(&self, name: &SetName) -> Result<Vec<LinkPattern>, Unsupported> {
-        let (_, elements) = self.known(name, ItemKind::Link)?;
+        let (_, elements) = self.known(name, SetType::new(vec![ItemKind::Link]))?;
         let pattern = |item: &Item| if let Item::Link(pattern) = item { Some(pattern.clone()) } else { None };
         Ok(elements.iter().flat_map(|element| &element.0).filter_map(pattern).collect())
     }
 
-    fn known(&self, name: &SetName, asked: ItemKind) -> Result<Known<'s>, Unsupported> {
+    fn known(&self, name: &SetName, asked: Option<SetType>) -> Result<Known<'s>, Unsupported> {
         let (kind, elements) = (self.known)(name).ok_or_else(|| Unsupported::Set(name.to_string()))?;
-        if kind.kinds() == [asked] {
+        if Some(kind) == asked.as_ref() {
             return Ok((kind, elements));
         }
-        Err(Unsupported::SetType { set: name.to_string(), kind: kind.to_string(), asked: asked.name() })
+        let asked = asked.map_or_else(String::new, |asked| asked.to_string());
+        Err(Unsupported::SetType { set: name.to_string(), kind: kind.to_string(), asked })
     }
 
     fn add(&mut self, elements: Elements) -> u32 {
@@ -106,17 +132,22 @@ fn insert(elements: &mut Elements, components: &[Vec<Part>]) {
     }
 }
 
-fn elements_of(kind: &SetType, listed: &[Element]) -> Elements {
-    let narrow = kind.kinds().len() == 1 && !matches!(kind.kinds()[0], ItemKind::Ipv6 | ItemKind::Ether);
+fn elements_of(listed: &[Element], ports: bool, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Elements {
+    let items = |element: &Element| -> Vec<Item> {
+        element.0.iter().filter(|item| ports || item.kind() != ItemKind::Service).cloned().collect()
+    };
+    let narrow = |items: &[Item]| matches!(items, [item] if !matches!(item.kind(), ItemKind::Ipv6 | ItemKind::Ether));
+    // Of an empty set it makes no difference.
+    let narrow = listed.first().is_some_and(|first| narrow(&items(first)));
     let mut elements = Elements { narrow, tables: BTreeMap::new() };
     for element in listed {
-        let components: Vec<_> = element.0.iter().map(blocks).collect();
+        let components: Vec<_> = items(element).iter().map(|item| blocks(item, links)).collect();
         insert(&mut elements, &components);
     }
     elements
 }
 
-fn blocks(item: &Item) -> Vec<Part> {
+fn blocks(item: &Item, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Vec<Part> {
     fn of<T: Value>(range: &crate::rule::Range<T>) -> Vec<Part> {
         let (low, high) = range.ends();
         parts((low.bits(), high.bits()), T::BITS)
@@ -128,7 +159,6 @@ fn blocks(item: &Item) -> Vec<Part> {
         Item::Protocol(range) => of(range),
         Item::Service(range) => of(range),
         Item::Mark(range) => of(range),
-        // By its index, which the names are looked up for elsewhere.
-        Item::Link(_) => Vec::new(),
+        Item::Link(pattern) => links(pattern).into_iter().map(|index| vec![(index.into(), u32::MAX.into())]).collect(),
     }
 }

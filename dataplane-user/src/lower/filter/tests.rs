@@ -109,6 +109,7 @@ const SIZES: &[(&str, usize)] = &[
     ("meta l4proto { tcp, udp } th dport 53 accept", 2),
     ("tcp flags syn,ack drop", 2),
     ("tcp flags & (fin|syn|rst|ack) == syn drop", 1),
+    ("ip saddr . tcp dport { 10.0.0.1 . 80, 10.0.0.2 . 443 } drop", 1),
     ("ip frag-off & 0x1fff != 0 drop", 13),
     ("vlan id != 5 drop", 12),
     ("iifname \"eth*\" drop", 2),
@@ -238,6 +239,8 @@ fn sets_hold_what_their_elements_say() {
          [sets.six]\ntype = 'ipv6_addr'\nelements = ['2001:db8::1', '2001:db8:7::/48']\n\
          [sets.web]\ntype = 'inet_service'\nelements = ['80', '8000-8080']\n\
          [sets.lan]\ntype = 'ifname'\nelements = ['eth*']\n\
+         [sets.pair]\ntype = 'ipv4_addr . inet_service'\nelements = ['192.0.2.0/24 . 80', '192.0.2.9 . 8000-8080']\n\
+         [sets.way]\ntype = 'ifname . inet_proto . ipv6_addr'\nelements = ['eth* . 6 . 2001:db8::/32']\n\
          [sets.none]\ntype = 'ipv4_addr'\n",
         "sets.toml",
     )
@@ -255,6 +258,16 @@ fn sets_hold_what_their_elements_say() {
         ("ip daddr @net tcp dport @web drop", v4("10.0.0.1").tcp(1, 8080, 0), true),
         ("ip daddr @net tcp dport @web drop", v4("10.0.0.1").tcp(1, 8081, 0), false),
         ("ip daddr @net tcp dport @web drop", v4("10.0.0.1").udp(1, 80), false),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.7").tcp(1, 80, 0), true),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.7").tcp(1, 8000, 0), false),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.9").tcp(1, 8080, 0), true),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.9").udp(1, 80), false),
+        ("ip saddr . udp dport != @pair drop", v4("192.0.2.9").udp(1, 80), false),
+        ("ip saddr . udp dport != @pair drop", v4("192.0.2.9").udp(1, 81), true),
+        ("ip saddr . udp dport != @pair drop", v4("192.0.2.9").icmp(8), false),
+        ("iifname . meta l4proto . ip6 daddr @way drop", Packet::v6("::1", "2001:db8::2").tcp(1, 2, 0).iif(2), true),
+        ("iifname . meta l4proto . ip6 daddr @way drop", Packet::v6("::1", "2001:db8::2").tcp(1, 2, 0).iif(3), false),
+        ("iifname . meta l4proto . ip6 daddr @way drop", Packet::v6("::1", "2001:db8::2").udp(1, 2).iif(2), false),
         ("ip6 saddr @six drop", Packet::v6("2001:db8:7:ffff::1", "2001:db8::2"), true),
         ("ip6 saddr @six drop", Packet::v6("2001:db8:8::1", "2001:db8::2"), false),
         ("iifname @lan drop", v4("10.0.0.1").iif(2), true),

@@ -1,6 +1,7 @@
 //! The parser: chumsky's combinators over the text itself, because what a word is depends on what may stand there
 //! (`br-lan` is a name, `80-90` a range).
 
+mod concatenation;
 pub(crate) mod fault;
 pub(crate) mod field;
 pub(crate) mod statement;
@@ -117,7 +118,9 @@ struct Pieces {
 
 fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
     let counter = statement::counter();
-    let asked = field::any().labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ...)").boxed();
+    // One field alone is the rule, and the fields of both begin alike.
+    let asked = choice((field::any(), concatenation::any()));
+    let asked = asked.labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ...)").boxed();
     let matches = choice((asked.map_with(|asked, extra| Some((asked, extra.span()))), counter.clone().to(None)));
     let does = statement::any();
     let statements = choice((does.map(Some), counter.to(None)));

@@ -116,7 +116,7 @@ pub(crate) fn items<'a, I: Ord + fmt::Debug + 'a>(
         .boxed()
 }
 
-fn nothing(span: SimpleSpan) -> Fault {
+pub(super) fn nothing(span: SimpleSpan) -> Fault {
     Fault::invalid(span, "a comparison needs a value")
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn braces<'a, I: 'a>(
 }
 
 /// `@name`.
-fn set<'a>() -> impl Parser<'a, &'a str, SetName, Extra<'a>> + Clone {
+pub(super) fn set<'a>() -> impl Parser<'a, &'a str, SetName, Extra<'a>> + Clone {
     let name = token("the name of a set", |rest| {
         let word = run_of(rest, |letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.'));
         SetName::new(word).map(|name| (word.len(), name))

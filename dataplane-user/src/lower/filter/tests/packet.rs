@@ -9,8 +9,8 @@ use proptest::sample::select;
 
 use crate::rule::arbitrary::{LINKS, bits, ipv4, ipv6};
 use crate::rule::{
-    Dscp, Family, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, LinkField, LinkPattern, MacAddress, Match,
-    Port, Protocol, Range, Rule, Test, Transport, Value, Values, Verdict, VlanId,
+    Dscp, Element, Family, Field, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Item, Length, LinkField, LinkPattern,
+    MacAddress, Match, Port, Protocol, Range, Rule, Test, Transport, Value, Values, Verdict, VlanId,
 };
 
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -186,7 +186,11 @@ impl Packet {
     /// What is to be found: unreadable when some content of what could not be read would meet the rule.
     pub(super) fn meets(&self, rule: &Rule) -> Hit {
         let all = |packet: &Self| rule.matches().iter().all(|asked| packet.meets_one(asked));
-        let asks_ports = rule.matches().iter().any(|asked| matches!(asked, Match::Port(..)));
+        let asks_ports = rule.matches().iter().any(|asked| match asked {
+            Match::Port(..) => true,
+            Match::Concatenation(asked) => asked.fields().iter().any(|field| matches!(field, Field::Port(..))),
+            _ => false,
+        });
         let asks_header = rule
             .matches()
             .iter()
@@ -247,6 +251,39 @@ impl Packet {
             Match::Vlan(test) => self.vlan.is_some_and(|id| holds(test, VlanId(id))),
             Match::Ether(side, test) => self.ether.is_some_and(|ends| holds(test, ends[*side as usize])),
             Match::Family(family) => self.family == *family,
+            Match::Concatenation(asked) => {
+                let Values::Listed(elements) = asked.test().values() else { panic!("a set") };
+                let has = asked.fields().iter().all(|field| self.part(*field, None));
+                let meets = |element: &Element| {
+                    asked.fields().iter().zip(&element.0).all(|(field, item)| self.part(*field, Some(item)))
+                };
+                has && elements.iter().any(meets) != asked.test().negated()
+            }
+        }
+    }
+
+    /// Whether the packet has a field, and what is in it is in the item.
+    fn part(&self, field: Field, item: Option<&Item>) -> bool {
+        fn of<T: Value>(range: Option<&Range<T>>) -> Option<Test<Range<T>>> {
+            let all = Range::new(T::from_bits(0), T::from_bits(T::last()));
+            Test::listed(false, vec![range.copied().or(all)?])
+        }
+        let single = |asked: Option<Match>| asked.is_some_and(|asked| self.meets_one(&asked));
+        macro_rules! range {
+            ($kind:ident) => {
+                of(item.map(|item| if let Item::$kind(range) = item { range } else { panic!("another kind") }))
+            };
+        }
+        match field {
+            Field::Ipv4(side) => single(range!(Ipv4).map(|test| Match::Ipv4(side, test))),
+            Field::Ipv6(side) => single(range!(Ipv6).map(|test| Match::Ipv6(side, test))),
+            Field::Port(transport, side) => single(range!(Service).map(|test| Match::Port(transport, side, test))),
+            Field::Protocol(field) => single(range!(Protocol).map(|test| Match::Protocol(field, test))),
+            Field::Ether(side) => single(range!(Ether).map(|test| Match::Ether(side, test))),
+            Field::Link(link) => item.is_none_or(|item| {
+                let Item::Link(pattern) = item else { panic!("another kind") };
+                single(Test::listed(false, vec![pattern.clone()]).map(|test| Match::Link(link, test)))
+            }),
         }
     }
 
@@ -280,8 +317,32 @@ impl Packet {
                     ends[*side as usize] = near(test, pick);
                 }
             }
+            Match::Concatenation(asked) => {
+                let Values::Listed(elements) = asked.test().values() else { panic!("a set") };
+                let element = &elements[usize::from(pick >> 3) % elements.len()];
+                for (field, item) in asked.fields().iter().zip(&element.0) {
+                    self.steer_part(*field, item, pick);
+                }
+            }
             Match::Link(..) | Match::Family(_) => {}
         }
+    }
+}
+
+impl Packet {
+    fn steer_part(&mut self, field: Field, item: &Item, pick: u8) {
+        fn of<T: Value>(range: &Range<T>) -> Test<Range<T>> {
+            Test::listed(false, vec![*range]).expect("an item")
+        }
+        let asked = match (field, item) {
+            (Field::Ipv4(side), Item::Ipv4(range)) => Match::Ipv4(side, of(range)),
+            (Field::Ipv6(side), Item::Ipv6(range)) => Match::Ipv6(side, of(range)),
+            (Field::Port(transport, side), Item::Service(range)) => Match::Port(transport, side, of(range)),
+            (Field::Protocol(field), Item::Protocol(range)) => Match::Protocol(field, of(range)),
+            (Field::Ether(side), Item::Ether(range)) => Match::Ether(side, of(range)),
+            _ => return,
+        };
+        self.steer(&asked, pick);
     }
 }
 
@@ -319,6 +380,15 @@ fn edges(rule: &Rule) -> Vec<u16> {
     for asked in rule.matches() {
         if let Match::Port(_, _, test) = asked {
             edges.extend(ranges(test).iter().flat_map(|range| [range.ends().0.0, range.ends().1.0.wrapping_add(1)]));
+        }
+        if let Match::Concatenation(asked) = asked
+            && let Values::Listed(elements) = asked.test().values()
+        {
+            let items = elements.iter().flat_map(|element| &element.0);
+            edges.extend(items.flat_map(|item| match item {
+                Item::Service(range) => vec![range.ends().0.0, range.ends().1.0.wrapping_add(1)],
+                _ => Vec::new(),
+            }));
         }
     }
     edges
