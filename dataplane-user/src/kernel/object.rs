@@ -193,7 +193,12 @@ impl Object {
         Rows::<8>::take(self, map::ON_WATCH)?.write(0, &observer.id)
     }
 
-    /// Takes a map out.
+    /// A map that stays here.
+    pub(super) fn map(&self, name: &'static str) -> Result<&Map, ObjectError> {
+        self.ebpf.map(name).ok_or(ObjectError::Missing(name))
+    }
+
+    /// Takes a map out. It must not be closed before all programs are loaded.
     pub fn take_map(&mut self, name: &'static str) -> Result<Map, ObjectError> {
         self.ebpf.take_map(name).ok_or(ObjectError::Missing(name))
     }

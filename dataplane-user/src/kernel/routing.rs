@@ -31,10 +31,10 @@ pub struct Routing {
     live: Control,
 }
 
-/// The words of an array map.
-pub(super) fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
+/// The words of an array map. The map stays with the object: programs that are loaded later name it by its descriptor.
+pub(super) fn memory<T: Word>(object: &Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
     let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
-    let Map::Array(map) = object.take_map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
+    let Map::Array(map) = object.map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
     Mapping::new(map.fd(), words).map_err(failed)
 }
 
