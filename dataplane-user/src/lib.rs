@@ -18,4 +18,5 @@ pub mod lower;
 pub mod metrics;
 pub mod model;
 pub mod netlink;
+pub(crate) mod parallel;
 pub mod rule;

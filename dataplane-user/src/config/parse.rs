@@ -14,6 +14,7 @@ use super::{
     SetConfig,
 };
 use crate::model::ModeChoice;
+use crate::parallel::each;
 use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
 };
@@ -275,9 +276,11 @@ impl File<'_> {
         for chain in ChainName::ALL {
             let table = chains.get(chain.name()).and_then(Item::as_table_like);
             let rules = table.and_then(|table| table.get("rules")).and_then(Item::as_array);
-            let read = |value| self.read("a rule", value, |text| check_sets(rule::parse_spanned(text)?, &config.sets));
-            let rules = rules.into_iter().flat_map(Array::iter).map(read).collect::<Result<_, _>>()?;
-            config.chains[chain.index()].rules = rules;
+            let values: Vec<_> = rules.into_iter().flat_map(Array::iter).collect();
+            let sets = &config.sets;
+            let rules =
+                each(&values, |value| self.read("a rule", value, |text| check_sets(rule::parse_spanned(text)?, sets)));
+            config.chains[chain.index()].rules = rules.into_iter().collect::<Result<_, _>>()?;
         }
         Ok(())
     }

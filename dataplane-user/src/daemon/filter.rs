@@ -15,8 +15,9 @@ use crate::{
     kernel::grace,
     lower::{
         Lowering,
-        filter::{ChainRules, Entry, FilterError, LoweredFilter, Remembered, lower_again, order},
+        filter::{ChainRules, Entry, FilterError, LoweredFilter, Remembered, alone, lower_again, order},
     },
+    parallel::each,
     rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
 };
 
@@ -33,6 +34,15 @@ pub(super) struct Standing {
 impl Standing {
     fn new(rule: Rule, handle: u64, counter: u32) -> Self {
         Self { handle, counter, rule: rule.into(), lowered: Arc::default() }
+    }
+
+    /// Lowers it, if that takes nothing but the rule.
+    fn lower(&self) {
+        if self.lowered.get().is_none()
+            && let Some(boxes) = alone(&self.rule)
+        {
+            self.remember(boxes);
+        }
     }
 
     /// Keeps what it was lowered to.
@@ -285,6 +295,10 @@ impl Chains {
 impl Daemon {
     /// What the chains come to with the links that are there now.
     pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
+        for rules in &self.chains.rules {
+            // Most rules; the others follow.
+            each(rules, Standing::lower);
+        }
         let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
             self.chains.rules[index].iter().map(|standing| (&*standing.rule, standing.counter)).collect()
         });

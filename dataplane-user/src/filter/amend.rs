@@ -11,14 +11,16 @@ use dataplane_common::abi::{Class, Ruling, Tables, WORDS, entry as word, place, 
 
 use super::{
     Image, Rests, Row, addresses, entry_words,
-    image::Builder,
-    tuple::{Item, Mask},
+    image::{Builder, Slots},
+    tuple::{Item, Mask, fresh_mask},
     words, write_rows,
 };
 use crate::lower::filter::{Entry, key};
 
 /// Runs that are longer than this are shared out better by building anew.
 const LONGEST: usize = 64;
+/// Slots of a table that is opened.
+const SLOTS: usize = 64;
 
 /// What to write into the generation that is live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Amendment {
     pub fresh: usize,
     /// Then these words, one after the other: where, and what.
     pub leads: Vec<(usize, u64)>,
+    /// At last where the tables are, if there are more of them.
+    pub grown: bool,
 }
 
 impl Image {
@@ -36,17 +40,29 @@ impl Image {
         if ask_sets(boxes) {
             return None;
         }
-        let mut homes = Vec::new();
+        let mut placed = Vec::new();
         for class in Class::ALL {
-            for entry in of_class(boxes, class) {
-                homes.push((class, self.home(chain, class, &entry)?, entry));
+            let entries = of_class(boxes, class);
+            let homeless = entries.iter().filter(|entry| self.home(chain, class, entry).is_none()).count();
+            if homeless > self.room(chain, class) {
+                return None;
             }
+            placed.extend(entries.into_iter().map(|entry| (class, entry)));
         }
         let mut desk = Desk::new(self);
-        for (class, home, entry) in &homes {
-            desk.insert(chain, *class, *home, entry);
+        for (class, entry) in &placed {
+            let home = desk.image.home(chain, *class, entry).or_else(|| desk.open(chain, *class, entry))?;
+            desk.insert(chain, *class, home, entry);
         }
         Some(desk.close())
+    }
+
+    /// How many tables can be opened.
+    fn room(&self, chain: usize, class: Class) -> usize {
+        let number = class.number() as usize;
+        let count = self.filter.tables[chain][number].count;
+        // The kernel may write a number byte by byte, while programs read it: only its last byte may change.
+        self.spare[chain][number].min(0xff - (count & 0xff)) as usize
     }
 
     /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain, in order, with
@@ -179,7 +195,7 @@ struct Desk<'i> {
 
 impl<'i> Desk<'i> {
     fn new(image: &'i mut Image) -> Self {
-        let amendment = Amendment { fresh: image.words.len(), leads: Vec::new() };
+        let amendment = Amendment { fresh: image.words.len(), ..Amendment::default() };
         Self { image, amendment }
     }
 
@@ -194,6 +210,29 @@ impl<'i> Desk<'i> {
         let done = make(&mut builder);
         self.image.words = builder.into_words();
         done
+    }
+
+    /// A table more, for an entry that none takes. There is room.
+    fn open(&mut self, chain: usize, class: Class, entry: &Entry) -> Option<u32> {
+        let item = Item::new(entry, class.is_ipv6());
+        let known: Vec<_> = self.image.tables(chain, class).map(|home| self.image.mask(home)).collect();
+        let mask = fresh_mask(&item, class.is_ipv6(), |mask| known.contains(mask))?;
+        let slots = self.build(|builder| Slots::<()>::new(SLOTS).write(builder, |_, _| 0));
+        let number = class.number() as usize;
+        let Tables { first, count } = self.image.filter.tables[chain][number];
+        let home = first + count;
+        let at = home as usize * WORDS;
+        for (word, value) in mask.address.into_iter().enumerate() {
+            self.lead(at + word, value);
+        }
+        self.lead(at + table::MIXED, mask.mixed);
+        self.lead(at + table::SLOTS, slots);
+        // Of no rule yet.
+        self.lead(at + table::FIRST, u64::from(u32::MAX));
+        self.image.filter.tables[chain][number].count += 1;
+        self.image.spare[chain][number] -= 1;
+        self.amendment.grown = true;
+        Some(home)
     }
 
     fn insert(&mut self, chain: usize, class: Class, home: u32, entry: &Entry) {

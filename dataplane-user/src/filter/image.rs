@@ -1,6 +1,9 @@
 //! The memory of one generation.
 
-use dataplane_common::abi::{Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, trace};
+use dataplane_common::abi::{CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, trace};
+
+/// Tables that a chain and class can get in place.
+pub(super) const SPARE: u32 = 8;
 
 /// One generation, as it is written into the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +12,8 @@ pub struct Image {
     pub words: Vec<u64>,
     /// Where the tables are; its base is 0.
     pub filter: Filter,
+    /// Lines behind the tables of each chain and class that are nobody's yet.
+    pub(super) spare: [[u32; CLASSES]; CHAINS],
 }
 
 impl Image {
@@ -75,7 +80,7 @@ impl Builder {
     }
 
     pub(super) fn finish(self, filter: Filter) -> Image {
-        Image { words: self.words, filter }
+        Image { words: self.words, filter, spare: [[SPARE; CLASSES]; CHAINS] }
     }
 }
 

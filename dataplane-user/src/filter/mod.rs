@@ -28,7 +28,7 @@ pub use set::Elements;
 pub use trial::Tried;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
-use image::{Builder, Slots, slots_for};
+use image::{Builder, SPARE, Slots, slots_for};
 use tuple::{Item, Tuples};
 
 /// Why tables can not be built.
@@ -81,7 +81,7 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
     // Runs were filled in the order of the rules.
     let first = |run: &Vec<u32>| items[run[0] as usize].order;
     tables.sort_by_key(|(_, runs)| runs.values().map(first).min());
-    let lines = builder.lines(tables.len() as u32);
+    let lines = builder.lines(tables.len() as u32 + SPARE);
     for (number, (mask, runs)) in tables.iter().enumerate() {
         let mut slots = Slots::new(slots_for(runs.len()));
         for (tag, run) in runs {

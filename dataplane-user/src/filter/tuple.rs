@@ -200,6 +200,11 @@ impl Tuples {
     }
 }
 
+/// The masks of a table that is not there yet, for this item to be the first of.
+pub(super) fn fresh_mask(item: &Item, ipv6: bool, mut is_there: impl FnMut(&Mask) -> bool) -> Option<Mask> {
+    coarsened(item, ipv6).into_iter().map(|tuple| tuple.mask(ipv6)).find(|mask| !is_there(mask))
+}
+
 /// Tuples for a table that this item is the first of, coarsest first: fewer tables take more entries, finer ones hold
 /// shorter runs.
 fn coarsened(item: &Item, ipv6: bool) -> [Tuple; 3] {

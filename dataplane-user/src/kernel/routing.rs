@@ -110,7 +110,7 @@ impl Routing {
     /// Changes the live generation of the filter to an image that was amended.
     ///
     /// # Errors
-    /// There is no room for what is new; nothing was changed.
+    /// There is no room for what is new, or the kernel refused; packets meet what they met before.
     pub fn amend_filter(&mut self, image: &Image, amendment: &Amendment) -> Result<(), TableError> {
         let half = self.filter.len() / 2;
         if image.words.len() > half {
@@ -124,6 +124,10 @@ impl Routing {
         for (at, to) in &amendment.leads {
             // Whoever is led there finds it written.
             live[*at].store(*to, Ordering::Release);
+        }
+        if amendment.grown {
+            let base = self.live.filter * (half / WORDS) as u32;
+            self.filters.write(self.live.filter, &Filter { base, ..image.filter })?;
         }
         Ok(())
     }
