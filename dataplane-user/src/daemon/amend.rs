@@ -67,11 +67,7 @@ impl Daemon {
         let Some(boxes) = alone(&rules[place].rule).filter(|_| rules.len() > 1) else { return false };
         let counter = rules[place].counter;
         let boxes: Vec<_> = boxes.iter().map(|entry| self.chains.placed(entry, order, counter)).collect();
-        // What rules with links or sets were lowered to is not known here, and they may be heirs.
-        if rules.iter().any(|standing| standing.boxes().is_none()) {
-            return false;
-        }
-        let others = || self.chains.boxes(chain).filter(|entry| entry.order != order);
+        let others = || self.chains.boxes(chain, order);
         let amended = self.image.remove(chain.index(), &boxes, others);
         let written = amended.map(|amendment| self.tables.routing.amend_filter(&self.image, &amendment));
         if !matches!(written, Some(Ok(()))) {

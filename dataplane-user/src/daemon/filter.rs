@@ -152,13 +152,17 @@ impl Chains {
         Some((place, *self.orders[chain.index()].get(place)?))
     }
 
-    /// What the rules of a chain were lowered to, as far as that is kept.
-    pub(super) fn boxes(&self, chain: ChainName) -> impl Iterator<Item = Entry> {
-        let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]);
-        placed.flat_map(|(standing, order)| {
+    /// What the rules of a chain were lowered to, with their orders and counters, but for the rule with one order. Nothing where
+    /// some were lowered to what is not kept.
+    pub(super) fn boxes(&self, chain: ChainName, but: u32) -> Option<impl Iterator<Item = (&Entry, u32, u32)>> {
+        if self.rules(chain).iter().any(|standing| standing.boxes().is_none()) {
+            return None;
+        }
+        let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]).filter(move |(_, order)| **order != but);
+        Some(placed.flat_map(|(standing, order)| {
             let boxes = standing.boxes().unwrap_or_default().iter();
-            boxes.map(|entry| self.placed(entry, *order, standing.counter))
-        })
+            boxes.map(|entry| (entry, *order, standing.counter))
+        }))
     }
 
     /// A box of a rule, with all that is not the rule's own.

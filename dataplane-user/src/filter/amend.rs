@@ -66,12 +66,13 @@ impl Image {
     }
 
     /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain, in order, with
-    /// the same orders as here: of what is said of packets that can not be read, only the first rule's is there.
-    pub fn remove<O: Iterator<Item = Entry>>(
+    /// their orders and counters, or nothing if they are not known: of what is said of packets that can not be read, only the
+    /// first rule's is there.
+    pub fn remove<'e, O: Iterator<Item = (&'e Entry, u32, u32)>>(
         &mut self,
         chain: usize,
         boxes: &[Entry],
-        others: impl Fn() -> O,
+        others: impl Fn() -> Option<O>,
     ) -> Option<Amendment> {
         if ask_sets(boxes) {
             return None;
@@ -80,7 +81,7 @@ impl Image {
         for class in Class::ALL.into_iter().filter(|class| class.is_dim()) {
             for entry in of_class(boxes, class).into_iter().filter(|entry| entry.ruling == Ruling::Unreadable) {
                 if self.tables(chain, class).any(|home| self.holds(class, home, &entry)) {
-                    let heir = others().find_map(|other| heir(&entry, &other));
+                    let heir = others()?.find_map(|other| heir(&entry, other));
                     heirs.extend(heir.map(|heir| (class, heir)));
                 }
             }
@@ -173,14 +174,15 @@ fn of_class(boxes: &[Entry], class: Class) -> Vec<Entry> {
     found
 }
 
-/// What another box says of packets that can not be read, if it is the same.
-fn heir(entry: &Entry, other: &Entry) -> Option<Entry> {
+/// What another rule's box says of packets that can not be read, if it is the same.
+fn heir(entry: &Entry, (other, order, counter): (&Entry, u32, u32)) -> Option<Entry> {
     // Most differ here, and the copy is large.
     if other.value[..key::REST] != entry.value[..key::REST] {
         return None;
     }
     let other = other.dimmed()?;
-    (Entry { order: entry.order, counter: entry.counter, ..other } == *entry).then_some(other)
+    let heir = Entry { order, counter, ..*entry };
+    (Entry { order, counter, ..other } == heir).then_some(heir)
 }
 
 fn order(class: Class, row: &Row) -> u32 {
