@@ -104,6 +104,8 @@ reasons! {
     RoutingHeader = "routing_header" => Drop, "look for a hostile sender";
     /// Two fragment headers, a first fragment that lacks headers (RFC 7112), or a later one of an extension header.
     FragmentChain = "fragment_chain" => Drop, "look for a hostile sender";
+    /// A way out that takes frames of XDP did not take this one: its queue is full, or it went down a moment ago.
+    RedirectFailed = "redirect_failed" => Drop, "more than the way out carries, or its link flaps: `ip -s link`, `ethtool -S`";
 
     /// Neither IPv4 nor IPv6 (ARP, LLDP and the like), or IPv6 where that is off.
     NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";
@@ -145,8 +147,10 @@ reasons! {
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
-    /// The mirrored tables do not decide: routing rules, a VRF, or more routes than fit.
+    /// Neither the mirrored tables nor the kernel's lookup decide: routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
+    /// No daemon has been heard of for longer than the config allows: what it knew is not trusted any more.
+    NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config says how long to wait";
 
     /// One of this machine's own packets met a rule or the policy of chain output.
     FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows what counted";

@@ -25,3 +25,9 @@ fn loaded() -> u32 {
 pub fn filtering() -> bool {
     loaded() & Features::CHAINS.bits() != 0
 }
+
+/// Whether anything asks for the key of a packet.
+#[inline(always)]
+pub fn keyed() -> bool {
+    filtering() || on(Features::TRACING)
+}

@@ -1,4 +1,4 @@
-//! The kernel half: XDP and tc programs around one pipeline.
+//! The kernel half: XDP and tc programs around one pipeline, and observers of what the kernel loses behind them.
 //!
 //! `pipeline` decides, the hooks act: only they know whether a packet is a frame in a driver's ring or an skb.
 
@@ -6,9 +6,12 @@
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand over contexts by value")]
 
+mod event;
 mod features;
 mod hook;
+mod inquiry;
 mod license;
+mod loss;
 mod maps;
 mod output;
 mod pipeline;
@@ -16,10 +19,11 @@ mod rewrite;
 mod scan;
 mod stage;
 mod tables;
+mod trace;
 
 use aya_ebpf::{
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{classifier, raw_tracepoint, xdp},
+    programs::{RawTracePointContext, TcContext, XdpContext},
 };
 
 /// At the driver.
@@ -52,6 +56,31 @@ fn tc_behind_xdp(context: TcContext) -> i32 {
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
     hook::tc::run_output(&context)
+}
+
+/// Never attached: which rule of a generation of the filter decides on a packet, before that is live.
+#[xdp]
+fn trial(context: XdpContext) -> u32 {
+    hook::trial::run(&context)
+}
+
+/// Behind a device's turn to transmit what XDP redirected to it, of any device of the machine (`bq_xmit_all` in
+/// kernel/bpf/devmap.c). The arguments: from which device, to which, how many frames were sent, how many not, why.
+#[raw_tracepoint(tracepoint = "xdp_devmap_xmit")]
+fn lost_in_transmit(context: RawTracePointContext) -> i32 {
+    let lost: i32 = context.arg(3);
+    if lost > 0 {
+        loss::count(context.arg(0), u64::from(lost.cast_unsigned()));
+    }
+    0
+}
+
+/// Behind a redirect that the kernel did not follow, of one frame (`xdp_do_redirect` in net/core/filter.c). The first argument
+/// says from which device.
+#[raw_tracepoint(tracepoint = "xdp_redirect_err")]
+fn lost_in_redirect(context: RawTracePointContext) -> i32 {
+    loss::count(context.arg(0), 1);
+    0
 }
 
 #[cfg(not(test))]

@@ -6,17 +6,21 @@ use core::ptr::NonNull;
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray},
-    helpers::bpf_map_lookup_elem,
+    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_lookup_elem},
     macros::btf_map,
+    maps::ring_buf::RingBufEntry,
 };
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Block, Blocks, Control, Counter, ENTRIES, Entry, Filter, Ifindex, Key, Line, Lines,
-        NextHopGroup, PORT_PROBES, Port, PortCounters, Target, VLANS as VLAN_DEVICES, VlanKey, WORDS,
+        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line,
+        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail,
+        VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
     },
 };
+
+use crate::tables;
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -38,14 +42,46 @@ static FIB6: Array<Line, 2, MAPPED> = Array::new();
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 #[btf_map]
 static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }> = Array::new();
+/// Whether an adjacency was used: beside them, not in them, so that what each packet reads is not written. A word is written
+/// once for each time that the controller clears it, and read by all CPUs in between; its neighbours on the cache line suffer
+/// that often, and no more.
+#[btf_map]
+static USED: Array<u64, { abi::ADJACENCIES as usize }, MAPPED> = Array::new();
 #[btf_map]
 static FILTERS: Array<Filter, 2> = Array::new();
 #[btf_map]
-static RULES: Array<Entry, { 2 * ENTRIES as usize }> = Array::new();
+static FILTER: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
+static LIMITS: HashMap<u32, Limit, { abi::RULE_COUNTERS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { abi::EVENT_RING }> = RingBuf::new();
+#[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
+
+/// By next hop, which adjacency that is, where the kernel says the next hop. Not allocated in advance, as above.
+#[btf_map]
+static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+/// What the kernel is asked, and what it answers: too large for the stack.
+#[btf_map]
+static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+/// Until when the controller is taken to be there.
+#[btf_map]
+static HEARTBEAT: Array<u64, 1> = Array::new();
+/// What somebody watches for.
+#[btf_map]
+static WATCH: Array<Watch, 1> = Array::new();
+/// What the packet at hand has met.
+#[btf_map]
+static TRAIL: PerCpuArray<Trail, 1> = PerCpuArray::new();
+#[btf_map]
+static SIGHTINGS: RingBuf<Sighting, { abi::SIGHTING_RING }> = RingBuf::new();
+
+/// Which observer of losses counts: of two daemons in turn, one.
+#[btf_map]
+static ON_WATCH: Array<u64, 1> = Array::new();
 
 /// What rules ask of the packet at hand: too large for the stack. A program runs to its end before another of ours can
 /// begin on the same CPU.
@@ -78,6 +114,47 @@ fn lookup<T, const N: usize, const F: usize>(map: &'static Array<T, N, F>, index
 pub fn key() -> Option<&'static mut Key> {
     // SAFETY: the slot is this CPU's own, and each program asks for it once.
     find::<_, Key>(&KEY, 0).map(|key| unsafe { &mut *key.as_ptr() })
+}
+
+/// Room for what the kernel is asked about the packet at hand.
+#[inline(always)]
+pub fn asked() -> Option<&'static mut Asked> {
+    // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
+    find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
+}
+
+/// Keeps which chains the packet at hand has met.
+#[inline(always)]
+pub fn remember_met(state: u32) {
+    if let Some(asked) = asked() {
+        asked.met = u64::from(state);
+    }
+}
+
+/// What was kept; nothing where there is no such place.
+#[inline(always)]
+pub fn met() -> u32 {
+    let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return 0 };
+    // SAFETY: the slot is this CPU's own.
+    let met = unsafe { &raw const (*asked.as_ptr()).met };
+    // SAFETY: as above; nobody keeps a reference to it.
+    (unsafe { met.read_volatile() }) as u32
+}
+
+/// The target of the packet at hand. Read anew, so that nobody knows it before.
+#[inline(always)]
+pub fn said(asked: &Asked) -> Target {
+    // SAFETY: a word of a structure that is there.
+    Target::from_raw(unsafe { (&raw const asked.target).read_volatile() } as u32)
+}
+
+/// What is found by a [`NeighbourKey`], in words of its size.
+#[inline(always)]
+pub fn neighbour(key: [u64; 3]) -> Option<u32> {
+    // SAFETY: the key is as long as the map's, and the values are words, which stay until no program runs any more.
+    let found = unsafe { bpf_map_lookup_elem((&raw const NEIGHBOURS).cast_mut().cast(), (&raw const key).cast()) };
+    // SAFETY: as above.
+    NonNull::new(found.cast::<u32>()).map(|index| unsafe { index.as_ptr().read_volatile() })
 }
 
 /// Which generations are live.
@@ -139,6 +216,30 @@ impl Lines for Table6 {
         // SAFETY: the line was found, and has this many words.
         unsafe { word.read_volatile() }
     }
+
+    #[inline(always)]
+    fn search(&self, root: u32, key: u64) -> u16 {
+        tables::search_tree(root, key) as u16
+    }
+}
+
+/// The tables of the filter. The controller writes them meanwhile, so each word is read once.
+pub struct Arena;
+
+impl Lines for Arena {
+    type Line = NonNull<u64>;
+
+    #[inline(always)]
+    fn line(&self, line: u32) -> Option<NonNull<u64>> {
+        find::<_, u64>(&FILTER, line)
+    }
+
+    #[inline(always)]
+    fn word(&self, line: NonNull<u64>, slot: usize) -> u64 {
+        let word = line.as_ptr().wrapping_add(slot & (WORDS - 1));
+        // SAFETY: the line was found, and has this many words.
+        unsafe { word.read_volatile() }
+    }
 }
 
 /// A next-hop group.
@@ -153,27 +254,70 @@ pub fn adjacency(index: u32) -> Option<&'static Adjacency> {
     lookup(&ADJACENCIES, index)
 }
 
+/// Marks an adjacency as used.
+#[inline(always)]
+pub fn used(index: u64) {
+    if let Some(mark) = find::<_, u64>(&USED, index as u32).map(NonNull::as_ptr) {
+        // SAFETY: an element of the array, as long as it is. Others may write the same meanwhile, or the controller zero.
+        if unsafe { mark.read_volatile() } == 0 {
+            // SAFETY: as above.
+            unsafe { mark.write_volatile(1) };
+        }
+    }
+}
+
 /// One generation of the filter.
 #[inline(always)]
 pub fn filter(generation: u32) -> Option<&'static Filter> {
     lookup(&FILTERS, generation)
 }
 
-/// An entry of the filter, by generation times [`ENTRIES`] plus its place.
-#[inline(always)]
-pub fn entry(index: u32) -> Option<&'static Entry> {
-    lookup(&RULES, index)
-}
-
 /// Counts a packet at a port.
 #[inline(always)]
 pub fn count(slot: u32, reason: Reason, bytes: u64) {
+    count_number(slot, reason as u32, bytes);
+}
+
+/// The same, with the number of a reason.
+#[inline(always)]
+pub fn count_number(slot: u32, reason: u32, bytes: u64) {
     if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
         // SAFETY: the index is below the number of reasons, which the array has room for.
         let counter = unsafe { &raw mut (*counters.as_ptr()).reasons[reason as usize & 63] };
         // SAFETY: the slot is this CPU's own.
         unsafe { add(counter, bytes) };
     }
+}
+
+/// Counts packets under another reason. Their bytes are not known here, and stay where they are.
+#[inline(always)]
+pub fn recount(slot: u32, from: Reason, to: Reason, packets: u64) {
+    if let Some(counters) = find::<_, PortCounters>(&COUNTERS, slot) {
+        // SAFETY: the slot is this CPU's own.
+        let reasons = unsafe { &mut (*counters.as_ptr()).reasons };
+        let before = &mut reasons[from as usize & 63].packets;
+        // Counters that were cleared meanwhile have nothing to give.
+        let moved = if *before < packets { *before } else { packets };
+        *before -= moved;
+        reasons[to as usize & 63].packets += moved;
+    }
+}
+
+/// Whether the controller is to be taken for gone. The coarse clock is as old as the last tick of a timer, and costs a read of
+/// memory that all CPUs share.
+#[inline(always)]
+pub fn expired() -> bool {
+    let Some(until) = find::<_, u64>(&HEARTBEAT, 0) else { return false };
+    // SAFETY: the element was found; the controller writes it as one word.
+    let until = unsafe { until.as_ptr().read_volatile() };
+    // SAFETY: a helper without arguments.
+    until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
+}
+
+/// Whether this observer of losses is the one that counts.
+#[inline(always)]
+pub fn on_watch(observer: u64) -> bool {
+    lookup(&ON_WATCH, 0).is_some_and(|id| *id == observer)
 }
 
 /// Counts a packet at a rule.
@@ -183,6 +327,62 @@ pub fn count_rule(index: u32, bytes: u64) {
         // SAFETY: the slot is this CPU's own.
         unsafe { add(counter.as_ptr(), bytes) };
     }
+}
+
+/// Whether the rule with a counter holds for a packet at this moment, as its limit says; takes the packet out of the bucket.
+#[inline(always)]
+pub fn within(counter: u32, bytes: u64) -> bool {
+    find::<_, Limit>(&LIMITS, counter).is_some_and(|limit| take(limit, bytes))
+}
+
+/// Takes a packet out of a bucket; whether the limit holds for it.
+#[inline(always)]
+fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
+    // SAFETY: the element was found, and stays until no program runs that found it.
+    let Limit { cost, depth, flags, .. } = unsafe { *limit.as_ptr() };
+    // SAFETY: as above.
+    let full = unsafe { &raw mut (*limit.as_ptr()).full };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let limit = Limit { full: 0, cost, depth, flags, reserved: 0 };
+    let over = flags & LimitFlags::OVER.bits() != 0;
+    // Rust has no compare-and-exchange for this machine: CPUs that take at the same moment may take one token between them.
+    // SAFETY: as above; other CPUs write it as one word.
+    let Some(next) = limit.take(unsafe { full.read_volatile() }, now, bytes) else { return over };
+    // SAFETY: as above.
+    unsafe { full.write_volatile(next) };
+    !over
+}
+
+/// Room for an event; none while the ring is full.
+#[inline(always)]
+pub fn event() -> Option<RingBufEntry<Event>> {
+    EVENTS.reserve(0)
+}
+
+/// What the packet at hand has met so far.
+#[inline(always)]
+pub fn trail() -> Option<&'static mut Trail> {
+    // SAFETY: the slot is this CPU's own, and each function asks for it once.
+    find::<_, Trail>(&TRAIL, 0).map(|trail| unsafe { &mut *trail.as_ptr() })
+}
+
+/// What somebody watches for.
+#[inline(always)]
+pub fn watch() -> Option<&'static Watch> {
+    lookup(&WATCH, 0)
+}
+
+/// Whether one more packet may be told of at this moment.
+#[inline(always)]
+pub fn may_show() -> bool {
+    find::<_, Limit>(&WATCH, 0).is_some_and(|limit| take(limit, 1))
+}
+
+/// Room for a sighting; none while the ring is full.
+#[inline(always)]
+pub fn sighting() -> Option<RingBufEntry<Sighting>> {
+    SIGHTINGS.reserve(0)
 }
 
 /// # Safety

@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     Reason,
-    abi::{Features, Port, PortFlags, key as word},
+    abi::{Features, Port, PortFlags},
     decide::{self, Carried, Family, V4, V6},
 };
 
@@ -12,6 +12,7 @@ use crate::{
     maps,
     scan::{Finding, scan},
     stage::vlan,
+    trace,
 };
 
 /// The reason not to send a packet, or `None`.
@@ -23,6 +24,7 @@ pub fn judge<H: Hook>(hook: &H, port: &'static Port) -> Option<Reason> {
     }
     let frame = decide::frame(hook, None, hook.stripped_vlan()).ok()?;
     let port = vlan::device(port, &frame).unwrap_or(port);
+    trace::begin(0);
     match frame.carried {
         Carried::Ipv4 => chain::<V4, H>(hook, port, &frame),
         Carried::Ipv6 if features::on(Features::IPV6) => chain::<V6, H>(hook, port, &frame),
@@ -36,8 +38,13 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let transport = decide::transport(hook, &packet, frame.offset);
     let key = maps::key()?;
     decide::key::<F>(key, 0, frame, &packet, transport, hook.header(0));
-    key.words[word::OIF] = port.ifindex;
-    match scan(maps::control()?.filter, OUTPUT, hook.length() as u64) {
+    key.set_oif(port.ifindex);
+    let finding = scan(maps::control()?.filter, OUTPUT, hook.length() as u64);
+    trace::chain(OUTPUT);
+    if features::on(Features::TELLING) {
+        hook.tell(OUTPUT);
+    }
+    match finding {
         Finding::Accept => None,
         Finding::Drop => Some(Reason::FilterOutput),
         Finding::Unreadable => Some(Reason::UnreadableOutput),

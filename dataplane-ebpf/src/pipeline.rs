@@ -11,8 +11,9 @@ use dataplane_common::{
 use crate::{
     features,
     hook::Hook,
-    stage::{filter, forward, link, network, route, source, transport, vlan},
-    tables::Routed,
+    stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
+    tables::{self, Routed},
+    trace,
 };
 
 /// How a packet ends.
@@ -30,6 +31,8 @@ pub enum Verdict {
 pub struct Way {
     /// What to write, and where to send.
     pub adjacency: &'static Adjacency,
+    /// Its index.
+    pub index: u64,
     /// 4 or 6.
     pub family: u64,
     /// How many VLAN tags it came with.
@@ -48,6 +51,7 @@ pub fn stop<T>(reason: Reason) -> Step<T> {
 /// Judges a packet that came in through `port`.
 #[inline(always)]
 pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
+    trace::begin(port.ifindex);
     let ControlFlow::Break(verdict) = enter(hook, port);
     verdict
 }
@@ -74,38 +78,34 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         filter.input()?;
         return stop(reason);
     }
-    let route = route::find::<F>(control, &packet)?;
+    let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F>(control, &packet, port, route.kind())?;
+    let route = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route)?;
     match route.kind() {
-        RouteKind::Local => {
+        kind @ (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast) => {
             filter.input()?;
-            stop(packet.detour.unwrap_or(Reason::Local))
+            stop(match kind {
+                RouteKind::Broadcast => Reason::Broadcast,
+                RouteKind::Multicast => Reason::Multicast,
+                _ => packet.detour.unwrap_or(Reason::Local),
+            })
         }
-        RouteKind::Broadcast => {
-            filter.input()?;
-            stop(Reason::Broadcast)
-        }
-        RouteKind::Multicast => {
-            filter.input()?;
-            stop(Reason::Multicast)
-        }
-        RouteKind::Unicast => {
+        kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             forward::permit::<F>(&packet, frame, port)?;
-            let Some(hop) = forward::resolve::<F>(&packet, route) else {
-                filter.forward(0)?;
-                return stop(Reason::NeighbourUnresolved);
+            let next = match kind {
+                RouteKind::Unicast => inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(&packet, route)),
+                _ => tables::UNNAMED,
+            };
+            let Some(hop) = forward::resolve(next) else {
+                filter.forward(inquiry::way_out()?)?;
+                return stop(forward::why_none(next, route::why_kernel::<F>(control, port)));
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;
             forward::depart::<F, H>(hook, port, frame, &packet, &hop, oversize)
         }
-        RouteKind::Kernel => {
-            forward::permit::<F>(&packet, frame, port)?;
-            filter.forward(0)?;
-            stop(route::why_kernel::<F>(control))
-        }
         // The kernel reads options before it asks the route, and may answer.
-        RouteKind::Blackhole => stop(packet.detour.unwrap_or(Reason::Blackhole)),
+        RouteKind::Blackhole => stop(packet.detour.unwrap_or_else(route::blackhole)),
         RouteKind::Unreachable => stop(Reason::Unreachable),
         RouteKind::Prohibit => stop(Reason::Prohibit),
         RouteKind::None => stop(Reason::NoRoute),

@@ -18,7 +18,7 @@ use dataplane_common::{
     wire::{Be16, EtherType, Ethernet, Ipv4, Ipv6, Mac, VlanTag, decrement_ttl},
 };
 
-use crate::{features, pipeline::Way};
+use crate::{features, maps, pipeline::Way};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
@@ -185,8 +185,18 @@ pub fn skb(context: &TcContext, way: &Way) -> bool {
 /// cost, so a port without XDP does not make them.
 #[inline(always)]
 pub fn marked_skb(context: &TcContext, way: &Way) -> bool {
-    let Some(network) = exchange(context, way) else { return false };
-    store_headers(context, network, way)
+    rewrite_marked(context.skb.skb, way.index as u32, way.family as u32, way.tags as u32) != 0
+}
+
+/// A global function, so that what it needs on the stack is not there while the chains are asked.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rewrite_marked(skb: *mut __sk_buff, index: u32, family: u32, tags: u32) -> u32 {
+    let Some(adjacency) = maps::adjacency(index) else { return 0 };
+    let way = Way { adjacency, index: u64::from(index), family: u64::from(family), tags: u64::from(tags) };
+    let context = TcContext::new(skb);
+    let done = exchange(&context, &way).is_some_and(|network| store_headers(&context, network, &way));
+    u32::from(done)
 }
 
 /// Writes the headers by calls.

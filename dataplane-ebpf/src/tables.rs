@@ -5,7 +5,9 @@
 #![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use dataplane_common::{
-    abi::{Control, Features, Ifindex, Target, direct6, lookup4, lookup6, may_be_local},
+    abi::{
+        AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local, search6,
+    },
     decide::{Family, V4, V6},
     wire::{Address6, Tag},
 };
@@ -22,13 +24,37 @@ pub trait Routed: Family {
 
     /// Whether an address may be one of this machine's: `false` is certain.
     fn may_be_local(control: Control, address: Self::Address) -> bool;
+
+    /// `AF_INET` or `AF_INET6`.
+    const SOCKET: u32;
+
+    /// An address in the order of the wire, as `bpf_fib_lookup` takes it.
+    fn words(address: Self::Address) -> [u32; 4];
 }
 
-/// Whether the mirror of this family decides.
+/// Whether the mirror of this family decides for a port.
 #[inline(always)]
-pub fn decides<F: Routed>(control: Control) -> bool {
-    control.mirror & F::MIRROR != 0
+pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
+    let inquires = features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES);
+    control.mirror & F::MIRROR != 0 && !inquires
 }
+
+/// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none). A
+/// global function, so that what follows is one path.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn next_hop(group: u32, flow: u32) -> u64 {
+    let Some(group) = maps::group(group) else { return u64::from(NOBODY) };
+    let multipath = features::on(Features::MULTIPATH);
+    let member = if multipath { group.member(flow) } else { Some(u32::from(group.members[0])) };
+    member.map_or(u64::from(NOBODY), |member| u64::from(group.mtu) << 32 | u64::from(member))
+}
+
+/// In the place of a next hop: nobody named one.
+pub const UNNAMED: u64 = NOBODY as u64 - 1;
+
+/// No adjacency.
+pub const NOBODY: u32 = u32::MAX - 1;
 
 impl Routed for V4 {
     #[inline(always)]
@@ -39,6 +65,13 @@ impl Routed for V4 {
     #[inline(always)]
     fn may_be_local(control: Control, address: u32) -> bool {
         may_be_local(&Table4, control.fib4, address)
+    }
+
+    const SOCKET: u32 = AF_INET;
+
+    #[inline(always)]
+    fn words(address: u32) -> [u32; 4] {
+        [address.to_be(), 0, 0, 0]
     }
 }
 
@@ -55,12 +88,39 @@ impl Routed for V6 {
     fn may_be_local(_: Control, _: Address6) -> bool {
         true
     }
+
+    const SOCKET: u32 = AF_INET6;
+
+    #[inline(always)]
+    fn words(address: Address6) -> [u32; 4] {
+        let [a, b, c, d] = address.words();
+        [a.to_be(), b.to_be(), c.to_be(), d.to_be()]
+    }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lookup_v6(live: u32, high: u64, low: u64) -> u32 {
     lookup6(&Table6, live, features::on(Features::WIDE_FIB6), Address6 { high, low }).raw()
+}
+
+/// One tree of the IPv6 table. It is searched up to three times for an address, and the verifier would follow each combination.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
+    u32::from(search6(&Table6, root, key))
+}
+
+/// Whether the controller has been away for longer than the operator allows.
+#[inline(always)]
+pub fn abandoned() -> bool {
+    alone() != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn alone() -> u32 {
+    u32::from(maps::expired())
 }
 
 /// Whether one of the next hops of a route is through `ifindex`.

@@ -1,6 +1,8 @@
 //! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
-use dataplane_common::abi::{Adjacency, Features, Ifindex, NextHopGroup, Port, VlanKey};
+use dataplane_common::abi::{
+    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Port, PortFlags, VlanKey,
+};
 
 use crate::lower::{TargetChanges, Targets, Update, Want};
 
@@ -13,6 +15,10 @@ pub enum Change<'a> {
     AddEgress(Ifindex),
     /// An adjacency, by index.
     Adjacency(u32, Adjacency),
+    /// Which adjacency a neighbour is, where the kernel is asked.
+    Neighbour(NeighbourKey, u32),
+    /// A neighbour that is no more.
+    RemoveNeighbour(NeighbourKey),
     /// A group, by index.
     Group(u32, &'a NextHopGroup),
     /// All of IPv4: the spare generation, then the flip.
@@ -83,13 +89,18 @@ const FEW: usize = 4096;
 /// family that must go back to the kernel goes first, one that may be mirrored comes once all that it needs is there.
 pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> Changes<'a> {
     let mut steps = Vec::new();
-    let kept = have.mirror & goal.mirror;
+    // Where rules have a say now, the mirror is wrong until the programs ask the kernel.
+    let late = !have.features.contains(Features::INQUIRIES) && goal.features.contains(Features::INQUIRIES);
+    let ready = if late { goal.mirror & !inquired(want) } else { goal.mirror };
+    let kept = have.mirror & ready;
     if kept != have.mirror {
         steps.push(Change::Mirror(kept));
     }
     steps.extend(update.egress.iter().filter(|(_, sends)| **sends).map(|(dev, _)| Change::AddEgress(*dev)));
     let adjacencies = update.adjacencies.iter().filter_map(|(index, new)| Some((*index, (*new)?)));
     steps.extend(adjacencies.map(|(index, new)| Change::Adjacency(index, new)));
+    let neighbours = update.neighbours.iter().filter_map(|(key, new)| Some((*key, (*new)?)));
+    steps.extend(neighbours.map(|(key, new)| Change::Neighbour(key, new)));
     let groups = update.groups.iter().filter_map(|(index, new)| Some((*index, new.as_ref()?)));
     steps.extend(groups.map(|(index, new)| Change::Group(index, new)));
     let many = |changes: usize, all: usize| update.anew || (changes > FEW && changes > all / 8);
@@ -103,8 +114,8 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     } else if !update.fib6.is_empty() {
         steps.push(Change::Routes6(&update.fib6));
     }
-    if kept != goal.mirror {
-        steps.push(Change::Mirror(goal.mirror));
+    if kept != ready {
+        steps.push(Change::Mirror(ready));
     }
     // A port may need a feature, but no feature needs a port.
     steps.extend((have.features != goal.features).then_some(Change::Features(goal.features)));
@@ -113,6 +124,9 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
 
     let vlans = update.vlans.iter().filter_map(|(key, new)| Some((*key, (*new)?)));
     steps.extend(vlans.map(|(key, new)| Change::Vlan(key, new)));
+    if ready != goal.mirror {
+        steps.push(Change::Mirror(goal.mirror));
+    }
 
     let vlans = update.vlans.iter().filter(|(_, new)| new.is_none());
     steps.extend(vlans.map(|(key, _)| Change::RemoveVlan(*key)));
@@ -120,10 +134,22 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     steps.extend(ports.map(|(slot, _)| Change::RemovePort(*slot)));
     let groups = update.groups.iter().filter(|(_, new)| new.is_none());
     steps.extend(groups.map(|(index, _)| Change::RemoveGroup(*index)));
+    let neighbours = update.neighbours.iter().filter(|(_, new)| new.is_none());
+    steps.extend(neighbours.map(|(key, _)| Change::RemoveNeighbour(*key)));
     let adjacencies = update.adjacencies.iter().filter(|(_, new)| new.is_none());
     steps.extend(adjacencies.map(|(index, _)| Change::RemoveAdjacency(*index)));
     steps.extend(update.egress.iter().filter(|(_, sends)| !**sends).map(|(dev, _)| Change::RemoveEgress(*dev)));
     Changes { steps }
+}
+
+/// The families for which some port asks the kernel.
+fn inquired(want: &Want) -> u32 {
+    let ports = want.ports.values().chain(want.vlans.values()).map(Port::flags);
+    let bit = |flags: PortFlags, flag, bit| if flags.contains(flag) { bit } else { 0 };
+    ports.fold(0, |bits, flags| {
+        bits | bit(flags, PortFlags::INQUIRES_V4, Control::MIRROR_V4)
+            | bit(flags, PortFlags::INQUIRES_V6, Control::MIRROR_V6)
+    })
 }
 
 #[cfg(test)]
@@ -163,6 +189,10 @@ mod tests {
             Change::Routes6(changes) => changes.iter().for_each(|(prefix, target)| {
                 have.fib6.set(*prefix, *target);
             }),
+            Change::Neighbour(key, index) => {
+                have.neighbours.insert(*key, *index);
+            }
+            Change::RemoveNeighbour(key) => assert!(have.neighbours.remove(key).is_some()),
             Change::Features(features) => have.features = *features,
             Change::Port(slot, port) => {
                 have.ports.insert(*slot, *port);

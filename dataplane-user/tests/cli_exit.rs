@@ -6,8 +6,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::Stdio,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
+use dataplane_common::Reason;
 use dataplane_user::{
     config,
     control::{
@@ -57,6 +59,16 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("rule insert input drop", Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() }),
         ("rule del forward handle 7", Request::RuleDel { chain: ChainName::Forward, handle: 7 }),
         ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
+        ("set list", Request::SetList { name: None }),
+        ("set list blocked -j", Request::SetList { name: Some("blocked".to_owned()) }),
+        (
+            "set add blocked 192.0.2.1 192.0.2.2",
+            Request::SetAdd { name: "blocked".to_owned(), elements: ifaces(&["192.0.2.1", "192.0.2.2"]) },
+        ),
+        (
+            "set del pairs { 192.0.2.1 . 80, 192.0.2.2 . 443 }",
+            Request::SetDel { name: "pairs".to_owned(), elements: ifaces(&["192.0.2.1 . 80", "192.0.2.2 . 443"]) },
+        ),
         ("config show", Request::ConfigShow),
         ("config diff FILE", Request::ConfigDiff(config.clone())),
         ("config apply FILE", Request::ConfigApply(config.clone().into())),
@@ -72,6 +84,8 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("stats", Request::Stats { iface: None }),
         ("stats eth0", Request::Stats { iface: Some("eth0".to_owned()) }),
         ("stats --watch", Request::Stats { iface: None }),
+        ("stats --watch --interval 0.5 --count 3", Request::Stats { iface: None }),
+        ("metrics", Request::Metrics),
     ];
     rows.map(|(command, request)| (command.replace("FILE", file), request)).into()
 }
@@ -133,6 +147,12 @@ fn bad_usage_is_2_and_asks_nobody() {
         "attach",
         "attach eth0 --mode fast",
         "attach a/b",
+        "stats --interval 2",
+        "stats --count 2",
+        "stats --watch --interval 0",
+        "stats --watch --count 0",
+        "stats --reasons eth0",
+        "stats --reasons --watch",
         "attach interface-name-too-long",
         "detach",
         "detach eth0 --all",
@@ -156,6 +176,14 @@ fn bad_usage_is_2_and_asks_nobody() {
         "rule del forward handle seven",
         "rule del forward number 7",
         "rule flush",
+        "import",
+        "import nft",
+        "import pf f",
+        "set",
+        "set add",
+        "set add blocked",
+        "set add blocked { }",
+        "set del blocked",
         "config",
         "config check",
         "config apply",
@@ -180,9 +208,11 @@ fn bad_usage_is_2_and_asks_nobody() {
 fn help_of_each_verb_shows_an_example() {
     let directory = directory();
     let mut commands: Vec<_> = grammar("f").into_iter().map(|(command, _)| command).collect();
-    commands.extend(["run", "config check f", "completions bash", "man d"].map(str::to_owned));
+    commands.extend(
+        ["run", "config check f", "import nft f", "import iptables f", "completions bash", "man d"].map(str::to_owned),
+    );
     for command in commands {
-        let objects = ["port", "route", "neigh", "rule", "config"];
+        let objects = ["port", "route", "neigh", "rule", "set", "config", "import"];
         let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();
         let verb = &words[..if objects.contains(&words[0]) { 2 } else { 1 }];
         let output = dataplane().current_dir(&directory).args(verb).arg("--help").output().expect("it runs");
@@ -277,6 +307,54 @@ fn watch_is_one_object_a_line_and_ends_with_its_reader() {
     drop(lines);
     assert!(child.wait().expect("it ends").success());
     assert!(daemon.take_calls().len() >= 2);
+}
+
+#[test]
+fn watch_tells_rates_and_ends_after_its_count() {
+    let looks = AtomicU64::new(0);
+    let daemon = Daemon::start(move |_| {
+        let packets = looks.fetch_add(1_000_000, Ordering::Relaxed);
+        let reasons = [("forwarded".to_owned(), packets)].into();
+        Ok(Data::Stats(Stats { totals: Counts::new(packets, 0, 0, 0), reasons, ..Stats::default() }).into())
+    });
+    let output = daemon.dataplane(&["stats", "--watch", "--interval", "0.1", "--count", "2", "-j"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines: Vec<_> = text(&output.stdout).lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(!lines[0].contains("\"rates\""), "{}", lines[0]);
+    let (_, rates) = lines[1].split_once("\"rates\":{\"totals\":{\"rx\":").expect("rates");
+    let rate: u64 = rates.split(',').next().expect("a number").parse().expect("a number");
+    assert!((1..=10_000_000).contains(&rate), "a million packets came in a tenth of a second or more: {rates}");
+    assert!(rates.contains(&format!("\"reasons\":{{\"forwarded\":{rate}}}")), "{rates}");
+
+    // Not a terminal: blocks of text without control sequences.
+    let output = daemon.dataplane(&["stats", "--watch", "--interval", "0.1", "--count", "2"]);
+    let blocks = text(&output.stdout);
+    assert_eq!(blocks.matches("RX  FORWARDED").count(), 2, "{blocks}");
+    assert_eq!(blocks.matches("per second").count(), 1, "{blocks}");
+    assert!(!blocks.contains('\x1b'), "{blocks}");
+}
+
+#[test]
+fn reasons_are_listed_without_a_daemon() {
+    let output = dataplane().args(["stats", "--reasons"]).output().expect("it runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().count(), Reason::COUNT + 1);
+    let output = dataplane().args(["stats", "--reasons", "-j"]).output().expect("it runs");
+    let first = r#"[{"name":"forwarded","verdict":"forward","meaning":"Forwarded to the next hop.","advice":"nothing"#;
+    assert!(text(&output.stdout).starts_with(first), "{}", text(&output.stdout));
+    assert_eq!(text(&output.stdout).matches("\"name\":").count(), Reason::COUNT);
+}
+
+#[test]
+fn metrics_are_printed_as_they_came() {
+    let exposition = "# HELP a b.\n# TYPE a gauge\na 1\n# EOF\n";
+    let daemon = Daemon::start(move |_| Ok(Data::Metrics(exposition.to_owned()).into()));
+    assert_eq!(text(&daemon.dataplane(&["metrics"]).stdout), exposition);
+    assert_eq!(
+        text(&daemon.dataplane(&["metrics", "-j"]).stdout),
+        "\"# HELP a b.\\n# TYPE a gauge\\na 1\\n# EOF\\n\"\n"
+    );
 }
 
 #[test]

@@ -8,8 +8,8 @@ use dataplane_user::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
-            Counts, DecisionRow, Difference, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow, RouteRow,
-            RuleRow, Stats, Table,
+            Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow,
+            RouteRow, RoutesRow, RuleRow, SetRow, Stats, Table,
         },
     },
     rule::ChainName,
@@ -35,6 +35,10 @@ fn ports() -> Vec<PortRow> {
         mac,
         mtu: 1500,
         vlan,
+        routes: RoutesRow {
+            ipv4: "mirror".to_owned(),
+            ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned(),
+        },
         counts,
     };
     vec![
@@ -116,6 +120,21 @@ fn rules(only: Option<ChainName>) -> Vec<RuleRow> {
     rows
 }
 
+fn sets(only: Option<&str>) -> Vec<SetRow> {
+    let row = |name: &str, kind: &str, elements: &[&str]| SetRow {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        elements: elements.iter().map(|&element| element.to_owned()).collect(),
+    };
+    let mut rows = vec![
+        row("blocked", "ipv4_addr", &["192.0.2.1", "198.51.100.0/24", "203.0.113.7-203.0.113.9"]),
+        row("none", "ifname", &[]),
+        row("pairs", "ipv6_addr . inet_service", &["2001:db8::/32 . 443"]),
+    ];
+    rows.retain(|row| only.is_none_or(|only| only == row.name));
+    rows
+}
+
 fn stats(iface: Option<&str>) -> Stats {
     let mut ports = ports();
     ports.retain(|port| iface.is_none_or(|iface| iface == port.name));
@@ -130,8 +149,28 @@ fn stats(iface: Option<&str>) -> Stats {
         ("not_ip", totals.passed),
         ("blackhole", 0),
     ];
-    let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5, resyncs: 2, mended: 1 };
-    Stats { totals, reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(), ports, mirror }
+    let mirror = MirrorRow { state: MirrorState::Live, routes4: 8, routes6: 5, resyncs: 2, mended: 1, probes: 9 };
+    // One link that is counted, and one that is not yet.
+    let links = ports.iter().filter(|port| port.name != "wg0").map(|port| LinkRow {
+        name: port.name.clone(),
+        ifindex: port.ifindex,
+        rx_packets: port.counts.rx + 7,
+        rx_bytes: 100 * port.counts.rx,
+        rx_errors: 1,
+        rx_dropped: 2,
+        tx_packets: 60,
+        tx_bytes: 6000,
+        tx_errors: 3,
+        tx_dropped: 4,
+    });
+    Stats {
+        totals,
+        reasons: reasons.map(|(name, count)| (name.to_owned(), count)).into(),
+        links: links.collect(),
+        ports,
+        mirror,
+        heartbeat: 60,
+    }
 }
 
 const CONFIG: &str =
@@ -153,6 +192,8 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
         Request::NeighList => Data::Neighbours(neighbours()),
         Request::RuleList { chain } => Data::Rules(rules(*chain)),
         Request::RuleAdd { .. } => Data::Rules(rules(Some(ChainName::Input))),
+        Request::SetList { name } => Data::Sets(sets(name.as_deref())),
+        Request::SetAdd { .. } | Request::SetDel { .. } => Data::Done,
         Request::ConfigShow => Data::Config(CONFIG.to_owned()),
         Request::ConfigDiff(_) | Request::ConfigApply(_) => Data::Difference(difference),
         Request::Stats { iface } => Data::Stats(stats(iface.as_deref())),
@@ -173,6 +214,8 @@ fn goldens() {
         ("neigh_list", &["neigh list"]),
         ("rule_list", &["rule list", "rule list forward"]),
         ("rule_add", &["rule add input icmp type echo-request accept"]),
+        ("set_list", &["set list", "set list blocked"]),
+        ("set_change", &["set add blocked 192.0.2.9", "set del blocked 192.0.2.9 192.0.2.1"]),
         ("config_show", &["config show"]),
         ("config_diff", &["config diff FILE"]),
         ("config_apply", &["config apply FILE"]),
@@ -217,13 +260,17 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn json_fields_are_the_contract() {
-    const PORT: &str = "name ifindex mode state mac mtu vlan rx forwarded delivered dropped passed";
+    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 rx forwarded \
+                        delivered dropped passed";
+    const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     let daemon = Daemon::start(answer);
-    let stats: Vec<_> = PORT.split(' ').map(|key| format!("ports.{key}")).collect();
+    let below =
+        |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<Vec<_>>().concat();
     let stats = format!(
-        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports {} \
-         mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended",
-        stats.join(" ")
+        "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports{} \
+         links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat",
+        below("ports", PORT),
+        below("links", LINK)
     );
     let rows = [
         ("port list", PORT),
@@ -232,6 +279,7 @@ fn json_fields_are_the_contract() {
         ("route get 198.51.100.1", "decision reason dst prefix dev via lladdr table"),
         ("neigh list", "dst dev lladdr state"),
         ("rule list", "chain handle rule packets bytes"),
+        ("set list", "name type elements"),
         ("stats", &stats),
     ];
     for (command, want) in rows {

@@ -55,6 +55,17 @@ fn requests_go_there_and_back() {
             r#"{"verb":"rule flush","with":{"chain":"prerouting"}}"#,
             true,
         ),
+        (Request::SetList { name: None }, r#"{"verb":"set list","with":{"name":null}}"#, false),
+        (
+            Request::SetAdd { name: "s".to_owned(), elements: vec!["192.0.2.1".to_owned()] },
+            r#"{"verb":"set add","with":{"name":"s","elements":["192.0.2.1"]}}"#,
+            true,
+        ),
+        (
+            Request::SetDel { name: "s".to_owned(), elements: vec!["192.0.2.1".to_owned()] },
+            r#"{"verb":"set del","with":{"name":"s","elements":["192.0.2.1"]}}"#,
+            true,
+        ),
         (Request::ConfigShow, r#"{"verb":"config show"}"#, false),
         (Request::ConfigDiff(config()), r#"{"verb":"config diff","with":{"path":"a.toml","toml":"[ports]\n"}}"#, false),
         (
@@ -62,6 +73,7 @@ fn requests_go_there_and_back() {
             r#"{"verb":"config apply","with":{"path":"a.toml","toml":"[ports]\n"}}"#,
             true,
         ),
+        (Request::Metrics, r#"{"verb":"metrics"}"#, false),
         (Request::Stats { iface: None }, r#"{"verb":"stats","with":{"iface":null}}"#, false),
         (Request::Doctor, r#"{"verb":"doctor"}"#, false),
     ];
@@ -78,7 +90,9 @@ fn answers_go_there_and_back() {
         totals: Counts::new(u64::MAX, 0, 0, 0),
         reasons: [("local".to_owned(), 1)].into(),
         ports: vec![],
-        mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1 },
+        links: vec![],
+        mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1, probes: 5 },
+        heartbeat: 60,
     };
     let rows = [
         (Answer::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
@@ -89,7 +103,7 @@ fn answers_go_there_and_back() {
         (
             Answer::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1}}}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -6,7 +6,9 @@ mod build;
 mod ci;
 mod command;
 mod compiler;
+mod deb;
 mod demo;
+mod fuzz;
 mod linker;
 mod lint;
 mod oracle;
@@ -35,6 +37,10 @@ enum Verb {
     Test(test::Options),
     /// Benchmarks, side by side in one run (needs root)
     Bench(bench::Options),
+    /// Mutated inputs for everything that reads what others wrote
+    Fuzz(fuzz::Options),
+    /// A Debian package of the release build
+    Deb,
     /// Formatting, clippy for host and BPF, borders between modules, documentation
     Lint,
     /// All that CI runs: lint, then test
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::main(&options),
         Verb::Test(options) => test::main(&options),
         Verb::Bench(options) => bench::main(&options),
+        Verb::Fuzz(options) => fuzz::main(&options),
+        Verb::Deb => deb::main(),
         Verb::Lint => lint::main(),
         Verb::Ci => ci::main(),
     };

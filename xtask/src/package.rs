@@ -25,6 +25,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("traceroute", "traceroute"),
     ("tcpdump", "tcpdump"),
+    ("strace", "strace"),
+    ("tmux", "tmux"),
     ("curl", "curl"),
     ("jq", "jq"),
     ("bpftool", "bpftool"),
@@ -35,11 +37,17 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// Programs that tests run and whose packages would start a service: these are unpacked in our cache, not installed.
-const UNPACKED: &[Unpacked] = &[Unpacked { program: "bird", package: "bird2", libraries: &["libssh-gcrypt-4"] }];
+const UNPACKED: &[Unpacked] = &[
+    Unpacked { programs: &["bird", "birdc"], folder: "usr/sbin", package: "bird2", libraries: &["libssh-gcrypt-4"] },
+    Unpacked { programs: &["promtool"], folder: "usr/bin", package: "prometheus", libraries: &[] },
+];
 
 /// A package that is unpacked only.
 struct Unpacked {
-    program: &'static str,
+    /// What is kept of it.
+    programs: &'static [&'static str],
+    /// Where they are in it.
+    folder: &'static str,
     package: &'static str,
     /// Packages that it needs, none of which has a service.
     libraries: &'static [&'static str],
@@ -52,11 +60,12 @@ impl Unpacked {
 
     /// Where its programs are.
     fn programs(&self) -> anyhow::Result<PathBuf> {
-        Ok(self.home()?.join("usr/sbin"))
+        Ok(self.home()?.join(self.folder))
     }
 
     fn is_there(&self) -> anyhow::Result<bool> {
-        Ok(find(self.program).is_some() || self.programs()?.join(self.program).is_file())
+        let folder = self.programs()?;
+        Ok(self.programs.iter().all(|program| find(program).is_some() || folder.join(program).is_file()))
     }
 }
 
@@ -110,14 +119,23 @@ pub(crate) fn unpack_services() -> anyhow::Result<()> {
         if unpacked.is_there()? {
             continue;
         }
-        let Unpacked { package, libraries, .. } = unpacked;
-        install(&libraries.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let Unpacked { package, libraries, programs, .. } = unpacked;
+        if !libraries.is_empty() {
+            install(&libraries.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        }
         let home = unpacked.home()?;
         println!("unpacking {package} in {}: installed, it would start a service", home.display());
         let folder = tempdir(&home)?;
         run(apt(&["download", package]).current_dir(&folder))?;
         let archive = folder.read_dir()?.next().context("apt-get downloaded nothing")??.path();
-        run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&home))?;
+        let all = folder.join("all");
+        run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&all))?;
+        let place = unpacked.programs()?;
+        fs::create_dir_all(&place).with_context(|| format!("can not make {}", place.display()))?;
+        for program in *programs {
+            let from = all.join(unpacked.folder).join(program);
+            fs::rename(&from, place.join(program)).with_context(|| format!("{package} has no {}", from.display()))?;
+        }
         fs::remove_dir_all(&folder)?;
     }
     Ok(())

@@ -3,10 +3,15 @@
 //! libtest knows no "skipped at run time". A test that can not run here prints a line `SKIPPED: reason` and returns; libtest
 //! counts it as passed, we do not.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 /// How a test says that it can not run here; `dataplane_tests::lab::Need` prints it.
 const MARK: &str = "SKIPPED: ";
+
+/// How much of what a failed test said is told once more at the end.
+const LINES: usize = 12;
+/// How much of each line.
+const WIDTH: usize = 300;
 
 /// The sums over all runs.
 #[derive(Default, Debug, PartialEq, Eq)]
@@ -17,6 +22,10 @@ pub(crate) struct Tally {
     /// Name and reason.
     skipped: Vec<(String, String)>,
     troubles: Vec<String>,
+    /// Failed tests, and what they said.
+    failures: Vec<(String, String)>,
+    /// Tests that failed, and passed when they ran again alone; what they said the first time.
+    unsteady: Vec<(String, String)>,
 }
 
 impl Tally {
@@ -26,6 +35,24 @@ impl Tally {
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
         self.troubles.extend(other.troubles);
+        self.failures.extend(other.failures);
+        self.unsteady.extend(other.unsteady);
+    }
+
+    /// The tests that failed, if each failure of the run is that of a test.
+    pub(crate) fn failed_tests(&self) -> Vec<String> {
+        let names = self.failures.iter().map(|(name, _)| name.clone());
+        if self.troubles.is_empty() && self.failed == self.failures.len() as u64 { names.collect() } else { Vec::new() }
+    }
+
+    /// Takes the result of a failed test that ran again alone.
+    pub(crate) fn again(&mut self, name: &str, second: &Self) {
+        let passed = second.passed == 1 && second.failed == 0;
+        if let Some(place) = self.failures.iter().position(|(failed, _)| failed == name).filter(|_| passed) {
+            self.failed -= 1;
+            self.passed += 1;
+            self.unsteady.push(self.failures.remove(place));
+        }
     }
 
     /// Counts a run that did not report a failed test, but failed.
@@ -44,6 +71,9 @@ impl Tally {
         for (name, _) in &mut self.skipped {
             *name = format!("{place}: {name}");
         }
+        for (name, _) in self.failures.iter_mut().chain(&mut self.unsteady) {
+            *name = format!("{place}: {name}");
+        }
         for trouble in &mut self.troubles {
             *trouble = format!("{place}: {trouble}");
         }
@@ -60,6 +90,12 @@ impl Tally {
         println!();
         for (name, reason) in &self.skipped {
             println!("skipped {name}: {reason}");
+        }
+        for (name, said) in &self.unsteady {
+            println!("passed only when run again: {name}\n{said}");
+        }
+        for (name, said) in &self.failures {
+            println!("failed: {name}\n{said}");
         }
         for trouble in &self.troubles {
             println!("failed: {trouble}");
@@ -113,6 +149,11 @@ impl Transcript {
             self.result(counts);
         } else if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
             test.clone_into(&mut self.test);
+            if self.section == Section::Failures {
+                self.tally.failures.push((self.test.clone(), String::new()));
+            }
+        } else if self.section == Section::Failures && !line.is_empty() && !self.test.is_empty() {
+            self.failure(line);
         } else if self.section == Section::Progress {
             self.ignored(line);
         } else if self.section == Section::Successes {
@@ -123,6 +164,13 @@ impl Transcript {
             return !(self.test.is_empty() && (line.is_empty() || line.starts_with("    ")));
         }
         true
+    }
+
+    /// Whether the line that was just read tells more than that a test passed.
+    pub(crate) fn is_news(&self, line: &str) -> bool {
+        let passed = line.starts_with("test ") && line.ends_with(" ... ok");
+        let nothing = line.is_empty() || line.starts_with("running ") || line.contains("ok. 0 passed");
+        self.section != Section::Successes && !passed && !nothing
     }
 
     /// The sums; a test program that never reported is a failure.
@@ -136,6 +184,18 @@ impl Transcript {
         if self.running {
             self.tally.trouble("a test program ended without a result".to_owned());
             self.skips.clear();
+        }
+    }
+
+    /// A line of what a failed test said; the list of names behind the outputs is none.
+    fn failure(&mut self, line: &str) {
+        if let Some((_, said)) = self.tally.failures.last_mut() {
+            let worth = line.chars().take(WIDTH).collect::<String>();
+            let _ = writeln!(said, "    {worth}");
+            // What a test says last is why it failed.
+            if said.lines().count() > LINES {
+                *said = said.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned());
+            }
         }
     }
 
@@ -222,6 +282,36 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; fini
         );
         assert!(shown.contains(&"12 instructions") && shown.contains(&"test d ... FAILED"));
         assert!(!shown.contains(&"    a") && shown.contains(&"    d"));
+    }
+
+    #[test]
+    fn news_are_what_is_no_pass() {
+        let mut transcript = Transcript::default();
+        let news: Vec<_> = RUN.lines().filter(|line| transcript.read(line) & transcript.is_news(line)).collect();
+        let said = ["---- d stdout ----", "SKIPPED: not a skip, it failed", "failures:", "    d"];
+        assert_eq!(news[..3], ["test c ... ignored, slow", "test d ... FAILED", "failures:"]);
+        assert_eq!(news[3..7], [said[0], said[1], said[2], said[3]]);
+        assert!(news[7..].iter().all(|line| line.starts_with("test result: ")), "{news:?}");
+    }
+
+    #[test]
+    fn a_failed_test_is_told_once_more_and_may_run_again() {
+        let mut transcript = Transcript::default();
+        for line in RUN.lines() {
+            transcript.read(line);
+        }
+        let mut tally = transcript.finish();
+        assert_eq!(tally.failures, [("d".to_owned(), "    SKIPPED: not a skip, it failed\n".to_owned())]);
+        assert_eq!(tally.failed_tests(), ["d"]);
+        let mut second = Tally { failed: 1, ..Tally::default() };
+        tally.again("d", &second);
+        assert_eq!(tally.line(), "2 passed, 1 failed, 2 skipped");
+        second = Tally { passed: 1, ..Tally::default() };
+        tally.again("d", &second);
+        assert_eq!(tally.line(), "3 passed, 0 failed, 2 skipped");
+        assert_eq!(tally.unsteady.len(), 1);
+        tally.trouble("no build".to_owned());
+        assert!(tally.failed_tests().is_empty());
     }
 
     #[test]

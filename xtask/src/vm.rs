@@ -55,6 +55,7 @@ const PLAN: &[(&str, &[&str])] = &[
             "exclusive::a_second_daemon_is_refused",
             "filter::",
             "icmp::",
+            "loss::",
             "mode::auto",
             "mode::generic",
             "mode::native",

@@ -54,7 +54,17 @@ bitflags! {
         const VLANS = 1 << 11;
         /// There are IPv4 routes of type local that the kernel did not make by itself.
         const CUSTOM_LOCAL = 1 << 12;
+        /// Some rule logs or rejects.
+        const TELLING = 1 << 13;
+        /// Some rule has a limit.
+        const LIMITS = 1 << 14;
+        /// Somebody watches packets.
+        const TRACING = 1 << 15;
+        /// Some port asks the kernel for routes.
+        const INQUIRIES = 1 << 16;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
+        /// What rules ask for.
+        const RULES = Self::CHAINS.bits() | Self::TELLING.bits() | Self::LIMITS.bits();
     }
 }

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::Reason;
 
 /// How many rules can count at once.
-pub const RULE_COUNTERS: u32 = 4096;
+pub const RULE_COUNTERS: u32 = 1 << 17;
 
 /// Packets and bytes; bytes are whole frames, link header included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -289,6 +289,15 @@ pub trait Lines {
     fn line(&self, line: u32) -> Option<Self::Line>;
     /// A word of it; `slot` is less than [`WORDS`].
     fn word(&self, line: Self::Line, slot: usize) -> u64;
+
+    /// What a root says of the first 48 bits of `key`: its target, or what the last word at or before them in its tree says.
+    #[inline(always)]
+    fn search(&self, root: u32, key: u64) -> u16
+    where
+        Self: Sized,
+    {
+        search6(self, root, key)
+    }
 }
 
 /// The root with this number among those that begin at a line.
@@ -319,21 +328,21 @@ pub fn direct6(lines: &impl Lines, live: u32, wide: bool, address: Address6) -> 
 #[inline(always)]
 pub fn lookup6(lines: &impl Lines, live: u32, wide: bool, address: Address6) -> Target {
     let Address6 { high, low } = address;
-    let found = search(lines, index6(lines, live, wide, high), high << 16);
+    let found = lines.search(index6(lines, live, wide, high), high << 16);
     if found & BRANCH == 0 {
         return Target(found);
     }
     let escapes = live + Layout6::escape_line(wide);
-    let found = search(lines, root(lines, escapes, u32::from(found & !BRANCH)), low);
+    let found = lines.search(root(lines, escapes, u32::from(found & !BRANCH)), low);
     if found & BRANCH == 0 {
         return Target(found);
     }
-    Target(search(lines, root(lines, escapes, u32::from(found & !BRANCH)), low << 48))
+    Target(lines.search(root(lines, escapes, u32::from(found & !BRANCH)), low << 48))
 }
 
-/// What the last word of a tree at or before the first 48 bits of `key` says.
+/// See [`Lines::search`].
 #[inline(always)]
-fn search(lines: &impl Lines, root: u32, key: u64) -> u16 {
+pub fn search6(lines: &impl Lines, root: u32, key: u64) -> u16 {
     if root & TREE == 0 {
         return root as u16;
     }

@@ -6,23 +6,40 @@
 mod adjacency;
 mod control;
 mod counter;
+mod event;
 mod fib;
+mod filter;
+mod inquiry;
+mod limit;
+mod loss;
 mod mark;
 mod port;
-mod rule;
+mod trace;
+mod trial;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
+pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
     BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
-    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local,
+    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, search6,
     tree_class, tree_lines,
 };
+pub use filter::{
+    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
+    REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables, agrees, ask,
+    differ, element_differs, entry, fold, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag,
+    pick, place, probe, rest, seek, set, set_table, sets, table, trace,
+};
+pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
+pub use limit::{Limit, LimitFlags};
+pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
-pub use rule::{CHAINS, Chain, ENTRIES, Entry, EntryFlags, Filter, Hit, KEY_WORDS, Key, KeyFlags, Ruling, Span, key};
+pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, met};
+pub use trial::Trial;
 pub use vlan::{Tag, VLANS, VlanKey};
 
 /// Interface index of the kernel; 0 is none.
@@ -34,11 +51,18 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("adjacency.rs"),
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
+    include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
+    include_bytes!("filter.rs"),
+    include_bytes!("inquiry.rs"),
+    include_bytes!("limit.rs"),
+    include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
-    include_bytes!("rule.rs"),
+    include_bytes!("trace.rs"),
     include_bytes!("vlan.rs"),
+    // The order of the reasons is that of the counters.
+    include_bytes!("../reason.rs"),
     include_bytes!("../wire/vlan.rs"),
     include_bytes!("../reason.rs"),
 ]);
@@ -76,14 +100,38 @@ pub mod map {
     pub const GROUPS: &str = "GROUPS";
     /// [`super::Adjacency`] by index.
     pub const ADJACENCIES: &str = "ADJACENCIES";
+    /// By index of an [`super::Adjacency`], a word: not 0 if a packet was sent to it since the controller last looked.
+    pub const USED: &str = "USED";
+    /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
+    /// Per CPU, one [`super::Asked`].
+    pub const ASKED: &str = "ASKED";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
     pub const FILTERS: &str = "FILTERS";
-    /// [`super::Entry`] by generation times [`super::ENTRIES`] plus index.
-    pub const RULES: &str = "RULES";
+    /// [`super::Line`]; what they hold is said in [`super::Filter`].
+    pub const FILTER: &str = "FILTER";
     /// Per CPU, [`super::Counter`] by the counter of a rule.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// One word: the [`super::Observer::id`] of the observer that counts losses.
+    pub const ON_WATCH: &str = "ON_WATCH";
+    /// Name of the read-only global that holds the words of a [`super::Observer`].
+    pub const OBSERVER: &str = "OBSERVER";
+    /// [`super::Limit`] by the counter of a rule.
+    pub const LIMITS: &str = "LIMITS";
+    /// One word: after which moment of `CLOCK_MONOTONIC`, in nanoseconds, the controller is taken for gone; 0 is never.
+    pub const HEARTBEAT: &str = "HEARTBEAT";
+    /// Ring of [`super::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// One [`super::Watch`].
+    pub const WATCH: &str = "WATCH";
+    /// Per CPU, one [`super::Trail`].
+    pub const TRAIL: &str = "TRAIL";
+    /// Ring of [`super::Sighting`].
+    pub const SIGHTINGS: &str = "SIGHTINGS";
+    /// Per CPU, one [`super::Key`].
+    pub const KEY: &str = "KEY";
     /// Name of the read-only global that holds [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
 }
@@ -101,8 +149,16 @@ sizes! {
     Mark = 8;
     Port = 32;
     VlanKey = 8;
-    Entry = 152;
-    Filter = 48;
+    Inquiry = 64;
+    Asked = 176;
+    NeighbourKey = 24;
+    Event = 1336;
+    Limit = 32;
+    Pane = 160;
+    Watch = 2600;
+    Trail = 40;
+    Sighting = 1600;
+    Filter = 152;
     Block = 512;
     Line = 64;
     Target = 2;

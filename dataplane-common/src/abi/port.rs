@@ -34,8 +34,10 @@ pub struct Port {
     pub reserved: u8,
     /// MTU of the device, in bytes, without the link header.
     pub mtu: u32,
-    /// Zero. A size that is a power of two makes the way to a slot a shift.
-    pub reserved_tail: [u32; 3],
+    /// As what the kernel is asked for routes: its VRF, or itself.
+    pub domain: Ifindex,
+    /// The least MTU that any route has, of IPv4 and of IPv6, in bytes; 0: none has one.
+    pub route_mtu: [u32; 2],
 }
 
 bitflags! {
@@ -56,6 +58,14 @@ bitflags! {
         const ACCEPT_LOCAL = 1 << 5;
         /// `net.ipv4.conf.IFACE.route_localnet`.
         const ROUTE_LOCALNET = 1 << 6;
+        /// Our program is the one at XDP, so whatever is redirected there is ours.
+        const XDP = 1 << 7;
+        /// Where IPv4 packets go the kernel is asked: routing rules or a VRF have a say.
+        const INQUIRES_V4 = 1 << 8;
+        /// The same for IPv6.
+        const INQUIRES_V6 = 1 << 9;
+        /// It is asked for the table of the port's VRF, and no rule.
+        const IN_VRF = 1 << 10;
     }
 }
 

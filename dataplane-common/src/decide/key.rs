@@ -6,7 +6,7 @@ use super::{
     transport::{Readable, Transport},
 };
 use crate::{
-    abi::{Ifindex, Key, KeyFlags, key as word},
+    abi::{Ifindex, Key, KeyFlags, mixed, rest as word},
     wire::Ethernet,
 };
 
@@ -30,19 +30,19 @@ pub fn key<F: Family>(
         Readable::Nothing => KeyFlags::empty(),
         Readable::Broken => KeyFlags::UNREADABLE,
     };
-    key.words[word::DESTINATION..word::SOURCE].copy_from_slice(&F::key_words(datagram.destination));
-    key.words[word::SOURCE..word::NETWORK].copy_from_slice(&F::key_words(datagram.source));
-    key.words[word::NETWORK] = network;
-    key.words[word::IIF] = iif;
-    key.words[word::OIF] = 0;
-    key.words[word::VLAN_FRAGMENT] = vlan << 16 | datagram.fragment as u32;
-    (key.words[word::LINK_DESTINATION], key.words[word::LINK_MIDDLE], key.words[word::LINK_SOURCE]) =
+    F::fill(&mut key.address, datagram.destination, datagram.source);
+    key.mixed = mixed::of(transport.source, transport.destination, datagram.protocol, iif, 0);
+    key.rest[word::NETWORK] = network;
+    key.rest[word::IIF] = iif;
+    key.rest[word::OIF] = 0;
+    key.rest[word::VLAN_FRAGMENT] = vlan << 16 | datagram.fragment as u32;
+    (key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]) =
         ethernet.map_or((0, 0, 0), |Ethernet { destination, source, .. }| {
             let middle = u32::from(destination.low()) << 16 | source.high() >> 16;
             (destination.high(), middle, source.high() << 16 | u32::from(source.low()))
         });
-    key.words[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
-    (key.source_port, key.destination_port) = (transport.source as u16, transport.destination as u16);
+    key.rest[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
     key.length = datagram.length as u32;
+    key.offset = frame.offset as u32;
     key.flags = if ethernet.is_some() { readable.union(KeyFlags::ETHERNET) } else { readable };
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Reason,
-    abi::{Control, Mixed, PortFlags},
+    abi::{ADDRESS_WORDS, Control, Mixed, PortFlags},
     wire::{
         Address6, Bytes, Chain, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, is_extension,
         protocol,
@@ -58,6 +58,8 @@ pub trait Family {
     const NUMBER: u32;
     /// The port's flag for forwarding.
     const FORWARDING: PortFlags;
+    /// The port's flag for asking the kernel for routes.
+    const INQUIRES: PortFlags;
     /// The bit in [`Control::mirror`].
     const MIRROR: u32;
 
@@ -90,8 +92,9 @@ pub trait Family {
         flow(packet.source, packet.destination)
     }
 
-    /// The address in the words of a [`crate::abi::Key`], unused ones zero.
-    fn key_words(address: Self::Address) -> [u32; 4];
+    /// Puts the addresses into the words of a [`crate::abi::Key`]. Those that the family does not use stay as they are: nothing
+    /// asks for them, and to clear them is a call for LLVM.
+    fn fill(words: &mut [u64; ADDRESS_WORDS], destination: Self::Address, source: Self::Address);
 }
 
 /// See [`Family::flow`].
@@ -108,6 +111,7 @@ impl Family for V4 {
     type Address = u32;
     const NUMBER: u32 = 4;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V4;
+    const INQUIRES: PortFlags = PortFlags::INQUIRES_V4;
     const MIRROR: u32 = Control::MIRROR_V4;
 
     #[inline(always)]
@@ -170,8 +174,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn key_words(address: u32) -> [u32; 4] {
-        [address, 0, 0, 0]
+    fn fill(words: &mut [u64; ADDRESS_WORDS], destination: u32, source: u32) {
+        words[0] = u64::from(destination) << 32 | u64::from(source);
     }
 }
 
@@ -183,6 +187,7 @@ impl Family for V6 {
     type Address = Address6;
     const NUMBER: u32 = 6;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V6;
+    const INQUIRES: PortFlags = PortFlags::INQUIRES_V6;
     const MIRROR: u32 = Control::MIRROR_V6;
 
     #[inline(always)]
@@ -236,7 +241,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn key_words(address: Address6) -> [u32; 4] {
-        address.words()
+    fn fill(words: &mut [u64; ADDRESS_WORDS], destination: Address6, source: Address6) {
+        *words = [destination.high, destination.low, source.high, source.low];
     }
 }

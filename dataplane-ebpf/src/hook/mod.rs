@@ -1,6 +1,7 @@
 //! Where the pipeline runs: at the driver on a frame, or at tc on an skb.
 
 pub mod tc;
+pub mod trial;
 pub mod xdp;
 
 use dataplane_common::{
@@ -64,6 +65,18 @@ pub trait Hook: Bytes {
 
     /// A VLAN tag that is no longer in the bytes.
     fn stripped_vlan(&self) -> Vlan;
+
+    /// Tells the controller of the packet, when rules of a chain that was just asked say so.
+    fn tell(&self, chain: u32);
+
+    /// Asks the kernel about the packet in [`crate::maps::asked`], where it leaves what it says.
+    fn inquire(&self);
+
+    /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
+    fn is_marked(&self) -> bool;
+
+    /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
+    fn show(&self, reason: u32, oif: Ifindex);
 
     /// Which chains an earlier tier has led it through.
     fn met(&self) -> Met;

@@ -4,30 +4,35 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_redirect, bpf_skb_pull_data},
+    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Features, Ifindex, Mark},
+    abi::{Asked, Features, Ifindex, Mark},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
 use crate::{
-    features, maps, output,
+    event, features, inquiry, maps, output,
     pipeline::{self, Verdict, Way},
-    rewrite,
+    rewrite, trace,
 };
 
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
 const HEADERS: u32 = 256;
 
+/// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy, for this machine, of a group packet that it sent. The port did
+/// not receive it, and its link header is gone.
+const LOOPBACK: u32 = 5;
+
 /// An skb.
 pub struct Skb<'a> {
     context: &'a TcContext,
-    met: Met,
+    /// XDP may have said something about it.
+    behind: bool,
 }
 
 impl Bytes for Skb<'_> {
@@ -91,15 +96,38 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn tell(&self, chain: u32) {
+        tell_skb(self.context.skb.skb, chain);
+    }
+
+    #[inline(always)]
+    fn inquire(&self) {
+        inquire_skb(self.context.skb.skb);
+    }
+
+    #[inline(always)]
+    fn is_marked(&self) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.context.skb.skb).mark != 0 }
+    }
+
+    #[inline(always)]
+    fn show(&self, reason: u32, oif: Ifindex) {
+        show_skb(self.context.skb.skb, reason, oif);
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
-        self.met
+        // Read anew each time: else the verifier would follow a path for each that it may be. Not from the packet, which
+        // loses it when its headers are brought into one piece.
+        if self.behind { Met::from_state(maps::met()) } else { Met::NOTHING }
     }
 }
 
 /// Judges an skb of a port without XDP.
 #[inline(always)]
 pub fn run(context: &TcContext) -> i32 {
-    judge(context, Met::NOTHING, rewrite::skb)
+    judge(context, false, rewrite::skb)
 }
 
 /// Settles what XDP left open, and judges what it could not mark.
@@ -109,21 +137,29 @@ pub fn run_behind_xdp(context: &TcContext) -> i32 {
     if state == Mark::JUDGED {
         return TC_ACT_UNSPEC;
     }
-    judge(context, Met::from_state(state), rewrite::marked_skb)
+    maps::remember_met(state);
+    judge(context, true, rewrite::marked_skb)
 }
 
 /// Judges an skb and does what the verdict says.
 #[inline(always)]
-fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+    // SAFETY: the context is the program's own.
+    let kind = unsafe { (*context.skb.skb).pkt_type };
+    if kind == LOOPBACK {
+        return TC_ACT_UNSPEC;
+    }
     gather(context);
-    let skb = Skb { context, met };
+    let skb = Skb { context, behind };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
     let verdict = pipeline::run(&skb, port);
     let bytes = skb.length() as u64;
     let reason = match verdict {
         Verdict::Transmit(way) => {
+            trace::depart(&skb, &way);
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
+                maps::used(way.index);
                 // SAFETY: a helper without pointers.
                 return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
             }
@@ -133,8 +169,19 @@ fn judge(context: &TcContext, met: Met, rewrite: impl Fn(&TcContext, &Way) -> bo
         Verdict::Defer(_) => Reason::NoEgress,
         Verdict::Stop(reason) => reason,
     };
-    maps::count(slot, reason, bytes);
-    if reason.decision() == Decision::Drop { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    let dropped = u32::from(reason.decision() == Decision::Drop);
+    conclude_skb(context.skb.skb, slot, reason as u32, dropped).cast_signed()
+}
+
+/// Counts an skb that was judged; gives the action. A global function: there are many ways to this end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32, dropped: u32) -> u32 {
+    let context = TcContext::new(skb);
+    let skb = Skb { context: &context, behind: false };
+    maps::count_number(slot, reason, skb.length() as u64);
+    trace::end(&skb, reason);
+    (if dropped != 0 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
 }
 
 /// Chain output, for the packets that begin here.
@@ -149,12 +196,13 @@ pub fn run_output(context: &TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     gather(context);
-    let skb = Skb { context, met: Met::NOTHING };
+    let skb = Skb { context, behind: false };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
     match output::judge(&skb, port) {
         None => TC_ACT_UNSPEC,
         Some(reason) => {
             maps::count(slot, reason, skb.length() as u64);
+            trace::end(&skb, reason as u32);
             TC_ACT_SHOT
         }
     }
@@ -165,7 +213,7 @@ pub fn run_output(context: &TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u32) -> u64 {
     let context = TcContext::new(skb);
-    let skb = Skb { context: &context, met: Met::NOTHING };
+    let skb = Skb { context: &context, behind: false };
     wire::walk(&skb, Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 }, end as usize)
         .raw()
 }
@@ -177,7 +225,46 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
     let stripped = Tag::from_raw(stripped as u16);
     let context = TcContext::new(context);
-    wire::tags(&Skb { context: &context, met: Met::NOTHING }, first, stripped).raw()
+    wire::tags(&Skb { context: &context, behind: false }, first, stripped).raw()
+}
+
+/// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
+    let context = TcContext::new(raw);
+    let ask = |asked: &mut Asked, flags| {
+        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, flags) }
+    };
+    inquiry::ask(&Skb { context: &context, behind: false }, ask);
+    0
+}
+
+/// Puts the frame, and which rules tell of it, into the ring.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { (*skb).len };
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    event::tell(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
+    0
+}
+
+/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { (*skb).len };
+    // SAFETY: as above.
+    let port = unsafe { (*skb).ifindex };
+    let tier = Tier::Tc as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
+    trace::show((port, reason, oif, tier), length, load);
+    0
 }
 
 /// Brings the headers into one piece.

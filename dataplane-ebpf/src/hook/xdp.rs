@@ -7,21 +7,21 @@ use aya_ebpf::{
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
         xdp_md,
     },
-    helpers::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
+    helpers::{bpf_fib_lookup, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Ifindex, Mark, PortFlags},
+    abi::{Asked, Ifindex, Mark, PortFlags},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{Hook, Met, Tier};
 use crate::{
-    maps,
+    event, inquiry, maps,
     pipeline::{self, Verdict},
-    rewrite,
+    rewrite, trace,
 };
 
 /// A frame in a driver's ring.
@@ -88,6 +88,26 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn tell(&self, chain: u32) {
+        tell_frame(self.0.ctx, chain);
+    }
+
+    #[inline(always)]
+    fn inquire(&self) {
+        inquire_frame(self.0.ctx);
+    }
+
+    #[inline(always)]
+    fn is_marked(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn show(&self, reason: u32, oif: Ifindex) {
+        show_frame(self.0.ctx, reason, oif);
+    }
+
+    #[inline(always)]
     fn met(&self) -> Met {
         Met::NOTHING
     }
@@ -103,8 +123,10 @@ pub fn run(context: &XdpContext) -> u32 {
         Verdict::Transmit(way) => {
             // The device first: a frame that has been rewritten can not go back to the kernel.
             let bytes = frame.length() as u64;
+            trace::depart(&frame, &way);
             if maps::redirect(way.adjacency.device) && rewrite::frame(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
+                maps::used(way.index);
                 return XDP_REDIRECT;
             }
             Reason::NoEgress
@@ -117,16 +139,24 @@ pub fn run(context: &XdpContext) -> u32 {
         }
         Verdict::Stop(reason) => reason,
     };
+    let dropped = u32::from(reason.decision() == Decision::Drop);
+    let tc = u32::from(port.flags().contains(PortFlags::TC));
+    conclude_frame(context.ctx, slot, reason as u32, dropped, tc)
+}
+
+/// Counts and marks a frame that was judged; gives the action. A global function: there are many ways to this end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, reason: u32, dropped: u32, tc: u32) -> u32 {
+    let context = XdpContext::new(context);
+    let frame = Frame(&context);
     let bytes = frame.total();
-    if reason.decision() == Decision::Drop {
-        maps::count(slot, reason, bytes);
-        return XDP_DROP;
-    }
     // A frame that can not be marked is left to tc, which will judge and count it itself.
-    if mark(context, Mark::JUDGED) || !port.flags().contains(PortFlags::TC) {
-        maps::count(slot, reason, bytes);
+    if dropped != 0 || mark(&context, Mark::JUDGED) || tc == 0 {
+        maps::count_number(slot, reason, bytes);
+        trace::end(&frame, reason);
     }
-    XDP_PASS
+    if dropped != 0 { XDP_DROP } else { XDP_PASS }
 }
 
 /// A global function: the verifier looks at it once, not once for every path that goes on from it.
@@ -150,6 +180,45 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     let stripped = Tag::from_raw(stripped as u16);
     let context = XdpContext::new(context);
     wire::tags(&Frame(&context), first, stripped).raw()
+}
+
+/// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn inquire_frame(raw: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(raw);
+    let ask = |asked: &mut Asked, flags| {
+        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, flags) }
+    };
+    inquiry::ask(&Frame(&context), ask);
+    0
+}
+
+/// Puts the frame, and which rules tell of it, into the ring.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_frame(context: *mut xdp_md, chain: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    event::tell(chain, length, |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 });
+    0
+}
+
+/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn show_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
+    // SAFETY: as above.
+    let port = unsafe { (*context).ingress_ifindex };
+    let tier = Tier::Xdp as u32;
+    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    let load = |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 };
+    trace::show((port, reason, oif, tier), length, load);
+    0
 }
 
 /// Leaves word for tc in front of the frame; `false` where the driver has no room for it.

@@ -4,49 +4,49 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Ifindex, Port, key as word},
+    abi::{Control, Features, Ifindex, Port},
     decide::{self, Datagram, Family, Frame, Transport},
 };
 
 use crate::{
     features,
-    hook::{Hook, Met},
+    hook::Hook,
     maps,
     pipeline::{Step, stop},
     scan::{Finding, scan},
 };
 
 /// A packet on its way through the chains.
-pub struct Filter {
+pub struct Filter<'h, H> {
+    hook: &'h H,
     generation: u32,
     bytes: u64,
-    met: Met,
 }
 
 /// Gathers what rules may ask for. Costs nothing when no chain is in use.
 #[inline(always)]
-pub fn prepare<F: Family, H: Hook>(
-    hook: &H,
+pub fn prepare<'h, F: Family, H: Hook>(
+    hook: &'h H,
     port: &Port,
     frame: &Frame,
     packet: &Datagram<F::Address>,
     transport: Transport,
     control: Control,
-) -> Filter {
-    if features::filtering()
+) -> Filter<'h, H> {
+    if features::keyed()
         && let Some(key) = maps::key()
     {
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
     }
-    Filter { generation: control.filter, bytes: hook.length() as u64, met: hook.met() }
+    Filter { hook, generation: control.filter, bytes: hook.length() as u64 }
 }
 
-impl Filter {
+impl<H: Hook> Filter<'_, H> {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if !features::on(Features::PREROUTING) || self.met.prerouting() {
+        if !features::on(Features::PREROUTING) || self.hook.met().prerouting() {
             return ControlFlow::Continue(());
         }
         self.ask(0, Reason::FilterPrerouting)
@@ -55,7 +55,7 @@ impl Filter {
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        if !features::on(Features::INPUT) || self.met.all() {
+        if !features::on(Features::INPUT) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         self.ask(1, Reason::FilterInput)
@@ -64,18 +64,22 @@ impl Filter {
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if !features::on(Features::FORWARD) || self.met.all() {
+        if !features::on(Features::FORWARD) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         if let Some(key) = maps::key() {
-            key.words[word::OIF] = oif;
+            key.set_oif(oif);
         }
         self.ask(2, Reason::FilterForward)
     }
 
     #[inline(always)]
     fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
-        match scan(self.generation, chain, self.bytes) {
+        let finding = scan(self.generation, chain, self.bytes);
+        if features::on(Features::TELLING) {
+            self.hook.tell(chain);
+        }
+        match finding {
             Finding::Accept => ControlFlow::Continue(()),
             Finding::Drop => stop(reason),
             Finding::Unreadable => stop(Reason::Unreadable),

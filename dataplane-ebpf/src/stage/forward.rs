@@ -13,12 +13,15 @@ use crate::{
     hook::{Hook, Tier},
     maps,
     pipeline::{Step, Verdict, Way, stop},
+    tables, trace,
 };
 
 /// A next hop, and how much it takes.
 pub struct Hop {
     /// Where to.
     pub adjacency: &'static Adjacency,
+    /// Its index.
+    index: u64,
     /// The longest IP packet, in bytes.
     mtu: usize,
 }
@@ -42,15 +45,27 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
     ControlFlow::Continue(())
 }
 
-/// The next hop of a route for this flow.
+/// The next hop of a route for this flow, as [`tables::next_hop`] says it.
 #[inline(always)]
-pub fn resolve<F: Family>(packet: &Datagram<F::Address>, route: Target) -> Option<Hop> {
-    let group = maps::group(route.group())?;
-    let member =
-        if features::on(Features::MULTIPATH) { group.member(F::flow(packet))? } else { u32::from(group.members[0]) };
-    let adjacency = maps::adjacency(member)?;
-    let mtu = if group.mtu == 0 { adjacency.mtu } else { group.mtu };
-    Some(Hop { adjacency, mtu: mtu as usize })
+pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
+    let flow = if features::on(Features::MULTIPATH) { F::flow(packet) } else { 0 };
+    tables::next_hop(route.group(), flow)
+}
+
+/// What is known of a next hop.
+#[inline(always)]
+pub fn resolve(next: u64) -> Option<Hop> {
+    let (index, mtu) = (next as u32, next >> 32);
+    let adjacency = maps::adjacency(index)?;
+    trace::hop(index);
+    let mtu = if mtu == 0 { u64::from(adjacency.mtu) } else { mtu };
+    Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
+}
+
+/// Why there is no next hop: the neighbour is not known, or `unnamed`.
+#[inline(always)]
+pub fn why_none(next: u64, unnamed: Reason) -> Reason {
+    if next == tables::UNNAMED { unnamed } else { Reason::NeighbourUnresolved }
 }
 
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain
@@ -103,6 +118,10 @@ pub fn depart<F: Family, H: Hook>(
     if !able.contains(AdjacencyFlags::RESOLVED) {
         return stop(Reason::NeighbourUnresolved);
     }
+    // The filter needs no controller; neighbours and ways out do.
+    if tables::abandoned() {
+        return stop(Reason::NoController);
+    }
     // Without a link header there is none to rewrite.
     let ethernet = frame.offset != 0;
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
@@ -112,6 +131,7 @@ pub fn depart<F: Family, H: Hook>(
     if ethernet && !too_long && able.contains(wanted) {
         return ControlFlow::Break(Verdict::Transmit(Way {
             adjacency,
+            index: hop.index,
             family: u64::from(F::NUMBER),
             tags: frame.tags(),
         }));

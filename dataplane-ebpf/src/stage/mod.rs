@@ -3,6 +3,7 @@
 
 pub mod filter;
 pub mod forward;
+pub mod inquiry;
 pub mod link;
 pub mod network;
 pub mod route;

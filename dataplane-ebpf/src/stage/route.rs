@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, RouteKind, Target},
+    abi::{Control, Port, RouteKind, Target},
     decide::Datagram,
 };
 
@@ -12,6 +12,7 @@ use crate::{
     maps,
     pipeline::{Step, stop},
     tables::{self, Routed},
+    trace,
 };
 
 /// Which generations are live: read once, so that a packet sees one state of the tables.
@@ -25,18 +26,25 @@ pub fn control() -> Step<Control> {
 
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]
-pub fn find<F: Routed>(control: Control, packet: &Datagram<F::Address>) -> Step<Target> {
+pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
+    trace::route(target.raw());
     let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    if ours || tables::decides::<F>(control) {
+    if ours || tables::decides::<F>(control, port) {
         ControlFlow::Continue(target)
     } else {
         ControlFlow::Continue(Target::new(RouteKind::Kernel, 0))
     }
 }
 
+/// What becomes of a packet whose route is a blackhole, as far as we know.
+#[inline(always)]
+pub fn blackhole() -> Reason {
+    if tables::abandoned() { Reason::NoController } else { Reason::Blackhole }
+}
+
 /// Why a route is the kernel's.
 #[inline(always)]
-pub fn why_kernel<F: Routed>(control: Control) -> Reason {
-    if tables::decides::<F>(control) { Reason::KernelRoute } else { Reason::MirrorOff }
+pub fn why_kernel<F: Routed>(control: Control, port: &Port) -> Reason {
+    if tables::decides::<F>(control, port) { Reason::KernelRoute } else { Reason::MirrorOff }
 }

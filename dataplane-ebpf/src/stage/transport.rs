@@ -27,6 +27,6 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
     if suspicious && decide::is_pending(hook, packet, frame.offset) {
         return ControlFlow::Break(Verdict::Defer(0));
     }
-    let transport = if features::filtering() { decide::transport(hook, packet, frame.offset) } else { Transport::NONE };
+    let transport = if features::keyed() { decide::transport(hook, packet, frame.offset) } else { Transport::NONE };
     ControlFlow::Continue(transport)
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, session};
+use super::{Cli, reason, session};
 
 /// Print the completions for a shell
 #[derive(Debug, Args)]
@@ -39,6 +39,7 @@ impl Man {
         let directory = &self.directory;
         fs::create_dir_all(directory)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), directory))
+            .and_then(|()| fs::write(directory.join("dataplane-reasons.7"), reason::page()))
             .with_context(|| format!("cannot write manual pages into {}", directory.display()))
     }
 }

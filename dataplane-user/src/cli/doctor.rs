@@ -14,6 +14,7 @@ use crate::{
         row::{Finding, PortRow, Status},
     },
     doctor::{self, Facts, Unknown},
+    kernel::BPFFS,
 };
 
 /// Looks for what is wrong, and says what cures it
@@ -29,7 +30,7 @@ pub(super) struct Doctor {
     #[arg(value_name = "IFACE", value_parser = iface)]
     iface: Option<String>,
     /// Where the daemon pins maps and links
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/dataplane")]
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
 }
 

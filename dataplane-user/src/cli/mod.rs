@@ -5,15 +5,22 @@
 mod completions;
 mod config;
 mod doctor;
+mod explain;
+mod import;
 mod lab;
+mod metrics;
 mod neigh;
 mod port;
+mod reason;
 mod route;
 mod rule;
 mod run;
 mod session;
+mod set;
 mod stats;
 mod table;
+mod top;
+mod trace;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -23,6 +30,7 @@ use self::session::Session;
 use crate::{
     config::{ConfigError, LoadError},
     control::protocol::{Failure, FailureKind},
+    import::ImportError,
 };
 
 /// Where the daemon listens unless told otherwise.
@@ -65,10 +73,21 @@ enum Verb {
     /// The rules of the filter
     #[command(subcommand)]
     Rule(rule::Rule),
+    /// The named sets that rules ask
+    #[command(subcommand)]
+    Set(set::Set),
     /// The config file and the running config
     #[command(subcommand)]
     Config(config::Config),
+    /// Rule sets of other filters as a config
+    #[command(subcommand)]
+    Import(import::Import),
     Stats(stats::Stats),
+    Metrics(metrics::Metrics),
+    Explain(explain::Explain),
+    Trace(trace::Trace),
+    Capture(trace::Capture),
+    Top(top::Top),
     /// A router between two hosts to play with
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -92,8 +111,15 @@ impl Cli {
             Verb::Route(route) => route.dispatch(&session),
             Verb::Neigh(neigh) => neigh.dispatch(&session),
             Verb::Rule(rule) => rule.dispatch(&session),
+            Verb::Set(set) => set.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),
+            Verb::Import(import) => import.dispatch(session.json),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Metrics(metrics) => metrics.dispatch(&session),
+            Verb::Explain(explain) => explain.dispatch(&session),
+            Verb::Trace(trace) => trace.dispatch(&session),
+            Verb::Capture(capture) => capture.dispatch(&session),
+            Verb::Top(top) => top.dispatch(&session),
             Verb::Lab(lab) => lab.dispatch(),
             Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),
@@ -124,7 +150,9 @@ fn kind(error: &anyhow::Error) -> FailureKind {
     error
         .chain()
         .find_map(|cause| {
-            let rejected = cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(LoadError::Invalid(_)));
+            let rejected = cause.is::<ConfigError>()
+                || cause.is::<ImportError>()
+                || matches!(cause.downcast_ref(), Some(LoadError::Invalid(_)));
             let failure = cause.downcast_ref::<Failure>().map(|failure| failure.kind);
             failure.or_else(|| rejected.then_some(FailureKind::Rejected))
         })

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use crate::daemon;
+use crate::{daemon, kernel::BPFFS};
 
 /// Run the daemon in the foreground
 ///
@@ -16,16 +16,23 @@ use crate::daemon;
 /// the next daemon adopts it. The log goes to stderr; `RUST_LOG` chooses how much.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane run\n  dataplane run --config /etc/dataplane.toml\n  \
+                        dataplane run --user dataplane --bpffs /run/dataplane-bpffs\n  \
                         dataplane run --socket /run/b.sock --state /var/lib/b --bpffs /sys/fs/bpf/b")]
 pub(super) struct Run {
     /// The config to start with
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The config to start with where no earlier daemon left one
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    first_config: Option<PathBuf>,
+    /// Become this user; directories that are not there yet are made for it
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// What must outlive a restart
     #[arg(long, value_name = "DIR", default_value = "/var/lib/dataplane")]
     state: PathBuf,
     /// Where maps and links are pinned; one directory for each daemon
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/dataplane")]
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
 }
 
@@ -38,6 +45,7 @@ impl Run {
             .with_ansi(stderr.is_terminal())
             .with_writer(io::stderr)
             .init();
-        daemon::run(daemon::Options { config: self.config, socket, state: self.state, bpffs: self.bpffs })
+        let Self { config, first_config, user, state, bpffs } = self;
+        daemon::run(&daemon::Options { config, first_config, user, socket, state, bpffs })
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::control::{
     client::Client,
     json,
-    protocol::{Data, Failure, Request},
+    protocol::{Data, Failure, FailureKind, Request},
 };
 
 /// What every verb needs to know.
@@ -39,9 +39,13 @@ impl Session {
     pub(super) fn beside_daemon(&self, program: &str) -> anyhow::Result<Command> {
         let namespace = format!("/proc/{}/ns/net", Client::connect(&self.socket)?.daemon()?);
         let own = fs::read_link("/proc/self/ns/net").context("cannot tell our network namespace")?;
-        let same = fs::read_link(&namespace).is_ok_and(|other| other == own);
-        if same {
-            return Ok(Command::new(program));
+        match fs::read_link(&namespace) {
+            Ok(other) if other == own => return Ok(Command::new(program)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let text = format!("this user may not enter the daemon's network namespace ({error}); use root");
+                return Err(Failure::new(FailureKind::Failed, text).into());
+            }
+            _ => {}
         }
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={namespace}")).arg(program);
@@ -78,11 +82,15 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Decision(_) => "a decision",
         Data::Neighbours(_) => "neighbours",
         Data::Rules(_) => "rules",
+        Data::Sets(_) => "sets",
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
         Data::History(_) => "a history",
         Data::Stats(_) => "stats",
+        Data::Metrics(_) => "metrics",
         Data::Findings(_) => "findings",
+        Data::Explanations(_) => "explanations",
+        Data::Watching | Data::Packet(_) | Data::Missed(_) => "packets",
     };
     anyhow::anyhow!("the daemon answered with {sort}, which was not the question; is it of another version?")
 }

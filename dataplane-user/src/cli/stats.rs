@@ -10,38 +10,59 @@ use clap::Args;
 use dataplane_common::Reason;
 
 use super::{
-    iface, port,
+    iface, reason,
     session::{self, Session, unexpected},
-    table::{LEFT, RIGHT, table},
+    table::{LEFT, RIGHT, dash, table},
 };
 use crate::control::{
     protocol::{Data, Request},
+    rate::{Rates, Watched},
     row::{self, Counts, MirrorRow, MirrorState},
 };
-
-/// Between two looks.
-const TICK: Duration = Duration::from_secs(1);
 
 /// Packets by what became of them, and why
 ///
 /// Every packet that a port received is counted once: `rx` is the sum of `forwarded`, `delivered`, `dropped` and `passed`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dataplane stats\n  dataplane stats eth0 --watch\n  dataplane stats -j | jq .totals"
+    after_help = "Examples:\n  dataplane stats\n  dataplane stats eth0 --watch\n  dataplane stats --watch --interval 5 --count 12\n  \
+                  dataplane stats -j | jq .totals\n  dataplane stats --reasons"
 )]
 pub(super) struct Stats {
     /// Only this port
     #[arg(value_name = "IFACE", value_parser = iface)]
     iface: Option<String>,
-    /// Again each second, with packets per second; with -j one object a line
+    /// Again and again, with packets per second; with -j one object a line
     #[arg(long)]
     watch: bool,
+    /// Between two looks
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+    interval: Duration,
+    /// End after so many looks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "watch")]
+    count: Option<u64>,
+    /// Print what reasons there are, what each means and what to do about it; asks no daemon
+    #[arg(long, conflicts_with_all = ["iface", "watch"])]
+    reasons: bool,
+}
+
+/// A time from a tenth of a second to a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.1..=86_400.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "write seconds from 0.1 to 86400, such as 1 or 0.5".to_owned())
 }
 
 impl Stats {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+        if self.reasons {
+            return reason::print(session);
+        }
         let request = Request::Stats { iface: self.iface };
         let mut earlier: Option<(row::Stats, Instant)> = None;
+        let mut looks = 0;
         loop {
             let now = Instant::now();
             let stats = match session.call(&request)? {
@@ -55,29 +76,31 @@ impl Stats {
                 // Home, and clear what is below: less flicker than clearing everything.
                 session::print("\x1b[H\x1b[J")?;
             }
-            let before = earlier.as_ref().map(|(stats, then)| (stats, now - *then));
-            session.print(&stats, || text(&stats, before) + "\n")?;
-            earlier = Some((stats, now));
-            thread::sleep(TICK.saturating_sub(now.elapsed()));
+            let rates = earlier.as_ref().map(|(before, then)| Rates::between(before, &stats, now - *then));
+            let watched = Watched { stats, rates };
+            session.print(&watched, || text(&watched.stats, watched.rates.as_ref()) + "\n")?;
+            looks += 1;
+            if self.count == Some(looks) {
+                return Ok(());
+            }
+            earlier = Some((watched.stats, now));
+            thread::sleep(self.interval.saturating_sub(now.elapsed()));
         }
     }
 }
 
 /// Totals, reasons that count, ports; with rates since an earlier look.
-fn text(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> String {
+fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
     let mut text = table(
         [("", LEFT), ("RX", RIGHT), ("FORWARDED", RIGHT), ("DELIVERED", RIGHT), ("DROPPED", RIGHT), ("PASSED", RIGHT)],
-        [
-            Some(cells("packets", &stats.totals)),
-            before.map(|(earlier, time)| cells("per second", &rates(stats, earlier, time))),
-        ]
-        .into_iter()
-        .flatten(),
+        [Some(cells("packets", &stats.totals)), rates.map(|rates| cells("per second", &rates.totals))]
+            .into_iter()
+            .flatten(),
     );
-    let reasons = reasons(stats, before);
+    let reasons = reasons(stats, rates);
     if !reasons.is_empty() {
         text.push('\n');
-        text.push_str(&if before.is_some() {
+        text.push_str(&if rates.is_some() {
             let columns = [("PACKETS", RIGHT), ("PER SECOND", RIGHT), ("REASON", LEFT), ("MEANING", LEFT)];
             table(columns, reasons)
         } else {
@@ -87,7 +110,19 @@ fn text(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> String {
     }
     if !stats.ports.is_empty() {
         text.push('\n');
-        text.push_str(&port::text(&stats.ports));
+        text.push_str(&ports(stats));
+    }
+    if let Some(rates) = rates.filter(|rates| !rates.ports.is_empty()) {
+        text.push('\n');
+        let columns = [
+            ("PER SECOND", LEFT),
+            ("RX", RIGHT),
+            ("FORWARDED", RIGHT),
+            ("DELIVERED", RIGHT),
+            ("DROPPED", RIGHT),
+            ("PASSED", RIGHT),
+        ];
+        text.push_str(&table(columns, rates.ports.iter().map(|(name, counts)| cells(name, counts))));
     }
     if stats.mirror.state == MirrorState::Loading {
         let MirrorRow { routes4, routes6, .. } = stats.mirror;
@@ -103,15 +138,63 @@ fn text(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> String {
     text
 }
 
+fn numbers(counts: &Counts) -> [String; 5] {
+    [counts.rx, counts.forwarded, counts.delivered, counts.dropped, counts.passed].map(|number| number.to_string())
+}
+
 fn cells(heading: &str, counts: &Counts) -> [String; 6] {
-    let numbers = [counts.rx, counts.forwarded, counts.delivered, counts.dropped, counts.passed];
-    let [rx, forwarded, delivered, dropped, passed] = numbers.map(|number| number.to_string());
+    let [rx, forwarded, delivered, dropped, passed] = numbers(counts);
     [heading.to_owned(), rx, forwarded, delivered, dropped, passed]
+}
+
+/// Each port in two parts: what the kernel counts at the link, as `ifconfig -s` heads it, then what became of the packets
+/// here.
+fn ports(stats: &row::Stats) -> String {
+    let columns = [
+        ("NAME", LEFT),
+        ("MODE", LEFT),
+        ("STATE", LEFT),
+        ("MTU", RIGHT),
+        ("RX-OK", RIGHT),
+        ("RX-ERR", RIGHT),
+        ("RX-DRP", RIGHT),
+        ("TX-OK", RIGHT),
+        ("TX-ERR", RIGHT),
+        ("TX-DRP", RIGHT),
+        ("RX", RIGHT),
+        ("FORWARDED", RIGHT),
+        ("DELIVERED", RIGHT),
+        ("DROPPED", RIGHT),
+        ("PASSED", RIGHT),
+    ];
+    let rows = stats.ports.iter().map(|port| {
+        let link = stats.links.iter().find(|link| link.ifindex == port.ifindex);
+        let counter = |counter: fn(&row::LinkRow) -> u64| dash(link.map(counter));
+        let [rx, forwarded, delivered, dropped, passed] = numbers(&port.counts);
+        [
+            port.name.clone(),
+            port.mode.clone(),
+            port.state.clone(),
+            port.mtu.to_string(),
+            counter(|link| link.rx_packets),
+            counter(|link| link.rx_errors),
+            counter(|link| link.rx_dropped),
+            counter(|link| link.tx_packets),
+            counter(|link| link.tx_errors),
+            counter(|link| link.tx_dropped),
+            rx,
+            forwarded,
+            delivered,
+            dropped,
+            passed,
+        ]
+    });
+    table(columns, rows)
 }
 
 /// Packets, packets per second, name and meaning of each reason that has counted, in the order of the manual. Reasons that
 /// only a newer daemon knows come last.
-fn reasons(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> Vec<[String; 4]> {
+fn reasons(stats: &row::Stats, rates: Option<&Rates>) -> Vec<[String; 4]> {
     let known = Reason::ALL.iter().map(|reason| (reason.name(), reason.meaning()));
     let unknown = stats.reasons.keys().map(|name| (name.as_str(), "a reason of another version"));
     let unknown = unknown.filter(|(name, _)| Reason::ALL.iter().all(|reason| reason.name() != *name));
@@ -119,42 +202,25 @@ fn reasons(stats: &row::Stats, before: Option<(&row::Stats, Duration)>) -> Vec<[
         .chain(unknown)
         .filter_map(|(name, meaning)| {
             let packets = stats.reasons.get(name).copied().filter(|packets| *packets > 0)?;
-            let rate = before.map_or(0, |(earlier, time)| {
-                rate(packets, earlier.reasons.get(name).copied().unwrap_or_default(), time)
-            });
+            let rate = rates.and_then(|rates| rates.reasons.get(name)).copied().unwrap_or_default();
             Some([packets.to_string(), rate.to_string(), name.to_owned(), meaning.to_owned()])
         })
         .collect()
 }
 
-fn rates(stats: &row::Stats, earlier: &row::Stats, time: Duration) -> Counts {
-    let (new, old) = (&stats.totals, &earlier.totals);
-    Counts {
-        rx: rate(new.rx, old.rx, time),
-        forwarded: rate(new.forwarded, old.forwarded, time),
-        delivered: rate(new.delivered, old.delivered, time),
-        dropped: rate(new.dropped, old.dropped, time),
-        passed: rate(new.passed, old.passed, time),
-    }
-}
-
-/// Packets per second. A counter that went back belongs to a port that was detached: no packets, rather than nonsense.
-fn rate(new: u64, old: u64, time: Duration) -> u64 {
-    let packets = u128::from(new.saturating_sub(old));
-    u64::try_from(packets * 1_000_000_000 / time.as_nanos().max(1)).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::row::{PortRow, RoutesRow};
 
     #[test]
-    fn packets_per_second() {
-        let rows = [(1000, 0, 1000, 1000), (1000, 0, 500, 2000), (5, 9, 1000, 0), (u64::MAX, 0, 1000, u64::MAX)];
-        for (new, old, millis, want) in rows {
-            assert_eq!(rate(new, old, Duration::from_millis(millis)), want, "{new} {old} {millis}");
+    fn times() {
+        for (text, want) in [("1", Some(1000)), ("0.5", Some(500)), ("86400", Some(86_400_000))] {
+            assert_eq!(seconds(text).ok().map(|time| time.as_millis()), want, "{text}");
         }
-        assert_eq!(rate(u64::MAX, 0, Duration::ZERO), u64::MAX);
+        for text in ["", "0", "-1", "nan", "inf", "86401", "1s"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -162,17 +228,38 @@ mod tests {
         let stats = |forwarded: u64| row::Stats {
             totals: Counts::new(forwarded, 0, 0, 0),
             reasons: [("forwarded".to_owned(), forwarded), ("of_tomorrow".to_owned(), 1)].into(),
-            ports: Vec::new(),
+            ports: vec![PortRow {
+                name: "a".to_owned(),
+                ifindex: 7,
+                mode: "native".to_owned(),
+                state: "up".to_owned(),
+                mac: None,
+                mtu: 1500,
+                vlan: None,
+                routes: RoutesRow::default(),
+                counts: Counts::new(forwarded, 0, 0, 0),
+            }],
+            links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],
             mirror: MirrorRow::default(),
+            heartbeat: 60,
         };
-        let text = text(&stats(3000), Some((&stats(1000), Duration::from_secs(2))));
+        let rates = Rates::between(&stats(1000), &stats(3000), Duration::from_secs(2));
+        let text = text(&stats(3000), Some(&rates));
         let want = "              RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
                     packets     3000       3000          0        0       0\n\
                     per second  1000       1000          0        0       0\n\
                     \n\
                     PACKETS  PER SECOND  REASON       MEANING\n   \
                        3000        1000  forwarded    Forwarded to the next hop.\n      \
-                          1           0  of_tomorrow  a reason of another version\n";
+                          1           0  of_tomorrow  a reason of another version\n\
+                    \n\
+                    NAME  MODE    STATE   MTU  RX-OK  RX-ERR  RX-DRP  TX-OK  TX-ERR  TX-DRP    RX  FORWARDED  DELIVERED  \
+                    DROPPED  PASSED\n\
+                    a     native  up     1500   5000       0       0     20       0       0  3000       3000          0        \
+                    0       0\n\
+                    \n\
+                    PER SECOND    RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
+                    a           1000       1000          0        0       0\n";
         assert_eq!(text, want);
     }
 }

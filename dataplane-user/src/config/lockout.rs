@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::{Config, Elements};
 use crate::rule::{
-    ChainName, Family, Fragment, FragmentWord, Item, LinkField, LinkPattern, Match, Policy, Port, Protocol, Range,
-    Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values, Verdict,
+    ChainName, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, LinkField, LinkPattern, Match,
+    Policy, Port, Protocol, Range, Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values, Verdict,
 };
 
 /// TCP's number (RFC 9293).
@@ -83,6 +83,17 @@ enum Met {
     Maybe,
 }
 
+impl Met {
+    /// Of all together.
+    fn all(each: impl Iterator<Item = Self>) -> Self {
+        each.fold(Self::Yes, |all, one| match (all, one) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Maybe, _) | (_, Self::Maybe) => Self::Maybe,
+            _ => Self::Yes,
+        })
+    }
+}
+
 impl From<bool> for Met {
     fn from(met: bool) -> Self {
         if met { Self::Yes } else { Self::No }
@@ -110,16 +121,9 @@ impl Config {
     }
 
     fn meets(&self, rule: &Rule, session: &Session, iif: Option<&str>) -> Met {
-        let met: Vec<_> = rule.matches().iter().map(|asked| self.holds(asked, session, iif)).collect();
         // A limit lets some packets by.
         let limited = if rule.statements().is_empty() { Met::Yes } else { Met::Maybe };
-        if met.contains(&Met::No) {
-            Met::No
-        } else if met.contains(&Met::Maybe) {
-            Met::Maybe
-        } else {
-            limited
-        }
+        Met::all(rule.matches().iter().map(|asked| self.holds(asked, session, iif)).chain([limited]))
     }
 
     fn holds(&self, asked: &Match, session: &Session, iif: Option<&str>) -> Met {
@@ -159,7 +163,29 @@ impl Config {
             Match::Fragment(fragment) => whole(fragment),
             Match::Link(field, test) => self.link(*field, test, iif),
             Match::Family(_) => Met::Yes,
+            Match::Concatenation(asked) => self.together(asked, session, iif),
             Match::Dscp(..) | Match::HopLimit(..) | Match::Length(_) | Match::Vlan(_) | Match::Ether(..) => Met::Maybe,
+        }
+    }
+
+    fn together(&self, asked: &Concatenation, session: &Session, iif: Option<&str>) -> Met {
+        let elements = match asked.test().values() {
+            Values::Listed(elements) => elements.as_slice(),
+            Values::Set(name) => match self.elements(name) {
+                Some(elements) => elements,
+                None => return Met::Maybe,
+            },
+        };
+        let fits = |element: &Element| {
+            let fields = asked.fields().iter().zip(&element.0);
+            Met::all(fields.map(|(field, item)| part(*field, item, session, iif)))
+        };
+        let met: Vec<_> = elements.iter().map(fits).collect();
+        let lacks = asked.protocols().is_some_and(|protocols| !protocols.contains(&TCP));
+        match (lacks, asked.test().negated()) {
+            (true, _) => Met::No,
+            (false, _) if !met.contains(&Met::Yes) && met.contains(&Met::Maybe) => Met::Maybe,
+            (false, negated) => (met.contains(&Met::Yes) != negated).into(),
         }
     }
 
@@ -196,6 +222,29 @@ impl Config {
                 held.map_or(Met::Maybe, |held| (held != test.negated()).into())
             }
         }
+    }
+}
+
+/// Whether one part of an element holds a session's packets.
+fn part(field: Field, item: &Item, session: &Session, iif: Option<&str>) -> Met {
+    let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
+    match (field, item) {
+        (Field::Ipv4(side), Item::Ipv4(range)) => match end(side).ip() {
+            IpAddr::V4(address) => range.contains(address).into(),
+            IpAddr::V6(_) => Met::No,
+        },
+        (Field::Ipv6(side), Item::Ipv6(range)) => match end(side).ip() {
+            IpAddr::V6(address) => range.contains(address).into(),
+            IpAddr::V4(_) => Met::No,
+        },
+        (Field::Port(_, side), Item::Service(range)) => range.contains(Port(end(side).port())).into(),
+        (Field::Protocol(_), Item::Protocol(range)) => range.contains(Protocol(TCP)).into(),
+        (Field::Link(LinkField::Iif | LinkField::Iifname), Item::Link(pattern)) => {
+            iif.map_or(Met::Maybe, |name| pattern.fits(name).into())
+        }
+        // What is delivered has no way out.
+        (Field::Link(_), _) => Met::No,
+        _ => Met::Maybe,
     }
 }
 
@@ -242,6 +291,10 @@ mod tests {
         ("the way out", "policy = 'drop'\nrules = ['oif eth0 accept']", Some("the policy of chain input")),
         ("what is not known may drop", "rules = ['ip ttl < 60 drop']", Some("rule 1: `ip ttl 0-59 drop`")),
         ("and may not save", "policy = 'drop'\nrules = ['ip ttl > 60 accept']", Some("the policy of chain input")),
+        ("a concatenation", "rules = ['ip saddr . tcp dport 192.0.2.7 . 22 drop']", Some("rule 1: ")),
+        ("another port in it", "rules = ['ip saddr . tcp dport 192.0.2.7 . 23 drop']", None),
+        ("another protocol in it", "rules = ['ip saddr . udp dport != 192.0.2.7 . 23 drop']", None),
+        ("a link in it", "rules = ['iifname . ip saddr { eth0 . 192.0.2.0/24 } drop']", Some("rule 1: ")),
         ("a set", "rules = ['ip saddr @bad drop']", Some("rule 1: `ip saddr @bad drop`")),
         ("an empty set", "rules = ['ip saddr @none drop']", None),
         ("a set in a file", "rules = ['ip saddr @filed drop']", Some("rule 1: `ip saddr @filed drop`")),

@@ -10,6 +10,7 @@ mod tests;
 mod write;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dataplane_common::abi::CHAINS;
@@ -22,15 +23,21 @@ pub(crate) use parse::check_sets;
 pub use parse::{at_rule, parse, parse_set_file};
 
 use crate::model::ModeChoice;
-use crate::rule::{ChainName, Element, Policy, Rule, SetName, SetType};
+use crate::rule::{ChainName, Element, Fragments, Policy, Rule, SetName, SetType};
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// In the order of the file.
     pub ports: Vec<PortConfig>,
+    /// What rules do with what they can not read.
+    pub fragments: Fragments,
     /// Room for routes.
     pub fib: FibConfig,
+    /// How long the data plane goes on alone.
+    pub heartbeat: HeartbeatConfig,
+    /// Metrics over HTTP.
+    pub metrics: MetricsConfig,
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].
@@ -63,6 +70,28 @@ pub struct FibConfig {
     pub ipv4_routes: u32,
     /// IPv6.
     pub ipv6_routes: u32,
+}
+
+/// How long the data plane trusts routes and neighbours of a daemon that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// Seconds; 0 is for ever.
+    pub after: u32,
+}
+
+impl Default for HeartbeatConfig {
+    /// A minute: about as long as the kernel itself sends to a neighbour that it has not heard of (`base_reachable_time`, at
+    /// random 15 to 45 s, then 5 s of `delay_first_probe_time` and 3 s of probes). A restart takes far less.
+    fn default() -> Self {
+        Self { after: 60 }
+    }
+}
+
+/// Metrics over HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where they can be asked for; none: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Links to attach to.

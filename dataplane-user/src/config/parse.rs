@@ -1,6 +1,7 @@
 //! Reading.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,14 +9,20 @@ use std::str::FromStr;
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
-use super::{ChainConfig, Config, ConfigError, Elements, FibConfig, PortConfig, PortPattern, SetConfig};
+use super::{
+    ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern,
+    SetConfig,
+};
 use crate::model::ModeChoice;
+use crate::parallel::each;
 use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
 };
 
 /// More routes than this nobody has; the tables do not grow beyond what they need for them.
 const ROUTES: u32 = 4_000_000;
+/// Seconds without a daemon: below, its own pauses would count; above, a year, it may as well be for ever.
+const ALONE: std::ops::RangeInclusive<u32> = 3..=31_536_000;
 
 /// Reads a configuration; `path` is for the errors.
 ///
@@ -28,10 +35,13 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     for (key, item) in entries(document.as_table()) {
         match key.get() {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
+            "fragments" => config.fragments = file.word(key, item)?,
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
+            "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
+            "metrics" => config.metrics = file.metrics(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, fib, sets or chains")),
+            _ => return Err(file.unknown(key, "ports, fragments, fib, heartbeat, metrics, sets or chains")),
         }
     }
     // Sets may stand behind the chains that ask them.
@@ -171,6 +181,41 @@ impl File<'_> {
         Ok(fib)
     }
 
+    fn heartbeat(&self, table: &dyn TableLike) -> Result<HeartbeatConfig, ConfigError> {
+        let mut heartbeat = HeartbeatConfig::default();
+        for (key, item) in entries(table) {
+            if key.get() != "after" {
+                return Err(self.unknown(key, "after"));
+            }
+            let seconds = item.as_integer().and_then(|number| u32::try_from(number).ok());
+            heartbeat.after = seconds.filter(|seconds| *seconds == 0 || ALONE.contains(seconds)).ok_or_else(|| {
+                let message = format!(
+                    "`after` must be a number of seconds from {} to {}, or 0 for never",
+                    ALONE.start(),
+                    ALONE.end()
+                );
+                self.error(item.span(), &message)
+            })?;
+        }
+        Ok(heartbeat)
+    }
+
+    fn metrics(&self, table: &dyn TableLike) -> Result<MetricsConfig, ConfigError> {
+        let mut metrics = MetricsConfig::default();
+        for (key, item) in entries(table) {
+            if key.get() != "listen" {
+                return Err(self.unknown(key, "listen"));
+            }
+            let address = item.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+            metrics.listen = Some(address.filter(|address| address.port() != 0).ok_or_else(|| {
+                let message =
+                    "`listen` must be an address and a port in quotes, such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
+                self.error(item.span(), message)
+            })?);
+        }
+        Ok(metrics)
+    }
+
     fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
         for (key, item) in entries(table) {
             let name = SetName::new(key.get()).ok_or_else(|| {
@@ -231,9 +276,11 @@ impl File<'_> {
         for chain in ChainName::ALL {
             let table = chains.get(chain.name()).and_then(Item::as_table_like);
             let rules = table.and_then(|table| table.get("rules")).and_then(Item::as_array);
-            let read = |value| self.read("a rule", value, |text| check_sets(rule::parse_spanned(text)?, &config.sets));
-            let rules = rules.into_iter().flat_map(Array::iter).map(read).collect::<Result<_, _>>()?;
-            config.chains[chain.index()].rules = rules;
+            let values: Vec<_> = rules.into_iter().flat_map(Array::iter).collect();
+            let sets = &config.sets;
+            let rules =
+                each(&values, |value| self.read("a rule", value, |text| check_sets(rule::parse_spanned(text)?, sets)));
+            config.chains[chain.index()].rules = rules.into_iter().collect::<Result<_, _>>()?;
         }
         Ok(())
     }
@@ -244,10 +291,10 @@ pub(crate) fn check_sets(parsed: Parsed, sets: &BTreeMap<SetName, SetConfig>) ->
     let asked = parsed.rule.matches().iter().zip(parsed.spans);
     for (asked, span) in asked {
         let Some(name) = asked.set() else { continue };
-        let fault = match (sets.get(name), asked.set_kind()) {
+        let fault = match (sets.get(name), asked.set_type()) {
             (None, _) => format!("there is no set {name}; add a table [sets.{}]", name.as_str()),
-            (Some(set), Some(kind)) if set.kind.kinds() != [kind] => {
-                format!("{name} is a set of {}; a set of {} can stand here", set.kind, kind.name())
+            (Some(set), Some(kind)) if set.kind != kind => {
+                format!("{name} is a set of {}; a set of {kind} can stand here", set.kind)
             }
             (Some(_), None) => format!("no set can stand here: write the values of {name} in braces"),
             (Some(_), Some(_)) => continue,

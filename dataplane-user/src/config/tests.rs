@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, PortConfig, PortPattern, SetConfig, at_rule, parse, parse_set_file,
+    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern, SetConfig,
+    at_rule, parse, parse_set_file,
 };
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
-use crate::rule::{ChainName, Element, Item, ItemKind, Policy, Range, SetType};
+use crate::rule::{ChainName, Element, Fragments, Item, ItemKind, Policy, Range, SetType};
 
 /// The example of the manual.
 const EXAMPLE: &str = r#"[ports]
@@ -62,9 +63,20 @@ fn the_example() {
 
 /// A file, line and column of what is wrong, the text at that place, and what the message says.
 const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
-    ("[prots]\n", 1, 2, "prots", "there is no key `prots` here; take ports, fib, sets or chains"),
+    (
+        "[prots]\n",
+        1,
+        2,
+        "prots",
+        "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, sets or chains",
+    ),
+    ("fragments = 'drop'\n", 1, 13, "'drop'", "`drop` is nothing to do with fragments; take drop-unreadable or pass"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
+    ("[metrics]\nport = 9464\n", 2, 1, "port", "take listen"),
+    ("[metrics]\nlisten = 9464\n", 2, 10, "9464", "an address and a port"),
+    ("[metrics]\nlisten = 'localhost:9464'\n", 2, 10, "'localhost:9464'", "an address and a port"),
+    ("[metrics]\nlisten = '127.0.0.1:0'\n", 2, 10, "'127.0.0.1:0'", "an address and a port"),
     ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
     ("[ports]\neth0 = { mode = 'fast' }\n", 2, 17, "'fast'", "`fast` is not a mode; use auto, native, generic or tc"),
     ("[ports]\neth0 = 'auto'\n", 2, 1, "eth0", "must be a table"),
@@ -185,19 +197,30 @@ fn config() -> impl Strategy<Value = Config> {
     let chain = || (policy(), vec(rule(), 0..4)).prop_map(|(policy, rules)| ChainConfig { policy, rules });
     let routes = || prop_oneof![Just(0), 0..=4_000_000_u32];
     let fib = (routes(), routes()).prop_map(|(ipv4_routes, ipv6_routes)| FibConfig { ipv4_routes, ipv6_routes });
-    let config = (ports, fib, btree_map(set_name(), set(), 0..3), [chain(), chain(), chain(), chain()]);
-    config.prop_flat_map(|(ports, fib, sets, chains)| {
+    let heartbeat = prop_oneof![Just(0), Just(60), 3..=31_536_000_u32].prop_map(|after| HeartbeatConfig { after });
+    let fragments = select(vec![Fragments::DropUnreadable, Fragments::Pass]);
+    let listen = option::of(select(vec!["127.0.0.1:9464", "[::1]:1", "0.0.0.0:65535", "[2001:db8::1]:80"]));
+    let metrics = listen.prop_map(|listen| MetricsConfig { listen: listen.map(|text| text.parse().expect(text)) });
+    let config = (
+        ports,
+        (fragments, fib),
+        heartbeat,
+        metrics,
+        btree_map(set_name(), set(), 0..3),
+        [chain(), chain(), chain(), chain()],
+    );
+    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, metrics, sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
             .into_iter()
-            .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_kind()?)))
+            .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_type()?.kinds().to_vec())))
             .collect();
-        let theirs: Vec<_> = asked.values().map(|kind| set_of(vec![*kind])).collect();
+        let theirs: Vec<_> = asked.values().map(|kind| set_of(kind.clone())).collect();
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
-            Config { ports: Vec::clone(&ports), fib, sets, chains: chains.clone() }
+            Config { ports: Vec::clone(&ports), fragments, fib, heartbeat, metrics, sets, chains: chains.clone() }
         })
     })
 }

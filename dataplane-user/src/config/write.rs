@@ -1,14 +1,20 @@
 //! Writing: the canonical form.
 
-use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
+use std::fmt::Display;
 
-use super::{ChainConfig, Config, Elements, FibConfig, SetConfig};
-use crate::rule::{ChainName, Policy};
+use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
+use toml_writer::TomlWrite as _;
+
+use super::{ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, SetConfig};
+use crate::rule::{ChainName, Fragments, Policy};
 
 impl Config {
     /// The file that says the same. Chains that accept everything are left out.
     pub fn to_toml(&self) -> String {
         let mut document = DocumentMut::new();
+        if self.fragments != Fragments::default() {
+            document.insert("fragments", value(self.fragments.name()));
+        }
         if !self.ports.is_empty() {
             let mut ports = Table::new();
             for port in &self.ports {
@@ -24,52 +30,72 @@ impl Config {
             let fib: Table = asked.map(|(key, routes)| (key, value(i64::from(routes)))).collect();
             document.insert("fib", Item::Table(fib));
         }
-        let sets = self.sets.iter().map(|(name, set)| (name.as_str(), set_table(set)));
-        insert_tables(&mut document, "sets", sets);
-        let used = ChainName::ALL.into_iter().filter(|name| *self.chain(*name) != ChainConfig::default());
-        insert_tables(&mut document, "chains", used.map(|name| (name.name(), chain_table(self.chain(name)))));
-        document.to_string()
+        if self.heartbeat != HeartbeatConfig::default() {
+            let heartbeat: Table = [("after", value(i64::from(self.heartbeat.after)))].into_iter().collect();
+            document.insert("heartbeat", Item::Table(heartbeat));
+        }
+        if let Some(listen) = self.metrics.listen {
+            let metrics: Table = [("listen", value(listen.to_string()))].into_iter().collect();
+            document.insert("metrics", Item::Table(metrics));
+        }
+        let mut text = document.to_string();
+        // A hundred thousand rules: too many for a tree of them.
+        for (name, set) in &self.sets {
+            begin(&mut text, "sets", name.as_str());
+            write_set(&mut text, set);
+        }
+        for name in ChainName::ALL {
+            let chain = self.chain(name);
+            if *chain != ChainConfig::default() {
+                begin(&mut text, "chains", name.name());
+                pair(&mut text, "policy", Policy::name(chain.policy));
+                lines(&mut text, "rules", &chain.rules);
+            }
+        }
+        text
     }
 }
 
-/// `[outer.inner]` for each, without a heading for the outer table alone.
-fn insert_tables<'a>(document: &mut DocumentMut, outer: &str, tables: impl Iterator<Item = (&'a str, Table)>) {
-    let mut all = Table::new();
-    all.set_implicit(true);
-    all.extend(tables.map(|(name, table)| (name.to_owned(), Item::Table(table))));
-    if !all.is_empty() {
-        document.insert(outer, Item::Table(all));
+/// The heading of a table.
+fn begin(text: &mut String, outer: &str, name: &str) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    // A name may have dots, which would be tables inside tables.
+    let quote = if name.contains('.') { "\"" } else { "" };
+    for piece in ["[", outer, ".", quote, name, quote, "]\n"] {
+        text.push_str(piece);
     }
 }
 
-fn set_table(set: &SetConfig) -> Table {
-    let mut table = Table::new();
-    table.insert("type", value(set.kind.to_string()));
+fn write_set(text: &mut String, set: &SetConfig) {
+    pair(text, "type", &set.kind.to_string());
     match &set.elements {
-        Elements::Listed(elements) => table.insert("elements", lines(elements)),
-        Elements::File(path) => table.insert("file", value(path.to_string_lossy().into_owned())),
-    };
-    table
+        Elements::Listed(elements) => lines(text, "elements", elements),
+        Elements::File(path) => pair(text, "file", &path.to_string_lossy()),
+    }
 }
 
-fn chain_table(chain: &ChainConfig) -> Table {
-    let mut table = Table::new();
-    table.insert("policy", value(Policy::name(chain.policy)));
-    table.insert("rules", lines(&chain.rules));
-    table
+fn pair(text: &mut String, key: &str, value: &str) {
+    text.push_str(key);
+    text.push_str(" = ");
+    quote(text, value);
+    text.push('\n');
 }
 
 /// A list with one item a line.
-fn lines<T: ToString>(items: &[T]) -> Item {
-    let mut array = Array::new();
+fn lines<T: Display>(text: &mut String, key: &str, items: &[T]) {
+    text.push_str(key);
+    text.push_str(" = [");
     for item in items {
-        let mut line = Value::from(item.to_string());
-        line.decor_mut().set_prefix("\n    ");
-        array.push_formatted(line);
+        text.push_str("\n    ");
+        quote(text, &item.to_string());
+        text.push(',');
     }
-    if !items.is_empty() {
-        array.set_trailing_comma(true);
-        array.set_trailing("\n");
-    }
-    value(array)
+    text.push_str(if items.is_empty() { "]\n" } else { "\n]\n" });
+}
+
+fn quote(text: &mut String, value: &str) {
+    // Writing to a string does not fail.
+    let _written = text.value(value);
 }

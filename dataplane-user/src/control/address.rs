@@ -70,6 +70,18 @@ pub(super) struct Address {
     identity: (u64, u64),
 }
 
+impl Address {
+    /// Where the socket is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether nothing has this name any more. What somebody else put there is theirs.
+    pub(super) fn is_gone(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl Drop for Address {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity);

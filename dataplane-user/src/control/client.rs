@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     json,
-    protocol::{Answer, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    protocol::{Answer, CHANGE_LIMIT, Data, Failure, FailureKind, Reply, Request},
     socket,
 };
 
@@ -59,8 +59,8 @@ impl Client {
     pub fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
         let mut line = json::line(request).map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
         line.push('\n');
-        if line.len() > REQUEST_LIMIT {
-            let message = format!("the request is {} bytes long, the daemon takes {REQUEST_LIMIT}", line.len());
+        if line.len() > CHANGE_LIMIT {
+            let message = format!("the request is {} bytes long, the daemon takes {CHANGE_LIMIT}", line.len());
             return Err(Failure::new(FailureKind::Rejected, message));
         }
         // A daemon that refuses the connection says why before it cuts it: that counts more than the failed write.
@@ -70,6 +70,26 @@ impl Client {
             (_, Ok(Answer::Reply(reply))) => Ok(reply),
             (_, Ok(Answer::Failure(failure))) | (Ok(()), Err(failure)) => Err(failure),
             (Err(error), Err(_)) => Err(unreachable(&self.path, &error)),
+        }
+    }
+
+    /// Whether more of the stream is here already.
+    pub fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
+    /// Waits for what follows an answer, for however long that takes; `None` when the daemon ends the stream.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn follow(&mut self) -> Result<Option<Data>, Failure> {
+        self.stream.get_ref().set_read_timeout(None).map_err(|error| unreachable(&self.path, &error))?;
+        if self.stream.fill_buf().map_err(|error| unreachable(&self.path, &error))?.is_empty() {
+            return Ok(None);
+        }
+        match self.answer()? {
+            Answer::Reply(reply) => Ok(Some(reply.data)),
+            Answer::Failure(failure) => Err(failure),
         }
     }
 

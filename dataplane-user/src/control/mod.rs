@@ -1,12 +1,14 @@
 //! The control socket: a Unix stream socket with one JSON object a line in each direction.
 //!
 //! [`protocol`] and [`row`] are what is said, [`server`] is the daemon's end, [`client`] the command line's. All JSON of the
-//! controller is in this folder.
+//! controller is in this folder. [`http`] is the other way in, for metrics alone.
 
 mod address;
 pub mod client;
+pub mod http;
 pub mod json;
 pub mod protocol;
+pub mod rate;
 pub mod row;
 pub mod server;
 mod socket;

@@ -6,11 +6,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::row::{DecisionRow, Difference, Finding, HistoryRow, NeighbourRow, PortRow, RouteRow, RuleRow, Stats};
+use super::row::{
+    DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
+    SetRow, Stats,
+};
 use crate::{model::ModeChoice, rule::ChainName};
 
-/// Longest request line that the daemon reads, in bytes.
+/// Longest request line that the daemon reads of a peer who may only read, in bytes.
 pub const REQUEST_LIMIT: usize = 1 << 20;
+/// And of one who may change things: a config of a hundred thousand rules has eight million.
+pub const CHANGE_LIMIT: usize = 64 << 20;
 
 /// What can be asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +90,28 @@ pub enum Request {
         /// Where.
         chain: ChainName,
     },
+    /// Answered with [`Data::Sets`].
+    #[serde(rename = "set list")]
+    SetList {
+        /// Only this set.
+        name: Option<String>,
+    },
+    /// Put elements into a set, all or none. Answered with [`Data::Done`].
+    #[serde(rename = "set add")]
+    SetAdd {
+        /// Which set.
+        name: String,
+        /// In the language of the set's type, not parsed yet.
+        elements: Vec<String>,
+    },
+    /// Take elements out of a set, all or none. Answered with [`Data::Done`].
+    #[serde(rename = "set del")]
+    SetDel {
+        /// Which set.
+        name: String,
+        /// In the language of the set's type, not parsed yet.
+        elements: Vec<String>,
+    },
     /// Answered with [`Data::Config`].
     #[serde(rename = "config show")]
     ConfigShow,
@@ -109,6 +136,28 @@ pub enum Request {
         /// Only this port.
         iface: Option<String>,
     },
+    /// Counters and states as `OpenMetrics` text. Answered with [`Data::Metrics`].
+    #[serde(rename = "metrics")]
+    Metrics,
+    /// What would become of frames that came in on a port. Answered with [`Data::Explanations`], one for each.
+    #[serde(rename = "explain")]
+    Explain {
+        /// The port.
+        iface: String,
+        /// The frames, in hex.
+        frames: Vec<String>,
+    },
+    /// Watch for packets. Answered with [`Data::Watching`], then with [`Data::Packet`] and [`Data::Missed`] until the
+    /// connection ends.
+    #[serde(rename = "trace")]
+    Trace {
+        /// Which: matches, verdicts, reasons; not parsed yet.
+        filter: String,
+        /// One packet in so many; 0 and 1: each.
+        one_in: u32,
+        /// How many bytes of each frame.
+        bytes: u32,
+    },
     /// What only the daemon knows of its health. Answered with [`Data::Findings`].
     #[serde(rename = "doctor")]
     Doctor,
@@ -124,18 +173,25 @@ impl Request {
             | Self::RuleInsert { .. }
             | Self::RuleDel { .. }
             | Self::RuleFlush { .. }
+            | Self::SetAdd { .. }
+            | Self::SetDel { .. }
             | Self::ConfigApply(_)
             | Self::ConfigConfirm
-            | Self::ConfigRollback => true,
+            | Self::ConfigRollback
+            // Packets are for the eyes of those who could capture them anyway.
+            | Self::Trace { .. } => true,
             Self::PortList
             | Self::RouteList { .. }
             | Self::RouteGet { .. }
             | Self::NeighList
             | Self::RuleList { .. }
+            | Self::SetList { .. }
             | Self::ConfigShow
             | Self::ConfigDiff(_)
             | Self::ConfigHistory
             | Self::Stats { .. }
+            | Self::Metrics
+            | Self::Explain { .. }
             | Self::Doctor => false,
         }
     }
@@ -237,6 +293,8 @@ pub enum Data {
     Neighbours(Vec<NeighbourRow>),
     /// Rows of `rule list`, chain after chain, in the order of evaluation.
     Rules(Vec<RuleRow>),
+    /// Rows of `set list`, by name.
+    Sets(Vec<SetRow>),
     /// The running config as TOML.
     Config(String),
     /// What differs, or what was changed.
@@ -245,8 +303,19 @@ pub enum Data {
     History(Vec<HistoryRow>),
     /// The answer of `stats`.
     Stats(Stats),
+    /// The answer of `metrics`: `OpenMetrics` text.
+    Metrics(String),
     /// Rows of `doctor`.
     Findings(Vec<Finding>),
+    /// The answers of `explain`, in the order of the frames.
+    Explanations(Vec<Explanation>),
+    /// From now on packets are watched for.
+    Watching,
+    /// A packet that was watched for.
+    Packet(Box<PacketRow>),
+    /// How many packets were not told of since the beginning: more than the daemon tells in a second, or than the reader
+    /// takes.
+    Missed(u64),
 }
 
 /// Why a request was not fulfilled.

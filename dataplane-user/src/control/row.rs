@@ -57,9 +57,22 @@ pub struct PortRow {
     pub mtu: u32,
     /// VLAN identifier, for a VLAN device.
     pub vlan: Option<u16>,
+    /// Who says where its packets go.
+    #[serde(default)]
+    pub routes: RoutesRow,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,
+}
+
+/// Who says where the packets of a port go, by family: `mirror`, `kernel` (asked from the programs, for routing rules or a VRF)
+/// or `stack` (the kernel gets the packets).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesRow {
+    /// Of IPv4 packets.
+    pub ipv4: String,
+    /// Of IPv6 packets.
+    pub ipv6: String,
 }
 
 /// One row of `route list`.
@@ -121,6 +134,78 @@ pub struct DecisionRow {
     pub table: Table,
 }
 
+/// What became of a packet, and who said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// Name of a [`dataplane_common::Decision`].
+    pub verdict: String,
+    /// Name of a [`dataplane_common::Reason`].
+    pub reason: String,
+    /// The chain whose rule or policy decided, or that the packet passed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainName>,
+    /// The rule; none where a policy decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<u64>,
+    /// Its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The route that matched, `ADDR/LEN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// The router; none when the destination is on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Link address of the next hop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<String>,
+}
+
+/// A packet that somebody watches for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRow {
+    /// When: nanoseconds since 1970.
+    pub time: u64,
+    /// The port.
+    pub port: String,
+    /// Where it was judged: `xdp` or `tc`.
+    pub tier: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// What can be read of it.
+    pub packet: String,
+    /// The frame as it came in, in hex, from its beginning.
+    pub frame: String,
+}
+
+/// The answer of `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What would become of it.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// The outgoing frame, in hex, where it is forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
+    /// Its way, stage by stage.
+    pub stages: Vec<Stage>,
+}
+
+/// A stage on the way of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// What it said.
+    pub result: String,
+}
+
 /// One row of `neigh list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourRow {
@@ -149,6 +234,31 @@ pub struct RuleRow {
     pub bytes: u64,
 }
 
+/// One row of `set list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRow {
+    /// As rules ask it, without `@`.
+    pub name: String,
+    /// As nft names it: `ipv4_addr`, `ipv4_addr . inet_service`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In canonical form, in the order in which they were put in.
+    pub elements: Vec<String>,
+}
+
+/// One row of `stats --reasons`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonRow {
+    /// Name of a [`dataplane_common::Reason`].
+    pub name: String,
+    /// Name of its [`dataplane_common::Decision`].
+    pub verdict: String,
+    /// One line.
+    pub meaning: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
 /// The answer of `stats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
@@ -158,9 +268,40 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// As in `port list`.
     pub ports: Vec<PortRow>,
+    /// What the kernel counts at them, by name as in `ports`; those that do not exist are missing.
+    #[serde(default)]
+    pub links: Vec<LinkRow>,
     /// How well the kernel is followed.
     #[serde(default)]
     pub mirror: MirrorRow,
+    /// Seconds after the end of the daemon until routed packets are left to the kernel; 0 is never.
+    #[serde(default)]
+    pub heartbeat: u32,
+}
+
+/// Frames of a link since it was made: what the kernel and its driver counted, and what XDP took before they did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Name of the interface.
+    pub name: String,
+    /// Its index in the kernel.
+    pub ifindex: u32,
+    /// Received. Most drivers count what XDP redirects, too; where one does not, and its count is below ours, it is ours.
+    pub rx_packets: u64,
+    /// Received, as the kernel has it.
+    pub rx_bytes: u64,
+    /// Received, but broken.
+    pub rx_errors: u64,
+    /// Given up by the kernel or the device, for want of room above all. Some drivers count here what XDP drops.
+    pub rx_dropped: u64,
+    /// Transmitted; as the kernel has it.
+    pub tx_packets: u64,
+    /// Transmitted; as the kernel has it.
+    pub tx_bytes: u64,
+    /// The device failed.
+    pub tx_errors: u64,
+    /// No room.
+    pub tx_dropped: u64,
 }
 
 /// How far the mirror of the kernel's tables has come, and how well it follows.
@@ -181,6 +322,9 @@ pub struct MirrorRow {
     /// How many links, addresses, neighbours, settings and routes had to be mended.
     #[serde(default)]
     pub mended: u64,
+    /// How often the kernel was asked to look after a neighbour that is in use.
+    #[serde(default)]
+    pub probes: u64,
 }
 
 /// What the mirror is doing.

@@ -17,8 +17,11 @@ pub use super::address::BindError;
 use super::{
     address::{self, Address},
     json,
-    protocol::{Answer, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
+    protocol::{Answer, CHANGE_LIMIT, Data, Failure, FailureKind, REQUEST_LIMIT, Reply, Request},
 };
+
+/// How much of a stream waits for a slow peer; what does not find room is counted, and told.
+const STREAM: usize = 1 << 12;
 
 /// A request on its way to the ring.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Call {
     pub request: Request,
     /// Who asks.
     pub peer: Peer,
+    /// Where what follows the answer goes, for requests that ask for more than one.
+    pub stream: Option<mpsc::Sender<Data>>,
     /// Where the answer goes. Dropping it tells the peer that the daemon stops.
     pub reply: oneshot::Sender<Result<Reply, Failure>>,
 }
@@ -60,6 +65,8 @@ pub struct Limits {
     pub ring: Duration,
     /// Connections at once from users who may only read.
     pub guests: usize,
+    /// Between two looks whether the socket is still there.
+    pub look: Duration,
 }
 
 impl Default for Limits {
@@ -69,6 +76,7 @@ impl Default for Limits {
             write: Duration::from_secs(10),
             ring: Duration::from_secs(30),
             guests: 64,
+            look: Duration::from_secs(1),
         }
     }
 }
@@ -89,11 +97,7 @@ impl Server {
     /// See [`BindError`]; above all, another daemon that is alive.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let (listener, address) = address::claim(path)?;
-        let listener = UnixListener::from_std(listener).map_err(|source| BindError::Io {
-            action: "listen on",
-            path: path.to_owned(),
-            source,
-        })?;
+        let listener = listen(listener, path)?;
         Ok(Self { listener, address, limits: Limits::default() })
     }
 
@@ -105,7 +109,9 @@ impl Server {
 
     /// Serves until the receiver of `calls` is closed or dropped; answers under way then get a second to leave.
     pub async fn serve(self, calls: mpsc::Sender<Call>) {
-        let Self { listener, address, limits } = self;
+        let Self { mut listener, mut address, limits } = self;
+        let mut look = tokio::time::interval(limits.look);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let guests = Arc::new(Semaphore::new(limits.guests));
         let mut connections = JoinSet::new();
         loop {
@@ -122,6 +128,11 @@ impl Server {
                     }
                 },
                 Some(_) = connections.join_next() => {}
+                _ = look.tick() => {
+                    if address.is_gone() && let Some(again) = again(address.path()).await {
+                        (listener, address) = again;
+                    }
+                }
             }
         }
         drop(address);
@@ -130,6 +141,31 @@ impl Server {
             tracing::debug!("the control socket closes with answers that nobody took");
         }
     }
+}
+
+/// Listens anew where somebody removed the socket: else nobody could reach the daemon until it ends.
+async fn again(path: &Path) -> Option<(UnixListener, Address)> {
+    let wanted = path.to_owned();
+    let claimed = spawn_blocking(move || address::claim(&wanted)).await.ok()?;
+    let made = claimed.and_then(|(listener, address)| Ok((listen(listener, path)?, address)));
+    match made {
+        Ok(made) => {
+            tracing::warn!("the control socket {} was removed; it is there again", path.display());
+            Some(made)
+        }
+        Err(error) => {
+            tracing::debug!("the control socket {} is gone: {error}", path.display());
+            None
+        }
+    }
+}
+
+fn listen(listener: std::os::unix::net::UnixListener, path: &Path) -> Result<UnixListener, BindError> {
+    UnixListener::from_std(listener).map_err(|source| BindError::Io {
+        action: "listen on",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// One connection from its first to its last byte.
@@ -177,7 +213,7 @@ impl Connection {
                 Ok(Ok(Some(line))) => parse(&line),
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
-                    let message = format!("the request is longer than {REQUEST_LIMIT} bytes");
+                    let message = format!("the request is longer than {} bytes", self.limit());
                     Err(Failure::new(FailureKind::Usage, message))
                 }
                 Ok(Err(error)) => return Err(error),
@@ -188,13 +224,25 @@ impl Connection {
             };
             match request {
                 Ok(request) => {
-                    let answer = self.ask(request).await;
+                    let (stream, follows) = mpsc::channel(STREAM);
+                    let stream = matches!(request, Request::Trace { .. }).then_some(stream);
+                    let streams = stream.is_some();
+                    let answer = self.ask(request, stream).await;
+                    let done = matches!(answer, Answer::Reply(_));
                     self.answer(answer).await?;
+                    if streams && done {
+                        return self.stream(follows).await;
+                    }
                 }
                 // What follows on the stream cannot be trusted to begin with a request.
                 Err(failure) => return self.answer(Answer::Failure(failure)).await,
             }
         }
+    }
+
+    /// Bytes that a request of this peer may have.
+    fn limit(&self) -> usize {
+        if self.peer.may_change() { CHANGE_LIMIT } else { REQUEST_LIMIT }
     }
 
     /// The next line without its end; `None` at the end of the stream.
@@ -208,10 +256,10 @@ impl Connection {
                 return Ok(Some(line));
             }
             searched = self.buffer.len();
-            if searched >= REQUEST_LIMIT {
+            if searched >= self.limit() {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            let room = (REQUEST_LIMIT - searched).min(64 << 10);
+            let room = (self.limit() - searched).min(64 << 10);
             let read = (&mut self.stream).take(room as u64).read_buf(&mut self.buffer).await?;
             match read {
                 0 if searched == 0 => return Ok(None),
@@ -221,14 +269,28 @@ impl Connection {
         }
     }
 
+    /// Writes what follows an answer, until the peer says anything or leaves.
+    async fn stream(&mut self, mut follows: mpsc::Receiver<Data>) -> io::Result<()> {
+        let mut word = [0; 1];
+        loop {
+            let data = tokio::select! {
+                data = follows.recv() => data,
+                _ = self.stream.read(&mut word) => None,
+            };
+            let Some(data) = data else { return Ok(()) };
+            let line = json::line(&Answer::Reply(data.into()))? + "\n";
+            timeout(self.limits.write, self.stream.write_all(line.as_bytes())).await??;
+        }
+    }
+
     /// Hands a request to the ring and waits for what it says.
-    async fn ask(&self, request: Request) -> Answer {
+    async fn ask(&self, request: Request, stream: Option<mpsc::Sender<Data>>) -> Answer {
         if request.is_change() && !self.peer.may_change() {
             let message = format!("user {} may read but not change anything; use root", self.peer.uid);
             return Answer::Failure(Failure::new(FailureKind::Failed, message));
         }
         let (reply, answer) = oneshot::channel();
-        let call = Call { request, peer: self.peer, reply };
+        let call = Call { request, peer: self.peer, stream, reply };
         let result = match self.calls.send_timeout(call, self.limits.ring).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(stopping())),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(stopping()),

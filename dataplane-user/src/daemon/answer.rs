@@ -4,21 +4,24 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use dataplane_common::{
     Decision, Reason,
-    abi::{Adjacency, AdjacencyFlags, PortCounters, PortFlags, RouteKind, Target},
+    abi::{Adjacency, AdjacencyFlags, Control, PortCounters, PortFlags, RouteKind, Target},
 };
 
 use super::{Daemon, filter::Standing};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{Counts, DecisionRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RuleRow, Stats, Table},
+        row::{
+            Counts, DecisionRow, LinkRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table,
+        },
     },
     kernel::TableError,
     lower::Targets,
     model::{
-        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
-        TABLE_MAIN,
+        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT,
+        TABLE_LOCAL, TABLE_MAIN,
     },
+    netlink::{LinkCounters, link_counters},
     rule::ChainName,
 };
 
@@ -48,7 +51,7 @@ pub(super) fn digest(counters: &PortCounters) -> (Counts, BTreeMap<&'static str,
 
 impl Daemon {
     /// The slot of a port.
-    fn slot(&self, ifindex: u32) -> Option<u32> {
+    pub(super) fn slot(&self, ifindex: u32) -> Option<u32> {
         self.lowering.want().ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
     }
 
@@ -62,7 +65,7 @@ impl Daemon {
                 None => Counts::default(),
             };
             let state = if link.up { "up" } else { "down" };
-            rows.push(row(link, port.mode.name(), state, counts));
+            rows.push(PortRow { routes: self.routes_row(link), ..row(link, port.mode.name(), state, counts) });
         }
         for (ifindex, reason) in &self.ports.failed {
             let Some(link) = self.model.links.get(ifindex) else { continue };
@@ -84,6 +87,21 @@ impl Daemon {
             ));
         }
         Ok(rows)
+    }
+
+    fn routes_row(&self, link: &Link) -> RoutesRow {
+        let name = |version| self.route_source(version, link).name().to_owned();
+        RoutesRow { ipv4: name(IpVersion::V4), ipv6: name(IpVersion::V6) }
+    }
+
+    /// Who says where packets go that come in through a link.
+    fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
+        let bit = match version {
+            IpVersion::V4 => Control::MIRROR_V4,
+            IpVersion::V6 => Control::MIRROR_V6,
+        };
+        let mirrored = self.lowering.want().mirror & bit != 0;
+        if mirrored { self.model.route_source(version, link) } else { RouteSource::Stack }
     }
 
     /// Totals, reasons and ports; of one port where one is named.
@@ -108,7 +126,8 @@ impl Daemon {
             }
         }
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
-        Ok(Stats { totals, reasons, ports, mirror: self.mirror_row() })
+        let links = link_rows(&ports);
+        Ok(Stats { totals, reasons, ports, links, mirror: self.mirror_row(), heartbeat: self.heartbeat.after })
     }
 
     /// A rule with its counts.
@@ -143,7 +162,7 @@ impl Daemon {
         .collect()
     }
 
-    fn name(&self, ifindex: u32) -> String {
+    pub(super) fn name(&self, ifindex: u32) -> String {
         self.model.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
@@ -199,6 +218,12 @@ impl Daemon {
             return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
         }
         let iif = iif.map(|name| self.link(name)).transpose()?;
+        let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+        let asks = |link: &Link| self.route_source(version, link) == RouteSource::Kernel;
+        let attached = || self.ports.attached.keys().filter_map(|port| self.model.links.get(port));
+        if iif.map_or_else(|| attached().any(asks), asks) {
+            return self.asked(address, from, iif);
+        }
         Ok(match address {
             IpAddr::V4(v4) => {
                 self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)
@@ -296,12 +321,39 @@ impl Daemon {
 }
 
 /// The longest match in the first table that has one, for people: the decision itself comes from the targets.
-fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
+pub(super) fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
     [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].into_iter().find_map(|table| {
         let (prefix, candidates) = routes.around(table, Prefix::new(address, A::BITS as u8)).next()?;
         let route = candidates.iter().next().filter(|route| route.kind != RouteType::Throw)?;
         Some((prefix, route))
     })
+}
+
+/// What the kernel counts at ports.
+fn link_rows(ports: &[PortRow]) -> Vec<LinkRow> {
+    let counters = link_counters().unwrap_or_else(|error| {
+        tracing::warn!("the counters of links cannot be read: {error}");
+        BTreeMap::new()
+    });
+    ports.iter().filter_map(|port| Some(link_row(port, counters.get(&port.ifindex)?))).collect()
+}
+
+/// The kernel's counters of a port, and ours where they are ahead: a driver may not count what XDP takes from it.
+fn link_row(port: &PortRow, counters: &LinkCounters) -> LinkRow {
+    // Without what was dropped: drivers that do not count that as received count it as dropped.
+    let ours = port.counts.rx - port.counts.dropped;
+    LinkRow {
+        name: port.name.clone(),
+        ifindex: port.ifindex,
+        rx_packets: counters.rx_packets.max(ours),
+        rx_bytes: counters.rx_bytes,
+        rx_errors: counters.rx_errors,
+        rx_dropped: counters.rx_dropped,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        tx_errors: counters.tx_errors,
+        tx_dropped: counters.tx_dropped,
+    }
 }
 
 fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
@@ -313,6 +365,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         mac: link.mac.map(|mac| mac.to_string()),
         mtu: link.mtu,
         vlan: link.vlan.map(|vlan| vlan.tag.id()),
+        routes: RoutesRow::default(),
         counts,
     }
 }

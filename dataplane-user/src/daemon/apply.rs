@@ -31,9 +31,11 @@ impl Daemon {
         }
         if update.anew {
             self.tables.keep_vlans(&want.vlans)?;
+            self.tables.keep_neighbours(&want.neighbours)?;
         }
         let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
-        let goal = Have { mirror: want.mirror, features: want.features | self.chains.features() };
+        let goal =
+            Have { mirror: want.mirror, features: want.features | self.chains.features() | self.watchers.features() };
         let changes = order(have, goal, update, want);
         let flip = |step: &Change<'_>| {
             matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_))
@@ -80,6 +82,8 @@ impl Daemon {
             Change::Routes6(changes) => self.tables.routing.change_fib6(changes),
             Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
             Change::Vlan(key, port) => self.tables.write_vlan(*key, port)?,
+            Change::Neighbour(key, index) => self.tables.write_neighbour(*key, *index)?,
+            Change::RemoveNeighbour(key) => self.tables.remove_neighbour(*key)?,
             Change::RemoveVlan(key) => self.tables.remove_vlan(*key)?,
             Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
             Change::Features(features) => self.load(*features)?,
@@ -87,8 +91,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Moves routes into larger tables, which are whole before any program reads them; whether these were larger.
-    fn grow(&mut self, sizes: Sizes, want: &Want) -> anyhow::Result<bool> {
+    /// Moves routes and rules into larger tables, which are whole before any program reads them; whether these were larger.
+    pub(super) fn grow(&mut self, sizes: Sizes, want: &Want) -> anyhow::Result<bool> {
         if sizes == self.sizes {
             return Ok(false);
         }
@@ -102,19 +106,22 @@ impl Daemon {
         self.relink();
         before.retire()?;
         self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
-        tracing::info!(?sizes, "larger tables for routes");
+        tracing::info!(?sizes, "larger tables");
         Ok(true)
     }
 
     /// Larger tables with all routes, and programs that read them.
     fn larger(&self, sizes: Sizes, place: &Place, want: &Want) -> anyhow::Result<(Object, Routing)> {
-        let mut object = Object::load(self.object.features(), sizes, place)?;
+        let features = self.object.features();
+        let mut object = Object::open(features, sizes, place)?;
+        object.ready(&self.hooks_in_use(features))?;
         let mut routing = Routing::take(&mut object, sizes)?;
         for (index, group) in &want.groups {
             routing.write_group(*index, group)?;
         }
         routing.load_fib4(&want.fib4)?;
         routing.load_fib6(&want.fib6)?;
+        routing.load_filter(&self.image)?;
         routing.continue_from(&self.tables.routing)?;
         Ok((object, routing))
     }
@@ -144,7 +151,10 @@ impl Daemon {
         if features == self.object.features() {
             return Ok(());
         }
-        self.object = Object::load(features, self.sizes, &self.place)?;
+        let mut object = Object::open(features, self.sizes, &self.place)?;
+        // Before the first port gets them: one that is refused changes nothing.
+        object.ready(&self.hooks_in_use(features))?;
+        self.object = object;
         self.relink();
         Ok(())
     }

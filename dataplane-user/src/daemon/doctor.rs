@@ -1,7 +1,10 @@
 //! What only the daemon knows of its health.
 
 use super::Daemon;
-use crate::control::row::{Finding, Status};
+use crate::{
+    control::row::{Finding, Status},
+    rule::{ChainName, Verdict},
+};
 
 impl Daemon {
     /// Ports that are waited for, and routes that are left to the kernel.
@@ -18,6 +21,29 @@ impl Daemon {
                 });
             }
         }
+        findings.extend(self.observed.as_ref().map(|observed| match observed {
+            Ok(()) => Finding {
+                check: "losses".to_owned(),
+                status: Status::Ok,
+                found: "frames that a way out does not take are counted as redirect_failed".to_owned(),
+                fix: String::new(),
+            },
+            Err(error) => Finding {
+                check: "losses".to_owned(),
+                status: Status::Warn,
+                found: format!("frames that a way out does not take count as forwarded: {error}"),
+                fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
+            },
+        }));
+        findings.extend(self.rejecting());
+        findings.push(self.alone());
+        findings.extend(self.exposing.finding());
+        findings.extend(self.unsaved.as_ref().map(|error| Finding {
+            check: "state".to_owned(),
+            status: Status::Fail,
+            found: format!("what is in force is not written down, and a restart would undo it: {error}"),
+            fix: "df -h, then make room; it is tried again each second".to_owned(),
+        }));
         for problem in &self.problems {
             findings.push(Finding {
                 check: "mirror".to_owned(),
@@ -35,5 +61,20 @@ impl Daemon {
             });
         }
         findings
+    }
+
+    /// Whether senders of rejected packets are answered, when a rule says so.
+    fn rejecting(&self) -> Option<Finding> {
+        let mut rules = ChainName::ALL.into_iter().flat_map(|chain| self.chains.rules(chain));
+        rules.find(|standing| matches!(standing.rule.verdict(), Verdict::Reject(_)))?;
+        let (status, found, fix) = match self.telling.answerer.missing() {
+            None => (Status::Ok, "senders of rejected packets are answered".to_owned(), ""),
+            Some(error) => (
+                Status::Warn,
+                format!("rejected packets are dropped without an answer: {error}"),
+                "restart the daemon as root, or with CAP_NET_RAW",
+            ),
+        };
+        Some(Finding { check: "reject".to_owned(), status, found, fix: fix.to_owned() })
     }
 }

@@ -1,16 +1,24 @@
 //! The chains: rules with their handles and counters, and their way into the kernel.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use dataplane_common::abi::{CHAINS, Features, RULE_COUNTERS};
 
-use super::{Daemon, state};
+use super::{Daemon, counter::Counters, state};
 use crate::{
-    config::{ChainConfig, Config},
+    config::{ChainConfig, Config, SetConfig},
+    filter,
     kernel::grace,
-    lower::filter::{ChainRules, FilterError, LoweredFilter, lower},
-    rule::{ChainName, LinkPattern, Policy, Rule, SetName},
+    lower::{
+        Lowering,
+        filter::{ChainRules, Entry, FilterError, LoweredFilter, Remembered, alone, lower_again, order},
+    },
+    parallel::each,
+    rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
 };
 
 /// A rule in force. Its counter belongs to its handle, and both survive every change that keeps the rule.
@@ -18,19 +26,49 @@ use crate::{
 pub(super) struct Standing {
     pub handle: u64,
     pub counter: u32,
-    pub rule: Rule,
+    pub rule: Arc<Rule>,
+    /// What it was lowered to, for all copies.
+    lowered: Arc<Remembered>,
 }
 
-/// All chains, in the order of [`ChainName::ALL`].
+impl Standing {
+    fn new(rule: Rule, handle: u64, counter: u32) -> Self {
+        Self { handle, counter, rule: rule.into(), lowered: Arc::default() }
+    }
+
+    /// Lowers it, if that takes nothing but the rule.
+    fn lower(&self) {
+        if self.lowered.get().is_none()
+            && let Some(boxes) = alone(&self.rule)
+        {
+            self.remember(boxes);
+        }
+    }
+
+    /// Keeps what it was lowered to.
+    pub(super) fn remember(&self, boxes: Vec<Entry>) {
+        // Nobody else has filled it since: it is a new rule's.
+        let _filled = self.lowered.set(boxes);
+    }
+
+    /// What it was lowered to, but for order and counter; `None` for one that asks for links or sets.
+    pub(super) fn boxes(&self) -> Option<&[Entry]> {
+        self.lowered.get().map(Vec::as_slice)
+    }
+}
+
+/// All chains, in the order of [`ChainName::ALL`]. A copy shares the rules and the sets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chains {
     policies: [Policy; CHAINS],
+    fragments: Fragments,
     rules: [Vec<Standing>; CHAINS],
-    sets: std::collections::BTreeMap<SetName, crate::config::SetConfig>,
+    /// Of each rule, its place among all in the tables that are live.
+    orders: [Vec<u32>; CHAINS],
+    sets: Arc<BTreeMap<SetName, SetConfig>>,
     next: u64,
     features: Features,
-    /// Counters of rules that came since the last commit: they begin at zero.
-    fresh: BTreeSet<u32>,
+    pub(super) counters: Counters,
 }
 
 /// There is no rule with this handle.
@@ -45,14 +83,19 @@ impl Chains {
     /// From what an earlier daemon wrote down.
     pub(super) fn new(config: &Config, ledger: &state::Ledger) -> Self {
         let mut chains = Self { next: ledger.next.max(1), ..Self::default() };
-        let mut known: Vec<_> = ledger.rules.iter().collect();
+        // Before any rule gets another: those of all rules that were written down.
+        chains.counters = Counters::new(ledger.rules.iter().map(|entry| entry.counter));
         for chain in ChainName::ALL {
             chains.policies[chain.index()] = config.chain(chain).policy;
+            let mut known: HashMap<&str, VecDeque<_>> = HashMap::new();
+            for entry in ledger.rules.iter().filter(|entry| entry.chain == chain.name()) {
+                known.entry(&entry.rule).or_default().push_back(entry);
+            }
             for rule in &config.chain(chain).rules {
                 let text = rule.to_string();
-                let found = known.iter().position(|entry| entry.chain == chain.name() && entry.rule == text);
-                let standing = match found.map(|position| known.remove(position)) {
-                    Some(entry) => Standing { handle: entry.handle, counter: entry.counter, rule: rule.clone() },
+                let found = known.get_mut(&*text).and_then(VecDeque::pop_front);
+                let standing = match found {
+                    Some(entry) => Standing::new(rule.clone(), entry.handle, entry.counter),
                     None => match chains.stand(rule.clone()) {
                         Ok(standing) => standing,
                         Err(error) => {
@@ -63,58 +106,92 @@ impl Chains {
                 };
                 chains.rules[chain.index()].push(standing);
             }
+            for gone in known.into_values().flatten() {
+                chains.counters.leave(gone.counter);
+            }
         }
-        chains.sets.clone_from(&config.sets);
+        chains.sets = Arc::new(config.sets.clone());
+        chains.fragments = config.fragments;
         chains
     }
 
     /// Gives a new rule its handle and counter.
-    fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
-        let taken: BTreeSet<u32> = self.rules.iter().flatten().map(|standing| standing.counter).collect();
-        let counter =
-            (0..RULE_COUNTERS).find(|counter| !taken.contains(counter) && !self.fresh.contains(counter)).with_context(
-                || format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule"),
-            )?;
-        self.fresh.insert(counter);
+    pub(super) fn stand(&mut self, rule: Rule) -> anyhow::Result<Standing> {
+        let counter = self.counters.take().with_context(|| {
+            format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule")
+        })?;
         let handle = self.next;
         self.next += 1;
-        Ok(Standing { handle, counter, rule })
+        Ok(Standing::new(rule, handle, counter))
+    }
+
+    /// A rule that was the last to get its handle and counter does not come to be.
+    pub(super) fn withdraw(&mut self, standing: &Standing) {
+        self.next = standing.handle;
+        self.counters.leave(standing.counter);
+    }
+
+    /// Notes a rule that is in the tables already, with its order there.
+    pub(super) fn put(&mut self, chain: ChainName, standing: Standing, order: u32, in_front: bool) {
+        let (rules, orders) = (&mut self.rules[chain.index()], &mut self.orders[chain.index()]);
+        let place = if in_front { 0 } else { rules.len() };
+        rules.insert(place, standing);
+        orders.insert(place, order);
+    }
+
+    /// Forgets a rule that is not in the tables any more.
+    pub(super) fn take_out(&mut self, chain: ChainName, place: usize) {
+        let gone = self.rules[chain.index()].remove(place);
+        self.orders[chain.index()].remove(place);
+        self.counters.leave(gone.counter);
+    }
+
+    /// The place of a rule among those of its chain, and its order in the tables.
+    pub(super) fn place(&self, chain: ChainName, handle: u64) -> Option<(usize, u32)> {
+        let place = self.rules(chain).iter().position(|standing| standing.handle == handle)?;
+        Some((place, *self.orders[chain.index()].get(place)?))
+    }
+
+    /// What the rules of a chain were lowered to, with their orders and counters, but for the rule with one order. Nothing where
+    /// some were lowered to what is not kept.
+    pub(super) fn boxes(&self, chain: ChainName, but: u32) -> Option<impl Iterator<Item = (&Entry, u32, u32)>> {
+        if self.rules(chain).iter().any(|standing| standing.boxes().is_none()) {
+            return None;
+        }
+        let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]).filter(move |(_, order)| **order != but);
+        Some(placed.flat_map(|(standing, order)| {
+            let boxes = standing.boxes().unwrap_or_default().iter();
+            boxes.map(|entry| (entry, *order, standing.counter))
+        }))
+    }
+
+    /// A box of a rule, with all that is not the rule's own.
+    pub(super) fn placed(&self, entry: &Entry, order: u32, counter: u32) -> Entry {
+        Entry { order, counter, strict: self.fragments == Fragments::DropUnreadable, ..*entry }
     }
 
     /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
     pub(super) fn replace(&mut self, config: &Config) -> anyhow::Result<()> {
-        let mut old = std::mem::take(&mut self.rules);
-        // What stays in force while the new counters are chosen.
-        let mut rules: [Vec<Standing>; CHAINS] = Default::default();
-        let mut new = Vec::new();
         for chain in ChainName::ALL {
-            let index = chain.index();
-            for rule in &config.chain(chain).rules {
-                match old[index].iter().position(|standing| standing.rule == *rule) {
-                    Some(position) => rules[index].push(old[index].remove(position)),
-                    None => new.push((
-                        index,
-                        rules[index].len() + new.iter().filter(|(at, _, _)| *at == index).count(),
-                        rule,
-                    )),
-                }
+            let mut known: HashMap<Arc<Rule>, VecDeque<Standing>> = HashMap::new();
+            for standing in std::mem::take(&mut self.rules[chain.index()]) {
+                known.entry(Arc::clone(&standing.rule)).or_default().push_back(standing);
             }
-        }
-        // Counters of rules that go stay taken until the commit is through, so that no packet counts at the wrong rule.
-        let leaving: BTreeSet<u32> = old.iter().flatten().map(|standing| standing.counter).collect();
-        self.rules = rules;
-        let blocked: BTreeSet<u32> = leaving.difference(&self.fresh).copied().collect();
-        self.fresh.extend(&blocked);
-        for (index, place, rule) in new {
-            let standing = self.stand(rule.clone())?;
-            let place = place.min(self.rules[index].len());
-            self.rules[index].insert(place, standing);
-        }
-        self.fresh.retain(|counter| !blocked.contains(counter));
-        for chain in ChainName::ALL {
+            let rules = config.chain(chain).rules.iter().map(|rule| {
+                let kept = known.get_mut(rule).and_then(VecDeque::pop_front);
+                kept.map_or_else(|| self.stand(rule.clone()), Ok)
+            });
+            let rules = rules.collect::<anyhow::Result<_>>()?;
+            self.rules[chain.index()] = rules;
+            for gone in known.into_values().flatten() {
+                self.counters.leave(gone.counter);
+            }
             self.policies[chain.index()] = config.chain(chain).policy;
         }
-        self.sets.clone_from(&config.sets);
+        self.fragments = config.fragments;
+        if *self.sets != config.sets {
+            self.sets = Arc::new(config.sets.clone());
+        }
         Ok(())
     }
 
@@ -131,23 +208,43 @@ impl Chains {
     pub(super) fn remove(&mut self, chain: ChainName, handle: u64) -> Result<(), NoSuchRule> {
         let rules = &mut self.rules[chain.index()];
         let place = rules.iter().position(|standing| standing.handle == handle).ok_or(NoSuchRule { chain, handle })?;
-        rules.remove(place);
+        let gone = rules.remove(place);
+        self.counters.leave(gone.counter);
         Ok(())
     }
 
     /// Takes all rules of a chain out; its policy stays.
     pub(super) fn flush(&mut self, chain: ChainName) {
-        self.rules[chain.index()].clear();
+        for gone in self.rules[chain.index()].drain(..) {
+            self.counters.leave(gone.counter);
+        }
     }
 
     /// The sets by their names.
-    pub(super) fn sets(&self) -> &std::collections::BTreeMap<SetName, crate::config::SetConfig> {
+    pub(super) fn sets(&self) -> &BTreeMap<SetName, SetConfig> {
         &self.sets
     }
 
-    /// A rule with the elements of the sets that it asks.
-    pub(super) fn resolved(&self, rule: &Rule) -> Rule {
-        rule.with_sets(&|name| self.sets.get(name).and_then(crate::config::SetConfig::listed))
+    /// The set of this name, to be changed.
+    pub(super) fn set_mut(&mut self, name: &SetName) -> Option<&mut SetConfig> {
+        Arc::make_mut(&mut self.sets).get_mut(name)
+    }
+
+    /// Rules have the orders that lowering all of them gives.
+    fn renumber(&mut self) {
+        for (orders, rules) in self.orders.iter_mut().zip(&self.rules) {
+            *orders = (0..rules.len()).map(order).collect();
+        }
+    }
+
+    /// An order for a rule at the end of a chain, or in front of it; none where no number is left.
+    pub(super) fn order(&self, chain: ChainName, in_front: bool) -> Option<u32> {
+        let orders = &self.orders[chain.index()];
+        if in_front {
+            Some(orders.first()? / 2).filter(|order| *order > 0)
+        } else {
+            orders.last()?.checked_add(order(0))
+        }
     }
 
     /// The rules of a chain, in order.
@@ -159,9 +256,15 @@ impl Chains {
     pub(super) fn config(&self) -> Config {
         let chain = |index: usize| ChainConfig {
             policy: self.policies[index],
-            rules: self.rules[index].iter().map(|standing| standing.rule.clone()).collect(),
+            rules: self.rules[index].iter().map(|standing| Rule::clone(&standing.rule)).collect(),
         };
-        Config { sets: self.sets.clone(), chains: std::array::from_fn(chain), ..Config::default() }
+        let chains = std::array::from_fn(chain);
+        Config { fragments: self.fragments, sets: BTreeMap::clone(&self.sets), chains, ..Config::default() }
+    }
+
+    /// What a chain does with what no rule matches.
+    pub(super) fn policy(&self, chain: ChainName) -> Policy {
+        self.policies[chain.index()]
     }
 
     /// The handle of the next rule.
@@ -196,34 +299,65 @@ impl Chains {
 impl Daemon {
     /// What the chains come to with the links that are there now.
     pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
-        let rules: [Vec<(Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            self.chains.rules[index]
-                .iter()
-                .map(|standing| (self.chains.resolved(&standing.rule), standing.counter))
-                .collect()
+        for rules in &self.chains.rules {
+            // Most rules; the others follow.
+            each(rules, Standing::lower);
+        }
+        let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
+            self.chains.rules[index].iter().map(|standing| (&*standing.rule, standing.counter)).collect()
         });
-        let chains =
-            std::array::from_fn(|index| ChainRules { policy: self.chains.policies[index], rules: &rules[index] });
+        let chains = std::array::from_fn(|index| ChainRules {
+            policy: self.chains.policies[index],
+            fragments: self.chains.fragments,
+            rules: &rules[index],
+        });
         let resolve = |pattern: &LinkPattern| {
             let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
             links.map(|link| link.ifindex).collect()
         };
-        lower(chains, &resolve)
+        let sets = |name: &SetName| {
+            let set = self.chains.sets.get(name)?;
+            Some((&set.kind, set.listed()?))
+        };
+        let memory = |chain: ChainName, index: usize| Some(&*self.chains.rules[chain.index()].get(index)?.lowered);
+        lower_again(chains, &resolve, &sets, &memory)
     }
 
     /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
     pub(super) fn commit_chains(&mut self, lowered: LoweredFilter) -> anyhow::Result<()> {
+        let image = filter::build(&lowered)?;
+        let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
+        let grown = self.grow(self.sizes.with_filter(image.lines()), lowering.want());
+        self.lowering = lowering;
+        grown?;
         grace();
-        for counter in std::mem::take(&mut self.chains.fresh) {
+        for counter in self.chains.counters.stale() {
             self.tables.clear_rule_counter(counter)?;
         }
         // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
+        let before = self.committed.as_ref().map(|committed| committed.limits.clone()).unwrap_or_default();
+        for (counter, limit) in lowered.limits.iter().filter(|(counter, limit)| before.get(counter) != Some(limit)) {
+            self.tables.write_limit(*counter, limit)?;
+        }
         self.load(self.object.features() | lowered.features)?;
-        self.tables.flip_filter(&lowered.filter, &lowered.entries)?;
+        let staged = self.tables.routing.stage_filter(&image)?;
+        self.try_filter(staged, &lowered)?;
+        self.tables.routing.flip_filter(staged)?;
+        self.image = image;
+        if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
+            grace();
+            for counter in before.keys().filter(|counter| !lowered.limits.contains_key(counter)) {
+                self.tables.remove_limit(*counter)?;
+            }
+        }
         self.chains.features = lowered.features;
-        let features = self.object.features().difference(Features::CHAINS) | lowered.features;
+        let features = self.object.features().difference(Features::RULES) | lowered.features;
         self.load(features)?;
         self.committed = Some(lowered);
+        self.chains.renumber();
+        self.telling.forget();
+        self.places = None;
+        self.chains.counters.settle();
         Ok(())
     }
 
@@ -255,7 +389,8 @@ impl Daemon {
             Ok(value)
         });
         if committed.is_err() {
-            self.chains = before;
+            let failed = std::mem::replace(&mut self.chains, before);
+            self.chains.counters.tainted_by(&failed.counters);
             if let Ok(lowered) = self.lower_chains()
                 && let Err(error) = self.commit_chains(lowered)
             {
@@ -267,3 +402,6 @@ impl Daemon {
         committed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,7 @@ impl Daemon {
             routes6: known6.max(routes6) as u64,
             resyncs: self.compared.resyncs,
             mended: self.compared.mended,
+            probes: self.probes.sent,
         }
     }
 }

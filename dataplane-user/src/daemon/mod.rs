@@ -3,15 +3,31 @@
 //! One task owns everything. What the kernel says and what operators ask for arrive here in turn, so no state is ever seen
 //! half changed.
 
+mod amend;
 mod answer;
 mod apply;
 mod confirm;
+mod counter;
 mod doctor;
+mod event;
+mod explain;
 mod filter;
+mod heartbeat;
+mod inquiry;
+mod journal;
+mod metrics;
 mod mirror;
+mod neighbour;
 mod operate;
 mod port;
+mod privilege;
+mod reject;
+mod service;
+mod set;
+mod sight;
 mod state;
+mod trace;
+mod trial;
 
 use std::{
     path::PathBuf,
@@ -19,7 +35,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_common::abi::Features;
+use dataplane_common::abi::map;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -27,23 +43,34 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config, FibConfig},
-    control::server::{Call, Server},
+    config::{self, Config, FibConfig, HeartbeatConfig},
+    control::{
+        protocol::Request,
+        server::{Call, Server},
+    },
     fib::Sizes,
-    kernel::{Bpffs, Links, Object, Place, Tables, earlier_slots},
+    filter::Image,
+    kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
     lower::{
         Lowering, Problem,
         filter::{LoweredFilter, unsupported},
     },
     model::{Model, Touched},
-    netlink::Mirror,
+    netlink::{Mirror, Prober},
     rule::ChainName,
 };
 use confirm::{History, Probation};
+use event::Telling;
+use explain::Rehearsed;
 use filter::Chains;
+use metrics::Exposing;
 use mirror::{COMPARE, Compared};
+use neighbour::Probes;
 use port::Ports;
+use sight::Places;
 use state::State;
+use trace::Watchers;
+use trial::Trying;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
@@ -57,6 +84,10 @@ const CALLS: usize = 64;
 pub struct Options {
     /// The config file.
     pub config: Option<PathBuf>,
+    /// The config file where no config is remembered.
+    pub first_config: Option<PathBuf>,
+    /// The user to become.
+    pub user: Option<String>,
     /// The control socket.
     pub socket: PathBuf,
     /// What outlives a restart.
@@ -66,29 +97,40 @@ pub struct Options {
 }
 
 /// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
-pub fn run(options: Options) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(options))
-}
-
-async fn serve(options: Options) -> anyhow::Result<()> {
+pub fn run(options: &Options) -> anyhow::Result<()> {
     // The config first: a bad one must not touch anything.
     let config = options.config.as_deref().map(read).transpose()?;
+    let first = options.first_config.as_deref().map(read).transpose()?;
+    // Before there is a second thread: each has rights of its own.
+    privilege::shed(options)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(options, config, first))
+}
+
+async fn serve(options: &Options, config: Option<Config>, first: Option<Config>) -> anyhow::Result<()> {
     let server = Server::bind(&options.socket)?;
     let state = State::open(&options.state)?;
+    let config = config.or_else(|| first.filter(|_| !state.remembers()));
     let bpffs = Bpffs::open(&options.bpffs)?;
     let mut mirror = Mirror::open()?;
-    let mut daemon = Daemon::new(bpffs, state, config)?;
+    let mut prober = Prober::open()?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
+    let mut daemon = Daemon::new(bpffs, state, config, Exposing::new(calls.clone()))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     let serving = tokio::spawn(server.serve(calls));
+    let mut watchdog = service::Watchdog::new();
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut compare = tokio::time::interval_at((Instant::now() + COMPARE).into(), COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut probe = tokio::time::interval(neighbour::ROUND);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beat = tokio::time::interval(heartbeat::BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -96,11 +138,26 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = until(daemon.unconfirmed()) => daemon.expire(),
+            () = watchdog.alive() => {}
+            _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
+            () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
+            () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
             () = until(due) => {
                 due = None;
                 daemon.follow_news();
+            }
+            _ = probe.tick(), if daemon.loading.is_none() => {
+                // An entry that was made permanent a moment ago must not be used: the kernel would take that from it.
+                match mirror.advance(ANSWER) {
+                    Ok(events) => daemon.hear(events, &mut mirror),
+                    Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
+                }
+                daemon.probe(&mut prober);
+                if !daemon.touched.is_empty() {
+                    due.get_or_insert_with(|| Instant::now() + GATHER);
+                }
             }
             Some(call) = waiting.recv() => {
                 // It is answered after what came before it, unless that is a long listing.
@@ -131,11 +188,25 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }
+            // Last: whoever floods a rule that logs waits, and not the ring.
+            told = packets.next() => {
+                match told {
+                    Ok(events) => events.iter().for_each(|event| daemon.tell(event)),
+                    Err(error) => tracing::error!("events of packets cannot be read: {error}"),
+                }
+            }
+            seen = sightings.next() => {
+                match seen {
+                    Ok(seen) => daemon.show(&seen),
+                    Err(error) => tracing::error!("packets that are watched for cannot be read: {error}"),
+                }
+            }
         }
         if std::mem::take(&mut daemon.relinked) {
             mirror.programs_changed();
         }
     }
+    service::stopping();
     drop(waiting);
     serving.await.context("the control socket ended badly")?;
     tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
@@ -157,7 +228,7 @@ fn read(path: &std::path::Path) -> anyhow::Result<Config> {
     let name = path.display().to_string();
     for chain in ChainName::ALL {
         for (index, rule) in config.chain(chain).rules.iter().enumerate() {
-            if let Some(what) = unsupported(&rule.with_sets(&|name| config.elements(name))) {
+            if let Some(what) = unsupported(rule) {
                 return Err(config::at_rule(&text, &name, chain, index, &what.to_string()).into());
             }
         }
@@ -180,6 +251,9 @@ struct Daemon {
     /// How many places of them the largest ones have no room for.
     hopeless: [usize; 2],
     links: Links,
+    losses: Losses,
+    /// Whether losses behind redirects are counted, or why not; `None` while no port is at XDP.
+    observed: Option<Result<(), String>>,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
     model: Model,
@@ -198,29 +272,58 @@ struct Daemon {
     chains: Chains,
     /// What room for routes was asked for.
     fib: FibConfig,
+    /// How long the data plane goes on without this daemon.
+    heartbeat: HeartbeatConfig,
+    /// Metrics over HTTP.
+    exposing: Exposing,
+    /// How far this daemon's clock is ahead of the kernel half's.
+    offset: i128,
     /// The filter that is live.
     committed: Option<LoweredFilter>,
+    /// The tables of the filter as last written.
+    image: Image,
+    /// Why what is in force could not be written down.
+    unsaved: Option<String>,
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
     /// Comparisons of the mirror with the kernel.
     compared: Compared,
+    /// Neighbours that are kept alive.
+    probes: Probes,
+    /// Packets that rules log or reject.
+    telling: Telling,
+    /// Those who watch packets.
+    watchers: Watchers,
+    /// Where rules stand, by their counters.
+    places: Places,
+    /// Programs to try packets on.
+    stage: Option<Rehearsed>,
+    /// The program that tries the tables of a commit.
+    trying: Option<Trying>,
+    /// When the daemon started.
+    born: Instant,
 }
 
 impl Daemon {
     /// Makes fresh maps beside those that an earlier daemon left, and remembers what it was doing. A config given now takes
     /// the place of what was remembered.
-    fn new(bpffs: Bpffs, state: State, config: Option<Config>) -> anyhow::Result<Self> {
+    fn new(bpffs: Bpffs, state: State, config: Option<Config>, exposing: Exposing) -> anyhow::Result<Self> {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let slots = slots.unwrap_or_default();
-        let (ports, chains, fib) = state.remember();
+        let (ports, mut chains, running, features) = state.remember();
         let history = state.history();
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
-        let mut object = Object::load(Features::empty(), sizes, &place)?;
+        let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
+        // Most likely what it will come to. Programs are loaded for the first port that needs them.
+        let mut object = Object::open(features, sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
-        let links = Links::new(bpffs.links());
+        if !inherited {
+            chains.counters.are_zero();
+        }
+        let (links, losses) = (Links::new(bpffs.links()), Losses::new(bpffs.links()));
         let mut daemon = Self {
             bpffs,
             state,
@@ -231,6 +334,8 @@ impl Daemon {
             generation,
             hopeless: [0; 2],
             links,
+            losses,
+            observed: None,
             relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
@@ -241,17 +346,32 @@ impl Daemon {
             early: Vec::new(),
             ports,
             chains,
-            fib,
+            fib: running.fib,
+            heartbeat: running.heartbeat,
+            exposing,
+            offset: heartbeat::offset(),
             committed: None,
+            image: Image::default(),
+            unsaved: None,
             probation: None,
             history,
             compared: Compared::default(),
+            probes: Probes::default(),
+            telling: Telling::new(Instant::now()),
+            watchers: Watchers::default(),
+            places: None,
+            stage: None,
+            trying: None,
+            born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
+        let mut metrics = running.metrics;
         if let Some(config) = config {
             daemon.ports.replace(&config);
             daemon.chains.replace(&config)?;
             daemon.fib = config.fib;
+            daemon.heartbeat = config.heartbeat;
+            metrics = config.metrics;
             daemon.state.write_pending(None)?;
         } else if let Some(pending) = daemon.state.pending() {
             let probation = pending.resume(confirm::now());
@@ -260,16 +380,20 @@ impl Daemon {
                 daemon.ports.replace(&before);
                 daemon.chains.replace(&before)?;
                 daemon.fib = before.fib;
+                daemon.heartbeat = before.heartbeat;
+                metrics = before.metrics;
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
             daemon.probation = Some(probation);
         }
+        daemon.exposing.want(metrics);
         Ok(daemon)
     }
 
     /// Fills the maps and swaps the programs in: from here on traffic is ours.
     fn start(&mut self) -> anyhow::Result<()> {
+        self.beat();
         let lowered = self.lower_chains()?;
         self.commit_chains(lowered)?;
         self.follow();
@@ -284,6 +408,7 @@ impl Daemon {
         if self.loading.is_some() && mirror.is_settled() {
             self.loading = None;
             self.start()?;
+            service::ready();
             tracing::info!(routes4 = self.model.routes4.len(), routes6 = self.model.routes6.len(), "ready");
             for call in std::mem::take(&mut self.early) {
                 self.answer(call);
@@ -314,16 +439,45 @@ impl Daemon {
 
     /// Answers a call.
     fn answer(&mut self, call: Call) {
-        let answer = self.operate(&call.request, call.peer.uid);
+        let mut answer = match (&call.request, call.stream) {
+            (Request::Trace { filter, one_in, bytes }, Some(stream)) => self.trace((filter, *one_in, *bytes), stream),
+            (request, _) => self.operate(request, call.peer.uid),
+        };
+        if call.request.is_change()
+            && let Some(error) = &self.unsaved
+        {
+            let warning = format!("in force, but not written down: {error}; a restart would undo it");
+            answer = answer.map(|reply| reply.warn(warning));
+        }
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }
     }
 
     /// Writes down what a next daemon must know.
-    fn save(&self) {
-        if let Err(error) = self.state.save(&self.running(), &self.ports, &self.chains) {
-            tracing::error!("cannot write the state: {error:#}; a restart would come back with older rules and ports");
+    fn save(&mut self) {
+        let running = self.running();
+        let saved = self.state.save(&running, &self.ports, &self.chains, self.object.features());
+        self.note_saved(saved);
+    }
+
+    /// Writes one change down; everything, where that does not work or has become long.
+    fn note(&mut self, line: &journal::Line) {
+        match self.state.note(line) {
+            Ok(false) if self.unsaved.is_none() => {}
+            _ => self.save(),
         }
+    }
+
+    fn note_saved(&mut self, saved: anyhow::Result<()>) {
+        let unsaved = saved.err().map(|error| format!("{error:#}"));
+        if let Some(error) = &unsaved
+            && self.unsaved.is_none()
+        {
+            tracing::error!("cannot write the state: {error}; a restart would come back with older rules and ports");
+        } else if unsaved.is_none() && self.unsaved.is_some() {
+            tracing::info!("the state is written again");
+        }
+        self.unsaved = unsaved;
     }
 }

@@ -1,5 +1,7 @@
 //! What operators ask for.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Daemon, filter::NoSuchRule};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern},
@@ -34,7 +36,7 @@ impl Daemon {
             Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
             Request::RuleInsert { chain, rule } => self.rule_add(*chain, rule, true),
             Request::RuleDel { chain, handle } => {
-                self.change_chains(|chains| Ok(chains.remove(*chain, *handle)?)).map_err(failure)?;
+                self.remove_rule(*chain, *handle).map_err(failure)?;
                 Ok(Data::Done.into())
             }
             Request::RuleFlush { chain } => {
@@ -45,6 +47,9 @@ impl Daemon {
                 .map_err(failure)?;
                 Ok(Data::Done.into())
             }
+            Request::SetList { name } => Ok(Data::Sets(self.set_rows(name.as_deref())?).into()),
+            Request::SetAdd { name, elements } => self.set_add(name, elements),
+            Request::SetDel { name, elements } => self.set_del(name, elements),
             Request::ConfigShow => Ok(Data::Config(self.running().to_toml()).into()),
             Request::ConfigDiff(text) => {
                 Ok(Data::Difference(difference(&self.running(), &parse(&text.path, &text.toml)?)).into())
@@ -54,13 +59,22 @@ impl Daemon {
             Request::ConfigRollback => self.config_rollback(),
             Request::ConfigHistory => Ok(Data::History(self.config_history()).into()),
             Request::Doctor => Ok(Data::Findings(self.findings()).into()),
+            Request::Explain { iface, frames } => self.explain(iface, frames),
+            Request::Trace { .. } => Err(Failure::new(FailureKind::Failed, "a stream is needed to watch packets")),
+            Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }
     }
 
     /// The config that is in force.
     pub(super) fn running(&self) -> Config {
-        Config { ports: self.ports.config().to_vec(), fib: self.fib, ..self.chains.config() }
+        Config {
+            ports: self.ports.config().to_vec(),
+            fib: self.fib,
+            heartbeat: self.heartbeat,
+            metrics: self.exposing.wanted,
+            ..self.chains.config()
+        }
     }
 
     fn attach(&mut self, ifaces: &[String], mode: ModeChoice) -> Result<Reply, Failure> {
@@ -126,7 +140,7 @@ impl Daemon {
 
     fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
         let rule = self.check(text)?;
-        let standing = self.change_chains(|chains| chains.add(chain, rule, in_front)).map_err(failure)?;
+        let standing = self.add_rule(chain, rule, in_front).map_err(failure)?;
         Ok(Data::Rules(vec![self.rule_row(chain, &standing)?]).into())
     }
 
@@ -143,12 +157,18 @@ impl Daemon {
         self.ports.replace(config);
         self.ports.failed.clear();
         self.fib = config.fib;
+        self.heartbeat = config.heartbeat;
+        self.beat();
+        self.exposing.want(config.metrics);
         self.follow();
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
         for (ifindex, reason) in &self.ports.failed {
             let name = self.model.links.get(ifindex).map_or("?", |link| &link.name);
             reply = reply.warn(format!("cannot attach {name}: {reason}"));
+        }
+        if let Some(warning) = self.exposing.trouble() {
+            reply = reply.warn(warning);
         }
         if ports != self.ports.config().len() {
             for warning in bypassed() {
@@ -196,7 +216,7 @@ impl Daemon {
         let rule = rule::parse_spanned(text)
             .and_then(|parsed| config::check_sets(parsed, self.chains.sets()))
             .map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
-        match unsupported(&self.chains.resolved(&rule)) {
+        match unsupported(&rule) {
             Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
             None => Ok(rule),
         }
@@ -210,10 +230,10 @@ pub(super) fn parse(path: &str, toml: &str) -> Result<Config, Failure> {
 
 /// The failure that an error means.
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` hands the error over")]
-fn failure(error: anyhow::Error) -> Failure {
+pub(super) fn failure(error: anyhow::Error) -> Failure {
     let kind = if error.is::<NoSuchRule>() {
         FailureKind::NotFound
-    } else if error.is::<FilterError>() {
+    } else if error.is::<FilterError>() || error.is::<crate::filter::BuildError>() {
         FailureKind::Rejected
     } else {
         FailureKind::Failed
@@ -235,9 +255,19 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
     }
     let known = |port: &&PortConfig| !running.ports.iter().any(|other| other.pattern == port.pattern);
     difference.add.extend(wanted.ports.iter().filter(known).map(|port| format!("port {}", port.pattern.as_str())));
+    if running.fragments != wanted.fragments {
+        difference.change.push(format!("fragments: {} -> {}", running.fragments, wanted.fragments));
+    }
     let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
     for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
         difference.change.push(format!("fib: {key} {old} -> {new}"));
+    }
+    if running.heartbeat != wanted.heartbeat {
+        difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));
+    }
+    if running.metrics != wanted.metrics {
+        let listen = |config: &Config| config.metrics.listen.map_or_else(|| "off".to_owned(), |it| it.to_string());
+        difference.change.push(format!("metrics: listen {} -> {}", listen(running), listen(wanted)));
     }
     for (name, set) in &running.sets {
         match wanted.sets.get(name) {
@@ -253,16 +283,28 @@ fn difference(running: &Config, wanted: &Config) -> Difference {
         if old.policy != new.policy {
             difference.change.push(format!("chain {chain}: policy {} -> {}", old.policy, new.policy));
         }
-        let mut left: Vec<_> = old.rules.iter().collect();
+        let mut left: HashMap<&Rule, usize> = HashMap::with_capacity(old.rules.len());
+        old.rules.iter().for_each(|rule| *left.entry(rule).or_default() += 1);
         let mut kept = Vec::new();
         for rule in &new.rules {
-            match left.iter().position(|other| *other == rule) {
-                Some(position) => kept.push(left.remove(position)),
+            match left.get_mut(rule).filter(|count| **count > 0) {
+                Some(count) => {
+                    *count -= 1;
+                    kept.push(rule);
+                }
                 None => difference.add.push(format!("{chain} {rule}")),
             }
         }
-        difference.remove.extend(left.iter().map(|rule| format!("{chain} {rule}")));
-        let before: Vec<_> = old.rules.iter().filter(|rule| kept.contains(rule)).collect();
+        // Of equal rules the last are the ones that go.
+        let stays: HashSet<_> = kept.iter().copied().collect();
+        let gone = old.rules.iter().rev().filter(|rule| {
+            let count = left.get_mut(rule).filter(|count| **count > 0);
+            count.map(|count| *count -= 1).is_some()
+        });
+        let mut gone: Vec<_> = gone.map(|rule| format!("{chain} {rule}")).collect();
+        gone.reverse();
+        difference.remove.append(&mut gone);
+        let before: Vec<_> = old.rules.iter().filter(|rule| stays.contains(rule)).collect();
         if before != kept {
             difference.change.push(format!("chain {chain}: order of rules"));
         }

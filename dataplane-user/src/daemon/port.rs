@@ -10,7 +10,7 @@ use crate::{
     control::row::Counts,
     kernel::{Hook, LinkError},
     lower::{Problem, Update},
-    model::{Attachment, IpVersion, Link, Mode, choose},
+    model::{Attachment, IpVersion, Link, Mode, ModeChoice, choose},
 };
 
 /// A link that is a port.
@@ -136,6 +136,7 @@ impl Daemon {
             self.refresh_chains();
         }
         self.reconcile();
+        self.observe_losses();
         let mut again = false;
         for (ifindex, link) in new {
             if let Err(error) = self.attach_hooks(ifindex, &link.name) {
@@ -151,6 +152,25 @@ impl Daemon {
         }
         if again {
             self.reconcile();
+            self.observe_losses();
+        }
+    }
+
+    /// Counts what is lost behind redirects, from before the first port is at XDP. A port that may come back finds it there.
+    fn observe_losses(&mut self) {
+        let redirects = self.ports.attached.values().any(|port| port.mode != Mode::Tc);
+        let may = self.ports.config.iter().any(|port| port.mode != ModeChoice::Fixed(Mode::Tc));
+        if !(redirects || may && self.observed.is_some()) {
+            self.losses.end();
+            self.observed = None;
+        } else if self.observed.is_none() {
+            let done = self.losses.observe(self.sizes, &self.place).map_err(|error| error.to_string());
+            if let Err(error) = &done {
+                tracing::warn!(
+                    "frames that a way out does not take count as forwarded, and not as redirect_failed: {error}"
+                );
+            }
+            self.observed = Some(done);
         }
     }
 
@@ -202,6 +222,7 @@ impl Daemon {
     fn attach_hooks(&mut self, ifindex: Ifindex, name: &str) -> Result<(), LinkError> {
         self.relinked = true;
         let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
+        self.object.ready(&wanted)?;
         for hook in Hook::ALL.into_iter().filter(|hook| !wanted.iter().any(|other| other.shares_place(*hook))) {
             self.links.detach(ifindex, hook)?;
         }
@@ -209,6 +230,13 @@ impl Daemon {
             self.links.attach(&mut self.object, ifindex, name, hook)?;
         }
         Ok(())
+    }
+
+    /// The hooks of all ports that have programs, for programs with these features.
+    pub(super) fn hooks_in_use(&self, features: Features) -> Vec<Hook> {
+        let linked = self.ports.attached.values().filter(|port| port.linked);
+        let all: BTreeSet<_> = linked.flat_map(|port| hooks(port.mode, features)).collect();
+        all.into_iter().collect()
     }
 
     /// Swaps the loaded programs in at every port.
@@ -250,6 +278,7 @@ impl Daemon {
         self.detach_unwanted();
         self.drop_stale_links();
         self.reconcile();
+        self.observe_losses();
     }
 
     /// The slots of ports, brought in line with what the maps will hold: counters of ports that are gone are retired.

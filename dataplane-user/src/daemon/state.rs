@@ -4,7 +4,8 @@
 //! DIR/running.toml    the running config, as `config show` prints it
 //! DIR/history.toml    the configs before it, the latest last, each with the time and the user of its end
 //! DIR/pending.toml    while a config waits for `config confirm`: until when, and the config to go back to
-//! DIR/handles.toml    for each rule its chain, text, handle and counter; names of ports switched off
+//! DIR/handles.json    for each rule its chain, text, handle and counter; names of ports switched off
+//! DIR/journal.json    single rules that came and went since, a line each
 //! ```
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use dataplane_common::abi::Features;
 use rustix::{
     fd::OwnedFd,
     fs::{FlockOperation, Mode, OFlags, flock, open},
@@ -23,14 +25,19 @@ use serde::{Deserialize, Serialize};
 use super::{
     confirm::{History, Pending},
     filter::Chains,
+    journal::{Journal, Line},
     port::Ports,
 };
-use crate::config::{self, Config, FibConfig};
+use crate::{
+    config::{self, Config},
+    control::json,
+};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
     directory: PathBuf,
     _lock: OwnedFd,
+    journal: Journal,
 }
 
 /// What the config cannot say.
@@ -41,6 +48,9 @@ pub(super) struct Ledger {
     /// Ports that a pattern of the config fits, but that the operator has switched off.
     #[serde(default)]
     pub off: Vec<String>,
+    /// What programs were loaded with: the next daemon begins with that, and need not load them again.
+    #[serde(default)]
+    pub features: u32,
     /// By chain, in order.
     #[serde(default)]
     pub rules: Vec<Entry>,
@@ -62,22 +72,39 @@ impl State {
             format!("cannot make the state directory {}; name another with --state", directory.display())
         })?;
         let lock = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("cannot open {}", directory.display()))?;
+            .with_context(|| format!("cannot open {}; it must belong to the daemon's user", directory.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!(
                 "another daemon uses the state directory {}; stop it first, or give this one its own with --state",
                 directory.display()
             );
         }
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        let journal = Journal::new(directory.join("journal.json"));
+        Ok(Self { directory: directory.to_owned(), _lock: lock, journal })
+    }
+
+    /// Whether an earlier daemon left a config.
+    pub(super) fn remembers(&self) -> bool {
+        self.directory.join("running.toml").exists()
     }
 
     /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
     /// must know why.
-    pub(super) fn remember(&self) -> (Ports, Chains, FibConfig) {
-        let running = self.read("running.toml", |text, path| Ok(config::parse(text, path)?)).unwrap_or_default();
-        let ledger = self.read("handles.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default();
-        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running.fib)
+    pub(super) fn remember(&self) -> (Ports, Chains, Config, Features) {
+        let parse = |text: &str, path: &str| Ok((config::parse(text, path)?, text.to_owned()));
+        let (mut running, toml) = self.read("running.toml", parse).unwrap_or_default();
+        let (mut ledger, json) = self.ledger();
+        self.journal.replay([&toml, &json], &mut running, &mut ledger);
+        let features = Features::from_bits_truncate(ledger.features).difference(Features::TRACING);
+        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running, features)
+    }
+
+    /// With the text that says it.
+    fn ledger(&self) -> (Ledger, String) {
+        // What daemons wrote until version 0.1.
+        let former = || self.read("handles.toml", |text, _| Ok((toml_edit::de::from_str(text)?, text.to_owned())));
+        let parse = |text: &str, _: &str| Ok((json::parse(text.as_bytes())?, text.to_owned()));
+        self.read("handles.json", parse).or_else(former).unwrap_or_default()
     }
 
     /// The configs of before.
@@ -129,10 +156,26 @@ impl State {
     }
 
     /// Writes everything down. A crash leaves the old files or the new ones.
-    pub(super) fn save(&self, running: &Config, ports: &Ports, chains: &Chains) -> anyhow::Result<()> {
-        let ledger = Ledger { next: chains.next(), off: ports.off(), rules: chains.ledger() };
-        self.write("running.toml", &running.to_toml())?;
-        self.write("handles.toml", &toml_edit::ser::to_string(&ledger)?)
+    pub(super) fn save(
+        &mut self,
+        running: &Config,
+        ports: &Ports,
+        chains: &Chains,
+        features: Features,
+    ) -> anyhow::Result<()> {
+        let ledger =
+            Ledger { next: chains.next(), off: ports.off(), features: features.bits(), rules: chains.ledger() };
+        let (running, ledger) = (running.to_toml(), json::line(&ledger)?);
+        self.write("running.toml", &running)?;
+        self.write("handles.json", &ledger)?;
+        self.journal.begin([&running, &ledger]);
+        Ok(())
+    }
+
+    /// Writes a single change down; says whether it is time to write down everything.
+    pub(super) fn note(&mut self, line: &Line) -> anyhow::Result<bool> {
+        self.journal.note(line)?;
+        Ok(self.journal.is_long())
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {

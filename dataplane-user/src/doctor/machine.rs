@@ -1,7 +1,12 @@
 //! The kernel, its file systems, and what this process may do.
 
+use std::path::Path;
+
 use super::{Facts, fault, fine};
-use crate::control::row::{Finding, Status};
+use crate::{
+    control::row::{Finding, Status},
+    kernel::BPFFS,
+};
 
 /// What each kernel brought that is in use, and what happens without.
 const VERSIONS: [((u32, u32), Status, &str); 3] = [
@@ -45,6 +50,9 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     let path = path.display();
     findings.push(if *mounted {
         fine("bpffs", format!("{path} is on a BPF file system"))
+    } else if facts.daemon.is_ok() && facts.bpffs.0 == Path::new(BPFFS) {
+        // Nobody asked about this place.
+        fine("bpffs", "the daemon has its pins elsewhere".to_owned())
     } else {
         let fix = if facts.bpffs.0.starts_with("/sys/fs/bpf") {
             "mount -t bpf bpf /sys/fs/bpf".to_owned()

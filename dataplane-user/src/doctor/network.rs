@@ -7,7 +7,7 @@ use dataplane_common::abi::Ifindex;
 use super::{Facts, fault, fine};
 use crate::{
     control::row::{Finding, Status},
-    model::{Family, IpVersion, NetconfScope, Routes, TABLE_MAIN},
+    model::{Family, IpVersion, NetconfScope, RouteSource, Routes, TABLE_MAIN},
 };
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -26,16 +26,20 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     if facts.daemon.is_err() {
         // With a daemon, it says so itself.
         for version in [IpVersion::V4, IpVersion::V6] {
-            let policy = facts.model.policy_routing(version);
-            findings.push(if policy {
+            let sources = facts.ports.iter().map(|port| facts.model.route_source(version, &port.link));
+            let sources: Vec<_> = sources.collect();
+            let name = format!("rules {version}");
+            findings.push(if sources.contains(&RouteSource::Stack) {
                 fault(
-                    format!("rules {version}"),
+                    name,
                     Status::Warn,
-                    "routing rules beyond the default ones: the kernel would forward itself",
+                    "routing rules that only the kernel's own path follows: it would forward itself",
                     "ip rule list  # delete with `ip rule del` those that are not needed",
                 )
+            } else if sources.contains(&RouteSource::Kernel) {
+                fine(name, "routing rules or a VRF: the kernel would be asked for routes")
             } else {
-                fine(format!("rules {version}"), "only the default routing rules")
+                fine(name, "only the default routing rules")
             });
         }
     }

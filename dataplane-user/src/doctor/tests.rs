@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    control::row::{Counts, PortRow},
+    control::row::{Counts, PortRow, RoutesRow},
+    kernel::BPFFS,
     model::{Event, IpVersion, Link, Model, Netconf, NetconfScope, XdpFeatures},
 };
 
@@ -37,13 +38,14 @@ fn healthy() -> Facts {
         mac: None,
         mtu: 1500,
         vlan: None,
+        routes: RoutesRow::default(),
         counts: Counts::default(),
     };
     Facts {
         release: "6.18.5-cloud".to_owned(),
         btf: true,
         jit: Some(1),
-        bpffs: (PathBuf::from("/sys/fs/bpf/dataplane"), true),
+        bpffs: (PathBuf::from(BPFFS), true),
         capabilities: u64::MAX,
         memlock: Some(8 << 20),
         daemon: Ok(()),
@@ -70,7 +72,13 @@ const ROWS: &[Row] = &[
     ("a kernel of a name", |facts| facts.release = "mine".to_owned(), "kernel", Status::Warn, "uname"),
     ("no BTF", |facts| facts.btf = false, "btf", Status::Warn, "CONFIG_DEBUG_INFO_BTF"),
     ("no JIT", |facts| facts.jit = Some(0), "jit", Status::Fail, "sysctl -w net.core.bpf_jit_enable=1"),
-    ("no bpffs", |facts| facts.bpffs.1 = false, "bpffs", Status::Fail, "mount -t bpf bpf /sys/fs/bpf"),
+    (
+        "no bpffs",
+        |facts| (facts.bpffs.1, facts.daemon) = (false, Err(String::new())),
+        "bpffs",
+        Status::Fail,
+        "mount -t bpf bpf /sys/fs/bpf",
+    ),
     (
         "bpffs elsewhere",
         |facts| facts.bpffs = ("/run/pins".into(), false),

@@ -22,20 +22,24 @@ pub struct Sizes {
     pub ipv6: Layout6,
     /// Elements of `GROUPS`.
     pub groups: u32,
+    /// Lines of one generation of `FILTER`.
+    pub filter: u32,
 }
 
 impl Sizes {
-    /// For a machine with few routes: 2.6 MB in all.
+    /// For a machine with few routes and rules: 3.1 MB in all.
     pub const SMALL: Self = Self {
         ipv4: Layout4 { wide: false, groups: 1024 },
         ipv6: Layout6 { wide: false, escapes: 2048, lines: 8192 },
         groups: 4096,
+        filter: 4096,
     };
     /// For all of the Internet: 84 MB for IPv4, 27 MB for IPv6, 4.5 MB for groups.
     pub const FULL: Self = Self {
         ipv4: Layout4 { wide: true, groups: 1 << 14 },
         ipv6: Layout6 { wide: true, escapes: BRANCH as u32, lines: 1 << 17 },
         groups: GROUPS,
+        filter: 4096,
     };
 
     /// From these, what `want` needs: not less, and no more than it will use soon.
@@ -57,6 +61,7 @@ impl Sizes {
                 lines: self.ipv6.lines.max(other.ipv6.lines),
             },
             groups: self.groups.max(other.groups),
+            filter: self.filter.max(other.filter),
         }
     }
 
@@ -89,6 +94,15 @@ impl Sizes {
             sizes.ipv6 = Layout6 { wide: true, escapes: BRANCH.into(), lines: lines.min(LINES) };
         }
         sizes
+    }
+
+    /// From these, with room for a filter of so many lines, and for some to come.
+    #[must_use]
+    pub fn with_filter(self, lines: u32) -> Self {
+        if lines <= self.filter {
+            return self;
+        }
+        Self { filter: (lines + lines / 4).next_multiple_of(4096), ..self }
     }
 
     /// What the program must know of them.

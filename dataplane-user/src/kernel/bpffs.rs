@@ -20,6 +20,9 @@ use rustix::{
 };
 use thiserror::Error;
 
+/// Where maps and links are pinned unless somebody says otherwise.
+pub const BPFFS: &str = "/sys/fs/bpf/dataplane";
+
 /// `BPF_FS_MAGIC` of the kernel.
 const MAGIC: FsWord = 0xcafe_4a11;
 /// Where the BPF file system usually is.
@@ -71,8 +74,7 @@ impl Bpffs {
             let path = root.to_owned();
             move |error: io::Error| BpffsError::Io { what, path, error }
         };
-        mount_under(root)?;
-        fs::create_dir_all(root).map_err(failed("create"))?;
+        prepare(root)?;
         let lock = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| failed("open")(errno.into()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -149,6 +151,16 @@ fn remove(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path) {
         tracing::debug!(path = %path.display(), %error, "pins stay");
     }
+}
+
+/// Makes sure that `root` is a directory in a BPF file system; that may take the right to mount.
+///
+/// # Errors
+/// See [`BpffsError`].
+pub fn prepare(root: &Path) -> Result<(), BpffsError> {
+    mount_under(root)?;
+    let failed = |error| BpffsError::Io { what: "create", path: root.to_owned(), error };
+    fs::create_dir_all(root).map_err(failed)
 }
 
 /// Mounts a BPF file system at its usual place, or at `root` when that is elsewhere, unless one is there.

@@ -172,6 +172,7 @@ impl Links {
 
     /// Attaches the program, or swaps it in where an earlier one of ours is attached.
     pub fn attach(&self, object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError> {
+        object.ready(&[hook])?;
         let path = self.path(ifindex, hook);
         if let (Some(clsact), Some(side)) = (self.clsact, hook.side()) {
             // First the mark: a filter without one would be forgotten, one too many is harmless.

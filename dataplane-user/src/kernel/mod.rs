@@ -1,20 +1,30 @@
 //! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
 
 mod bpffs;
+mod btf;
 mod clsact;
+mod event;
 mod foreign;
 mod grace;
 mod link;
+mod loss;
 mod mmap;
 mod object;
+mod rehearsal;
 mod routing;
 mod table;
+mod trial;
 
-pub use bpffs::{Bpffs, BpffsError, Place, is_bpffs};
+pub use bpffs::{BPFFS, Bpffs, BpffsError, Place, is_bpffs, prepare};
+pub use btf::BtfError;
+pub use event::Events;
 pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
 pub use link::{Hook, LinkError, Links};
+pub use loss::{LossError, Losses};
 pub use mmap::{Mapping, Word};
 pub use object::{OBJECT, Object, ObjectError, program_name};
+pub use rehearsal::{Ran, Rehearsal, RehearsalError};
 pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};
+pub use trial::{TrialError, Trials};

@@ -1,28 +1,41 @@
 //! The object that the binary carries, loaded with a set of features.
 
-use std::io;
+use std::{io, panic::resume_unwind, thread};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::Map,
-    programs::{ProgramError, SchedClassifier, Xdp, loaded_programs},
+    programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Features, map};
+use dataplane_common::abi::{Features, Observer, map};
 use thiserror::Error;
 
-use super::{Hook, Place};
+use super::{Hook, Place, TableError, table::Rows, trial};
 use crate::fib::Sizes;
 
 /// The kernel half, as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
 
 /// Maps that every daemon takes over.
-const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS];
+const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS, map::ON_WATCH];
 /// Maps that each daemon makes anew.
-const OWN: &[&str] = &[map::PORTS, map::VLANS, map::ADJACENCIES, map::EGRESS, map::FILTERS, map::RULES];
+const OWN: &[&str] = &[
+    map::PORTS,
+    map::VLANS,
+    map::ADJACENCIES,
+    map::NEIGHBOURS,
+    map::USED,
+    map::EGRESS,
+    map::LIMITS,
+    map::EVENTS,
+    map::HEARTBEAT,
+    map::WATCH,
+    map::TRAIL,
+    map::SIGHTINGS,
+];
 
-/// Maps that are made anew when routes outgrow them.
-const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS];
+/// Maps that are made anew when routes or rules outgrow them.
+const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
 
 /// Why the programs are not loaded.
 #[derive(Debug, Error)]
@@ -64,32 +77,84 @@ pub struct Object {
 }
 
 impl Object {
-    /// Loads all programs with `features`, for tables of these `sizes`. Maps that are pinned in `place` are used, missing ones
-    /// made and pinned.
+    /// Loads all programs with `features`, for tables of these `sizes`.
     pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        let bits = (features | sizes.features()).bits();
-        let mut loader = EbpfLoader::new();
-        // The log costs the verifier time and the daemon memory; the errors carry what matters.
-        loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global(map::FEATURES, &bits, true);
-        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
-        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
-        loader.map_max_entries(map::GROUPS, sizes.groups);
+        let mut object = Self::open(features, sizes, place)?;
+        object.ready(&Hook::ALL)?;
+        Ok(object)
+    }
+
+    /// The same, but programs are loaded when they are needed. Maps that are pinned in `place` are used, missing ones made and
+    /// pinned.
+    pub fn open(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        Self::with_pins(features, Observer::default(), sizes, place)
+    }
+
+    /// Loads the programs of these hooks, unless they are: all at once, since each takes the verifier its time.
+    pub fn ready(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {
+        let hook = |name: &str| hooks.iter().find(|hook| hook.program() == name);
+        let wanted = self.ebpf.programs_mut().filter_map(|(name, program)| Some((hook(name)?.program(), program)));
+        thread::scope(|scope| {
+            let loads: Vec<_> = wanted.map(|(name, program)| scope.spawn(move || load(name, program))).collect();
+            loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    }
+
+    /// Opens the object for the observers of losses, which are loaded one by one.
+    pub(super) fn observers(observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        Self::with_pins(Features::empty(), observer, sizes, place)
+    }
+
+    /// Opens the object for a rehearsal: with the maps of what is live, but for those that programs write. These are its own.
+    pub(super) fn rehearsal(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        let mut loader = Self::loader(sizes);
+        // The places of ports and rules that are not there are not counted.
+        loader.map_max_entries(map::COUNTERS, 1);
+        loader.map_max_entries(map::RULE_COUNTERS, 1);
+        let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::EGRESS];
+        for (names, directory) in [(read.as_slice(), &place.own), (ROUTING, &place.routing)] {
+            for name in names {
+                loader.map_pin_path(name, directory.join(name));
+            }
+        }
+        Self::finish(loader, features, Observer::default(), sizes)
+    }
+
+    fn with_pins(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        let mut loader = Self::loader(sizes);
         for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
             for name in names {
                 loader.map_pin_path(name, directory.join(name));
             }
         }
-        let mut object = Self { ebpf: loader.load(OBJECT)?, features };
-        for hook in Hook::ALL {
-            let name = hook.program();
-            let outcome = match hook {
-                Hook::Xdp | Hook::Generic => object.xdp(hook)?.load(),
-                Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => object.classifier(hook)?.load(),
-            };
-            outcome.map_err(|error| ObjectError::Program { name, error })?;
-        }
-        Ok(object)
+        Self::finish(loader, features, observer, sizes)
+    }
+
+    /// How large the maps are.
+    fn loader<'a>(sizes: Sizes) -> EbpfLoader<'a> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
+        loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
+        loader.map_max_entries(map::GROUPS, sizes.groups);
+        loader.map_max_entries(map::FILTER, 2 * sizes.filter);
+        loader
+    }
+
+    fn finish(
+        loader: EbpfLoader<'_>,
+        features: Features,
+        observer: Observer,
+        sizes: Sizes,
+    ) -> Result<Self, ObjectError> {
+        let bits = (features | sizes.features()).bits();
+        let words = observer.words();
+        // It holds on to the globals until it has loaded.
+        let mut loader = loader;
+        // The log costs the verifier time and the daemon memory; the errors carry what matters.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global(map::FEATURES, &bits, true);
+        loader.override_global(map::OBSERVER, &words, true);
+        Ok(Self { ebpf: loader.load(OBJECT)?, features })
     }
 
     /// What it was loaded with.
@@ -104,6 +169,12 @@ impl Object {
         program.try_into().map_err(|error| ObjectError::Program { name, error })
     }
 
+    /// The program that asks a generation of the filter.
+    pub(super) fn trial(&mut self) -> Result<&mut Xdp, ObjectError> {
+        let program = self.ebpf.program_mut(trial::PROGRAM).ok_or(ObjectError::Missing(trial::PROGRAM))?;
+        program.try_into().map_err(|error| ObjectError::Program { name: trial::PROGRAM, error })
+    }
+
     /// One of the tc programs.
     pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, ObjectError> {
         let name = hook.program();
@@ -111,7 +182,23 @@ impl Object {
         program.try_into().map_err(|error| ObjectError::Program { name, error })
     }
 
-    /// Takes a map out.
+    /// One of the observers of losses.
+    pub(super) fn observer(&mut self, name: &'static str) -> Result<&mut RawTracePoint, ObjectError> {
+        let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
+        program.try_into().map_err(|error| ObjectError::Program { name, error })
+    }
+
+    /// Lets an observer count, and no other.
+    pub(super) fn take_watch(&mut self, observer: Observer) -> Result<(), TableError> {
+        Rows::<8>::take(self, map::ON_WATCH)?.write(0, &observer.id)
+    }
+
+    /// A map that stays here.
+    pub(super) fn map(&self, name: &'static str) -> Result<&Map, ObjectError> {
+        self.ebpf.map(name).ok_or(ObjectError::Missing(name))
+    }
+
+    /// Takes a map out. It must not be closed before all programs are loaded.
     pub fn take_map(&mut self, name: &'static str) -> Result<Map, ObjectError> {
         self.ebpf.take_map(name).ok_or(ObjectError::Missing(name))
     }
@@ -129,6 +216,16 @@ impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").field("features", &self.features).finish_non_exhaustive()
     }
+}
+
+fn load(name: &'static str, program: &mut Program) -> Result<(), ObjectError> {
+    let loaded = match program {
+        _ if program.fd().is_ok() => Ok(()),
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => return Err(ObjectError::Missing(name)),
+    };
+    loaded.map_err(|error| ObjectError::Program { name, error })
 }
 
 /// The name of a loaded program; `None` when there is none with this number, or the kernel does not tell.

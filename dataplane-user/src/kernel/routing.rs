@@ -1,12 +1,12 @@
-//! The maps that routes are in, as memory: they are made anew, together, where routes outgrow them.
+//! The maps that routes and rules are in, as memory: they are made anew, together, where these outgrow them.
 
 use std::{
     io,
-    sync::atomic::{AtomicU16, AtomicU64},
+    sync::atomic::{AtomicU16, AtomicU64, Ordering},
 };
 
 use aya::maps::Map;
-use dataplane_common::abi::{BLOCK, Control, NextHopGroup, WORDS, map};
+use dataplane_common::abi::{BLOCK, Control, Filter, NextHopGroup, WORDS, map};
 
 use super::{
     Object, TableError,
@@ -15,22 +15,26 @@ use super::{
 };
 use crate::{
     fib::{Direct, Painter as _, Sizes, Tree},
+    filter::{Amendment, Image},
     lower::{TargetChanges, Targets},
 };
 
-/// Tables of both families and the groups that they name, and which generation of each is live.
+/// Tables of both families and the groups that they name, those of the filter, and which generation of each is live.
 pub struct Routing {
     control: Rows<{ size_of::<Control>() }>,
     fib4: Direct<Mapping<AtomicU16>>,
     fib6: Tree<Mapping<AtomicU64>>,
     groups: Rows<{ size_of::<NextHopGroup>() }>,
+    filters: Rows<{ size_of::<Filter>() }>,
+    /// Both generations of the tables of the filter.
+    filter: Mapping<AtomicU64>,
     live: Control,
 }
 
-/// The words of an array map.
-fn memory<T: Word>(object: &mut Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
+/// The words of an array map. The map stays with the object: programs that are loaded later name it by its descriptor.
+pub(super) fn memory<T: Word>(object: &Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
     let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
-    let Map::Array(map) = object.take_map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
+    let Map::Array(map) = object.map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
     Mapping::new(map.fd(), words).map_err(failed)
 }
 
@@ -44,6 +48,8 @@ impl Routing {
             fib4: Direct::new(memory(object, map::FIB4, blocks * BLOCK)?, sizes.ipv4),
             fib6: Tree::new(memory(object, map::FIB6, lines * WORDS)?, sizes.ipv6),
             groups: Rows::take(object, map::GROUPS)?,
+            filters: Rows::take(object, map::FILTERS)?,
+            filter: memory(object, map::FILTER, 2 * sizes.filter as usize * WORDS)?,
             live: Control::default(),
         })
     }
@@ -60,9 +66,70 @@ impl Routing {
         Ok(())
     }
 
-    /// The generation of the filter, and the families that are mirrored, are those of other maps.
+    /// The families that are mirrored are those of other maps.
     pub fn continue_from(&mut self, other: &Self) -> Result<(), TableError> {
-        self.go_live(Control { filter: other.live.filter, mirror: other.live.mirror, ..self.live })
+        self.go_live(Control { mirror: other.live.mirror, ..self.live })
+    }
+
+    /// Writes the idle generation of the filter and makes it live.
+    ///
+    /// # Errors
+    /// As [`Self::stage_filter`].
+    pub fn load_filter(&mut self, image: &Image) -> Result<(), TableError> {
+        let staged = self.stage_filter(image)?;
+        self.flip_filter(staged)
+    }
+
+    /// Makes a generation of the filter that was staged live.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn flip_filter(&mut self, generation: u32) -> Result<(), TableError> {
+        self.go_live(Control { filter: generation, ..self.live })
+    }
+
+    /// Writes the idle generation of the filter, which nobody may be reading, and says which that is.
+    ///
+    /// # Errors
+    /// The kernel refused, or [`Sizes::filter`] is too small for it.
+    pub fn stage_filter(&mut self, image: &Image) -> Result<u32, TableError> {
+        let idle = self.live.filter ^ 1;
+        let half = self.filter.len() / 2;
+        let Some(place) = self.filter[idle as usize * half..][..half].get(..image.words.len()) else {
+            let bytes = image.words.len() * size_of::<u64>();
+            return Err(TableError::Memory { name: map::FILTER, bytes, error: io::ErrorKind::OutOfMemory.into() });
+        };
+        for (word, value) in place.iter().zip(&image.words) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        let base = idle * (half / WORDS) as u32;
+        self.filters.write(idle, &Filter { base, ..image.filter })?;
+        Ok(idle)
+    }
+
+    /// Changes the live generation of the filter to an image that was amended.
+    ///
+    /// # Errors
+    /// There is no room for what is new, or the kernel refused; packets meet what they met before.
+    pub fn amend_filter(&mut self, image: &Image, amendment: &Amendment) -> Result<(), TableError> {
+        let half = self.filter.len() / 2;
+        if image.words.len() > half {
+            let bytes = image.words.len() * size_of::<u64>();
+            return Err(TableError::Memory { name: map::FILTER, bytes, error: io::ErrorKind::OutOfMemory.into() });
+        }
+        let live = &self.filter[self.live.filter as usize * half..][..half];
+        for (word, value) in live.iter().zip(&image.words).skip(amendment.fresh) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        for (at, to) in &amendment.leads {
+            // Whoever is led there finds it written.
+            live[*at].store(*to, Ordering::Release);
+        }
+        if amendment.grown {
+            let base = self.live.filter * (half / WORDS) as u32;
+            self.filters.write(self.live.filter, &Filter { base, ..image.filter })?;
+        }
+        Ok(())
     }
 
     /// Programs that still read these maps leave everything to the kernel.

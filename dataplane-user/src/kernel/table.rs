@@ -1,15 +1,21 @@
 //! Map contents.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    Adjacency, Control, Counter, ENTRIES, Entry, Filter, Ifindex, PORTS, Port, PortCounters, VlanKey, map,
+    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Port,
+    PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Object, ObjectError, Routing};
+use super::{Events, Object, ObjectError, Routing, mmap::Mapping, routing::memory};
 use crate::fib::Sizes;
 
 /// Why a map could not be read or written.
@@ -72,12 +78,15 @@ impl<const SIZE: usize> Rows<SIZE> {
 struct Sums<const SIZE: usize> {
     name: &'static str,
     array: PerCpuArray<MapData, [u8; SIZE]>,
+    cpus: usize,
 }
 
 impl<const SIZE: usize> Sums<SIZE> {
     fn take(object: &mut Object, name: &'static str) -> Result<Self, TableError> {
-        let array = object.take_map(name)?.try_into().map_err(|error| TableError::Map { name, error })?;
-        Ok(Self { name, array })
+        let failed = |error| TableError::Map { name, error };
+        let array = object.take_map(name)?.try_into().map_err(failed)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+        Ok(Self { name, array, cpus })
     }
 
     /// The sum over all CPUs, element by element.
@@ -97,11 +106,21 @@ impl<const SIZE: usize> Sums<SIZE> {
 
     fn clear(&mut self, index: u32) -> Result<(), TableError> {
         let failed = |error| TableError::Map { name: self.name, error };
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; cpus])
+        let zeros = aya::maps::PerCpuValues::try_from(vec![[0; SIZE]; self.cpus])
             .map_err(|error| failed(MapError::IoError(error)))?;
         self.array.set(index, zeros, 0).map_err(failed)
     }
+}
+
+/// The rings of events and of sightings.
+pub type Rings = (Events<Event>, Events<Sighting>);
+
+/// The buckets of the rules with limits.
+pub(super) type Limits = HashMap<MapData, u32, [u8; size_of::<Limit>()]>;
+
+/// Takes them out of an object.
+pub(super) fn limits(object: &mut Object) -> Result<Limits, TableError> {
+    object.take_map(map::LIMITS)?.try_into().map_err(|error| TableError::Map { name: map::LIMITS, error })
 }
 
 /// All maps of one daemon.
@@ -110,12 +129,18 @@ pub struct Tables {
     pub routing: Routing,
     ports: Rows<{ size_of::<Port>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
-    filters: Rows<{ size_of::<Filter>() }>,
-    rules: Rows<{ size_of::<Entry>() }>,
+    used: Mapping<AtomicU64>,
+    heartbeat: Rows<8>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
+    neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
+    limits: Limits,
+    watch: Rows<{ size_of::<Watch>() }>,
+    trail: Sums<{ size_of::<Trail>() }>,
+    /// Until somebody reads them.
+    rings: Option<(Map, Map)>,
 }
 
 impl Tables {
@@ -123,18 +148,26 @@ impl Tables {
     pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
+        let limits = limits(object)?;
         let vlans = object.take_map(map::VLANS)?;
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
+        let neighbours = object.take_map(map::NEIGHBOURS)?;
+        let neighbours = neighbours.try_into().map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })?;
         let tables = Self {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
-            filters: Rows::take(object, map::FILTERS)?,
-            rules: Rows::take(object, map::RULES)?,
+            used: memory(object, map::USED, ADJACENCIES as usize)?,
+            heartbeat: Rows::take(object, map::HEARTBEAT)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
             egress,
             vlans,
+            neighbours,
+            limits,
+            watch: Rows::take(object, map::WATCH)?,
+            trail: Sums::take(object, map::TRAIL)?,
+            rings: Some((object.take_map(map::EVENTS)?, object.take_map(map::SIGHTINGS)?)),
         };
         Ok(tables)
     }
@@ -168,9 +201,74 @@ impl Tables {
         }
     }
 
+    /// Writes which adjacency a neighbour is.
+    pub fn write_neighbour(&mut self, key: NeighbourKey, index: u32) -> Result<(), TableError> {
+        let key: [u8; size_of::<NeighbourKey>()] = zerocopy::transmute!(key);
+        self.neighbours.insert(key, index, 0).map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })
+    }
+
+    /// Takes out all neighbours but these.
+    pub fn keep_neighbours(&mut self, kept: &BTreeMap<NeighbourKey, u32>) -> Result<(), TableError> {
+        let failed = |error| TableError::Map { name: map::NEIGHBOURS, error };
+        let known = self.neighbours.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let known = known.into_iter().map(|key| zerocopy::transmute!(key));
+        known.filter(|key| !kept.contains_key(key)).try_for_each(|key| self.remove_neighbour(key))
+    }
+
+    /// Takes a neighbour out.
+    pub fn remove_neighbour(&mut self, key: NeighbourKey) -> Result<(), TableError> {
+        match self.neighbours.remove(&zerocopy::transmute!(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::NEIGHBOURS, error }),
+        }
+    }
+
+    /// The rings of events and of sightings, for the one who reads them; none for the next.
+    pub fn rings(&mut self) -> Result<Option<Rings>, TableError> {
+        let Some((events, sightings)) = self.rings.take() else { return Ok(None) };
+        let events = Events::new(events, map::EVENTS, EVENT_RING)?;
+        Ok(Some((events, Events::new(sightings, map::SIGHTINGS, SIGHTING_RING)?)))
+    }
+
+    /// Says which packets are watched for.
+    pub fn write_watch(&mut self, watch: &Watch) -> Result<(), TableError> {
+        self.watch.write(0, watch)
+    }
+
+    /// How many packets were not told of, though somebody watches for them.
+    pub fn missed(&self) -> Result<u64, TableError> {
+        let mut sum = 0;
+        self.trail.read(0, |cpu: &Trail| sum += cpu.missed)?;
+        Ok(sum)
+    }
+
+    /// Gives the rule with a counter a limit, whose bucket is full.
+    pub fn write_limit(&mut self, counter: u32, limit: &Limit) -> Result<(), TableError> {
+        let limit: [u8; size_of::<Limit>()] = zerocopy::transmute!(*limit);
+        self.limits.insert(counter, limit, 0).map_err(|error| TableError::Map { name: map::LIMITS, error })
+    }
+
+    /// Takes the limit of a rule away.
+    pub fn remove_limit(&mut self, counter: u32) -> Result<(), TableError> {
+        self.limits.remove(&counter).map_err(|error| TableError::Map { name: map::LIMITS, error })
+    }
+
     /// Writes an adjacency.
     pub fn write_adjacency(&mut self, index: u32, adjacency: &Adjacency) -> Result<(), TableError> {
         self.adjacencies.write(index, adjacency)
+    }
+
+    /// Whether packets were sent to an adjacency since the last time.
+    pub fn take_used(&self, index: u32) -> bool {
+        let mark = self.used.get(index as usize);
+        // Most are as they were: the line is not taken from the CPUs that read it.
+        mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0)
+    }
+
+    /// Until when the controller is taken to be there: nanoseconds of `CLOCK_MONOTONIC`, 0 for ever.
+    pub fn write_heartbeat(&mut self, until: u64) -> Result<(), TableError> {
+        self.heartbeat.write(0, &until)
     }
 
     /// Lets XDP transmit on a device.
@@ -185,16 +283,6 @@ impl Tables {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::EGRESS, error }),
         }
-    }
-
-    /// Writes the idle generation of the filter and makes it live.
-    pub fn flip_filter(&mut self, filter: &Filter, entries: &[Entry]) -> Result<(), TableError> {
-        let idle = self.routing.live().filter ^ 1;
-        for (entry, index) in entries.iter().zip(idle * ENTRIES..) {
-            self.rules.write(index, entry)?;
-        }
-        self.filters.write(idle, filter)?;
-        self.routing.go_live(Control { filter: idle, ..self.routing.live() })
     }
 
     /// The families whose mirror decides.

@@ -1,36 +1,71 @@
-//! Chains of rules to the list of entries that the kernel half walks.
+//! Chains of rules to entries, of which the tables of the kernel half are built ([`crate::filter`]).
 //!
 //! A rule becomes a union of boxes. The boxes of one rule never overlap, so that a packet meets at most one of them: a rule
 //! that continues counts once.
 
 mod bits;
+mod entry;
 mod rule;
+mod set;
 #[cfg(test)]
 mod tests;
 
-use dataplane_common::abi::{CHAINS, Chain, ENTRIES, Entry, Features, Filter, Ifindex};
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use dataplane_common::abi::{CHAINS, Features, Ifindex, Limit, Ruling};
 use thiserror::Error;
 
-use crate::rule::{ChainName, LinkPattern, Policy, Rule, Statement, Verdict};
+pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
+pub use set::Known;
+
+use crate::filter::Elements;
+use crate::rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName};
 
 /// One chain: what it does with what no rule decided, and its rules with the indices of their counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChainRules<'a> {
     /// When no rule decided.
     pub policy: Policy,
+    /// What rules do with what they can not read.
+    pub fragments: Fragments,
     /// In order; each with its place in the map of counters.
-    pub rules: &'a [(Rule, u32)],
+    pub rules: &'a [(&'a Rule, u32)],
 }
 
-/// The filter as the maps hold it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the chains come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoweredFilter {
-    /// Where each chain's entries are.
-    pub filter: Filter,
-    /// The entries of all chains, at most [`ENTRIES`].
-    pub entries: Vec<Entry>,
-    /// The chains that a program must ask: those with rules and those that do not accept.
+    /// What each chain does with what no entry fits: accept or drop.
+    pub policies: [Ruling; CHAINS],
+    /// The entries of each chain, in the order of its rules.
+    pub entries: [Vec<Entry>; CHAINS],
+    /// The sets that entries ask, by their numbers.
+    pub sets: Vec<Elements>,
+    /// The limits that rules have, by the rules' counters.
+    pub limits: BTreeMap<u32, Limit>,
+    /// What a program must be able to: the chains with rules and those that do not accept, and what rules do besides.
     pub features: Features,
+}
+
+impl Default for LoweredFilter {
+    fn default() -> Self {
+        let policies = [Ruling::Accept; CHAINS];
+        Self {
+            policies,
+            entries: Default::default(),
+            sets: Vec::new(),
+            limits: BTreeMap::new(),
+            features: Features::empty(),
+        }
+    }
+}
+
+/// How far apart the orders of neighbours are, so that others find room between them.
+const STRIDE: u32 = 1 << 12;
+
+/// The order of the rule at a place of its chain.
+pub const fn order(place: usize) -> u32 {
+    (place as u32 + 1) * STRIDE
 }
 
 /// Why rules can not be lowered.
@@ -51,17 +86,20 @@ pub enum FilterFault {
     /// It can be read, but not done yet.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// It does not fit behind the rules before it.
+    /// It describes too many boxes.
     #[error(
-        "this rule needs {needed} entries, and {free} of {ENTRIES} are free; `!=` on addresses and long lists in several \
-         matches multiply: write fewer of them in one rule, or prefixes rather than ranges"
+        "this rule needs {0} entries, and one rule may have {max}: `!=` on addresses and long lists in several matches \
+         multiply: write fewer of them in one rule, or prefixes rather than ranges",
+        max = rule::GIVE_UP
     )]
-    Full {
-        /// Entries that it needs; when it needs very many, an upper bound.
-        needed: usize,
-        /// Entries that are left.
-        free: usize,
-    },
+    Large(usize),
+    /// It asks too many sets.
+    #[error(
+        "this rule asks {0} sets (lists of more than 8 values are sets), and one rule may ask {max}: split it, with \
+         `continue` in between",
+        max = dataplane_common::abi::RULE_SETS
+    )]
+    Sets(usize),
 }
 
 /// What this version can read but not do.
@@ -70,15 +108,16 @@ pub enum Unsupported {
     /// A set whose elements are not known.
     #[error("the elements of {0} are not known: list them in the config, or name their file there")]
     Set(String),
-    /// `reject`.
-    #[error("`reject` is not supported yet: take `drop`")]
-    Reject,
-    /// `log`.
-    #[error("`log` is not supported yet: take it out; the rule counts what it meets")]
-    Log,
-    /// `limit`.
-    #[error("`limit` is not supported yet: take it out")]
-    Limit,
+    /// A set whose elements are something else than what is asked.
+    #[error("{set} is a set of {kind}, and here {asked} is asked")]
+    SetType {
+        /// The set.
+        set: String,
+        /// What is in it.
+        kind: String,
+        /// What the rule asks.
+        asked: String,
+    },
     /// `ip6 nexthdr` negated, or with the number of an extension header: the kernel half knows what is behind those.
     #[error("`{0}` is not supported: extension headers are walked, take `meta l4proto` for what is behind them")]
     NextHeader(String),
@@ -86,45 +125,107 @@ pub enum Unsupported {
 
 /// What keeps a rule from being lowered, whatever else is in the filter.
 pub fn unsupported(rule: &Rule) -> Option<Unsupported> {
-    let statement = rule.statements().first().map(|statement| match statement {
-        Statement::Limit(_) => Unsupported::Limit,
-        Statement::Log(_) => Unsupported::Log,
-    });
-    let verdict = matches!(rule.verdict(), Verdict::Reject(_)).then_some(Unsupported::Reject);
-    let set = rule.sets().next().map(|name| Unsupported::Set(name.to_string()));
     let header = rule.matches().iter().find(|asked| rule::asks_extension(asked));
-    set.or_else(|| header.map(|asked| Unsupported::NextHeader(asked.to_string()))).or(statement).or(verdict)
+    header.map(|asked| Unsupported::NextHeader(asked.to_string()))
 }
 
 /// The entries of all chains, in the order of [`ChainName::ALL`].
 ///
 /// `links` gives the indices of the links that fit a pattern now. While there are none, a rule that asks for them matches
-/// nothing, and one that asks for other links matches any.
+/// nothing, and one that asks for other links matches any. `sets` gives what named sets hold.
 ///
 /// # Errors
-/// A rule that this version can not do, or that there is no room for.
-pub fn lower(
+/// A rule that this version can not do, or that is too large.
+pub fn lower<'s>(
     chains: [ChainRules<'_>; CHAINS],
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
+) -> Result<LoweredFilter, FilterError> {
+    lower_again(chains, links, sets, &|_, _| None)
+}
+
+/// The boxes of what a rule asks for, for one who compares packets with them himself.
+///
+/// # Errors
+/// What is wrong with the rule.
+pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<Vec<Entry>, FilterFault> {
+    if let Some(unsupported) = unsupported(rule) {
+        return Err(unsupported.into());
+    }
+    rule::entries(rule, (0, 0), links, &mut set::Sets::new(&|_| None))
+}
+
+/// The boxes of a rule that needs nothing but a place in the tables: that asks for no links and no sets, and has no limit.
+/// `None` for others, and for what can not be lowered.
+pub fn alone(rule: &Rule) -> Option<Vec<Entry>> {
+    if rule.names_links() || rule.sets().next().is_some() || rule::limit(rule).is_some() {
+        return None;
+    }
+    let boxes = boxes(rule, &|_| Vec::new()).ok()?;
+    boxes.iter().all(|entry| entry.sets == Memberships::default()).then_some(boxes)
+}
+
+/// What a program must be able to, besides asking the chain, for a rule to do what it says.
+pub fn asks(rule: &Rule) -> Features {
+    let mut features = Features::empty();
+    features.set(Features::TELLING, rule::tells(rule));
+    features
+}
+
+/// What a rule alone was lowered to: entries that ask no links and no sets, but for order, counter and what is done with
+/// fragments.
+pub type Remembered = OnceLock<Vec<Entry>>;
+
+/// As [`lower`], with the memory of each rule by its chain and place: rules that were lowered before are only copied.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_again<'s>(
+    chains: [ChainRules<'_>; CHAINS],
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
+    memory: &dyn Fn(ChainName, usize) -> Option<&'s Remembered>,
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
-    for (chain, ChainRules { policy, rules }) in ChainName::ALL.into_iter().zip(chains) {
-        let first = lowered.entries.len();
+    let mut sets = set::Sets::new(sets);
+    for (chain, ChainRules { policy, fragments, rules }) in ChainName::ALL.into_iter().zip(chains) {
+        let entries = &mut lowered.entries[chain.index()];
+        entries.reserve(rules.len());
         for (index, (rule, counter)) in rules.iter().enumerate() {
+            let order = order(index);
+            lowered.limits.extend(rule::limit(rule).map(|limit| (*counter, limit)));
+            if rule::tells(rule) {
+                lowered.features |= Features::TELLING;
+            }
+            let memory = memory(chain, index);
+            if let Some(known) = memory.and_then(OnceLock::get) {
+                entries.extend(known.iter().map(|entry| Entry { order, counter: *counter, ..*entry }));
+                continue;
+            }
             let refuse = |fault| FilterError { chain, index, fault };
             if let Some(unsupported) = unsupported(rule) {
                 return Err(refuse(unsupported.into()));
             }
-            let free = ENTRIES as usize - lowered.entries.len();
-            let entries = rule::entries(rule, *counter, links, free).map_err(refuse)?;
-            lowered.entries.extend(entries.into_iter().map(Entry::sealed));
+            let fresh = rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?;
+            // Long lists are sets, too.
+            let named = rule.names_links() || rule.sets().next().is_some();
+            let alone = !named && fresh.iter().all(|entry| entry.sets == Memberships::default());
+            entries.extend_from_slice(&fresh);
+            if let Some(memory) = memory.filter(|_| alone) {
+                // Nobody else has filled it since.
+                let _filled = memory.set(fresh);
+            }
         }
-        let count = (lowered.entries.len() - first) as u32;
-        lowered.filter.chains[chain.index()] = Chain { first: first as u32, count, policy: policy.ruling() as u32 };
+        for entry in entries {
+            entry.strict = fragments == Fragments::DropUnreadable;
+        }
+        lowered.policies[chain.index()] = policy.ruling();
         // By rules, not by entries: a link that comes or goes must not ask for another program.
         if !rules.is_empty() || policy != Policy::Accept {
             lowered.features |= chain.feature();
         }
     }
+    lowered.features.set(Features::LIMITS, !lowered.limits.is_empty());
+    lowered.sets = sets.into_elements();
     Ok(lowered)
 }

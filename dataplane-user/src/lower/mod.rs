@@ -3,6 +3,7 @@
 mod adjacency;
 pub mod filter;
 mod index;
+mod inquiry;
 mod next_hop;
 mod port;
 mod problem;
@@ -11,12 +12,16 @@ mod side;
 mod target;
 mod update;
 mod vlan;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NextHopGroup, Port, Tag, VlanKey};
+use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Port, Tag, VlanKey};
 
-use crate::model::{Attachment, Model, Prefix, RouteInfo, RouteType, TABLE_LOCAL, Touched, TouchedRoutes};
+use crate::model::{
+    Attachment, IpVersion, Link, Model, Prefix, RouteInfo, RouteSource, RouteType, TABLE_LOCAL, Touched, TouchedRoutes,
+};
 use next_hop::NextHops;
 use route::Paths;
 use side::{Full, Side, Sided, changes};
@@ -42,6 +47,8 @@ pub struct Want {
     pub groups: BTreeMap<u32, NextHopGroup>,
     /// By index.
     pub adjacencies: BTreeMap<u32, Adjacency>,
+    /// Where the kernel is asked: which adjacency a neighbour is, and what is ours.
+    pub neighbours: BTreeMap<NeighbourKey, u32>,
     /// IPv4.
     pub fib4: Targets<u32>,
     /// IPv6.
@@ -64,6 +71,7 @@ impl Default for Want {
             vlans: BTreeMap::new(),
             groups: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
             fib4: Targets::default(),
             fib6: Targets::default(),
             egress: BTreeSet::new(),
@@ -83,6 +91,8 @@ pub struct Lowering {
     side6: Side<u128>,
     /// Whether there are local IPv4 routes that the kernel did not make, and at which `Routes::renewals` that was found.
     custom_local: (u64, bool),
+    /// The least MTU of any route, by family, and at which `Routes::renewals` that was found.
+    route_mtu: ([u64; 2], [u32; 2]),
     /// Links that packets can be routed through.
     usable: BTreeSet<Ifindex>,
     attached: BTreeMap<Ifindex, Attachment>,
@@ -103,6 +113,7 @@ impl Lowering {
             side4: Side::default(),
             side6: Side::default(),
             custom_local: (u64::MAX, false),
+            route_mtu: ([u64::MAX; 2], [0; 2]),
             usable: BTreeSet::new(),
             attached: BTreeMap::new(),
             problems: Vec::new(),
@@ -132,14 +143,22 @@ impl Lowering {
         }
         self.update_family::<u32>(model, touched, &doubtful, &mut update);
         self.update_family::<u128>(model, touched, &doubtful, &mut update);
-        self.next_hops.sweep(&mut self.want, &mut update);
-        self.next_hops.fill(model, touched, &mut self.want, &mut update);
-        if touched.links || self.attached != *ports {
+        let route_mtu = self.follow_route_mtu(model);
+        let ports_touched = touched.links || self.attached != *ports || route_mtu;
+        if ports_touched {
             self.attached.clone_from(ports);
             self.update_ports(model, &mut update);
         }
+        self.update_neighbours(model, touched, ports_touched, &mut update);
+        self.next_hops.sweep(&mut self.want, &mut update);
+        self.next_hops.fill(model, touched, &mut self.want, &mut update);
         self.conclude(model);
         update
+    }
+
+    /// The adjacencies that are next hops of their own, by index: on which link, and which address.
+    pub fn next_hops(&self) -> impl Iterator<Item = (u32, (Ifindex, IpAddr))> {
+        self.next_hops.whos()
     }
 
     /// No packet that began before the last [`Update`] was written is still being judged: indices that it gave back may be
@@ -154,18 +173,23 @@ impl Lowering {
         let present =
             || attached.iter().filter_map(|(ifindex, attachment)| Some((model.links.get(ifindex)?, *attachment)));
         self.problems.clear();
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, route_mtu) = (BTreeMap::new(), self.route_mtu.1);
         let slots = self.slots.assign(present().map(|(link, _)| link.ifindex), &mut self.problems);
         for (link, attachment) in present() {
             if let Some(slot) = slots.get(&link.ifindex) {
-                wanted.insert(*slot, port::port(model, link, attachment));
+                wanted.insert(*slot, Port { route_mtu, ..port::port(model, link, attachment) });
             }
         }
-        let in_vrf = present().filter(|(link, _)| model.enslaved(link, &["vrf"]));
-        self.problems.extend(in_vrf.map(|(link, _)| Problem::Vrf { name: link.name.clone() }));
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let left = |(link, _): (&Link, _)| model.route_source(version, link) == RouteSource::Stack;
+            self.problems.extend(present().any(left).then_some(Problem::PolicyRouting(version)));
+        }
         update.ports = changes(&self.want.ports, &wanted);
         self.want.ports = wanted;
-        let vlans = vlan::vlans(model, &self.attached, &mut self.problems);
+        let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
+        for port in vlans.values_mut() {
+            port.route_mtu = route_mtu;
+        }
         update.vlans = changes(&self.want.vlans, &vlans);
         self.want.vlans = vlans;
     }
@@ -308,11 +332,15 @@ impl Lowering {
         let want = &mut self.want;
         want.mirror = Control::MIRROR_V4 | Control::MIRROR_V6;
         want.problems.clone_from(&self.problems);
-        if want.problems.iter().any(|problem| matches!(problem, Problem::Vrf { .. })) {
-            want.mirror = 0;
+        self.side4.judge(want);
+        self.side6.judge(want);
+        for problem in &self.problems {
+            match problem {
+                Problem::PolicyRouting(IpVersion::V4) => want.mirror &= !Control::MIRROR_V4,
+                Problem::PolicyRouting(IpVersion::V6) => want.mirror &= !Control::MIRROR_V6,
+                _ => {}
+            }
         }
-        self.side4.judge(model, want);
-        self.side6.judge(model, want);
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
         want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());
@@ -322,7 +350,7 @@ impl Lowering {
             let custom = |info: &RouteInfo<u32>| info.kind == RouteType::Local && info.protocol != BY_KERNEL;
             self.custom_local = (model.routes4.renewals(), model.routes4.infos().any(|(_, info)| custom(info)));
         }
-        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1);
+        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1 || model.looks_at_sources());
         want.features.set(Features::MULTIPATH, self.next_hops.multipath());
     }
 }

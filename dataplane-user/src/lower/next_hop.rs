@@ -1,8 +1,9 @@
 //! Groups and adjacencies: who holds them, and what they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use dataplane_common::abi::{ADJACENCIES, GROUPS, RouteKind, Target};
+use dataplane_common::abi::{ADJACENCIES, GROUPS, Ifindex, RouteKind, Target};
 
 use super::adjacency::{self, Path, Who};
 use super::index::Indices;
@@ -20,7 +21,12 @@ pub(super) struct NextHops {
     kin: BTreeMap<Path, BTreeSet<u32>>,
     /// Groups that are new, or stand for another path now.
     new: BTreeSet<u32>,
+    /// Adjacencies that are new, and not for a group.
+    served: BTreeSet<Who>,
 }
+
+/// Who holds an adjacency that is not for a group.
+const NAMED: usize = 1;
 
 impl NextHops {
     pub(super) fn new() -> Self {
@@ -29,6 +35,7 @@ impl NextHops {
             adjacencies: Indices::new(ADJACENCIES),
             kin: BTreeMap::new(),
             new: BTreeSet::new(),
+            served: BTreeSet::new(),
         }
     }
 
@@ -50,6 +57,21 @@ impl NextHops {
         if let Some(target) = target.filter(|target| target.kind() == RouteKind::Unicast) {
             self.groups.release(target.group(), A::SIDE);
         }
+    }
+
+    /// The adjacency of a neighbour that the kernel may name, held; `None` if there is no room.
+    pub(super) fn serve(&mut self, who: Who) -> Option<u32> {
+        let index = self.adjacencies.get(&who).or_else(|| {
+            self.served.insert(who);
+            self.adjacencies.enter(who)
+        })?;
+        self.adjacencies.hold(index, NAMED);
+        Some(index)
+    }
+
+    /// Gives back what [`NextHops::serve`] gave.
+    pub(super) fn dismiss(&mut self, index: u32) {
+        self.adjacencies.release(index, NAMED);
     }
 
     /// A group for a path that has none, with an adjacency for each member.
@@ -119,7 +141,7 @@ impl NextHops {
             update.egress.extend(sends.filter(|(dev, sends)| want.egress.contains(dev) != *sends));
             want.egress = egress;
         }
-        let new = std::mem::take(&mut self.new);
+        let (new, served) = (std::mem::take(&mut self.new), std::mem::take(&mut self.served));
         let mut whos: BTreeMap<u32, Who> = BTreeMap::new();
         if touched.links {
             whos.extend(self.adjacencies.iter().map(|(who, index)| (index, *who)));
@@ -127,7 +149,9 @@ impl NextHops {
             let members = new.iter().filter_map(|index| self.groups.key(*index)).flat_map(|path| &path.hops);
             let whos_of = members.map(|hop| hop.who);
             let neighbours = touched.neighbours.iter().map(|(dev, via)| Who { dev: *dev, via: Some(*via) });
-            whos.extend(whos_of.chain(neighbours).filter_map(|who| Some((self.adjacencies.get(&who)?, who))));
+            whos.extend(
+                whos_of.chain(neighbours).chain(served).filter_map(|who| Some((self.adjacencies.get(&who)?, who))),
+            );
         }
         for (index, who) in whos {
             let adjacency = adjacency::adjacency(model, &want.egress, who);
@@ -152,6 +176,11 @@ impl NextHops {
     /// Whether any path has several ways, dead ones included: a link that goes must not cost a program.
     pub(super) fn multipath(&self) -> bool {
         self.groups.iter().any(|(path, _)| path.hops.len() > 1)
+    }
+
+    /// Who the adjacencies of these indices stand for, those of whole links left out.
+    pub(super) fn whos(&self) -> impl Iterator<Item = (u32, (Ifindex, IpAddr))> {
+        self.adjacencies.iter().filter_map(|(who, index)| Some((index, (who.dev, who.via?))))
     }
 
     pub(super) fn grace_passed(&mut self) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataplane_common::abi::{Features, Ifindex, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 
 use super::{Problem, adjacency::AGGREGATES};
-use crate::model::{Attachment, IpVersion, Link, Model};
+use crate::model::{Attachment, IpVersion, Link, Mode, Model, RouteSource};
 
 /// Slots of ports, the same for as long as a port is attached.
 #[derive(Clone, Debug, Default)]
@@ -57,23 +57,31 @@ impl Slots {
 /// What is written for a port.
 pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     let mut flags = PortFlags::empty();
-    flags.set(PortFlags::FORWARDING_V4, model.forwarding(IpVersion::V4, link.ifindex));
+    // To the kernel a packet comes in through the VRF (`l3mdev_ip_rcv`).
+    let domain = model.domain(link);
+    let sources = [IpVersion::V4, IpVersion::V6].map(|version| model.route_source(version, link));
+    flags.set(PortFlags::INQUIRES_V4, sources[0] != RouteSource::Mirror);
+    flags.set(PortFlags::INQUIRES_V6, sources[1] != RouteSource::Mirror);
+    flags.set(PortFlags::IN_VRF, domain != link);
+    flags.set(PortFlags::FORWARDING_V4, model.forwarding(IpVersion::V4, domain.ifindex));
     flags.set(PortFlags::FORWARDING_V6, model.forwarding(IpVersion::V6, link.ifindex));
     flags.set(PortFlags::TC, attachment.tc);
+    flags.set(PortFlags::XDP, attachment.mode != Mode::Tc);
     flags.set(PortFlags::PARTIAL_CHECKSUMS, link.kind.is_some() || link.loopback);
     // The loopback device writes an Ethernet header too.
     flags.set(PortFlags::NO_ETHERNET, !link.ethernet && !link.loopback);
-    flags.set(PortFlags::ACCEPT_LOCAL, link.accept_local);
-    flags.set(PortFlags::ROUTE_LOCALNET, link.route_localnet);
+    flags.set(PortFlags::ACCEPT_LOCAL, domain.accept_local);
+    flags.set(PortFlags::ROUTE_LOCALNET, domain.route_localnet);
     Port {
         ifindex: link.ifindex,
         flags: flags.bits(),
         // No frame is for the zero address: what a member receives is left to its master (`rx_handler` of the kernel).
         mac: link.mac.filter(|_| !model.enslaved(link, &AGGREGATES)).unwrap_or_default(),
-        rp_filter: model.rp_filter(link.ifindex),
+        rp_filter: model.rp_filter(domain.ifindex),
         reserved: 0,
         mtu: link.mtu,
-        reserved_tail: [0; 3],
+        domain: domain.ifindex,
+        route_mtu: [0; 2],
     }
 }
 
@@ -86,6 +94,8 @@ pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
         for (flag, feature) in [
             (PortFlags::PARTIAL_CHECKSUMS, Features::PARTIAL_CHECKSUMS),
             (PortFlags::NO_ETHERNET, Features::NO_ETHERNET),
+            (PortFlags::INQUIRES_V4, Features::INQUIRIES),
+            (PortFlags::INQUIRES_V6, Features::INQUIRIES),
         ] {
             if flags.contains(flag) {
                 features |= feature;
@@ -100,7 +110,7 @@ mod tests {
     use dataplane_common::wire::Mac;
 
     use super::*;
-    use crate::model::{Event, Mode};
+    use crate::model::Event;
 
     #[test]
     fn frames_of_a_member_are_not_ours() {

@@ -7,20 +7,12 @@ use crate::model::IpVersion;
 /// Why the kernel has to do what we could not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// There are routing rules.
+    /// There are routing rules that programs can not ask the kernel about.
     #[error(
-        "{0} has routing rules beyond the default ones, so the kernel forwards {0} itself; `ip rule` lists them, delete \
-         those that are not needed"
+        "{0} has routing rules that only the kernel's own path follows (with VRFs, or suppress_* of IPv6), so the kernel \
+         forwards {0} itself; `ip rule` lists them, delete those that are not needed"
     )]
     PolicyRouting(IpVersion),
-    /// A port belongs to a VRF.
-    #[error(
-        "{name} belongs to a VRF, whose routes are not mirrored, so the kernel forwards everything itself; detach {name}"
-    )]
-    Vrf {
-        /// Which port.
-        name: String,
-    },
     /// The table does not fit, not even at its largest.
     #[error(
         "the {version} routes do not fit: in {left} places of the table the kernel decides itself; aggregate routes"
@@ -74,7 +66,6 @@ impl Problem {
             Self::PolicyRouting(IpVersion::V6) => {
                 "ip -6 rule list  # delete with `ip -6 rule del` those that are not needed"
             }
-            Self::Vrf { .. } => "ip link show type vrf  # and `dataplane detach` their members",
             Self::RoutesFull { .. } | Self::NextHopsFull(_) => "ip route show  # aggregate routes, use fewer gateways",
             Self::NeighboursFull { .. } => "ip neigh show  # split the network",
             Self::VlansFull { .. } => "ip -d link show type vlan  # and `dataplane detach` a port with many of them",

@@ -153,6 +153,7 @@ pub(crate) fn model() -> Model {
                 address,
                 state: NeighbourState::REACHABLE,
                 mac: Some(mac(number)),
+                tended: false,
             }));
         }
     }

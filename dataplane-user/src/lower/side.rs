@@ -40,16 +40,14 @@ impl Full {
 
 impl<A: Family> Side<A> {
     /// What this family has to say of its state.
-    pub(super) fn judge(&self, model: &Model, want: &mut Want) {
+    pub(super) fn judge(&self, want: &mut Want) {
         if self.left != 0 {
             want.problems.push(Problem::NeighboursFull { version: A::VERSION, left: self.left });
         }
-        let policy = model.policy_routing(A::VERSION).then_some(Problem::PolicyRouting(A::VERSION));
-        let off: Vec<_> = self.full.iter().map(|full| full.problem.clone()).chain(policy).collect();
-        if !off.is_empty() {
+        if let Some(full) = &self.full {
             want.mirror &= !A::MIRROR;
+            want.problems.push(full.problem.clone());
         }
-        want.problems.extend(off);
     }
 
     /// Takes in which neighbours came and went.

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::sample::{self, GATEWAYS, Spec, add, attached, device, gateway, mac, plain, spec};
 use super::*;
 use crate::model::{
-    Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix, Route,
-    RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
+    Address, Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix,
+    Route, RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
 };
 
 /// What becomes of an address: a kind and, for unicast, the link and link address to send to.
@@ -239,23 +239,6 @@ fn adjacencies_say_what_the_link_and_the_neighbour_can() {
 
 #[test]
 fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
-    let rule =
-        |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
-    let mut model = sample::model();
-    model.apply(Event::RoutingRule(rule(IpVersion::V6)));
-    let want = Lowering::new([].into()).lower(&model, &attached(&model));
-    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4, &[Problem::PolicyRouting(IpVersion::V6)][..]));
-
-    // A VRF's rule alone changes nothing for others; a port in the VRF does.
-    let mut model = sample::model();
-    model.apply(Event::RoutingRule(RoutingRule { l3mdev: true, ..rule(IpVersion::V4) }));
-    model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
-    let mut lowering = Lowering::new([].into());
-    assert_eq!(lowering.lower(&model, &attached(&model)).problems, []);
-    model.links.get_mut(&2).expect("link 2").master = Some(9);
-    let want = lowering.lower(&model, &attached(&model));
-    assert_eq!((want.mirror, &want.problems[..]), (0, &[Problem::Vrf { name: "port2".into() }][..]));
-
     // One set of next hops more than there is room for.
     let mut model = sample::model();
     for number in 0..=GROUPS {
@@ -278,15 +261,69 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     model.apply(Event::Route4(Route { destination, ..unicast(&[hop(0)]) }, Placement::First));
     for number in 0..ADJACENCIES {
         let address = std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + 2 * number).into();
-        model
-            .neighbours
-            .insert((2, address), Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)) });
+        model.neighbours.insert(
+            (2, address),
+            Neighbour { ifindex: 2, address, state: NeighbourState::STALE, mac: Some(mac(1)), tended: false },
+        );
     }
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     let problem = Problem::NeighboursFull { version: IpVersion::V4, left: 1 };
     assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4 | Control::MIRROR_V6, &[problem][..]));
     assert_eq!(outcome(&want, want.fib4.lookup(v4("10.0.0.2"))).1, Some((2, mac(1))));
     assert_eq!(outcome(&want, want.fib4.lookup(v4("10.0.127.254"))).1, Some((2, Mac::default())));
+}
+
+#[test]
+fn where_rules_have_a_say_the_kernel_is_asked() {
+    let rule =
+        |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
+    let both = Control::MIRROR_V4 | Control::MIRROR_V6;
+    let mut model = sample::model();
+    let mtu = with(unicast(&[hop(1)]), |route| (route.table, route.info.mtu) = (7, Some(1400)));
+    model.apply(Event::Route4(mtu, Placement::First));
+    model.apply(Event::RoutingRule(rule(IpVersion::V4)));
+    let mut lowering = Lowering::new([].into());
+    let want = lowering.lower(&model, &attached(&model));
+    assert_eq!((want.mirror, &want.problems[..]), (both, &[][..]));
+    assert!(want.features.contains(Features::INQUIRIES | Features::CUSTOM_LOCAL));
+    let port = want.ports[&2];
+    assert_eq!(port.flags() & (PortFlags::INQUIRES_V4 | PortFlags::INQUIRES_V6), PortFlags::INQUIRES_V4);
+    assert_eq!((port.domain, port.route_mtu), (2, [1400, 0]));
+    // Neighbours are found by address, on whatever link and in whatever network.
+    let known = model.neighbours.iter().filter(|(_, neighbour)| neighbour.resolved().is_some());
+    assert!(known.clone().count() > 0 && want.neighbours.len() == known.clone().count());
+    for ((dev, _), neighbour) in known {
+        let key = match neighbour.address {
+            IpAddr::V4(v4) => NeighbourKey::v4(*dev, v4.into()),
+            IpAddr::V6(v6) => NeighbourKey::v6(*dev, u128::from(v6).into()),
+        };
+        let adjacency = want.adjacencies[&want.neighbours[&key]];
+        assert_eq!((adjacency.ifindex, Some(adjacency.destination)), (*dev, neighbour.mac), "{neighbour:?}");
+    }
+
+    // What only the kernel's own path follows is left to it.
+    model.apply(Event::RoutingRule(RoutingRule { suppresses: true, ..rule(IpVersion::V6) }));
+    let want = lowering.lower(&model, &attached(&model));
+    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4, &[Problem::PolicyRouting(IpVersion::V6)][..]));
+
+    // A VRF's rule alone changes nothing for others; a port in the VRF asks for its table, and knows its addresses.
+    let mut model = sample::model();
+    for version in [IpVersion::V4, IpVersion::V6] {
+        model.apply(Event::RoutingRule(RoutingRule { l3mdev: true, ..rule(version) }));
+    }
+    model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
+    let want = lowering.lower(&model, &attached(&model));
+    assert_eq!((want.neighbours.len(), want.features.contains(Features::INQUIRIES)), (0, false));
+    model.links.get_mut(&2).expect("link 2").master = Some(9);
+    let address = "198.18.0.1".parse().expect("an address");
+    model.apply(Event::Address(Address { ifindex: 2, address, length: 24, peer: None }));
+    let want = lowering.lower(&model, &attached(&model));
+    assert_eq!((want.mirror, &want.problems[..]), (both, &[][..]));
+    let flags = PortFlags::INQUIRES_V4 | PortFlags::INQUIRES_V6 | PortFlags::IN_VRF;
+    assert!(want.ports[&2].flags().contains(flags) && want.ports[&2].domain == 9, "{:?}", want.ports[&2]);
+    for ours in ["198.18.0.1", "198.18.0.255"] {
+        assert_eq!(want.neighbours.get(&NeighbourKey::v4(9, v4(ours))), Some(&NeighbourKey::OURS), "{ours}");
+    }
 }
 
 #[test]
@@ -298,7 +335,7 @@ fn ports_and_features_follow_links_and_settings() {
     let (v4, v6) = (IpVersion::V4, IpVersion::V6);
     let plain = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(plain.features, Features::empty());
-    assert_eq!(plain.ports[&2].flags(), PortFlags::TC);
+    assert_eq!(plain.ports[&2].flags(), PortFlags::TC | PortFlags::XDP);
 
     model.links.get_mut(&2).expect("link 2").kind = Some("veth".into());
     model.links.get_mut(&3).expect("link 3").ethernet = false;
@@ -309,8 +346,9 @@ fn ports_and_features_follow_links_and_settings() {
     model.apply(Event::Route4(unicast(&[hop(1), hop(2)]), Placement::First));
     let want = Lowering::new([(3, 5)].into()).lower(&model, &attached(&model));
     let (first, second) = (want.ports[&2], want.ports[&5]);
-    assert_eq!(first.flags(), PortFlags::TC | PortFlags::FORWARDING_V4 | PortFlags::PARTIAL_CHECKSUMS);
-    assert_eq!(second.flags(), PortFlags::TC | PortFlags::FORWARDING_V6 | PortFlags::NO_ETHERNET);
+    let both = PortFlags::TC | PortFlags::XDP;
+    assert_eq!(first.flags(), both | PortFlags::FORWARDING_V4 | PortFlags::PARTIAL_CHECKSUMS);
+    assert_eq!(second.flags(), both | PortFlags::FORWARDING_V6 | PortFlags::NO_ETHERNET);
     assert_eq!((first.rp_filter, second.rp_filter), (2, 2), "the larger one of all and the interface");
     let expected = Features::RP_FILTER | Features::PARTIAL_CHECKSUMS | Features::NO_ETHERNET | Features::MULTIPATH;
     assert_eq!(want.features, expected);
@@ -336,18 +374,24 @@ fn local_routes_of_the_operator_are_a_feature() {
 /// News of every kind that matters for lowering.
 fn news() -> impl Strategy<Value = Vec<Event>> {
     let placement = prop::sample::select(vec![Placement::First, Placement::Last, Placement::Replace]);
-    let event = (spec(), placement, 0..16_u8, 1..=GATEWAYS).prop_map(|(spec, placement, what, number)| match what {
+    let event = (spec(), placement, 0..17_u8, 1..=GATEWAYS).prop_map(|(spec, placement, what, number)| match what {
         0..=3 => Event::Route4(spec.route(), placement),
         4..=5 => Event::Route4Gone(spec.route()),
         6..=9 => Event::Route6(spec.route(), placement),
         10..=11 => Event::Route6Gone(spec.route()),
         12 => Event::NeighbourGone(device(number), gateway::<u32>(number).to_ip()),
         13 => Event::NeighbourGone(device(number), gateway::<u128>(number).to_ip()),
+        15 => {
+            let local = RoutingRule::defaults(IpVersion::V4).next().expect("local");
+            let rule = RoutingRule { priority: 100, ..local };
+            if spec.dead { Event::RoutingRule(rule) } else { Event::RoutingRuleGone(rule) }
+        }
         14 => Event::Neighbour(Neighbour {
             ifindex: device(number),
             address: if spec.dead { gateway::<u32>(number).to_ip() } else { gateway::<u128>(number).to_ip() },
             state: NeighbourState::STALE,
             mac: Some(mac(spec.gateway)),
+            tended: false,
         }),
         _ => {
             let kind = (spec.priority == 0).then(|| "vrf".to_owned());
@@ -388,6 +432,10 @@ proptest! {
             prop_assert_eq!(want.groups.len(), fresh.groups.len());
             prop_assert_eq!(want.adjacencies.len(), fresh.adjacencies.len());
             prop_assert_eq!((&want.ports, &want.egress, want.mirror), (&fresh.ports, &fresh.egress, fresh.mirror));
+            let found = |want: &Want| -> Vec<_> {
+                want.neighbours.iter().map(|(key, index)| (*key, want.adjacencies.get(index).copied())).collect()
+            };
+            prop_assert_eq!(found(want), found(&fresh), "neighbours after {:?}", events);
             prop_assert_eq!((want.features, &want.problems), (fresh.features, &fresh.problems));
             // No more and no less than the difference, except for what changed there and back.
             let exact = Update::between(&have, want);
@@ -396,6 +444,7 @@ proptest! {
             prop_assert_eq!(&update.fib4, &exact.fib4);
             prop_assert_eq!(&update.fib6, &exact.fib6);
             prop_assert_eq!((&update.ports, &update.egress), (&exact.ports, &exact.egress));
+            prop_assert_eq!(&update.neighbours, &exact.neighbours);
             have = want.clone();
             lowering.grace_passed();
         }

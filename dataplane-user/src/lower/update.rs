@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{Adjacency, Ifindex, NextHopGroup, Port, VlanKey};
+use dataplane_common::abi::{Adjacency, Ifindex, NeighbourKey, NextHopGroup, Port, VlanKey};
 
 use super::{TargetChanges, Want, side::changes};
 
@@ -17,6 +17,8 @@ pub struct Update {
     pub groups: BTreeMap<u32, Option<NextHopGroup>>,
     /// By index.
     pub adjacencies: BTreeMap<u32, Option<Adjacency>>,
+    /// Neighbours where the kernel is asked.
+    pub neighbours: BTreeMap<NeighbourKey, Option<u32>>,
     /// IPv4.
     pub fib4: TargetChanges<u32>,
     /// IPv6.
@@ -35,6 +37,7 @@ impl Update {
             vlans: changes(&BTreeMap::new(), &want.vlans),
             groups: changes(&BTreeMap::new(), &want.groups),
             adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
+            neighbours: changes(&BTreeMap::new(), &want.neighbours),
             egress: want.egress.iter().map(|dev| (*dev, true)).collect(),
             anew: true,
             ..Self::default()
@@ -49,6 +52,7 @@ impl Update {
             vlans: changes(&before.vlans, &after.vlans),
             groups: changes(&before.groups, &after.groups),
             adjacencies: changes(&before.adjacencies, &after.adjacencies),
+            neighbours: changes(&before.neighbours, &after.neighbours),
             fib4: before.fib4.difference(&after.fib4),
             fib6: before.fib6.difference(&after.fib6),
             egress: devices.map(|dev| (*dev, after.egress.contains(dev))).collect(),

@@ -30,14 +30,15 @@ fn below<'a>(model: &'a Model, link: &Link) -> Option<&'a Link> {
 }
 
 /// The VLAN devices that the ports lead to. One that is a port itself judges its packets itself; those of one that belongs to
-/// something else, a bridge or a VRF, are the kernel's.
+/// something else, a bridge for instance, are the kernel's.
 pub(super) fn vlans(
     model: &Model,
     ports: &BTreeMap<Ifindex, Attachment>,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<VlanKey, Port> {
     let mut found = BTreeMap::new();
-    for link in model.links.values().filter(|link| link.up && link.master.is_none()) {
+    for link in model.links.values().filter(|link| link.up && (link.master.is_none() || model.enslaved(link, &["vrf"])))
+    {
         let entry = entry(model, ports, link);
         found.extend(entry);
     }

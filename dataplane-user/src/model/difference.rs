@@ -128,7 +128,7 @@ mod tests {
         let address = "198.18.0.2".parse().expect("an address");
         let neighbour = |state| {
             let mac = Some(dataplane_common::wire::Mac([2, 0, 0, 0, 0, 1]));
-            Neighbour { ifindex: 2, address, state, mac }
+            Neighbour { ifindex: 2, address, state, mac, tended: false }
         };
         ours.apply(Event::Link(link.clone()));
         ours.apply(Event::Neighbour(neighbour(NeighbourState::REACHABLE)));

@@ -17,12 +17,20 @@ pub struct Neighbour {
     pub state: NeighbourState,
     /// Its link address, if known and a 48-bit one.
     pub mac: Option<Mac>,
+    /// Somebody else sees to it: a control plane that learned it, or the kernel by itself (`extern_learn`, `managed`).
+    pub tended: bool,
 }
 
 impl Neighbour {
     /// The link address, when the kernel would send to it without asking first.
     pub fn resolved(&self) -> Option<Mac> {
         self.mac.filter(|_| self.state.intersects(NeighbourState::VALID))
+    }
+
+    /// Whether it may be gone, and nobody asks until somebody uses it. What is about to be asked for, or needs no asking, is
+    /// none of these.
+    pub fn is_stale(&self) -> bool {
+        self.state == NeighbourState::STALE && !self.tended
     }
 }
 

@@ -1,6 +1,6 @@
 //! Routing policy: the rules that say which table is asked for a packet.
 
-use super::{Family as _, IpVersion};
+use super::{Family as _, IpVersion, Link};
 
 /// `FR_ACT_TO_TBL`: ask a table.
 pub const ACTION_TABLE: u8 = 1;
@@ -18,11 +18,44 @@ pub struct RoutingRule {
     pub action: u8,
     /// For packets of VRF devices only: the kernel adds such a rule with the first VRF.
     pub l3mdev: bool,
+    /// For packets that come in through this interface only.
+    pub iif: Option<String>,
+    /// For packets of this machine only: it asks for the way out that a socket is bound to.
+    pub own: bool,
+    /// It may not take what it finds (`suppress_prefixlength`, `suppress_ifgroup`).
+    pub suppresses: bool,
     /// Whatever else it asks for, as the kernel encodes it; empty: it takes every packet.
     pub selector: Vec<u8>,
 }
 
+/// Who says where the packets of a port go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSource {
+    /// The mirrored tables.
+    Mirror,
+    /// The kernel, asked from the programs.
+    Kernel,
+    /// The kernel, which gets the packets.
+    Stack,
+}
+
+impl RouteSource {
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Kernel => "kernel",
+            Self::Stack => "stack",
+        }
+    }
+}
+
 impl RoutingRule {
+    /// Whether packets that come in through a link meet it.
+    pub fn meets(&self, link: &Link) -> bool {
+        self.iif.as_ref().is_none_or(|iif| *iif == link.name)
+    }
+
     /// What a new namespace has: local, main, and for IPv4 default.
     pub fn defaults(version: IpVersion) -> impl Iterator<Item = Self> {
         let tables = match version {
@@ -35,6 +68,9 @@ impl RoutingRule {
             table,
             action: ACTION_TABLE,
             l3mdev: false,
+            iif: None,
+            own: false,
+            suppresses: false,
             selector: Vec::new(),
         })
     }

@@ -110,21 +110,50 @@ fn a_link_takes_with_it_what_is_on_it() {
 }
 
 #[test]
-fn only_the_default_rules_are_no_policy() {
-    let local = RoutingRule::defaults(IpVersion::V4).next().expect("the rule of table local");
-    let rows: &[(&str, Event, bool)] = &[
-        ("nothing new", Event::RoutingRule(local.clone()), false),
-        ("a selector", Event::RoutingRule(RoutingRule { selector: vec![1], ..local.clone() }), true),
-        ("another table", Event::RoutingRule(RoutingRule { priority: 9, table: 9, ..local.clone() }), true),
-        ("for VRF devices", Event::RoutingRule(RoutingRule { priority: 1000, l3mdev: true, ..local.clone() }), false),
-        ("one is missing", Event::RoutingRuleGone(local.clone()), true),
-        ("of the other family", Event::RoutingRuleGone(RoutingRule { version: IpVersion::V6, ..local.clone() }), false),
+fn who_says_where_packets_go_depends_on_the_rules() {
+    use RouteSource::{Kernel, Mirror, Stack};
+    let rule = |version| RoutingRule::defaults(version).next().expect("the rule of table local");
+    let (v4, v6) = (rule(IpVersion::V4), rule(IpVersion::V6));
+    let new = |rule: &RoutingRule| RoutingRule { priority: 9, table: 9, ..rule.clone() };
+    let iif = |name: &str, rule: &RoutingRule| RoutingRule { iif: Some(name.to_owned()), ..new(rule) };
+    let vrfs = |rule: &RoutingRule| RoutingRule { priority: 1000, l3mdev: true, ..rule.clone() };
+    let rows: &[(&str, Vec<Event>, [RouteSource; 2])] = &[
+        ("nothing new", vec![Event::RoutingRule(v4.clone())], [Mirror, Mirror]),
+        ("a selector", vec![Event::RoutingRule(RoutingRule { selector: vec![1], ..v4.clone() })], [Kernel, Mirror]),
+        ("another table", vec![Event::RoutingRule(new(&v4))], [Kernel, Mirror]),
+        ("of the other family", vec![Event::RoutingRule(new(&v6))], [Mirror, Kernel]),
+        ("one is missing", vec![Event::RoutingRuleGone(v4.clone())], [Kernel, Mirror]),
+        ("only VRF devices", vec![Event::RoutingRule(vrfs(&v4))], [Mirror, Mirror]),
+        ("beside VRF devices", vec![Event::RoutingRule(vrfs(&v4)), Event::RoutingRule(new(&v4))], [Stack, Mirror]),
+        ("packets of ours", vec![Event::RoutingRule(RoutingRule { own: true, ..new(&v4) })], [Mirror, Mirror]),
+        ("this port", vec![Event::RoutingRule(iif("port2", &v6))], [Mirror, Kernel]),
+        ("another port", vec![Event::RoutingRule(iif("port9", &v6))], [Mirror, Mirror]),
+        // The way back to a source is looked up as if from there.
+        ("another port, IPv4", vec![Event::RoutingRule(iif("port9", &v4))], [Kernel, Mirror]),
+        ("suppressed", vec![Event::RoutingRule(RoutingRule { suppresses: true, ..new(&v4) })], [Kernel, Mirror]),
+        ("suppressed, IPv6", vec![Event::RoutingRule(RoutingRule { suppresses: true, ..new(&v6) })], [Mirror, Stack]),
     ];
-    for (name, event, expected) in rows {
+    for (name, events, expected) in rows {
         let mut model = sample::model();
-        model.apply(event.clone());
-        assert_eq!(model.policy_routing(IpVersion::V4), *expected, "{name}");
+        events.iter().cloned().for_each(|event| model.apply(event));
+        let link = &model.links[&2];
+        let sources = [IpVersion::V4, IpVersion::V6].map(|version| model.route_source(version, link));
+        assert_eq!(sources, *expected, "{name}");
     }
+}
+
+#[test]
+fn a_port_of_a_vrf_has_its_table() {
+    let mut model = sample::model();
+    model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
+    model.links.get_mut(&2).expect("link 2").master = Some(9);
+    let source = |model: &Model| model.route_source(IpVersion::V4, &model.links[&2]);
+    assert_eq!(source(&model), RouteSource::Stack, "no rule leads to the tables of VRFs");
+    let local = RoutingRule::defaults(IpVersion::V4).next().expect("the rule of table local");
+    model.apply(Event::RoutingRule(RoutingRule { priority: 1000, l3mdev: true, ..local.clone() }));
+    assert_eq!(source(&model), RouteSource::Kernel);
+    model.apply(Event::RoutingRule(RoutingRule { priority: 9, table: 9, ..local }));
+    assert_eq!(source(&model), RouteSource::Stack, "another rule may come first");
 }
 
 /// News about routes.

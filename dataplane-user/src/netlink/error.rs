@@ -1,6 +1,7 @@
 //! Why netlink did not do what it was asked for.
 
 use std::io;
+use std::net::IpAddr;
 
 /// Why the mirror does not know what the kernel has.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,14 @@ pub enum Error {
     Refused {
         /// Of what kind.
         what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A neighbour was not asked for.
+    #[error("the kernel does not ask for neighbour {address}: {source}; the daemon needs CAP_NET_ADMIN for that")]
+    Probe {
+        /// Which one.
+        address: IpAddr,
         /// What the kernel said.
         source: io::Error,
     },

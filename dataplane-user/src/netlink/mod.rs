@@ -10,11 +10,14 @@ mod address;
 mod announcement;
 mod attribute;
 mod compare;
+mod counter;
 mod device;
 mod error;
 pub mod ethtool;
 mod features;
+mod inquiry;
 mod link;
+mod listen;
 mod listing;
 mod neighbour;
 mod netconf;
@@ -39,7 +42,11 @@ use features::Devices;
 use listing::Reading;
 use socket::{Asker, Heard, Listener, Message};
 
+pub use counter::{LinkCounters, link_counters};
 pub use error::Error;
+pub use inquiry::{Path, path};
+pub use listen::listeners;
+pub use neighbour::Prober;
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops.
 const GROUPS: [u32; 11] = [

@@ -12,17 +12,17 @@ pub(super) const HEADER: usize = 12;
 /// `struct rtnexthop`.
 const NEXTHOP_HEADER: usize = 8;
 
-const RTA_DST: u16 = 1;
-const RTA_SRC: u16 = 2;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_SRC: u16 = 2;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
 const RTAX_MTU: u16 = 2;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
-const RTA_VIA: u16 = 18;
+pub(super) const RTA_VIA: u16 = 18;
 const RTA_ENCAP_TYPE: u16 = 21;
 const RTA_NH_ID: u16 = 30;
 /// `RTM_F_CLONED`: a cached result, not a route.
@@ -115,6 +115,6 @@ fn next_hop(attributes: Attributes<'_>, dev: u32, weight: u32, flags: NextHopFla
 }
 
 /// `struct rtvia`: a family, then an address of it.
-fn via(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn via(value: &[u8]) -> Option<IpAddr> {
     ip(value.get(2..)?)
 }

@@ -163,6 +163,11 @@ impl Asker {
         }
     }
 
+    /// Asks for something to be done.
+    pub(super) fn tell(&mut self, what: &'static str, kind: u16, flags: u16, request: &[u8]) -> Result<(), Error> {
+        self.exchange(what, kind, flags, request, |_| {}).map(drop)
+    }
+
     /// Sends, then reads to the end of the answer. Says whether the answer is of one piece.
     fn exchange(
         &mut self,

@@ -10,8 +10,9 @@ use proptest::sample::select;
 use super::display::Named;
 use super::value::{Range, Value};
 use super::{
-    Family, Fragment, FragmentWord, Limit, LimitUnit, LinkField, LinkPattern, Log, LogTarget, Match, ProtocolField,
-    RejectWith, Rule, SetName, Side, Statement, TcpFlags, Test, Text, Verdict,
+    Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField, LinkPattern, Log,
+    LogTarget, MacAddress, Match, Port, Protocol, ProtocolField, RejectWith, Rule, SetName, Side, Statement, TcpFlags,
+    Test, Text, Verdict,
 };
 
 /// Links of the tests' world, by index less one.
@@ -47,6 +48,12 @@ fn range_of<T: Value>(value: impl Strategy<Value = T> + Clone) -> impl Strategy<
     let ends = (value.clone(), value.clone()).prop_filter_map("ordered", |(a, b)| Range::new(a.min(b), a.max(b)));
     let prefix = (value.clone(), 0..=T::BITS).prop_filter_map("short", |(low, length)| Range::prefix(low, length));
     prop_oneof![3 => value.prop_map(Range::single), 1 => ends, 1 => prefix]
+}
+
+/// One value, or a prefix.
+fn block_of<T: Value>(value: impl Strategy<Value = T> + Clone) -> impl Strategy<Value = Range<T>> {
+    let prefix = (value.clone(), 0..=T::BITS).prop_filter_map("short", |(low, length)| Range::prefix(low, length));
+    prop_oneof![3 => value.prop_map(Range::single), 1 => prefix]
 }
 
 fn range<T: Value>() -> BoxedStrategy<Range<T>> {
@@ -90,6 +97,44 @@ fn tcp_flags() -> impl Strategy<Value = TcpFlags> {
     })
 }
 
+fn field() -> impl Strategy<Value = Field> {
+    let protocol = select(vec![ProtocolField::Ip, ProtocolField::Meta]);
+    prop_oneof![
+        3 => named().prop_map(Field::Ipv4),
+        2 => named().prop_map(Field::Ipv6),
+        3 => (named(), named()).prop_map(|(transport, side)| Field::Port(transport, side)),
+        1 => protocol.prop_map(Field::Protocol),
+        1 => named().prop_map(Field::Link),
+        1 => named().prop_map(Field::Ether),
+    ]
+}
+
+/// What may stand where a field is asked. Ranges are short: they multiply. Nor are ports ever all ports: that a rule then asks
+/// for none is not seen.
+fn part(field: Field) -> BoxedStrategy<Item> {
+    match field {
+        Field::Ipv4(_) => block_of(ipv4().boxed()).prop_map(Item::Ipv4).boxed(),
+        Field::Ipv6(_) => block_of(ipv6().boxed()).prop_map(Item::Ipv6).boxed(),
+        Field::Port(..) => {
+            let few = (0..5u16).prop_filter_map("ordered", |length| Range::new(Port(80), Port(80 + length)));
+            let one = bits::<Port>().prop_map(Range::single);
+            prop_oneof![3 => one, 1 => few].prop_map(Item::Service).boxed()
+        }
+        Field::Protocol(_) => bits::<Protocol>().prop_map(Range::single).prop_map(Item::Protocol).boxed(),
+        Field::Link(_) => pattern().prop_map(Item::Link).boxed(),
+        Field::Ether(_) => bits::<MacAddress>().prop_map(Range::single).prop_map(Item::Ether).boxed(),
+    }
+}
+
+fn concatenation() -> BoxedStrategy<Concatenation> {
+    let asked = vec(field(), 2..4).prop_flat_map(|fields| {
+        let element = fields.iter().map(|field| part(*field)).collect::<Vec<_>>().prop_map(Element);
+        (Just(fields), any::<bool>(), vec(element, 1..4))
+    });
+    let whole = |(fields, not, elements)| Concatenation::new(fields, Test::listed(not, elements)?);
+    asked.prop_filter_map("one family", whole).boxed()
+}
+
 fn fragment() -> impl Strategy<Value = Fragment> {
     let masked =
         (select(vec![0x1fffu16, 0x2000, 0x4000, 0x3fff]), any::<bool>(), vec(select(vec![0u16, 0x2000, 1]), 1..3))
@@ -119,6 +164,7 @@ pub(crate) fn asked() -> BoxedStrategy<Match> {
         1 => test().prop_map(Match::Vlan),
         1 => (named::<Side>(), test()).prop_map(|(side, test)| Match::Ether(side, test)),
         1 => family().prop_map(Match::Family),
+        2 => concatenation().prop_map(Match::Concatenation),
     ]
     .boxed()
 }
@@ -128,11 +174,15 @@ fn set_match() -> impl Strategy<Value = Match> {
     let name = |(not, name, which): (bool, SetName, i32)| {
         Some((not, SetName::new(&format!("s{which}{}", name.as_str()))?, which))
     };
-    (any::<bool>(), set_name(), 0..4).prop_filter_map("a name", name).prop_map(|(not, name, which)| match which {
+    (any::<bool>(), set_name(), 0..5).prop_filter_map("a name", name).prop_map(|(not, name, which)| match which {
         0 => Match::Ipv4(Side::Source, Test::set(not, name)),
         1 => Match::Ipv6(Side::Destination, Test::set(not, name)),
         2 => Match::Port(super::Transport::Any, Side::Source, Test::set(not, name)),
-        _ => Match::Link(LinkField::Iifname, Test::set(not, name)),
+        3 => Match::Link(LinkField::Iifname, Test::set(not, name)),
+        _ => {
+            let fields = vec![Field::Ipv4(Side::Source), Field::Port(super::Transport::Tcp, Side::Destination)];
+            Match::Concatenation(Concatenation::new(fields, Test::set(not, name)).expect("fields of one family"))
+        }
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::concatenation::Concatenation;
 use super::consistency::{self, Contradiction};
 use super::name::{LinkPattern, SetName};
 use super::statement::{Statement, Verdict};
@@ -36,11 +37,6 @@ impl Rule {
         Ok(Self { matches, statements, verdict, comment })
     }
 
-    /// The same with other matches, which some packet may meet or none.
-    pub(super) fn with_matches(&self, matches: Vec<Match>) -> Self {
-        Self { matches, ..self.clone() }
-    }
-
     /// What it asks of a packet; all of it must hold.
     pub fn matches(&self) -> &[Match] {
         &self.matches
@@ -68,7 +64,11 @@ impl Rule {
 
     /// Whether links that come and go change what it matches.
     pub fn names_links(&self) -> bool {
-        self.matches.iter().any(|one| matches!(one, Match::Link { .. }))
+        self.matches.iter().any(|one| match one {
+            Match::Link(..) => true,
+            Match::Concatenation(asked) => asked.names_links(),
+            _ => false,
+        })
     }
 }
 
@@ -155,13 +155,6 @@ impl<I: Ord> Test<I> {
         (!items.is_empty()).then_some(Self { negated, values: Values::Listed(items) })
     }
 
-    /// The elements of a set, of which there may be none.
-    pub(super) fn elements(negated: bool, mut items: Vec<I>) -> Self {
-        items.sort();
-        items.dedup();
-        Self { negated, values: Values::Listed(items) }
-    }
-
     /// In the named set, or not in it when negated.
     pub const fn set(negated: bool, name: SetName) -> Self {
         Self { negated, values: Values::Set(name) }
@@ -219,6 +212,8 @@ pub enum Match {
     Ether(Side, Test<Range<MacAddress>>),
     /// `meta nfproto`.
     Family(Family),
+    /// Several fields together.
+    Concatenation(Concatenation),
 }
 
 impl Match {
@@ -238,6 +233,7 @@ impl Match {
             Self::Link(_, test) => test.set_name(),
             Self::Vlan(test) => test.set_name(),
             Self::Ether(_, test) => test.set_name(),
+            Self::Concatenation(asked) => asked.test().set_name(),
             Self::TcpFlags(_) | Self::Family(_) => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Chains and their policies.
+//! Chains, their policies, and what holds for all of them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,10 +20,10 @@ pub enum ChainName {
 }
 
 impl ChainName {
-    /// All of them, in the order of [`dataplane_common::abi::Filter::chains`].
+    /// All of them, in the order of [`dataplane_common::abi::Filter::tables`].
     pub const ALL: [Self; CHAINS] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
 
-    /// Its place in [`dataplane_common::abi::Filter::chains`].
+    /// Its place in [`dataplane_common::abi::Filter::tables`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -65,6 +65,47 @@ impl FromStr for ChainName {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|chain| chain.name() == text).ok_or_else(|| UnknownChain(text.to_owned()))
+    }
+}
+
+/// What rules that drop by ports, flags or types do with packets in which these can not be read: later fragments, broken
+/// headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fragments {
+    /// They drop them, if all else fits: no fragment slips past.
+    #[default]
+    DropUnreadable,
+    /// They are not met, as in nft.
+    Pass,
+}
+
+impl Fragments {
+    /// As the configuration spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DropUnreadable => "drop-unreadable",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+impl fmt::Display for Fragments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Not what fragments can be done with.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is nothing to do with fragments; take drop-unreadable or pass")]
+pub struct UnknownFragments(pub String);
+
+impl FromStr for Fragments {
+    type Err = UnknownFragments;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::DropUnreadable, Self::Pass].into_iter().find(|known| known.name() == text);
+        known.ok_or_else(|| UnknownFragments(text.to_owned()))
     }
 }
 

@@ -71,13 +71,14 @@ impl Transport {
 
 impl Match {
     /// The family that it holds for, when that is one.
-    pub(crate) const fn family(&self) -> Option<Family> {
+    pub(crate) fn family(&self) -> Option<Family> {
         match self {
             Self::Ipv4(..) | Self::IcmpType(_) | Self::Fragment(_) | Self::Protocol(ProtocolField::Ip, _) => {
                 Some(Family::V4)
             }
             Self::Ipv6(..) | Self::Icmpv6Type(_) | Self::Protocol(ProtocolField::Ip6, _) => Some(Family::V6),
             Self::Dscp(family, _) | Self::HopLimit(family, _) | Self::Family(family) => Some(*family),
+            Self::Concatenation(asked) => asked.family(),
             Self::Port(..)
             | Self::Protocol(ProtocolField::Meta, _)
             | Self::TcpFlags(_)
@@ -96,6 +97,7 @@ impl Match {
             Self::IcmpType(_) => Some(vec![protocol::ICMP as u8]),
             Self::Icmpv6Type(_) => Some(vec![protocol::ICMPV6 as u8]),
             Self::Protocol(_, test) => listed(test),
+            Self::Concatenation(asked) => asked.protocols(),
             _ => None,
         }
     }

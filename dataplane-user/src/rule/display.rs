@@ -91,6 +91,7 @@ impl Display for Match {
             Self::Link(field, test) => write!(f, "{} {test}", field.word()),
             Self::Vlan(test) => write!(f, "vlan id {test}"),
             Self::Ether(side, test) => write!(f, "ether {} {test}", side.word()),
+            Self::Concatenation(asked) => asked.fmt(f),
             Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
         }

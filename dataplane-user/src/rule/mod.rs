@@ -6,19 +6,22 @@
 
 mod ast;
 mod chain;
+mod concatenation;
 mod consistency;
 mod display;
 mod error;
 mod name;
-mod parse;
+pub(crate) mod parse;
 mod resolve;
 mod set;
 mod statement;
 mod text;
 mod value;
+mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
-pub use chain::{ChainName, Policy, UnknownChain, UnknownPolicy};
+pub use chain::{ChainName, Fragments, Policy, UnknownChain, UnknownFragments, UnknownPolicy};
+pub use concatenation::{Concatenation, Field};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};
@@ -33,6 +36,7 @@ pub use text::{TEXT_LENGTH, Text};
 pub use value::{
     Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Mark, Port, Protocol, Range, Value, VlanId,
 };
+pub use watch::{Watched, parse_watched};
 
 #[cfg(test)]
 pub(crate) mod arbitrary;

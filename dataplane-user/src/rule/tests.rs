@@ -67,6 +67,15 @@ const FORMS: &[(&str, &str)] = &[
     ("meta protocol ip accept", "meta nfproto ipv4 accept"),
     ("iif eth0 ip saddr @blocked drop", "iif \"eth0\" ip saddr @blocked drop"),
     ("ip saddr != @lan-1 tcp dport @ports drop", "ip saddr != @lan-1 tcp dport @ports drop"),
+    ("ip saddr . tcp dport @services accept", "ip saddr . tcp dport @services accept"),
+    (
+        "meta iifname . ip6 saddr != { wg* . 2001:db8::/32,eth0 . ::1 } drop",
+        "iifname . ip6 saddr != { \"eth0\" . ::1, \"wg*\" . 2001:db8::/32 } drop",
+    ),
+    (
+        "ip daddr . meta l4proto . th dport 192.0.2.1 . tcp . http accept",
+        "ip daddr . meta l4proto . th dport 192.0.2.1 . tcp . 80 accept",
+    ),
     ("limit rate 10/second accept", "limit rate 10/second accept"),
     ("limit rate over 2048 kbytes/minute burst 1024 bytes drop", "limit rate over 2 mbytes/minute burst 1 kbytes drop"),
     (
@@ -122,6 +131,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("ip frag-off & 0x1fff == 0x2000 drop", "& 0x1fff == 0x2000", "mask"),
     ("tcp flags & syn == ack drop", "& syn == ack", "flags"),
     ("tcp flags sin drop", "sin", "a TCP flag"),
+    ("ip saddr . tcp dport 192.0.2.1 accept", "accept", "`.`"),
+    ("ip saddr . tcp dport { 192.0.2.1 . 80, 192.0.2.2 . x } drop", "x", "a port"),
+    ("ip saddr . tcp dport { 192.0.2.1 . 80 . 1 } drop", ".", "the end of the element"),
+    ("ip saddr . ip6 daddr @both drop", "ip saddr . ip6 daddr @both", "one family"),
+    ("tcp dport . udp sport @both drop", "tcp dport . udp sport @both", "another protocol"),
+    ("ip saddr . ip ttl @both drop", "ttl", "expected `daddr`, `protocol` or `saddr`"),
     ("ip saddr @ ", "", "the rule ends here, expected the name of a set"),
     ("accept comment \"two\nlines\"", "\"two\nlines\"", "one line"),
     ("limit rate 0/second drop", "limit rate 0/second", "greater than zero"),

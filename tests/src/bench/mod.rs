@@ -4,8 +4,10 @@
 mod arrival;
 pub mod chain;
 pub mod chart;
+pub mod classbench;
 pub mod contestant;
 pub mod daemon;
+pub mod filter;
 pub mod forward;
 pub mod frame;
 pub mod machine;

@@ -234,7 +234,8 @@ fn slabs() -> Result<i64> {
 }
 
 fn memory<T: dataplane_user::kernel::Word>(ebpf: &mut Ebpf, name: &str, words: usize) -> Result<Mapping<T>> {
-    let Some(Map::Array(map)) = ebpf.take_map(name) else { anyhow::bail!("the object has no array map {name}") };
+    // It stays there: programs that are loaded later name it by its descriptor.
+    let Some(Map::Array(map)) = ebpf.map(name) else { anyhow::bail!("the object has no array map {name}") };
     Mapping::new(map.fd(), words).with_context(|| format!("mapping {name}"))
 }
 

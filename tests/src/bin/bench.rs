@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use dataplane_tests::bench::{
+    filter,
     forward::{self, Family, Settings},
     namespace, report, route,
     table::Frames,
@@ -24,9 +25,9 @@ enum Verb {
     Forward(Forward),
     /// Route lookups: the project's tables, `LPM_TRIE`, `bpf_fib_lookup`.
     Route(Route),
-    /// Packet filters; comes later.
-    Filter,
-    /// Everything there is.
+    /// Rules: sets of a realistic shape, from a thousand to a hundred thousand.
+    Filter(Filter),
+    /// All of them, with these options for the first; `--quick` for all.
     All(Forward),
 }
 
@@ -80,6 +81,41 @@ struct Route {
     output: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Filter {
+    /// Where filter sets are, in the format of `ClassBench`; when it is not there, sets are made.
+    #[arg(long, value_name = "DIR", default_value = "../shared/data/classbench")]
+    sets: PathBuf,
+    /// Only sets whose name contains this (repeatable).
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Times that each set is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Packets drawn from the rules of a set.
+    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    packets: u32,
+    /// Where filter.json goes.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    output: PathBuf,
+}
+
+fn filter(arguments: &Filter) -> Result<()> {
+    let settings = filter::Settings {
+        directory: arguments.sets.clone(),
+        only: arguments.only.clone(),
+        rounds: arguments.rounds as usize,
+        packets: arguments.packets as usize,
+    };
+    let rows = filter::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
+    print!("{}", filter::text(&rows));
+    std::fs::create_dir_all(&arguments.output)?;
+    let path = arguments.output.join("filter.json");
+    std::fs::write(&path, serde_json::to_string_pretty(&(&settings, &rows))?)?;
+    eprintln!("bench: figures in {}", path.display());
+    Ok(())
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let fits = (0.01..=60.0).contains(&seconds);
@@ -87,20 +123,33 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let forward = match Cli::parse().verb {
-        Verb::Forward(forward) | Verb::All(forward) => forward,
-        Verb::Route(route) => return done(look_up(&route)),
-        Verb::Filter => return later("filter"),
-    };
-    done(run(&forward))
-}
-
-fn done(outcome: Result<()>) -> ExitCode {
-    match outcome {
+    match measure(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Forward(forward) => run(&forward),
+        Verb::Route(route) => look_up(&route),
+        Verb::Filter(arguments) => filter(&arguments),
+        Verb::All(forward) => {
+            run(&forward)?;
+            let (route, filter): (&[_], &[_]) = if forward.quick {
+                (&["--routes", "10000", "--rounds", "2"], &["--only", "1k", "--rounds", "2"])
+            } else {
+                (&[], &[])
+            };
+            let output = forward.output.to_string_lossy();
+            for (verb, options) in [("route", route), ("filter", filter)] {
+                let words = ["bench", verb, "--output", &output].into_iter().chain(options.iter().copied());
+                measure(Cli::try_parse_from(words)?.verb)?;
+            }
+            Ok(())
         }
     }
 }
@@ -122,11 +171,6 @@ fn look_up(options: &Route) -> Result<()> {
     std::fs::write(&path, serde_json::to_string_pretty(&document)?).with_context(|| path.display().to_string())?;
     eprintln!("bench: figures in {}", path.display());
     Ok(())
-}
-
-fn later(verb: &str) -> ExitCode {
-    eprintln!("bench: `{verb}` comes later; there are `bench forward` and `bench route`");
-    ExitCode::from(2)
 }
 
 fn run(forward: &Forward) -> Result<()> {

@@ -34,6 +34,10 @@ pub struct Daemon {
     binary: PathBuf,
     dir: PathBuf,
     configured: bool,
+    /// Words in front of the program.
+    wrapper: Vec<String>,
+    /// Words behind `run`.
+    options: Vec<String>,
     process: Option<Running>,
     /// Whether our bpffs is mounted and has to be unmounted.
     mounted: bool,
@@ -67,6 +71,8 @@ impl Daemon {
             binary: binary()?,
             dir,
             configured: config.is_some(),
+            wrapper: Vec::new(),
+            options: Vec::new(),
             process: None,
             mounted: false,
         };
@@ -78,17 +84,49 @@ impl Daemon {
 
     /// Starts it again after [`Self::kill9`] or [`Self::terminate`], with the same folders; ends the running one before.
     pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.answer()
+    }
+
+    /// The same, without waiting until it answers.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
         if let Some(mut process) = self.process.take() {
             process.terminate(ENDING)?;
         }
-        let mut command = self.namespace.command(&self.binary);
-        command.arg("run").arg("--socket").arg(self.socket()).arg("--state").arg(self.dir.join("state"));
+        let mut command = self.start_command();
+        command
+            .arg("run")
+            .args(&self.options)
+            .arg("--socket")
+            .arg(self.socket())
+            .arg("--state")
+            .arg(self.dir.join("state"));
         command.arg("--bpffs").arg(self.bpffs());
         if self.configured {
             command.arg("--config").arg(self.config());
         }
         self.process = Some(self.namespace.spawn(&mut command, &self.dir.join("log"))?);
-        self.answer()
+        Ok(())
+    }
+
+    /// The program in its namespace, behind what runs it.
+    fn start_command(&self) -> Command {
+        let Some((program, words)) = self.wrapper.split_first() else { return self.namespace.command(&self.binary) };
+        let mut command = self.namespace.command(program);
+        command.args(words).arg(&self.binary);
+        command
+    }
+
+    /// Starts it through another program, and with more options, the next time.
+    pub fn wrap(&mut self, wrapper: &[&str], options: &[&str]) {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        (self.wrapper, self.options) = (owned(wrapper), owned(options));
+    }
+
+    /// Waits for its end; somebody else saw to that.
+    pub fn await_end(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut process = self.process.take().context("the daemon is not running")?;
+        process.wait(STARTING)
     }
 
     /// Starts another build of the program the next time: an upgrade.

@@ -74,8 +74,8 @@ impl Leftovers {
             namespaces: names(Path::new("/var/run/netns")).filter(|name| name.starts_with(&prefix)).collect(),
             mounts: clean::mounts(&prefix).into_iter().collect(),
             processes: processes(&prefix),
-            programs: objects("prog", &["xdp", "sched_cls"])?,
-            links: objects("link", &["xdp", "tcx"])?,
+            programs: objects("prog", &["xdp", "sched_cls", "raw_tracepoint"])?,
+            links: objects("link", &["xdp", "tcx", "raw_tracepoint"])?,
         })
     }
 

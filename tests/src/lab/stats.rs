@@ -45,6 +45,9 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// By port.
     pub ports: Vec<Port>,
+    /// Seconds without a daemon until routed packets are the kernel's.
+    #[serde(default)]
+    pub heartbeat: u32,
 }
 
 impl Stats {

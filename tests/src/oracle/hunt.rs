@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
+use dataplane_user::control::client::Client;
 
 use super::{
     difference::{Differences, Known, predict},
+    forecast::Forecast,
     outcome::{Compared, FOLDED, beyond, compared, is_own, without_path_mtu, without_redirects},
     picture::Picture,
     report::{Mismatch, Tally, decoded},
@@ -27,6 +29,8 @@ pub struct Hunt<'a> {
     kernel: Tree,
     ours: Tree,
     aside: Vec<(Known, Shot)>,
+    /// Asks what is to be expected.
+    client: Client,
     /// What was found.
     pub tally: Tally,
 }
@@ -45,8 +49,9 @@ impl Pair {
 
 impl<'a> Hunt<'a> {
     /// With nothing found yet.
-    pub fn new(picture: &'a Picture, known: &'a Differences, kernel: Tree, ours: Tree) -> Self {
-        Self { picture, known, kernel, ours, aside: Vec::new(), tally: Tally::default() }
+    pub fn new(picture: &'a Picture, known: &'a Differences, kernel: Tree, ours: Tree) -> anyhow::Result<Self> {
+        let client = Client::connect(&ours.daemon().context("a tree without daemon")?.socket())?;
+        Ok(Self { picture, known, kernel, ours, aside: Vec::new(), client, tally: Tally::default() })
     }
 
     /// Sends all frames and compares.
@@ -92,8 +97,23 @@ impl<'a> Hunt<'a> {
     fn send(&mut self, shots: &[Shot], count: bool) -> anyhow::Result<Pair> {
         let fold: Vec<_> = FOLDED.into_iter().filter(|known| self.known.contains_key(known)).collect();
         let kernel = self.kernel.send(shots)?;
+        let forecast = if count { Some(Forecast::ask(&mut self.client, shots)?) } else { None };
         let ours = self.ours.send(shots)?;
-        ensure!(kernel.refused == ours.refused, "the devices took {} and {} frames", kernel.refused, ours.refused);
+        if let Some(forecast) = forecast {
+            self.tally.explained += shots.len() as u64;
+            if let Some(text) = forecast.differs(&mut self.client, &ours, Tree::ECHOES)? {
+                self.tally.batches += 1;
+                if self.tally.mismatches.len() < ENOUGH {
+                    self.tally.mismatches.push(Mismatch::unlike_forecast(text));
+                }
+            }
+        }
+        ensure!(
+            kernel.refused == ours.refused,
+            "the devices refused frames {:?} and {:?}",
+            kernel.refused,
+            ours.refused
+        );
         if count {
             self.tally.kernel(&kernel, shots.len() as u64);
             let unfolded = |fold: &[Known]| {

@@ -14,11 +14,12 @@
 //! ```
 
 mod difference;
+mod forecast;
 mod generate;
 mod hunt;
 mod outcome;
 mod picture;
-mod port;
+pub mod port;
 mod report;
 mod tree;
 
@@ -127,7 +128,7 @@ fn one(
 ) -> anyhow::Result<Tally> {
     let kernel = Tree::new(picture)?;
     let ours = Tree::with_dataplane(picture, mode, rules)?;
-    let mut hunt = Hunt::new(picture, known, kernel, ours);
+    let mut hunt = Hunt::new(picture, known, kernel, ours)?;
     let mut generator = Generator::new(picture, seed);
     let _pinned = Pinned::new()?;
     hunt.run((0..packets).map(|_| generator.shot()))?;

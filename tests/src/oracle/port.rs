@@ -41,14 +41,14 @@ unsafe impl SocketAddrArg for LinkAddress {
 }
 
 /// A packet socket. One for both directions: so it does not see what it sends itself.
-pub(super) struct Port {
+pub struct Port {
     socket: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl Port {
     /// Of the interface of that name in the namespace of the calling thread.
-    pub(super) fn open(name: &str) -> anyhow::Result<Self> {
+    pub fn open(name: &str) -> anyhow::Result<Self> {
         let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::NONBLOCK, None)
             .context("can not open a packet socket")?;
         set_socket_recv_buffer_size_force(&socket, ROOM).context("can not enlarge a packet socket's buffer")?;
@@ -68,7 +68,7 @@ impl Port {
     }
 
     /// Sends a frame; `false` if the device does not take frames of its length.
-    pub(super) fn send(&self, frame: &[u8]) -> anyhow::Result<bool> {
+    pub fn send(&self, frame: &[u8]) -> anyhow::Result<bool> {
         match send(&self.socket, frame, SendFlags::empty()) {
             // The device's queue is full, that is: the ring of the router's end. It is emptied before the call returns.
             Ok(_) | Err(Errno::NOBUFS) => Ok(true),
@@ -78,7 +78,7 @@ impl Port {
     }
 
     /// The next frame that came out, if there is one now.
-    pub(super) fn receive(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+    pub fn receive(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
         loop {
             match recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::TRUNC) {
                 Ok((_, length)) => return Ok(Some(self.buffer[..length.min(LONGEST)].to_vec())),

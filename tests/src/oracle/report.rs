@@ -35,6 +35,12 @@ impl Mismatch {
         Self { signature: format!("a batch of {frames} frames differed, and not again"), detail, least, length: 0 }
     }
 
+    /// Frames with which the wire did not do what `explain` had said.
+    pub(super) fn unlike_forecast(detail: String) -> Self {
+        let least = Shot { port: 0, frame: Vec::new(), class: "forecast" };
+        Self { signature: "the wire did not do what `explain` had said".to_owned(), detail, least, length: 0 }
+    }
+
     /// Frames of known differences that did not end as the file says.
     pub(super) fn unlike_known(expected: &BTreeMap<String, u64>, got: &BTreeMap<String, u64>, detail: String) -> Self {
         let least = Shot { port: 0, frame: Vec::new(), class: "known" };
@@ -110,6 +116,8 @@ pub struct Tally {
     pub reasons: BTreeMap<String, u64>,
     /// By known difference, the frames it applied to.
     pub known: BTreeMap<Known, u64>,
+    /// Frames whose end `explain` foretold.
+    pub explained: u64,
     /// Batches that differed.
     pub batches: u64,
     /// What was found in them.
@@ -149,6 +157,7 @@ impl Tally {
         for (known, count) in &other.known {
             *self.known.entry(*known).or_default() += count;
         }
+        self.explained += other.explained;
         self.batches += other.batches;
         self.mismatches.extend(other.mismatches.iter().cloned());
     }
@@ -178,6 +187,10 @@ impl fmt::Display for Tally {
             "{packets} packets; kernel: {forwarded} forwarded, {delivered} delivered, {answered} answers, {lost} lost; "
         )?;
         write!(f, "ours: {} forwarded, {} delivered, ", counts.forwarded, counts.delivered)?;
-        write!(f, "{} dropped, {} passed; {} batches differ", counts.dropped, counts.passed, self.batches)
+        write!(
+            f,
+            "{} dropped, {} passed; {} explained; {} batches differ",
+            counts.dropped, counts.passed, self.explained, self.batches
+        )
     }
 }

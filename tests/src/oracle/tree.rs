@@ -51,8 +51,8 @@ pub struct Outcome {
     pub delivered: Vec<u64>,
     /// Datagrams that the kernel forwarded, of both families.
     pub forwarded: u64,
-    /// Frames that the device did not take.
-    pub refused: u64,
+    /// Frames that the device did not take, by their places in the batch.
+    pub refused: Vec<usize>,
 }
 
 /// Counters of what reaches this machine's own stack, as in `/proc/net/snmp` and `snmp6`. The two that count everything
@@ -84,6 +84,9 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Packets of its own that a batch sends to the router.
+    pub const ECHOES: u64 = (ECHOES * PORTS) as u64;
+
     /// A tree in which the kernel forwards alone.
     pub fn new(picture: &Picture) -> anyhow::Result<Self> {
         let mut lab = Lab::new()?;
@@ -144,9 +147,9 @@ impl Tree {
         let mut outcome = Outcome::default();
         self.drain(&mut Vec::new())?;
         let before = self.read()?;
-        for shot in shots {
+        for (place, shot) in shots.iter().enumerate() {
             if !self.ports[usize::from(shot.port)].send(&shot.frame)? {
-                outcome.refused += 1;
+                outcome.refused.push(place);
             }
         }
         for _ in 0..ECHOES {

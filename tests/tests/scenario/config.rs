@@ -98,8 +98,7 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
     scene.rule("forward", "udp dport 5301 drop");
     let shown = scene.cli(&["config", "show"]);
     scene.daemon.terminate().expect("it ends");
-    let unsupported =
-        "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'ip saddr @s drop',\n  'log drop',\n]\n";
+    let unsupported = "[sets.s]\ntype = \"ipv4_addr\"\n[chains.forward]\nrules = [\n  'ip saddr @s drop',\n  'ip6 nexthdr 44 drop',\n]\n";
     for (text, place) in [(BAD[6].0, "4:14"), (unsupported, "6:3")] {
         refuses_to_start(&scene, text, place);
     }

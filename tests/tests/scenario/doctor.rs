@@ -100,8 +100,10 @@ fn finds_what_was_seeded() {
 
     let chain = "nft add chain ip dt forward { type filter hook forward priority 0 ; policy drop ; }";
     seed(&["nft add table ip dt", chain], "netfilter", "warn", "nft list ruleset", &["nft delete table ip dt"]);
-    let (rule, unrule) = ("ip rule add to 203.0.113.0/24 lookup 7", "ip rule del to 203.0.113.0/24 lookup 7");
-    seed(&[rule], "mirror", "warn", "ip rule list", &[unrule]);
+    // What only the kernel's own path follows.
+    let of = |verb: &str| format!("ip -6 rule {verb} to 2001:db8:77::/48 lookup 7 suppress_prefixlength 0");
+    let (rule, unrule) = (&*of("add"), &*of("del"));
+    seed(&[rule], "mirror", "warn", "ip -6 rule list", &[unrule]);
     let (down, up) = (format!("ip link set {server} down"), format!("ip link set {server} up"));
     seed(&[&down], &format!("link: {server}"), "warn", &up, &[&up]);
     let filter = format!("tc filter add dev {client} ingress protocol ip u32 match u32 0 0");

@@ -97,6 +97,39 @@ fn filters(mode: &str) {
     scene.close();
 }
 
+/// What keeps a rate passes, the rest meets the next rule.
+fn by_rate(scene: &Scene, mode: &str) {
+    let kept = scene.rule("forward", "udp dport 5301 limit rate 1/hour burst 4 packets accept");
+    let rest = scene.rule("forward", "udp dport 5301 drop");
+    let [v4, v6] = through(scene, 5301);
+    // One bucket for both families, and it does not matter who came first.
+    assert_eq!(v4 + v6, 4, "{mode}: {v4} and {v6}");
+    assert_eq!([packets(scene, kept.handle), packets(scene, rest.handle)], [4, u64::from(2 * COUNT) - 4], "{mode}");
+    // Another rule that comes does not fill the bucket.
+    scene.rule("forward", "udp dport 5303 drop");
+    assert_eq!(through(scene, 5301), [0, 0], "{mode}: still empty");
+    scene.cli(&["rule", "flush", "forward"]);
+    let over = scene.rule("forward", "udp dport 5301 limit rate over 1/hour burst 4 packets drop");
+    let [v4, v6] = through(scene, 5301);
+    assert_eq!((v4 + v6, packets(scene, over.handle)), (4, u64::from(2 * COUNT) - 4), "{mode}: over");
+    scene.cli(&["rule", "flush", "forward"]);
+    assert_eq!(through(scene, 5301), [COUNT; 2], "{mode}: flushed");
+}
+
+#[test]
+fn rates_in_native() {
+    let Some(scene) = Scene::attached(&[], "native") else { return };
+    by_rate(&scene, "native");
+    scene.close();
+}
+
+#[test]
+fn rates_in_tc() {
+    let Some(scene) = Scene::attached(&[], "tc") else { return };
+    by_rate(&scene, "tc");
+    scene.close();
+}
+
 #[test]
 fn rules_in_native() {
     filters("native");

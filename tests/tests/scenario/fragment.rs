@@ -68,6 +68,39 @@ fn does_not_slip_past(mode: &str) {
     scene.close();
 }
 
+/// As in nft, for those who ask for it: a rule is not met by what it can not read, and datagrams arrive without their head.
+fn pass_when_asked_for(mode: &str) {
+    let Some(scene) = Scene::attached(&[], mode) else { return };
+    scene.rule("forward", "udp dport 5301 drop");
+    let file = scene.lab.dir().join("passing.toml");
+    let text = format!("fragments = \"pass\"\n{}", scene.cli(&["config", "show"]));
+    std::fs::write(&file, text).expect("a config");
+    scene.cli(&["config", "apply", file.to_str().expect("UTF-8")]);
+    assert!(scene.cli(&["config", "show"]).starts_with("fragments = \"pass\"\n"));
+    // What was lowered before does not count any more, nor for rules that come later.
+    for rule in ["udp dport 5302 drop", "udp dport 5303 drop"] {
+        let before = (seen(&scene), scene.stats());
+        for family in Family::BOTH {
+            assert!(!arrives(&scene, family, 5301), "{mode}: {}: the first fragment is missing", family.name());
+        }
+        let after = scene.stats();
+        assert!(seen(&scene) - before.0 >= 4, "{mode}: later fragments got through");
+        assert_eq!(after.reason("unreadable"), before.1.reason("unreadable"), "{mode}: {after:?}");
+        scene.rule("forward", rule);
+    }
+    scene.close();
+}
+
+#[test]
+fn pass_in_native() {
+    pass_when_asked_for("native");
+}
+
+#[test]
+fn pass_in_tc() {
+    pass_when_asked_for("tc");
+}
+
 #[test]
 fn in_native() {
     does_not_slip_past("native");

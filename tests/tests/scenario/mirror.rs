@@ -1,7 +1,7 @@
 //! The mirror is compared with the kernel, and what it has missed is mended and counted.
 
 use anyhow::ensure;
-use dataplane_tests::lab::ROUTER_CLIENT;
+use dataplane_tests::lab::{ROUTER_CLIENT, traffic::Family};
 use serde_json::Value;
 
 use crate::scene::{PROMPT, Scene, within};
@@ -14,7 +14,7 @@ fn counts(scene: &Scene) -> (u64, u64) {
 }
 
 /// Asks for a comparison and waits for it: how many things it mended.
-fn compare(scene: &Scene) -> u64 {
+pub fn compare(scene: &Scene) -> u64 {
     let (resyncs, mended) = counts(scene);
     let pid = scene.daemon.pid().expect("the daemon runs");
     scene.router().run(&format!("kill -HUP {pid}")).expect("SIGHUP");
@@ -41,17 +41,22 @@ fn a_change_that_was_not_announced_is_mended() {
     scene.close();
 }
 
-/// What `ip -j route` lists and what the mirror does: destinations of IPv4, in order.
-fn listed(scene: &Scene) -> (Vec<String>, Vec<String>) {
-    let text = scene.router().run("ip -4 -j route").expect("routes");
+/// What `ip -j route` lists and what the mirror does: destinations of a family, in order.
+pub fn listed(scene: &Scene, family: Family) -> (Vec<String>, Vec<String>) {
+    let text = scene.router().run(&format!("ip {} -j route", family.option())).expect("routes");
     let kernel: Vec<Value> = serde_json::from_str(&text).expect("JSON");
     let mirror: Vec<Value> = scene.daemon.read(&["route", "list"]).expect("routes");
     let names = |rows: &[Value]| {
-        let words = rows.iter().filter_map(|row| row["dst"].as_str()).filter(|dst| !dst.contains(':'));
-        let whole = words.map(|dst| match dst {
-            "default" => "0.0.0.0/0".to_owned(),
-            dst if dst.contains('/') => dst.to_owned(),
-            host => format!("{host}/32"),
+        let words = rows
+            .iter()
+            .filter_map(|row| row["dst"].as_str())
+            .filter(|dst| *dst == "default" || dst.contains(':') == (family == Family::V6));
+        let whole = words.map(|dst| match (dst, family) {
+            ("default", Family::V4) => "0.0.0.0/0".to_owned(),
+            ("default", Family::V6) => "::/0".to_owned(),
+            (dst, _) if dst.contains('/') => dst.to_owned(),
+            (host, Family::V4) => format!("{host}/32"),
+            (host, Family::V6) => format!("{host}/128"),
         });
         let mut names: Vec<_> = whole.collect();
         names.sort();
@@ -77,7 +82,7 @@ fn the_mirror_is_what_ip_route_lists() {
     for (what, line) in steps {
         scene.router().run(&line.replace("PORT", port)).expect("a step");
         within(PROMPT, || {
-            let (kernel, mirror) = listed(&scene);
+            let (kernel, mirror) = listed(&scene, Family::V4);
             ensure!(kernel == mirror, "{what}: the kernel has {kernel:?}, the mirror {mirror:?}");
             Ok(())
         });

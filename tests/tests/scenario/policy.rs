@@ -1,38 +1,9 @@
-//! Routing rules, which the mirror does not follow, and several next hops, which it does.
+//! Routing rules, for which the kernel is asked, and several next hops, which the mirror follows.
 
 use anyhow::ensure;
 use dataplane_tests::lab::{End, ROUTER_CLIENT, ROUTER_SERVER, SERVER, traffic::Family};
 
 use crate::scene::{PROMPT, Scene, within};
-
-#[test]
-fn routing_rules_turn_the_mirror_off_and_on() {
-    let Some(scene) = Scene::attached(&[], "native") else { return };
-    for family in Family::BOTH {
-        let (option, address) = (family.option(), family.address(&SERVER));
-        let rule = format!("from {} lookup 100 priority 100", family.address(&ROUTER_CLIENT));
-        for (verb, decision, table) in [("add", "kernel", "kernel"), ("del", "forward", "mirror")] {
-            scene.router().run(&format!("ip {option} rule {verb} {rule}")).expect("a routing rule");
-            within(PROMPT, || {
-                let now = scene.decision(address);
-                ensure!((now.decision.as_str(), now.table.as_str()) == (decision, table), "{verb}: {now:?}");
-                Ok(())
-            });
-            let (before, kernel) = (scene.stats(), scene.kernel_forwarded());
-            scene.ping().expect("pings are answered");
-            let (off, kernel) =
-                (scene.stats().reason("mirror_off") - before.reason("mirror_off"), scene.kernel_forwarded() - kernel);
-            if verb == "add" {
-                assert!(off >= 6 && kernel >= 6, "{off} packets were left to the kernel, it forwarded {kernel}");
-            } else {
-                assert_eq!((off, kernel), (0, 0), "the mirror is on again");
-            }
-        }
-        // What is for this machine needs no mirror.
-        assert_eq!(scene.decision(family.address(&ROUTER_SERVER)).decision, "deliver");
-    }
-    scene.close();
-}
 
 /// A second link to the server.
 const ROUTER_SECOND: End =
@@ -102,4 +73,122 @@ fn flows_spread_over_next_hops_in_native() {
 #[test]
 fn flows_spread_over_next_hops_in_tc() {
     spreads("tc");
+}
+
+/// Which way the packets of a port are routed by, as `port list` says.
+fn routes(scene: &Scene, family: Family) -> String {
+    let rows: serde_json::Value = serde_json::from_str(&scene.cli(&["-j", "port", "list"])).expect("JSON");
+    let name = if matches!(family, Family::V4) { "ipv4" } else { "ipv6" };
+    rows[0]["routes"][name].as_str().expect("who says the routes").to_owned()
+}
+
+fn follows_rules(mode: &str) {
+    let Some(scene) = Scene::idle(&[]) else { return };
+    scene.lab.link(SECOND, ROUTER_SECOND).expect("a second link");
+    scene.attach(&[ROUTER_CLIENT.port, ROUTER_SERVER.port, ROUTER_SECOND.port], mode);
+    let router = scene.router();
+    for (family, prefix, start) in
+        [(Family::V4, "198.51.100.0/24", "198.51.100."), (Family::V6, "2001:db8:5::/64", "2001:db8:5::")]
+    {
+        let option = family.option();
+        let ip = |words: &str| router.run(&format!("ip {option} {words}")).expect("a route or rule");
+        scene.server().run(&format!("ip {option} route add local {prefix} dev lo")).expect("addresses");
+        for end in [&SERVER, &SECOND] {
+            router.run(&format!("ping {option} -n -c 1 -W 1 {}", family.address(end))).expect("a neighbour");
+        }
+        ip(&format!("route add {prefix} via {}", family.address(&SERVER)));
+        ip(&format!("route add {prefix} via {} table 100", family.address(&SECOND)));
+        let ping = |host: u8| scene.client().run(&format!("ping {option} -n -c 5 -i 0.01 -W 1 {start}{host}"));
+        let client = family.address(&dataplane_tests::lab::CLIENT);
+        let rule = format!("from {client} to {prefix} lookup 100 priority 100");
+        for (verb, source, second) in [("add", "kernel", true), ("del", "mirror", false)] {
+            ip(&format!("rule {verb} {rule}"));
+            within(PROMPT, || {
+                let now = routes(&scene, family);
+                ensure!(now == source, "{mode}, after {verb}: {now}");
+                Ok(())
+            });
+            ping(1).expect("pings are answered");
+            let (before, stats, kernel) = (arrived(&scene), scene.stats(), scene.kernel_forwarded());
+            ping(1).expect("pings are answered");
+            let after = arrived(&scene);
+            let taken = [after[0] - before[0], after[1] - before[1]][usize::from(second)];
+            assert!(taken >= 5, "{mode} {} {verb}: {before:?}, then {after:?}", family.name());
+            assert_eq!(scene.kernel_forwarded(), kernel, "{mode} {} {verb}: the kernel forwarded", family.name());
+            assert!(scene.stats().totals.forwarded - stats.totals.forwarded >= 10);
+            let words = ["-j", "route", "get", &format!("{start}1"), "from", client, "iif", ROUTER_CLIENT.port];
+            let got: serde_json::Value = serde_json::from_str(&scene.cli(&words)).expect("JSON");
+            let way = (got["decision"].as_str(), got["table"].as_str(), got["dev"].as_str());
+            let dev = if second { ROUTER_SECOND.port } else { ROUTER_SERVER.port };
+            assert_eq!(way, (Some("forward"), Some(source), Some(dev)), "{mode} {verb}: {got}");
+        }
+
+        // By protocol and port: one way for each, and the kernel forwards neither.
+        ip("rule add ipproto udp dport 5300 lookup 100 priority 100");
+        within(PROMPT, || {
+            ensure!(routes(&scene, family) == "kernel");
+            Ok(())
+        });
+        let before = (arrived(&scene), scene.kernel_forwarded());
+        let socket = if matches!(family, Family::V4) { "AF_INET" } else { "AF_INET6" };
+        let script = format!(
+            "import socket; s = socket.socket(socket.{socket}, socket.SOCK_DGRAM)\n\
+             for port in (5300, 5301):\n for _ in range(20): s.sendto(b'x' * 64, ('{start}1', port))"
+        );
+        let mut python = scene.client().command("python3");
+        scene.client().output(python.args(["-c", &script]), PROMPT).expect("datagrams");
+        within(PROMPT, || {
+            let now = arrived(&scene);
+            ensure!(now[0] - before.0[0] >= 20 && now[1] - before.0[1] >= 20, "{mode}: {before:?}, then {now:?}");
+            Ok(())
+        });
+        // Of the answers, ICMP errors are the kernel's: their path is that of what they are about.
+        let kernel = scene.kernel_forwarded() - before.1;
+        assert!(kernel < 20, "{mode}: the kernel forwarded {kernel}");
+        ip("rule del ipproto udp dport 5300 lookup 100 priority 100");
+
+        // A rule may end a packet, too.
+        ip(&format!("rule add to {start}66 blackhole priority 100"));
+        within(PROMPT, || {
+            ensure!(scene.pinged(&format!("{start}66")) == 0);
+            Ok(())
+        });
+        ping(1).expect("others are answered");
+        ip("rule del priority 100");
+    }
+    scene.close();
+}
+
+#[test]
+fn routing_rules_are_followed_in_native() {
+    follows_rules("native");
+}
+
+#[test]
+fn routing_rules_are_followed_in_generic() {
+    follows_rules("generic");
+}
+
+#[test]
+fn routing_rules_are_followed_in_tc() {
+    follows_rules("tc");
+}
+
+/// What only the kernel's own path follows.
+#[test]
+fn what_programs_can_not_ask_is_left_to_the_kernel() {
+    let Some(scene) = Scene::attached(&[], "native") else { return };
+    scene.router().run("ip -6 rule add lookup main suppress_prefixlength 0 priority 100").expect("a rule");
+    within(PROMPT, || {
+        let now = [Family::V4, Family::V6].map(|family| routes(&scene, family));
+        ensure!(now == ["mirror", "stack"], "{now:?}");
+        Ok(())
+    });
+    let before = (scene.stats().reason("mirror_off"), scene.kernel_forwarded());
+    scene.ping().expect("pings are answered");
+    let after = (scene.stats().reason("mirror_off"), scene.kernel_forwarded());
+    assert!(after.0 - before.0 >= 6 && after.1 - before.1 >= 6, "{before:?}, then {after:?}");
+    assert_eq!(scene.decision(SERVER.v4).table, "mirror");
+    assert_eq!(scene.decision(ROUTER_SERVER.v6).decision, "deliver");
+    scene.close();
 }

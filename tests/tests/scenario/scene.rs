@@ -1,7 +1,8 @@
 //! The standard picture with a daemon on its router, and what every scenario asks of it.
 
 use std::{
-    fs,
+    env,
+    fs::{self, File},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -19,15 +20,28 @@ pub const PORTS: [&str; 2] = [ROUTER_CLIENT.port, ROUTER_SERVER.port];
 /// "Promptly": how soon a change must be in force.
 pub const PROMPT: Duration = Duration::from_secs(1);
 
-/// The turn of a scenario.
-static TURN: Mutex<()> = Mutex::new(());
+/// The turn of a scenario: one at a time on the machine, since each looks whether it left programs behind, and these are the
+/// machine's.
+pub struct Turn {
+    _process: MutexGuard<'static, ()>,
+    _machine: File,
+}
+
+/// Waits for the turn of a scenario that makes its own picture.
+pub fn turn() -> Turn {
+    static TURN: Mutex<()> = Mutex::new(());
+    let process = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let machine = File::create(env::temp_dir().join("dataplane-scenario.lock")).expect("a file to lock");
+    machine.lock().expect("the turn on the machine");
+    Turn { _process: process, _machine: machine }
+}
 
 /// A laboratory and the daemon in its router. The order of the fields is the order of the clean-up.
 pub struct Scene {
     pub daemon: Daemon,
     pub lab: Lab,
     before: Leftovers,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// `route get`.
@@ -76,7 +90,7 @@ impl Scene {
         if !ready(&needs) {
             return None;
         }
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let before = Leftovers::now().expect("looked at the machine");
         let lab = Lab::router().expect("a laboratory");
         let daemon = match config {

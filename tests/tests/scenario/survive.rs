@@ -1,6 +1,14 @@
 //! The daemon dies, ends and is replaced under traffic; the data plane goes on, and the next daemon takes it over.
+//!
+//! By hand: `DATAPLANE_KILLS` says how often it is killed at a random moment, `DATAPLANE_RATE` how many datagrams a second pass
+//! meanwhile.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use dataplane_tests::lab::{
@@ -15,6 +23,10 @@ use crate::scene::{PORTS, PROMPT, Rule, Scene, within};
 const RATE: u64 = 12_000;
 /// How long the stream is watched in each state.
 const WATCHED: Duration = Duration::from_millis(300);
+/// How often it is killed at a random moment, unless told otherwise.
+const KILLS: u64 = 5;
+/// Datagrams per second of the stream that a rule drops.
+const DROPPED_RATE: u64 = 2_000;
 
 /// What a daemon knows and the next one must know too.
 struct Known {
@@ -158,5 +170,82 @@ fn what_changed_meanwhile_is_found() {
     let client = now.port(ROUTER_CLIENT.port).expect("the port").counts.rx;
     assert!(client >= before.port(ROUTER_CLIENT.port).expect("the port").counts.rx);
     scene.ping().expect("pings are answered");
+    scene.close();
+}
+
+/// A number of the environment.
+fn number(name: &str, otherwise: u64) -> u64 {
+    env::var(name).map_or(otherwise, |number| number.parse().expect("a number"))
+}
+
+/// What the daemon left gets the name of another map layout: for the next one it is that of another version.
+fn relabel(bpffs: &Path, random: &mut fastrand::Rng) {
+    for entry in fs::read_dir(bpffs).expect("the pins") {
+        let entry = entry.expect("a pin");
+        let name = entry.file_name().into_string().expect("a name");
+        if name.len() == 16 && u64::from_str_radix(&name, 16).is_ok() {
+            fs::rename(entry.path(), bpffs.join(format!("{:016x}", random.u64(..)))).expect("renamed");
+        }
+    }
+}
+
+/// Killed at any moment, while it works and while it starts, also beside what another version left: no packet is lost, none
+/// passes that a rule drops.
+#[test]
+fn killed_at_random_moments() {
+    let Some(mut scene) = Scene::attached(&[Need::Tool("ethtool")], "native") else { return };
+    scene.take_frames();
+    scene.client().run(&format!("ethtool -K {} tx off", CLIENT.port)).expect("offloads off");
+    scene.rule("prerouting", "meta l4proto udp accept");
+    scene.rule("forward", "udp dport 5301 drop");
+    scene.rule("forward", "udp dport 5400 accept");
+    let (kills, rate) = (number("DATAPLANE_KILLS", KILLS), number("DATAPLANE_RATE", RATE));
+    let seed = number("DATAPLANE_SEED", 11);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let known = known(&scene);
+    let accepted = stream(&scene.lab, Family::V4, 5400, rate).expect("a stream");
+    let dropped = stream(&scene.lab, Family::V4, 5301, DROPPED_RATE).expect("a stream");
+    let (mut ready, mut young, mut relabelled) = (Vec::new(), 0, 0);
+    for round in 0..kills {
+        thread::sleep(Duration::from_millis(random.u64(..300)));
+        scene.daemon.kill9().expect("it dies");
+        if round % 3 == 1 {
+            // Another one dies on its way up.
+            scene.daemon.launch().expect("it starts");
+            thread::sleep(Duration::from_millis(random.u64(..700)));
+            scene.daemon.kill9().expect("it dies");
+            young += 1;
+        }
+        if round % 3 == 2 {
+            relabel(&scene.daemon.bpffs(), &mut random);
+            relabelled += 1;
+        }
+        let start = Instant::now();
+        scene.daemon.restart().unwrap_or_else(|error| panic!("round {round} of seed {seed}: {error:#}"));
+        within(Duration::from_secs(10), || {
+            let stats: serde_json::Value = scene.daemon.read(&["stats"])?;
+            ensure!(stats["mirror"]["state"] == "live", "{stats}");
+            Ok(())
+        });
+        ready.push(start.elapsed());
+        let now = self::known(&scene);
+        assert_eq!(now.config, known.config, "round {round} of seed {seed}");
+        let rules = |known: &Known| known.rules.iter().map(|rule| (rule.rule.clone(), rule.handle)).collect::<Vec<_>>();
+        assert_eq!(rules(&now), rules(&known), "round {round} of seed {seed}");
+    }
+    thread::sleep(WATCHED);
+    let lost_behind = scene.stats().reason("redirect_failed");
+    let (accepted, dropped) = (accepted.finish().expect("a tally"), dropped.finish().expect("a tally"));
+    ready.sort();
+    println!(
+        "{kills} kills, {young} more while it started, {relabelled} beside another version: {accepted:?}; dropped by a rule: \
+         {dropped:?}; ready after {:?} in the middle, {:?} at most; redirect_failed {lost_behind}",
+        ready.get(ready.len() / 2),
+        ready.last()
+    );
+    assert_eq!((accepted.lost, accepted.repeated), (0, 0), "{accepted:?}");
+    assert_eq!(dropped.lost, dropped.sent, "passed what a rule drops: {dropped:?}");
+    assert!(accepted.sent > 0 && dropped.sent > 0);
+    works(&mut scene, Family::V4);
     scene.close();
 }

@@ -37,7 +37,7 @@ pub(super) fn run(qemu: &str, kernel: &Path, initramfs: &Path, limit: Duration) 
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(text) => {
                 if transcript.read(&text) {
-                    println!("{text}");
+                    println!("  {text}");
                 }
                 done |= text.starts_with(DONE);
                 tail.push_back(text);

@@ -293,7 +293,8 @@ fn pick_modules(base: &Path, kernel: &Path, release: &str, into: &Path) -> anyho
         show.arg("-d").arg(kernel).args(["-S", release, "--show-depends", module]);
         let said = answer(&mut show).with_context(|| format!("kernel {release} has no module {module}"))?;
         for file in said.lines().filter_map(|line| line.strip_prefix("insmod ")) {
-            let file = Path::new(file.trim());
+            // Behind the file may come options, which this machine's `modprobe.d` gives.
+            let file = Path::new(file.split_whitespace().next().context("modprobe names no file")?);
             let target = into.join(file.strip_prefix(kernel).context("a module outside of its kernel")?);
             fs::create_dir_all(target.parent().context("a module has a folder")?)?;
             fs::copy(file, target)?;

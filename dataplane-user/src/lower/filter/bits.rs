@@ -1,6 +1,8 @@
 //! Boxes: ranges of numbers as masked comparisons at their place in a key.
 
-use dataplane_common::abi::{Entry, EntryFlags, KEY_WORDS, Span, key};
+use dataplane_common::abi::{KeyFlags, RULE_SETS, Span};
+
+use super::entry::{Entry, KEY_WORDS, Membership, Memberships, key};
 
 /// Where a field is: the words of a key as one string of bits, most significant first.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +46,16 @@ impl Place {
     /// The box in which the bits of `mask` are as in `value`.
     pub(super) fn masked(self, value: u128, mask: u128) -> Box {
         let mut boxed = Box::ANY;
-        for bit in (0..self.bits).filter(|bit| mask >> bit & 1 == 1) {
-            let place = self.start + (self.bits - 1 - bit) as usize;
-            let weight = 1 << (31 - place % 32);
-            boxed.0.mask[place / 32] |= weight;
-            if value >> bit & 1 == 1 {
-                boxed.0.value[place / 32] |= weight;
-            }
+        let mask = mask & self.last();
+        let value = value & mask;
+        // From the end of the field backwards, word by word.
+        let end = self.start + self.bits as usize;
+        let (mut word, mut skipped, mut done) = ((end - 1) / 32, (32 - end % 32) % 32, 0);
+        while done < self.bits as usize {
+            boxed.0.mask[word] |= ((mask >> done) as u32) << skipped;
+            boxed.0.value[word] |= ((value >> done) as u32) << skipped;
+            done += 32 - skipped;
+            (word, skipped) = (word.wrapping_sub(1), 0);
         }
         boxed
     }
@@ -102,7 +107,7 @@ pub(super) fn complement(intervals: &[Interval], last: u128) -> Vec<Interval> {
 }
 
 /// The fewest blocks, as value and mask, that hold exactly the numbers of an interval.
-fn prefixes((low, high): Interval, last: u128) -> Vec<(u128, u128)> {
+pub(super) fn prefixes((low, high): Interval, last: u128) -> Vec<(u128, u128)> {
     let mut blocks = Vec::new();
     let mut next = Some(low);
     while let Some(first) = next.filter(|first| *first <= high) {
@@ -125,9 +130,16 @@ impl Box {
     /// Holds everything.
     pub(super) const ANY: Self = Self(Entry::ANY);
 
+    /// What a set holds, or does not hold.
+    pub(super) fn member(membership: Membership) -> Self {
+        let mut sets = Memberships::default();
+        sets[0] = Some(membership);
+        Self(Entry { sets, ..Entry::ANY })
+    }
+
     /// The same, for packets of which this can be read.
-    pub(super) fn needing(mut self, flags: EntryFlags) -> Self {
-        self.0.flags |= flags.bits();
+    pub(super) fn needing(mut self, flags: KeyFlags) -> Self {
+        self.0.needs |= flags;
         self
     }
 
@@ -145,7 +157,8 @@ impl Box {
         both.source_port = overlap(a.source_port, b.source_port)?;
         both.destination_port = overlap(a.destination_port, b.destination_port)?;
         both.length = overlap(a.length, b.length)?;
-        both.flags = a.flags | b.flags;
+        both.needs = a.needs | b.needs;
+        both.sets = joined(a.sets, b.sets);
         Some(Self(both))
     }
 }
@@ -153,4 +166,12 @@ impl Box {
 fn overlap(a: Span, b: Span) -> Option<Span> {
     let (low, high) = (a.low.max(b.low), a.high.min(b.high));
     (low <= high).then_some(Span { low, high })
+}
+
+/// The sets of both. How many there may be is seen to before.
+fn joined(a: Memberships, b: Memberships) -> Memberships {
+    let mut both = Memberships::default();
+    let all = a.into_iter().chain(b).flatten();
+    both.iter_mut().zip(all.take(RULE_SETS)).for_each(|(place, set)| *place = Some(set));
+    both
 }

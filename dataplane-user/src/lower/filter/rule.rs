@@ -1,13 +1,15 @@
 //! One rule to its entries.
 
-use dataplane_common::abi::{Entry, EntryFlags, Ifindex, Ruling, Span, key};
+use dataplane_common::abi::{Acts, Ifindex, KeyFlags, Limit, LimitFlags, RULE_SETS, Ruling, Selector, Span};
 use dataplane_common::wire::protocol;
 
-use super::FilterFault;
 use super::bits::{Box, Interval, Place, complement, merged};
+use super::entry::{Entry, Membership, key};
+use super::set::Sets;
+use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Family, LinkField, LinkPattern, Match, Protocol, ProtocolField, Range, Rule, Side, TcpFlags, Test, Value, Values,
-    Verdict,
+    Concatenation, Family, Field, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol,
+    ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
 };
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
@@ -27,39 +29,102 @@ pub(super) fn asks_extension(asked: &Match) -> bool {
     test.negated() || listed(test).iter().any(holds)
 }
 
-/// The boxes of a rule, at most `free`.
+/// The boxes of a rule.
 pub(super) fn entries(
     rule: &Rule,
-    counter: u32,
+    (order, counter): (u32, u32),
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
-    free: usize,
+    sets: &mut Sets<'_>,
 ) -> Result<Vec<Entry>, FilterFault> {
-    let factors: Vec<Vec<Box>> = rule.matches().iter().flat_map(|asked| factors(asked, links)).collect();
+    let mut factors = Vec::new();
+    for asked in rule.matches() {
+        factors.extend(self::factors(asked, rule.verdict(), links, sets)?);
+    }
+    let asks_set = |factor: &&Vec<Box>| factor.iter().any(|one| one.0.sets[0].is_some());
+    let asked = factors.iter().filter(asks_set).count();
+    if asked > RULE_SETS {
+        return Err(FilterFault::Sets(asked));
+    }
     let mut boxes = vec![Box::ANY];
     for (done, factor) in factors.iter().enumerate() {
         boxes = boxes.iter().flat_map(|one| factor.iter().filter_map(|other| one.and(other))).collect();
         // Each of them is met by some packet, and further matches seldom leave fewer: stop before they fill the memory.
         if boxes.len() > GIVE_UP {
             let rest = factors[done + 1..].iter().map(Vec::len);
-            return Err(FilterFault::Full { needed: rest.fold(boxes.len(), usize::saturating_mul), free });
+            return Err(FilterFault::Large(rest.fold(boxes.len(), usize::saturating_mul)));
         }
-    }
-    if boxes.len() > free {
-        return Err(FilterFault::Full { needed: boxes.len(), free });
     }
     let ruling = match rule.verdict() {
         Verdict::Accept => Ruling::Accept,
         Verdict::Continue => Ruling::Continue,
         Verdict::Drop | Verdict::Reject(_) => Ruling::Drop,
     };
-    Ok(boxes.into_iter().map(|Box(entry)| Entry { counter, ruling: ruling as u16, ..entry }).collect())
+    let acts = acts(rule);
+    Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, ruling, acts, ..entry }).collect())
 }
 
-/// Boxes of one rule beyond which its exact number is of no interest.
-const GIVE_UP: usize = 1 << 18;
+/// What a rule does besides its verdict.
+fn acts(rule: &Rule) -> Acts {
+    let statements = rule.statements().iter().map(|statement| match statement {
+        Statement::Limit(_) => Acts::LIMIT,
+        Statement::Log(_) => Acts::LOG,
+    });
+    let reject = matches!(rule.verdict(), Verdict::Reject(_)).then_some(Acts::REJECT);
+    statements.chain(reject).collect()
+}
+
+/// Whether the controller is told of packets that meet a rule.
+pub(super) fn tells(rule: &Rule) -> bool {
+    acts(rule).intersects(Acts::LOG | Acts::REJECT)
+}
+
+/// The limit of a rule, if it has one. Its numbers are nft's (`nft_limit_init` in `net/netfilter/nft_limit.c`): a bucket holds
+/// the burst, five packets when none is said, and of bytes as many as the rate besides.
+pub(super) fn limit(rule: &Rule) -> Option<Limit> {
+    let limit = rule.statements().iter().find_map(|statement| match statement {
+        Statement::Limit(limit) => Some(limit),
+        Statement::Log(_) => None,
+    })?;
+    let seconds: u64 = match limit.per {
+        LimitTime::Second => 1,
+        LimitTime::Minute => 60,
+        LimitTime::Hour => 3600,
+        LimitTime::Day => 86_400,
+        LimitTime::Week => 7 * 86_400,
+    };
+    let bytes = limit.unit == LimitUnit::Bytes;
+    let bucket = match (limit.burst, bytes) {
+        (Some(burst), false) if burst > 0 => burst,
+        (_, false) => 5,
+        (burst, true) => limit.amount.saturating_add(burst.unwrap_or(0)),
+    };
+    let (time, amount) = (u128::from(seconds) * 1_000_000_000, u128::from(limit.amount.max(1)));
+    let narrow = |number: u128, most: u64| u64::try_from(number).unwrap_or(most).min(most);
+    let mut flags = LimitFlags::empty();
+    flags.set(LimitFlags::OVER, limit.over);
+    flags.set(LimitFlags::BYTES, bytes);
+    Some(Limit {
+        cost: narrow((time << 8) / amount, if bytes { (1 << 43) - 1 } else { (1 << 58) - 1 }),
+        // Below the age of a machine in nanoseconds, so that sums stay in 64 bits.
+        depth: narrow(time * u128::from(bucket) / amount, 1 << 62),
+        flags: flags.bits(),
+        ..Limit::default()
+    })
+}
+
+/// Boxes that one rule may have at most.
+pub(super) const GIVE_UP: usize = 1 << 14;
+
+/// Boxes of one match beyond which its values are asked as a set, not as an entry each.
+const MANY: usize = 8;
 
 /// What a match asks, each factor a union of boxes; a packet must be in one box of each.
-fn factors(asked: &Match, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Vec<Vec<Box>> {
+fn factors(
+    asked: &Match,
+    verdict: Verdict,
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &mut Sets<'_>,
+) -> Result<Vec<Vec<Box>>, Unsupported> {
     let mut factors = Vec::new();
     if let Some(family) = asked.family() {
         factors.push(vec![Place::FAMILY.masked(version(family), Place::FAMILY.last())]);
@@ -72,13 +137,28 @@ fn factors(asked: &Match, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Vec<V
         factors.push(Place::PROTOCOL.intervals(&merged(intervals)));
     }
     factors.extend(match asked {
-        Match::Ipv4(side, test) => vec![field(Place::address(address_word(*side), 32), test)],
-        Match::Ipv6(side, test) => vec![field(Place::address(address_word(*side), 128), test)],
-        Match::Port(_, side, test) => vec![ports(*side, test)],
-        Match::Protocol(_, test) => vec![field(Place::PROTOCOL, test)],
+        Match::Ipv4(side, test) => {
+            vec![values(test, (ipv4_selector(*side), ItemKind::Ipv4), sets, |test| {
+                field(Place::address(address_word(*side), 32), test)
+            })?]
+        }
+        Match::Ipv6(side, test) => {
+            vec![values(test, (ipv6_selector(*side), ItemKind::Ipv6), sets, |test| {
+                field(Place::address(address_word(*side), 128), test)
+            })?]
+        }
+        Match::Port(_, side, test) => {
+            vec![needing(
+                values(test, (port_selector(*side), ItemKind::Service), sets, |test| ports(*side, test))?,
+                KeyFlags::PORTS,
+            )]
+        }
+        Match::Protocol(_, test) => {
+            vec![values(test, (Selector::Protocol, ItemKind::Protocol), sets, |test| field(Place::PROTOCOL, test))?]
+        }
         Match::TcpFlags(flags) => tcp_flags(flags),
-        Match::IcmpType(test) => vec![needing(field(Place::ICMP_TYPE, test), EntryFlags::TRANSPORT)],
-        Match::Icmpv6Type(test) => vec![needing(field(Place::ICMP_TYPE, test), EntryFlags::TRANSPORT)],
+        Match::IcmpType(test) => vec![needing(field(Place::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
+        Match::Icmpv6Type(test) => vec![needing(field(Place::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
         Match::Dscp(_, test) => vec![field(Place::DSCP, test)],
         Match::HopLimit(_, test) => vec![field(Place::HOP_LIMIT, test)],
         Match::Fragment(fragment) if fragment.mask() == u16::MAX => vec![field(Place::FRAGMENT, fragment.test())],
@@ -87,15 +167,112 @@ fn factors(asked: &Match, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Vec<V
             masked(Place::FRAGMENT, fragment.mask().into(), fragment.test().negated(), &values)
         }
         Match::Length(test) => vec![spans(test, |length| Entry { length, ..Entry::ANY })],
-        Match::Link(link, test) => vec![interfaces(*link, test, links)],
+        Match::Link(link, test) => vec![interfaces(*link, test, links, sets)?],
         Match::Vlan(test) => vec![vec![Place::TAGGED.masked(1, 1)], field(Place::VLAN, test)],
         Match::Ether(side, test) => {
             let place = if *side == Side::Source { Place::LINK_SOURCE } else { Place::LINK_DESTINATION };
-            vec![needing(field(place, test), EntryFlags::ETHERNET)]
+            let selector = if *side == Side::Source { Selector::LinkSource } else { Selector::LinkDestination };
+            vec![needing(
+                values(test, (selector, ItemKind::Ether), sets, |test| field(place, test))?,
+                KeyFlags::ETHERNET,
+            )]
         }
+        Match::Concatenation(asked) => vec![vec![concatenation(asked, verdict, links, sets)?]],
         Match::Family(_) => Vec::new(),
     });
-    factors
+    Ok(factors)
+}
+
+/// What a test asks: of a named set, of one for the occasion when the values are many, or box by box.
+fn values<T: Value>(
+    test: &Test<Range<T>>,
+    (selector, kind): (Selector, ItemKind),
+    sets: &mut Sets<'_>,
+    boxes: impl FnOnce(&Test<Range<T>>) -> Vec<Box>,
+) -> Result<Vec<Box>, Unsupported> {
+    let selectors = selector as u64;
+    let set = match test.values() {
+        Values::Set(name) => sets.named(name, kind)?,
+        Values::Listed(ranges) => {
+            let boxes = boxes(test);
+            if boxes.len() <= MANY {
+                return Ok(boxes);
+            }
+            sets.listed(ranges.iter().map(|range| range.ends()).map(|(low, high)| (low.bits(), high.bits())), T::BITS)
+        }
+    };
+    Ok(vec![Box::member(Membership { set, negated: test.negated(), selectors, portless: None })])
+}
+
+/// What several fields together are asked for: always a set. One who drops by it also drops what has the other fields of an
+/// element and no ports to be read.
+fn concatenation(
+    asked: &Concatenation,
+    verdict: Verdict,
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &mut Sets<'_>,
+) -> Result<Box, Unsupported> {
+    let (fields, test) = (asked.fields(), asked.test());
+    let selectors = |ports: bool| {
+        let kept = fields.iter().filter(|field| ports || field.kind() != ItemKind::Service);
+        kept.rev().fold(0, |all, field| all << 8 | selector(*field) as u64)
+    };
+    let mut number = |ports: bool| match test.values() {
+        Values::Set(name) => sets.joined(name, asked.set_type(), ports, links),
+        Values::Listed(elements) => Ok(sets.listed_joined(elements, ports, links)),
+    };
+    let set = number(true)?;
+    let drops = matches!(verdict, Verdict::Drop | Verdict::Reject(_));
+    let rest = selectors(false);
+    // Where nothing but ports is asked, or all but some, any packet may be meant.
+    let portless = if drops && !test.negated() && rest != selectors(true) && rest != 0 {
+        Some((number(false)?, rest))
+    } else {
+        None
+    };
+    let mut boxed = Box::member(Membership { set, negated: test.negated(), selectors: selectors(true), portless });
+    for field in fields {
+        boxed = match field {
+            Field::Port(..) => boxed.needing(KeyFlags::PORTS),
+            Field::Ether(_) => boxed.needing(KeyFlags::ETHERNET),
+            _ => boxed,
+        };
+    }
+    Ok(boxed)
+}
+
+const fn selector(field: Field) -> Selector {
+    match field {
+        Field::Ipv4(side) => ipv4_selector(side),
+        Field::Ipv6(side) => ipv6_selector(side),
+        Field::Port(_, side) => port_selector(side),
+        Field::Protocol(_) => Selector::Protocol,
+        Field::Link(LinkField::Iif | LinkField::Iifname) => Selector::Iif,
+        Field::Link(LinkField::Oif | LinkField::Oifname) => Selector::Oif,
+        Field::Ether(Side::Source) => Selector::LinkSource,
+        Field::Ether(Side::Destination) => Selector::LinkDestination,
+    }
+}
+
+const fn ipv4_selector(side: Side) -> Selector {
+    match side {
+        Side::Source => Selector::Source4,
+        Side::Destination => Selector::Destination4,
+    }
+}
+
+const fn ipv6_selector(side: Side) -> Selector {
+    match side {
+        Side::Source => Selector::Source6,
+        Side::Destination => Selector::Destination6,
+    }
+}
+
+const fn port_selector(side: Side) -> Selector {
+    match side {
+        Side::Source => Selector::SourcePort,
+        Side::Destination => Selector::DestinationPort,
+    }
 }
 
 const fn version(family: Family) -> u128 {
@@ -112,11 +289,11 @@ const fn address_word(side: Side) -> usize {
     }
 }
 
-fn needing(boxes: Vec<Box>, flags: EntryFlags) -> Vec<Box> {
+fn needing(boxes: Vec<Box>, flags: KeyFlags) -> Vec<Box> {
     boxes.into_iter().map(|one| one.needing(flags)).collect()
 }
 
-/// The items of a test; sets were refused before.
+/// The items of a test that asks no set.
 fn listed<I: Ord>(test: &Test<I>) -> &[I] {
     match test.values() {
         Values::Listed(items) => items,
@@ -140,13 +317,11 @@ fn spans<T: Value>(test: &Test<Range<T>>, entry: impl Fn(Span) -> Entry) -> Vec<
     intervals(test).into_iter().map(|interval| Box(entry(span(interval)))).collect()
 }
 
-/// A port must be readable even where any would do.
 fn ports(side: Side, test: &Test<Range<crate::rule::Port>>) -> Vec<Box> {
-    let boxes = match side {
+    match side {
         Side::Source => spans(test, |source_port| Entry { source_port, ..Entry::ANY }),
         Side::Destination => spans(test, |destination_port| Entry { destination_port, ..Entry::ANY }),
-    };
-    needing(boxes, EntryFlags::PORTS)
+    }
 }
 
 /// The bits of `mask` are one of `values`, or none of them: then a factor for each.
@@ -161,15 +336,24 @@ fn masked(place: Place, mask: u128, negated: bool, values: &[u128]) -> Vec<Vec<B
 fn tcp_flags(flags: &TcpFlags) -> Vec<Vec<Box>> {
     let values: Vec<_> = flags.values().iter().map(|value| u128::from(*value)).collect();
     let factors = masked(Place::TCP_FLAGS, flags.mask().into(), flags.negated(), &values);
-    factors.into_iter().map(|boxes| needing(boxes, EntryFlags::TRANSPORT)).collect()
+    factors.into_iter().map(|boxes| needing(boxes, KeyFlags::TRANSPORT)).collect()
 }
 
-fn interfaces(link: LinkField, test: &Test<LinkPattern>, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Vec<Box> {
+fn interfaces(
+    link: LinkField,
+    test: &Test<LinkPattern>,
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &Sets<'_>,
+) -> Result<Vec<Box>, Unsupported> {
     let place = match link {
         LinkField::Iif | LinkField::Iifname => Place::IIF,
         LinkField::Oif | LinkField::Oifname => Place::OIF,
     };
-    let indices = listed(test).iter().flat_map(links).map(|index| (index.into(), index.into()));
+    let patterns = match test.values() {
+        Values::Set(name) => sets.patterns(name)?,
+        Values::Listed(patterns) => patterns.clone(),
+    };
+    let indices = patterns.iter().flat_map(links).map(|index| (index.into(), index.into()));
     let inside = merged(indices.collect());
-    place.intervals(&if test.negated() { complement(&inside, place.last()) } else { inside })
+    Ok(place.intervals(&if test.negated() { complement(&inside, place.last()) } else { inside }))
 }

@@ -1,24 +1,32 @@
 mod packet;
 
-use dataplane_common::abi::{CHAINS, ENTRIES, Entry, Features, Hit, Ifindex, Ruling};
+use dataplane_common::abi::{Acts, CHAINS, Features, Ifindex, LimitFlags, Ruling, seek};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{ChainRules, FilterFault, LoweredFilter, Unsupported, lower};
+use super::{ChainRules, Entry, FilterError, FilterFault, LoweredFilter, Membership, STRIDE, Unsupported};
+use crate::filter::build;
 use crate::rule::arbitrary::{LINKS, plain_rule};
-use crate::rule::{ChainName, LinkPattern, Policy, Rule, parse};
-use packet::Packet;
+use crate::rule::{ChainName, Element, Fragments, ItemKind, LinkPattern, Policy, Rule, SetType, parse};
+use packet::{Hit, Packet};
 
 /// The links of the tests' world.
 fn links(pattern: &LinkPattern) -> Vec<Ifindex> {
     (1..).zip(LINKS).filter(|(_, name)| pattern.fits(name)).map(|(index, _)| index).collect()
 }
 
-fn numbered(rules: &[Rule]) -> Vec<(Rule, u32)> {
-    rules.iter().cloned().zip(0..).collect()
+fn lower(
+    chains: [ChainRules<'_>; CHAINS],
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+) -> Result<LoweredFilter, FilterError> {
+    super::lower(chains, links, &|_| None)
 }
 
-fn in_forward(rules: &[(Rule, u32)]) -> [ChainRules<'_>; CHAINS] {
+fn numbered(rules: &[Rule]) -> Vec<(&Rule, u32)> {
+    rules.iter().zip(0..).collect()
+}
+
+fn in_forward<'r>(rules: &'r [(&'r Rule, u32)]) -> [ChainRules<'r>; CHAINS] {
     let mut chains = [ChainRules::default(); CHAINS];
     chains[ChainName::Forward.index()].rules = rules;
     chains
@@ -30,10 +38,19 @@ fn lowered(texts: &[&str]) -> LoweredFilter {
 }
 
 /// Rules that a packet meets or can not be seen to meet, in their order, as the kernel half would find them.
-fn hits(entries: &[Entry], packet: &Packet) -> Vec<(u32, Hit)> {
+fn hits(lowered: &LoweredFilter, packet: &Packet) -> Vec<(u32, Hit)> {
     let key = packet.key();
-    let hits = entries.iter().map(|entry| (entry.counter, entry.matches(&key)));
-    let mut hits: Vec<_> = hits.filter(|(_, hit)| *hit != Hit::No).collect();
+    let holds = |membership: Membership| {
+        let mut key = key;
+        seek(&mut key, membership.selectors);
+        lowered.sets[membership.set as usize].hold(&std::array::from_fn(|at| key.sought[at]))
+    };
+    let hit = |entry: &Entry| {
+        let entry = if key.class().is_dim() { entry.dimmed()? } else { *entry };
+        let hit = if entry.ruling == Ruling::Unreadable { Hit::Unreadable } else { Hit::Yes };
+        (entry.is_for(key.family()) && entry.fits(&key, holds)).then_some((entry.counter, hit))
+    };
+    let mut hits: Vec<_> = lowered.entries[ChainName::Forward.index()].iter().filter_map(hit).collect();
     // A rule may be unreadable in several boxes; met it is in one only, or it would count twice.
     hits.dedup_by(|later, first| later == first && first.1 == Hit::Unreadable);
     hits
@@ -45,13 +62,16 @@ proptest! {
     #[test]
     fn entries_say_what_the_rules_say(
         rules in vec(plain_rule(), 1..4),
-        (packets, steering) in (vec(packet::packets(), 8), any::<[u8; 16]>()),
+        (packets, steering, strict) in (vec(packet::packets(), 8), any::<[u8; 16]>(), any::<bool>()),
     ) {
         let rules = numbered(&rules);
-        let Ok(lowered) = lower(in_forward(&rules), &links) else {
+        let mut chains = in_forward(&rules);
+        chains[ChainName::Forward.index()].fragments = if strict { Fragments::DropUnreadable } else { Fragments::Pass };
+        let Ok(lowered) = lower(chains, &links) else {
             // Too many entries, or an extension header.
             return Ok(());
         };
+        let image = build(&lowered).expect("few shapes");
         for (number, mut packet) in packets.into_iter().enumerate() {
             // Most packets are made to meet one of the rules, or to miss it narrowly.
             for (place, asked) in rules[number % rules.len()].0.matches().iter().enumerate() {
@@ -60,9 +80,12 @@ proptest! {
             let expected: Vec<_> = rules
                 .iter()
                 .map(|(rule, counter)| (*counter, packet.meets(rule)))
-                .filter(|(_, hit)| *hit != Hit::No)
+                .filter(|(_, hit)| *hit == Hit::Yes || strict && *hit == Hit::Unreadable)
                 .collect();
-            prop_assert_eq!(hits(&lowered.entries, &packet), expected, "{:?}", packet);
+            prop_assert_eq!(hits(&lowered, &packet), expected.clone(), "{:?}", packet);
+            // And the tables find the first of them.
+            let (found, _) = image.find(ChainName::Forward.index(), &packet.key(), 0);
+            prop_assert_eq!(found.map(|found| found.order), expected.first().map(|(index, _)| (index + 1) * STRIDE));
         }
     }
 }
@@ -74,7 +97,11 @@ const SIZES: &[(&str, usize)] = &[
     ("ip saddr 10.0.0.0-10.0.0.2 drop", 2),
     ("ip saddr { 10.0.0.0/9, 10.128.0.0/9 } drop", 1),
     ("ip saddr != 10.0.0.0/8 drop", 8),
-    ("ip6 saddr != 2001:db8::/32 drop", 32),
+    ("ip6 saddr != 2001:db8::/32 drop", 1),
+    (
+        "ip saddr { 10.0.0.1, 10.0.0.3, 10.0.0.5, 10.0.0.7, 10.0.0.9, 10.0.0.11, 10.0.0.13, 10.0.0.15, 10.0.0.17 } drop",
+        1,
+    ),
     ("tcp dport { 80, 443, 8000-8080 } accept", 3),
     ("tcp dport != 22 drop", 2),
     ("ip saddr { 10.0.0.0/8, 192.0.2.0/24 } tcp dport { 80, 443 } accept", 4),
@@ -82,6 +109,7 @@ const SIZES: &[(&str, usize)] = &[
     ("meta l4proto { tcp, udp } th dport 53 accept", 2),
     ("tcp flags syn,ack drop", 2),
     ("tcp flags & (fin|syn|rst|ack) == syn drop", 1),
+    ("ip saddr . tcp dport { 10.0.0.1 . 80, 10.0.0.2 . 443 } drop", 1),
     ("ip frag-off & 0x1fff != 0 drop", 13),
     ("vlan id != 5 drop", 12),
     ("iifname \"eth*\" drop", 2),
@@ -93,7 +121,7 @@ const SIZES: &[(&str, usize)] = &[
 #[test]
 fn sizes() {
     for (text, size) in SIZES {
-        assert_eq!(lowered(&[text]).entries.len(), *size, "{text}");
+        assert_eq!(lowered(&[text]).entries[ChainName::Forward.index()].len(), *size, "{text}");
     }
 }
 
@@ -110,7 +138,7 @@ fn a_small_router() {
         "ip frag-off & 0x1fff != 0 drop",
         "vlan id 100 oifname != \"br-lan\" drop",
     ];
-    let entries = lowered(&rules).entries;
+    let lowered = lowered(&rules);
     let v4 = || Packet::v4("198.18.0.2", "198.51.100.1");
     let v6 = || Packet::v6("2001:db8::2", "2001:db8:1::1");
     let rows = [
@@ -119,7 +147,11 @@ fn a_small_router() {
         ("syn and ack", v4().tcp(40000, 22, 0x12), vec![]),
         ("psh does not matter", v4().tcp(40000, 22, 0x0a), vec![(0, Hit::Yes)]),
         ("telnet", v4().tcp(40000, 23, 0x02), vec![]),
-        ("a later TCP fragment", v4().protocol(6).fragment(100), vec![(0, Hit::Unreadable), (6, Hit::Yes)]),
+        (
+            "a later TCP fragment: rules that accept by ports do not meet it",
+            v4().protocol(6).fragment(100),
+            vec![(6, Hit::Yes)],
+        ),
         ("bogon", Packet::v4("172.31.255.255", "198.51.100.1").iif(1), vec![(1, Hit::Yes)]),
         ("bogon elsewhere", Packet::v4("172.31.255.255", "198.51.100.1").iif(2), vec![]),
         ("ping", v4().icmp(8), vec![(2, Hit::Yes)]),
@@ -135,7 +167,7 @@ fn a_small_router() {
         ("priority-tagged", v4().vlan(0).oif(1), vec![]),
     ];
     for (what, packet, expected) in rows {
-        assert_eq!(hits(&entries, &packet), expected, "{what}");
+        assert_eq!(hits(&lowered, &packet), expected, "{what}");
     }
 }
 
@@ -148,45 +180,168 @@ fn chains_follow_each_other_and_tell_what_is_needed() {
     chains[1].policy = Policy::Drop;
     chains[3].rules = &rules[1..2];
     let lowered = lower(chains, &links).expect("room");
-    let places: Vec<_> = lowered.filter.chains.iter().map(|chain| (chain.first, chain.count, chain.policy)).collect();
-    assert_eq!(places, [(0, 2, 0), (2, 0, 1), (2, 0, 0), (2, 1, 0)]);
+    assert_eq!(lowered.entries.each_ref().map(Vec::len), [2, 0, 0, 1]);
+    assert_eq!(lowered.policies, [Ruling::Accept, Ruling::Drop, Ruling::Accept, Ruling::Accept]);
     assert_eq!(lowered.features, Features::PREROUTING | Features::INPUT | Features::OUTPUT);
-    let rulings: Vec<_> = lowered.entries.iter().map(|entry| (entry.counter, entry.ruling)).collect();
-    assert_eq!(rulings, [(0, Ruling::Drop as u16), (0, Ruling::Drop as u16), (1, Ruling::Continue as u16)]);
+    let rulings: Vec<_> = lowered.entries.iter().flatten().map(|entry| (entry.counter, entry.ruling)).collect();
+    assert_eq!(rulings, [(0, Ruling::Drop), (0, Ruling::Drop), (1, Ruling::Continue)]);
 
     let waiting = lower(in_forward(&rules[2..]), &links).expect("room");
-    assert_eq!((waiting.entries.len(), waiting.features), (0, Features::FORWARD));
+    assert_eq!((waiting.entries[2].len(), waiting.features), (0, Features::FORWARD));
 }
 
 #[test]
 fn what_is_not_supported_is_named() {
     let rows = [
         ("ip saddr @blocked drop", Unsupported::Set("@blocked".to_owned())),
-        ("reject", Unsupported::Reject),
-        ("log drop", Unsupported::Log),
-        ("limit rate 5/second accept", Unsupported::Limit),
         ("ip6 nexthdr 44 drop", Unsupported::NextHeader("ip6 nexthdr 44".to_owned())),
         ("ip6 nexthdr != tcp drop", Unsupported::NextHeader("ip6 nexthdr != tcp".to_owned())),
     ];
     for (text, unsupported) in rows {
-        let rules = numbered(&[parse("accept").expect("a rule"), parse(text).expect(text)]);
-        let error = lower(in_forward(&rules), &links).expect_err(text);
+        let rules = [parse("accept").expect("a rule"), parse(text).expect(text)];
+        let error = lower(in_forward(&numbered(&rules)), &links).expect_err(text);
         assert_eq!((error.chain, error.index), (ChainName::Forward, 1), "{text}");
         assert_eq!(error.fault, FilterFault::Unsupported(unsupported), "{text}");
     }
+    let pair: (SetType, Vec<Element>) =
+        (SetType::new(vec![ItemKind::Ipv4, ItemKind::Service]).expect("kinds"), Vec::new());
+    let rules = [parse("ip saddr @pair drop").expect("a rule")];
+    let error = super::lower(in_forward(&numbered(&rules)), &links, &|_| Some((&pair.0, &pair.1))).expect_err("a pair");
+    assert!(
+        error.to_string().contains("@pair is a set of ipv4_addr . inet_service, and here ipv4_addr is asked"),
+        "{error}"
+    );
     let nexthdr = parse("ip6 nexthdr tcp accept").expect("a rule");
     assert_eq!(super::unsupported(&nexthdr), None);
 }
 
 #[test]
-fn what_does_not_fit_says_how_much_it_needs() {
-    let many = parse("ip saddr != 10.0.0.1 ip daddr != 10.0.0.2 accept").expect("a rule");
-    let rules = numbered(&vec![many; 5]);
-    assert_eq!(lower(in_forward(&rules[..4]), &links).expect("room").entries.len(), ENTRIES as usize);
-    let error = lower(in_forward(&rules), &links).expect_err("full");
-    assert_eq!((error.index, &error.fault), (4, &FilterFault::Full { needed: 1024, free: 0 }));
+fn what_is_too_large_says_how_much_it_needs() {
+    let huge = "tcp flags & (fin|syn|rst|psh) != fin ip frag-off & 0x1fff != 0 vlan id != 5 ip ttl != 64 ip dscp != 1 \
+                ether saddr != { 2:0:0:0:0:1-2:0:0:0:0:5 } accept";
+    let error = lower(in_forward(&numbered(&[parse(huge).expect("a rule")])), &links).expect_err("large");
+    assert_eq!(error.fault, FilterFault::Large(4 * 13 * 12 * 8 * 6));
+    let lists = ["ip saddr", "ip daddr", "tcp sport", "tcp dport"].map(|field| {
+        let values: Vec<_> = (0..9)
+            .map(|value| if field.contains("addr") { format!("10.0.0.{}", 2 * value) } else { (2 * value).to_string() })
+            .collect();
+        format!("{field} {{ {} }}", values.join(", "))
+    });
+    let error = lower(in_forward(&numbered(&[parse(&format!("{} drop", lists.join(" "))).expect("a rule")])), &links);
+    assert_eq!(error.expect_err("sets").fault, FilterFault::Sets(4));
+}
 
-    let huge = "ip6 saddr != ::1 ip6 daddr != ::2 ether saddr != 2:0:0:0:0:1 ether daddr != 2:0:0:0:0:2 accept";
-    let error = lower(in_forward(&numbered(&[parse(huge).expect("a rule")])), &links).expect_err("full");
-    assert_eq!(error.fault, FilterFault::Full { needed: 128 * 128 * 48 * 48, free: 4096 });
+/// Rules that ask sets, against packets; the sets hold what the config says.
+#[test]
+fn sets_hold_what_their_elements_say() {
+    let config = crate::config::parse(
+        "[sets.net]\ntype = 'ipv4_addr'\nelements = ['192.0.2.9', '198.51.100.0/24', '203.0.113.5-203.0.113.77']\n\
+         [sets.six]\ntype = 'ipv6_addr'\nelements = ['2001:db8::1', '2001:db8:7::/48']\n\
+         [sets.web]\ntype = 'inet_service'\nelements = ['80', '8000-8080']\n\
+         [sets.lan]\ntype = 'ifname'\nelements = ['eth*']\n\
+         [sets.pair]\ntype = 'ipv4_addr . inet_service'\nelements = ['192.0.2.0/24 . 80', '192.0.2.9 . 8000-8080']\n\
+         [sets.way]\ntype = 'ifname . inet_proto . ipv6_addr'\nelements = ['eth* . 6 . 2001:db8::/32']\n\
+         [sets.none]\ntype = 'ipv4_addr'\n",
+        "sets.toml",
+    )
+    .expect("sets");
+    let v4 = |source| Packet::v4(source, "198.51.100.1");
+    let rows = [
+        ("ip saddr @net drop", v4("192.0.2.9"), true),
+        ("ip saddr @net drop", v4("192.0.2.8"), false),
+        ("ip saddr @net drop", v4("198.51.100.255"), true),
+        ("ip saddr @net drop", v4("203.0.113.77"), true),
+        ("ip saddr @net drop", v4("203.0.113.78"), false),
+        ("ip saddr != @net drop", v4("203.0.113.78"), true),
+        ("ip saddr != @net drop", v4("203.0.113.5"), false),
+        ("ip saddr != @net drop", Packet::v6("2001:db8::1", "2001:db8::2"), false),
+        ("ip daddr @net tcp dport @web drop", v4("10.0.0.1").tcp(1, 8080, 0), true),
+        ("ip daddr @net tcp dport @web drop", v4("10.0.0.1").tcp(1, 8081, 0), false),
+        ("ip daddr @net tcp dport @web drop", v4("10.0.0.1").udp(1, 80), false),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.7").tcp(1, 80, 0), true),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.7").tcp(1, 8000, 0), false),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.9").tcp(1, 8080, 0), true),
+        ("ip saddr . tcp dport @pair drop", v4("192.0.2.9").udp(1, 80), false),
+        ("ip saddr . udp dport != @pair drop", v4("192.0.2.9").udp(1, 80), false),
+        ("ip saddr . udp dport != @pair drop", v4("192.0.2.9").udp(1, 81), true),
+        ("ip saddr . udp dport != @pair drop", v4("192.0.2.9").icmp(8), false),
+        ("iifname . meta l4proto . ip6 daddr @way drop", Packet::v6("::1", "2001:db8::2").tcp(1, 2, 0).iif(2), true),
+        ("iifname . meta l4proto . ip6 daddr @way drop", Packet::v6("::1", "2001:db8::2").tcp(1, 2, 0).iif(3), false),
+        ("iifname . meta l4proto . ip6 daddr @way drop", Packet::v6("::1", "2001:db8::2").udp(1, 2).iif(2), false),
+        ("ip6 saddr @six drop", Packet::v6("2001:db8:7:ffff::1", "2001:db8::2"), true),
+        ("ip6 saddr @six drop", Packet::v6("2001:db8:8::1", "2001:db8::2"), false),
+        ("iifname @lan drop", v4("10.0.0.1").iif(2), true),
+        ("iifname @lan drop", v4("10.0.0.1").iif(3), false),
+        ("ip saddr @none drop", v4("10.0.0.1"), false),
+        ("ip saddr != @none drop", v4("10.0.0.1"), true),
+    ];
+    let sets = |name: &crate::rule::SetName| {
+        let set = config.sets.get(name)?;
+        Some((&set.kind, set.listed()?))
+    };
+    for (text, packet, met) in rows {
+        let rules = [parse(text).expect(text)];
+        let lowered = super::lower(in_forward(&numbered(&rules)), &links, &sets).expect(text);
+        let expected = if met { vec![(0, Hit::Yes)] } else { Vec::new() };
+        assert_eq!(hits(&lowered, &packet), expected, "{text}: {packet:?}");
+        let (found, _) = build(&lowered).expect(text).find(2, &packet.key(), 0);
+        assert_eq!(found.is_some(), met, "{text}: {packet:?}");
+    }
+}
+
+#[test]
+fn limits_are_those_of_nft() {
+    const SECOND: u64 = 1_000_000_000;
+    let rows = [
+        ("limit rate 10/second accept", SECOND / 10, SECOND / 2, LimitFlags::empty()),
+        ("limit rate 1/week burst 2 packets accept", 604_800 * SECOND, 2 * 604_800 * SECOND, LimitFlags::empty()),
+        ("limit rate over 5/minute drop", 12 * SECOND, 60 * SECOND, LimitFlags::OVER),
+        ("limit rate 1000 bytes/second accept", SECOND / 1000, SECOND, LimitFlags::BYTES),
+        (
+            "limit rate over 1 kbytes/second burst 1 kbytes drop",
+            SECOND / 1024,
+            2 * SECOND,
+            LimitFlags::OVER | LimitFlags::BYTES,
+        ),
+    ];
+    for (text, unit, depth, flags) in rows {
+        let rules = [parse(text).expect(text)];
+        let lowered = lower(in_forward(&numbered(&rules)), &links).expect(text);
+        let limit = lowered.limits[&0];
+        assert_eq!((limit.cost >> 8, limit.depth, limit.flags), (unit, depth, flags.bits()), "{text}");
+        assert_eq!(lowered.features, Features::FORWARD | Features::LIMITS, "{text}");
+        assert!(lowered.entries[2].iter().all(|entry| entry.acts == Acts::LIMIT), "{text}");
+    }
+    let rules = ["reject", "log drop", "log limit rate 1/second reject"].map(|text| parse(text).expect(text));
+    let lowered = lower(in_forward(&numbered(&rules)), &links).expect("rules");
+    let acts: Vec<_> = lowered.entries[2].iter().map(|entry| entry.acts).collect();
+    assert_eq!(acts, [Acts::REJECT, Acts::LOG, Acts::all()]);
+    assert_eq!(lowered.features, Features::FORWARD | Features::TELLING | Features::LIMITS);
+}
+
+#[test]
+fn what_was_lowered_before_is_the_same_again() {
+    let texts = [
+        "ip saddr 192.0.2.0/24 tcp dport 80-90 accept",
+        "iifname \"p0\" drop",
+        "tcp dport { 1, 3, 5, 7, 9, 11, 13, 15, 17 } drop",
+        "ip saddr @hosts drop",
+        "accept",
+    ];
+    let rules: Vec<Rule> = texts.iter().map(|text| parse(text).expect("a rule")).collect();
+    let hosts = crate::rule::parse_set_type("ipv4_addr").expect("a type");
+    let memory: [super::Remembered; 5] = Default::default();
+    // In another order and with other counters, links and elements.
+    for (turn, (ifindex, element)) in [(1, "192.0.2.1"), (2, "192.0.2.2")].into_iter().enumerate() {
+        let elements = [crate::rule::parse_element(&hosts, element).expect("an element")];
+        let order: Vec<usize> = if turn == 0 { (0..5).collect() } else { (0..5).rev().collect() };
+        let numbered: Vec<_> = order.iter().map(|index| (&rules[*index], *index as u32 + 10 * turn as u32)).collect();
+        let chains = || std::array::from_fn(|_| ChainRules { rules: &numbered, ..ChainRules::default() });
+        let links = |_: &LinkPattern| vec![ifindex];
+        let sets = |_: &crate::rule::SetName| Some((&hosts, &elements[..]));
+        let fresh = super::lower(chains(), &links, &sets);
+        let again = super::lower_again(chains(), &links, &sets, &|_, index| Some(&memory[order[index]]));
+        assert_eq!(again, fresh, "turn {turn}");
+    }
+    assert_eq!(memory.map(|one| one.get().is_some()), [true, false, false, false, true]);
 }

@@ -12,12 +12,12 @@ use crate::rule::value::FragmentWord;
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
 /// Any match.
-pub(super) fn any<'a>() -> Boxed<'a, Match> {
+pub(crate) fn any<'a>() -> Boxed<'a, Match> {
     choice((ip(), ip6(), ports(), icmp(), meta(), links(), layer2())).boxed()
 }
 
 /// One of the words of `N`.
-pub(super) fn named<'a, N: Named>() -> Boxed<'a, N> {
+pub(crate) fn named<'a, N: Named>() -> Boxed<'a, N> {
     let words: Vec<_> = N::NAMES.iter().map(|(word, thing)| keyword(word).to(*thing).boxed()).collect();
     choice(words).boxed()
 }

@@ -1,14 +1,17 @@
 //! The parser: chumsky's combinators over the text itself, because what a word is depends on what may stand there
 //! (`br-lan` is a name, `80-90` a range).
 
-mod fault;
-mod field;
-mod statement;
-mod token;
-mod value;
+mod concatenation;
+pub(crate) mod fault;
+pub(crate) mod field;
+pub(crate) mod statement;
+pub(crate) mod token;
+pub(crate) mod value;
 
+use std::cell::RefCell;
 use std::ops;
 
+use chumsky::cache::{Cache, Cached};
 use chumsky::prelude::*;
 
 use super::ast::{Match, Rule};
@@ -28,6 +31,37 @@ pub struct Parsed {
     pub spans: Vec<ops::Range<usize>>,
 }
 
+type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
+
+/// The parser of rules. To build it takes a hundred times longer than to read a rule with it.
+#[derive(Default)]
+struct RuleParser;
+
+impl Cached for RuleParser {
+    type Parser<'a> = Boxed<'a, Pieces>;
+
+    fn make_parser<'a>(self) -> Self::Parser<'a> {
+        rule().boxed()
+    }
+}
+
+/// The parser of the elements of a set of this type.
+struct ElementParser(SetType);
+
+impl Cached for ElementParser {
+    type Parser<'a> = Boxed<'a, Element>;
+
+    fn make_parser<'a>(self) -> Self::Parser<'a> {
+        value::element(&self.0).boxed()
+    }
+}
+
+thread_local! {
+    static RULE: Cache<RuleParser> = Cache::default();
+    /// The last that was needed: elements are read set by set.
+    static ELEMENT: RefCell<Option<(SetType, Cache<ElementParser>)>> = const { RefCell::new(None) };
+}
+
 /// Reads one rule.
 ///
 /// # Errors
@@ -41,7 +75,7 @@ pub fn parse(text: &str) -> Result<Rule, RuleError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
-    let pieces = run(text, rule())?;
+    let pieces = RULE.with(|cache| run(text, cache.get().clone()))?;
     let mut spans: Vec<_> = pieces.matches.iter().map(|(_, span)| trimmed(text, span.into_range())).collect();
     let matches = pieces.matches.into_iter().map(|(asked, _)| asked).collect();
     match Rule::new(matches, pieces.statements, pieces.verdict, pieces.comment) {
@@ -54,7 +88,12 @@ pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
 
 /// Reads an element of a set of this type.
 pub(crate) fn parse_element(kind: &SetType, text: &str) -> Result<Element, RuleError> {
-    run(text, value::element(kind))
+    let parser = ELEMENT.with_borrow_mut(|last| {
+        let known = last.take_if(|(known, _)| known == kind);
+        let (_, cache) = last.insert(known.unwrap_or_else(|| (kind.clone(), Cache::new(ElementParser(kind.clone())))));
+        cache.get().clone()
+    });
+    run(text, parser)
 }
 
 /// Reads the type of a set.
@@ -79,7 +118,9 @@ struct Pieces {
 
 fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
     let counter = statement::counter();
-    let asked = field::any().labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ...)").boxed();
+    // One field alone is the rule, and the fields of both begin alike.
+    let asked = choice((field::any(), concatenation::any()));
+    let asked = asked.labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ...)").boxed();
     let matches = choice((asked.map_with(|asked, extra| Some((asked, extra.span()))), counter.clone().to(None)));
     let does = statement::any();
     let statements = choice((does.map(Some), counter.to(None)));
@@ -102,11 +143,11 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
         })
 }
 
-fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
+pub(crate) fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
     token(what, |rest| rest.is_empty().then_some((0, ())))
 }
 
-fn run<'a, O>(text: &'a str, parser: impl Parser<'a, &'a str, O, Extra<'a>>) -> Result<O, RuleError> {
+pub(crate) fn run<'a, O>(text: &'a str, parser: impl Parser<'a, &'a str, O, Extra<'a>>) -> Result<O, RuleError> {
     parser.parse(text).into_result().map_err(|faults| {
         // The first is the one that the others may follow from.
         let first = faults.into_iter().min_by_key(|fault| fault.span.start);
@@ -121,7 +162,7 @@ fn explain(text: &str, fault: Fault) -> RuleError {
         Reason::Expected(expected) => {
             let word = token::shown(&text[span.start..]);
             let found = (!word.is_empty()).then(|| word.to_owned());
-            let mut expected: Vec<_> = expected.into_iter().map(String::from).collect();
+            let mut expected: Vec<_> = expected.into_iter().map(|word| word.to_string()).collect();
             expected.sort();
             expected.dedup();
             RuleError { span: span.start..span.start + word.len(), fault: RuleFault::Unexpected { found, expected } }

@@ -11,13 +11,13 @@ use crate::rule::statement::{Limit, LimitUnit, Log, LogTarget, RejectWith, State
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
 /// `counter`, with figures or without: every rule counts, so it says nothing.
-pub(super) fn counter<'a>() -> Boxed<'a, ()> {
+pub(crate) fn counter<'a>() -> Boxed<'a, ()> {
     let figures = keyword("packets").ignore_then(integer()).then_ignore(keyword("bytes")).then(integer());
     keyword("counter").then(figures.or_not()).ignored().boxed()
 }
 
 /// A statement other than `counter`.
-pub(super) fn any<'a>() -> Boxed<'a, Statement> {
+pub(crate) fn any<'a>() -> Boxed<'a, Statement> {
     choice((limit().map(Statement::Limit), log().map(Statement::Log))).boxed()
 }
 
@@ -84,7 +84,7 @@ fn log<'a>() -> Boxed<'a, Log> {
 }
 
 /// What the rule says.
-pub(super) fn verdict<'a>() -> Boxed<'a, Verdict> {
+pub(crate) fn verdict<'a>() -> Boxed<'a, Verdict> {
     choice((
         keyword("accept").to(Verdict::Accept),
         keyword("drop").to(Verdict::Drop),

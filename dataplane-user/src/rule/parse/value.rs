@@ -13,7 +13,7 @@ use crate::rule::set::{Element, Item, ItemKind, SetType};
 use crate::rule::value::{Range, Value};
 
 /// One value.
-pub(super) fn value<'a, T: Value>() -> impl Parser<'a, &'a str, T, Extra<'a>> + Clone {
+pub(crate) fn value<'a, T: Value>() -> impl Parser<'a, &'a str, T, Extra<'a>> + Clone {
     token(T::EXPECTED, |rest| {
         // A dash may be part of a name or stand between the ends of a range: the name goes first.
         let long = run_of(rest, |letter| is_value(letter) || letter == '-');
@@ -30,24 +30,24 @@ enum Tail<T> {
 }
 
 /// A value, a range of values, or a prefix.
-pub(super) fn range<'a, T: Value>() -> impl Parser<'a, &'a str, Range<T>, Extra<'a>> + Clone {
+pub(crate) fn range<'a, T: Value>() -> impl Parser<'a, &'a str, Range<T>, Extra<'a>> + Clone {
     let to = symbol("-").ignore_then(value::<T>()).map(Tail::To);
     let tail =
         if T::PREFIX { choice((to, symbol("/").ignore_then(integer()).map(Tail::Length))).boxed() } else { to.boxed() };
     value::<T>()
         .then(tail.or_not())
         .validate(|(low, tail), extra, emitter| {
-            let (range, fault) = match tail {
-                None => (Some(Range::single(low)), String::new()),
+            let range = match tail {
+                None => Ok(Range::single(low)),
                 Some(Tail::To(high)) => {
-                    (Range::new(low, high), format!("this range has no values: write it as {high}-{low}"))
+                    Range::new(low, high).ok_or_else(|| format!("this range has no values: write it as {high}-{low}"))
                 }
-                Some(Tail::Length(length)) => (
-                    u32::try_from(length).ok().and_then(|length| Range::prefix(low, length)),
-                    format!("a prefix has at most {} bits, not {length}", T::BITS),
-                ),
+                Some(Tail::Length(length)) => u32::try_from(length)
+                    .ok()
+                    .and_then(|length| Range::prefix(low, length))
+                    .ok_or_else(|| format!("a prefix has at most {} bits, not {length}", T::BITS)),
             };
-            range.unwrap_or_else(|| {
+            range.unwrap_or_else(|fault| {
                 emitter.emit(Fault::invalid(extra.span(), fault));
                 Range::single(low)
             })
@@ -79,13 +79,13 @@ impl Order {
 }
 
 /// `==` and `!=`, or nothing; whether it negates.
-pub(super) fn equality<'a>() -> impl Parser<'a, &'a str, bool, Extra<'a>> + Clone {
+pub(crate) fn equality<'a>() -> impl Parser<'a, &'a str, bool, Extra<'a>> + Clone {
     let relation = choice((symbol("==").to(false), symbol("!=").to(true))).labelled("a comparison");
     relation.or_not().map(Option::unwrap_or_default).boxed()
 }
 
 /// A comparison with values, ranges, a list of them in braces, or a set.
-pub(super) fn test<'a, T: Value>() -> impl Parser<'a, &'a str, Test<Range<T>>, Extra<'a>> + Clone {
+pub(crate) fn test<'a, T: Value>() -> impl Parser<'a, &'a str, Test<Range<T>>, Extra<'a>> + Clone {
     let order = choice((
         symbol("<=").to(Order::AtMost),
         symbol(">=").to(Order::AtLeast),
@@ -103,7 +103,7 @@ pub(super) fn test<'a, T: Value>() -> impl Parser<'a, &'a str, Test<Range<T>>, E
 }
 
 /// Items alone or in braces, or a set; maybe negated.
-pub(super) fn items<'a, I: Ord + fmt::Debug + 'a>(
+pub(crate) fn items<'a, I: Ord + fmt::Debug + 'a>(
     item: impl Parser<'a, &'a str, I, Extra<'a>> + Clone + 'a,
 ) -> impl Parser<'a, &'a str, Test<I>, Extra<'a>> + Clone {
     let listed = choice((braces(item.clone()), item.map(|item| vec![item]))).map(Some);
@@ -116,12 +116,12 @@ pub(super) fn items<'a, I: Ord + fmt::Debug + 'a>(
         .boxed()
 }
 
-fn nothing(span: SimpleSpan) -> Fault {
+pub(super) fn nothing(span: SimpleSpan) -> Fault {
     Fault::invalid(span, "a comparison needs a value")
 }
 
 /// `{ a, b, c }`.
-pub(super) fn braces<'a, I: 'a>(
+pub(crate) fn braces<'a, I: 'a>(
     item: impl Parser<'a, &'a str, I, Extra<'a>> + Clone + 'a,
 ) -> impl Parser<'a, &'a str, Vec<I>, Extra<'a>> + Clone {
     let list = item.separated_by(symbol(",")).at_least(1).allow_trailing().collect();
@@ -129,7 +129,7 @@ pub(super) fn braces<'a, I: 'a>(
 }
 
 /// `@name`.
-fn set<'a>() -> impl Parser<'a, &'a str, SetName, Extra<'a>> + Clone {
+pub(super) fn set<'a>() -> impl Parser<'a, &'a str, SetName, Extra<'a>> + Clone {
     let name = token("the name of a set", |rest| {
         let word = run_of(rest, |letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.'));
         SetName::new(word).map(|name| (word.len(), name))
@@ -138,7 +138,7 @@ fn set<'a>() -> impl Parser<'a, &'a str, SetName, Extra<'a>> + Clone {
 }
 
 /// The name of a link, in quotes or without, maybe with `*` behind.
-pub(super) fn link<'a>() -> impl Parser<'a, &'a str, LinkPattern, Extra<'a>> + Clone {
+pub(crate) fn link<'a>() -> impl Parser<'a, &'a str, LinkPattern, Extra<'a>> + Clone {
     token("the name of a link", |rest| {
         let bare = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | '@' | '+' | '*');
         let (word, length) = match in_quotes(rest) {
@@ -150,7 +150,7 @@ pub(super) fn link<'a>() -> impl Parser<'a, &'a str, LinkPattern, Extra<'a>> + C
 }
 
 /// An element of a set.
-pub(super) fn element<'a>(kind: &SetType) -> impl Parser<'a, &'a str, Element, Extra<'a>> {
+pub(crate) fn element<'a>(kind: &SetType) -> impl Parser<'a, &'a str, Element, Extra<'a>> + use<'a> {
     let mut parts = super::token::space().to(Vec::new()).boxed();
     for (place, kind) in kind.kinds().iter().enumerate() {
         let item = match kind {

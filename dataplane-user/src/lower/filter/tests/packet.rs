@@ -2,18 +2,27 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dataplane_common::abi::{Hit, Key, KeyFlags, key};
+use dataplane_common::abi::{Key, KeyFlags, mixed, rest};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::rule::arbitrary::{LINKS, bits, ipv4, ipv6};
 use crate::rule::{
-    Dscp, Family, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, LinkField, LinkPattern, MacAddress, Match,
-    Port, Protocol, Range, Rule, Test, Transport, Value, Values, VlanId,
+    Dscp, Element, Family, Field, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Item, Length, LinkField, LinkPattern,
+    MacAddress, Match, Port, Protocol, Range, Rule, Test, Transport, Value, Values, Verdict, VlanId,
 };
 
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+
+/// Whether a packet meets a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hit {
+    No,
+    Yes,
+    /// It can not be seen, and would be dropped.
+    Unreadable,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
@@ -135,26 +144,27 @@ impl Packet {
 
     /// As the kernel half describes it.
     pub(super) fn key(&self) -> Key {
-        let mut words = [0; 16];
-        let [source, destination] = match self.family {
-            Family::V4 => self.ipv4.map(|address| [u32::from(address), 0, 0, 0]),
-            Family::V6 => self.ipv6.map(|address| {
-                let bits = u128::from(address);
-                [bits >> 96, bits >> 64, bits >> 32, bits].map(|word| (word & 0xffff_ffff) as u32)
-            }),
+        let mut words = [0; 8];
+        let address = match self.family {
+            Family::V4 => {
+                let [source, destination] = self.ipv4.map(|address| u64::from(u32::from(address)));
+                [destination << 32 | source, 0, 0, 0]
+            }
+            Family::V6 => {
+                let [source, destination] = self.ipv6.map(u128::from);
+                [(destination >> 64) as u64, destination as u64, (source >> 64) as u64, source as u64]
+            }
         };
-        words[key::SOURCE..key::SOURCE + 4].copy_from_slice(&source);
-        words[key::DESTINATION..key::DESTINATION + 4].copy_from_slice(&destination);
         let version = if self.family == Family::V4 { 4 } else { 6 };
-        words[key::NETWORK] = u32::from_be_bytes([version, self.protocol, self.dscp, self.hop_limit]);
-        words[key::IIF] = self.iif;
-        words[key::OIF] = self.oif;
-        let tag = self.vlan.map_or(0, |id| key::VLAN_PRESENT | u32::from(id));
-        words[key::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
+        words[rest::NETWORK] = u32::from_be_bytes([version, self.protocol, self.dscp, self.hop_limit]);
+        words[rest::IIF] = self.iif;
+        words[rest::OIF] = self.oif;
+        let tag = self.vlan.map_or(0, |id| rest::VLAN_PRESENT | u32::from(id));
+        words[rest::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
         let mut flags = KeyFlags::empty();
         if let Some([MacAddress(source), MacAddress(destination)]) = self.ether {
             let bytes = [destination, source].concat();
-            for (word, bytes) in (key::LINK_DESTINATION..).zip(bytes.chunks(4)) {
+            for (word, bytes) in (rest::LINK_DESTINATION..).zip(bytes.chunks(4)) {
                 words[word] = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
             }
             flags |= KeyFlags::ETHERNET;
@@ -164,18 +174,23 @@ impl Packet {
         if self.readable {
             let (tcp, icmp) = (self.protocol == 6, [1, 58].contains(&self.protocol));
             let (tcp_flags, kind) = (if tcp { self.flags } else { 0 }, if icmp { self.kind } else { 0 });
-            words[key::TRANSPORT] = u32::from_be_bytes([0, tcp_flags, kind, 0]);
+            words[rest::TRANSPORT] = u32::from_be_bytes([0, tcp_flags, kind, 0]);
             flags.set(KeyFlags::TRANSPORT, tcp || icmp);
             flags.set(KeyFlags::PORTS, self.has_ports());
             ports = if self.has_ports() { self.ports } else { ports };
         }
-        Key { words, source_port: ports[0], destination_port: ports[1], length: self.length.into(), flags }
+        let mixed = mixed::of(ports[0].into(), ports[1].into(), self.protocol.into(), self.iif, self.oif);
+        Key { address, mixed, rest: words, length: self.length.into(), flags, ..Key::default() }
     }
 
     /// What is to be found: unreadable when some content of what could not be read would meet the rule.
     pub(super) fn meets(&self, rule: &Rule) -> Hit {
         let all = |packet: &Self| rule.matches().iter().all(|asked| packet.meets_one(asked));
-        let asks_ports = rule.matches().iter().any(|asked| matches!(asked, Match::Port(..)));
+        let asks_ports = rule.matches().iter().any(|asked| match asked {
+            Match::Port(..) => true,
+            Match::Concatenation(asked) => asked.fields().iter().any(|field| matches!(field, Field::Port(..))),
+            _ => false,
+        });
         let asks_header = rule
             .matches()
             .iter()
@@ -193,7 +208,8 @@ impl Packet {
                 })
             })
         });
-        if found { Hit::Unreadable } else { Hit::No }
+        let drops = matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
+        if found && drops { Hit::Unreadable } else { Hit::No }
     }
 
     fn meets_one(&self, asked: &Match) -> bool {
@@ -235,6 +251,39 @@ impl Packet {
             Match::Vlan(test) => self.vlan.is_some_and(|id| holds(test, VlanId(id))),
             Match::Ether(side, test) => self.ether.is_some_and(|ends| holds(test, ends[*side as usize])),
             Match::Family(family) => self.family == *family,
+            Match::Concatenation(asked) => {
+                let Values::Listed(elements) = asked.test().values() else { panic!("a set") };
+                let has = asked.fields().iter().all(|field| self.part(*field, None));
+                let meets = |element: &Element| {
+                    asked.fields().iter().zip(&element.0).all(|(field, item)| self.part(*field, Some(item)))
+                };
+                has && elements.iter().any(meets) != asked.test().negated()
+            }
+        }
+    }
+
+    /// Whether the packet has a field, and what is in it is in the item.
+    fn part(&self, field: Field, item: Option<&Item>) -> bool {
+        fn of<T: Value>(range: Option<&Range<T>>) -> Option<Test<Range<T>>> {
+            let all = Range::new(T::from_bits(0), T::from_bits(T::last()));
+            Test::listed(false, vec![range.copied().or(all)?])
+        }
+        let single = |asked: Option<Match>| asked.is_some_and(|asked| self.meets_one(&asked));
+        macro_rules! range {
+            ($kind:ident) => {
+                of(item.map(|item| if let Item::$kind(range) = item { range } else { panic!("another kind") }))
+            };
+        }
+        match field {
+            Field::Ipv4(side) => single(range!(Ipv4).map(|test| Match::Ipv4(side, test))),
+            Field::Ipv6(side) => single(range!(Ipv6).map(|test| Match::Ipv6(side, test))),
+            Field::Port(transport, side) => single(range!(Service).map(|test| Match::Port(transport, side, test))),
+            Field::Protocol(field) => single(range!(Protocol).map(|test| Match::Protocol(field, test))),
+            Field::Ether(side) => single(range!(Ether).map(|test| Match::Ether(side, test))),
+            Field::Link(link) => item.is_none_or(|item| {
+                let Item::Link(pattern) = item else { panic!("another kind") };
+                single(Test::listed(false, vec![pattern.clone()]).map(|test| Match::Link(link, test)))
+            }),
         }
     }
 
@@ -268,8 +317,32 @@ impl Packet {
                     ends[*side as usize] = near(test, pick);
                 }
             }
+            Match::Concatenation(asked) => {
+                let Values::Listed(elements) = asked.test().values() else { panic!("a set") };
+                let element = &elements[usize::from(pick >> 3) % elements.len()];
+                for (field, item) in asked.fields().iter().zip(&element.0) {
+                    self.steer_part(*field, item, pick);
+                }
+            }
             Match::Link(..) | Match::Family(_) => {}
         }
+    }
+}
+
+impl Packet {
+    fn steer_part(&mut self, field: Field, item: &Item, pick: u8) {
+        fn of<T: Value>(range: &Range<T>) -> Test<Range<T>> {
+            Test::listed(false, vec![*range]).expect("an item")
+        }
+        let asked = match (field, item) {
+            (Field::Ipv4(side), Item::Ipv4(range)) => Match::Ipv4(side, of(range)),
+            (Field::Ipv6(side), Item::Ipv6(range)) => Match::Ipv6(side, of(range)),
+            (Field::Port(transport, side), Item::Service(range)) => Match::Port(transport, side, of(range)),
+            (Field::Protocol(field), Item::Protocol(range)) => Match::Protocol(field, of(range)),
+            (Field::Ether(side), Item::Ether(range)) => Match::Ether(side, of(range)),
+            _ => return,
+        };
+        self.steer(&asked, pick);
     }
 }
 
@@ -307,6 +380,15 @@ fn edges(rule: &Rule) -> Vec<u16> {
     for asked in rule.matches() {
         if let Match::Port(_, _, test) = asked {
             edges.extend(ranges(test).iter().flat_map(|range| [range.ends().0.0, range.ends().1.0.wrapping_add(1)]));
+        }
+        if let Match::Concatenation(asked) = asked
+            && let Values::Listed(elements) = asked.test().values()
+        {
+            let items = elements.iter().flat_map(|element| &element.0);
+            edges.extend(items.flat_map(|item| match item {
+                Item::Service(range) => vec![range.ends().0.0, range.ends().1.0.wrapping_add(1)],
+                _ => Vec::new(),
+            }));
         }
     }
     edges

@@ -1,0 +1,184 @@
+//! Live packets that somebody watches: which, how many of them, and what is told of each.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{
+    CHAINS, Key, KeyFlags, Limit, Span,
+    filter::{ADDRESS_WORDS, REST_WORDS},
+};
+
+/// Bytes of a frame that a sighting has room for: an Ethernet frame of 1514 bytes with three tags.
+pub const SIGHTING_BYTES: usize = 1528;
+/// Bytes of the ring that sightings go through.
+pub const SIGHTING_RING: usize = 1 << 20;
+/// Boxes that may be watched for at a time.
+pub const PANES: usize = 16;
+
+/// A box of packets: masked comparisons with the words of a [`Key`], as the entries of the filter make them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Pane {
+    /// Which bits of [`Key::address`] count.
+    pub address_mask: [u64; ADDRESS_WORDS],
+    /// What they must be.
+    pub address: [u64; ADDRESS_WORDS],
+    /// Which bits of [`Key::rest`] count.
+    pub rest_mask: [u32; REST_WORDS],
+    /// What they must be.
+    pub rest: [u32; REST_WORDS],
+    /// The reasons that count, a bit each by their numbers.
+    pub reasons: u64,
+    /// Source ports.
+    pub source_port: [u16; 2],
+    /// Destination ports.
+    pub destination_port: [u16; 2],
+    /// Lengths of the IP packet.
+    pub length: [u16; 2],
+    /// Zero.
+    pub reserved: u16,
+    /// [`KeyFlags`] that the packet must have.
+    pub needs: u16,
+    /// One packet in so many; 0 and 1: each.
+    pub one_in: u32,
+    /// Zero.
+    pub reserved_too: u32,
+}
+
+impl Pane {
+    /// Whether a packet that ends for a reason, by its number, is in the box. One number for all comparisons: a branch for
+    /// each would double the paths that the verifier follows.
+    #[inline(always)]
+    pub fn shows(&self, key: &Key, reason: u32) -> bool {
+        let mut differs = 0;
+        let mut word = 0;
+        while word < ADDRESS_WORDS {
+            differs |= (key.address[word] ^ self.address[word]) & self.address_mask[word];
+            word += 1;
+        }
+        word = 0;
+        while word < REST_WORDS {
+            differs |= u64::from((key.rest[word] ^ self.rest[word]) & self.rest_mask[word]);
+            word += 1;
+        }
+        let needs = u32::from(self.needs);
+        differs |= u64::from(needs & !key.flags.bits());
+        differs |= outside(self.source_port, (key.mixed >> 48) as u16);
+        differs |= outside(self.destination_port, (key.mixed >> 32) as u16);
+        let length = if key.length > u32::from(u16::MAX) { u16::MAX } else { key.length as u16 };
+        differs |= outside(self.length, length);
+        differs == 0 && self.reasons >> (reason & 63) & 1 != 0
+    }
+}
+
+/// Not 0 when a value is not between two others.
+#[inline(always)]
+fn outside([low, high]: [u16; 2], value: u16) -> u64 {
+    u64::from(value.wrapping_sub(low) > high.wrapping_sub(low))
+}
+
+impl Key {
+    /// The key of a packet of which nothing was read but the way in: nothing asks it for less.
+    #[inline(always)]
+    pub fn blank(&mut self, iif: u32) {
+        self.address = [0; ADDRESS_WORDS];
+        self.mixed = super::mixed::of(0, 0, 0, iif, 0);
+        self.rest = [0; REST_WORDS];
+        self.rest[super::rest::IIF] = iif;
+        self.length = 0;
+        self.offset = 0;
+        self.flags = KeyFlags::empty();
+    }
+}
+
+/// What is watched for: one element, which the controller writes before it loads programs that read it, and when another
+/// watcher comes or goes. A packet may meet it half written, and be told of to one who did not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Watch {
+    /// How many packets are told of in a time, whatever is watched for. The kernel half writes [`Limit::full`].
+    pub limit: Limit,
+    /// How many of the boxes are in use.
+    pub count: u32,
+    /// How many bytes of a frame are told.
+    pub bytes: u32,
+    /// The boxes.
+    pub panes: [Pane; PANES],
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { limit: Limit::default(), count: 0, bytes: 0, panes: [Pane::default(); PANES] }
+    }
+}
+
+/// What the packet at hand has met. One for each CPU; a packet begins with an empty one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Trail {
+    /// What each chain said: 0 where it was not asked, else [`met`].
+    pub chains: [u32; CHAINS],
+    /// What the lookup of the route gave: a [`super::Target`], or [`met::NOTHING`].
+    pub target: u32,
+    /// The adjacency, by its index, or [`met::NOTHING`].
+    pub adjacency: u32,
+    /// The boxes that show it, a bit each.
+    pub panes: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Packets that were not told of, for want of room in the ring or of tokens. Kept from packet to packet.
+    pub missed: u64,
+}
+
+/// What a chain said, as a number: the counter of the rule that decided, and flags.
+pub mod met {
+    /// The chain was asked.
+    pub const ASKED: u32 = 1 << 31;
+    /// A rule decided, whose counter is below; else the policy did.
+    pub const RULE: u32 = 1 << 30;
+    /// Bits of the counter.
+    pub const COUNTER: u32 = 0xff_ffff;
+    /// No target, no adjacency.
+    pub const NOTHING: u32 = u32::MAX;
+}
+
+/// A packet, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Sighting {
+    /// When: nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// A bit for each box that shows it.
+    pub panes: u32,
+    /// Number of the reason.
+    pub reason: u32,
+    /// The port.
+    pub port: u32,
+    /// The interface it came in through: the port, or a VLAN device on it.
+    pub iif: u32,
+    /// The interface it goes out through; 0 where there is none.
+    pub oif: u32,
+    /// Which tier judged it: 0 XDP, 1 tc.
+    pub tier: u32,
+    /// Bytes of the whole frame.
+    pub length: u32,
+    /// Bytes of it that are here, from the beginning.
+    pub captured: u32,
+    /// Where its IP header begins; 0 where none was read.
+    pub offset: u32,
+    /// See [`Trail::chains`].
+    pub chains: [u32; CHAINS],
+    /// See [`Trail::target`].
+    pub target: u32,
+    /// See [`Trail::adjacency`].
+    pub adjacency: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The frame as it came in; what is behind [`Sighting::captured`] is of no meaning.
+    pub bytes: [u8; SIGHTING_BYTES],
+}
+
+impl From<Span> for [u16; 2] {
+    fn from(span: Span) -> Self {
+        [span.low, span.high]
+    }
+}

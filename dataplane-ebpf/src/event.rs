@@ -1,0 +1,56 @@
+//! Single packets that the controller is told of.
+
+#![expect(unsafe_code, reason = "room in the ring is memory that nobody has written yet")]
+
+use core::ffi::c_void;
+
+use dataplane_common::abi::{Acts, EVENT_BYTES, entry, rest, told};
+
+use crate::maps;
+
+/// Tells of the packet whose key is in [`maps::key`], for each of the rules that the last search noted. `load` copies so many
+/// bytes from the beginning of the frame. While the ring is full, nothing is told.
+#[inline(always)]
+pub fn tell(chain: u32, length: u32, load: impl Fn(*mut c_void, u32) -> bool) {
+    let Some(key) = maps::key() else { return };
+    let mut number = 0;
+    while number < 2 {
+        let rule = key.search.told[number];
+        if rule == 0 {
+            return;
+        }
+        let Some(mut room) = maps::event() else { return };
+        // One value from here on: the verifier must see its bounds where the helper is called.
+        let length = u64::from(length);
+        // SAFETY: a read of a local.
+        let mut captured = unsafe { (&raw const length).read_volatile() };
+        if captured > EVENT_BYTES as u64 {
+            captured = EVENT_BYTES as u64;
+        }
+        let acts = Acts::of(rule.into());
+        let mut why = 0;
+        if acts.contains(Acts::LOG) {
+            why |= told::LOG;
+        }
+        if acts.contains(Acts::REJECT) {
+            why |= told::REJECT;
+        }
+        // SAFETY: the room is as large as an event, and any bytes are one.
+        let event = unsafe { &mut *room.as_mut_ptr() };
+        event.counter = rule & entry::COUNTER as u32;
+        event.chain = chain as u16;
+        event.told = why;
+        event.iif = key.rest[rest::IIF];
+        event.oif = key.rest[rest::OIF];
+        event.length = length as u32;
+        event.captured = captured as u32;
+        event.offset = key.offset;
+        event.reserved = 0;
+        if captured >= 1 && load((&raw mut event.bytes).cast(), captured as u32) {
+            room.submit(0);
+        } else {
+            room.discard(0);
+        }
+        number += 1;
+    }
+}

@@ -1,0 +1,164 @@
+//! `dataplane explain`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{
+    iface,
+    session::{Session, unexpected},
+    usage,
+};
+use crate::{
+    control::{
+        protocol::{Data, Failure, FailureKind, Request},
+        row::Explanation,
+    },
+    frame::{self, CaptureError},
+};
+
+/// Hexadecimal digits of frames in one request.
+const DIGITS: usize = 512 << 10;
+/// Frames in one request.
+const FRAMES: usize = 1024;
+
+/// Say what would become of a packet, stage by stage
+///
+/// The loaded programs run on the packet as if it had come in on the port. No counter moves, and nothing is sent.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dataplane explain --iface eth0 'udp 198.18.0.2:1024 > 198.18.1.2:9'\n  \
+                  dataplane explain --iface eth0 'icmpv6 2001:db8::2 > 2001:db8:1::2'\n  \
+                  dataplane explain --iface eth0 --pcap lost.pcapng:7 -j\n  \
+                  dataplane explain --iface eth0 --hex 020000000001...\n\n\
+                  Behind a packet: ttl N, length BYTES, flags syn,ack,..., type N, code N,\n\
+                  vlan ID, from MAC.")]
+pub(super) struct Explain {
+    /// The port that it comes in on
+    #[arg(long, value_name = "IFACE", value_parser = iface)]
+    iface: String,
+    #[command(flatten)]
+    packet: Packet,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Packet {
+    /// The frame, from its link header on
+    #[arg(long, value_name = "HEX")]
+    hex: Option<String>,
+    /// A frame of a pcap or pcapng file, or all of them
+    #[arg(long, value_name = "FILE[:N]")]
+    pcap: Option<String>,
+    /// A packet in words
+    #[arg(value_name = "PACKET")]
+    words: Option<String>,
+}
+
+impl Explain {
+    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+        let iface = &self.iface;
+        if let Some(pcap) = &self.packet.pcap {
+            let (path, only) = numbered(pcap);
+            return all(session, iface, &path, only);
+        }
+        let frame = match (&self.packet.hex, &self.packet.words) {
+            (Some(hex), _) => frame::from_hex(hex).map_err(|error| usage(format!("--hex {hex}: {error}")))?,
+            (None, words) => {
+                let words = words.as_deref().unwrap_or_default();
+                frame::build(words, address(session, iface)?).map_err(|error| usage(error.to_string()))?
+            }
+        };
+        explain(session, iface, &[hex::encode(frame)])
+    }
+}
+
+/// The file, and the number behind it if there is one.
+fn numbered(text: &str) -> (PathBuf, Option<usize>) {
+    let split = text.rsplit_once(':').and_then(|(path, number)| Some((path, number.parse().ok()?)));
+    match split {
+        Some((path, number)) if !Path::new(text).exists() => (path.into(), Some(number)),
+        _ => (text.into(), None),
+    }
+}
+
+/// The link address of a port; none where it has none.
+fn address(session: &Session, iface: &str) -> anyhow::Result<Option<[u8; 6]>> {
+    let Data::Ports(ports) = session.call(&Request::PortList)? else { return Ok(None) };
+    let port = ports.into_iter().find(|port| port.name == iface).ok_or_else(|| {
+        let said = format!("{iface} is not a port; `dataplane port list` shows what is attached");
+        Failure::new(FailureKind::NotFound, said)
+    })?;
+    let mac = port.mac.map(|mac| frame::from_hex(&mac).ok().and_then(|bytes| bytes.try_into().ok()));
+    mac.map(|mac| mac.context("the link address of the port is none of six bytes")).transpose()
+}
+
+/// Explains frames of a file, some at a time.
+fn all(session: &Session, iface: &str, path: &Path, only: Option<usize>) -> anyhow::Result<()> {
+    let (mut frames, mut digits) = (Vec::new(), 0);
+    frame::frames(path, only, |frame| -> Result<(), Stop> {
+        digits += 2 * frame.len();
+        frames.push(hex::encode(frame));
+        if digits > DIGITS || frames.len() == FRAMES {
+            digits = 0;
+            explain(session, iface, &std::mem::take(&mut frames)).map_err(Stop::Other)?;
+        }
+        Ok(())
+    })
+    .map_err(|stop| match stop {
+        Stop::File(error) => {
+            let kind = if matches!(error, CaptureError::Missing { .. }) {
+                FailureKind::NotFound
+            } else {
+                FailureKind::Rejected
+            };
+            Failure::new(kind, error.to_string()).into()
+        }
+        Stop::Other(error) => error,
+    })?;
+    if frames.is_empty() { Ok(()) } else { explain(session, iface, &frames) }
+}
+
+/// Why the reading of a file ends.
+enum Stop {
+    File(CaptureError),
+    Other(anyhow::Error),
+}
+
+impl From<CaptureError> for Stop {
+    fn from(error: CaptureError) -> Self {
+        Self::File(error)
+    }
+}
+
+fn explain(session: &Session, iface: &str, frames: &[String]) -> anyhow::Result<()> {
+    let request = Request::Explain { iface: iface.to_owned(), frames: frames.to_vec() };
+    match session.call(&request)? {
+        Data::Explanations(all) => all.iter().try_for_each(|one| session.print(one, || text(one))),
+        data => Err(unexpected(&data)),
+    }
+}
+
+fn text(explanation: &Explanation) -> String {
+    let width = explanation.stages.iter().map(|stage| stage.name.len()).max().unwrap_or_default();
+    let lines = explanation.stages.iter().map(|stage| format!("{:<width$}  {}\n", stage.name, stage.result));
+    let frame = explanation.frame.as_ref().map(|frame| format!("{:<width$}  {frame}\n", "hex"));
+    lines.chain(frame).chain(["\n".to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_with_and_without_a_number() {
+        for (text, path, only) in [
+            ("a.pcap", "a.pcap", None),
+            ("a.pcap:7", "a.pcap", Some(7)),
+            ("dir:x/a.pcap", "dir:x/a.pcap", None),
+            ("a.pcap:x", "a.pcap:x", None),
+        ] {
+            assert_eq!(numbered(text), (path.into(), only), "{text}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `dataplane metrics`.
+
+use clap::Args;
+
+use super::session::{Session, unexpected};
+use crate::{
+    control::protocol::{Data, Request},
+    metrics,
+};
+
+/// Print counters and states as OpenMetrics text
+///
+/// Of ports every reason is there, of rules the first thousand. With -j the text is one string.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dataplane metrics\n  dataplane metrics --plain | promtool check metrics\n  dataplane metrics | grep ^dataplane_rule"
+)]
+pub(super) struct Metrics {
+    /// In the older text format of Prometheus: node_exporter and promtool read no other
+    #[arg(long)]
+    plain: bool,
+}
+
+impl Metrics {
+    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+        match session.call(&Request::Metrics)? {
+            Data::Metrics(text) => {
+                let text = if self.plain { metrics::plain(&text) } else { text };
+                session.print(&text, || text.clone())
+            }
+            data => Err(unexpected(&data)),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `dataplane set`.
+//!
+//! The texts of elements go to the daemon as they are: it knows the type of the set.
+
+use clap::Subcommand;
+
+use super::{
+    session::{Session, unexpected},
+    usage,
+};
+use crate::control::{
+    protocol::{Data, Request},
+    row::SetRow,
+};
+
+/// Columns of a line of elements.
+const WIDTH: usize = 100;
+
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "Examples:\n  dataplane set list blocked\n  dataplane set add blocked 192.0.2.1 198.51.100.0/24"
+)]
+pub(super) enum Set {
+    /// List the sets and their elements
+    #[command(after_help = "Examples:\n  dataplane set list\n  dataplane set list blocked -j | jq '.[].elements'")]
+    List {
+        /// Only this set
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Put elements into a set, all or none; rules that ask it heed them at once
+    #[command(
+        after_help = "Examples:\n  dataplane set add blocked 192.0.2.1 198.51.100.0/24\n  dataplane set add pairs '192.0.2.1 . 443'"
+    )]
+    Add {
+        /// Which set; the config file makes it
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Addresses, prefixes, ranges, ...: what the type of the set asks for
+        #[arg(required = true, value_name = "ELEMENT")]
+        elements: Vec<String>,
+    },
+    /// Take elements out of a set, all or none
+    #[command(after_help = "Example:\n  dataplane set del blocked 192.0.2.1")]
+    Del {
+        /// Which set
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// As `set list` shows them
+        #[arg(required = true, value_name = "ELEMENT")]
+        elements: Vec<String>,
+    },
+}
+
+impl Set {
+    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+        let request = match self {
+            Self::List { name } => Request::SetList { name },
+            Self::Add { name, elements } => {
+                return session.change(&Request::SetAdd { name, elements: split(&elements).map_err(usage)? });
+            }
+            Self::Del { name, elements } => {
+                return session.change(&Request::SetDel { name, elements: split(&elements).map_err(usage)? });
+            }
+        };
+        match session.call(&request)? {
+            Data::Sets(rows) => session.print(&rows, || rows.iter().map(text).collect()),
+            data => Err(unexpected(&data)),
+        }
+    }
+}
+
+/// The elements that the words of a command line mean: one each, in braces and with commas as nft has them or without; the
+/// parts around a lone dot are one element.
+fn split(words: &[String]) -> Result<Vec<String>, String> {
+    let mut elements: Vec<String> = Vec::new();
+    let mut glued = false;
+    for word in words.iter().map(|word| word.trim()) {
+        let word = word.trim_start_matches('{').trim_end_matches(['}', ',']).trim();
+        match (word, elements.last_mut()) {
+            ("", _) => continue,
+            (".", Some(last)) => last.push_str(" ."),
+            (word, Some(last)) if glued => last.extend([" ", word]),
+            (word, _) => elements.push(word.to_owned()),
+        }
+        glued = word == ".";
+    }
+    if elements.is_empty() {
+        Err("which elements? An example: 192.0.2.1 198.51.100.0/24".to_owned())
+    } else {
+        Ok(elements)
+    }
+}
+
+/// As nft lists a set.
+fn text(row: &SetRow) -> String {
+    let mut text = format!("set {} {{\n\ttype {}\n", row.name, row.kind);
+    if !row.elements.is_empty() {
+        text.push_str("\telements = { ");
+        let mut width = 0;
+        for (index, element) in row.elements.iter().enumerate() {
+            if index > 0 {
+                text.push_str(if width + element.len() > WIDTH { ",\n\t\t     " } else { ", " });
+                width = if width + element.len() > WIDTH { 0 } else { width + 2 };
+            }
+            text.push_str(element);
+            width += element.len();
+        }
+        text.push_str(" }\n");
+    }
+    text + "}\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_make_elements() {
+        let rows: &[(&[&str], &[&str])] = &[
+            (&["192.0.2.1", "198.51.100.0/24"], &["192.0.2.1", "198.51.100.0/24"]),
+            (&["{", "192.0.2.1,", "192.0.2.2", "}"], &["192.0.2.1", "192.0.2.2"]),
+            (&["192.0.2.1 . 80"], &["192.0.2.1 . 80"]),
+            (&["192.0.2.1", ".", "80", "192.0.2.2", ".", "443"], &["192.0.2.1 . 80", "192.0.2.2 . 443"]),
+            (&["{", "}"], &[]),
+            (&[" "], &[]),
+        ];
+        for (words, want) in rows {
+            let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+            assert_eq!(split(&words).unwrap_or_default(), *want, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn long_lists_are_wrapped() {
+        let elements: Vec<_> = (0..40).map(|host| format!("192.0.2.{host}")).collect();
+        let row = SetRow { name: "many".to_owned(), kind: "ipv4_addr".to_owned(), elements };
+        assert!(text(&row).lines().all(|line| line.chars().count() < WIDTH + 20), "{}", text(&row));
+        assert_eq!(text(&row).matches("192.0.2.").count(), 40);
+    }
+}

@@ -1,0 +1,242 @@
+//! What would become of a packet: the programs that are loaded, run on its bytes.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::{
+    Decision, Reason,
+    abi::{Features, Ifindex, Limit, RouteKind, Sighting, Target, met},
+};
+
+use super::{Daemon, sight};
+use crate::{
+    control::{
+        protocol::{Data, Failure, FailureKind, Reply},
+        row::{Explanation, Judgement, Stage},
+    },
+    event::Network,
+    fib::Sizes,
+    kernel::{Hook, Ran, Rehearsal, RehearsalError},
+    model::Mode,
+    netlink::listeners,
+};
+
+/// Frames in one request.
+const FRAMES: usize = 1024;
+/// Bytes of an Ethernet and an IPv6 header.
+const HEADERS: usize = 54;
+/// Bytes of a frame.
+const LONGEST: usize = 9_216;
+
+/// Programs to try packets on, and what they were made for.
+#[derive(Debug)]
+pub(super) struct Rehearsed {
+    rehearsal: Rehearsal,
+    features: Features,
+    sizes: Sizes,
+    generation: u32,
+    limits: BTreeMap<u32, Limit>,
+}
+
+impl From<RehearsalError> for Failure {
+    fn from(error: RehearsalError) -> Self {
+        Self::new(FailureKind::Failed, error.to_string())
+    }
+}
+
+impl Daemon {
+    /// What would become of frames that came in on a port.
+    pub(super) fn explain(&mut self, iface: &str, frames: &[String]) -> Result<Reply, Failure> {
+        let ifindex = self.link(iface)?.ifindex;
+        let Some(port) = self.ports.attached.get(&ifindex) else {
+            let said = format!("{iface} is not a port; `dataplane attach {iface}` makes it one");
+            return Err(Failure::new(FailureKind::NotFound, said));
+        };
+        if frames.len() > FRAMES {
+            let said = format!("{} frames in one request, and {FRAMES} are taken", frames.len());
+            return Err(Failure::new(FailureKind::Usage, said));
+        }
+        let hooks: &[Hook] = match port.mode {
+            Mode::Native => &[Hook::Xdp, Hook::TcIngress],
+            Mode::Generic => &[Hook::Generic, Hook::TcIngress],
+            Mode::Tc => &[Hook::TcIngress],
+        };
+        self.set_stage()?;
+        self.find_rules();
+        let mut explanations = Vec::new();
+        for text in frames {
+            let frame = hex::decode(text).map_err(|error| {
+                Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
+            })?;
+            if frame.len() > LONGEST {
+                let said = format!("a frame has {} bytes, and {LONGEST} are the most", frame.len());
+                return Err(Failure::new(FailureKind::Usage, said));
+            }
+            explanations.push(self.rehearse(hooks, ifindex, &frame)?);
+        }
+        Ok(Data::Explanations(explanations).into())
+    }
+
+    /// Loads programs like those in use, unless that is done.
+    fn set_stage(&mut self) -> Result<(), Failure> {
+        let limits = self.committed.as_ref().map(|filter| filter.limits.clone()).unwrap_or_default();
+        let features = self.object.features().difference(Features::TRACING);
+        let set = self.stage.as_ref().is_some_and(|stage| {
+            (stage.features, stage.generation, &stage.limits) == (features, self.generation, &limits)
+                && stage.sizes == self.sizes
+        });
+        if set {
+            return Ok(());
+        }
+        self.stage = None;
+        let mut rehearsal = Rehearsal::load(features, self.sizes, &self.place)?;
+        for (counter, limit) in &limits {
+            rehearsal.write_limit(*counter, limit)?;
+        }
+        let (sizes, generation) = (self.sizes, self.generation);
+        self.stage = Some(Rehearsed { rehearsal, features, sizes, generation, limits });
+        Ok(())
+    }
+
+    /// Runs a frame through the tiers of a port, until one judges it.
+    fn rehearse(&mut self, hooks: &[Hook], ifindex: Ifindex, frame: &[u8]) -> Result<Explanation, Failure> {
+        let mut handed_over = Vec::new();
+        for hook in hooks {
+            let Some(stage) = &mut self.stage else { break };
+            let ran = match stage.rehearsal.run(*hook, ifindex, frame) {
+                // The kernel tries no skb that ends inside its IP header; at XDP the same pipeline reads it.
+                Err(RehearsalError::Run { .. }) if frame.len() < HEADERS => {
+                    stage.rehearsal.run(Hook::Generic, ifindex, frame)
+                }
+                ran => ran,
+            }?;
+            match ran.sighting {
+                Some(sighting) => return Ok(self.explanation(frame, &ran, &sighting, handed_over)),
+                None => handed_over.push(Stage {
+                    name: "xdp".to_owned(),
+                    result: "leaves it to tc, which can do what XDP cannot".to_owned(),
+                }),
+            }
+        }
+        Err(Failure::new(FailureKind::Failed, "no program judges this frame; is its port still attached?"))
+    }
+
+    fn explanation(&self, before: &[u8], ran: &Ran, sighting: &Sighting, mut stages: Vec<Stage>) -> Explanation {
+        let judgement = self.judgement(sighting);
+        let mut stage = |name: &str, result: String| stages.push(Stage { name: name.to_owned(), result });
+        let tier = if sighting.tier == 0 { "XDP" } else { "tc" };
+        stage("parse", format!("at {tier}: {}", self.line(sighting)));
+        let said = self.said(sighting);
+        let mut chains = said.iter().map(|said| {
+            let result = match said.rule {
+                Some(rule) => format!("rule {}: {}", rule.handle, rule.rule),
+                None if said.by_rule => "a rule that has gone meanwhile".to_owned(),
+                None => format!("no rule matches; the policy is {}", self.chains.policy(said.chain)),
+            };
+            (said.chain.name(), result)
+        });
+        let prerouting = (sighting.chains[0] != 0).then(|| chains.next()).flatten();
+        if let Some((name, result)) = prerouting {
+            stage(name, result);
+        }
+        if sighting.target != met::NOTHING {
+            let target = Target::from_raw(sighting.target);
+            let prefix = judgement.prefix.as_deref().unwrap_or("no prefix");
+            stage("route", format!("{prefix}: {}", kind(target.kind())));
+            let asked = sighting.adjacency != met::NOTHING || sight::reason(sighting) == Reason::NeighbourUnresolved;
+            if target.kind() == RouteKind::Unicast && asked {
+                stage("next hop", self.next_hop(target, sighting, &judgement));
+            }
+        }
+        for (name, result) in chains {
+            stage(name, result);
+        }
+        let reason = sight::reason(sighting);
+        stage("verdict", format!("{}: {}: {}", judgement.verdict, reason.name(), reason.meaning()));
+        let frame = (reason.decision() == Decision::Forward).then_some(&ran.frame);
+        if let Some(after) = frame {
+            stage("frame", changes(before, after, sighting.offset as usize));
+        }
+        if matches!(reason.decision(), Decision::Deliver | Decision::Kernel) {
+            stage("kernel", next(sighting, reason));
+        }
+        Explanation { judgement, frame: frame.map(hex::encode), stages }
+    }
+
+    /// The group, its member, and what is known of the neighbour.
+    fn next_hop(&self, target: Target, sighting: &Sighting, judgement: &Judgement) -> String {
+        let members = self.lowering.want().groups.get(&target.group()).map_or(0, |group| {
+            group.members[..group.slots as usize].iter().collect::<std::collections::BTreeSet<_>>().len()
+        });
+        let group = format!("group {}, {members} member(s)", target.group());
+        let Some(dev) = &judgement.dev else { return format!("{group}: none can be used") };
+        let via = judgement.via.map_or_else(|| "the destination itself".to_owned(), |via| via.to_string());
+        let neighbour = judgement
+            .lladdr
+            .as_ref()
+            .map_or("whose link address is not known".to_owned(), |lladdr| format!("lladdr {lladdr}"));
+        format!("{group}: adjacency {} via {via} dev {dev} {neighbour}", sighting.adjacency)
+    }
+}
+
+const fn kind(kind: RouteKind) -> &'static str {
+    match kind {
+        RouteKind::None => "no route",
+        RouteKind::Local => "local",
+        RouteKind::Broadcast => "broadcast",
+        RouteKind::Multicast => "multicast",
+        RouteKind::Blackhole => "blackhole",
+        RouteKind::Unreachable => "unreachable",
+        RouteKind::Prohibit => "prohibit",
+        RouteKind::Unicast => "unicast",
+        RouteKind::Kernel => "the kernel's to look up",
+    }
+}
+
+/// In what the outgoing frame differs; the IP header of the one that came in is at `offset`.
+fn changes(before: &[u8], after: &[u8], offset: usize) -> String {
+    let text = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+    let (Some(old), Some(new)) = (before.get(..14), after.get(..14)) else { return "too short to compare".to_owned() };
+    let mut list = vec![
+        format!("destination {} -> {}", text(&old[..6]), text(&new[..6])),
+        format!("source {} -> {}", text(&old[6..12]), text(&new[6..12])),
+    ];
+    // Tags were taken off or put on in front of it.
+    let moved = offset + after.len() - before.len().min(offset + after.len());
+    if before.len() != after.len() {
+        list.push(format!("link header of {offset} -> {moved} bytes"));
+    }
+    let (Some(old), Some(new)) = (before.get(offset..), after.get(moved..)) else { return list.join(", ") };
+    let limit = if old.first().is_some_and(|byte| byte >> 4 == 6) { 7 } else { 8 };
+    for at in (0..old.len().min(new.len())).filter(|at| old[*at] != new[*at]) {
+        list.push(match at {
+            at if at == limit => format!("ttl {} -> {}", old[at], new[at]),
+            10 | 11 => format!("checksum byte {:02x} -> {:02x}", old[at], new[at]),
+            at => format!("byte {at} of the packet {:02x} -> {:02x}", old[at], new[at]),
+        });
+    }
+    list.join(", ")
+}
+
+/// What the kernel would do with a packet that it gets.
+fn next(sighting: &Sighting, reason: Reason) -> String {
+    if reason != Reason::Local {
+        return reason.advice().to_owned();
+    }
+    let Some(packet) = sight::packet(sighting) else { return "goes up the stack".to_owned() };
+    let protocol = packet.protocol.unwrap_or_default();
+    let port = packet.transport().get(2..4).and_then(|bytes| Some(u16::from_be_bytes(*bytes.first_chunk()?)));
+    let family = if matches!(packet.network, Network::V4(_)) { "IPv4" } else { "IPv6" };
+    match (protocol, port.filter(|_| packet.fragment_offset() == 0)) {
+        (6 | 17 | 136, Some(port)) => {
+            let found = listeners(protocol, packet.destination(), port);
+            let list: Vec<_> = found.iter().map(|(address, port)| format!("{address} port {port}")).collect();
+            if list.is_empty() {
+                format!("nobody listens on port {port}: the kernel refuses, unless a connection is open")
+            } else {
+                format!("a socket takes it: {}", list.join(", "))
+            }
+        }
+        (1 | 58, _) => "the kernel answers, or a ping socket takes it".to_owned(),
+        (number, _) => format!("the kernel takes {family} protocol {number}"),
+    }
+}

@@ -1,0 +1,126 @@
+//! Neighbours that we send to: the kernel does not see those packets, and would let the entries grow old.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    ops::Bound::{Excluded, Unbounded},
+    time::Duration,
+};
+
+use dataplane_common::abi::Ifindex;
+
+use super::Daemon;
+use crate::{model::Neighbour, netlink::Prober};
+
+/// Between two looks at which adjacencies were used. An entry that became stale is used again within this time, and is
+/// collected only after `gc_stale_time` (60 s by default).
+pub(super) const ROUND: Duration = Duration::from_secs(5);
+/// The most neighbours that are asked for in one round, so that no burst of ARP and ND goes out.
+const LIMIT: usize = 256;
+
+/// A neighbour's key.
+type Whose = (Ifindex, IpAddr);
+
+/// Neighbours in use that the kernel does not know to be there.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    waiting: BTreeSet<Whose>,
+    /// Whose turn it was last.
+    last: Option<Whose>,
+    /// How many were asked for.
+    pub(super) sent: u64,
+    /// Whether the operator has been told that the kernel does not take them.
+    refused: bool,
+}
+
+impl Probes {
+    /// Whom to ask for in this round: those `used` since the last one, or waiting from earlier ones, that are still stale.
+    /// They take turns, so everybody's comes.
+    fn round(&mut self, used: impl Iterator<Item = Whose>, is_stale: impl Fn(&Whose) -> bool) -> Vec<Whose> {
+        self.waiting.extend(used);
+        self.waiting.retain(is_stale);
+        let behind = self.last.map_or(Unbounded, Excluded);
+        let turn = self.waiting.range((behind, Unbounded)).chain(&self.waiting).take(LIMIT.min(self.waiting.len()));
+        let turn: Vec<_> = turn.copied().collect();
+        for whose in &turn {
+            self.waiting.remove(whose);
+        }
+        self.last = turn.last().copied().or(self.last);
+        turn
+    }
+}
+
+impl Daemon {
+    /// Lets the kernel ask for the stale ones among the neighbours that were sent to since the last round.
+    pub(super) fn probe(&mut self, prober: &mut Prober) {
+        let used = self.lowering.next_hops().filter(|(index, _)| self.tables.take_used(*index));
+        let neighbours = &self.model.neighbours;
+        let is_stale = |whose: &Whose| neighbours.get(whose).is_some_and(Neighbour::is_stale);
+        for (ifindex, address) in self.probes.round(used.map(|(_, whose)| whose), is_stale) {
+            match prober.probe(ifindex, address) {
+                Ok(there) => self.probes.sent += u64::from(there),
+                Err(error) if !std::mem::replace(&mut self.probes.refused, true) => {
+                    tracing::warn!("neighbours in use cannot be kept alive: {error}; this is said once");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn whose(number: u32) -> Whose {
+        (2, Ipv4Addr::from_bits(0xc612_0000 + number).into())
+    }
+
+    #[test]
+    fn those_in_use_and_stale_are_asked_for() {
+        // What it is about; who was used in each round, who is stale then, who is asked for.
+        type Round = (&'static [u32], &'static [u32], &'static [u32]);
+        let rows: &[(&str, &[Round])] = &[
+            ("nobody used", &[(&[], &[1, 2], &[])]),
+            ("used, but known to be there, or being asked for", &[(&[1, 2], &[3], &[])]),
+            ("used and stale", &[(&[1, 2, 3], &[1, 3], &[1, 3])]),
+            ("asked for once for each use", &[(&[1], &[1], &[1]), (&[], &[1], &[]), (&[1], &[1], &[1])]),
+            ("both families, each link", &[(&[7, 5], &[5, 7], &[5, 7])]),
+        ];
+        for (what, rounds) in rows {
+            let mut probes = Probes::default();
+            for (used, stale, asked) in *rounds {
+                let found =
+                    probes.round(used.iter().copied().map(whose), |one| stale.iter().any(|n| whose(*n) == *one));
+                assert_eq!(found, asked.iter().copied().map(whose).collect::<Vec<_>>(), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn everybody_has_a_turn() {
+        let mut probes = Probes::default();
+        let all = 3 * LIMIT as u32 + 10;
+        let mut asked = BTreeSet::new();
+        for round in 0..4 {
+            // All are used all the time.
+            let turn = probes.round((0..all).map(whose), |_| true);
+            assert_eq!(turn.len(), LIMIT, "round {round}");
+            let unique: BTreeSet<_> = turn.iter().copied().collect();
+            assert_eq!(unique.len(), LIMIT, "nobody twice in round {round}");
+            asked.extend(unique);
+        }
+        assert_eq!(asked.len(), all as usize, "in four rounds each had its turn");
+    }
+
+    #[test]
+    fn who_waits_is_forgotten_when_it_is_stale_no_more() {
+        let mut probes = Probes::default();
+        let all = LIMIT as u32 + 5;
+        assert_eq!(probes.round((0..all).map(whose), |_| true).len(), LIMIT);
+        assert_eq!(probes.round(std::iter::empty(), |one| *one == whose(LIMIT as u32)), [whose(LIMIT as u32)]);
+        assert!(probes.waiting.is_empty());
+    }
+}

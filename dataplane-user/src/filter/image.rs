@@ -1,0 +1,148 @@
+//! The memory of one generation.
+
+use dataplane_common::abi::{CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, trace};
+
+/// Tables that a chain and class can get in place.
+pub(super) const SPARE: u32 = 8;
+
+/// One generation, as it is written into the map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Whole lines.
+    pub words: Vec<u64>,
+    /// Where the tables are; its base is 0.
+    pub filter: Filter,
+    /// Lines behind the tables of each chain and class that are nobody's yet.
+    pub(super) spare: [[u32; CLASSES]; CHAINS],
+}
+
+impl Image {
+    /// How many lines it takes.
+    pub fn lines(&self) -> u32 {
+        (self.words.len() / WORDS) as u32
+    }
+}
+
+/// A generation in the making. Line 0 is nobody's: the number means that there is nothing.
+pub(super) struct Builder {
+    words: Vec<u64>,
+    /// The free second half of a line whose first half holds an IPv4 entry.
+    half: Option<u32>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { words: vec![0; WORDS], half: None }
+    }
+}
+
+impl Builder {
+    /// New lines, all zero.
+    pub(super) fn lines(&mut self, count: u32) -> u32 {
+        let first = self.words.len() / WORDS;
+        self.words.resize(self.words.len() + count as usize * WORDS, 0);
+        first as u32
+    }
+
+    /// New units of half a line that follow each other; from the beginning of a line when they are pairs.
+    pub(super) fn units(&mut self, count: u32, pairs: bool) -> u32 {
+        if count == 1
+            && !pairs
+            && let Some(unit) = self.half.take()
+        {
+            return unit;
+        }
+        let first = 2 * self.lines(count.div_ceil(2));
+        if count % 2 == 1 {
+            self.half = Some(first + count);
+        }
+        first
+    }
+
+    /// A line.
+    pub(super) fn line(&mut self, line: u32) -> &mut [u64] {
+        &mut self.words[line as usize * WORDS..][..WORDS]
+    }
+
+    /// Writes words at a place.
+    pub(super) fn write(&mut self, word: u32, words: &[u64]) {
+        self.words[word as usize..][..words.len()].copy_from_slice(words);
+    }
+
+    /// Goes on where an image ends.
+    pub(super) fn behind(words: Vec<u64>) -> Self {
+        Self { words, half: None }
+    }
+
+    /// All lines.
+    pub(super) fn into_words(self) -> Vec<u64> {
+        self.words
+    }
+
+    pub(super) fn finish(self, filter: Filter) -> Image {
+        Image { words: self.words, filter, spare: [[SPARE; CLASSES]; CHAINS] }
+    }
+}
+
+/// How many slots there are for so many tags.
+pub(super) fn slots_for(count: usize) -> usize {
+    (2 * count).next_power_of_two().max(WORDS)
+}
+
+/// A hash table: what each slot leads to is a list, whose order is that of the numbers.
+pub(super) struct Slots<T> {
+    places: Vec<(u64, Vec<T>)>,
+}
+
+impl<T> Slots<T> {
+    /// With so many slots, a power of two.
+    pub(super) fn new(count: usize) -> Self {
+        Self { places: (0..count).map(|_| (0, Vec::new())).collect() }
+    }
+
+    /// Adds to the slot of a tag.
+    pub(super) fn add(&mut self, tag: u32, items: impl IntoIterator<Item = T>) {
+        let place = place(tag, self.places.len() as u32 - 1);
+        let (traces, list) = &mut self.places[place as usize];
+        *traces |= trace(tag);
+        list.extend(items);
+    }
+
+    /// The longest list.
+    pub(super) fn longest(&self) -> usize {
+        self.places.iter().map(|(_, list)| list.len()).max().unwrap_or(0)
+    }
+
+    /// Writes the slots, each with the number that `lead` gives its list; returns what tables say of them.
+    pub(super) fn write(self, builder: &mut Builder, mut lead: impl FnMut(&mut Builder, Vec<T>) -> u32) -> u64 {
+        let count = self.places.len();
+        let lines = builder.lines((count / WORDS) as u32);
+        for (place, (traces, list)) in self.places.into_iter().enumerate() {
+            if traces != 0 {
+                let number = lead(builder, list);
+                builder.write(lines * WORDS as u32 + place as u32, &[traces | u64::from(number)]);
+            }
+        }
+        (count as u64 - 1) << 32 | u64::from(lines)
+    }
+}
+
+/// Writes the slots of a narrow set: open, linear, none farther than [`SLOT_PROBES`] from its home.
+pub(super) fn write_narrow(builder: &mut Builder, values: &[u32]) -> u64 {
+    let mut slots = vec![0; slots_for(values.len())];
+    while !values.iter().all(|value| settle(&mut slots, *value)) {
+        slots = vec![0; 2 * slots.len()];
+    }
+    let lines = builder.lines((slots.len() / WORDS) as u32);
+    builder.write(lines * WORDS as u32, &slots);
+    (slots.len() as u64 - 1) << 32 | u64::from(lines)
+}
+
+fn settle(slots: &mut [u64], value: u32) -> bool {
+    let (home, mask) = (narrow_tag(value), slots.len() as u32 - 1);
+    let mut places = (0..SLOT_PROBES).map(|probe| (home.wrapping_add(probe) & mask) as usize);
+    places.find(|place| slots[*place] == 0).is_some_and(|place| {
+        slots[place] = narrow_slot(value);
+        true
+    })
+}

@@ -1,0 +1,208 @@
+//! The tables of the filter as the kernel half reads them, built from what the rules were lowered to.
+//!
+//! Entries go into tables by the mask of what they ask, made coarser where that saves a table (the idea of `TupleMerge`:
+//! Daly and others, IEEE/ACM Transactions on Networking, 2019). See [`dataplane_common::abi::Filter`] for what a packet
+//! meets.
+
+mod amend;
+mod image;
+mod search;
+mod set;
+mod trial;
+mod tuple;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+use dataplane_common::abi::{
+    CHAINS, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, table,
+};
+use thiserror::Error;
+
+pub use amend::Amendment;
+pub use image::Image;
+pub use search::{Effort, Found};
+pub use set::Elements;
+pub use trial::Tried;
+
+use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
+use image::{Builder, SPARE, Slots, slots_for};
+use tuple::{Item, Tuples};
+
+/// Why tables can not be built.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BuildError {
+    /// A set's elements have too many different masks.
+    #[error(
+        "a set has elements of {0} different shapes (prefix lengths, and those of ranges, multiplied over its parts), and \
+         at most {max} can be told apart: write prefixes rather than ranges",
+        max = dataplane_common::abi::TABLES
+    )]
+    Shapes(usize),
+}
+
+/// Builds the tables of all chains.
+///
+/// # Errors
+/// A set that can not be asked by hash.
+pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
+    let mut builder = Builder::default();
+    let sets = lowered.sets.iter().map(|set| set::write(&mut builder, set)).collect::<Result<Vec<_>, _>>()?;
+    let mut rests = Rests { known: HashMap::new(), sets: &sets };
+    let mut filter = Filter::default();
+    for chain in 0..CHAINS {
+        filter.policies[chain] = lowered.policies[chain] as u32;
+        for class in Class::ALL {
+            let tables = class_tables(&mut builder, &mut rests, &lowered.entries[chain], class);
+            filter.tables[chain][class.number() as usize] = tables;
+        }
+    }
+    Ok(builder.finish(filter))
+}
+
+/// The tables of one class of packets.
+fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry], class: Class) -> Tables {
+    let family = if class.is_ipv6() { 6 } else { 4 };
+    let mut tuples = Tuples::default();
+    let mut items: Vec<Entry> = Vec::new();
+    let mut said = HashSet::new();
+    for entry in entries.iter().filter(|entry| entry.is_for(family)) {
+        let Some(entry) = (if class.is_dim() { entry.dimmed() } else { Some(*entry) }) else { continue };
+        // Many rules differ only in ports.
+        if entry.ruling == Ruling::Unreadable && !said.insert(Entry { order: 0, counter: 0, ..entry }) {
+            continue;
+        }
+        tuples.insert(items.len() as u32, Item::new(&entry, class.is_ipv6()), class.is_ipv6());
+        items.push(entry);
+    }
+    let mut tables = tuples.into_tables();
+    // Runs were filled in the order of the rules.
+    let first = |run: &Vec<u32>| items[run[0] as usize].order;
+    tables.sort_by_key(|(_, runs)| runs.values().map(first).min());
+    let lines = builder.lines(tables.len() as u32 + SPARE);
+    for (number, (mask, runs)) in tables.iter().enumerate() {
+        let mut slots = Slots::new(slots_for(runs.len()));
+        for (tag, run) in runs {
+            slots.add(*tag, run.iter().copied());
+        }
+        let slots = slots.write(builder, |builder, mut run| {
+            run.sort_unstable();
+            write_run(builder, rests, run.iter().map(|index| &items[*index as usize]), class)
+        });
+        let line = builder.line(lines + number as u32);
+        line[..table::MIXED].copy_from_slice(&mask.address);
+        line[table::MIXED] = mask.mixed;
+        line[table::SLOTS] = slots;
+        line[table::FIRST] = runs.values().map(first).min().map_or(u64::MAX, u64::from);
+    }
+    Tables { first: lines, count: tables.len() as u32 }
+}
+
+/// Writes the entries of one masked key; returns the unit of the first.
+fn write_run<'e>(
+    builder: &mut Builder,
+    rests: &mut Rests<'_>,
+    run: impl Iterator<Item = &'e Entry>,
+    class: Class,
+) -> u32 {
+    let rows = run.map(|entry| entry_words(builder, rests, entry, class)).collect();
+    write_rows(builder, rows, class)
+}
+
+/// Writes the rows of a run.
+fn write_rows(builder: &mut Builder, mut rows: Vec<Row>, class: Class) -> u32 {
+    let (words, numbers) = (words(class), addresses(class) + word::NUMBERS);
+    if let Some(last) = rows.last_mut() {
+        last[numbers] |= word::LAST;
+    }
+    let unit = builder.units(rows.len() as u32 * words / word::WORDS_V4, class.is_ipv6());
+    for (row, index) in rows.iter().zip(0..) {
+        builder.write(unit * word::WORDS_V4 + index * words, &row[..words as usize]);
+    }
+    unit
+}
+
+/// Words of an entry.
+const fn words(class: Class) -> u32 {
+    if class.is_ipv6() { word::WORDS_V6 } else { word::WORDS_V4 }
+}
+
+/// Words that addresses take in an entry.
+const fn addresses(class: Class) -> usize {
+    if class.is_ipv6() { 4 } else { 1 }
+}
+
+/// An entry; IPv4 uses half of it.
+type Row = [u64; WORDS];
+
+fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, class: Class) -> Row {
+    let item = Item::new(entry, class.is_ipv6());
+    let mut words = [0; WORDS];
+    let behind = addresses(class);
+    words[..behind].copy_from_slice(&item.address[..behind]);
+    let span = |span: Span| u64::from(span.low) << 16 | u64::from(span.high);
+    words[behind + word::PORTS] = span(entry.source_port) << 32 | span(entry.destination_port);
+    let protocol = item.protocol.map_or(0, |protocol| u64::from(protocol) << 8 | word::PROTOCOL);
+    let flags = protocol | u64::from(entry.needs.bits());
+    let lengths = if class.is_ipv6() {
+        let halves = item.lengths.into_iter().flat_map(|length| [length.min(64), length.saturating_sub(64)]);
+        words[word::LENGTHS_V6] = halves.rev().fold(0, |lengths, half| lengths << 8 | u64::from(half));
+        0
+    } else {
+        u64::from(item.lengths[0]) << 24 | u64::from(item.lengths[1]) << 16
+    };
+    words[behind + word::NUMBERS] = u64::from(entry.order) << 32 | lengths | flags;
+    let rest = rests.unit(builder, entry, item.protocol.is_some());
+    let acts = u64::from(entry.acts.bits()) << 28;
+    let ruling = acts | (entry.ruling as u64) << 24 | u64::from(entry.counter) & word::COUNTER;
+    words[behind + word::RULE] = u64::from(rest) << 32 | ruling;
+    words
+}
+
+/// What entries ask besides addresses, protocol and ports: the same for many, so each is there once.
+struct Rests<'a> {
+    known: HashMap<([u64; REST_WORDS], Span, Memberships), u32>,
+    /// Where the tables of each set are.
+    sets: &'a [Tables],
+}
+
+impl Rests<'_> {
+    /// The unit of an entry's rest, or 0 when it has none.
+    fn unit(&mut self, builder: &mut Builder, entry: &Entry, protocol_compared: bool) -> u32 {
+        let mut masks = [0; REST_WORDS];
+        for (at, pair) in masks.iter_mut().enumerate() {
+            let mut mask = entry.mask[key::REST + at];
+            if key::REST + at == key::NETWORK {
+                // The family is that of the class.
+                mask &= if protocol_compared { 0x0000_ffff } else { 0x00ff_ffff };
+            }
+            *pair = u64::from(mask) << 32 | u64::from(entry.value[key::REST + at] & mask);
+        }
+        if masks == [0; REST_WORDS] && entry.length == Span::FULL && entry.sets.iter().all(Option::is_none) {
+            return 0;
+        }
+        let sets = self.sets;
+        *self.known.entry((masks, entry.length, entry.sets)).or_insert_with(|| {
+            let line = builder.lines(2);
+            builder.line(line).copy_from_slice(&masks);
+            let mut second = [0; WORDS];
+            let mut negated = 0;
+            let asked = entry.sets.iter().flatten();
+            for (number, set) in asked.clone().enumerate() {
+                let Tables { first, count } = sets[set.set as usize];
+                second[more::SETS + 2 * number] = u64::from(first) << 32 | u64::from(count);
+                second[more::SETS + 2 * number + 1] = set.selectors;
+                negated |= u64::from(set.negated) << number;
+            }
+            let length = u64::from(entry.length.low) << 16 | u64::from(entry.length.high);
+            second[more::LENGTH] = (negated << 8 | asked.count() as u64) << 32 | length;
+            builder.line(line + 1).copy_from_slice(&second);
+            2 * line
+        })
+    }
+}
+
+/// What a rule that needs nothing to be readable needs.
+const _: () = assert!(KeyFlags::all().bits() <= 0xf && Ruling::Unreadable as u8 <= 0xf);

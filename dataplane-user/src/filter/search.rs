@@ -1,0 +1,98 @@
+//! What the kernel half would find, by the same code, in memory.
+
+use dataplane_common::abi::{
+    Answer, Key, Lines, Probe, RUN, Ruling, Tables, WORDS, agrees, ask, differ, entry, holds, is_element, probe, seek,
+    set, sets,
+};
+
+use super::Image;
+
+/// The rule that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its place in the order of rules.
+    pub order: u32,
+    /// The index of its counter.
+    pub counter: u32,
+    /// What it says.
+    pub ruling: Ruling,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Tables.
+    pub tables: u32,
+    /// Entries.
+    pub entries: u32,
+}
+
+struct Memory<'a>(&'a [u64]);
+
+impl Lines for Memory<'_> {
+    type Line = u32;
+
+    fn line(&self, line: u32) -> Option<u32> {
+        ((line as usize) < self.0.len() / WORDS).then_some(line)
+    }
+
+    fn word(&self, line: u32, slot: usize) -> u64 {
+        self.0[line as usize * WORDS + slot]
+    }
+}
+
+impl Image {
+    /// The first rule of a chain, with an order of at least `from`, that a packet fits; none leaves it to the policy.
+    pub fn find(&self, chain: usize, key: &Key, from: u32) -> (Option<Found>, Effort) {
+        let lines = Memory(&self.words);
+        let (class, mut effort) = (key.class(), Effort::default());
+        let Tables { first, count } = self.filter.tables[chain][class.number() as usize];
+        let mut best: Option<Found> = None;
+        for table in first..first + count {
+            let beyond = best.map_or(1 << 32, |found| u64::from(found.order));
+            effort.tables += 1;
+            let unit = match probe(&lines, 0, table, key, class.is_ipv6(), beyond) {
+                Probe::Over => break,
+                Probe::Nothing => continue,
+                Probe::Run(unit) => unit,
+            };
+            for place in 0..RUN {
+                effort.entries += 1;
+                let unit = unit + place * if class.is_ipv6() { 2 } else { 1 };
+                let differs = class.is_ipv6().then_some(|| differ(&lines, 0, unit, key));
+                match ask(&lines, 0, unit, key, (from.into(), beyond), differs) {
+                    Answer::End => break,
+                    Answer::Next => {}
+                    Answer::Fits { order, rule, last } => {
+                        if rest_agrees(&lines, (rule >> 32) as u32, key) {
+                            let ruling = Ruling::from_number((rule >> 24) as u32 & 0xf);
+                            best = Some(Found { order, counter: (rule & entry::COUNTER) as u32, ruling });
+                            break;
+                        }
+                        if last {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        (best, effort)
+    }
+}
+
+fn rest_agrees(lines: &Memory<'_>, unit: u32, key: &Key) -> bool {
+    if unit == 0 {
+        return true;
+    }
+    let (count, mut key) = (sets(lines, 0, unit), *key);
+    agrees(lines, 0, unit, &key)
+        && (0..count & 0xff).all(|number| {
+            let (tables, selectors) = set(lines, 0, unit, number as usize);
+            seek(&mut key, selectors);
+            let first = (tables >> 32) as u32;
+            let held = (first..first + (tables & 0xffff) as u32).any(|table| {
+                holds(lines, 0, table, &key.sought, |element| is_element(lines, 0, table, element, &key.sought))
+            });
+            held != (count >> (8 + number) & 1 != 0)
+        })
+}

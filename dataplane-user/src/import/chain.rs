@@ -1,0 +1,88 @@
+//! What was read, of either language: chains of lines that may lead to other chains.
+
+use std::collections::BTreeMap;
+
+use super::problem::Place;
+use super::simplify::simplified;
+use crate::config::SetConfig;
+use crate::rule::{ChainName, Family, Match, Policy, Rule, SetName, Statement, Text, Verdict};
+
+/// A whole file.
+#[derive(Debug, Default)]
+pub(super) struct Ruleset {
+    /// In the order of the file.
+    pub(super) chains: Vec<Chain>,
+    /// Of all tables.
+    pub(super) sets: BTreeMap<SetName, SetConfig>,
+}
+
+/// A chain, with a hook or one that is jumped to.
+#[derive(Debug)]
+pub(super) struct Chain {
+    /// Names are of one table.
+    pub(super) table: String,
+    pub(super) name: String,
+    /// The packets that the table sees, when those are of one family.
+    pub(super) family: Option<Family>,
+    /// Where packets come from, if not from other chains.
+    pub(super) hook: Option<Hook>,
+    pub(super) lines: Vec<Line>,
+    pub(super) place: Place,
+}
+
+/// Where a base chain stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    pub(super) chain: ChainName,
+    /// Chains with lower numbers come first.
+    pub(super) priority: i64,
+    pub(super) policy: Policy,
+}
+
+/// One rule as it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) place: Place,
+    pub(super) matches: Vec<Match>,
+    pub(super) statements: Vec<Statement>,
+    pub(super) says: Says,
+    pub(super) comment: Option<Text>,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    Verdict(Verdict),
+    /// Ask that chain, and then the next line.
+    Jump(String),
+    /// Ask that chain, and then what comes behind this one.
+    Goto(String),
+    /// What comes behind this chain.
+    Return,
+}
+
+/// A rule that leads nowhere.
+#[derive(Clone, Debug)]
+pub(super) struct Flat {
+    pub(super) place: Place,
+    pub(super) matches: Vec<Match>,
+    pub(super) statements: Vec<Statement>,
+    pub(super) verdict: Verdict,
+    pub(super) comment: Option<Text>,
+}
+
+impl Flat {
+    /// The same where `condition` holds too; none when no packet can meet both.
+    pub(super) fn under(&self, condition: &[Match]) -> Option<Self> {
+        let more = self.matches.iter().filter(|asked| !condition.contains(asked));
+        let matches: Vec<_> = condition.iter().chain(more).cloned().collect();
+        Rule::new(matches.clone(), Vec::new(), self.verdict, None).ok()?;
+        Some(Self { matches: simplified(matches)?, ..self.clone() })
+    }
+
+    /// Whether every packet meets it and ends there.
+    pub(super) fn decides_all(&self) -> bool {
+        let limited = self.statements.iter().any(|statement| matches!(statement, Statement::Limit(_)));
+        self.matches.is_empty() && !limited && self.verdict != Verdict::Continue
+    }
+}

@@ -1,0 +1,205 @@
+//! Base chains to the chains of a config: one for each hook, which sees both families.
+
+use super::chain::{Chain, Flat, Hook, Ruleset};
+use super::inline::Inline;
+use super::problem::{Place, Problems};
+use super::simplify::simplified;
+use crate::config::{ChainConfig, Config};
+use crate::rule::{
+    ChainName, Family, HopLimit, LinkField, Match, Policy, Protocol, ProtocolField, Range, Rule, Statement, Test,
+    Values, Verdict,
+};
+
+/// Headers of IPv6 that are before the one that `meta l4proto` names (RFC 8200, section 4; RFC 6275): hop-by-hop, routing,
+/// fragment, AH, destination options, mobility.
+const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 60, 135];
+
+/// A base chain, written out.
+struct Base<'a> {
+    chain: &'a Chain,
+    hook: Hook,
+    rules: Vec<Flat>,
+}
+
+impl Base<'_> {
+    /// Whether a packet may end in it and still have other chains of the hook before it: they follow each other only where
+    /// that does not happen.
+    fn is_open(&self) -> bool {
+        self.hook.policy == Policy::Drop || self.rules.iter().any(|rule| rule.verdict == Verdict::Accept)
+    }
+
+    /// Whether it does more than drop, so that its place among others matters.
+    fn tells(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.statements.is_empty() || matches!(rule.verdict, Verdict::Reject(_)))
+    }
+
+    fn sees(&self, family: Family) -> bool {
+        self.chain.family.is_none_or(|own| own == family)
+    }
+}
+
+/// The config that says the same.
+pub(super) fn config(ruleset: &Ruleset, problems: &mut Problems) -> Config {
+    let mut config = Config { sets: ruleset.sets.clone(), ..Config::default() };
+    let mut inline = Inline::new(&ruleset.chains, problems);
+    let mut bases = Vec::new();
+    let mut written = vec![false; ruleset.chains.len()];
+    for (index, chain) in ruleset.chains.iter().enumerate() {
+        if let Some(hook) = chain.hook {
+            bases.push(Base { chain, hook, rules: inline.written_out(index).rules });
+            written[index] = true;
+        }
+    }
+    // What nothing leads to is read all the same, so that its errors are told.
+    for index in (0..ruleset.chains.len()).filter(|index| !written[*index]) {
+        inline.written_out(index);
+    }
+    for name in ChainName::ALL {
+        let (here, others): (Vec<_>, Vec<_>) = bases.into_iter().partition(|base| base.hook.chain == name);
+        bases = others;
+        config.chains[name.index()] = one(name, here, problems);
+    }
+    config
+}
+
+/// The chains of one hook as one.
+fn one(name: ChainName, mut bases: Vec<Base<'_>>, problems: &mut Problems) -> ChainConfig {
+    bases.sort_by_key(|base| base.hook.priority);
+    // Stable: those that only drop first.
+    let ordered: Vec<_> = bases.iter().map(|base| base.chain.place.start).collect();
+    bases.sort_by_key(Base::is_open);
+    let moved = ordered != bases.iter().map(|base| base.chain.place.start).collect::<Vec<_>>();
+    for family in [Family::V4, Family::V6] {
+        let open: Vec<_> = bases.iter().filter(|base| base.sees(family) && base.is_open()).collect();
+        let seeing = bases.iter().filter(|base| base.sees(family)).count();
+        if let [first, .., last] = open.as_slice() {
+            let message = format!(
+                "chain {} of table {} stands on hook {name} as chain {} of table {} does, and both let packets through: \
+                 `accept` ends one of them only, and here there is one chain {name}; make them one chain",
+                last.chain.name, last.chain.table, first.chain.name, first.chain.table
+            );
+            problems.error(last.chain.place.clone(), message);
+            return ChainConfig::default();
+        }
+        if moved && seeing > 1 && bases.iter().any(Base::tells) {
+            let message = format!(
+                "several chains stand on hook {name}, and their order matters for what they log, limit or reject; make \
+                 them one chain"
+            );
+            problems.error(bases[0].chain.place.clone(), message);
+            return ChainConfig::default();
+        }
+    }
+    let policies: Vec<_> = [Family::V4, Family::V6]
+        .into_iter()
+        .map(|family| {
+            let dropping = |base: &&Base<'_>| base.sees(family) && base.hook.policy == Policy::Drop;
+            bases
+                .iter()
+                .find(dropping)
+                .map_or((family, Policy::Accept, None), |base| (family, Policy::Drop, Some(base.chain.place.clone())))
+        })
+        .collect();
+    let mut rules: Vec<_> =
+        bases.iter().flat_map(|base| base.rules.iter().map(|rule| guarded(rule, base.chain))).collect();
+    let policy = match policies.as_slice() {
+        [(_, one, _), (_, other, _)] if one == other => *one,
+        // A policy is for both families: that of one is a rule.
+        _ => {
+            for (family, _, place) in &policies {
+                let Some(place) = place.clone() else { continue };
+                let matches = vec![Match::Family(*family)];
+                rules.push(Flat { place, matches, statements: Vec::new(), verdict: Verdict::Drop, comment: None });
+            }
+            Policy::Accept
+        }
+    };
+    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, problems)).collect();
+    ChainConfig { policy, rules }
+}
+
+/// The rule for the packets that its table sees.
+fn guarded(rule: &Flat, chain: &Chain) -> Flat {
+    let Some(family) = chain.family else { return rule.clone() };
+    let mut matches = rule.matches.clone();
+    if !matches.iter().any(|asked| asked.family() == Some(family)) {
+        matches.insert(0, Match::Family(family));
+    }
+    Flat { matches, ..rule.clone() }
+}
+
+/// The rule, if it can stand in that chain.
+fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule> {
+    for asked in &rule.matches {
+        let unknown = match (name, asked) {
+            (ChainName::Prerouting | ChainName::Input, Match::Link(LinkField::Oif | LinkField::Oifname, _)) => {
+                "way out"
+            }
+            (ChainName::Output, Match::Link(LinkField::Iif | LinkField::Iifname, _)) => "way in",
+            _ => continue,
+        };
+        problems.error(rule.place.clone(), format!("`{asked}`: in chain {name} a packet has no {unknown}"));
+        return None;
+    }
+    for asked in &rule.matches {
+        let Match::Protocol(ProtocolField::Ip6, test) = asked else { continue };
+        let Values::Listed(ranges) = test.values() else { continue };
+        if test.negated()
+            || ranges.iter().any(|range| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number))))
+        {
+            let message =
+                format!("`{asked}`: extension headers are walked here; take `meta l4proto` for what is behind them");
+            problems.error(rule.place.clone(), message);
+            return None;
+        }
+        problems.note(rule.place.clone(), format!("`{asked}` holds here behind extension headers, too"));
+    }
+    let mut matches = rule.matches;
+    if name == ChainName::Forward {
+        matches = matches.into_iter().map(|asked| received(asked, &rule.place, problems)).collect::<Option<_>>()?;
+    }
+    let mut statements = rule.statements;
+    for statement in &mut statements {
+        // Said, because nft does not print what it takes for granted.
+        if let Statement::Limit(limit) = statement {
+            limit.burst = limit.burst.or_else(|| limit.usual_burst());
+        }
+    }
+    // What no packet can meet, no rule need say.
+    let matches = simplified(matches)?;
+    match Rule::new(matches, statements, rule.verdict, rule.comment) {
+        Ok(rule) => Some(rule),
+        Err(error) => {
+            problems.error(rule.place, error.to_string());
+            None
+        }
+    }
+}
+
+/// A match of chain forward in the terms of the packet that came in. The kernel takes one off the TTL before it asks that
+/// chain (`ip_forward`, `ip6_forward`); here it is asked before. None when no packet fits.
+fn received(asked: Match, place: &Place, problems: &mut Problems) -> Option<Match> {
+    let Match::HopLimit(family, test) = &asked else { return Some(asked) };
+    let Values::Listed(ranges) = test.values() else { return Some(asked) };
+    let one_more = |range: &Range<HopLimit>| {
+        let (low, high) = range.ends();
+        Range::new(HopLimit(low.0.checked_add(1)?), HopLimit(high.0.saturating_add(1)))
+    };
+    let more = match Test::listed(test.negated(), ranges.iter().filter_map(one_more).collect()) {
+        Some(test) => Match::HopLimit(*family, test),
+        // No packet is sent with 255: nothing else is asked than the family, or nothing fits.
+        None => test.negated().then_some(Match::Family(*family))?,
+    };
+    problems.note(
+        place.clone(),
+        format!("`{asked}` becomes `{more}`: there chain forward sees the TTL to send, here the one received"),
+    );
+    Some(more)
+}
+
+impl crate::rule::Limit {
+    /// What nft takes where nothing is said.
+    fn usual_burst(&self) -> Option<u64> {
+        (self.unit == crate::rule::LimitUnit::Packets).then_some(5)
+    }
+}

@@ -1,0 +1,400 @@
+//! What a rule of iptables asks of a packet: everything but its target.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::super::foreign::STATEFUL;
+use super::rule::{Draft, Fault, Words};
+use super::word::Word;
+use crate::rule::{
+    Dscp, Family, Fragment, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, Limit, LimitTime, LimitUnit,
+    LinkField, LinkPattern, MacAddress, Match, Port, Protocol, ProtocolField, Range, Side, Statement, TcpFlags, Test,
+    Text, Transport, Value,
+};
+
+/// Things that must hold together.
+pub(super) type Asked = Vec<Match>;
+
+/// Of which one must hold.
+type Ways = Vec<Asked>;
+
+fn holds(asked: Match) -> Ways {
+    vec![vec![asked]]
+}
+
+fn nothing() -> Ways {
+    vec![Vec::new()]
+}
+
+/// Extensions whose options are known below.
+const MODULES: [&str; 18] = [
+    "tcp",
+    "udp",
+    "udplite",
+    "sctp",
+    "dccp",
+    "icmp",
+    "icmp6",
+    "ipv6-icmp",
+    "multiport",
+    "iprange",
+    "comment",
+    "limit",
+    "mac",
+    "dscp",
+    "ttl",
+    "hl",
+    "length",
+    "standard",
+];
+
+/// Extensions that cannot be translated, and what is said about them.
+const FOREIGN: &[(&str, &str)] = &[
+    ("state", STATEFUL),
+    ("conntrack", STATEFUL),
+    ("ctstate", STATEFUL),
+    ("connmark", STATEFUL),
+    ("connbytes", STATEFUL),
+    ("connlabel", STATEFUL),
+    ("connlimit", STATEFUL),
+    ("helper", STATEFUL),
+    ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
+    ("mark", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
+    ("pkttype", "ask for the addresses instead: `-d 224.0.0.0/4` and the broadcast address"),
+    (
+        "addrtype",
+        "ask for the addresses instead: chain INPUT meets what is for this machine, chain FORWARD what is not",
+    ),
+    ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
+    ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
+    ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
+    ("statistic", "a rule fits or does not, without chance: take it out"),
+    ("time", "rules have no clock: change them when it is time"),
+    ("owner", "which program a packet belongs to is not known at the driver: take it out"),
+    ("socket", "which socket a packet belongs to is not known at the driver: take it out"),
+    ("rpfilter", "rules do not ask the routes: set net.ipv4.conf.all.rp_filter=1, and take the rule out"),
+    ("physdev", "bridged packets are not filtered here: take the rule out"),
+    ("string", "rules do not look into what packets carry: take the rule out"),
+    ("u32", "only fields with a name can be asked: take the rule out"),
+    ("bpf", "only fields with a name can be asked: take the rule out"),
+    ("policy", "what IPsec did to a packet is not known here: take it out"),
+    ("tos", "take `-m dscp`"),
+];
+
+/// Reads one option, with its values.
+pub(super) fn option(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<(), Fault> {
+    let limited = !draft.statements.is_empty();
+    let ways = read(option, negated, draft, words)?;
+    if limited && !ways.iter().all(Vec::is_empty) {
+        let message =
+            format!("`{}` stands behind `--limit`, which would meet fewer packets: ask it before", option.text);
+        return Err((option.place.clone(), message));
+    }
+    draft.either(&ways);
+    Ok(())
+}
+
+fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
+    let family = draft.family;
+    match option.text.as_str() {
+        "-m" | "--match" => module(words.value(option)?, words),
+        "-p" | "--protocol" => protocol(words.value(option)?, negated, draft),
+        "-s" | "--source" | "--src" => Ok(holds(address(family, Side::Source, words.value(option)?, negated)?)),
+        "-d" | "--destination" | "--dst" => {
+            Ok(holds(address(family, Side::Destination, words.value(option)?, negated)?))
+        }
+        "-i" | "--in-interface" => link(LinkField::Iifname, words.value(option)?, negated),
+        "-o" | "--out-interface" => link(LinkField::Oifname, words.value(option)?, negated),
+        "-f" | "--fragment" => {
+            // All but the first: an offset that is not zero (RFC 791).
+            let test = Test::listed(!negated, vec![Range::single(FragmentWord(0))]);
+            Ok(holds(built(test.and_then(|test| Fragment::new(0x1fff, test)).map(Match::Fragment), option)?))
+        }
+        "--sport" | "--source-port" | "--sports" | "--source-ports" => {
+            ports(Side::Source, option, negated, draft, words)
+        }
+        "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+            ports(Side::Destination, option, negated, draft, words)
+        }
+        "--ports" => either_port(option, negated, draft, words),
+        "--tcp-flags" => {
+            let (mask, set) = (flags(words.value(option)?)?, flags(words.value(option)?)?);
+            Ok(holds(built(TcpFlags::new(mask, negated, vec![set]).map(Match::TcpFlags), option)?))
+        }
+        // SYN of SYN, RST, ACK and FIN.
+        "--syn" => Ok(holds(built(TcpFlags::new(0x17, negated, vec![2]).map(Match::TcpFlags), option)?)),
+        "--icmp-type" => icmp(option, words, |kind| {
+            Some(Match::IcmpType(Test::listed(negated, vec![Range::single(IcmpType::from_word(kind)?)])?))
+        }),
+        "--icmpv6-type" => icmp(option, words, |kind| {
+            Some(Match::Icmpv6Type(Test::listed(negated, vec![Range::single(Icmpv6Type::from_word(kind)?)])?))
+        }),
+        "--src-range" => Ok(holds(address_range(family, Side::Source, words.value(option)?, negated)?)),
+        "--dst-range" => Ok(holds(address_range(family, Side::Destination, words.value(option)?, negated)?)),
+        "--comment" => {
+            let word = words.value(option)?;
+            let text = Text::new(&word.text);
+            draft.comment = Some(text.ok_or_else(|| {
+                (
+                    word.place.clone(),
+                    "a comment is one line without quotes, of at most 128 bytes: make it shorter".to_owned(),
+                )
+            })?);
+            Ok(nothing())
+        }
+        "--limit" => limit(words.value(option)?, negated, draft),
+        "--limit-burst" => burst(words.value(option)?, draft),
+        "--mac-source" => {
+            let range = one::<MacAddress>(words.value(option)?)?;
+            Ok(holds(built(Test::listed(negated, vec![range]).map(|test| Match::Ether(Side::Source, test)), option)?))
+        }
+        "--dscp" | "--dscp-class" => {
+            let range = one::<Dscp>(words.value(option)?)?;
+            Ok(holds(built(Test::listed(negated, vec![range]).map(|test| Match::Dscp(family, test)), option)?))
+        }
+        "--ttl-eq" | "--hl-eq" => hops(option, negated, draft, words, |hops| Range::new(hops, hops)),
+        "--ttl-lt" | "--hl-lt" => {
+            hops(option, negated, draft, words, |hops| Range::new(HopLimit(0), HopLimit(hops.0.checked_sub(1)?)))
+        }
+        "--ttl-gt" | "--hl-gt" => {
+            hops(option, negated, draft, words, |hops| Range::new(HopLimit(hops.0.checked_add(1)?), HopLimit(u8::MAX)))
+        }
+        "--length" => {
+            let range = span::<Length>(words.value(option)?)?;
+            Ok(holds(built(Test::listed(negated, vec![range]).map(Match::Length), option)?))
+        }
+        other => {
+            Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise")))
+        }
+    }
+}
+
+fn wrong(word: &Word, what: &str) -> Fault {
+    (word.place.clone(), format!("`{}`: {what}", word.text))
+}
+
+fn expected<T: Value>(word: &Word) -> Fault {
+    wrong(word, &format!("expected {}", T::EXPECTED))
+}
+
+/// What the types of the language would not take.
+fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
+    thing.ok_or_else(|| wrong(option, "no packet, or every packet, meets this: take it out"))
+}
+
+fn module(name: &Word, words: &mut Words<'_>) -> Result<Ways, Fault> {
+    if MODULES.contains(&name.text.as_str()) {
+        return Ok(nothing());
+    }
+    // Its options mean nothing either.
+    while words
+        .peek()
+        .is_some_and(|word| !matches!(word.text.as_str(), "-m" | "-j" | "-g" | "--match" | "--jump" | "--goto"))
+    {
+        words.next();
+    }
+    let said = FOREIGN
+        .iter()
+        .find(|(known, _)| *known == name.text)
+        .map_or("this extension cannot be translated", |known| known.1);
+    Err((name.place.clone(), format!("`-m {}`: {said}", name.text)))
+}
+
+fn protocol(word: &Word, negated: bool, draft: &mut Draft) -> Result<Ways, Fault> {
+    if matches!(word.text.as_str(), "all" | "0") {
+        return Ok(nothing());
+    }
+    let protocol = Protocol::from_word(&word.text).ok_or_else(|| expected::<Protocol>(word))?;
+    draft.protocol = (!negated).then_some(protocol.0);
+    // What is behind IPv6's extension headers is what iptables asks for, too.
+    let field = if draft.family == Family::V4 { ProtocolField::Ip } else { ProtocolField::Meta };
+    Ok(holds(built(
+        Test::listed(negated, vec![Range::single(protocol)]).map(|test| Match::Protocol(field, test)),
+        word,
+    )?))
+}
+
+fn address(family: Family, side: Side, word: &Word, negated: bool) -> Result<Match, Fault> {
+    let (address, length) =
+        word.text.split_once('/').map_or((word.text.as_str(), None), |(one, length)| (one, Some(length)));
+    match family {
+        Family::V4 => {
+            let range = prefix::<Ipv4Addr>(word, address, length)?;
+            built(Test::listed(negated, vec![range]).map(|test| Match::Ipv4(side, test)), word)
+        }
+        Family::V6 => {
+            let range = prefix::<Ipv6Addr>(word, address, length)?;
+            built(Test::listed(negated, vec![range]).map(|test| Match::Ipv6(side, test)), word)
+        }
+    }
+}
+
+/// An address with a length or a mask; a mask has its ones in front.
+fn prefix<A: Value>(word: &Word, address: &str, length: Option<&str>) -> Result<Range<A>, Fault> {
+    let address = A::from_word(address).ok_or_else(|| expected::<A>(word))?;
+    let length = match length {
+        None => Some(A::BITS),
+        Some(length) => length.parse().ok().or_else(|| {
+            let mask = A::from_word(length)?.bits();
+            let ones = (mask << (128 - A::BITS)).leading_ones();
+            (mask.count_ones() == ones).then_some(ones)
+        }),
+    };
+    let range = length.and_then(|length| Range::prefix(address, length));
+    range.ok_or_else(|| wrong(word, "a prefix has a length, or a mask whose ones come first"))
+}
+
+fn address_range(family: Family, side: Side, word: &Word, negated: bool) -> Result<Match, Fault> {
+    match family {
+        Family::V4 => {
+            let range = dashed::<Ipv4Addr>(word)?;
+            built(Test::listed(negated, vec![range]).map(|test| Match::Ipv4(side, test)), word)
+        }
+        Family::V6 => {
+            let range = dashed::<Ipv6Addr>(word)?;
+            built(Test::listed(negated, vec![range]).map(|test| Match::Ipv6(side, test)), word)
+        }
+    }
+}
+
+fn dashed<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
+    let (low, high) = word.text.split_once('-').unwrap_or((&word.text, &word.text));
+    let range = T::from_word(low).zip(T::from_word(high)).and_then(|(low, high)| Range::new(low, high));
+    range.ok_or_else(|| wrong(word, "a range is two addresses with `-` between, the lower one first"))
+}
+
+/// `+` at the end of a name stands for any rest.
+fn link(field: LinkField, word: &Word, negated: bool) -> Result<Ways, Fault> {
+    let text = word.text.strip_suffix('+').map_or_else(|| word.text.clone(), |beginning| format!("{beginning}*"));
+    if text == "*" && !negated {
+        return Ok(nothing());
+    }
+    let pattern = LinkPattern::new(&text).filter(|_| text != "*" && (word.text.ends_with('+') || !text.ends_with('*')));
+    let pattern = pattern.ok_or_else(|| wrong(word, "this does not name an interface"))?;
+    Ok(holds(built(Test::listed(negated, vec![pattern]).map(|test| Match::Link(field, test)), word)?))
+}
+
+fn transport(option: &Word, draft: &Draft) -> Result<Transport, Fault> {
+    match draft.protocol {
+        Some(6) => Ok(Transport::Tcp),
+        Some(17) => Ok(Transport::Udp),
+        Some(33) => Ok(Transport::Dccp),
+        Some(132) => Ok(Transport::Sctp),
+        Some(136) => Ok(Transport::UdpLite),
+        _ => Err((
+            option.place.clone(),
+            format!("`{}` needs a protocol with ports before it, such as `-p tcp`", option.text),
+        )),
+    }
+}
+
+fn listed_ports(word: &Word) -> Result<Vec<Range<Port>>, Fault> {
+    word.text.split(',').map(|text| span::<Port>(&Word { text: text.to_owned(), place: word.place.clone() })).collect()
+}
+
+fn ports(side: Side, option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
+    let transport = transport(option, draft)?;
+    let ranges = listed_ports(words.value(option)?)?;
+    Ok(holds(built(Test::listed(negated, ranges).map(|test| Match::Port(transport, side, test)), option)?))
+}
+
+/// Either of the ports, or none of both.
+fn either_port(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
+    let transport = transport(option, draft)?;
+    let ranges = listed_ports(words.value(option)?)?;
+    let port = |side, negated| {
+        built(Test::listed(negated, ranges.clone()).map(|test| Match::Port(transport, side, test)), option)
+    };
+    if negated {
+        return Ok(vec![vec![port(Side::Source, true)?, port(Side::Destination, true)?]]);
+    }
+    let (source, other) = (port(Side::Source, false)?, port(Side::Source, true)?);
+    Ok(vec![vec![source], vec![other, port(Side::Destination, false)?]])
+}
+
+fn flags(word: &Word) -> Result<u8, Fault> {
+    word.text.split(',').try_fold(0, |bits, name| {
+        let bit = match name {
+            "FIN" => 1,
+            "SYN" => 2,
+            "RST" => 4,
+            "PSH" => 8,
+            "ACK" => 16,
+            "URG" => 32,
+            "ALL" => 63,
+            "NONE" => 0,
+            _ => return Err(wrong(word, "TCP's flags are SYN, ACK, FIN, RST, URG and PSH")),
+        };
+        Ok(bits | bit)
+    })
+}
+
+fn icmp(option: &Word, words: &mut Words<'_>, asked: impl Fn(&str) -> Option<Match>) -> Result<Ways, Fault> {
+    let word = words.value(option)?;
+    match word.text.as_str() {
+        "any" | "255" => Ok(nothing()),
+        kind if kind.contains('/') => {
+            Err(wrong(word, "only the type of an ICMP message can be asked: take the code out"))
+        }
+        kind => {
+            Ok(holds(asked(kind).ok_or_else(|| wrong(word, "this is not a type of ICMP messages, or a code of one"))?))
+        }
+    }
+}
+
+fn hops(
+    option: &Word,
+    negated: bool,
+    draft: &mut Draft,
+    words: &mut Words<'_>,
+    range: impl Fn(HopLimit) -> Option<Range<HopLimit>>,
+) -> Result<Ways, Fault> {
+    let word = words.value(option)?;
+    let hops = HopLimit::from_word(&word.text).ok_or_else(|| expected::<HopLimit>(word))?;
+    let test = range(hops).and_then(|range| Test::listed(negated, vec![range]));
+    Ok(holds(built(test.map(|test| Match::HopLimit(draft.family, test)), word)?))
+}
+
+/// A single value; names in any case.
+fn one<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
+    let value = T::from_word(&word.text).or_else(|| T::from_word(&word.text.to_ascii_lowercase()));
+    value.map(Range::single).ok_or_else(|| expected::<T>(word))
+}
+
+/// A value, or two with `:` between them, each of which may be left out.
+fn span<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
+    let value = |text: &str| T::from_word(text).ok_or_else(|| expected::<T>(word));
+    let Some((low, high)) = word.text.split_once(':') else { return value(&word.text).map(Range::single) };
+    let low = if low.is_empty() { T::from_bits(0) } else { value(low)? };
+    let high = if high.is_empty() { T::from_bits(T::last()) } else { value(high)? };
+    Range::new(low, high).ok_or_else(|| wrong(word, "the lower end of a range comes first"))
+}
+
+/// `5/min`; five at once unless `--limit-burst` says otherwise.
+fn limit(word: &Word, negated: bool, draft: &mut Draft) -> Result<Ways, Fault> {
+    let (amount, unit) = word.text.split_once('/').unwrap_or((&word.text, "second"));
+    let per = match unit {
+        "s" | "sec" | "second" => Some(LimitTime::Second),
+        "m" | "min" | "minute" => Some(LimitTime::Minute),
+        "h" | "hour" => Some(LimitTime::Hour),
+        "d" | "day" => Some(LimitTime::Day),
+        _ => None,
+    };
+    let amount = amount.parse().ok().filter(|amount| *amount > 0 && !negated);
+    let (Some(amount), Some(per)) = (amount, per) else {
+        return Err(wrong(word, "a rate is a number and a time: 5/min"));
+    };
+    let limit = Limit { over: false, unit: LimitUnit::Packets, amount, per, burst: Some(5) };
+    draft.statements.push(Statement::Limit(limit));
+    Ok(nothing())
+}
+
+fn burst(word: &Word, draft: &mut Draft) -> Result<Ways, Fault> {
+    let number = word.text.parse().map_err(|_| wrong(word, "a burst is a number of packets"))?;
+    match draft.statements.last_mut() {
+        Some(Statement::Limit(limit)) => {
+            limit.burst = Some(number);
+            Ok(nothing())
+        }
+        _ => Err(wrong(word, "a burst stands behind `--limit`")),
+    }
+}

@@ -1,0 +1,111 @@
+//! One rule of iptables: options before and behind `-m`, and the target.
+
+use super::super::chain::{Line, Says};
+use super::super::problem::Place;
+use super::asked::{self, Asked};
+use super::target;
+use super::word::Word;
+use crate::rule::{Family, Match, Rule, Statement, Text, Verdict};
+
+/// What is wrong, and where.
+pub(super) type Fault = (Place, String);
+
+/// What was read of a rule until now.
+pub(super) struct Draft {
+    pub(super) family: Family,
+    /// What must hold; more than one where options mean either of two.
+    pub(super) ways: Vec<Vec<Match>>,
+    pub(super) statements: Vec<Statement>,
+    pub(super) comment: Option<Text>,
+    /// What `-p` names, by number.
+    pub(super) protocol: Option<u8>,
+}
+
+/// The words of a rule, read from the front.
+pub(super) struct Words<'w> {
+    words: &'w [Word],
+    at: usize,
+}
+
+impl<'w> Words<'w> {
+    pub(super) fn next(&mut self) -> Option<&'w Word> {
+        let word = self.words.get(self.at);
+        self.at += usize::from(word.is_some());
+        word
+    }
+
+    /// Whether the next word is `!`, which is then taken.
+    fn negated(&mut self) -> bool {
+        let negated = self.words.get(self.at).is_some_and(|word| word.text == "!");
+        self.at += usize::from(negated);
+        negated
+    }
+
+    /// The value of an option.
+    pub(super) fn value(&mut self, option: &Word) -> Result<&'w Word, Fault> {
+        self.next().ok_or_else(|| (option.place.clone(), format!("`{}` has no value", option.text)))
+    }
+
+    /// The next word, which stays.
+    pub(super) fn peek(&self) -> Option<&'w Word> {
+        self.words.get(self.at)
+    }
+}
+
+/// The lines that a rule comes to.
+///
+/// # Errors
+/// All that it cannot be translated for.
+pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec<Line>, Vec<Fault>> {
+    let mut words = Words { words, at: 0 };
+    let mut draft = Draft { family, ways: vec![Vec::new()], statements: Vec::new(), comment: None, protocol: None };
+    let mut faults = Vec::new();
+    let mut says = None;
+    loop {
+        let negated = words.negated();
+        let Some(option) = words.next() else { break };
+        let read = match option.text.as_str() {
+            "-j" | "--jump" => words.value(option).and_then(|target| {
+                says = Some(target::says(target, &mut draft, &mut words)?);
+                Ok(())
+            }),
+            "-g" | "--goto" => words.value(option).map(|name| says = Some(Says::Goto(name.text.clone()))),
+            _ => asked::option(option, negated, &mut draft, &mut words),
+        };
+        match read {
+            Ok(()) => {}
+            Err(fault) => {
+                // An option that is not known may have any number of values: the next one is found by its dashes.
+                faults.push(fault);
+                while words.peek().is_some_and(|word| !word.text.starts_with('-') && word.text != "!") {
+                    words.next();
+                }
+            }
+        }
+    }
+    for way in &draft.ways {
+        if let (true, Err(error)) = (faults.is_empty(), Rule::new(way.clone(), Vec::new(), Verdict::Drop, None)) {
+            faults.push((whole.clone(), error.to_string()));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let line = |matches: &Vec<Match>| Line {
+        place: whole.clone(),
+        matches: matches.clone(),
+        statements: draft.statements.clone(),
+        says: says.clone().unwrap_or(Says::Verdict(Verdict::Continue)),
+        comment: draft.comment.clone(),
+    };
+    Ok(draft.ways.iter().map(line).collect())
+}
+
+impl Draft {
+    /// One of these must hold.
+    pub(super) fn either(&mut self, ways: &[Asked]) {
+        let before = std::mem::take(&mut self.ways);
+        let with = |one: &Vec<Match>, more: &Asked| one.iter().chain(more).cloned().collect();
+        self.ways = before.iter().flat_map(|one| ways.iter().map(move |more| with(one, more))).collect();
+    }
+}

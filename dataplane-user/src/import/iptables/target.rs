@@ -1,0 +1,137 @@
+//! What a rule of iptables says: `-j`.
+
+use super::super::chain::Says;
+use super::super::foreign::STATEFUL;
+use super::rule::{Draft, Fault, Words};
+use super::word::Word;
+use crate::rule::{Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6, Verdict};
+
+/// Targets that change packets or keep something.
+const FOREIGN: &[(&str, &str)] = &[
+    ("CT", "there is no connection tracking to set up: take the rule out"),
+    ("NOTRACK", "there is no connection tracking to keep packets from: take the rule out"),
+    ("CONNMARK", STATEFUL),
+    ("MARK", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
+    ("MASQUERADE", "address translation changes packets: take the rule out"),
+    ("SNAT", "address translation changes packets: take the rule out"),
+    ("DNAT", "address translation changes packets: take the rule out"),
+    ("REDIRECT", "address translation changes packets: take the rule out"),
+    ("TPROXY", "packets are not sent elsewhere by rules here: take the rule out"),
+    ("TEE", "packets are not sent elsewhere by rules here: take the rule out"),
+    ("NFQUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
+    ("QUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
+    ("SET", "packets do not change sets here: `dataplane set add` and `set del` do"),
+    ("TCPMSS", "packets are not changed here: take the rule out, and set `advmss` on the route"),
+    ("DSCP", "packets are not changed here: take the rule out"),
+    ("TOS", "packets are not changed here: take the rule out"),
+    ("TTL", "packets are not changed here: take the rule out"),
+    ("HL", "packets are not changed here: take the rule out"),
+    ("CLASSIFY", "packets are not changed here: take the rule out"),
+    ("AUDIT", "take LOG"),
+    ("TRACE", "take the rule out; `dataplane stats` shows what becomes of packets"),
+];
+
+/// What is said about codes that our language has no word for.
+const CODES: &str = "this code cannot be sent here; take one of the others of `man iptables-extensions`";
+
+/// The target, with its options.
+pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> Result<Says, Fault> {
+    match target.text.as_str() {
+        "ACCEPT" => Ok(Says::Verdict(Verdict::Accept)),
+        "DROP" => Ok(Says::Verdict(Verdict::Drop)),
+        "RETURN" => Ok(Says::Return),
+        "REJECT" => reject(draft.family, words).map(|with| Says::Verdict(Verdict::Reject(with))),
+        "LOG" => log(draft, words, &["--log-prefix", "--log-level"]),
+        "NFLOG" => log(draft, words, &["--nflog-prefix", "--nflog-group"]),
+        name => match FOREIGN.iter().find(|(known, _)| *known == name) {
+            Some((_, said)) => {
+                skip(words);
+                Err((target.place.clone(), format!("`-j {name}`: {said}")))
+            }
+            None => Ok(Says::Jump(name.to_owned())),
+        },
+    }
+}
+
+/// The options of a target that is not known.
+fn skip(words: &mut Words<'_>) {
+    while words.next().is_some() {}
+}
+
+fn reject(family: Family, words: &mut Words<'_>) -> Result<RejectWith, Fault> {
+    let Some(option) = words.peek().filter(|word| word.text == "--reject-with") else { return Ok(RejectWith::Default) };
+    words.next();
+    let with = words.value(option)?;
+    let code = match (family, with.text.as_str()) {
+        (_, "tcp-reset") => Some(RejectWith::TcpReset),
+        (Family::V4, word) => match word.strip_prefix("icmp-").or(word.strip_prefix("icmp")) {
+            Some("net-unreachable") => Some(Unreachable4::Net),
+            Some("host-unreachable") => Some(Unreachable4::Host),
+            Some("proto-unreachable") => Some(Unreachable4::Protocol),
+            Some("port-unreachable") => Some(Unreachable4::Port),
+            Some("net-prohibited") => Some(Unreachable4::NetProhibited),
+            Some("host-prohibited") => Some(Unreachable4::HostProhibited),
+            Some("admin-prohibited") => Some(Unreachable4::AdminProhibited),
+            _ => None,
+        }
+        .map(RejectWith::Icmp),
+        (Family::V6, word) => match word.strip_prefix("icmp6-") {
+            Some("no-route") => Some(Unreachable6::NoRoute),
+            Some("adm-prohibited") => Some(Unreachable6::AdminProhibited),
+            Some("addr-unreachable") => Some(Unreachable6::Address),
+            Some("port-unreachable") => Some(Unreachable6::Port),
+            _ => None,
+        }
+        .map(RejectWith::Icmpv6),
+    };
+    code.ok_or_else(|| (with.place.clone(), format!("`--reject-with {}`: {CODES}", with.text)))
+}
+
+/// `LOG` goes to the kernel's log and asks the next rule; `NFLOG` goes to a group.
+fn log(draft: &mut Draft, words: &mut Words<'_>, known: &[&str]) -> Result<Says, Fault> {
+    let mut log = Log::default();
+    if known[1] == "--nflog-group" {
+        log.target = Some(LogTarget::Group(0));
+    }
+    while let Some(option) = words.next() {
+        if !known.contains(&option.text.as_str()) {
+            let message = format!("`{}`: a line of log has a prefix and a level; take it out", option.text);
+            skip(words);
+            return Err((option.place.clone(), message));
+        }
+        let value = words.value(option)?;
+        let wrong = |what: &str| (value.place.clone(), format!("`{}`: {what}", value.text));
+        match option.text.as_str() {
+            "--log-level" => {
+                log.target = Some(level(&value.text).ok_or_else(|| wrong("a level is 0 to 7, or its name"))?);
+            }
+            "--nflog-group" => {
+                log.target = Some(LogTarget::Group(value.text.parse().map_err(|_| wrong("a group is 0 to 65535"))?));
+            }
+            _ => {
+                log.prefix = Some(
+                    Text::new(&value.text)
+                        .ok_or_else(|| wrong("a prefix is one line without quotes, of at most 128 bytes"))?,
+                );
+            }
+        }
+    }
+    draft.statements.push(Statement::Log(log));
+    Ok(Says::Verdict(Verdict::Continue))
+}
+
+/// By number or name (syslog(3)). The usual one, 4, is not said.
+fn level(text: &str) -> Option<LogTarget> {
+    let level = match text {
+        "0" | "emerg" | "panic" => LogLevel::Emerg,
+        "1" | "alert" => LogLevel::Alert,
+        "2" | "crit" => LogLevel::Crit,
+        "3" | "err" | "error" => LogLevel::Err,
+        "4" | "warning" | "warn" => LogLevel::Warn,
+        "5" | "notice" => LogLevel::Notice,
+        "6" | "info" => LogLevel::Info,
+        "7" | "debug" => LogLevel::Debug,
+        _ => return None,
+    };
+    Some(LogTarget::Level(level))
+}

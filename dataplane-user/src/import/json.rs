@@ -1,0 +1,326 @@
+//! What `nft -j list ruleset` prints, as the text that `nft list ruleset` would have printed (libnftables-json(5)).
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::problem::Place;
+
+/// A listing; the places of its objects are kept.
+#[derive(Deserialize)]
+struct Listing<'a> {
+    #[serde(borrow)]
+    nftables: Vec<&'a RawValue>,
+}
+
+/// A table in the making.
+#[derive(Default)]
+struct Table {
+    declarations: Vec<(String, Place)>,
+    chains: Vec<Chain>,
+}
+
+struct Chain {
+    name: String,
+    head: (String, Place),
+    rules: Vec<(String, Place)>,
+}
+
+/// The text, and where each place of it comes from.
+///
+/// # Errors
+/// What is wrong with the JSON, and where.
+pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + use<>), (Place, String)> {
+    let listing: Listing<'_> = serde_json::from_str(text).map_err(|error| {
+        let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+        let at = (before + error.column().saturating_sub(1)).min(text.len());
+        (at..at, format!("this is not what `nft -j list ruleset` prints: {error}"))
+    })?;
+    let mut tables: Vec<(String, Table)> = Vec::new();
+    for raw in listing.nftables {
+        let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+        let place = start..start + raw.get().len();
+        let object: Map<String, Value> = serde_json::from_str(raw.get())
+            .map_err(|error| (place.clone(), format!("an object was expected: {error}")))?;
+        for (kind, value) in &object {
+            object_of(kind, value, &place, &mut tables)?;
+        }
+    }
+    let (text, places) = written(&tables);
+    let there = move |place: Place| {
+        let found = places.partition_point(|(begin, _)| *begin <= place.start);
+        places.get(found.saturating_sub(1)).map_or(0..0, |(_, there)| there.clone())
+    };
+    Ok((text, there))
+}
+
+fn object_of(
+    kind: &str,
+    value: &Value,
+    place: &Place,
+    tables: &mut Vec<(String, Table)>,
+) -> Result<(), (Place, String)> {
+    if kind == "metainfo" {
+        return Ok(());
+    }
+    let word = |key: &str| {
+        let found = value.get(key).and_then(Value::as_str);
+        found.ok_or_else(|| (place.clone(), format!("`{kind}` has no `{key}`")))
+    };
+    let family = word("family")?;
+    let head = format!("table {family} {}", word(if kind == "table" { "name" } else { "table" })?);
+    let index = tables.iter().position(|(known, _)| *known == head).unwrap_or_else(|| {
+        tables.push((head, Table::default()));
+        tables.len() - 1
+    });
+    let table = &mut tables[index].1;
+    match kind {
+        "table" => {
+            let flags = value.get("flags").map(|flags| format!("flags {}", plain(flags)));
+            table.declarations.extend(flags.map(|flags| (flags, place.clone())));
+        }
+        "chain" => {
+            let name = word("name")?.to_owned();
+            let head = match value.get("hook") {
+                None => String::new(),
+                Some(hook) => {
+                    let key = |key: &str| value.get(key).map(plain).unwrap_or_default();
+                    let policy =
+                        value.get("policy").map(|policy| format!("; policy {}", plain(policy))).unwrap_or_default();
+                    format!("type {} hook {} priority {}{policy}", key("type"), plain(hook), key("prio"))
+                }
+            };
+            table.chains.push(Chain { name, head: (head, place.clone()), rules: Vec::new() });
+        }
+        "rule" => {
+            let statements = value.get("expr").and_then(Value::as_array);
+            let mut text = statements.into_iter().flatten().map(statement).collect::<Vec<_>>().join(" ");
+            if let Some(comment) = value.get("comment").and_then(Value::as_str) {
+                let _ = write!(text, " comment \"{comment}\"");
+            }
+            let name = word("chain")?;
+            let chain = table.chains.iter_mut().find(|chain| chain.name == name);
+            let chain = chain.ok_or_else(|| (place.clone(), format!("there is no chain {name} before this rule")))?;
+            chain.rules.push((text.trim().to_owned(), place.clone()));
+        }
+        "set" | "map" => table.declarations.push((set(kind, word("name")?, value), place.clone())),
+        _ => table.declarations.push((format!("{kind} {} {{ }}", word("name")?), place.clone())),
+    }
+    Ok(())
+}
+
+/// The text of all tables, and where each piece of it begins and comes from.
+fn written(tables: &[(String, Table)]) -> (String, Vec<(usize, Place)>) {
+    let mut text = String::new();
+    let mut places = Vec::new();
+    let mut put = |text: &mut String, piece: &str, place: &Place| {
+        places.push((text.len(), place.clone()));
+        text.push_str(piece);
+        text.push('\n');
+    };
+    for (head, table) in tables {
+        let _ = writeln!(text, "{head} {{");
+        for (piece, place) in &table.declarations {
+            put(&mut text, piece, place);
+        }
+        for chain in &table.chains {
+            put(&mut text, &format!("chain {} {{\n{}", chain.name, chain.head.0), &chain.head.1);
+            for (piece, place) in &chain.rules {
+                put(&mut text, piece, place);
+            }
+            text.push_str("}\n");
+        }
+        text.push_str("}\n");
+    }
+    (text, places)
+}
+
+fn set(kind: &str, name: &str, value: &Value) -> String {
+    let types: Vec<_> = match value.get("type") {
+        Some(Value::Array(types)) => types.iter().map(plain).collect(),
+        Some(one) => vec![plain(one)],
+        None => Vec::new(),
+    };
+    let links: Vec<_> = types.iter().map(|kind| kind == "ifname").collect();
+    let mut text = format!("{kind} {name} {{\ntype {}", types.join(" . "));
+    if let Some(to) = value.get("map") {
+        let _ = write!(text, " : {}", plain(to));
+    }
+    text.push('\n');
+    if let Some(flags) = value.get("flags") {
+        let _ = writeln!(text, "flags {}", plain(flags));
+    }
+    for key in ["timeout", "comment"] {
+        if let Some(said) = value.get(key) {
+            let _ = if key == "comment" {
+                writeln!(text, "comment \"{}\"", plain(said))
+            } else {
+                writeln!(text, "{key} {}", plain(said))
+            };
+        }
+    }
+    if let Some(Value::Array(elements)) = value.get("elem") {
+        let _ = writeln!(text, "elements = {{ {} }}", listed(elements, &links));
+    }
+    text + "}"
+}
+
+/// The fields that are compared with names of links, for the quotes of these.
+fn links(key: &Value) -> Vec<bool> {
+    let one = |key: &Value| {
+        let word = key.get("meta").and_then(|meta| meta.get("key")).and_then(Value::as_str);
+        matches!(word, Some("iif" | "oif" | "iifname" | "oifname"))
+    };
+    match key.get("concat") {
+        Some(Value::Array(parts)) => parts.iter().map(one).collect(),
+        _ => vec![one(key)],
+    }
+}
+
+fn statement(statement: &Value) -> String {
+    let Some((kind, value)) = statement.as_object().and_then(|object| object.iter().next()) else {
+        return plain(statement);
+    };
+    match (kind.as_str(), value) {
+        ("match", _) => {
+            let (left, right) = (&value["left"], &value["right"]);
+            match plain(&value["op"]).as_str() {
+                "in" => format!("{} {}", field(left), flags(right, ",", &links(left))),
+                op => format!("{} {op} {}", field(left), compared(right, &links(left))),
+            }
+        }
+        ("counter", Value::String(name)) => format!("counter name \"{name}\""),
+        ("counter", _) => "counter".to_owned(),
+        ("vmap", _) => format!("{} vmap {}", field(&value["key"]), compared(&value["data"], &links(&value["key"]))),
+        ("log", _) => log(value),
+        ("limit", Value::Object(_)) => limit(value),
+        ("reject", Value::Object(with)) => match (with.get("type"), with.get("expr")) {
+            (Some(kind), Some(code)) => format!("reject with {} {}", plain(kind), plain(code)),
+            (Some(kind), None) => format!("reject with {}", plain(kind)),
+            _ => "reject".to_owned(),
+        },
+        ("mangle", _) => format!("{} set {}", field(&value["key"]), compared(&value["value"], &[])),
+        ("set", _) => format!("{} {}", plain(&value["op"]), plain(&value["set"])),
+        _ => verdict(statement),
+    }
+}
+
+/// What a rule or an element of a map says, or a word that nothing else is known of.
+fn verdict(value: &Value) -> String {
+    let Some((kind, value)) = value.as_object().and_then(|object| object.iter().next()) else { return plain(value) };
+    match value.get("target") {
+        Some(target) => format!("{kind} {}", plain(target)),
+        None => kind.clone(),
+    }
+}
+
+fn log(value: &Value) -> String {
+    let mut text = "log".to_owned();
+    for (key, said) in value.as_object().into_iter().flatten() {
+        let _ = if key == "prefix" {
+            write!(text, " prefix \"{}\"", plain(said))
+        } else {
+            write!(text, " {key} {}", plain(said))
+        };
+    }
+    text
+}
+
+fn limit(value: &Value) -> String {
+    let key = |key: &str| value.get(key).map(plain).filter(|word| word != "packets");
+    let over = if value.get("inv") == Some(&Value::Bool(true)) { "over " } else { "" };
+    let unit = key("rate_unit").map(|unit| format!(" {unit}")).unwrap_or_default();
+    let mut text = format!("limit rate {over}{}{unit}/{}", plain(&value["rate"]), plain(&value["per"]));
+    if let Some(burst) = key("burst").filter(|burst| burst != "0") {
+        let _ = write!(text, " burst {burst} {}", key("burst_unit").unwrap_or_else(|| "packets".to_owned()));
+    }
+    text
+}
+
+/// What is asked of a packet.
+fn field(value: &Value) -> String {
+    let Some((kind, inside)) = value.as_object().and_then(|object| object.iter().next()) else { return plain(value) };
+    let key = |key: &str| inside.get(key).map(plain).unwrap_or_default();
+    match (kind.as_str(), inside) {
+        ("payload", _) if inside.get("field").is_some() => format!("{} {}", key("protocol"), key("field")),
+        ("meta", _) if matches!(key("key").as_str(), "iif" | "oif" | "iifname" | "oifname") => key("key"),
+        ("meta" | "ct", _) => format!("{kind} {}", key("key")),
+        ("concat", Value::Array(parts)) => parts.iter().map(field).collect::<Vec<_>>().join(" . "),
+        ("&", Value::Array(parts)) if parts.len() == 2 => {
+            format!("{} & {}", field(&parts[0]), compared(&parts[1], &[]))
+        }
+        _ => kind.clone(),
+    }
+}
+
+/// What a field is compared with.
+fn compared(value: &Value, links: &[bool]) -> String {
+    match value {
+        Value::Array(_) => format!("({})", flags(value, " | ", links)),
+        _ => item(value, links),
+    }
+}
+
+fn flags(value: &Value, between: &str, links: &[bool]) -> String {
+    match value {
+        Value::Array(words) => words.iter().map(plain).collect::<Vec<_>>().join(between),
+        _ => item(value, links),
+    }
+}
+
+fn listed(items: &[Value], links: &[bool]) -> String {
+    items.iter().map(|one| item(one, links)).collect::<Vec<_>>().join(", ")
+}
+
+/// A value, range, prefix, list, element of a set or pair of a map.
+fn item(value: &Value, links: &[bool]) -> String {
+    let link = links.first().copied().unwrap_or_default();
+    match value {
+        Value::String(word) if link && !word.starts_with('@') => format!("\"{word}\""),
+        Value::Bool(true) => "exists".to_owned(),
+        Value::Bool(false) => "missing".to_owned(),
+        Value::Array(pair) if pair.len() == 2 => format!("{} : {}", item(&pair[0], links), verdict(&pair[1])),
+        Value::Object(object) => match object.iter().next() {
+            Some((kind, Value::Array(items))) if kind == "set" => format!("{{ {} }}", listed(items, links)),
+            Some((kind, one)) if kind == "set" => format!("{{ {} }}", item(one, links)),
+            Some((kind, Value::Array(ends))) if kind == "range" => {
+                ends.iter().map(|end| item(end, links)).collect::<Vec<_>>().join("-")
+            }
+            Some((kind, Value::Array(parts))) if kind == "concat" => {
+                let part = |(index, part)| item(part, links.get(index..).unwrap_or_default());
+                parts.iter().enumerate().map(part).collect::<Vec<_>>().join(" . ")
+            }
+            Some((kind, Value::Array(parts))) if kind == "|" => {
+                format!("({})", parts.iter().map(|part| item(part, links)).collect::<Vec<_>>().join(" | "))
+            }
+            Some((kind, inside)) if kind == "prefix" => format!("{}/{}", plain(&inside["addr"]), plain(&inside["len"])),
+            Some((kind, inside)) if kind == "elem" => element(inside, links),
+            _ => field(value),
+        },
+        _ => plain(value),
+    }
+}
+
+fn element(value: &Value, links: &[bool]) -> String {
+    let mut text = item(&value["val"], links);
+    for key in ["timeout", "expires"] {
+        if let Some(said) = value.get(key) {
+            let _ = write!(text, " {key} {}", plain(said));
+        }
+    }
+    if let Some(comment) = value.get("comment") {
+        let _ = write!(text, " comment \"{}\"", plain(comment));
+    }
+    text
+}
+
+/// A word or number as it is, a list of words with commas.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(word) => word.clone(),
+        Value::Array(words) => words.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,332 @@
+//! What `nft list ruleset` prints.
+//!
+//! Blocks in braces hold statements; a statement ends with its line or at `;`. What stands in the blocks of a table is read
+//! by [`super::set`] and [`super::line`].
+
+use chumsky::prelude::*;
+
+use super::chain::{Chain, Hook, Ruleset};
+use super::line::Reader;
+use super::problem::{Place, Problems};
+use super::set::Table;
+use crate::rule::parse::token::{Extra, space, symbol, token};
+use crate::rule::parse::{end, run};
+use crate::rule::{ChainName, Family, Policy};
+
+type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
+
+/// Braces in braces; nft has three.
+const DEEPEST: usize = 16;
+
+/// A text and where it begins.
+type Text<'a> = (&'a str, usize);
+
+/// A block, or a statement.
+#[derive(Clone, Debug)]
+enum Item<'a> {
+    Block(Text<'a>, Vec<Item<'a>>),
+    Statement(Text<'a>),
+}
+
+/// Reads a listing. Comments must have been blanked: see [`without_comments`].
+pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    if let Some((place, message)) = unbalanced(text) {
+        problems.error(place, message);
+        return ruleset;
+    }
+    let items = match run(text, space().ignore_then(items()).then_ignore(end("`table`"))) {
+        Ok(items) => items,
+        Err(error) => {
+            problems.error(error.span.clone(), format!("{error}; this reads what `nft list ruleset` prints"));
+            return ruleset;
+        }
+    };
+    let reader = Reader::new();
+    for item in &items {
+        match item {
+            Item::Block(head, items) if words(head.0).first() == Some(&"table") => {
+                table(*head, items, &reader, &mut ruleset, problems);
+            }
+            Item::Statement(("flush ruleset", _)) => {}
+            Item::Block(head, _) | Item::Statement(head) => {
+                let message = "this reads what `nft list ruleset` prints, tables only: load the file with nft, and import \
+                               its listing";
+                problems.error(place(head), message);
+            }
+        }
+    }
+    ruleset
+}
+
+/// The text with space in the place of `# comments`, so that all places stay.
+pub(super) fn without_comments(text: &str) -> String {
+    let mut quoted = false;
+    let mut comment = false;
+    let blank = |letter: char| {
+        if letter == '\n' {
+            (quoted, comment) = (false, false);
+        }
+        quoted ^= letter == '"' && !comment;
+        comment |= letter == '#' && !quoted;
+        if comment { " ".repeat(letter.len_utf8()) } else { letter.to_string() }
+    };
+    text.chars().map(blank).collect()
+}
+
+/// A brace without its other half.
+fn unbalanced(text: &str) -> Option<(Place, &'static str)> {
+    let mut open = Vec::new();
+    let mut quoted = false;
+    for (at, letter) in text.char_indices() {
+        quoted = letter != '\n' && quoted != (letter == '"');
+        match letter {
+            '{' if !quoted && open.len() >= DEEPEST => {
+                return Some((at..at + 1, "braces are not so deep in a listing of nft"));
+            }
+            '{' if !quoted => open.push(at),
+            '}' if !quoted && open.pop().is_none() => return Some((at..at + 1, "no brace is open here")),
+            _ => {}
+        }
+    }
+    open.pop().map(|at| (at..at + 1, "this brace is not closed: is the file whole?"))
+}
+
+/// The text of a statement as it came, and its place.
+fn place((text, start): &Text<'_>) -> Place {
+    *start..start + text.len()
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
+/// The statements and blocks of a file or a block.
+fn items<'a>() -> Boxed<'a, Vec<Item<'a>>> {
+    recursive(|items| {
+        let block = head()
+            .then_ignore(symbol("{"))
+            .then(items)
+            .then_ignore(symbol("}"))
+            .map(|(head, items): (Text<'a>, Vec<Item<'a>>)| Item::Block(head, items));
+        let statement = statement().map(Item::Statement);
+        let one = choice((block, statement)).then_ignore(symbol(";").repeated());
+        symbol(";").repeated().ignore_then(one.repeated().collect::<Vec<_>>()).boxed()
+    })
+    .boxed()
+}
+
+/// What stands before the brace of a block: a table, or something with a name in a table.
+fn head<'a>() -> Boxed<'a, Text<'a>> {
+    token("a block", |rest| {
+        let length = rest.find(['{', '}', ';', '\n'])?;
+        let text = rest[..length].trim_end();
+        // Only what has just a name: `counter ip saddr { ... }` is a rule.
+        let known = matches!(
+            words(text).as_slice(),
+            ["table", ..]
+                | ["chain" | "set" | "map" | "counter" | "quota" | "limit" | "flowtable" | "secmark" | "synproxy", _]
+                | ["ct", "helper" | "timeout" | "expectation", _]
+        );
+        (known && rest[length..].starts_with('{')).then_some((length, text))
+    })
+    .map_with(|text, extra| (text, extra.span().start))
+    .boxed()
+}
+
+/// To the end of the line, `;`, or the brace that ends the block; braces inside belong to it.
+fn statement<'a>() -> Boxed<'a, Text<'a>> {
+    token("a statement", |rest| {
+        let mut depth = 0_u32;
+        let mut quoted = false;
+        let end = rest.find(|letter: char| {
+            quoted ^= letter == '"';
+            depth += u32::from(letter == '{' && !quoted);
+            let over = !quoted && depth == 0 && matches!(letter, '\n' | ';' | '}');
+            depth = depth.saturating_sub(u32::from(letter == '}' && !quoted));
+            over
+        });
+        let text = rest[..end.unwrap_or(rest.len())].trim_end();
+        (!text.is_empty()).then_some((text.len(), text))
+    })
+    .map_with(|text, extra| (text, extra.span().start))
+    .boxed()
+}
+
+fn table<'a>(head: Text<'a>, items: &[Item<'a>], reader: &Reader<'a>, ruleset: &mut Ruleset, problems: &mut Problems) {
+    let (family, name) = match words(head.0).as_slice() {
+        ["table", name] => ("ip", *name),
+        ["table", family, name] => (*family, *name),
+        _ => return problems.error(place(&head), "a table has a family and a name"),
+    };
+    let family = match family {
+        "ip" => Some(Family::V4),
+        "ip6" => Some(Family::V6),
+        "inet" => None,
+        _ => {
+            let message = format!("tables of family {family} cannot be translated: take ip, ip6 or inet");
+            return problems.error(place(&head), message);
+        }
+    };
+    let mut table = Table::new(head.0.trim_start_matches("table").trim());
+    for item in items {
+        declaration(item, &mut table, ruleset, problems);
+    }
+    for item in items {
+        if let Item::Block(head, body) = item
+            && let ["chain", name] = words(head.0).as_slice()
+        {
+            chain((*name, place(head)), family, body, (reader, &table), ruleset, problems);
+        }
+    }
+    if name.is_empty() {
+        problems.error(place(&head), "a table has a name");
+    }
+}
+
+/// What is not a chain.
+fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset, problems: &mut Problems) {
+    let (head, body) = match item {
+        Item::Statement(text) => {
+            return match words(text.0).first() {
+                Some(&"comment") => problems.note(place(text), "the comment of a table is not kept"),
+                Some(&"flags") if text.0.contains("dormant") => {
+                    problems.error(place(text), "a dormant table does nothing: take the table out");
+                }
+                _ => problems.error(place(text), format!("`{}` of a table has no meaning here: take it out", text.0)),
+            };
+        }
+        Item::Block(head, body) => (head, body),
+    };
+    match words(head.0).as_slice() {
+        ["chain" | "counter", _] => {}
+        [kind @ ("set" | "map"), name] => {
+            let statements: Vec<_> = body
+                .iter()
+                .map(|item| match item {
+                    Item::Statement(text) | Item::Block(text, _) => *text,
+                })
+                .collect();
+            let Some((name, set)) = table.declare((name, place(head)), *kind == "map", &statements, problems) else {
+                return;
+            };
+            match ruleset.sets.get(&name) {
+                Some(other) if *other != set => {
+                    let message = format!(
+                        "another table has a set {name} with other elements, and names are of the whole \
+                                           config here: rename one of them"
+                    );
+                    problems.error(place(head), message);
+                }
+                _ => drop(ruleset.sets.insert(name, set)),
+            }
+        }
+        _ => problems
+            .error(place(head), format!("`{}` has no meaning here: take it out, with the rules that name it", head.0)),
+    }
+}
+
+fn chain<'a>(
+    (name, at): (&'a str, Place),
+    family: Option<Family>,
+    body: &[Item<'a>],
+    (reader, table): (&Reader<'a>, &Table<'a>),
+    ruleset: &mut Ruleset,
+    problems: &mut Problems,
+) {
+    let mut base: Option<(Text<'a>, Base<'a>)> = None;
+    let mut policy = Policy::Accept;
+    let mut lines = Vec::new();
+    for item in body {
+        let text = match item {
+            Item::Statement(text) | Item::Block(text, _) => *text,
+        };
+        match words(text.0).as_slice() {
+            ["type", kind, "hook", hook, rest @ ..] => base = Some((text, Base { kind, hook, rest: rest.to_vec() })),
+            ["policy", word] => match word.parse() {
+                Ok(word) => policy = word,
+                Err(_) => problems.error(place(&text), format!("`{word}` is not a policy; take accept or drop")),
+            },
+            ["comment", ..] => problems.note(place(&text), "the comment of a chain is not kept"),
+            _ => lines.extend(reader.line(text.0, text.1, table, problems)),
+        }
+    }
+    for line in &lines {
+        let unknown = line.matches.iter().filter_map(crate::rule::Match::set).find(|name| !table.knows(name));
+        if let Some(name) = unknown {
+            problems.error(line.place.clone(), format!("there is no set {name} in table {}", table.name));
+        }
+    }
+    let hook = match base {
+        None => None,
+        // What has no rules and lets all through is as if it were not there.
+        Some((_, base)) if body.len() <= 2 && lines.is_empty() && policy == Policy::Accept && !base.is_known() => {
+            return;
+        }
+        Some((text, base)) => match base.hook(policy) {
+            Ok(hook) => Some(hook),
+            Err(message) => return problems.error(place(&text), message),
+        },
+    };
+    ruleset.chains.push(Chain { table: table.name.clone(), name: name.to_owned(), family, hook, lines, place: at });
+}
+
+/// `type filter hook input priority filter`.
+struct Base<'a> {
+    kind: &'a str,
+    hook: &'a str,
+    rest: Vec<&'a str>,
+}
+
+impl Base<'_> {
+    fn is_known(&self) -> bool {
+        self.kind == "filter" && self.hook.parse::<ChainName>().is_ok()
+    }
+
+    fn hook(&self, policy: Policy) -> Result<Hook, String> {
+        let Base { kind, hook, rest } = self;
+        match *kind {
+            "filter" => {}
+            "nat" => {
+                return Err("chains of type nat translate addresses, and this filter only lets packets pass or drops \
+                                 them: take the chain out"
+                    .to_owned());
+            }
+            _ => {
+                return Err(format!(
+                    "chains of type {kind} change packets, and this filter only lets them pass or drops \
+                                     them: take the chain out"
+                ));
+            }
+        }
+        let chain = hook
+            .parse()
+            .map_err(|_| format!("there is no hook {hook} here; there are prerouting, input, forward and output"))?;
+        let words = rest;
+        let priority = match words.as_slice() {
+            ["priority", number] => number_of(number),
+            ["priority", name, "+", more] => {
+                number_of(name).zip(more.parse::<i64>().ok()).map(|(one, more)| one + more)
+            }
+            ["priority", name, "-", less] => {
+                number_of(name).zip(less.parse::<i64>().ok()).map(|(one, less)| one - less)
+            }
+            _ => None,
+        };
+        let priority = priority.ok_or_else(|| format!("`{}` is not a priority", words.join(" ")))?;
+        Ok(Hook { chain, priority, policy })
+    }
+}
+
+/// Priorities by name (nft(8), "Standard priority names").
+fn number_of(word: &str) -> Option<i64> {
+    Some(match word {
+        "raw" => -300,
+        "mangle" => -150,
+        "dstnat" => -100,
+        "filter" => 0,
+        "security" => 50,
+        "srcnat" => 100,
+        _ => return word.parse().ok(),
+    })
+}

@@ -1,0 +1,95 @@
+//! What cannot be translated, and where it stands.
+
+use std::fmt;
+use std::ops::Range;
+
+use thiserror::Error;
+
+use crate::rule::{position, render};
+
+/// Errors that are shown; how many more there are is said.
+const SHOWN: usize = 50;
+/// Characters of a JSON object that are shown.
+const EXCERPT: usize = 160;
+
+/// Bytes of the file.
+pub(super) type Place = Range<usize>;
+
+/// What was found on the way.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    errors: Vec<(Place, String)>,
+    notes: Vec<(Place, String)>,
+}
+
+impl Problems {
+    /// Something that the config cannot say.
+    pub(super) fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.errors.push((place, message.into()));
+    }
+
+    /// Something that the config says otherwise, or leaves out because it has no effect.
+    pub(super) fn note(&mut self, place: Place, message: impl Into<String>) {
+        self.notes.push((place, message.into()));
+    }
+
+    /// Whether there are errors.
+    pub(super) fn any(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// The same, about another text.
+    pub(super) fn moved(self, there: impl Fn(Place) -> Place) -> Self {
+        let moved = |all: Vec<(Place, String)>| all.into_iter().map(|(place, what)| (there(place), what)).collect();
+        Self { errors: moved(self.errors), notes: moved(self.notes) }
+    }
+
+    /// The notes as `path:line:column: note`, in the order of the file.
+    pub(super) fn notes(&self, text: &str, path: &str) -> Vec<String> {
+        let note = |(place, what): &(Place, String)| {
+            let (line, column) = position(text, place.start);
+            format!("{path}:{line}:{column}: {what}")
+        };
+        ordered(&self.notes).into_iter().map(note).collect()
+    }
+
+    /// All errors, in the order of the file. An excerpt is shown of what has no lines of its own.
+    pub(super) fn into_error(self, text: &str, path: &str, excerpt: bool) -> ImportError {
+        let shown = |(place, what): &(Place, String)| {
+            if !excerpt {
+                // A tab is shown wider than it is counted: then the caret would stand elsewhere.
+                return render(&text.replace('\t', " "), path, place.clone(), what);
+            }
+            let (line, column) = position(text, place.start);
+            let object = text.get(place.clone()).unwrap_or_default();
+            let words: String = object.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(EXCERPT).collect();
+            format!("error: {path}:{line}:{column}: {what}\n  |\n  | {words}\n  |")
+        };
+        let errors = ordered(&self.errors).into_iter().map(shown).collect();
+        ImportError { errors }
+    }
+}
+
+fn ordered(all: &[(Place, String)]) -> Vec<&(Place, String)> {
+    let mut ordered: Vec<_> = all.iter().collect();
+    ordered.sort_by_key(|(place, _)| (place.start, place.end));
+    ordered.dedup();
+    ordered
+}
+
+/// A file that cannot be translated: each error as `error: path:line:column: message`, the line, and a caret below it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub struct ImportError {
+    errors: Vec<String>,
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<_> = self.errors.iter().take(SHOWN).map(|error| error.trim_end()).collect();
+        f.write_str(&shown.join("\n"))?;
+        match self.errors.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\nerror: and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Named sets and maps of nft.
+
+use std::collections::HashMap;
+
+use super::problem::{Place, Problems};
+use crate::config::{Elements, SetConfig};
+use crate::rule::{ItemKind, SetName, SetType, parse_element, parse_set_type};
+
+/// What a name of this table stands for.
+pub(super) struct Table<'a> {
+    /// As nft names it, with its family.
+    pub(super) name: String,
+    /// Elements of sets and maps, as they were written.
+    named: HashMap<&'a str, Vec<(&'a str, Place)>>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), named: HashMap::new() }
+    }
+
+    /// The elements of a set or map, for where they have to be written out.
+    pub(super) fn elements(&self, name: &str) -> Result<Vec<(&'a str, Place)>, String> {
+        let found = self.named.get(name).cloned();
+        found.ok_or_else(|| format!("there is no set or map @{name} in table {}", self.name))
+    }
+
+    /// Whether there is a set or map of that name.
+    pub(super) fn knows(&self, name: &SetName) -> bool {
+        self.named.contains_key(name.as_str())
+    }
+
+    /// A set or map: what stands between its braces, a statement each.
+    pub(super) fn declare(
+        &mut self,
+        (name, place): (&'a str, Place),
+        is_map: bool,
+        body: &[(&'a str, usize)],
+        problems: &mut Problems,
+    ) -> Option<(SetName, SetConfig)> {
+        let mut kind = None;
+        let mut elements = Vec::new();
+        for (text, start) in body {
+            let (key, rest) = text.split_once(|c: char| c.is_whitespace()).unwrap_or((text, ""));
+            let here = *start..*start + text.len();
+            match key {
+                "type" if !is_map => {
+                    kind = Some((parse_set_type(rest.trim()).map_err(|error| error.to_string()), here));
+                }
+                "typeof" if !is_map => kind = Some((type_of(rest.trim()), here)),
+                "type" | "typeof" if rest.trim_end().ends_with(": verdict") => {}
+                "type" | "typeof" => {
+                    problems.error(here, "a map gives a value to a packet; only maps of verdicts can be written out");
+                }
+                "flags" => {
+                    if rest.split(',').any(|flag| matches!(flag.trim(), "timeout" | "dynamic")) {
+                        problems.error(
+                            here,
+                            "the elements of this set come and go by themselves; `dataplane set add` and `set del` \
+                             change a set here",
+                        );
+                    }
+                }
+                "elements" => elements = split(text, *start),
+                "comment" => problems.note(here, "the comment of a set is not kept"),
+                "counter" | "size" | "policy" | "auto-merge" => {}
+                "timeout" | "gc-interval" => {
+                    problems.error(here, "elements with a timeout are not kept here: take the timeout out");
+                }
+                _ => problems.error(here, format!("`{key}` of a set is not known here")),
+            }
+        }
+        self.named.insert(name, elements.clone());
+        if is_map {
+            return None;
+        }
+        let kind = match kind {
+            Some((Ok(kind), _)) => kind,
+            Some((Err(message), here)) => {
+                problems.error(here, message);
+                return None;
+            }
+            None => {
+                problems.error(place, format!("set {name} has no type"));
+                return None;
+            }
+        };
+        let Some(known) = SetName::new(name) else {
+            problems.error(
+                place,
+                format!("`{name}`: the name of a set is a letter, then letters, digits, `_`, `-` and `.`"),
+            );
+            return None;
+        };
+        let mut read = Vec::new();
+        for (text, here) in elements {
+            let value = value_of(text);
+            let behind = &text[value.len()..];
+            if behind.contains(" timeout ") || behind.contains(" expires ") {
+                problems.error(here.clone(), "elements with a timeout are not kept here: take the timeout out");
+            }
+            if behind.contains(" comment ") {
+                problems.note(here.clone(), "the comment of an element is not kept");
+            }
+            match parse_element(&kind, value) {
+                Ok(element) => read.push(element),
+                Err(error) => {
+                    problems.error(here.start + error.span.start..here.start + error.span.end, error.to_string());
+                }
+            }
+        }
+        Some((known, SetConfig { kind, elements: Elements::Listed(read) }))
+    }
+}
+
+/// The type of a set that is told by the fields it is for.
+fn type_of(fields: &str) -> Result<SetType, String> {
+    let kind = |field: &str| match field.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["ip", "saddr" | "daddr"] => Ok(ItemKind::Ipv4),
+        ["ip6", "saddr" | "daddr"] => Ok(ItemKind::Ipv6),
+        ["ether", "saddr" | "daddr"] => Ok(ItemKind::Ether),
+        ["ip", "protocol"] | ["meta", "l4proto"] | ["ip6", "nexthdr"] => Ok(ItemKind::Protocol),
+        ["tcp" | "udp" | "sctp" | "dccp" | "udplite" | "th", "sport" | "dport"] => Ok(ItemKind::Service),
+        ["iifname" | "oifname"] | ["meta", "iifname" | "oifname"] => Ok(ItemKind::Link),
+        ["mark"] | ["meta" | "ct", "mark"] => Ok(ItemKind::Mark),
+        _ => Err(format!("there are no sets of `{field}` here: write its values in braces")),
+    };
+    let kinds = fields.split(" . ").map(|field| kind(field.trim())).collect::<Result<Vec<_>, _>>()?;
+    SetType::new(kinds).ok_or_else(|| "a set needs a type".to_owned())
+}
+
+/// An element without what nft says about it: its counter, timeout and comment.
+pub(super) fn value_of(text: &str) -> &str {
+    let ends = [" counter", " timeout ", " expires ", " comment "].into_iter().filter_map(|word| text.find(word));
+    &text[..ends.min().unwrap_or(text.len())]
+}
+
+/// Bytes until the comma, brace or lone colon behind an element, whatever is in quotes.
+pub(super) fn extent(rest: &str) -> usize {
+    let mut quoted = false;
+    let end = rest.char_indices().find(|(at, letter)| {
+        quoted ^= *letter == '"';
+        !quoted && (matches!(letter, ',' | '}') || rest[*at..].starts_with(" : "))
+    });
+    end.map_or(rest.len(), |(at, _)| at)
+}
+
+/// The elements of `elements = { a, b }`, with their places; those of maps with their verdicts.
+fn split(text: &str, start: usize) -> Vec<(&str, Place)> {
+    let Some((open, close)) = text.find('{').zip(text.rfind('}')) else { return Vec::new() };
+    let mut elements = Vec::new();
+    let mut quoted = false;
+    let mut from = open + 1;
+    for (at, letter) in text[..=close].char_indices().skip_while(|(at, _)| *at <= open) {
+        quoted ^= letter == '"';
+        if !quoted && (letter == ',' || at == close) {
+            let raw = &text[from..at];
+            let inside = raw.trim();
+            if !inside.is_empty() {
+                let begin = start + from + (raw.len() - raw.trim_start().len());
+                elements.push((inside, begin..begin + inside.len()));
+            }
+            from = at + letter.len_utf8();
+        }
+    }
+    elements
+}

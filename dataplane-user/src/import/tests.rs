@@ -1,0 +1,212 @@
+//! Rows: what a piece of another language comes to.
+
+use super::{Language, import};
+use crate::rule::ChainName;
+
+/// The rules of chain input; the policy first when it is `drop`.
+fn input(language: Language, text: &str) -> Vec<String> {
+    let imported = import(language, text, "t").unwrap_or_else(|error| panic!("{text}\n{error}"));
+    let chain = imported.config.chain(ChainName::Input);
+    let policy = (chain.policy == crate::rule::Policy::Drop).then(|| "drop".to_owned());
+    policy.into_iter().chain(chain.rules.iter().map(ToString::to_string)).collect()
+}
+
+/// The chains of a table of family inet, with chain input in front.
+fn nft(body: &str) -> Vec<String> {
+    input(Language::Nft, &format!("table inet t {{\n{body}\n}}\n"))
+}
+
+const BASE: &str = "chain input {\ntype filter hook input priority filter; policy accept;\n";
+
+fn refused(language: Language, text: &str) -> String {
+    import(language, text, "t").map(|imported| imported.config.to_toml()).expect_err(text).to_string()
+}
+
+#[test]
+fn jumps_are_written_out() {
+    for (lines, chains, want) in [
+        ("jump a", "chain a { tcp dport 1 drop; }", vec!["tcp dport 1 drop"]),
+        ("tcp dport 1 jump a\ndrop", "chain a { ip ttl 1 accept; }", vec!["tcp dport 1 ip ttl 1 accept", "drop"]),
+        ("udp dport 1 jump a", "chain a { tcp dport 1 drop; ip ttl 1 drop; }", vec!["udp dport 1 ip ttl 1 drop"]),
+        ("jump a\ndrop", "chain a { return; accept; }", vec!["drop"]),
+        ("jump a", "chain a { iif x return; drop; }", vec!["iif != \"x\" drop"]),
+        (
+            "jump a",
+            "chain a { ip saddr 192.0.2.1 return; accept; }",
+            vec!["meta nfproto ipv6 accept", "ip saddr != 192.0.2.1 accept"],
+        ),
+        ("jump a", "chain a { tcp dport 1 return; drop; }", vec!["meta l4proto != tcp drop", "tcp dport != 1 drop"]),
+        (
+            "jump a",
+            "chain a { limit rate 5/second burst 9 packets return; drop; }",
+            vec!["limit rate over 5/second burst 9 packets drop"],
+        ),
+        // The base chain's policy is what comes behind it.
+        ("tcp dport 1 return\ndrop", "", vec!["tcp dport 1 accept", "drop"]),
+        ("goto a\ndrop", "chain a { tcp dport 1 accept; }", vec!["tcp dport 1 accept", "accept", "drop"]),
+        (
+            "iif x goto a\ndrop",
+            "chain a { tcp dport 1 drop; accept; }",
+            vec!["iif \"x\" tcp dport 1 drop", "iif \"x\" accept", "drop"],
+        ),
+        (
+            "jump a\ndrop",
+            "chain a { iif x goto b; accept; }\nchain b { tcp dport 1 drop; }",
+            vec!["iif \"x\" tcp dport 1 drop", "iif != \"x\" accept", "drop"],
+        ),
+        ("log prefix \"a\" jump a", "chain a { drop; }", vec!["log prefix \"a\" continue", "drop"]),
+        ("jump a\njump a", "chain a { jump b; }\nchain b { tcp dport 1 drop; }", vec!["tcp dport 1 drop"; 2]),
+    ] {
+        assert_eq!(nft(&format!("{chains}\n{BASE}{lines}\n}}")), want, "{lines} / {chains}");
+    }
+}
+
+#[test]
+fn maps_and_concatenations_are_written_out() {
+    for (lines, chains, want) in [
+        ("tcp dport vmap { 1 : accept, 2-3 : drop }", "", vec!["tcp dport 1 accept", "tcp dport 2-3 drop"]),
+        (
+            "iifname . tcp dport vmap { \"a\" . 1 : accept, \"b*\" . 2 : jump a }",
+            "chain a { ip ttl 1 drop; }",
+            vec!["iifname \"a\" tcp dport 1 accept", "iifname \"b*\" tcp dport 2 ip ttl 1 drop"],
+        ),
+        (
+            "ip6 saddr vmap @m",
+            "map m { type ipv6_addr : verdict; elements = { 2001:db8::1 : drop, ::/0 : accept }; }",
+            vec!["ip6 saddr 2001:db8::1 drop", "ip6 saddr ::/0 accept"],
+        ),
+        (
+            "ip saddr . tcp dport { 192.0.2.1 . 1, 192.0.2.0/24 . 2-3 } counter drop comment \"c\"",
+            "",
+            vec![
+                "ip saddr 192.0.2.1 tcp dport 1 drop comment \"c\"",
+                "ip saddr 192.0.2.0/24 tcp dport 2-3 drop comment \"c\"",
+            ],
+        ),
+        ("ip saddr . ip daddr 192.0.2.1 . 192.0.2.2 drop", "", vec!["ip saddr 192.0.2.1 ip daddr 192.0.2.2 drop"]),
+        ("ether saddr vmap { 02:00:00:00:00:01 : accept }", "", vec!["ether saddr 02:00:00:00:00:01 accept"]),
+    ] {
+        assert_eq!(nft(&format!("{chains}\n{BASE}{lines}\n}}")), want, "{lines}");
+    }
+}
+
+#[test]
+fn tables_of_one_family_keep_to_it() {
+    let text = |family: &str, policy: &str, rule: &str| {
+        format!("table {family} t {{ chain c {{ type filter hook input priority 0; policy {policy}; {rule}; }} }}\n")
+    };
+    for (files, want) in [
+        (
+            text("ip", "drop", "tcp dport 1 accept"),
+            vec!["meta nfproto ipv4 tcp dport 1 accept", "meta nfproto ipv4 drop"],
+        ),
+        (text("ip6", "accept", "ip6 saddr ::1 drop"), vec!["ip6 saddr ::1 drop"]),
+        (
+            text("ip", "drop", "accept") + &text("ip6", "drop", "drop"),
+            vec!["drop", "meta nfproto ipv4 accept", "meta nfproto ipv6 drop"],
+        ),
+        // Two that see the same packets: what only drops goes first.
+        (
+            text("inet", "drop", "tcp dport 1 accept") + &text("ip", "accept", "ip ttl 1 drop"),
+            vec!["drop", "ip ttl 1 drop", "tcp dport 1 accept"],
+        ),
+    ] {
+        assert_eq!(input(Language::Nft, &files), want, "{files}");
+    }
+    let two = text("inet", "accept", "tcp dport 1 accept") + &text("ip", "drop", "ip ttl 1 accept");
+    let error = refused(Language::Nft, &two);
+    assert!(error.contains("`accept` ends one of them only"), "{error}");
+    let told = text("inet", "drop", "log").replace("priority 0", "priority -5") + &text("ip", "accept", "drop");
+    let error = refused(Language::Nft, &told);
+    assert!(error.contains("their order matters"), "{error}");
+}
+
+#[test]
+fn options_of_iptables() {
+    for (options, want) in [
+        ("-s 192.0.2.0/24 ! -d 192.0.2.1/32 -j DROP", "ip saddr 192.0.2.0/24 ip daddr != 192.0.2.1 drop"),
+        ("-s 192.0.2.0/255.255.255.0 -j ACCEPT", "ip saddr 192.0.2.0/24 accept"),
+        ("-i eth+ ! -o wg0", "a packet has no way out"),
+        ("-i eth+ -j DROP", "meta nfproto ipv4 iifname \"eth*\" drop"),
+        ("-i + -j DROP", "meta nfproto ipv4 drop"),
+        (
+            "-p tcp -m tcp --sport 1024: --dport 22 --syn -j ACCEPT",
+            "ip protocol tcp tcp sport 1024-65535 tcp dport 22 tcp flags & (fin | syn | rst | ack) == syn accept",
+        ),
+        ("! -p tcp -j DROP", "ip protocol != tcp drop"),
+        ("-p udp -m multiport ! --dports 53,100:200 -j DROP", "ip protocol udp udp dport != { 53, 100-200 } drop"),
+        ("-f -j DROP", "ip frag-off & 8191 != 0 drop"),
+        ("! -f -j ACCEPT", "ip frag-off & 8191 == 0 accept"),
+        ("-m ttl --ttl-gt 5 -j DROP", "ip ttl 6-255 drop"),
+        ("-m dscp --dscp-class AF11 -j DROP", "ip dscp af11 drop"),
+        ("-m length ! --length 100:200 -j DROP", "meta nfproto ipv4 meta length != 100-200 drop"),
+        ("-m limit --limit 5/min -j ACCEPT", "meta nfproto ipv4 limit rate 5/minute burst 5 packets accept"),
+        ("-j LOG --log-prefix \"a b\" --log-level 4", "meta nfproto ipv4 log prefix \"a b\" level warn continue"),
+        ("-j NFLOG --nflog-group 3 --nflog-prefix x", "meta nfproto ipv4 log prefix \"x\" group 3 continue"),
+        ("-p tcp -j REJECT --reject-with tcp-reset", "ip protocol tcp reject with tcp reset"),
+        ("-j REJECT", "meta nfproto ipv4 reject"),
+        ("-p icmp -m icmp --icmp-type 8 -j DROP", "icmp type echo-request drop"),
+        ("-p icmp -m icmp --icmp-type 3/4 -j DROP", "take the code out"),
+        ("-m limit --limit 1/s -m tcp --dport 22 -j DROP", "needs a protocol with ports"),
+        ("-p tcp -m limit --limit 1/s -m tcp --dport 22 -j DROP", "stands behind `--limit`"),
+        ("-m conntrack --ctstate NEW -j DROP", "stateful"),
+        ("-m set --match-set bad src -j DROP", "sets of ipset"),
+        ("-j NOWHERE", "there is no chain NOWHERE"),
+        ("-m comment --comment \"two words\" -j ACCEPT", "meta nfproto ipv4 accept comment \"two words\""),
+        ("", "meta nfproto ipv4 continue"),
+    ] {
+        let text = format!("# Generated by iptables-save\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT {options}\nCOMMIT\n");
+        match import(Language::Iptables, &text, "t") {
+            Ok(imported) => {
+                let rules: Vec<_> =
+                    imported.config.chain(ChainName::Input).rules.iter().map(ToString::to_string).collect();
+                assert_eq!(rules, [want], "{options}");
+            }
+            Err(error) => assert!(error.to_string().contains(want), "{options}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn the_family_of_a_save_must_be_known() {
+    let text = |rule: &str| format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT {rule}\nCOMMIT\n");
+    assert_eq!(input(Language::Iptables, &text("-s 192.0.2.1/32 -j DROP")), ["ip saddr 192.0.2.1 drop"]);
+    assert_eq!(input(Language::Iptables, &text("-s 2001:db8::1/128 -j DROP")), ["ip6 saddr 2001:db8::1 drop"]);
+    let error = refused(Language::Iptables, &text("-j DROP"));
+    assert!(error.contains("t:1:1: whether this is for IPv4 or IPv6 cannot be told"), "{error}");
+}
+
+#[test]
+fn what_is_too_much_is_an_error() {
+    let braces = "table t { ".repeat(5000) + &" }".repeat(5000);
+    assert!(refused(Language::Nft, &braces).contains("not so deep"));
+    let chain = |number: u32| format!("chain c{number} {{ jump c{} ; }}", number + 1);
+    let chains = (0..500).map(chain).collect::<Vec<_>>().join("\n");
+    let deep = format!("table inet t {{ {chains} chain c500 {{ accept; }}\n{BASE}jump c0\n}} }}");
+    assert!(refused(Language::Nft, &deep).contains("more than 64 chains"));
+    let ports: Vec<_> = (1..320).map(|port| format!("{port} . 1")).collect();
+    let list = format!("tcp dport . ip ttl {{ {} }} ", ports.join(", "));
+    let wide = format!("table inet t {{ {BASE}{}accept\n}} }}", list.repeat(2));
+    assert!(refused(Language::Nft, &wide).contains("more than 100000 rules"));
+}
+
+#[test]
+fn nothing_makes_it_panic() {
+    let pieces = [
+        "table", "inet", "t", "{", "}", "chain", ";", "\n", "\"", "#", "ct state", "vmap", "@", ":", ",", "1",
+        "*filter", "-A", "!", "-m", "é", "\\",
+    ];
+    let mut seed = 7_u64;
+    for _ in 0..800 {
+        let mut text = String::new();
+        for _ in 0..12 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
+            text.push_str(if seed >> 62 == 0 { "" } else { " " });
+        }
+        for language in [Language::Nft, Language::Iptables] {
+            let _ = import(language, &text, "t");
+        }
+    }
+    let _ = import(Language::Nft, "{\"nftables\": [{\"rule\": {\"expr\": [1, {}, {\"match\": 3}]}}]}", "t");
+}

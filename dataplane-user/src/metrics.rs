@@ -1,0 +1,144 @@
+//! Counters and states as OpenMetrics text (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+//!
+//! Series are bounded: each port has one for each reason, whether it counted or not, and only the first [`RULES`] rules have
+//! series of their own.
+
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
+
+use dataplane_common::Reason;
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+pub use plain::plain;
+
+use crate::control::row::{MirrorRow, MirrorState, PortRow, RuleRow};
+
+/// So many rules have series, in the order of `rule list`.
+pub const RULES: usize = 1000;
+
+type Labels = Vec<(&'static str, String)>;
+
+/// What is told at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Scrape {
+    /// Each port with its packets by name of the reason.
+    pub ports: Vec<(PortRow, BTreeMap<&'static str, u64>)>,
+    /// The first [`RULES`] rules.
+    pub rules: Vec<RuleRow>,
+    /// How many rules there are.
+    pub all_rules: u64,
+    /// How many neighbours are known.
+    pub neighbours: u64,
+    /// How well the kernel is followed.
+    pub mirror: MirrorRow,
+    /// Packets for which the ring of `trace` had no room.
+    pub missed: u64,
+    /// Since the daemon started.
+    pub uptime: Duration,
+}
+
+impl Scrape {
+    /// The exposition, with its `# EOF`.
+    pub fn text(&self) -> String {
+        let mut registry = Registry::with_prefix("dataplane");
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "What is running", Info::new(version));
+        let uptime = Gauge::<f64, AtomicU64>::default();
+        uptime.set(self.uptime.as_secs_f64());
+        registry.register_with_unit("uptime", "Since the daemon started", Unit::Seconds, uptime);
+        self.ports(&mut registry);
+        self.rules(&mut registry);
+        self.mirror(&mut registry);
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = text::encode(&mut text, &registry);
+        text
+    }
+
+    fn ports(&self, registry: &mut Registry) {
+        let packets = Family::<Labels, Counter>::default();
+        let (up, attached) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
+        for (port, reasons) in &self.ports {
+            let name = || ("port", escaped(&port.name));
+            up.get_or_create(&vec![name()]).set(i64::from(port.state == "up"));
+            attached.get_or_create(&vec![name(), ("mode", port.mode.clone())]).set(i64::from(!reasons.is_empty()));
+            for reason in Reason::ALL {
+                if let Some(count) = reasons.get(reason.name()) {
+                    let verdict = reason.decision().name().to_owned();
+                    let labels = vec![name(), ("verdict", verdict), ("reason", reason.name().to_owned())];
+                    packets.get_or_create(&labels).inc_by(*count);
+                }
+            }
+        }
+        registry.register("port_packets", "Packets by port and reason; withheld ones are this machine's own", packets);
+        registry.register("port_up", "Whether the link is up", up);
+        registry.register("port_attached", "Whether the port is attached, and how", attached);
+        let meanings = Family::<Labels, Gauge>::default();
+        for reason in Reason::ALL {
+            let labels = vec![
+                ("reason", reason.name().to_owned()),
+                ("verdict", reason.decision().name().to_owned()),
+                ("meaning", escaped(reason.meaning())),
+                ("advice", escaped(reason.advice())),
+            ];
+            meanings.get_or_create(&labels).set(1);
+        }
+        registry.register("reason_meaning", "Each reason, its meaning, and what to do about it", meanings);
+    }
+
+    fn rules(&self, registry: &mut Registry) {
+        let (packets, bytes) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
+        for rule in self.rules.iter().take(RULES) {
+            let labels = vec![("chain", rule.chain.to_string()), ("handle", rule.handle.to_string())];
+            packets.get_or_create(&labels).inc_by(rule.packets);
+            bytes.get_or_create(&labels).inc_by(rule.bytes);
+        }
+        registry.register("rule_packets", "Packets that matched; of the first 1000 rules", packets);
+        registry.register_with_unit(
+            "rule",
+            "Bytes of frames that matched; of the first 1000 rules",
+            Unit::Bytes,
+            bytes,
+        );
+        gauge(registry, "rules", "Rules of all chains, those without series too", self.all_rules);
+    }
+
+    fn mirror(&self, registry: &mut Registry) {
+        let routes = Family::<Labels, Gauge>::default();
+        for (family, count) in [("ipv4", self.mirror.routes4), ("ipv6", self.mirror.routes6)] {
+            routes.get_or_create(&vec![("family", family.to_owned())]).set(count.cast_signed());
+        }
+        registry.register("routes", "Mirrored routes of all tables", routes);
+        gauge(registry, "neighbours", "Mirrored neighbours", self.neighbours);
+        let live = u64::from(self.mirror.state == MirrorState::Live);
+        gauge(registry, "mirror_live", "Whether the kernel's tables are followed; 0 while they are first read", live);
+        for (name, help, count) in [
+            ("mirror_resyncs", "Comparisons of the mirror with the kernel", self.mirror.resyncs),
+            ("mirror_mended", "Things that comparisons had to mend", self.mirror.mended),
+            ("mirror_probes", "Neighbours that the kernel was asked to look after", self.mirror.probes),
+            ("trace_missed", "Watched packets for which the ring had no room", self.missed),
+        ] {
+            let counter: Counter = Counter::default();
+            counter.inc_by(count);
+            registry.register(name, help, counter);
+        }
+    }
+}
+
+/// A label's value as the format has it: the encoder takes it as it is, and an interface's name may have quotes.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value.cast_signed());
+    registry.register(name, help, gauge);
+}

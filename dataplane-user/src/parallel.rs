@@ -1,0 +1,34 @@
+//! Work that is shared out among threads.
+
+use std::{num::NonZero, panic::resume_unwind, thread};
+
+/// Items that one thread does.
+const FEW: usize = 1000;
+
+/// What becomes of each item, in their order: in threads where there are many.
+pub(crate) fn each<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(threads).max(FEW);
+    if items.len() <= share {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
+    thread::scope(|scope| {
+        let parts: Vec<_> =
+            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>())).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::each;
+
+    #[test]
+    fn the_order_is_that_of_the_items() {
+        for count in [0, 1, 999, 1001, 12_345] {
+            let items: Vec<u32> = (0..count).collect();
+            assert_eq!(each(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Rule sets of nft and iptables: read without a panic; what they come to is a config.
+
+use std::path::Path;
+
+use dataplane_user::{
+    config::parse,
+    import::{Language, import},
+};
+
+use super::{Target, files};
+
+const WORDS: &[&str] = &[
+    "table inet x {",
+    "chain y {",
+    "type filter hook forward priority 0; policy drop;",
+    "jump y",
+    "goto y",
+    "return",
+    "}",
+    "vmap { 1 : accept, 2 : jump y }",
+    "set z { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 } }",
+    "@z",
+    "ct state",
+    "-A FORWARD",
+    "-j",
+    "-m multiport --dports 1,2",
+    "!",
+    "-s 192.0.2.0/24",
+    "COMMIT",
+    "*filter",
+    ":X - [0:0]",
+    "-i eth0",
+    "--syn",
+];
+
+pub const TARGET: Target = Target { name: "import", corpus, words: WORDS, feed };
+
+fn corpus(root: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let ends = [".nft", ".json", ".iptables", ".ip6tables"];
+    let folder = root.join("dataplane-user/tests/import");
+    let mut corpus = files(&folder, &ends)?;
+    corpus.extend(files(&folder.join("refused"), &ends)?);
+    Ok(corpus)
+}
+
+fn feed(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    for language in [Language::Nft, Language::Iptables] {
+        match import(language, text, "fuzz") {
+            Ok(imported) => {
+                let written = imported.config.to_toml();
+                parse(&written, "written").unwrap_or_else(|error| panic!("{error}\n{written}"));
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}

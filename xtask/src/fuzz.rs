@@ -1,0 +1,36 @@
+//! `cargo xtask fuzz`: builds and runs the targets in `fuzz/`.
+
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+
+use crate::{
+    command, root,
+    setup::{self, Need},
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// config, import, packet, request or rule; all in turn if none is named
+    target: Option<String>,
+    /// For each target
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Where the sequence of inputs begins
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
+    let toolchain = setup::toolchain(Need::Build)?;
+    let folder = root().join("fuzz");
+    let mut build = toolchain.command("cargo");
+    command::run(build.args(["build", "--quiet", "--release", "--locked"]).current_dir(&folder))?;
+    let mut fuzz = Command::new(folder.join("target/release/dataplane-fuzz"));
+    fuzz.args(&options.target).arg("--seconds").arg(options.seconds.to_string());
+    if let Some(seed) = options.seed {
+        fuzz.arg("--seed").arg(seed.to_string());
+    }
+    command::run(&mut fuzz)?;
+    Ok(ExitCode::SUCCESS)
+}
