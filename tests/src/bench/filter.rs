@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use super::{
     classbench::{self, Flow, Set},
+    curve::{self, Line},
     measure::Spread,
 };
 use crate::fixture::{Setting, World, packet};
@@ -230,6 +231,26 @@ fn nanoseconds(world: &mut World, features: Features, ifindex: u32, frames: &[Ve
         total += world.load(features)?.xdp(Hook::Xdp)?.test_run(options)?.duration;
     }
     Ok(total.as_secs_f64() * 1e9 / f64::from(frames.len() as u32))
+}
+
+/// Cost against rules, a line for each kind of sets; a kind is a name without its size.
+pub fn chart(rows: &[Row]) -> String {
+    let kind = |row: &Row| row.set.rsplit_once('_').map_or_else(|| row.set.clone(), |(kind, _)| kind.to_owned());
+    let mut kinds: Vec<_> = rows.iter().map(kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    let mut lines = Vec::new();
+    for name in kinds {
+        let mut of_kind: Vec<_> = rows.iter().filter(|row| kind(row) == name).collect();
+        of_kind.sort_by_key(|row| row.rules);
+        let line = |what: &str, dashed: bool, cost: fn(&Row) -> f64| Line {
+            name: format!("{name} {what}"),
+            points: of_kind.iter().map(|row| (f64::from(row.rules as u32), cost(row))).collect(),
+            dashed,
+        };
+        lines.extend([line("hot", false, |row| row.hot), line("cold", true, |row| row.cold)]);
+    }
+    curve::draw("What rules cost a packet", ("rules", "ns over the program without rules"), &lines)
 }
 
 /// The rows as a table.

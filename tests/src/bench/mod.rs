@@ -6,6 +6,7 @@ pub mod chain;
 pub mod chart;
 pub mod classbench;
 pub mod contestant;
+pub mod curve;
 pub mod daemon;
 pub mod filter;
 pub mod forward;

@@ -95,7 +95,7 @@ struct Filter {
     /// Packets drawn from the rules of a set.
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     packets: u32,
-    /// Where filter.json goes.
+    /// Where filter.json and filter.svg go.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     output: PathBuf,
 }
@@ -112,7 +112,8 @@ fn filter(arguments: &Filter) -> Result<()> {
     std::fs::create_dir_all(&arguments.output)?;
     let path = arguments.output.join("filter.json");
     std::fs::write(&path, serde_json::to_string_pretty(&(&settings, &rows))?)?;
-    eprintln!("bench: figures in {}", path.display());
+    std::fs::write(arguments.output.join("filter.svg"), filter::chart(&rows))?;
+    eprintln!("bench: figures in {0}/filter.json, chart in {0}/filter.svg", arguments.output.display());
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod bgp;
 mod bond;
 mod bridge;
 mod card;
+mod commit;
 mod config;
 mod deliver;
 mod detach;
