@@ -103,6 +103,8 @@ impl Daemon {
         let before = std::mem::replace(&mut self.tables.routing, routing);
         self.object = object;
         self.sizes = sizes;
+        // They would hold on to the old maps.
+        (self.stage, self.trying) = (None, None);
         self.relink();
         before.retire()?;
         self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
