@@ -183,16 +183,16 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Outcome> {
     }
     let mut bench = Bench { namespace, sizes, ingress, settings };
     tell("IPv4");
-    let begin = |ebpf: &mut Ebpf| -> Result<_> {
+    let begin = |ebpf: &mut Ebpf, sizes: Sizes| -> Result<_> {
         Ok(Direct::new(memory::<AtomicU16>(ebpf, "FIB4", 2 * sizes.ipv4.blocks() as usize * BLOCK)?, sizes.ipv4))
     };
-    let bytes = 2 * sizes.ipv4.blocks() as usize * BLOCK * 2;
+    let bytes = |sizes: Sizes| 2 * sizes.ipv4.blocks() as usize * BLOCK * 2;
     bench.family(&lane4, 4, begin, (bytes, kernel[0]), &mut outcome)?;
     tell("IPv6");
-    let begin = |ebpf: &mut Ebpf| -> Result<_> {
+    let begin = |ebpf: &mut Ebpf, sizes: Sizes| -> Result<_> {
         Ok(Tree::new(memory::<AtomicU64>(ebpf, "FIB6", 2 * sizes.ipv6.total() as usize * WORDS)?, sizes.ipv6))
     };
-    let bytes = 2 * sizes.ipv6.total() as usize * WORDS * 8;
+    let bytes = |sizes: Sizes| 2 * sizes.ipv6.total() as usize * WORDS * 8;
     bench.family(&lane6, 6, begin, (bytes, kernel[1]), &mut outcome)?;
     Ok(outcome)
 }
@@ -277,19 +277,28 @@ impl Bench<'_> {
         &mut self,
         lane: &Lane<A>,
         family: u8,
-        begin: impl Fn(&mut Ebpf) -> Result<P>,
-        (bytes, (kernel, kernel_bytes)): (usize, (Duration, i64)),
+        begin: impl Fn(&mut Ebpf, Sizes) -> Result<P>,
+        (bytes, (kernel, kernel_bytes)): (impl Fn(Sizes) -> usize, (Duration, i64)),
         outcome: &mut Outcome,
     ) -> Result<()> {
         let mut handled = None;
         for (frames, keys) in &lane.keys {
             for dependent in [false, true] {
-                let mut ebpf = self.load(keys.len(), dependent, family)?;
-                let mut painter = begin(&mut ebpf)?;
-                let start = Instant::now();
-                painter.load(lane.routes.iter().copied());
-                let load = start.elapsed();
-                ensure!(painter.starved() == 0, "the table has no room for {} places", painter.starved());
+                let (mut ebpf, mut painter, load) = loop {
+                    let mut ebpf = self.load(keys.len(), dependent, family)?;
+                    let mut painter = begin(&mut ebpf, self.sizes)?;
+                    let start = Instant::now();
+                    painter.load(lane.routes.iter().copied());
+                    let load = start.elapsed();
+                    // As the daemon does: what its guess had no room for gets larger tables.
+                    let starved = painter.starved();
+                    let larger = self.sizes.relieved(if family == 4 { [starved, 0] } else { [0, starved] });
+                    if starved == 0 {
+                        break (ebpf, painter, load);
+                    }
+                    ensure!(larger != self.sizes, "the table has no room for {starved} places");
+                    self.sizes = larger;
+                };
                 let start = Instant::now();
                 A::insert(&mut ebpf, &lane.routes)?;
                 let trie = start.elapsed();
@@ -304,7 +313,7 @@ impl Bench<'_> {
                         trie_ms: trie.as_secs_f64() * 1e3,
                         kernel_ms: kernel.as_secs_f64() * 1e3,
                         updates_per_second: rate,
-                        bytes,
+                        bytes: bytes(self.sizes),
                         kernel_bytes,
                     });
                 }
