@@ -208,6 +208,7 @@ const STEPS: &[&str] = &[
     "route append 192.0.2.0/24 via 198.18.0.3",
     "route prepend 192.0.2.0/24 via 198.18.0.4",
     "route replace 192.0.2.0/24 via 198.18.0.5 mtu 1400",
+    "route replace 192.0.2.0/24 via 198.18.0.5 mtu lock 1400",
     "route del 192.0.2.0/24 via 198.18.0.3",
     "route add 198.51.100.0/24 nexthop via 198.18.0.2 weight 3 nexthop via 198.18.1.2",
     "route add 203.0.113.0/24 via inet6 2001:db8:1::2 dev p0",

@@ -20,7 +20,7 @@ pub const ADJACENCIES: u32 = 16384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NextHopGroup {
-    /// `mtu` of the route, or 0 for the device's.
+    /// `mtu` of the route, or 0 for the device's; maybe with [`Self::WITHIN_DEVICE`].
     pub mtu: u32,
     /// How many of `members` are in use; 0: the group is empty.
     pub slots: u32,
@@ -31,6 +31,22 @@ pub struct NextHopGroup {
 impl NextHopGroup {
     /// No member: what a deleted group looks like.
     pub const EMPTY: Self = Self { mtu: 0, slots: 0, members: [0; GROUP_SLOTS] };
+
+    /// In `mtu`: the device's is in force where it is less.
+    pub const WITHIN_DEVICE: u32 = 1 << 31;
+
+    /// The longest IP packet, in bytes, for a route's `mtu` and a device's.
+    #[inline(always)]
+    pub fn longest(mtu: u32, device: u32) -> u32 {
+        let least = device.min(mtu & !Self::WITHIN_DEVICE);
+        if mtu == 0 {
+            device
+        } else if mtu & Self::WITHIN_DEVICE == 0 {
+            mtu
+        } else {
+            least
+        }
+    }
 
     /// The member for a flow, or `None` in an empty group.
     #[inline(always)]

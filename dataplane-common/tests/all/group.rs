@@ -37,6 +37,20 @@ fn an_empty_group_has_no_member() {
 }
 
 #[test]
+fn a_route_may_allow_less_than_its_device_or_more() {
+    let within = |mtu: u32| mtu | NextHopGroup::WITHIN_DEVICE;
+    for (mtu, device, longest) in [
+        (0, 1500, 1500),
+        (1400, 1500, 1400),
+        (1300, 1280, 1300),
+        (within(1400), 1500, 1400),
+        (within(1300), 1280, 1280),
+    ] {
+        assert_eq!(NextHopGroup::longest(mtu, device), longest, "route {mtu:#x}, device {device}");
+    }
+}
+
+#[test]
 fn members_share_flows_by_weight() {
     const FLOWS: usize = 1 << 16;
     for weights in [vec![1, 1], vec![2, 1], vec![1, 2, 3, 4], vec![63, 1], vec![1; GROUP_SLOTS]] {

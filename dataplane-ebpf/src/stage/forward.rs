@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, AdjacencyFlags, Features, Mark, Port, PortFlags, Target},
+    abi::{Adjacency, AdjacencyFlags, Features, Mark, NextHopGroup, Port, PortFlags, Target},
     decide::{self, Audience, Datagram, Family, Frame, Scope},
 };
 
@@ -55,10 +55,10 @@ pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
 /// What is known of a next hop.
 #[inline(always)]
 pub fn resolve(next: u64) -> Option<Hop> {
-    let (index, mtu) = (next as u32, next >> 32);
+    let (index, mtu) = (next as u32, (next >> 32) as u32);
     let adjacency = maps::adjacency(index)?;
     trace::hop(index);
-    let mtu = if mtu == 0 { u64::from(adjacency.mtu) } else { mtu };
+    let mtu = NextHopGroup::longest(mtu, adjacency.mtu);
     Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use dataplane_common::abi::{Ifindex, RouteKind};
+use dataplane_common::abi::{Ifindex, NextHopGroup, RouteKind};
 
 use super::adjacency::{Hop, Path, Who};
-use crate::model::{Candidates, Family, Link, Model, NextHopFlags, Prefix, RouteInfo, RouteType};
+use crate::model::{Candidates, Family, IpVersion, Link, Model, NextHopFlags, Prefix, RouteInfo, RouteType};
 
 /// What a prefix maps to, before paths have indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +259,15 @@ fn path<A: Family>(model: &Model, route: &RouteInfo<A>) -> Option<Path> {
         weight: if single { 1 } else { hop.weight },
         dead: hop.flags.contains(NextHopFlags::DEAD),
     });
-    understood.then(|| Path { hops: hops.collect(), mtu: route.mtu.unwrap_or(0) })
+    understood.then(|| Path { hops: hops.collect(), mtu: mtu(route) })
+}
+
+/// What bounds the packets of a route, for [`NextHopGroup::longest`]. IPv6 looks at the device first, and only at the route if
+/// its MTU is locked (`ip6_dst_mtu_maybe_forward` in `include/net/ip6_route.h`), and once more at the route on the way out. For
+/// IPv4 a route's MTU is in force even if it is larger (`ip_dst_mtu_maybe_forward` in `include/net/ip.h`).
+fn mtu<A: Family>(route: &RouteInfo<A>) -> u32 {
+    let within = A::VERSION == IpVersion::V6 && !route.mtu_locked;
+    route.mtu.map_or(0, |mtu| mtu | if within { NextHopGroup::WITHIN_DEVICE } else { 0 })
 }
 
 /// Whether packets can be routed through a link by us.

@@ -78,6 +78,7 @@ pub(crate) fn plain<A: Family>(table: u32, destination: Prefix<A>, kind: RouteTy
             protocol: if kind == RouteType::Local { 2 } else { 3 },
             preferred_source: None,
             mtu: None,
+            mtu_locked: false,
             nexthop_id: None,
             next_hops: Vec::new(),
         },

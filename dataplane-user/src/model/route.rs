@@ -46,6 +46,8 @@ pub struct RouteInfo<A: Family> {
     pub preferred_source: Option<IpAddr>,
     /// The route's own MTU in bytes.
     pub mtu: Option<u32>,
+    /// Whether it is in force whatever else is known (`mtu lock`).
+    pub mtu_locked: bool,
     /// The next-hop object that it follows.
     pub nexthop_id: Option<u32>,
     /// Through whom.
@@ -181,6 +183,7 @@ impl<A: Family> RouteInfo<A> {
             && self.scope == other.scope
             && self.preferred_source == other.preferred_source
             && self.mtu == other.mtu
+            && self.mtu_locked == other.mtu_locked
             && self.nexthop_id == other.nexthop_id
             && self.next_hops.len() == other.next_hops.len()
             && self.next_hops.iter().zip(&other.next_hops).all(|(a, b)| a.same_way(b) && a.weight == b.weight)

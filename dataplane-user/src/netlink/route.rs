@@ -19,6 +19,7 @@ pub(super) const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
+const RTAX_LOCK: u16 = 1;
 const RTAX_MTU: u16 = 2;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
@@ -55,6 +56,7 @@ pub(super) fn parse<A: Family>(payload: &[u8]) -> Option<Route<A>> {
         protocol: u8_at(payload, 5)?,
         preferred_source: None,
         mtu: None,
+        mtu_locked: false,
         nexthop_id: None,
         next_hops: Vec::new(),
     };
@@ -67,8 +69,13 @@ pub(super) fn parse<A: Family>(payload: &[u8]) -> Option<Route<A>> {
             RTA_PRIORITY => info.priority = u32_at(value, 0)?,
             RTA_PREFSRC => info.preferred_source = ip(value),
             RTA_METRICS => {
-                info.mtu =
-                    Attributes::within(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| u32_at(mtu, 0));
+                let metric = |wanted| {
+                    Attributes::within(value)
+                        .find(|(kind, _)| *kind == wanted)
+                        .and_then(|(_, metric)| u32_at(metric, 0))
+                };
+                info.mtu = metric(RTAX_MTU);
+                info.mtu_locked = metric(RTAX_LOCK).is_some_and(|locks| locks & 1 << RTAX_MTU != 0);
             }
             RTA_TABLE => table = u32_at(value, 0)?,
             RTA_NH_ID => info.nexthop_id = u32_at(value, 0),
