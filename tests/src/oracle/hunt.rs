@@ -128,7 +128,7 @@ impl<'a> Hunt<'a> {
         }
         let [mut kernel, mut ours] = [&kernel, &ours].map(|outcome| compared(self.picture, outcome, &fold));
         if self.known.contains_key(&Known::PathMtu) {
-            let explained = without_path_mtu(&mut kernel, &mut ours);
+            let explained = without_path_mtu(shots, &mut kernel, &mut ours);
             if count {
                 *self.tally.known.entry(Known::PathMtu).or_default() += explained;
             }

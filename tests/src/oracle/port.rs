@@ -1,4 +1,5 @@
-//! The far end of one of the router's ports: frames go in as they are, and whatever comes out is read.
+//! The far end of one of the router's ports: frames go in as they are, and whatever comes out is read. Or its `lo`, which is
+//! only read.
 
 use std::os::fd::OwnedFd;
 
@@ -17,10 +18,14 @@ use rustix::{
 
 /// Bytes of the receive buffer: several batches, so that nothing is lost for want of room.
 const ROOM: usize = 64 << 20;
+/// `ETH_P_ALL` (`include/uapi/linux/if_ether.h`): whatever passes the interface.
+const ALL: u16 = 3;
+/// `ETH_P_IPV6`: what the interface receives of it; for all protocols only, a socket sees what is sent, too.
+const IPV6: u16 = 0x86dd;
 /// Bytes of the longest frame that can be read: a segment of 64 KiB, should one ever be merged.
 const LONGEST: usize = 70 << 10;
 
-/// `struct sockaddr_ll` (`include/uapi/linux/if_packet.h`): which interface, and all protocols.
+/// `struct sockaddr_ll` (`include/uapi/linux/if_packet.h`): which interface, and which protocol.
 #[repr(C)]
 struct LinkAddress {
     family: u16,
@@ -49,14 +54,23 @@ pub struct Port {
 impl Port {
     /// Of the interface of that name in the namespace of the calling thread.
     pub fn open(name: &str) -> anyhow::Result<Self> {
+        Self::of(name, ALL)
+    }
+
+    /// What the namespace of the calling thread sends to itself in IPv6, each packet once. An Ethernet header of zeros and the
+    /// type comes first.
+    pub fn inward() -> anyhow::Result<Self> {
+        Self::of("lo", IPV6)
+    }
+
+    fn of(name: &str, protocol: u16) -> anyhow::Result<Self> {
         let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::NONBLOCK, None)
             .context("can not open a packet socket")?;
         set_socket_recv_buffer_size_force(&socket, ROOM).context("can not enlarge a packet socket's buffer")?;
         let ifindex = name_to_index(&socket, name).with_context(|| format!("there is no interface {name}"))?;
         let address = LinkAddress {
             family: AddressFamily::PACKET.as_raw(),
-            // ETH_P_ALL
-            protocol: 3_u16.to_be_bytes(),
+            protocol: protocol.to_be_bytes(),
             ifindex: i32::try_from(ifindex)?,
             hardware: 0,
             kind: 0,

@@ -8,7 +8,7 @@ use std::{
 use super::{
     difference::Known,
     outcome::is_own,
-    tree::{Outcome, Shot},
+    tree::{INWARD, Outcome, Shot},
 };
 use crate::lab::Counts;
 
@@ -106,7 +106,7 @@ pub struct Tally {
     pub forwarded: u64,
     /// Packets that it delivered to its own stack.
     pub delivered: u64,
-    /// Frames of its own: ICMP errors, echo replies, resets.
+    /// Frames of its own that it sent out: ICMP errors, echo replies, resets.
     pub answered: u64,
     /// Packets neither forwarded nor delivered; the router may have answered.
     pub lost: u64,
@@ -130,7 +130,7 @@ impl Tally {
         let delivered = outcome.delivered[0] + outcome.delivered[1];
         self.forwarded += outcome.forwarded;
         self.delivered += delivered;
-        self.answered += outcome.frames.iter().filter(|(_, frame)| is_own(frame)).count() as u64;
+        self.answered += outcome.frames.iter().filter(|(port, frame)| *port != INWARD && is_own(frame)).count() as u64;
         self.lost += packets.saturating_sub(outcome.forwarded + delivered);
     }
 

@@ -23,6 +23,8 @@ use crate::{
 
 /// MTU of each port; of the far ends that of the first.
 pub const MTU: [u16; PORTS as usize] = [2000, 1500, 1280];
+/// Stands for a port in an [`Outcome`] where the router sent something to itself.
+pub const INWARD: u8 = PORTS;
 /// How long an echo may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What the payload of our own echoes begins with.
@@ -45,7 +47,7 @@ pub struct Shot {
 /// What came of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What came out, and of which port.
+    /// What came out, and of which port; and what the router sent to itself in IPv6, at [`INWARD`].
     pub frames: Vec<(u8, Vec<u8>)>,
     /// By how much the counters of local delivery moved, in the order of [`DELIVERY`].
     pub delivered: Vec<u64>,
@@ -77,6 +79,7 @@ const FORWARDED: [&str; 2] = ["IpForwDatagrams", "Ip6OutForwDatagrams"];
 /// A router and the hosts around it.
 pub struct Tree {
     ports: Vec<Port>,
+    inward: Port,
     counters: [File; 2],
     echo: u32,
     daemon: Option<Daemon>,
@@ -106,6 +109,7 @@ impl Tree {
         configure(&lab, picture.lines).with_context(|| format!("picture {}", picture.name))?;
         let names: Vec<_> = (0..PORTS).map(|net| format!("h{net}")).collect();
         let ports = lab.namespace("hosts").inside(|| names.iter().map(|name| Port::open(name)).collect())?;
+        let inward = lab.namespace("router").inside(Port::inward)?;
         let counters = lab.namespace("router").inside(|| {
             let open =
                 |name: &str| File::open(format!("/proc/thread-self/net/{name}")).with_context(|| name.to_owned());
@@ -113,7 +117,7 @@ impl Tree {
         })?;
         // Multicast groups are joined and told at once, and then once more.
         thread::sleep(Duration::from_millis(50));
-        Ok(Self { ports, counters, echo: 0, daemon: None, lab })
+        Ok(Self { ports, inward, counters, echo: 0, daemon: None, lab })
     }
 
     /// A tree with dataplane at all ports of the router, in that mode, with these rules.
@@ -202,7 +206,8 @@ impl Tree {
 
     /// Reads whatever has come out.
     fn drain(&mut self, frames: &mut Vec<(u8, Vec<u8>)>) -> anyhow::Result<()> {
-        for (net, port) in (0..).zip(&mut self.ports) {
+        let all = (0..).zip(&mut self.ports).chain([(INWARD, &mut self.inward)]);
+        for (net, port) in all {
             while let Some(frame) = port.receive()? {
                 frames.push((net, frame));
             }
