@@ -74,7 +74,7 @@ fn a_large_table_costs_little() {
     let number = std::env::var("DATAPLANE_ROUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUTES);
     let namespace = Namespace::enter("scale");
     namespace.batch(
-        "link set lo up\nlink add p0 type veth peer name p1\nlink set p0 up\nlink set p1 up\n\
+        "link set lo up\nlink add p0 type veth peer name p1\nlink set p0 addrgenmode none\nlink set p1 addrgenmode none\nlink set p0 up\nlink set p1 up\n\
          addr add 198.18.0.1/24 dev p0\naddr add 2001:db8::1/64 dev p0 nodad\n",
     );
     let begin = Instant::now();

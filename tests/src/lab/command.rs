@@ -1,7 +1,7 @@
 //! Child processes with a deadline. A failure tells the command line and what it printed.
 
 use std::{
-    fs::File,
+    fs::{DirEntry, File},
     io::Read,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// How often a child is asked whether it is done.
 const POLL: Duration = Duration::from_millis(2);
+/// How long a killed process may take to be gone.
+const DYING: Duration = Duration::from_secs(10);
 
 /// What a finished command left.
 #[derive(Debug)]
@@ -101,6 +103,18 @@ fn kill_group(child: &Child) {
     let _ = kill_process_group(pid(child), Signal::KILL);
 }
 
+/// Whether a process of the group is left. One that only waits to be asked how it ended holds nothing any more.
+fn is_alive(group: Pid) -> bool {
+    let member = |entry: std::io::Result<DirEntry>| {
+        let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+        // Behind the name, which may hold anything: state, parent, group (`proc_pid_stat(5)`).
+        let mut words = stat.rsplit_once(')')?.1.split_whitespace();
+        let (state, _parent, of) = (words.next()?, words.next()?, words.next()?);
+        (of == group.as_raw_nonzero().to_string() && !matches!(state, "Z" | "X")).then_some(())
+    };
+    std::fs::read_dir("/proc").is_ok_and(|mut entries| entries.any(|entry| member(entry).is_some()))
+}
+
 fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
 }
@@ -164,10 +178,17 @@ impl Running {
         }
     }
 
-    /// Kills it as `kill -9` does, and waits for its end.
+    /// Kills it as `kill -9` does, with its children, and waits for the end of them all.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         kill_group(&self.child);
         self.child.wait()?;
+        let end = Instant::now() + DYING;
+        while is_alive(pid(&self.child)) {
+            if Instant::now() >= end {
+                bail!("a child of `{}` is still there {DYING:?} after it was killed", self.line);
+            }
+            thread::sleep(POLL);
+        }
         Ok(())
     }
 
