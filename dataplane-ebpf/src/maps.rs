@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf},
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_lookup_elem},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_lookup_elem},
     macros::btf_map,
     maps::ring_buf::RingBufEntry,
 };
@@ -15,7 +15,7 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line,
-        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail,
+        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Pulse, Sighting, Target, Trail,
         VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
     },
 };
@@ -70,6 +70,9 @@ static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
 /// Until when the controller is taken to be there.
 #[btf_map]
 static HEARTBEAT: Array<u64, 1> = Array::new();
+/// What was last found out about the controller.
+#[btf_map]
+static PULSE: PerCpuArray<Pulse, 1> = PerCpuArray::new();
 /// What somebody watches for.
 #[btf_map]
 static WATCH: Array<Watch, 1> = Array::new();
@@ -312,6 +315,20 @@ pub fn expired() -> bool {
     let until = unsafe { until.as_ptr().read_volatile() };
     // SAFETY: a helper without arguments.
     until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
+}
+
+/// What was last found out about the controller.
+#[inline(always)]
+pub fn pulse() -> Option<&'static mut Pulse> {
+    // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
+    find::<_, Pulse>(&PULSE, 0).map(|pulse| unsafe { &mut *pulse.as_ptr() })
+}
+
+/// The tick of the kernel's timer: the verifier turns the call into a load.
+#[inline(always)]
+pub fn tick() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() }
 }
 
 /// Whether this observer of losses is the one that counts.

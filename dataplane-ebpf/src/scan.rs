@@ -2,10 +2,15 @@
 
 #![expect(unsafe_code, reason = "bpf_loop takes its callback and the callback's context as pointers")]
 
-use core::ffi::{c_long, c_void};
+use core::{
+    ffi::{c_long, c_void},
+    hint::black_box,
+};
 
 use aya_ebpf::helpers::bpf_loop;
-use dataplane_common::abi::{self, Acts, Answer, Features, Key, Probe, RULE_SETS, Ruling, Search, entry};
+use dataplane_common::abi::{
+    self, Acts, Answer, Features, Filter, Key, Probe, RULE_SETS, Ruling, SCREENED, Search, Tables, entry,
+};
 
 use crate::{
     features,
@@ -25,7 +30,7 @@ pub enum Finding {
     Unreadable = 2,
 }
 
-/// What the callback works on.
+/// What the search for a member of a set works on.
 struct Scan<'a> {
     key: &'a mut Key,
 }
@@ -36,42 +41,87 @@ const ENOUGH: c_long = 1;
 /// Beyond the order of every rule.
 const NONE: u64 = Search::NONE;
 
-/// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`].
+/// What a scan has to say yet.
+const MORE: u32 = 3;
+
+/// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`], which is of that family.
 #[inline(always)]
-pub fn scan(generation: u32, chain: u32, bytes: u64) -> Finding {
-    match scan_chain(generation, chain, bytes) {
+pub fn scan(ipv6: bool, generation: u32, chain: u32, bytes: u64) -> Finding {
+    let mut said = if ipv6 { scan_v6(generation, chain, bytes) } else { scan_v4(generation, chain, bytes) };
+    if said == MORE {
+        let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
+        said = scanned(generation, chain);
+    }
+    match said {
         0 => Finding::Accept,
         2 => Finding::Unreadable,
         _ => Finding::Drop,
     }
 }
 
-/// A global function: the verifier looks at it once, not once for every path that leads to a chain.
+/// A first turn, which is nearly always enough; without a call in it, because on some machines to return from one costs as
+/// much as to look into a table. A global function: the verifier looks at it once, not once for every path that leads to a
+/// chain.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn scan_chain(generation: u32, chain: u32, bytes: u64) -> u32 {
-    let finding = find(generation, chain, bytes).unwrap_or(Finding::Drop) as u32;
-    trace::chain(chain);
-    finding
+extern "C" fn scan_v4(generation: u32, chain: u32, bytes: u64) -> u32 {
+    first::<false>(generation, chain, bytes).unwrap_or(Finding::Drop as u32)
+}
+
+/// See [`scan_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_v6(generation: u32, chain: u32, bytes: u64) -> u32 {
+    first::<true>(generation, chain, bytes).unwrap_or(Finding::Drop as u32)
+}
+
+/// All other turns; how many they were. Alone, because what it needs of the stack is not there for what it calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_on_v4() -> c_long {
+    others(again::<false>)
+}
+
+/// See [`scan_on_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_on_v6() -> c_long {
+    others(again::<true>)
+}
+
+/// What all turns have found, as a [`Finding`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scanned(generation: u32, chain: u32) -> u32 {
+    let found = || conclude(&maps::key()?.search, maps::filter(generation)?, chain);
+    found().unwrap_or(Finding::Drop as u32)
 }
 
 #[inline(always)]
-fn find(generation: u32, chain: u32, bytes: u64) -> Option<Finding> {
+fn first<const IPV6: bool>(generation: u32, chain: u32, bytes: u64) -> Option<u32> {
     let key = maps::key()?;
     let filter = maps::filter(generation)?;
-    let class = key.class();
-    let tables = filter.tables.get(chain as usize)?.get(class.number() as usize)?;
-    let policy = Ruling::from_number(*filter.policies.get(chain as usize)?);
-    let (base, first, end) = (filter.base, tables.first, tables.first + tables.count);
-    begin(&mut key.search, (base, first, end), bytes);
-    if turn(key) == GO_ON {
-        let mut scan = Scan { key };
-        // SAFETY: the callback has the type that bpf_loop calls, and the context outlives the call.
-        unsafe { bpf_loop(TURNS, again as *mut c_void, (&raw mut scan).cast(), 0) };
+    let tables = filter.tables.get(chain as usize)?.get(key.class().number() as usize)?;
+    begin(&mut key.search, filter.base, tables, bytes);
+    if tables.count != 0 {
+        next_tables::<IPV6>(key);
     }
-    let Search { best, rule, .. } = maps::key()?.search;
+    if walk::<IPV6, STEPS>(key) == GO_ON { Some(MORE) } else { conclude(&key.search, filter, chain) }
+}
+
+#[inline(always)]
+fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
+    // SAFETY: the callback has the type that bpf_loop calls, and looks at no context.
+    unsafe { bpf_loop(TURNS, turn as *mut c_void, core::ptr::null_mut(), 0) }
+}
+
+/// What was found, as a [`Finding`].
+#[inline(always)]
+fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: u32) -> Option<u32> {
+    trace::chain(chain);
     if best == NONE {
-        return Some(if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop });
+        let policy = Ruling::from_number(*filter.policies.get(chain as usize)?);
+        return Some(if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop } as u32);
     }
     let ruling = ruling(rule);
     if ruling != Ruling::Unreadable {
@@ -82,16 +132,18 @@ fn find(generation: u32, chain: u32, bytes: u64) -> Option<Finding> {
         Ruling::Unreadable => Finding::Unreadable,
         // It goes on when it has taken all turns that there are: nobody can say what comes behind.
         Ruling::Drop | Ruling::Continue => Finding::Drop,
-    })
+    } as u32)
 }
 
 /// Nothing found yet. Field by field: LLVM would call a function to clear them all.
 #[inline(always)]
-fn begin(search: &mut Search, (base, first, end): (u32, u32, u32), bytes: u64) {
+fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tables, bytes: u64) {
     search.base = base;
     search.first = first;
     search.table = first;
-    search.end = end;
+    search.end = first + count;
+    search.screen = screen;
+    search.left = 0;
     search.unit = 0;
     search.from = 0;
     search.best = NONE;
@@ -100,16 +152,13 @@ fn begin(search: &mut Search, (base, first, end): (u32, u32, u32), bytes: u64) {
     search.told = [0; 2];
 }
 
-/// Turns at most: what the kernel lets a loop do. One is enough unless a rule continues, or tables or entries are many.
+/// Turns at most: what the kernel lets a loop do. The first, before any, is enough unless a rule continues, or tables or
+/// entries are many.
 const TURNS: u32 = 1 << 23;
-/// Tables asked in one turn.
-const TABLES: u32 = 48;
-/// Runs followed in one turn.
-const RUNS: u32 = 8;
-/// No unit, but there is more.
-const MORE: u32 = u32::MAX;
-/// Entries of a run asked in one turn.
-const ENTRIES: u32 = 16;
+/// Tables and entries asked in the first turn.
+const STEPS: u32 = 16;
+/// And in each other.
+const MORE_STEPS: u32 = 12;
 
 #[inline(always)]
 fn ruling(rule: u64) -> Ruling {
@@ -140,114 +189,93 @@ fn finish(search: &mut Search) -> c_long {
 }
 
 /// One more turn.
-extern "C" fn again(_: u32, scan: *mut Scan<'_>) -> c_long {
-    // SAFETY: `find` passes its own.
-    turn(unsafe { &mut *(*scan).key })
+extern "C" fn again<const IPV6: bool>(_: u32, _: *mut c_void) -> c_long {
+    // LLVM knows that it is 0 or 1, and leaves it at that; the verifier does not.
+    let enough = black_box(if IPV6 { walk_v6() } else { walk_v4() });
+    if enough == 0 { GO_ON } else { ENOUGH }
 }
 
-/// Goes on where the search is: in a run, or at the next table.
+/// A turn as a global function: the verifier looks at it once, not for every turn of the loop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_v4() -> u32 {
+    maps::key().map_or(1, |key| u32::from(walk::<false, MORE_STEPS>(key) == ENOUGH))
+}
+
+/// See [`walk_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_v6() -> u32 {
+    maps::key().map_or(1, |key| u32::from(walk::<true, MORE_STEPS>(key) == ENOUGH))
+}
+
+/// Goes on where the search is: asks an entry of the run at hand or, when there is none, looks into the next table. How far it
+/// is stands in memory, about which the verifier knows nothing: so all ways through a step end alike.
 #[inline(always)]
-fn turn(key: &mut Key) -> c_long {
-    let ipv6 = key.class().is_ipv6();
-    if key.search.unit != 0 && follow(ipv6, key.search.unit) != 0 {
-        return GO_ON;
-    }
-    let mut runs = 0;
-    while runs < RUNS {
-        let unit = if ipv6 { search_v6() } else { search_v4() };
-        if unit == 0 {
-            return finish(&mut key.search);
+fn walk<const IPV6: bool, const STEPS: u32>(key: &mut Key) -> c_long {
+    let mut steps = 0;
+    while steps < STEPS {
+        let unit = key.search.unit;
+        if unit != 0 {
+            key.search.unit = ask::<IPV6>(key, unit);
+        } else if key.search.left != 0 {
+            look_up::<IPV6>(key);
+        } else if key.search.table < key.search.end {
+            next_tables::<IPV6>(key);
+        } else if finish(&mut key.search) == ENOUGH {
+            return ENOUGH;
         }
-        if unit == MORE || follow(ipv6, unit) != 0 {
-            return GO_ON;
-        }
-        runs += 1;
+        steps += 1;
     }
     GO_ON
 }
 
+/// Finds out which of the next tables have something for the packet.
 #[inline(always)]
-fn follow(ipv6: bool, unit: u32) -> u32 {
-    if ipv6 { follow_v6(unit) } else { follow_v4(unit) }
+fn next_tables<const IPV6: bool>(key: &mut Key) {
+    let Search { base, first, table, screen, .. } = key.search;
+    key.search.at = table;
+    key.search.table = table + SCREENED;
+    key.search.left = screen.candidates(&Arena, base, (table - first) / SCREENED, key, IPV6);
 }
 
-/// Asks tables from [`Search::table`] on, until one leads to a run, whose unit it gives; 0 when all have been asked that may
-/// matter, [`MORE`] when these were enough for a turn.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_v4() -> u32 {
-    search::<false>()
-}
-
-/// See [`search_v4`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_v6() -> u32 {
-    search::<true>()
-}
-
-/// Asks the entries of a run, from the one at a unit on; 0 when all have been asked that may matter.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn follow_v4(unit: u32) -> u32 {
-    entries::<false>(unit)
-}
-
-/// See [`follow_v4`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn follow_v6(unit: u32) -> u32 {
-    entries::<true>(unit)
-}
-
+/// Looks into the next of these tables.
 #[inline(always)]
-fn search<const IPV6: bool>() -> u32 {
-    let Some(key) = maps::key() else { return 0 };
+fn look_up<const IPV6: bool>(key: &mut Key) {
+    let Search { base, at, left, end, best, .. } = key.search;
+    key.search.left = left & (left - 1);
+    let table = at + abi::lowest(left);
+    // Without a screen there are bits behind the last table.
+    let probe = if table < end { abi::probe(&Arena, base, table, key, IPV6, best) } else { Probe::Over };
+    match probe {
+        Probe::Over => {
+            key.search.left = 0;
+            key.search.table = end;
+        }
+        Probe::Nothing => {}
+        Probe::Run(unit) => key.search.unit = unit,
+    }
+}
+
+/// Asks the entry at a unit; gives the next of its run, or 0 when no more of it can matter.
+#[inline(always)]
+fn ask<const IPV6: bool>(key: &mut Key, unit: u32) -> u32 {
     let base = key.search.base;
-    let mut asked = 0;
-    while asked < TABLES {
-        let table = key.search.table;
-        if table == key.search.end {
-            return 0;
-        }
-        key.search.table = table + 1;
-        match abi::probe(&Arena, base, table, key, IPV6, key.search.best) {
-            Probe::Over => return 0,
-            Probe::Nothing => {}
-            Probe::Run(unit) => return unit,
-        }
-        asked += 1;
-    }
-    MORE
-}
-
-#[inline(always)]
-fn entries<const IPV6: bool>(unit: u32) -> u32 {
-    let Some(key) = maps::key() else { return 0 };
-    let (base, mut unit) = (key.search.base, unit);
-    let mut asked = 0;
-    while asked < ENTRIES {
-        let differs = if IPV6 { Some(|| addresses_differ(base, unit)) } else { None };
-        match abi::ask(&Arena, base, unit, key, (key.search.from, key.search.best), differs) {
-            Answer::End => break,
-            Answer::Next => {}
-            Answer::Fits { order, rule, last } => {
-                let rest = (rule >> 32) as u32;
-                let fits = rest == 0 || (rest_agrees(base, rest) != 0 && sets_agree(base, rest) != 0);
-                if fits {
-                    key.search.best = u64::from(order);
-                    key.search.rule = rule;
-                }
-                if fits || last {
-                    break;
-                }
+    let differs = if IPV6 { Some(|| addresses_differ(base, unit)) } else { None };
+    let next = unit + if IPV6 { 2 } else { 1 };
+    match abi::ask(&Arena, base, unit, key, (key.search.from, key.search.best), differs) {
+        Answer::End => 0,
+        Answer::Next => next,
+        Answer::Fits { order, rule, last } => {
+            let rest = (rule >> 32) as u32;
+            let fits = rest == 0 || (rest_agrees(base, rest) != 0 && sets_agree(base, rest) != 0);
+            if fits {
+                key.search.best = u64::from(order);
+                key.search.rule = rule;
             }
+            if fits || last { 0 } else { next }
         }
-        unit += if IPV6 { 2 } else { 1 };
-        asked += 1;
     }
-    key.search.unit = if asked == ENTRIES { unit } else { 0 };
-    u32::from(asked == ENTRIES)
 }
 
 /// Not zero when an IPv6 entry is for other addresses.

@@ -6,7 +6,8 @@
 
 use dataplane_common::{
     abi::{
-        AF_INET, AF_INET6, Control, Features, Ifindex, Port, Target, direct6, lookup4, lookup6, may_be_local, search6,
+        AF_INET, AF_INET6, Control, Features, Ifindex, NextHopGroup, Port, Target, direct6, lookup4, lookup6,
+        may_be_local, search6,
     },
     decide::{Family, V4, V6},
     wire::{Address6, Tag},
@@ -39,15 +40,29 @@ pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     control.mirror & F::MIRROR != 0 && !inquires
 }
 
-/// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none). A
-/// global function, so that what follows is one path.
+/// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none).
+#[inline(always)]
+pub fn next_hop(group: u32, flow: u32) -> u64 {
+    if features::on(Features::MULTIPATH) {
+        return member_for(group, flow);
+    }
+    match maps::group(group) {
+        Some(group) => hop(group, u32::from(group.members[0])),
+        None => u64::from(NOBODY),
+    }
+}
+
+/// The same where there is a choice. A global function, so that what follows is one path.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn next_hop(group: u32, flow: u32) -> u64 {
+extern "C" fn member_for(group: u32, flow: u32) -> u64 {
     let Some(group) = maps::group(group) else { return u64::from(NOBODY) };
-    let multipath = features::on(Features::MULTIPATH);
-    let member = if multipath { group.member(flow) } else { Some(u32::from(group.members[0])) };
-    member.map_or(u64::from(NOBODY), |member| u64::from(group.mtu) << 32 | u64::from(member))
+    group.member(flow).map_or(u64::from(NOBODY), |member| hop(group, member))
+}
+
+#[inline(always)]
+fn hop(group: &NextHopGroup, member: u32) -> u64 {
+    u64::from(group.mtu) << 32 | u64::from(member)
 }
 
 /// In the place of a next hop: nobody named one.
@@ -114,13 +129,22 @@ pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
 /// Whether the controller has been away for longer than the operator allows.
 #[inline(always)]
 pub fn abandoned() -> bool {
-    alone() != 0
+    match maps::pulse() {
+        Some(pulse) if pulse.tick == maps::tick() => pulse.gone != 0,
+        _ => alone() != 0,
+    }
 }
 
+/// Finds it out for this tick.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn alone() -> u32 {
-    u32::from(maps::expired())
+    let gone = maps::expired();
+    if let Some(pulse) = maps::pulse() {
+        pulse.tick = maps::tick();
+        pulse.gone = u64::from(gone);
+    }
+    u32::from(gone)
 }
 
 /// Whether one of the next hops of a route is through `ifindex`.

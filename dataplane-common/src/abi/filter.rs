@@ -3,7 +3,8 @@
 //! A rule becomes an entry for each box of addresses, ports and the like that it describes. Entries with the same mask
 //! (made coarser where that saves a table) share a table, which is asked with one look into a hash: what has the same masked
 //! key is one *run* of entries, in the order of the rules. Tables are asked in the order of their first rule, until what was
-//! found is before all that is left. So what a packet costs depends on the number of tables (tens), not of rules.
+//! found is before all that is left; those that have nothing for the packet's addresses are passed over ([`Screen`]). So what a
+//! packet costs depends on the number of tables (tens), not of rules.
 //!
 //! Each chain has four classes of tables ([`Class`]): of either family, for packets whose transport header could be read
 //! and for those where it could not. All of one generation lies in one half of the map `FILTER`, in lines of eight words.
@@ -11,7 +12,7 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Lines, WORDS};
+use super::{Lines, Screen, WORDS};
 
 /// Chains, in the order prerouting, input, forward, output.
 pub const CHAINS: usize = 4;
@@ -102,12 +103,18 @@ pub struct Search {
     pub base: u32,
     /// Line of the first table.
     pub first: u32,
-    /// Line of the next table.
+    /// Line of the first of the tables that `left` tells of.
+    pub at: u32,
+    /// Line of the first table behind those.
     pub table: u32,
     /// The line behind the last.
     pub end: u32,
+    /// Which tables have something for the packet.
+    pub screen: Screen,
     /// The next entry of the run at hand; 0 when there is none.
     pub unit: u32,
+    /// Bits of the tables that are still to be asked, of those from `at` on.
+    pub left: u64,
     /// Order of the first rule that counts.
     pub from: u64,
     /// Order of the rule found; beyond all others when none is.
@@ -122,8 +129,6 @@ pub struct Search {
     pub set: u32,
     /// Whether it holds the packet.
     pub held: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 impl Search {
@@ -294,6 +299,8 @@ pub struct Tables {
     pub first: u32,
     /// How many follow.
     pub count: u32,
+    /// Which of them have something for a packet. Those of sets have none.
+    pub screen: Screen,
 }
 
 /// One generation of the filter.

@@ -14,12 +14,13 @@ mod limit;
 mod loss;
 mod mark;
 mod port;
+mod screen;
 mod trace;
 mod trial;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
-pub use control::{Control, Features};
+pub use control::{Control, Features, Pulse};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
@@ -38,6 +39,7 @@ pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
+pub use screen::{SCREENED, Screen, lowest};
 pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, met};
 pub use trial::Trial;
 pub use vlan::{Tag, VLANS, VlanKey};
@@ -59,6 +61,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
+    include_bytes!("screen.rs"),
     include_bytes!("trace.rs"),
     include_bytes!("vlan.rs"),
     // The order of the reasons is that of the counters.
@@ -144,6 +147,7 @@ sizes! {
     Adjacency = 32;
     NextHopGroup = 136;
     Control = 16;
+    Pulse = 16;
     Counter = 16;
     PortCounters = 1024;
     Mark = 8;
@@ -158,7 +162,8 @@ sizes! {
     Watch = 2600;
     Trail = 40;
     Sighting = 1600;
-    Filter = 152;
+    Filter = 280;
+    Screen = 8;
     Block = 512;
     Line = 64;
     Target = 2;

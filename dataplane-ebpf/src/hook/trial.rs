@@ -34,7 +34,7 @@ pub fn run(context: &XdpContext) -> u32 {
     key.length = trial.length;
     key.flags = KeyFlags::from_bits_retain(trial.flags);
     // What it says is in the search, too.
-    let _finding = scan(trial.generation, trial.chain, 0);
+    let _finding = scan(key.family() == 6, trial.generation, trial.chain, 0);
     let (Some(mut trial), Some(key)) = (frame(context), maps::key()) else { return XDP_ABORTED };
     // SAFETY: as above, and the question is not looked at any more.
     let trial = unsafe { trial.as_mut() };

@@ -19,6 +19,7 @@ use crate::{
 /// A packet on its way through the chains.
 pub struct Filter<'h, H> {
     hook: &'h H,
+    ipv6: bool,
     generation: u32,
     bytes: u64,
 }
@@ -39,7 +40,7 @@ pub fn prepare<'h, F: Family, H: Hook>(
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
         decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
     }
-    Filter { hook, generation: control.filter, bytes: hook.length() as u64 }
+    Filter { hook, ipv6: F::NUMBER == 6, generation: control.filter, bytes: hook.length() as u64 }
 }
 
 impl<H: Hook> Filter<'_, H> {
@@ -75,7 +76,7 @@ impl<H: Hook> Filter<'_, H> {
 
     #[inline(always)]
     fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
-        let finding = scan(self.generation, chain, self.bytes);
+        let finding = scan(self.ipv6, self.generation, chain, self.bytes);
         if features::on(Features::TELLING) {
             self.hook.tell(chain);
         }

@@ -12,6 +12,7 @@ use dataplane_common::abi::{Class, Ruling, Tables, WORDS, entry as word, place, 
 use super::{
     Image, Rests, Row, addresses, entry_words,
     image::{Builder, Slots},
+    screen,
     tuple::{Item, Mask, fresh_mask},
     words, write_rows,
 };
@@ -104,7 +105,7 @@ impl Image {
     }
 
     fn tables(&self, chain: usize, class: Class) -> impl Iterator<Item = u32> + use<> {
-        let Tables { first, count } = self.filter.tables[chain][class.number() as usize];
+        let Tables { first, count, .. } = self.filter.tables[chain][class.number() as usize];
         first..first + count
     }
 
@@ -221,7 +222,7 @@ impl<'i> Desk<'i> {
         let mask = fresh_mask(&item, class.is_ipv6(), |mask| known.contains(mask))?;
         let slots = self.build(|builder| Slots::<()>::new(SLOTS).write(builder, |_, _| 0));
         let number = class.number() as usize;
-        let Tables { first, count } = self.image.filter.tables[chain][number];
+        let Tables { first, count, .. } = self.image.filter.tables[chain][number];
         let home = first + count;
         let at = home as usize * WORDS;
         for (word, value) in mask.address.into_iter().enumerate() {
@@ -248,6 +249,13 @@ impl<'i> Desk<'i> {
             rows.insert(behind, row);
             write_rows(builder, rows, class)
         });
+        let Tables { first, screen, .. } = self.image.filter.tables[chain][class.number() as usize];
+        for word in screen::words(screen, home - first, &item, class.is_ipv6()) {
+            let told = self.image.words[word];
+            if told & screen::bit(home - first) == 0 {
+                self.lead(word, told | screen::bit(home - first));
+            }
+        }
         // Tables are asked until what was found is before all that is in them and in those behind.
         for table in self.image.tables(chain, class).take_while(|table| *table <= home) {
             let first = table as usize * WORDS + table::FIRST;

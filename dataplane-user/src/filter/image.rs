@@ -69,6 +69,11 @@ impl Builder {
         self.words[word as usize..][..words.len()].copy_from_slice(words);
     }
 
+    /// A word.
+    pub(super) fn word(&mut self, word: usize) -> &mut u64 {
+        &mut self.words[word]
+    }
+
     /// Goes on where an image ends.
     pub(super) fn behind(words: Vec<u64>) -> Self {
         Self { words, half: None }
@@ -79,8 +84,8 @@ impl Builder {
         self.words
     }
 
-    pub(super) fn finish(self, filter: Filter) -> Image {
-        Image { words: self.words, filter, spare: [[SPARE; CLASSES]; CHAINS] }
+    pub(super) fn finish(self, filter: &Filter) -> Image {
+        Image { words: self.words, filter: *filter, spare: [[SPARE; CLASSES]; CHAINS] }
     }
 }
 

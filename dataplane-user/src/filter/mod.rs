@@ -6,6 +6,7 @@
 
 mod amend;
 mod image;
+mod screen;
 mod search;
 mod set;
 mod trial;
@@ -29,7 +30,7 @@ pub use trial::Tried;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
 use image::{Builder, SPARE, Slots, slots_for};
-use tuple::{Item, Tuples};
+use tuple::{Item, Runs, Tuples};
 
 /// Why tables can not be built.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
             filter.tables[chain][class.number() as usize] = tables;
         }
     }
-    Ok(builder.finish(filter))
+    Ok(builder.finish(&filter))
 }
 
 /// The tables of one class of packets.
@@ -97,7 +98,11 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
         line[table::SLOTS] = slots;
         line[table::FIRST] = runs.values().map(first).min().map_or(u64::MAX, u64::from);
     }
-    Tables { first: lines, count: tables.len() as u32 }
+    let of_table = |(_, runs): &(_, Runs)| {
+        runs.values().flatten().map(|index| Item::new(&items[*index as usize], class.is_ipv6())).collect()
+    };
+    let screen = screen::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
+    Tables { first: lines, count: tables.len() as u32, screen }
 }
 
 /// Writes the entries of one masked key; returns the unit of the first.
@@ -191,7 +196,7 @@ impl Rests<'_> {
             let mut negated = 0;
             let asked = entry.sets.iter().flatten();
             for (number, set) in asked.clone().enumerate() {
-                let Tables { first, count } = sets[set.set as usize];
+                let Tables { first, count, .. } = sets[set.set as usize];
                 second[more::SETS + 2 * number] = u64::from(first) << 32 | u64::from(count);
                 second[more::SETS + 2 * number + 1] = set.selectors;
                 negated |= u64::from(set.negated) << number;

@@ -1,8 +1,8 @@
 //! What the kernel half would find, by the same code, in memory.
 
 use dataplane_common::abi::{
-    Answer, Key, Lines, Probe, RUN, Ruling, Tables, WORDS, agrees, ask, differ, entry, holds, is_element, probe, seek,
-    set, sets,
+    Answer, Key, Lines, Probe, RUN, Ruling, SCREENED, Tables, WORDS, agrees, ask, differ, entry, holds, is_element,
+    probe, seek, set, sets,
 };
 
 use super::Image;
@@ -46,10 +46,14 @@ impl Image {
     pub fn find(&self, chain: usize, key: &Key, from: u32) -> (Option<Found>, Effort) {
         let lines = Memory(&self.words);
         let (class, mut effort) = (key.class(), Effort::default());
-        let Tables { first, count } = self.filter.tables[chain][class.number() as usize];
+        let Tables { first, count, screen } = self.filter.tables[chain][class.number() as usize];
         let mut best: Option<Found> = None;
-        for table in first..first + count {
-            let beyond = best.map_or(1 << 32, |found| u64::from(found.order));
+        for number in 0..count {
+            let candidates = screen.candidates(&lines, 0, number / SCREENED, key, class.is_ipv6());
+            if candidates & 1 << (number % SCREENED) == 0 {
+                continue;
+            }
+            let (table, beyond) = (first + number, best.map_or(1 << 32, |found| u64::from(found.order)));
             effort.tables += 1;
             let unit = match probe(&lines, 0, table, key, class.is_ipv6(), beyond) {
                 Probe::Over => break,
