@@ -235,8 +235,13 @@ fn tables_are_tried_before_they_are_live() {
     });
     let rules: Vec<_> = many.collect();
     let (all, fewer) = (lowered(&rules), lowered(&rules[..rules.len() / 2]));
+    // More by hand.
+    let packets = std::env::var("DATAPLANE_TRIED").map_or(1280, |text| text.parse().expect("a number of packets"));
     let mut random = fastrand::Rng::with_seed(1);
-    let tried: Vec<_> = (0..20).flat_map(|_| all.trials(&mut random)).collect();
+    let mut tried = Vec::new();
+    while tried.len() < packets {
+        tried.extend(all.trials(&mut random));
+    }
     let (all, fewer) = (build(&all).expect("few shapes"), build(&fewer).expect("few shapes"));
     let (right, wrong) = World::sized(Sizes::SMALL.with_filter(all.lines()), |world| {
         let answers = |answers: Vec<_>| tried.iter().zip(answers).filter(|(one, answer)| one.rule == *answer).count();

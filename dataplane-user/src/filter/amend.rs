@@ -244,18 +244,18 @@ impl<'i> Desk<'i> {
         let mut rows = self.image.run(class, slot);
         let unit = self.build(|builder| {
             let mut rests = Rests { known: HashMap::new(), sets: &[] };
-            let row = entry_words(builder, &mut rests, entry, class);
+            let row = entry_words(builder, &mut rests, entry, &item, class);
             let behind = rows.partition_point(|row| order(class, row) <= entry.order);
             rows.insert(behind, row);
-            write_rows(builder, rows, class)
+            write_rows(builder, &mut rows, class)
         });
         let Tables { first, screen, .. } = self.image.filter.tables[chain][class.number() as usize];
-        for word in screen::words(screen, home - first, &item, class.is_ipv6()) {
+        screen::tell(screen, home - first, &item, class.is_ipv6(), |word| {
             let told = self.image.words[word];
             if told & screen::bit(home - first) == 0 {
                 self.lead(word, told | screen::bit(home - first));
             }
-        }
+        });
         // Tables are asked until what was found is before all that is in them and in those behind.
         for table in self.image.tables(chain, class).take_while(|table| *table <= home) {
             let first = table as usize * WORDS + table::FIRST;
@@ -285,7 +285,7 @@ impl<'i> Desk<'i> {
             let to = if rows.is_empty() {
                 0
             } else {
-                traces | u64::from(self.build(|builder| write_rows(builder, rows, class)))
+                traces | u64::from(self.build(|builder| write_rows(builder, &mut rows, class)))
             };
             self.lead(slot, to);
         }

@@ -94,39 +94,47 @@ pub(super) fn slots_for(count: usize) -> usize {
     (2 * count).next_power_of_two().max(WORDS)
 }
 
-/// A hash table: what each slot leads to is a list, whose order is that of the numbers.
+/// A hash table: what each slot leads to is a list.
 pub(super) struct Slots<T> {
-    places: Vec<(u64, Vec<T>)>,
+    traces: Vec<u64>,
+    /// With the place of the slot.
+    items: Vec<(u32, T)>,
 }
 
-impl<T> Slots<T> {
+impl<T: Ord> Slots<T> {
     /// With so many slots, a power of two.
     pub(super) fn new(count: usize) -> Self {
-        Self { places: (0..count).map(|_| (0, Vec::new())).collect() }
+        Self { traces: vec![0; count], items: Vec::new() }
     }
 
     /// Adds to the slot of a tag.
-    pub(super) fn add(&mut self, tag: u32, items: impl IntoIterator<Item = T>) {
-        let place = place(tag, self.places.len() as u32 - 1);
-        let (traces, list) = &mut self.places[place as usize];
-        *traces |= trace(tag);
-        list.extend(items);
+    pub(super) fn add(&mut self, tag: u32, item: T) {
+        let place = place(tag, self.traces.len() as u32 - 1);
+        self.traces[place as usize] |= trace(tag);
+        self.items.push((place, item));
     }
 
     /// The longest list.
     pub(super) fn longest(&self) -> usize {
-        self.places.iter().map(|(_, list)| list.len()).max().unwrap_or(0)
+        let mut lengths = vec![0; self.traces.len()];
+        for (place, _) in &self.items {
+            lengths[*place as usize] += 1;
+        }
+        lengths.into_iter().max().unwrap_or(0)
     }
 
-    /// Writes the slots, each with the number that `lead` gives its list; returns what tables say of them.
-    pub(super) fn write(self, builder: &mut Builder, mut lead: impl FnMut(&mut Builder, Vec<T>) -> u32) -> u64 {
-        let count = self.places.len();
+    /// Writes the slots, each with the number that `lead` gives its list, which is sorted; returns what tables say of them.
+    pub(super) fn write(
+        mut self,
+        builder: &mut Builder,
+        mut lead: impl FnMut(&mut Builder, &[(u32, T)]) -> u32,
+    ) -> u64 {
+        self.items.sort_unstable();
+        let count = self.traces.len();
         let lines = builder.lines((count / WORDS) as u32);
-        for (place, (traces, list)) in self.places.into_iter().enumerate() {
-            if traces != 0 {
-                let number = lead(builder, list);
-                builder.write(lines * WORDS as u32 + place as u32, &[traces | u64::from(number)]);
-            }
+        for list in self.items.chunk_by(|(a, _), (b, _)| a == b) {
+            let (place, number) = (list[0].0, lead(builder, list));
+            builder.write(lines * WORDS as u32 + place, &[self.traces[place as usize] | u64::from(number)]);
         }
         (count as u64 - 1) << 32 | u64::from(lines)
     }

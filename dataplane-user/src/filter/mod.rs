@@ -30,7 +30,7 @@ pub use trial::Tried;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
 use image::{Builder, SPARE, Slots, slots_for};
-use tuple::{Item, Runs, Tuples};
+use tuple::{Item, Tuples};
 
 /// Why tables can not be built.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -66,58 +66,58 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
 /// The tables of one class of packets.
 fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry], class: Class) -> Tables {
     let family = if class.is_ipv6() { 6 } else { 4 };
+    let ours = entries.iter().filter(|entry| entry.is_for(family));
+    let dimmed = if class.is_dim() { dimmed(ours.clone()) } else { Vec::new() };
+    let ours: Vec<_> = if class.is_dim() { dimmed.iter().collect() } else { ours.collect() };
     let mut tuples = Tuples::default();
-    let mut items: Vec<Entry> = Vec::new();
-    let mut said = HashSet::new();
-    for entry in entries.iter().filter(|entry| entry.is_for(family)) {
-        let Some(entry) = (if class.is_dim() { entry.dimmed() } else { Some(*entry) }) else { continue };
-        // Many rules differ only in ports.
-        if entry.ruling == Ruling::Unreadable && !said.insert(Entry { order: 0, counter: 0, ..entry }) {
-            continue;
-        }
-        tuples.insert(items.len() as u32, Item::new(&entry, class.is_ipv6()), class.is_ipv6());
-        items.push(entry);
+    let mut items = Vec::with_capacity(ours.len());
+    for entry in ours {
+        let item = Item::new(entry, class.is_ipv6());
+        tuples.insert(items.len() as u32, &item, class.is_ipv6());
+        items.push((entry, item));
     }
     let mut tables = tuples.into_tables();
-    // Runs were filled in the order of the rules.
-    let first = |run: &Vec<u32>| items[run[0] as usize].order;
-    tables.sort_by_key(|(_, runs)| runs.values().map(first).min());
+    let order = |number: u32| items[number as usize].0.order;
+    // Tables were filled in the order of the rules.
+    let first = |members: &[(u32, u32)]| members.first().map_or(u64::MAX, |(_, number)| order(*number).into());
+    tables.sort_by_key(|(_, members)| first(members));
     let lines = builder.lines(tables.len() as u32 + SPARE);
-    for (number, (mask, runs)) in tables.iter().enumerate() {
-        let mut slots = Slots::new(slots_for(runs.len()));
-        for (tag, run) in runs {
-            slots.add(*tag, run.iter().copied());
+    let mut rows = Vec::new();
+    for (place, (mask, members)) in tables.iter().enumerate() {
+        let tags: HashSet<u32> = members.iter().map(|(tag, _)| *tag).collect();
+        let mut slots = Slots::new(slots_for(tags.len()));
+        for (tag, number) in members {
+            slots.add(*tag, *number);
         }
-        let slots = slots.write(builder, |builder, mut run| {
-            run.sort_unstable();
-            write_run(builder, rests, run.iter().map(|index| &items[*index as usize]), class)
+        let slots = slots.write(builder, |builder, run| {
+            rows.clear();
+            for (_, number) in run {
+                let (entry, item) = &items[*number as usize];
+                rows.push(entry_words(builder, rests, entry, item, class));
+            }
+            write_rows(builder, &mut rows, class)
         });
-        let line = builder.line(lines + number as u32);
+        let line = builder.line(lines + place as u32);
         line[..table::MIXED].copy_from_slice(&mask.address);
         line[table::MIXED] = mask.mixed;
         line[table::SLOTS] = slots;
-        line[table::FIRST] = runs.values().map(first).min().map_or(u64::MAX, u64::from);
+        line[table::FIRST] = first(members);
     }
-    let of_table = |(_, runs): &(_, Runs)| {
-        runs.values().flatten().map(|index| Item::new(&items[*index as usize], class.is_ipv6())).collect()
-    };
+    let of_table = |(_, members): &(_, Vec<_>)| members.iter().map(|(_, number)| &items[*number as usize].1).collect();
     let screen = screen::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
     Tables { first: lines, count: tables.len() as u32, screen }
 }
 
-/// Writes the entries of one masked key; returns the unit of the first.
-fn write_run<'e>(
-    builder: &mut Builder,
-    rests: &mut Rests<'_>,
-    run: impl Iterator<Item = &'e Entry>,
-    class: Class,
-) -> u32 {
-    let rows = run.map(|entry| entry_words(builder, rests, entry, class)).collect();
-    write_rows(builder, rows, class)
+/// What entries say of packets that can not be read, each once: many differ only in ports.
+fn dimmed<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Entry> {
+    let mut said = HashSet::new();
+    let mut is_news =
+        |entry: &Entry| entry.ruling != Ruling::Unreadable || said.insert(Entry { order: 0, counter: 0, ..*entry });
+    entries.filter_map(|entry| entry.dimmed()).filter(|entry| is_news(entry)).collect()
 }
 
 /// Writes the rows of a run.
-fn write_rows(builder: &mut Builder, mut rows: Vec<Row>, class: Class) -> u32 {
+fn write_rows(builder: &mut Builder, rows: &mut [Row], class: Class) -> u32 {
     let (words, numbers) = (words(class), addresses(class) + word::NUMBERS);
     if let Some(last) = rows.last_mut() {
         last[numbers] |= word::LAST;
@@ -142,8 +142,7 @@ const fn addresses(class: Class) -> usize {
 /// An entry; IPv4 uses half of it.
 type Row = [u64; WORDS];
 
-fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, class: Class) -> Row {
-    let item = Item::new(entry, class.is_ipv6());
+fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, item: &Item, class: Class) -> Row {
     let mut words = [0; WORDS];
     let behind = addresses(class);
     words[..behind].copy_from_slice(&item.address[..behind]);

@@ -1,7 +1,5 @@
 //! Screens: which tables have something for which addresses.
 
-use std::collections::HashSet;
-
 use dataplane_common::abi::{SCREENED, Screen, WORDS, mask64};
 
 use super::{
@@ -24,7 +22,7 @@ const ASKED: usize = 1 << 13;
 const SIDES: [usize; 2] = [0, 1];
 
 /// Writes the screen of tables whose entries are given.
-pub(super) fn write(builder: &mut Builder, tables: &[Vec<Item>], ipv6: bool) -> Screen {
+pub(super) fn write(builder: &mut Builder, tables: &[Vec<&Item>], ipv6: bool) -> Screen {
     if tables.len() < FEW {
         return Screen::default();
     }
@@ -37,9 +35,7 @@ pub(super) fn write(builder: &mut Builder, tables: &[Vec<Item>], ipv6: bool) -> 
     let screen = Screen { line: builder.lines(groups * shape.stride()), ..shape };
     for (items, number) in tables.iter().zip(0..) {
         for item in items {
-            for word in words(screen, number, item, ipv6) {
-                *builder.word(word) |= bit(number);
-            }
+            tell(screen, number, item, ipv6, |word| *builder.word(word) |= bit(number));
         }
     }
     screen
@@ -50,52 +46,51 @@ pub(super) const fn bit(table: u32) -> u64 {
     1 << (table % SCREENED)
 }
 
-/// The words that tell of a table with an entry; none when there is no screen.
-pub(super) fn words(screen: Screen, table: u32, item: &Item, ipv6: bool) -> Vec<usize> {
+/// Names the words that tell of a table with an entry; none when there is no screen.
+pub(super) fn tell(screen: Screen, table: u32, item: &Item, ipv6: bool, mut each: impl FnMut(usize)) {
     if screen.line == 0 {
-        return Vec::new();
+        return;
     }
     let head = (screen.line + table / SCREENED * screen.stride()) as usize * WORDS;
-    let word = |side: usize, address| match side {
-        0 => screen.destination(address),
-        _ => screen.source(address),
-    };
-    let of_side = |side| match spread(prefix(item, side, ipv6), [screen.destination, screen.source][side]) {
-        Some(addresses) => addresses.map(|address| head + word(side, address) as usize).collect(),
-        None => vec![head + side],
-    };
-    SIDES.map(of_side).concat()
+    for side in SIDES {
+        let (prefix, shift) = (prefix(item, side, ipv6), [screen.destination, screen.source][side]);
+        let word = |address| if side == 0 { screen.destination(address) } else { screen.source(address) };
+        match spread(prefix, shift) {
+            Some(addresses) => addresses.for_each(|address| each(head + word(address) as usize)),
+            None => each(head + side),
+        }
+    }
 }
 
 /// How many bits to hash so that for addresses of the entries the fewest tables are left.
-fn deepest(tables: &[Vec<Item>], side: usize, mask: u16, ipv6: bool) -> u8 {
+fn deepest(tables: &[Vec<&Item>], side: usize, mask: u16, ipv6: bool) -> u8 {
     let count: usize = tables.iter().map(Vec::len).sum();
     let step = count / ASKED + 1;
-    let chosen = |items: &Vec<Item>| items.iter().step_by(step).map(|item| prefix(item, side, ipv6)).collect();
+    let chosen = |items: &Vec<&Item>| items.iter().step_by(step).map(|item| prefix(item, side, ipv6)).collect();
     let tables: Vec<Vec<(u64, u8)>> = tables.iter().map(chosen).collect();
-    let left = |depth: &u8| {
-        let screen = Screen { mask, destination: 64 - depth, ..Screen::default() };
-        let place = |address| screen.destination(address) as usize - WORDS;
-        let places = |prefixes: &Vec<(u64, u8)>| -> Option<HashSet<usize>> {
-            let spread = prefixes.iter().map(|prefix| spread(*prefix, 64 - depth)).collect::<Option<Vec<_>>>()?;
-            Some(spread.into_iter().flatten().map(place).collect())
-        };
-        // For each word the tables that it tells of, and how many are told of by all.
-        let (mut told, mut every) = (vec![0_u64; usize::from(mask) + 1], 0);
-        for prefixes in &tables {
-            match places(prefixes) {
-                Some(places) => {
-                    for place in places {
-                        told[place] += 1;
-                    }
-                }
-                None => every += 1,
-            }
-        }
-        tables.iter().flatten().map(|(address, _)| told[place(*address)] + every).sum::<u64>()
-    };
     let [first, ..] = DEPTHS[usize::from(ipv6)];
-    DEPTHS[usize::from(ipv6)].into_iter().min_by_key(left).unwrap_or(first)
+    DEPTHS[usize::from(ipv6)].into_iter().min_by_key(|depth| left(&tables, *depth, mask)).unwrap_or(first)
+}
+
+/// How many tables are left for addresses of the entries, all in all, when so many bits are hashed.
+fn left(tables: &[Vec<(u64, u8)>], depth: u8, mask: u16) -> u64 {
+    let shift = 64 - depth;
+    let screen = Screen { mask, destination: shift, ..Screen::default() };
+    let place = |address| screen.destination(address) as usize - WORDS;
+    let words = usize::from(mask) + 1;
+    // For each word how many tables it tells of, and which of them was the last; and how many are told of by all.
+    let (mut told, mut last, mut every) = (vec![0_u64; words], vec![0_u32; words], 0);
+    for (prefixes, number) in tables.iter().zip(1..) {
+        if prefixes.iter().any(|prefix| spread(*prefix, shift).is_none()) {
+            every += 1;
+            continue;
+        }
+        for place in prefixes.iter().filter_map(|prefix| spread(*prefix, shift)).flatten().map(place) {
+            told[place] += u64::from(last[place] != number);
+            last[place] = number;
+        }
+    }
+    tables.iter().flatten().map(|(address, _)| told[place(*address)] + every).sum()
 }
 
 /// What an entry asks of an address: its first 64 bits, and how many of them count.

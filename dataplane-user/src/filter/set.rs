@@ -54,7 +54,7 @@ fn write_wide(builder: &mut Builder, values: &HashSet<Words>) -> u64 {
         let mut slots = Slots::new(count);
         for value in values {
             let tag = value.iter().fold(Hash::START, |hash, word| hash.with(*word)).tag();
-            slots.add(tag, [value]);
+            slots.add(tag, value);
         }
         // A slot that leads to too many is told apart with more of them; equal tags are as unlikely as they can be.
         if slots.longest() <= NAMESAKES as usize {
@@ -63,9 +63,9 @@ fn write_wide(builder: &mut Builder, values: &HashSet<Words>) -> u64 {
         count *= 2;
     };
     slots.write(builder, |builder, chain| {
-        chain.into_iter().fold(0, |next, value| {
+        chain.iter().fold(0, |next, (_, value)| {
             let line = builder.lines(1);
-            builder.line(line)[..ELEMENT_WORDS].copy_from_slice(value);
+            builder.line(line)[..ELEMENT_WORDS].copy_from_slice(*value);
             builder.line(line)[set_table::NEXT] = u64::from(next);
             line
         })

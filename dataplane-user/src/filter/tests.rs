@@ -141,8 +141,13 @@ fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool
     }
 }
 
+/// Cases of each property; each has 64 packets, or as many after every change. `DATAPLANE_CASES` asks for more.
+fn cases() -> u32 {
+    std::env::var("DATAPLANE_CASES").map_or(512, |text| text.parse().expect("a number of cases"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn what_is_amended_is_as_if_built(

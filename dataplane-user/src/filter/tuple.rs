@@ -10,7 +10,7 @@ use dataplane_common::abi::{ADDRESS_WORDS, Hash, TABLES, fold, mask32, mask64, m
 use crate::lower::filter::{Entry, key};
 
 /// Entries of one masked key from which on a finer table is looked for.
-const CROWDED: usize = 8;
+const CROWDED: u32 = 8;
 
 /// What of an entry a table can hash by.
 #[derive(Clone, Copy, Debug)]
@@ -137,13 +137,21 @@ impl Hasher for Mixed {
     }
 }
 
-/// Numbers of entries by the tags of their masked keys.
-pub(super) type Runs = HashMap<u32, Vec<u32>, BuildHasherDefault<Mixed>>;
+/// How many entries there are with the same tag of their masked keys.
+type Crowds = HashMap<u32, u32, BuildHasherDefault<Mixed>>;
 
 struct Table {
     tuple: Tuple,
     mask: Mask,
-    runs: Runs,
+    crowds: Crowds,
+    /// Tags and numbers of its entries.
+    members: Vec<(u32, u32)>,
+}
+
+impl Table {
+    fn new(tuple: Tuple, ipv6: bool) -> Self {
+        Self { tuple, mask: tuple.mask(ipv6), crowds: Crowds::default(), members: Vec::new() }
+    }
 }
 
 /// The tables of one class in the making.
@@ -155,26 +163,26 @@ pub(super) struct Tuples {
 
 impl Tuples {
     /// Puts an entry into the finest table that takes it. Where its run there is crowded, a finer one is made.
-    pub(super) fn insert(&mut self, number: u32, item: Item, ipv6: bool) {
+    pub(super) fn insert(&mut self, number: u32, item: &Item, ipv6: bool) {
         let mut finest = None;
         for (index, table) in self.tables.iter().enumerate() {
-            if !table.tuple.takes(&item) {
+            if !table.tuple.takes(item) {
                 continue;
             }
-            let tag = table.mask.tag(&item, ipv6);
-            let crowd = table.runs.get(&tag).map_or(0, Vec::len);
+            let tag = table.mask.tag(item, ipv6);
+            let crowd = table.crowds.get(&tag).copied().unwrap_or(0);
             if crowd < CROWDED {
                 return self.push(index, tag, number);
             }
             finest = finest.or(Some((index, tag)));
         }
         let fresh =
-            coarsened(&item, ipv6).into_iter().find(|tuple| !self.tables.iter().any(|table| table.tuple == *tuple));
+            coarsened(item, ipv6).into_iter().find(|tuple| !self.tables.iter().any(|table| table.tuple == *tuple));
         match (fresh, finest) {
             (Some(tuple), _) if self.tables.len() < TABLES as usize => {
-                let table = Table { tuple, mask: tuple.mask(ipv6), runs: Runs::default() };
+                let table = Table::new(tuple, ipv6);
                 let index = self.tables.partition_point(|table| table.tuple.weight() >= tuple.weight());
-                let tag = table.mask.tag(&item, ipv6);
+                let tag = table.mask.tag(item, ipv6);
                 self.tables.insert(index, table);
                 self.push(index, tag, number);
             }
@@ -182,8 +190,8 @@ impl Tuples {
             // The coarsest tuple takes everything, and is made before there are too many.
             (_, None) => {
                 let tuple = Tuple { lengths: [0, 0], exact: 0 };
-                let table = Table { tuple, mask: tuple.mask(ipv6), runs: Runs::default() };
-                let tag = table.mask.tag(&item, ipv6);
+                let table = Table::new(tuple, ipv6);
+                let tag = table.mask.tag(item, ipv6);
                 self.tables.push(table);
                 self.push(self.tables.len() - 1, tag, number);
             }
@@ -191,12 +199,14 @@ impl Tuples {
     }
 
     fn push(&mut self, index: usize, tag: u32, number: u32) {
-        self.tables[index].runs.entry(tag).or_default().push(number);
+        let table = &mut self.tables[index];
+        *table.crowds.entry(tag).or_default() += 1;
+        table.members.push((tag, number));
     }
 
-    /// The masks of the tables, and what is in them.
-    pub(super) fn into_tables(self) -> Vec<(Mask, Runs)> {
-        self.tables.into_iter().map(|table| (table.mask, table.runs)).collect()
+    /// The masks of the tables, and tags and numbers of what is in them, in the order of numbers; none is empty.
+    pub(super) fn into_tables(self) -> Vec<(Mask, Vec<(u32, u32)>)> {
+        self.tables.into_iter().map(|table| (table.mask, table.members)).collect()
     }
 }
 

@@ -23,6 +23,9 @@ pub enum Rules {
     Linear(usize),
     /// One rule with a set of so many ports: what a careful administrator of nft would write.
     Set(usize),
+    /// So many pairs of networks with a range of ports: a rule each of ours, and one concatenated set of intervals for nft,
+    /// which is the best that nft has for this.
+    Boxes(usize),
 }
 
 impl Rules {
@@ -36,10 +39,25 @@ impl Rules {
                 let ports: Vec<_> = (PORT..PORT + count).map(|port| port.to_string()).collect();
                 vec![format!("udp dport {{ {} }} drop", ports.join(", "))]
             }
+            Self::Boxes(count) => {
+                let rule = |[source, destination, ports]: [String; 3]| {
+                    format!("ip saddr {source} ip daddr {destination} udp dport {ports} drop")
+                };
+                boxes(count).map(rule).collect()
+            }
         };
         lines.push("accept".to_owned());
         lines
     }
+}
+
+/// Source and destination network, and ports; none is that of a packet.
+fn boxes(count: usize) -> impl Iterator<Item = [String; 3]> {
+    (0..count).map(|number| {
+        let (low, middle, high) = (number % 256, number / 256 % 256, number / 65_536);
+        let port = PORT + 16 * high;
+        [format!("198.19.{low}.0/24"), format!("203.0.113.{middle}"), format!("{port}-{}", port + 7)]
+    })
 }
 
 impl fmt::Display for Rules {
@@ -49,6 +67,7 @@ impl fmt::Display for Rules {
             Self::Linear(1) => f.write_str(", 1 rule"),
             Self::Linear(count) => write!(f, ", {count} rules"),
             Self::Set(count) => write!(f, ", set of {count}"),
+            Self::Boxes(count) => write!(f, ", {count} boxes"),
         }
     }
 }
@@ -62,6 +81,8 @@ pub enum Contestant {
     /// XDP on `a1` that redirects everything to `b0` through a `DEVMAP_HASH`, and reads and writes no byte: the least that
     /// forwarding costs.
     Null,
+    /// The same, and the headers rewritten as every router has to, without a look at any table.
+    Rewrite,
     /// tc on `a1` that redirects everything to `b0`, and reads and writes no byte: the least that forwarding an skb costs.
     NullTc,
     /// The kernel's IP stack, with rules in nft's forward hook (table `inet`); no XDP on `a1` or `b0`.
@@ -76,15 +97,26 @@ impl Contestant {
     /// What everybody is compared with.
     pub const KERNEL: Self = Self::Kernel(Rules::None);
 
+    /// Rules that take long to put in place.
+    const LARGE: [Rules; 2] = [Rules::Linear(10_000), Rules::Boxes(100_000)];
+
+    /// Whether it takes part only when it is named.
+    pub fn is_large(self) -> bool {
+        matches!(self, Self::Kernel(rules) | Self::Dataplane(_, rules) if Self::LARGE.contains(&rules))
+    }
+
     /// All of them, in the order of a round.
     pub fn all() -> Vec<Self> {
         let rules = [1, 10, 100, 1000].map(Rules::Linear);
-        let mut all = vec![Self::Drop, Self::Null, Self::NullTc, Self::Kernel(Rules::None)];
+        let mut all = vec![Self::Drop, Self::Null, Self::Rewrite, Self::NullTc, Self::Kernel(Rules::None)];
         all.extend(rules.map(Self::Kernel));
         all.push(Self::Kernel(Rules::Set(1000)));
         all.extend([Mode::Native, Mode::Tc].map(|mode| Self::Dataplane(mode, Rules::None)));
         all.extend(rules.map(|rules| Self::Dataplane(Mode::Native, rules)));
         all.push(Self::Dataplane(Mode::Native, Rules::Set(1000)));
+        for rules in Self::LARGE {
+            all.extend([Self::Kernel(rules), Self::Dataplane(Mode::Native, rules)]);
+        }
         all.push(Self::XdpForward);
         all
     }
@@ -101,7 +133,7 @@ impl Contestant {
     /// Why it cannot take part on this machine, if so.
     pub fn missing(self) -> Option<String> {
         match self {
-            Self::Drop | Self::Null | Self::NullTc | Self::Kernel(Rules::None) => None,
+            Self::Drop | Self::Null | Self::Rewrite | Self::NullTc | Self::Kernel(Rules::None) => None,
             Self::Kernel(_) => absent("nft", "nftables"),
             Self::Dataplane(..) => daemon::binary().err().map(|error| format!("{error:#}")),
             Self::XdpForward => absent("xdp-forward", "xdp-tools"),
@@ -112,9 +144,10 @@ impl Contestant {
     pub fn set_up<'a>(self, chain: &'a Chain, surroundings: &mut Surroundings) -> Result<Contender<'a>> {
         let held = match self {
             Self::Drop => Held::Link { _link: surroundings.attach("sink", &chain.dut, "a1")? },
-            Self::Null => {
+            Self::Null | Self::Rewrite => {
                 surroundings.set_exit(&chain.dut, "b0")?;
-                Held::Link { _link: surroundings.attach("null", &chain.dut, "a1")? }
+                let program = if self == Self::Null { "null" } else { "rewrite" };
+                Held::Link { _link: surroundings.attach(program, &chain.dut, "a1")? }
             }
             Self::NullTc => Held::TcLink { _link: surroundings.attach_tc(&chain.dut, "a1")? },
             Self::Kernel(Rules::None) => Held::Nothing,
@@ -137,6 +170,7 @@ impl fmt::Display for Contestant {
         match self {
             Self::Drop => f.write_str("floor: XDP drop on a1 (half chain)"),
             Self::Null => f.write_str("floor: XDP null redirect"),
+            Self::Rewrite => f.write_str("floor: XDP rewrite and redirect"),
             Self::NullTc => f.write_str("floor: tc null redirect"),
             Self::Kernel(rules @ Rules::None) => write!(f, "kernel{rules}"),
             Self::Kernel(rules) => write!(f, "kernel, nft{rules}"),
@@ -195,10 +229,21 @@ impl Drop for Contender<'_> {
 }
 
 fn ruleset(rules: Rules) -> String {
-    let mut text =
-        "table inet bench {\n chain forward {\n  type filter hook forward priority filter; policy accept;\n".to_owned();
-    for line in rules.lines() {
+    let mut text = "table inet bench {\n".to_owned();
+    let lines = if let Rules::Boxes(count) = rules {
+        let elements: Vec<_> = boxes(count).map(|parts| parts.join(" . ")).collect();
         // Writing to a string cannot fail.
+        let _infallible = writeln!(
+            text,
+            " set boxes {{ type ipv4_addr . ipv4_addr . inet_service; flags interval; elements = {{ {} }}; }}",
+            elements.join(", ")
+        );
+        vec!["ip saddr . ip daddr . udp dport @boxes drop".to_owned(), "accept".to_owned()]
+    } else {
+        rules.lines()
+    };
+    text += " chain forward {\n  type filter hook forward priority filter; policy accept;\n";
+    for line in lines {
         let _infallible = writeln!(text, "  {line}");
     }
     text + " }\n}\n"

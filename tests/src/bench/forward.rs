@@ -177,7 +177,8 @@ fn measure(
 fn chosen(settings: &Settings, contestant: Contestant) -> bool {
     let reference = [Contestant::Drop, Contestant::Null, Contestant::NullTc, Contestant::KERNEL].contains(&contestant);
     let name = contestant.to_string();
-    reference || settings.only.is_empty() || settings.only.iter().any(|part| name.contains(part.as_str()))
+    let unnamed = settings.only.is_empty() && !contestant.is_large();
+    reference || unnamed || settings.only.iter().any(|part| name.contains(part.as_str()))
 }
 
 fn display<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

@@ -150,14 +150,14 @@ impl Surroundings {
             .map_max_entries("DESTINATIONS6", 1)
             .load(OBJECT)
             .context("loading sink and floors; this needs root")?;
-        for name in ["sink", "pass", "null"] {
+        for name in ["sink", "pass", "null", "rewrite"] {
             xdp(&mut ebpf, name)?.load().with_context(|| format!("loading program {name}"))?;
         }
         tc(&mut ebpf)?.load().context("loading program null_tc")?;
         Ok(Self(ebpf))
     }
 
-    /// Attaches `program` (`sink`, `pass` or `null`) natively; it comes off when the link is dropped.
+    /// Attaches `program` (`sink`, `pass`, `null` or `rewrite`) natively; it comes off when the link is dropped.
     pub fn attach(&mut self, program: &str, namespace: &Namespace, link: &str) -> Result<XdpLink> {
         let xdp = xdp(&mut self.0, program)?;
         namespace.enter(|| {

@@ -1,6 +1,10 @@
 //! Config files: the good are applied, the bad are refused at their place and change nothing.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use dataplane_tests::lab::traffic::{self, Family};
 
@@ -146,6 +150,37 @@ fn a_config_that_nobody_confirms_is_taken_back() {
     scene.cli(&["config", "rollback"]);
     assert_eq!(scene.cli(&["config", "show"]), shown);
     scene.ping().expect("pings are answered");
+    scene.close();
+}
+
+/// Seconds until a config is taken back.
+const CONFIRM: u64 = 2;
+
+/// Half of the times the daemon dies with the session, and another follows at once. `DATAPLANE_CONFIRMS` asks for more rounds.
+#[test]
+fn a_config_is_taken_back_in_time() {
+    let rounds = std::env::var("DATAPLANE_CONFIRMS").map_or(4, |text| text.parse().expect("a number of rounds"));
+    let Some(mut scene) = Scene::attached(&[], "native") else { return };
+    let shown = scene.cli(&["config", "show"]);
+    let shut = write(&scene, "shut.toml", &format!("{shown}\n[chains.forward]\npolicy = \"drop\"\n"));
+    let shut = shut.to_str().expect("a path of letters").to_owned();
+    let mut slowest = Duration::ZERO;
+    for round in 0..rounds {
+        let start = Instant::now();
+        scene.cli(&["config", "apply", &shut, "--confirm", &CONFIRM.to_string()]);
+        if round % 2 == 1 {
+            scene.daemon.kill9().expect("it dies");
+            std::thread::sleep(Duration::from_millis(round * 97 % (CONFIRM * 1000)));
+            scene.daemon.restart().expect("it starts");
+        }
+        while scene.cli(&["config", "show"]) != shown {
+            assert!(start.elapsed() < Duration::from_secs(10 * CONFIRM), "round {round}: it is still in force");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        slowest = slowest.max(start.elapsed());
+        scene.ping().expect("pings are answered");
+    }
+    println!("{rounds} configs for {CONFIRM} s were taken back after {slowest:?} at most");
     scene.close();
 }
 
