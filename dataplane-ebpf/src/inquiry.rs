@@ -45,7 +45,6 @@ fn target<H: Hook>(hook: &H, asked: &mut Asked, lookup: impl Fn(&mut Asked, u32)
         payload: asked.payload as usize,
         protocol: u64::from(asked.protocol),
         ttl: 0,
-        dscp: 0,
         fragment: u64::from(asked.fragment),
         detour: None,
     };

@@ -9,7 +9,7 @@ use core::{
 
 use aya_ebpf::helpers::bpf_loop;
 use dataplane_common::abi::{
-    self, Acts, Answer, Features, Filter, Key, Probe, RULE_SETS, Ruling, SCREENED, Search, Tables, entry,
+    self, Acts, Answer, Features, Filter, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search, Tables, entry,
 };
 
 use crate::{
@@ -28,11 +28,6 @@ pub enum Finding {
     Drop = 1,
     /// Ends here: a rule that drops asks for what can not be read.
     Unreadable = 2,
-}
-
-/// What the search for a member of a set works on.
-struct Scan<'a> {
-    key: &'a mut Key,
 }
 
 const GO_ON: c_long = 0;
@@ -325,22 +320,30 @@ fn is_member(base: u32, unit: u32, number: u32) -> u32 {
     abi::seek(key, selectors);
     key.search.set = (tables >> 32) as u32;
     key.search.held = 0;
-    let mut scan = Scan { key };
-    // SAFETY: the callback has the type that bpf_loop calls, and the context outlives the call.
-    unsafe { bpf_loop((tables & 0xffff) as u32, look as *mut c_void, (&raw mut scan).cast(), 0) };
-    scan.key.search.held
+    // SAFETY: the callback has the type that bpf_loop calls, and looks at no context.
+    unsafe { bpf_loop((tables & 0xffff) as u32, look as *mut c_void, core::ptr::null_mut(), 0) };
+    maps::key().map_or(0, |key| key.search.held)
 }
 
 /// Looks into one table of a set.
-extern "C" fn look(index: u32, scan: *mut Scan<'_>) -> c_long {
-    // SAFETY: `is_member` passes its own.
-    let key = unsafe { &mut *(*scan).key };
+extern "C" fn look(index: u32, _: *mut c_void) -> c_long {
+    let Some(key) = maps::key() else { return ENOUGH };
     let (base, set) = (key.search.base, key.search.set + index);
-    if abi::holds(&Arena, base, set, &key.sought, |element| is_element(base, set, element) != 0) {
+    let has_value = |slots: u64, value| has_value(base, slots, value) != 0;
+    let is_same = |element| is_element(base, set, element) != 0;
+    if abi::holds(&Arena, base, set, &key.sought, (has_value, is_same)) {
         key.search.held = 1;
         return ENOUGH;
     }
     GO_ON
+}
+
+/// Whether the slots of a narrow table have a value. A global function, as the next one, so that what it needs of the stack is
+/// not there for that.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn has_value(base: u32, slots: u64, value: u32) -> u32 {
+    u32::from(abi::has(&Arena, base, slots, value))
 }
 
 /// Whether an element of a set is what is sought.
@@ -348,6 +351,7 @@ extern "C" fn look(index: u32, scan: *mut Scan<'_>) -> c_long {
 #[inline(never)]
 extern "C" fn is_element(base: u32, set: u32, element: u32) -> u32 {
     let Some(key) = maps::key() else { return 0 };
+    let (Some(set), Some(element)) = (Arena.line(base + set), Arena.line(base + element)) else { return 0 };
     let words = abi::ELEMENT_WORDS;
     // SAFETY: a read of a local. LLVM must not know how many words there are: it would keep all of them on the stack.
     let words = unsafe { (&raw const words).read_volatile() };
@@ -356,7 +360,7 @@ extern "C" fn is_element(base: u32, set: u32, element: u32) -> u32 {
         if at >= words {
             break;
         }
-        if abi::element_differs(&Arena, base, (set, element), &key.sought, at) {
+        if abi::element_differs(&Arena, (set, element), &key.sought, at) {
             return 0;
         }
         at += 1;

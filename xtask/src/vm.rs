@@ -29,7 +29,7 @@ const KERNELS: &[&str] = &["6.1", "6.12"];
 /// The emulator, and the package that has it.
 const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 /// How long one guest may take.
-const LIMIT: Duration = Duration::from_mins(15);
+const LIMIT: Duration = Duration::from_mins(30);
 
 /// What a guest runs: a test program, and the tests of it. An emulated processor is slow, so these are the ones that tell most
 /// about a kernel.

@@ -669,7 +669,7 @@ pub const fn narrow_tag(value: u32) -> u32 {
 
 /// Whether the slots of a narrow table have a value: linear, from its home on.
 #[inline(always)]
-fn has<L: Lines>(lines: &L, base: u32, slots: u64, value: u32) -> bool {
+pub fn has<L: Lines>(lines: &L, base: u32, slots: u64, value: u32) -> bool {
     let (mask, home) = ((slots >> 32) as u32, narrow_tag(value));
     let mut probe = 0;
     while probe < SLOT_PROBES {
@@ -691,13 +691,20 @@ pub const fn narrow_slot(value: u32) -> u64 {
 
 /// Whether the table of a set at a line holds what is sought. Its line has six masks, its slots, and in the last word whether
 /// it is narrow: of one word below 2^32, which is the slot itself. Otherwise the number of a slot is the line of an element:
-/// its words, and the line of the next in that slot, or 0; `is_same` says whether it is the one ([`is_element`]).
+/// its words, and the line of the next in that slot, or 0. `has_value` looks into narrow slots ([`has`]), and `is_same` says
+/// whether an element is the one ([`is_element`]).
 #[inline(always)]
-pub fn holds<L: Lines>(lines: &L, base: u32, set: u32, sought: &Sought, is_same: impl Fn(u32) -> bool) -> bool {
+pub fn holds<L: Lines>(
+    lines: &L,
+    base: u32,
+    set: u32,
+    sought: &Sought,
+    (has_value, is_same): (impl Fn(u64, u32) -> bool, impl Fn(u32) -> bool),
+) -> bool {
     let Some(line) = lines.line(base + set) else { return false };
     let slots = lines.word(line, set_table::SLOTS);
     if lines.word(line, set_table::NARROW) != 0 {
-        return has(lines, base, slots, (sought[0] & lines.word(line, 0)) as u32);
+        return has_value(slots, (sought[0] & lines.word(line, 0)) as u32);
     }
     let mut hash = Hash::START;
     let mut at = 0;
@@ -720,13 +727,14 @@ pub fn holds<L: Lines>(lines: &L, base: u32, set: u32, sought: &Sought, is_same:
 /// Whether the element at a line is what is sought in the table of a set.
 #[inline(always)]
 pub fn is_element<L: Lines>(lines: &L, base: u32, set: u32, element: u32, sought: &Sought) -> bool {
-    (0..ELEMENT_WORDS).all(|at| !element_differs(lines, base, (set, element), sought, at))
+    let (Some(set), Some(element)) = (lines.line(base + set), lines.line(base + element)) else { return false };
+    (0..ELEMENT_WORDS).all(|at| !element_differs(lines, (set, element), sought, at))
 }
 
-/// Whether word `at` of the element at a line is another than that which is sought in the table of a set.
+/// Whether word `at` of an element is another than that which is sought in the table of a set.
 #[inline(always)]
-pub fn element_differs<L: Lines>(lines: &L, base: u32, (set, element): (u32, u32), sought: &Sought, at: usize) -> bool {
-    sought[at % WORDS] & word(lines, base + set, at) != word(lines, base + element, at)
+pub fn element_differs<L: Lines>(lines: &L, (set, element): (L::Line, L::Line), sought: &Sought, at: usize) -> bool {
+    sought[at % WORDS] & lines.word(set, at) != lines.word(element, at)
 }
 
 /// Which words of the line of a set's table, and of an element, are what; the first six are masks, or values.

@@ -17,12 +17,11 @@ pub fn key<F: Family>(
     key: &mut Key,
     iif: Ifindex,
     frame: &Frame,
-    datagram: &Datagram<F::Address>,
+    (datagram, dscp): (&Datagram<F::Address>, u32),
     transport: Transport,
     ethernet: Option<&Ethernet>,
 ) {
-    let network =
-        F::NUMBER << 24 | (datagram.protocol as u32) << 16 | (datagram.dscp as u32) << 8 | datagram.ttl as u32;
+    let network = F::NUMBER << 24 | (datagram.protocol as u32) << 16 | dscp << 8 | datagram.ttl as u32;
     let vlan = frame.vlan.id().map_or(0, |id| word::VLAN_PRESENT | id);
     let readable = match transport.readable {
         Readable::Ports => KeyFlags::TRANSPORT.union(KeyFlags::PORTS),

@@ -28,8 +28,6 @@ pub struct Datagram<A> {
     pub protocol: u64,
     /// TTL or hop limit.
     pub ttl: u64,
-    /// Differentiated services code point.
-    pub dscp: u64,
     /// IPv4: flags and offset; IPv6: offset and more-fragments, moved to the places IPv4 has them.
     pub fragment: u64,
     /// Only the kernel can go on with it, once it has met the filter.
@@ -75,6 +73,9 @@ pub trait Family {
         length: usize,
         segmented: bool,
     ) -> Result<Datagram<Self::Address>, Reason>;
+
+    /// Differentiated services code point of the header at `offset`: not in [`Datagram`], since most packets are not asked for it.
+    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> u32;
 
     /// What the addresses alone say.
     fn placing(packet: &Datagram<Self::Address>, flags: PortFlags) -> Placing;
@@ -152,10 +153,14 @@ impl Family for V4 {
             payload: offset + header_length,
             protocol: u64::from(header.protocol),
             ttl: u64::from(header.ttl),
-            dscp: u64::from(header.service >> 2),
             fragment: u64::from(header.fragment.get()),
             detour: if plain { None } else { Some(Reason::Options) },
         })
+    }
+
+    #[inline(always)]
+    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> u32 {
+        packet.header::<Ipv4>(offset).map_or(0, |header| u32::from(header.service >> 2))
     }
 
     #[inline(always)]
@@ -219,10 +224,14 @@ impl Family for V6 {
             payload: chain.payload,
             protocol: chain.protocol,
             ttl: u64::from(header.hop_limit),
-            dscp: u64::from(header.dscp()),
             fragment: chain.fragment,
             detour: if next == protocol::HOP_BY_HOP { Some(Reason::HopByHop) } else { None },
         })
+    }
+
+    #[inline(always)]
+    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> u32 {
+        packet.header::<Ipv6>(offset).map_or(0, |header| u32::from(header.dscp()))
     }
 
     #[inline(always)]

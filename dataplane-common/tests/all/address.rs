@@ -17,7 +17,7 @@ const MULTICAST: Placing = Placing::Group(Reason::Multicast);
 const LINK: Placing = Placing::Group(Reason::LinkScope);
 
 fn between<A>(source: A, destination: A) -> Datagram<A> {
-    Datagram { source, destination, length: 40, payload: 54, protocol: 17, ttl: 64, dscp: 0, fragment: 0, detour: None }
+    Datagram { source, destination, length: 40, payload: 54, protocol: 17, ttl: 64, fragment: 0, detour: None }
 }
 
 fn v4(source: &str, destination: &str) -> Datagram<u32> {

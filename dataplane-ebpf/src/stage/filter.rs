@@ -38,7 +38,8 @@ pub fn prepare<'h, F: Family, H: Hook>(
         && let Some(key) = maps::key()
     {
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
-        decide::key::<F>(key, port.ifindex, frame, packet, transport, ethernet);
+        let dscp = F::dscp(hook, frame.offset);
+        decide::key::<F>(key, port.ifindex, frame, (packet, dscp), transport, ethernet);
     }
     Filter { hook, ipv6: F::NUMBER == 6, generation: control.filter, bytes: hook.length() as u64 }
 }

@@ -47,7 +47,7 @@ pub fn ask<F: Routed, H: Hook>(
         asked.offset = frame.offset as u32;
         asked.payload = packet.payload as u32;
         asked.length = packet.length as u32;
-        asked.dscp = packet.dscp as u32;
+        asked.dscp = F::dscp(hook, frame.offset);
         asked.flags = port.flags;
         asked.domain = port.domain;
         asked.ifindex = port.ifindex;

@@ -1,8 +1,8 @@
 //! What the kernel half would find, by the same code, in memory.
 
 use dataplane_common::abi::{
-    Answer, Key, Lines, Probe, RUN, Ruling, SCREENED, Tables, WORDS, agrees, ask, differ, entry, holds, is_element,
-    probe, seek, set, sets,
+    Answer, Key, Lines, Probe, RUN, Ruling, SCREENED, Tables, WORDS, agrees, ask, differ, entry, has, holds,
+    is_element, probe, seek, set, sets,
 };
 
 use super::Image;
@@ -95,7 +95,9 @@ fn rest_agrees(lines: &Memory<'_>, unit: u32, key: &Key) -> bool {
             seek(&mut key, selectors);
             let first = (tables >> 32) as u32;
             let held = (first..first + (tables & 0xffff) as u32).any(|table| {
-                holds(lines, 0, table, &key.sought, |element| is_element(lines, 0, table, element, &key.sought))
+                let has_value = |slots, value| has(lines, 0, slots, value);
+                let is_same = |element| is_element(lines, 0, table, element, &key.sought);
+                holds(lines, 0, table, &key.sought, (has_value, is_same))
             });
             held != (count >> (8 + number) & 1 != 0)
         })
