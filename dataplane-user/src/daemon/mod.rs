@@ -6,6 +6,7 @@
 mod amend;
 mod answer;
 mod apply;
+mod commit;
 mod confirm;
 mod counter;
 mod doctor;
@@ -51,14 +52,12 @@ use crate::{
     fib::Sizes,
     filter::Image,
     kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
-    lower::{
-        Lowering, Problem,
-        filter::{LoweredFilter, unsupported},
-    },
+    lower::{Lowering, Problem, filter::unsupported},
     model::{Model, Touched},
     netlink::{Mirror, Prober},
     rule::ChainName,
 };
+use commit::Committed;
 use confirm::{History, Probation};
 use event::Telling;
 use explain::Rehearsed;
@@ -279,7 +278,7 @@ struct Daemon {
     /// How far this daemon's clock is ahead of the kernel half's.
     offset: i128,
     /// The filter that is live.
-    committed: Option<LoweredFilter>,
+    committed: Committed,
     /// The tables of the filter as last written.
     image: Image,
     /// Why what is in force could not be written down.
@@ -350,7 +349,7 @@ impl Daemon {
             heartbeat: running.heartbeat,
             exposing,
             offset: heartbeat::offset(),
-            committed: None,
+            committed: Committed::default(),
             image: Image::default(),
             unsaved: None,
             probation: None,
@@ -394,8 +393,7 @@ impl Daemon {
     /// Fills the maps and swaps the programs in: from here on traffic is ours.
     fn start(&mut self) -> anyhow::Result<()> {
         self.beat();
-        let lowered = self.lower_chains()?;
-        self.commit_chains(lowered)?;
+        self.commit_first()?;
         self.follow();
         self.drop_stale_links();
         self.bpffs.forget_others();
