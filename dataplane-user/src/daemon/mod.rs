@@ -51,6 +51,7 @@ use crate::{
     },
     fib::Sizes,
     filter::Image,
+    heap::{self, Heap},
     kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
     lower::{Lowering, Problem, filter::unsupported},
     model::{Model, Touched},
@@ -97,6 +98,7 @@ pub struct Options {
 
 /// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    heap::gather();
     // The config first: a bad one must not touch anything.
     let config = options.config.as_deref().map(read).transpose()?;
     let first = options.first_config.as_deref().map(read).transpose()?;
@@ -300,6 +302,8 @@ struct Daemon {
     stage: Option<Rehearsed>,
     /// The program that tries the tables of a commit.
     trying: Option<Trying>,
+    /// Memory that can be given back.
+    heap: Heap,
     /// When the daemon started.
     born: Instant,
 }
@@ -361,6 +365,7 @@ impl Daemon {
             places: None,
             stage: None,
             trying: None,
+            heap: Heap::default(),
             born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
