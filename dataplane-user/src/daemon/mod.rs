@@ -14,6 +14,7 @@ mod event;
 mod explain;
 mod filter;
 mod heartbeat;
+mod history;
 mod inquiry;
 mod journal;
 mod metrics;
@@ -59,10 +60,11 @@ use crate::{
     rule::ChainName,
 };
 use commit::Committed;
-use confirm::{History, Probation};
+use confirm::Probation;
 use event::Telling;
 use explain::Rehearsed;
 use filter::Chains;
+use history::History;
 use metrics::Exposing;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
