@@ -5,21 +5,38 @@
 
 #![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt(3) and malloc_trim(3) are the C library's"))]
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 /// KiB that memory may grow by before it is looked through.
 const SLACK: usize = 1 << 10;
+/// How long after a large job it is looked through: when its answer is on its way.
+const SOON: Duration = Duration::from_millis(100);
 
 /// How much memory there was when all that was free had been given back.
 #[derive(Debug, Default)]
 pub(crate) struct Heap {
     least: usize,
+    due: Option<Instant>,
 }
 
 impl Heap {
+    /// A job was done that may have left much behind.
+    pub(crate) fn litter(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + SOON);
+    }
+
+    /// When to look.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
     /// Gives free memory back, if much was taken since that was done last. It takes a few milliseconds where the heap is
     /// large.
     pub(crate) fn tidy(&mut self) {
+        self.due = None;
         let Some(mut now) = resident() else { return };
         if now > self.least + SLACK {
             trim();

@@ -147,6 +147,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
             _ = compare.tick() => mirror.compare(),
             () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
             () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
+            () = until(daemon.heap.due()) => daemon.heap.tidy(),
             () = until(due) => {
                 due = None;
                 daemon.follow_news();
@@ -405,6 +406,7 @@ impl Daemon {
         self.drop_stale_links();
         self.bpffs.forget_others();
         self.save();
+        self.heap.litter();
         Ok(())
     }
 
@@ -454,6 +456,7 @@ impl Daemon {
             let warning = format!("in force, but not written down: {error}; a restart would undo it");
             answer = answer.map(|reply| reply.warn(warning));
         }
+        self.heap.litter();
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }
