@@ -3,11 +3,10 @@
 #![expect(unsafe_code, reason = "mmap(2) gives a pointer")]
 
 use std::{
-    collections::VecDeque,
     io,
     ops::Range,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
-    ptr::{NonNull, null_mut},
+    ptr::{self, NonNull},
     sync::atomic::{AtomicU16, AtomicU64},
 };
 
@@ -31,11 +30,14 @@ mod sealed {
 const PIECE: usize = 1 << 16;
 /// Pieces of a map that are mapped at a time.
 const MOST: usize = 16;
+/// Flags of addresses where nothing is yet.
+const NOTHING: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 /// An array map that was made with `BPF_F_MMAPABLE`.
 ///
 /// To the kernel all pages of such a mapping are resident from its beginning, used or not (`remap_vmalloc_range`): a table of
-/// routes would be 66 MB. So there is room for all in the address space, and in it the pieces that were brought in last.
+/// routes would be 66 MB. So there is room for all in the address space, and in it the pieces that were brought in last; when
+/// they have become many, all are let go, and those still in use come again.
 #[derive(Debug)]
 pub struct Mapping<T> {
     map: OwnedFd,
@@ -43,8 +45,8 @@ pub struct Mapping<T> {
     words: usize,
     /// Of each piece, whether it is mapped.
     here: Vec<bool>,
-    /// Those that are, the oldest first.
-    order: VecDeque<usize>,
+    /// How many are.
+    count: usize,
 }
 
 // SAFETY: the memory belongs to the mapping, and is only read and written through atomics.
@@ -61,47 +63,43 @@ impl<T: Word> Mapping<T> {
     /// There is no room in the address space, or the map is no memory.
     pub fn new(map: impl AsFd, words: usize) -> io::Result<Self> {
         let map = map.as_fd().try_clone_to_owned()?;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping, where the kernel likes.
-        let start = unsafe { libc::mmap(null_mut(), words * size_of::<T>(), libc::PROT_NONE, flags, -1, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), words * size_of::<T>(), libc::PROT_NONE, NOTHING, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
         let here = vec![false; words.div_ceil(Self::WORDS)];
-        let mut mapping = Self { map, start, words, here, order: VecDeque::new() };
+        let mut mapping = Self { map, start, words, here, count: 0 };
         // What the kernel has against it, it shall say now.
         mapping.bring(0)?;
         Ok(mapping)
     }
 
-    /// Maps a piece, and unmaps the oldest where there are too many.
+    /// Maps a piece; lets all others go where they are too many.
     fn bring(&mut self, piece: usize) -> io::Result<()> {
-        if self.order.len() >= MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.here[oldest] = false;
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            self.place(oldest, libc::PROT_NONE, flags, -1)?;
+        if self.count >= MOST {
+            self.place(0..self.words, libc::PROT_NONE, NOTHING, -1)?;
+            self.here.fill(false);
+            self.count = 0;
         }
+        let words = piece * Self::WORDS..self.words.min((piece + 1) * Self::WORDS);
         let map = self.map.as_raw_fd();
-        self.place(piece, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map)?;
+        self.place(words, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map)?;
         self.here[piece] = true;
-        self.order.push_back(piece);
+        self.count += 1;
         Ok(())
     }
 
-    /// Puts something else where a piece is.
-    fn place(&mut self, piece: usize, protection: i32, flags: i32, map: i32) -> io::Result<()> {
-        let (from, words) = (piece * Self::WORDS, Self::WORDS.min(self.words - piece * Self::WORDS));
+    /// Puts something else where these words are.
+    fn place(&mut self, words: Range<usize>, protection: i32, flags: i32, map: i32) -> io::Result<()> {
         // Without a map it means nothing.
-        let offset = libc::off_t::try_from(piece * PIECE).map_err(io::Error::other)?;
-        // SAFETY: `from` is less than `words`, which is what the range of addresses has room for.
-        let at = unsafe { self.start.add(from) };
+        let offset = libc::off_t::try_from(words.start * size_of::<T>()).map_err(io::Error::other)?;
+        // SAFETY: not beyond `words`, which is what the range of addresses has room for.
+        let at = unsafe { self.start.add(words.start) };
+        let (at, length) = (at.as_ptr().cast(), words.len() * size_of::<T>());
         // SAFETY: these addresses are this mapping's own, and nobody has a reference into them: that would borrow it.
-        let done = unsafe {
-            libc::mmap(at.as_ptr().cast(), words * size_of::<T>(), protection, flags | libc::MAP_FIXED, map, offset)
-        };
+        let done = unsafe { libc::mmap(at, length, protection, flags | libc::MAP_FIXED, map, offset) };
         if done == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
