@@ -239,7 +239,7 @@ fn a_daemon_with_many_routes_and_rules_is_small() {
     let Some(scene) = Scene::idle(&[]) else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let (routes, rules) = (dir.path().join("routes"), dir.path().join("rules.toml"));
-    fs::write(&routes, scattered(100_000, &Family::V4.address(&SERVER))).expect("a batch");
+    fs::write(&routes, scattered(100_000, Family::V4.address(&SERVER))).expect("a batch");
     fs::write(&rules, config(10_000)).expect("a config");
     let mut command = scene.router().command("ip");
     command.args(["-4", "-batch"]).arg(&routes);
