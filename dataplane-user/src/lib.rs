@@ -12,6 +12,7 @@ pub mod event;
 pub mod fib;
 pub mod filter;
 pub mod frame;
+mod heap;
 pub mod import;
 pub mod kernel;
 pub mod lower;

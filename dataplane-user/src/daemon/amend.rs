@@ -3,7 +3,7 @@
 use super::{Daemon, filter::Standing, journal::Line, state::Entry as Row};
 use crate::{
     kernel::grace,
-    lower::filter::{alone, asks},
+    lower::filter::{Entry, alone, asks},
     rule::{ChainName, Rule},
 };
 
@@ -53,7 +53,7 @@ impl Daemon {
             self.chains.withdraw(&standing);
             return Ok(None);
         }
-        standing.remember(boxes);
+        standing.note(&boxes);
         self.chains.put(chain, standing.clone(), order, in_front);
         self.amended();
         Ok(Some(standing))
@@ -67,7 +67,7 @@ impl Daemon {
         let Some(boxes) = alone(&rules[place].rule).filter(|_| rules.len() > 1) else { return false };
         let counter = rules[place].counter;
         let boxes: Vec<_> = boxes.iter().map(|entry| self.chains.placed(entry, order, counter)).collect();
-        let others = || self.chains.boxes(chain, order);
+        let others = |sought: &Entry| self.chains.alike(chain, order, sought);
         let amended = self.image.remove(chain.index(), &boxes, others);
         let written = amended.map(|amendment| self.tables.routing.amend_filter(&self.image, &amendment));
         if !matches!(written, Some(Ok(()))) {

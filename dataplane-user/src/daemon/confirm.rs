@@ -1,4 +1,4 @@
-//! Configs on probation: live, but taken back unless an operator confirms them in time; and the configs of before.
+//! Configs on probation: live, but taken back unless an operator confirms them in time.
 //!
 //! What is pending is written down before it goes live: a daemon that was killed in between knows what to take back.
 
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::Daemon;
+use super::{Daemon, history::Before};
 use crate::{
     config::{self, Config, Session},
     control::{
@@ -15,28 +15,8 @@ use crate::{
     },
 };
 
-/// Configs that are remembered.
-const HISTORY: usize = 10;
 /// How long after a rollback that failed it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// A config that was in force, and who put another in its place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Before {
-    /// When it was replaced, in seconds since 1970 UTC.
-    pub time: u64,
-    /// User who replaced it.
-    pub uid: u32,
-    /// Its text.
-    pub toml: String,
-}
-
-/// The configs of before, the latest last.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct History {
-    #[serde(default)]
-    pub configs: Vec<Before>,
-}
 
 /// What a daemon that starts must know about a config that nobody has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,15 +49,6 @@ impl Pending {
     pub(super) fn resume(self, now: u64) -> Probation {
         let left = self.deadline.saturating_sub(now).min(self.seconds.into());
         Probation { until: Instant::now() + Duration::from_secs(left), before: self.before }
-    }
-}
-
-impl History {
-    /// One more; the oldest goes.
-    fn push(&mut self, before: Before) {
-        self.configs.push(before);
-        let gone = self.configs.len().saturating_sub(HISTORY);
-        self.configs.drain(..gone);
     }
 }
 
@@ -128,7 +99,7 @@ impl Daemon {
             }
         };
         if self.running().to_toml() != before {
-            self.history.push(Before { time: now(), uid, toml: before.clone() });
+            self.history.push(Before::new(now(), uid, before.clone()));
             self.save_history();
         }
         self.probation = until.map(|until| Probation { until, before });
@@ -148,17 +119,20 @@ impl Daemon {
 
     /// Goes back to the config before.
     pub(super) fn config_rollback(&mut self) -> Result<Reply, Failure> {
-        let running = self.running().to_toml();
-        let other = || Some(&self.history.configs.iter().rev().find(|before| before.toml != running)?.toml);
-        let before = self.probation.as_ref().map(|probation| &probation.before).or_else(other);
-        let toml = before.cloned().ok_or_else(|| {
+        let before = if let Some(probation) = &self.probation {
+            Some(probation.before.clone())
+        } else {
+            let running = self.running().to_toml();
+            self.latest_before(|before| before != running).map(|(_, toml)| toml)
+        };
+        let toml = before.ok_or_else(|| {
             Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
         })?;
         let config = super::operate::parse("the config before", &toml)?;
         let reply = self.put_in_force(&config, "the config before", &toml)?;
         self.probation = None;
         self.forget_pending();
-        if let Some(place) = self.history.configs.iter().rposition(|before| before.toml == toml) {
+        if let Some((place, _)) = self.latest_before(|before| before == toml) {
             self.history.configs.truncate(place);
             self.save_history();
         }
@@ -180,8 +154,9 @@ impl Daemon {
 
     /// The configs of before, the latest first.
     pub(super) fn config_history(&self) -> Vec<HistoryRow> {
-        let row = |before: &Before| HistoryRow { time: before.time, uid: before.uid, config: before.toml.clone() };
-        self.history.configs.iter().rev().map(row).collect()
+        let row =
+            |before: &Before| Some(HistoryRow { time: before.time, uid: before.uid, config: self.state.text(before)? });
+        self.history.configs.iter().rev().filter_map(row).collect()
     }
 
     /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.
@@ -209,12 +184,6 @@ impl Daemon {
             tracing::error!("{error:#}; a restart may roll back once more");
         }
     }
-
-    fn save_history(&self) {
-        if let Err(error) = self.state.write_history(&self.history) {
-            tracing::error!("{error:#}; a restart would come back with an older history");
-        }
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` hands the error over")]
@@ -237,15 +206,5 @@ mod tests {
             let given = until - before;
             assert!(given >= Duration::from_secs(left) && given < Duration::from_secs(left + 30), "{now}: {given:?}");
         }
-    }
-
-    #[test]
-    fn the_oldest_goes() {
-        let mut history = History::default();
-        for time in 0..25 {
-            history.push(Before { time, uid: 0, toml: String::new() });
-        }
-        let times: Vec<_> = history.configs.iter().map(|before| before.time).collect();
-        assert_eq!(times, (15..25).collect::<Vec<_>>());
     }
 }

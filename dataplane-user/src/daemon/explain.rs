@@ -78,7 +78,7 @@ impl Daemon {
 
     /// Loads programs like those in use, unless that is done.
     fn set_stage(&mut self) -> Result<(), Failure> {
-        let limits = self.committed.as_ref().map(|filter| filter.limits.clone()).unwrap_or_default();
+        let limits = self.committed.limits.clone();
         let features = self.object.features().difference(Features::TRACING);
         let set = self.stage.as_ref().is_some_and(|stage| {
             (stage.features, stage.generation, &stage.limits) == (features, self.generation, &limits)

@@ -1,22 +1,17 @@
-//! The chains: rules with their handles and counters, and their way into the kernel.
+//! The chains: rules with their handles and counters.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::Context as _;
-use dataplane_common::abi::{CHAINS, Features, RULE_COUNTERS};
+use dataplane_common::abi::{CHAINS, Features, Ifindex, RULE_COUNTERS, Ruling};
 
-use super::{Daemon, counter::Counters, state};
+use super::{counter::Counters, state};
 use crate::{
     config::{ChainConfig, Config, SetConfig},
-    filter,
-    kernel::grace,
-    lower::{
-        Lowering,
-        filter::{ChainRules, Entry, FilterError, LoweredFilter, Remembered, alone, lower_again, order},
-    },
+    lower::filter::{ChainRules, Entry, FilterError, LoweredFilter, by_itself, lower_rest, order},
     parallel::each,
     rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
 };
@@ -27,33 +22,26 @@ pub(super) struct Standing {
     pub handle: u64,
     pub counter: u32,
     pub rule: Arc<Rule>,
-    /// What it was lowered to, for all copies.
-    lowered: Arc<Remembered>,
+    /// [`Entry::marks`] of what its boxes say of packets that can not be read; not known of one that asks for links or sets.
+    dim: OnceLock<u64>,
 }
 
 impl Standing {
     fn new(rule: Rule, handle: u64, counter: u32) -> Self {
-        Self { handle, counter, rule: rule.into(), lowered: Arc::default() }
+        Self { handle, counter, rule: rule.into(), dim: OnceLock::new() }
     }
 
-    /// Lowers it, if that takes nothing but the rule.
-    fn lower(&self) {
-        if self.lowered.get().is_none()
-            && let Some(boxes) = alone(&self.rule)
-        {
-            self.remember(boxes);
-        }
+    /// What it is lowered to, if that takes nothing but the rule.
+    fn lower(&self) -> Option<Vec<Entry>> {
+        let boxes = by_itself(&self.rule)?;
+        self.note(&boxes);
+        Some(boxes)
     }
 
-    /// Keeps what it was lowered to.
-    pub(super) fn remember(&self, boxes: Vec<Entry>) {
-        // Nobody else has filled it since: it is a new rule's.
-        let _filled = self.lowered.set(boxes);
-    }
-
-    /// What it was lowered to, but for order and counter; `None` for one that asks for links or sets.
-    pub(super) fn boxes(&self) -> Option<&[Entry]> {
-        self.lowered.get().map(Vec::as_slice)
+    /// Notes of what it is lowered to what is needed later. The boxes themselves would be most of a daemon's memory.
+    pub(super) fn note(&self, boxes: &[Entry]) {
+        let dim = boxes.iter().filter_map(|entry| entry.dimmed()).filter(|entry| entry.ruling == Ruling::Unreadable);
+        self.dim.get_or_init(|| dim.fold(0, |marks, entry| marks | entry.marks()));
     }
 }
 
@@ -152,15 +140,22 @@ impl Chains {
         Some((place, *self.orders[chain.index()].get(place)?))
     }
 
-    /// What the rules of a chain were lowered to, with their orders and counters, but for the rule with one order. Nothing where
-    /// some were lowered to what is not kept.
-    pub(super) fn boxes(&self, chain: ChainName, but: u32) -> Option<impl Iterator<Item = (&Entry, u32, u32)>> {
-        if self.rules(chain).iter().any(|standing| standing.boxes().is_none()) {
+    /// The boxes of rules of a chain, with their orders and counters, as far as they may be the same as `sought` for packets that
+    /// can not be read, but for the rule with one order. Nothing where that is not known of all.
+    pub(super) fn alike<'c>(
+        &'c self,
+        chain: ChainName,
+        but: u32,
+        sought: &Entry,
+    ) -> Option<impl Iterator<Item = (Entry, u32, u32)> + use<'c>> {
+        if self.rules(chain).iter().any(|standing| standing.dim.get().is_none()) {
             return None;
         }
+        let marks = sought.marks();
         let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]).filter(move |(_, order)| **order != but);
-        Some(placed.flat_map(|(standing, order)| {
-            let boxes = standing.boxes().unwrap_or_default().iter();
+        let alike = placed.filter(move |(standing, _)| standing.dim.get().is_some_and(|dim| dim & marks == marks));
+        Some(alike.flat_map(|(standing, order)| {
+            let boxes = by_itself(&standing.rule).unwrap_or_default().into_iter();
             boxes.map(|entry| (entry, *order, standing.counter))
         }))
     }
@@ -231,7 +226,7 @@ impl Chains {
     }
 
     /// Rules have the orders that lowering all of them gives.
-    fn renumber(&mut self) {
+    pub(super) fn renumber(&mut self) {
         for (orders, rules) in self.orders.iter_mut().zip(&self.rules) {
             *orders = (0..rules.len()).map(order).collect();
         }
@@ -294,112 +289,30 @@ impl Chains {
     pub(super) fn names_links(&self) -> bool {
         self.rules.iter().flatten().any(|standing| standing.rule.names_links())
     }
-}
 
-impl Daemon {
-    /// What the chains come to with the links that are there now.
-    pub(super) fn lower_chains(&self) -> Result<LoweredFilter, FilterError> {
-        for rules in &self.chains.rules {
-            // Most rules; the others follow.
-            each(rules, Standing::lower);
-        }
+    /// What the chains come to, with the links that fit a pattern now.
+    pub(super) fn lower(&self, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<LoweredFilter, FilterError> {
+        // Most rules; the others follow.
+        let mut known: [Vec<_>; CHAINS] = std::array::from_fn(|index| each(&self.rules[index], Standing::lower));
         let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            self.chains.rules[index].iter().map(|standing| (&*standing.rule, standing.counter)).collect()
+            self.rules[index].iter().map(|standing| (&*standing.rule, standing.counter)).collect()
         });
         let chains = std::array::from_fn(|index| ChainRules {
-            policy: self.chains.policies[index],
-            fragments: self.chains.fragments,
+            policy: self.policies[index],
+            fragments: self.fragments,
             rules: &rules[index],
         });
-        let resolve = |pattern: &LinkPattern| {
-            let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
-            links.map(|link| link.ifindex).collect()
-        };
         let sets = |name: &SetName| {
-            let set = self.chains.sets.get(name)?;
+            let set = self.sets.get(name)?;
             Some((&set.kind, set.listed()?))
         };
-        let memory = |chain: ChainName, index: usize| Some(&*self.chains.rules[chain.index()].get(index)?.lowered);
-        lower_again(chains, &resolve, &sets, &memory)
+        let mut known = |chain: ChainName, place: usize| known[chain.index()].get_mut(place)?.take();
+        lower_rest(chains, links, &sets, &mut known)
     }
 
-    /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
-    pub(super) fn commit_chains(&mut self, lowered: LoweredFilter) -> anyhow::Result<()> {
-        let image = filter::build(&lowered)?;
-        let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
-        let grown = self.grow(self.sizes.with_filter(image.lines()), lowering.want());
-        self.lowering = lowering;
-        grown?;
-        grace();
-        for counter in self.chains.counters.stale() {
-            self.tables.clear_rule_counter(counter)?;
-        }
-        // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
-        let before = self.committed.as_ref().map(|committed| committed.limits.clone()).unwrap_or_default();
-        for (counter, limit) in lowered.limits.iter().filter(|(counter, limit)| before.get(counter) != Some(limit)) {
-            self.tables.write_limit(*counter, limit)?;
-        }
-        self.load(self.object.features() | lowered.features)?;
-        let staged = self.tables.routing.stage_filter(&image)?;
-        self.try_filter(staged, &lowered)?;
-        self.tables.routing.flip_filter(staged)?;
-        self.image = image;
-        if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
-            grace();
-            for counter in before.keys().filter(|counter| !lowered.limits.contains_key(counter)) {
-                self.tables.remove_limit(*counter)?;
-            }
-        }
-        self.chains.features = lowered.features;
-        let features = self.object.features().difference(Features::RULES) | lowered.features;
-        self.load(features)?;
-        self.committed = Some(lowered);
-        self.chains.renumber();
-        self.telling.forget();
-        self.places = None;
-        self.chains.counters.settle();
-        Ok(())
-    }
-
-    /// Lowers the chains again after links have changed, and commits when that changes anything.
-    pub(super) fn refresh_chains(&mut self) {
-        let lowered = match self.lower_chains() {
-            Ok(lowered) => lowered,
-            Err(error) => {
-                tracing::error!("{error}; the rules stay as they are for the links of before");
-                return;
-            }
-        };
-        if self.committed.as_ref() != Some(&lowered)
-            && let Err(error) = self.commit_chains(lowered)
-        {
-            tracing::error!("the rules could not be brought up to date: {error:#}");
-        }
-    }
-
-    /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
-    pub(super) fn change_chains<T>(
-        &mut self,
-        change: impl FnOnce(&mut Chains) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let before = self.chains.clone();
-        let done = change(&mut self.chains).and_then(|value| Ok((value, self.lower_chains()?)));
-        let committed = done.and_then(|(value, lowered)| {
-            self.commit_chains(lowered)?;
-            Ok(value)
-        });
-        if committed.is_err() {
-            let failed = std::mem::replace(&mut self.chains, before);
-            self.chains.counters.tainted_by(&failed.counters);
-            if let Ok(lowered) = self.lower_chains()
-                && let Err(error) = self.commit_chains(lowered)
-            {
-                tracing::error!("the rules of before could not be written again: {error:#}");
-            }
-        } else {
-            self.save();
-        }
-        committed
+    /// What the program is asked for from now on.
+    pub(super) fn asks(&mut self, features: Features) {
+        self.features = features;
     }
 }
 

@@ -43,6 +43,7 @@ impl Daemon {
     pub(super) fn tick(&mut self) {
         self.beat();
         self.exposing.retry();
+        self.heap.tidy();
         if self.unsaved.is_some() {
             self.save();
         }

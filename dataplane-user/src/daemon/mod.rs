@@ -6,6 +6,7 @@
 mod amend;
 mod answer;
 mod apply;
+mod commit;
 mod confirm;
 mod counter;
 mod doctor;
@@ -13,6 +14,7 @@ mod event;
 mod explain;
 mod filter;
 mod heartbeat;
+mod history;
 mod inquiry;
 mod journal;
 mod metrics;
@@ -50,19 +52,19 @@ use crate::{
     },
     fib::Sizes,
     filter::Image,
+    heap::{self, Heap},
     kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
-    lower::{
-        Lowering, Problem,
-        filter::{LoweredFilter, unsupported},
-    },
+    lower::{Lowering, Problem, filter::unsupported},
     model::{Model, Touched},
     netlink::{Mirror, Prober},
     rule::ChainName,
 };
-use confirm::{History, Probation};
+use commit::Committed;
+use confirm::Probation;
 use event::Telling;
 use explain::Rehearsed;
 use filter::Chains;
+use history::History;
 use metrics::Exposing;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
@@ -98,6 +100,7 @@ pub struct Options {
 
 /// Runs until SIGTERM or SIGINT, and leaves the data plane forwarding.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    heap::gather();
     // The config first: a bad one must not touch anything.
     let config = options.config.as_deref().map(read).transpose()?;
     let first = options.first_config.as_deref().map(read).transpose()?;
@@ -144,6 +147,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
             _ = compare.tick() => mirror.compare(),
             () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
             () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
+            () = until(daemon.heap.due()) => daemon.heap.tidy(),
             () = until(due) => {
                 due = None;
                 daemon.follow_news();
@@ -279,7 +283,7 @@ struct Daemon {
     /// How far this daemon's clock is ahead of the kernel half's.
     offset: i128,
     /// The filter that is live.
-    committed: Option<LoweredFilter>,
+    committed: Committed,
     /// The tables of the filter as last written.
     image: Image,
     /// Why what is in force could not be written down.
@@ -301,6 +305,8 @@ struct Daemon {
     stage: Option<Rehearsed>,
     /// The program that tries the tables of a commit.
     trying: Option<Trying>,
+    /// Memory that can be given back.
+    heap: Heap,
     /// When the daemon started.
     born: Instant,
 }
@@ -350,7 +356,7 @@ impl Daemon {
             heartbeat: running.heartbeat,
             exposing,
             offset: heartbeat::offset(),
-            committed: None,
+            committed: Committed::default(),
             image: Image::default(),
             unsaved: None,
             probation: None,
@@ -362,6 +368,7 @@ impl Daemon {
             places: None,
             stage: None,
             trying: None,
+            heap: Heap::default(),
             born: Instant::now(),
         };
         daemon.ports.adopt_slots(slots);
@@ -394,12 +401,12 @@ impl Daemon {
     /// Fills the maps and swaps the programs in: from here on traffic is ours.
     fn start(&mut self) -> anyhow::Result<()> {
         self.beat();
-        let lowered = self.lower_chains()?;
-        self.commit_chains(lowered)?;
+        self.commit_first()?;
         self.follow();
         self.drop_stale_links();
         self.bpffs.forget_others();
         self.save();
+        self.heap.litter();
         Ok(())
     }
 
@@ -449,6 +456,7 @@ impl Daemon {
             let warning = format!("in force, but not written down: {error}; a restart would undo it");
             answer = answer.map(|reply| reply.warn(warning));
         }
+        self.heap.litter();
         if call.reply.send(answer).is_err() {
             tracing::debug!("a peer left before its answer came");
         }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/running.toml    the running config, as `config show` prints it
-//! DIR/history.toml    the configs before it, the latest last, each with the time and the user of its end
+//! DIR/history.toml    of the configs before it, the latest last, the time and the user of their end
+//! DIR/history-N.toml  what each of them says
 //! DIR/pending.toml    while a config waits for `config confirm`: until when, and the config to go back to
 //! DIR/handles.json    for each rule its chain, text, handle and counter; names of ports switched off
 //! DIR/journal.json    single rules that came and went since, a line each
@@ -23,7 +24,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    confirm::{History, Pending},
+    confirm::Pending,
     filter::Chains,
     journal::{Journal, Line},
     port::Ports,
@@ -107,16 +108,6 @@ impl State {
         self.read("handles.json", parse).or_else(former).unwrap_or_default()
     }
 
-    /// The configs of before.
-    pub(super) fn history(&self) -> History {
-        self.read("history.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default()
-    }
-
-    /// Writes the configs of before down.
-    pub(super) fn write_history(&self, history: &History) -> anyhow::Result<()> {
-        self.write("history.toml", &toml_edit::ser::to_string(history)?)
-    }
-
     /// The config that nobody has confirmed yet.
     pub(super) fn pending(&self) -> Option<Pending> {
         self.read("pending.toml", |text, _| Ok(toml_edit::de::from_str(text)?))
@@ -136,7 +127,12 @@ impl State {
         }
     }
 
-    fn read<T>(&self, name: &str, parse: impl FnOnce(&str, &str) -> anyhow::Result<T>) -> Option<T> {
+    /// The path of one of its files.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(super) fn read<T>(&self, name: &str, parse: impl FnOnce(&str, &str) -> anyhow::Result<T>) -> Option<T> {
         let path = self.directory.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -178,7 +174,7 @@ impl State {
         Ok(self.journal.is_long())
     }
 
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.directory.join(name);
         let new = self.directory.join(format!("{name}.new"));
         let written = fs::File::create(&new).and_then(|mut file| {

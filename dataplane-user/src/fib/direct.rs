@@ -1,14 +1,14 @@
 //! The IPv4 table: entries by the first bits, groups of 256 behind them.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
-    ops::Deref,
     sync::atomic::{AtomicU16, Ordering},
 };
 
 use dataplane_common::abi::{BLOCK, BRANCH, Blocks, LOCAL_BLOCKS, Layout4, RouteKind, Target, local_bit, lookup4};
 
-use super::{Entry, Painter, Rib, sorted, sweep::sweep};
+use super::{Entry, Memory, Painter, Rib, sorted, sweep::sweep};
 use crate::model::Prefix;
 
 /// Local routes with up to this many addresses enter the filter address by address.
@@ -31,13 +31,13 @@ pub struct Direct<M> {
     starved: BTreeSet<Prefix<u32>>,
 }
 
-impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
+impl<M: Memory<Word = AtomicU16>> Direct<M> {
     /// On memory full of zeros, for two generations. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
     pub fn new(memory: M, layout: Layout4) -> Self {
-        assert!(memory.len() >= 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
+        assert!(memory.size() >= 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
         assert!(layout.groups <= u32::from(BRANCH), "an entry names a group with 15 bits");
         Self {
             memory,
@@ -84,7 +84,7 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
         let mask = if group.is_some() { BLOCK - 1 } else { usize::MAX };
         let place = |address: u32| table + ((address >> shift) as usize & mask);
         let cuts = sweep(routes, region, resolution, cover, |inside, block, cover| {
-            let here = self.memory[place(block.first())].load(Ordering::Relaxed);
+            let here = self.memory.word(place(block.first())).load(Ordering::Relaxed);
             let known = (!fresh && here & BRANCH != 0).then_some(here & !BRANCH);
             let Some(group) = known.or_else(|| self.take()) else {
                 self.starved.insert(block);
@@ -102,16 +102,14 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
 
     fn fill(&mut self, entries: std::ops::RangeInclusive<usize>, value: u16, fresh: bool, resolution: u8) {
         if fresh {
-            for entry in &self.memory[entries] {
-                entry.store(value, Ordering::Relaxed);
-            }
+            self.memory.each(*entries.start()..entries.end() + 1, |entry| entry.store(value, Ordering::Relaxed));
             return;
         }
         for place in entries {
-            let before = self.memory[place].load(Ordering::Relaxed);
+            let before = self.memory.word(place).load(Ordering::Relaxed);
             if before != value {
                 // What the entry leads to is written before the entry.
-                self.memory[place].store(value, Ordering::Release);
+                self.memory.word(place).store(value, Ordering::Release);
                 self.retire(before, resolution + 8);
             }
         }
@@ -136,14 +134,15 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
         if resolution < 32 {
             let table = self.entries(Some(group));
             for place in table..table + BLOCK {
-                self.retire(self.memory[place].load(Ordering::Relaxed), resolution + 8);
+                let behind = self.memory.word(place).load(Ordering::Relaxed);
+                self.retire(behind, resolution + 8);
             }
         }
     }
 
     /// Enters the addresses of a local route into the filter. The loopback network stays out: its addresses are refused on
     /// the wire before anybody asks whose they are, and it would fill the filter.
-    fn enter_local(&self, route: Entry<u32>) {
+    fn enter_local(&mut self, route: Entry<u32>) {
         let local = Target::from_raw(u32::from(route.target)).kind() == RouteKind::Local;
         if !local || route.first >> 24 == 127 {
             return;
@@ -151,20 +150,19 @@ impl<M: Deref<Target = [AtomicU16]>> Direct<M> {
         let last = route.prefix().last();
         if last - route.first >= LOCAL_ADDRESSES {
             let filter = self.live as usize * BLOCK;
-            let filter = &self.memory[filter..filter + LOCAL_BLOCKS as usize * BLOCK];
-            for word in filter {
-                word.store(u16::MAX, Ordering::Release);
-            }
+            let filter = filter..filter + LOCAL_BLOCKS as usize * BLOCK;
+            self.memory.each(filter, |word| word.store(u16::MAX, Ordering::Release));
             return;
         }
         for address in route.first..=last {
             let (block, entry, bit) = local_bit(address);
-            self.memory[(self.live + block) as usize * BLOCK + usize::from(entry)].fetch_or(bit, Ordering::Release);
+            let at = (self.live + block) as usize * BLOCK + usize::from(entry);
+            self.memory.word(at).fetch_or(bit, Ordering::Release);
         }
     }
 }
 
-impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
+impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
     type Address = u32;
 
     fn rib(&self) -> &Rib<u32> {
@@ -180,10 +178,8 @@ impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
         self.retired.clear();
         self.starved.clear();
         let filter = self.live as usize * BLOCK;
-        let filter = &self.memory[filter..filter + LOCAL_BLOCKS as usize * BLOCK];
-        for word in filter {
-            word.store(0, Ordering::Relaxed);
-        }
+        let filter = filter..filter + LOCAL_BLOCKS as usize * BLOCK;
+        self.memory.each(filter, |word| word.store(0, Ordering::Relaxed));
         for route in &routes {
             self.enter_local(*route);
         }
@@ -224,16 +220,16 @@ impl<M: Deref<Target = [AtomicU16]>> Painter for Direct<M> {
         self.starved.len()
     }
 
-    fn lookup(&self, address: u32) -> Target {
-        lookup4(&Memory(&self.memory), self.live, self.layout.wide, address)
+    fn lookup(&mut self, address: u32) -> Target {
+        lookup4(&Reader(RefCell::new(&mut self.memory)), self.live, self.layout.wide, address)
     }
 }
 
 /// Reads as the kernel half does.
-struct Memory<'a>(&'a [AtomicU16]);
+struct Reader<'a, M>(RefCell<&'a mut M>);
 
-impl Blocks for Memory<'_> {
+impl<M: Memory<Word = AtomicU16>> Blocks for Reader<'_, M> {
     fn entry(&self, block: u32, entry: u8) -> u16 {
-        self.0[block as usize * BLOCK + usize::from(entry)].load(Ordering::Acquire)
+        self.0.borrow_mut().word(block as usize * BLOCK + usize::from(entry)).load(Ordering::Acquire)
     }
 }

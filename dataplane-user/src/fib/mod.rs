@@ -6,6 +6,7 @@
 //! ([`Painter::load`]), and the caller makes it live.
 
 mod direct;
+mod memory;
 mod rib;
 mod size;
 mod sweep;
@@ -14,6 +15,7 @@ mod tree;
 use dataplane_common::abi::Target;
 
 pub use direct::Direct;
+pub use memory::Memory;
 pub use rib::{Bits, Rib};
 pub use size::Sizes;
 pub use sweep::Entry;
@@ -64,7 +66,7 @@ pub trait Painter {
     fn starved(&self) -> usize;
 
     /// What the live generation says.
-    fn lookup(&self, address: Self::Address) -> Target;
+    fn lookup(&mut self, address: Self::Address) -> Target;
 }
 
 /// Routes in ascending order, each prefix once.

@@ -1,8 +1,8 @@
 //! The IPv6 table: an index by the first bits, trees of sorted words behind it.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    ops::Deref,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -11,7 +11,7 @@ use dataplane_common::{
     wire::Address6,
 };
 
-use super::{Entry, Painter, Rib, sorted, sweep::sweep};
+use super::{Entry, Memory, Painter, Rib, sorted, sweep::sweep};
 use crate::model::Prefix;
 
 /// Paints `FIB6`.
@@ -42,13 +42,13 @@ struct Room {
     retired_escapes: Vec<u16>,
 }
 
-impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
+impl<M: Memory<Word = AtomicU64>> Tree<M> {
     /// On memory full of zeros, for two generations. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
     pub fn new(memory: M, layout: Layout6) -> Self {
-        assert!(memory.len() >= 2 * layout.total() as usize * WORDS, "memory for two generations");
+        assert!(memory.size() >= 2 * layout.total() as usize * WORDS, "memory for two generations");
         assert!(2 * layout.total() <= TREE_LINE, "a root names a line with 22 bits");
         assert!(layout.escapes <= u32::from(BRANCH), "an entry names an escape with 15 bits");
         let (room, starved) = (Room::default(), BTreeSet::new());
@@ -68,16 +68,16 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
     }
 
     /// Writes one root; its neighbour in the word stays. One writer, so nothing is lost between.
-    fn write_root(&self, first: u32, number: u32, root: u32) {
-        let word = &self.memory[first as usize * WORDS + number as usize / 2];
+    fn write_root(&mut self, first: u32, number: u32, root: u32) {
+        let word = self.memory.word(first as usize * WORDS + number as usize / 2);
         let shift = 32 * (number & 1);
         let kept = word.load(Ordering::Relaxed) & !(u64::from(u32::MAX) << shift);
         // What the root leads to is written before it.
         word.store(kept | u64::from(root) << shift, Ordering::Release);
     }
 
-    fn read_root(&self, first: u32, number: u32) -> u32 {
-        let word = self.memory[first as usize * WORDS + number as usize / 2].load(Ordering::Relaxed);
+    fn read_root(&mut self, first: u32, number: u32) -> u32 {
+        let word = self.memory.word(first as usize * WORDS + number as usize / 2).load(Ordering::Relaxed);
         (word >> (32 * (number & 1))) as u32
     }
 
@@ -136,7 +136,8 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
                     self.room.free_escapes.push(escape);
                     return None;
                 };
-                self.write_root(self.escape_line(), u32::from(escape), root);
+                let first = self.escape_line();
+                self.write_root(first, u32::from(escape), root);
                 Some(u32::from(BRANCH | escape))
             });
             complete = escape.is_some();
@@ -168,14 +169,15 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
     }
 
     /// Writes a line and those below it, in the order of their words.
-    fn write_node(&self, first: u32, node: u32, count: u32, words: &mut dyn Iterator<Item = u64>) {
+    fn write_node(&mut self, first: u32, node: u32, count: u32, words: &mut dyn Iterator<Item = u64>) {
         if node >= count {
             return;
         }
         for slot in 0..WORDS as u32 {
             self.write_node(first, node * 9 + 1 + slot, count, words);
             let place = (first + node) as usize * WORDS + slot as usize;
-            self.memory[place].store(words.next().unwrap_or(u64::MAX), Ordering::Relaxed);
+            let word = words.next().unwrap_or(u64::MAX);
+            self.memory.word(place).store(word, Ordering::Relaxed);
         }
         self.write_node(first, node * 9 + 9, count, words);
     }
@@ -208,8 +210,11 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
         let (line, class) = (root & TREE_LINE, (root & !TREE) >> TREE_LINE.count_ones());
         self.room.retired.push((class, line));
         let words = line as usize * WORDS..(line + tree_lines(class)) as usize * WORDS;
-        let values = self.memory[words].iter().map(|word| word.load(Ordering::Relaxed) as u16);
-        let escapes: BTreeSet<u16> = values.filter(|value| value & BRANCH != 0).collect();
+        let mut escapes = BTreeSet::new();
+        self.memory.each(words, |word| {
+            let value = word.load(Ordering::Relaxed) as u16;
+            escapes.extend((value & BRANCH != 0).then_some(value));
+        });
         self.retire_escapes(escapes);
     }
 
@@ -217,7 +222,8 @@ impl<M: Deref<Target = [AtomicU64]>> Tree<M> {
         for escape in escapes {
             let escape = escape & !BRANCH;
             self.room.retired_escapes.push(escape);
-            self.retire(self.read_root(self.escape_line(), u32::from(escape)));
+            let root = self.read_root(self.escape_line(), u32::from(escape));
+            self.retire(root);
         }
     }
 
@@ -242,7 +248,7 @@ const GLOBAL_LENGTH: u8 = 3;
 /// What global addresses begin with.
 const GLOBAL: std::ops::Range<u128> = 1 << 125..1 << 126;
 
-impl<M: Deref<Target = [AtomicU64]>> Painter for Tree<M> {
+impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
     type Address = u128;
 
     fn rib(&self) -> &Rib<u128> {
@@ -298,15 +304,15 @@ impl<M: Deref<Target = [AtomicU64]>> Painter for Tree<M> {
         self.starved.len()
     }
 
-    fn lookup(&self, address: u128) -> Target {
-        lookup6(&Memory(&self.memory), self.live, self.layout.wide, Address6::from(address))
+    fn lookup(&mut self, address: u128) -> Target {
+        lookup6(&Reader(RefCell::new(&mut self.memory)), self.live, self.layout.wide, Address6::from(address))
     }
 }
 
 /// Reads as the kernel half does.
-struct Memory<'a>(&'a [AtomicU64]);
+struct Reader<'a, M>(RefCell<&'a mut M>);
 
-impl Lines for Memory<'_> {
+impl<M: Memory<Word = AtomicU64>> Lines for Reader<'_, M> {
     type Line = usize;
 
     fn line(&self, line: u32) -> Option<usize> {
@@ -314,6 +320,6 @@ impl Lines for Memory<'_> {
     }
 
     fn word(&self, line: usize, slot: usize) -> u64 {
-        self.0[line + slot].load(Ordering::Acquire)
+        self.0.borrow_mut().word(line + slot).load(Ordering::Acquire)
     }
 }

@@ -66,14 +66,14 @@ impl Image {
         self.spare[chain][number].min(0xff - (count & 0xff)) as usize
     }
 
-    /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain, in order, with
-    /// their orders and counters, or nothing if they are not known: of what is said of packets that can not be read, only the
-    /// first rule's is there.
-    pub fn remove<'e, O: Iterator<Item = (&'e Entry, u32, u32)>>(
+    /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain that may be
+    /// the same as one for packets that can not be read, in order, with their orders and counters; nothing if they are not
+    /// known. Of what is said of such packets, only the first rule's is there.
+    pub fn remove<O: Iterator<Item = (Entry, u32, u32)>>(
         &mut self,
         chain: usize,
         boxes: &[Entry],
-        others: impl Fn() -> Option<O>,
+        others: impl Fn(&Entry) -> Option<O>,
     ) -> Option<Amendment> {
         if ask_sets(boxes) {
             return None;
@@ -82,7 +82,7 @@ impl Image {
         for class in Class::ALL.into_iter().filter(|class| class.is_dim()) {
             for entry in of_class(boxes, class).into_iter().filter(|entry| entry.ruling == Ruling::Unreadable) {
                 if self.tables(chain, class).any(|home| self.holds(class, home, &entry)) {
-                    let heir = others()?.find_map(|other| heir(&entry, other));
+                    let heir = others(&entry)?.find_map(|other| heir(&entry, other));
                     heirs.extend(heir.map(|heir| (class, heir)));
                 }
             }
@@ -176,7 +176,7 @@ fn of_class(boxes: &[Entry], class: Class) -> Vec<Entry> {
 }
 
 /// What another rule's box says of packets that can not be read, if it is the same.
-fn heir(entry: &Entry, (other, order, counter): (&Entry, u32, u32)) -> Option<Entry> {
+fn heir(entry: &Entry, (other, order, counter): (Entry, u32, u32)) -> Option<Entry> {
     // Most differ here, and the copy is large.
     if other.value[..key::REST] != entry.value[..key::REST] {
         return None;

@@ -137,7 +137,7 @@ fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool
         image.insert(2, &entries[at..=at])
     } else {
         let gone = entries.remove(at % entries.len());
-        image.remove(2, &[gone], || Some(entries.iter().map(|entry| (entry, entry.order, entry.counter))))
+        image.remove(2, &[gone], |_| Some(entries.iter().map(|entry| (*entry, entry.order, entry.counter))))
     }
 }
 

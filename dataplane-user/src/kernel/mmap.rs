@@ -4,11 +4,13 @@
 
 use std::{
     io,
-    ops::Deref,
-    os::fd::{AsFd, AsRawFd as _},
-    ptr::NonNull,
+    ops::Range,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    ptr::{self, NonNull},
     sync::atomic::{AtomicU16, AtomicU64},
 };
+
+use crate::fib::Memory;
 
 /// Integers that the kernel half reads while they are written.
 pub trait Word: sealed::Sealed {}
@@ -24,11 +26,27 @@ mod sealed {
     impl Sealed for std::sync::atomic::AtomicU64 {}
 }
 
-/// All elements of an array map that was made with `BPF_F_MMAPABLE`.
+/// Bytes that are mapped together: a multiple of any page.
+const PIECE: usize = 1 << 16;
+/// Pieces of a map that are mapped at a time.
+const MOST: usize = 16;
+/// Flags of addresses where nothing is yet.
+const NOTHING: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+/// An array map that was made with `BPF_F_MMAPABLE`.
+///
+/// To the kernel all pages of such a mapping are resident from its beginning, used or not (`remap_vmalloc_range`): a table of
+/// routes would be 66 MB. So there is room for all in the address space, and in it the pieces that were brought in last; when
+/// they have become many, all are let go, and those still in use come again.
 #[derive(Debug)]
 pub struct Mapping<T> {
+    map: OwnedFd,
     start: NonNull<T>,
     words: usize,
+    /// Of each piece, whether it is mapped.
+    here: Vec<bool>,
+    /// How many are.
+    count: usize,
 }
 
 // SAFETY: the memory belongs to the mapping, and is only read and written through atomics.
@@ -37,26 +55,77 @@ unsafe impl<T: Word> Send for Mapping<T> {}
 unsafe impl<T: Word> Sync for Mapping<T> {}
 
 impl<T: Word> Mapping<T> {
-    /// Maps the first `words` words of a map.
+    const WORDS: usize = PIECE / size_of::<T>();
+
+    /// The first `words` words of a map.
+    ///
+    /// # Errors
+    /// There is no room in the address space, or the map is no memory.
     pub fn new(map: impl AsFd, words: usize) -> io::Result<Self> {
-        let (read_write, map) = (libc::PROT_READ | libc::PROT_WRITE, map.as_fd().as_raw_fd());
+        let map = map.as_fd().try_clone_to_owned()?;
         // SAFETY: a new mapping, where the kernel likes.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), words * size_of::<T>(), read_write, libc::MAP_SHARED, map, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), words * size_of::<T>(), libc::PROT_NONE, NOTHING, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { start, words })
+        let here = vec![false; words.div_ceil(Self::WORDS)];
+        let mut mapping = Self { map, start, words, here, count: 0 };
+        // What the kernel has against it, it shall say now.
+        mapping.bring(0)?;
+        Ok(mapping)
+    }
+
+    /// Maps a piece; lets all others go where they are too many.
+    fn bring(&mut self, piece: usize) -> io::Result<()> {
+        if self.count >= MOST {
+            self.place(0..self.words, libc::PROT_NONE, NOTHING, -1)?;
+            self.here.fill(false);
+            self.count = 0;
+        }
+        let words = piece * Self::WORDS..self.words.min((piece + 1) * Self::WORDS);
+        let map = self.map.as_raw_fd();
+        self.place(words, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map)?;
+        self.here[piece] = true;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Puts something else where these words are.
+    fn place(&mut self, words: Range<usize>, protection: i32, flags: i32, map: i32) -> io::Result<()> {
+        // Without a map it means nothing.
+        let offset = libc::off_t::try_from(words.start * size_of::<T>()).map_err(io::Error::other)?;
+        // SAFETY: not beyond `words`, which is what the range of addresses has room for.
+        let at = unsafe { self.start.add(words.start) };
+        let (at, length) = (at.as_ptr().cast(), words.len() * size_of::<T>());
+        // SAFETY: these addresses are this mapping's own, and nobody has a reference into them: that would borrow it.
+        let done = unsafe { libc::mmap(at, length, protection, flags | libc::MAP_FIXED, map, offset) };
+        if done == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
-impl<T> Deref for Mapping<T> {
-    type Target = [T];
+impl<T: Word> Memory for Mapping<T> {
+    type Word = T;
 
-    fn deref(&self) -> &[T] {
-        // SAFETY: the pages are there until the mapping is dropped, page-aligned, and any bytes in them are a value.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    fn size(&self) -> usize {
+        self.words
+    }
+
+    /// # Panics
+    /// The kernel has no memory left to say where a piece is: as for any other memory, that is the end.
+    fn some(&mut self, range: Range<usize>) -> &[T] {
+        assert!(range.start < range.end && range.end <= self.words, "{range:?} is not within {} words", self.words);
+        let piece = range.start / Self::WORDS;
+        if !self.here[piece]
+            && let Err(error) = self.bring(piece)
+        {
+            panic!("a piece of a map cannot be mapped: {error}");
+        }
+        let count = range.end.min((piece + 1) * Self::WORDS) - range.start;
+        // SAFETY: within the range of addresses, as asserted.
+        let first = unsafe { self.start.add(range.start) };
+        // SAFETY: the piece is mapped while this is borrowed, aligned, and any bytes in it are a value.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), count) }
     }
 }
 

@@ -133,6 +133,8 @@ impl Object {
     /// How large the maps are.
     fn loader<'a>(sizes: Sizes) -> EbpfLoader<'a> {
         let mut loader = EbpfLoader::new();
+        // It has read all types of the kernel, some 20 MB, and no program of ours asks for one.
+        loader.btf(None);
         loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
         loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
         loader.map_max_entries(map::GROUPS, sizes.groups);

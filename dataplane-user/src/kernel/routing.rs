@@ -14,7 +14,7 @@ use super::{
     table::Rows,
 };
 use crate::{
-    fib::{Direct, Painter as _, Sizes, Tree},
+    fib::{Direct, Memory as _, Painter as _, Sizes, Tree},
     filter::{Amendment, Image},
     lower::{TargetChanges, Targets},
 };
@@ -31,7 +31,7 @@ pub struct Routing {
     live: Control,
 }
 
-/// The words of an array map. The map stays with the object: programs that are loaded later name it by its descriptor.
+/// An array map as memory. The map stays with the object: programs that are loaded later name it by its descriptor.
 pub(super) fn memory<T: Word>(object: &Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
     let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
     let Map::Array(map) = object.map(name)? else { return Err(failed(io::ErrorKind::Unsupported.into())) };
@@ -94,14 +94,8 @@ impl Routing {
     /// The kernel refused, or [`Sizes::filter`] is too small for it.
     pub fn stage_filter(&mut self, image: &Image) -> Result<u32, TableError> {
         let idle = self.live.filter ^ 1;
-        let half = self.filter.len() / 2;
-        let Some(place) = self.filter[idle as usize * half..][..half].get(..image.words.len()) else {
-            let bytes = image.words.len() * size_of::<u64>();
-            return Err(TableError::Memory { name: map::FILTER, bytes, error: io::ErrorKind::OutOfMemory.into() });
-        };
-        for (word, value) in place.iter().zip(&image.words) {
-            word.store(*value, Ordering::Relaxed);
-        }
+        let half = self.room_for(image)?;
+        self.copy(idle as usize * half, &image.words);
         let base = idle * (half / WORDS) as u32;
         self.filters.write(idle, &Filter { base, ..image.filter })?;
         Ok(idle)
@@ -112,24 +106,36 @@ impl Routing {
     /// # Errors
     /// There is no room for what is new, or the kernel refused; packets meet what they met before.
     pub fn amend_filter(&mut self, image: &Image, amendment: &Amendment) -> Result<(), TableError> {
-        let half = self.filter.len() / 2;
-        if image.words.len() > half {
-            let bytes = image.words.len() * size_of::<u64>();
-            return Err(TableError::Memory { name: map::FILTER, bytes, error: io::ErrorKind::OutOfMemory.into() });
-        }
-        let live = &self.filter[self.live.filter as usize * half..][..half];
-        for (word, value) in live.iter().zip(&image.words).skip(amendment.fresh) {
-            word.store(*value, Ordering::Relaxed);
-        }
+        let half = self.room_for(image)?;
+        let live = self.live.filter as usize * half;
+        self.copy(live + amendment.fresh, &image.words[amendment.fresh..]);
         for (at, to) in &amendment.leads {
             // Whoever is led there finds it written.
-            live[*at].store(*to, Ordering::Release);
+            self.filter.word(live + at).store(*to, Ordering::Release);
         }
         if amendment.grown {
             let base = self.live.filter * (half / WORDS) as u32;
             self.filters.write(self.live.filter, &Filter { base, ..image.filter })?;
         }
         Ok(())
+    }
+
+    /// The words of a generation of the filter, if they are enough for an image.
+    fn room_for(&self, image: &Image) -> Result<usize, TableError> {
+        let half = self.filter.size() / 2;
+        if image.words.len() > half {
+            let bytes = image.words.len() * size_of::<u64>();
+            return Err(TableError::Memory { name: map::FILTER, bytes, error: io::ErrorKind::OutOfMemory.into() });
+        }
+        Ok(half)
+    }
+
+    /// Writes words of the filter that nobody reads yet.
+    fn copy(&mut self, to: usize, words: &[u64]) {
+        let mut values = words.iter();
+        self.filter.each(to..to + words.len(), |word| {
+            values.by_ref().take(1).for_each(|value| word.store(*value, Ordering::Relaxed));
+        });
     }
 
     /// Programs that still read these maps leave everything to the kernel.

@@ -16,7 +16,7 @@ use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Events, Object, ObjectError, Routing, mmap::Mapping, routing::memory};
-use crate::fib::Sizes;
+use crate::fib::{Memory as _, Sizes};
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -260,10 +260,13 @@ impl Tables {
     }
 
     /// Whether packets were sent to an adjacency since the last time.
-    pub fn take_used(&self, index: u32) -> bool {
-        let mark = self.used.get(index as usize);
+    pub fn take_used(&mut self, index: u32) -> bool {
+        if index >= ADJACENCIES {
+            return false;
+        }
+        let mark = self.used.word(index as usize);
         // Most are as they were: the line is not taken from the CPUs that read it.
-        mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0)
+        mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0
     }
 
     /// Until when the controller is taken to be there: nanoseconds of `CLOCK_MONOTONIC`, 0 for ever.

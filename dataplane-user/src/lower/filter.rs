@@ -10,7 +10,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::collections::BTreeMap;
 
 use dataplane_common::abi::{CHAINS, Features, Ifindex, Limit, Ruling};
 use thiserror::Error;
@@ -141,7 +141,7 @@ pub fn lower<'s>(
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
 ) -> Result<LoweredFilter, FilterError> {
-    lower_again(chains, links, sets, &|_, _| None)
+    lower_rest(chains, links, sets, &mut |_, _| None)
 }
 
 /// The boxes of what a rule asks for, for one who compares packets with them himself.
@@ -158,7 +158,13 @@ pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Resul
 /// The boxes of a rule that needs nothing but a place in the tables: that asks for no links and no sets, and has no limit.
 /// `None` for others, and for what can not be lowered.
 pub fn alone(rule: &Rule) -> Option<Vec<Entry>> {
-    if rule.names_links() || rule.sets().next().is_some() || rule::limit(rule).is_some() {
+    by_itself(rule).filter(|_| rule::limit(rule).is_none())
+}
+
+/// The boxes of a rule that asks for no links and no sets, but for order, counter and what is done with fragments. `None` for
+/// others, and for what can not be lowered.
+pub fn by_itself(rule: &Rule) -> Option<Vec<Entry>> {
+    if rule.names_links() || rule.sets().next().is_some() {
         return None;
     }
     let boxes = boxes(rule, &|_| Vec::new()).ok()?;
@@ -172,19 +178,15 @@ pub fn asks(rule: &Rule) -> Features {
     features
 }
 
-/// What a rule alone was lowered to: entries that ask no links and no sets, but for order, counter and what is done with
-/// fragments.
-pub type Remembered = OnceLock<Vec<Entry>>;
-
-/// As [`lower`], with the memory of each rule by its chain and place: rules that were lowered before are only copied.
+/// As [`lower`], for chains of which `known` gives some rules' boxes, by chain and place: what [`by_itself`] made of them.
 ///
 /// # Errors
 /// As [`lower`].
-pub fn lower_again<'s>(
+pub fn lower_rest<'s>(
     chains: [ChainRules<'_>; CHAINS],
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
-    memory: &dyn Fn(ChainName, usize) -> Option<&'s Remembered>,
+    known: &mut dyn FnMut(ChainName, usize) -> Option<Vec<Entry>>,
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
     let mut sets = set::Sets::new(sets);
@@ -197,24 +199,15 @@ pub fn lower_again<'s>(
             if rule::tells(rule) {
                 lowered.features |= Features::TELLING;
             }
-            let memory = memory(chain, index);
-            if let Some(known) = memory.and_then(OnceLock::get) {
-                entries.extend(known.iter().map(|entry| Entry { order, counter: *counter, ..*entry }));
+            if let Some(known) = known(chain, index) {
+                entries.extend(known.into_iter().map(|entry| Entry { order, counter: *counter, ..entry }));
                 continue;
             }
             let refuse = |fault| FilterError { chain, index, fault };
             if let Some(unsupported) = unsupported(rule) {
                 return Err(refuse(unsupported.into()));
             }
-            let fresh = rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?;
-            // Long lists are sets, too.
-            let named = rule.names_links() || rule.sets().next().is_some();
-            let alone = !named && fresh.iter().all(|entry| entry.sets == Memberships::default());
-            entries.extend_from_slice(&fresh);
-            if let Some(memory) = memory.filter(|_| alone) {
-                // Nobody else has filled it since.
-                let _filled = memory.set(fresh);
-            }
+            entries.extend(rule::entries(rule, (order, *counter), links, &mut sets).map_err(refuse)?);
         }
         for entry in entries {
             entry.strict = fragments == Fragments::DropUnreadable;

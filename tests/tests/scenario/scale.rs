@@ -19,7 +19,7 @@ use std::{
 use dataplane_tests::lab::{Daemon, Output, SERVER, traffic::Family};
 use serde_json::Value;
 
-use crate::scene::Scene;
+use crate::scene::{PORTS, Scene, within};
 
 /// How many IPv4 routes there are, unless somebody says otherwise.
 const ROUTES: u32 = 40_000;
@@ -93,6 +93,47 @@ fn cost(pid: u32) -> (u64, u64) {
         .collect();
     // Behind the name and the state, which is no number: user time and system time are the 14th and 15th of all.
     (memory << 10, fields[10] + fields[11])
+}
+
+/// KiB of a process that are resident: its own, and what it has mapped.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("memory");
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// Prefixes far apart, so that the tables are the large ones.
+fn scattered(count: u32, via: &str) -> String {
+    (0..count).fold(String::new(), |mut all, number| {
+        let address = Ipv4Addr::from_bits(0x1000_0000 + (number << 12));
+        writeln!(all, "route add {address}/24 via {via}").expect("memory");
+        all
+    })
+}
+
+/// A config with the ports and so many rules of several kinds.
+fn config(rules: u32) -> String {
+    let mut text = String::new();
+    for port in PORTS {
+        writeln!(text, "[ports.{port}]\nmode = 'native'").expect("memory");
+    }
+    text += "[sets.bad]\ntype = 'ipv4_addr'\nelements = ['198.51.100.7', '203.0.113.0/24']\n";
+    text += "[chains.forward]\nrules = [\n";
+    for number in 0..rules {
+        let (from, to) = (Ipv4Addr::from_bits(0x0a00_0000 + (number << 6)), Ipv4Addr::from_bits(number << 10));
+        let verdict = ["accept", "drop"][(number / 5 % 2) as usize];
+        let port = 1024 + number % 5000;
+        let line = match number % 5 {
+            0 => format!("ip saddr {from} ip daddr {to} tcp dport {port}"),
+            1 => format!("ip saddr {from}/26 udp sport {port}-{}", port + 9),
+            2 => format!("ip daddr {to}/22 tcp dport {{ 80, {port} }}"),
+            3 if number < 100 => "ip saddr @bad tcp dport 22".to_owned(),
+            3 => format!("ip saddr {from}/28 ip daddr {to} meta l4proto icmp"),
+            _ => format!("ip saddr {from}/27 ip daddr {to}/24 udp dport {port}"),
+        };
+        writeln!(text, "  '{line} {verdict}',").expect("memory");
+    }
+    text + "]\n"
 }
 
 /// How many routes the kernel has in all tables.
@@ -187,5 +228,35 @@ fn a_large_table_is_followed() {
         assert!(asked.contains(&format!("via {via4}")), "{asked}");
         assert_eq!((ours.decision.as_str(), ours.table.as_str()), ("forward", "mirror"), "{address}: {ours:?}");
     }
+    scene.close();
+}
+
+/// KiB that a daemon may take with 100,000 routes and 10,000 rules.
+const SMALL: u64 = 50 << 10;
+
+#[test]
+fn a_daemon_with_many_routes_and_rules_is_small() {
+    let Some(scene) = Scene::idle(&[]) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (routes, rules) = (dir.path().join("routes"), dir.path().join("rules.toml"));
+    fs::write(&routes, scattered(100_000, Family::V4.address(&SERVER))).expect("a batch");
+    fs::write(&rules, config(10_000)).expect("a config");
+    let mut command = scene.router().command("ip");
+    command.args(["-4", "-batch"]).arg(&routes);
+    scene.router().output(&mut command, PATIENCE).and_then(Output::checked).expect("routes");
+    until_live(&scene.daemon, kernels(&scene));
+    let pid = scene.daemon.pid().expect("a daemon");
+    println!("{} KiB with the routes", resident(pid));
+    // What jobs leave behind must not add up.
+    for _ in 0..3 {
+        scene.cli(&["config", "apply", rules.to_str().expect("a path")]);
+        scene.cli(&["rule", "add", "forward", "ip saddr 192.0.2.77 tcp dport 80 drop"]);
+    }
+    let took = within(Duration::from_secs(10), || {
+        let now = resident(pid);
+        anyhow::ensure!(now < SMALL, "{now} KiB with 100,000 routes and 10,000 rules");
+        Ok(())
+    });
+    println!("{} KiB with the rules, after {took:?}", resident(pid));
     scene.close();
 }

@@ -160,3 +160,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_rule_says_of_unreadable_packets_is_found_again() {
+    let texts = [
+        "ip saddr 192.0.2.1 tcp dport 80 drop",
+        "ip saddr 192.0.2.1 tcp dport 443 drop",
+        "ip saddr 192.0.2.2 tcp dport 80 drop",
+        "ip saddr 192.0.2.1 tcp dport 22 accept",
+        "limit rate 1/second drop",
+        "ip saddr { 192.0.2.1, 192.0.2.9 } tcp dport 22 drop",
+    ];
+    let mut chains = Chains::default();
+    for text in texts {
+        chains.add(ChainName::Input, parse(text).expect(text), false).expect("room");
+    }
+    assert!(chains.alike(ChainName::Input, 0, &Entry::ANY).is_none(), "nothing was lowered");
+    let lowered = chains.lower(&|_| Vec::new()).expect("entries");
+    chains.renumber();
+    let sought = lowered.entries[ChainName::Input.index()][0].dimmed().expect("it drops");
+    let found = chains.alike(ChainName::Input, order(0), &sought).expect("all were lowered");
+    assert_eq!(found.map(|(_, order, _)| order).collect::<Vec<_>>(), [order(1), order(5), order(5)]);
+    assert_eq!(chains.alike(ChainName::Forward, 0, &sought).expect("no rules").count(), 0);
+    chains.add(ChainName::Input, parse("iifname \"p0\" drop").expect("a rule"), true).expect("room");
+    assert!(chains.alike(ChainName::Input, 0, &sought).is_none(), "one depends on links");
+}

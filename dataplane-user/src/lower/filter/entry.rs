@@ -1,5 +1,7 @@
 //! What a rule asks of a packet, as masked comparisons, and whether a packet fits: said plainly, as the measure of the engine.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use dataplane_common::abi::{Acts, Key, KeyFlags, RULE_SETS, Ruling, Selector, Span, rest};
 
 /// Words of a packet's key that masks are for: the addresses, most significant first, then [`Key::rest`].
@@ -130,6 +132,14 @@ impl Entry {
         self.sets.sort_by_key(Option::is_none);
         self.ruling = Ruling::Unreadable;
         Some(self)
+    }
+
+    /// Some bits, the same for entries that differ in nothing but order and counter. Others have others, mostly.
+    pub fn marks(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        Self { order: 0, counter: 0, ..*self }.hash(&mut hasher);
+        let hash = hasher.finish();
+        (0..4).fold(0, |bits, turn| bits | 1 << (hash >> (6 * turn) & 63))
     }
 
     /// Whether a packet fits; `holds` says which sets hold it.

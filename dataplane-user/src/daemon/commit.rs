@@ -1,0 +1,133 @@
+//! The way of the chains into the kernel.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use dataplane_common::abi::{Features, Ifindex, Limit};
+
+use super::{Daemon, filter::Chains};
+use crate::{
+    filter,
+    kernel::grace,
+    lower::{
+        Lowering,
+        filter::{FilterError, LoweredFilter},
+    },
+    rule::LinkPattern,
+};
+
+/// The links that fit the patterns that rules ask for.
+type Fitting = BTreeMap<LinkPattern, Vec<Ifindex>>;
+
+/// What is asked later of the filter that is live.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    /// Limits by the counters of the rules.
+    pub limits: BTreeMap<u32, Limit>,
+    /// What it was lowered with.
+    links: Fitting,
+}
+
+impl Daemon {
+    /// The links that fit a pattern now.
+    fn fitting(&self, pattern: &LinkPattern) -> Vec<Ifindex> {
+        let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
+        links.map(|link| link.ifindex).collect()
+    }
+
+    /// What the chains come to with the links that are there now, and which of these make a difference.
+    fn lower_chains(&self) -> Result<(LoweredFilter, Fitting), FilterError> {
+        let asked = RefCell::new(Fitting::new());
+        let links = |pattern: &LinkPattern| {
+            let fresh = || self.fitting(pattern);
+            asked.borrow_mut().entry(pattern.clone()).or_insert_with(fresh).clone()
+        };
+        let lowered = self.chains.lower(&links)?;
+        Ok((lowered, asked.into_inner()))
+    }
+
+    /// Makes all chains live that were remembered, or given at the start.
+    pub(super) fn commit_first(&mut self) -> anyhow::Result<()> {
+        let lowered = self.lower_chains()?;
+        self.commit_chains(lowered)
+    }
+
+    /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
+    fn commit_chains(&mut self, (lowered, links): (LoweredFilter, Fitting)) -> anyhow::Result<()> {
+        let image = filter::build(&lowered)?;
+        let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
+        let grown = self.grow(self.sizes.with_filter(image.lines()), lowering.want());
+        self.lowering = lowering;
+        grown?;
+        grace();
+        for counter in self.chains.counters.stale() {
+            self.tables.clear_rule_counter(counter)?;
+        }
+        // The programs ask the chains of before and of after while one takes the other's place: no packet meets neither.
+        let before = self.committed.limits.clone();
+        for (counter, limit) in lowered.limits.iter().filter(|(counter, limit)| before.get(counter) != Some(limit)) {
+            self.tables.write_limit(*counter, limit)?;
+        }
+        self.load(self.object.features() | lowered.features)?;
+        let staged = self.tables.routing.stage_filter(&image)?;
+        self.try_filter(staged, &lowered)?;
+        self.tables.routing.flip_filter(staged)?;
+        self.image = image;
+        if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
+            grace();
+            for counter in before.keys().filter(|counter| !lowered.limits.contains_key(counter)) {
+                self.tables.remove_limit(*counter)?;
+            }
+        }
+        self.chains.asks(lowered.features);
+        let features = self.object.features().difference(Features::RULES) | lowered.features;
+        self.load(features)?;
+        self.committed = Committed { limits: lowered.limits, links };
+        self.chains.renumber();
+        self.telling.forget();
+        self.places = None;
+        self.chains.counters.settle();
+        Ok(())
+    }
+
+    /// Lowers the chains again after links have changed, and commits, if that makes a difference.
+    pub(super) fn refresh_chains(&mut self) {
+        if self.committed.links.iter().all(|(pattern, links)| self.fitting(pattern) == *links) {
+            return;
+        }
+        let lowered = match self.lower_chains() {
+            Ok(lowered) => lowered,
+            Err(error) => {
+                tracing::error!("{error}; the rules stay as they are for the links of before");
+                return;
+            }
+        };
+        if let Err(error) = self.commit_chains(lowered) {
+            tracing::error!("the rules could not be brought up to date: {error:#}");
+        }
+    }
+
+    /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
+    pub(super) fn change_chains<T>(
+        &mut self,
+        change: impl FnOnce(&mut Chains) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let before = self.chains.clone();
+        let done = change(&mut self.chains).and_then(|value| Ok((value, self.lower_chains()?)));
+        let committed = done.and_then(|(value, lowered)| {
+            self.commit_chains(lowered)?;
+            Ok(value)
+        });
+        if committed.is_err() {
+            let failed = std::mem::replace(&mut self.chains, before);
+            self.chains.counters.tainted_by(&failed.counters);
+            if let Ok(lowered) = self.lower_chains()
+                && let Err(error) = self.commit_chains(lowered)
+            {
+                tracing::error!("the rules of before could not be written again: {error:#}");
+            }
+        } else {
+            self.save();
+        }
+        committed
+    }
+}
