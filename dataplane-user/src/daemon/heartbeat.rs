@@ -44,6 +44,9 @@ impl Daemon {
         self.beat();
         self.exposing.retry();
         self.heap.tidy();
+        if let Err(error) = self.tables.routing.rest() {
+            tracing::warn!("memory of the tables cannot be let go: {error}");
+        }
         if self.unsaved.is_some() {
             self.save();
         }

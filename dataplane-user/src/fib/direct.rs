@@ -51,6 +51,11 @@ impl<M: Memory<Word = AtomicU16>> Direct<M> {
         }
     }
 
+    /// What it paints in.
+    pub fn memory(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
     /// Groups in use.
     pub fn groups(&self) -> usize {
         self.unused as usize - self.free.len() - self.retired.len()

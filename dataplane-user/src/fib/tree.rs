@@ -55,6 +55,11 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
         Self { memory, layout, rib: Rib::default(), live: 0, room, starved }
     }
 
+    /// What it paints in.
+    pub fn memory(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
     /// Lines of trees that are in use or may still be read.
     pub fn lines(&self) -> usize {
         let free: u32 = self.room.free.iter().map(|(class, trees)| tree_lines(*class) * trees.len() as u32).sum();

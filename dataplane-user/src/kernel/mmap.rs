@@ -28,16 +28,16 @@ mod sealed {
 
 /// Bytes that are mapped together: a multiple of any page.
 const PIECE: usize = 1 << 16;
-/// Pieces of a map that are mapped at a time.
-const MOST: usize = 16;
+/// Pieces of a map that stay mapped while nothing is done.
+const FEW: usize = 16;
 /// Flags of addresses where nothing is yet.
 const NOTHING: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 /// An array map that was made with `BPF_F_MMAPABLE`.
 ///
 /// To the kernel all pages of such a mapping are resident from its beginning, used or not (`remap_vmalloc_range`): a table of
-/// routes would be 66 MB. So there is room for all in the address space, and in it the pieces that were brought in last; when
-/// they have become many, all are let go, and those still in use come again.
+/// routes would be 66 MB. So there is room for all in the address space, and in it the pieces that were worked on since
+/// [`Self::rest`].
 #[derive(Debug)]
 pub struct Mapping<T> {
     map: OwnedFd,
@@ -76,13 +76,21 @@ impl<T: Word> Mapping<T> {
         Ok(mapping)
     }
 
-    /// Maps a piece; lets all others go where they are too many.
-    fn bring(&mut self, piece: usize) -> io::Result<()> {
-        if self.count >= MOST {
+    /// Lets all pieces go where they are many; those still in use come again.
+    ///
+    /// # Errors
+    /// The kernel has no memory left to say that they are gone.
+    pub fn rest(&mut self) -> io::Result<()> {
+        if self.count > FEW {
             self.place(0..self.words, libc::PROT_NONE, NOTHING, -1)?;
             self.here.fill(false);
             self.count = 0;
         }
+        Ok(())
+    }
+
+    /// Maps a piece.
+    fn bring(&mut self, piece: usize) -> io::Result<()> {
         let words = piece * Self::WORDS..self.words.min((piece + 1) * Self::WORDS);
         let map = self.map.as_raw_fd();
         self.place(words, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map)?;

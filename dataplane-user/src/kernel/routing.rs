@@ -54,6 +54,16 @@ impl Routing {
         })
     }
 
+    /// Nothing is to be done for a while: memory that is at hand is let go.
+    ///
+    /// # Errors
+    /// The kernel has no memory left to say so.
+    pub fn rest(&mut self) -> io::Result<()> {
+        self.fib4.memory().rest()?;
+        self.fib6.memory().rest()?;
+        self.filter.rest()
+    }
+
     /// Which generations are live.
     pub fn live(&self) -> Control {
         self.live
