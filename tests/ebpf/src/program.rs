@@ -164,28 +164,27 @@ fn null(_ctx: XdpContext) -> u32 {
 
 /// The same, and what every router has to do: addresses of the link written, TTL or hop limit and IPv4 checksum changed.
 #[xdp]
-fn rewrite(ctx: XdpContext) -> u32 {
+fn rewrite(mut ctx: XdpContext) -> u32 {
+    try_rewrite(&mut ctx).unwrap_or(xdp_action::XDP_ABORTED)
+}
+
+#[inline(always)]
+fn try_rewrite(ctx: &mut XdpContext) -> Option<u32> {
     let start = ctx.data();
     if start + IPV4_LENGTH > ctx.data_end() {
-        return xdp_action::XDP_ABORTED;
+        return None;
     }
-    // SAFETY: all that is touched is inside the packet, as just checked; nobody else holds it.
-    unsafe {
-        let words = start as *mut u32;
-        for (place, word) in [0x0000_0002, 0x0002_0100, 0x0001_0000].into_iter().enumerate() {
-            words.add(place).write_unaligned(word);
-        }
-        let byte = |place: usize| (start + place) as *mut u8;
-        if *byte(14) >> 4 == 6 {
-            *byte(21) -= 1;
-        } else {
-            *byte(22) -= 1;
-            let checksum = (start + 24) as *mut u16;
-            let sum = u32::from(u16::from_be(checksum.read_unaligned())) + 0x0100;
-            checksum.write_unaligned(((sum + u32::from(sum >= 0xffff)) as u16).to_be());
-        }
+    // SAFETY: inside the packet, as just checked; nobody else holds it while the program runs.
+    let frame = unsafe { &mut *(start as *mut [u8; IPV4_LENGTH]) };
+    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, 0]);
+    if frame[14] >> 4 == 6 {
+        frame[21] -= 1;
+    } else {
+        frame[22] -= 1;
+        let sum = u32::from(u16::from_be_bytes([frame[24], frame[25]])) + 0x0100;
+        [frame[24], frame[25]] = ((sum + u32::from(sum >= 0xffff)) as u16).to_be_bytes();
     }
-    EXIT.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED)
+    EXIT.redirect(0, 0).ok()
 }
 
 /// As [`null`], on an skb.
