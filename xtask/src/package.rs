@@ -38,7 +38,7 @@ const TOOLS: &[(&str, &str)] = &[
 
 /// Programs that tests run and whose packages would start a service: these are unpacked in our cache, not installed.
 const UNPACKED: &[Unpacked] = &[
-    Unpacked { programs: &["bird", "birdc"], folder: "usr/sbin", package: "bird2", libraries: &["libssh-gcrypt-4"] },
+    Unpacked { programs: &["bird", "birdcl"], folder: "usr/sbin", package: "bird2", libraries: &["libssh-gcrypt-4"] },
     Unpacked { programs: &["promtool"], folder: "usr/bin", package: "prometheus", libraries: &[] },
 ];
 
