@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use dataplane_tests::lab::{
-    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, tells_xdp_features,
+    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, Stats, tells_xdp_features,
     traffic::{self, Family},
 };
 use rustix::net::{AddressFamily, SocketType, eth, socket};
@@ -29,6 +29,18 @@ fn sent(scene: &Scene) -> u64 {
     rows[0]["stats64"]["tx"]["packets"].as_u64().expect("a counter")
 }
 
+/// What the client has sent, what XDP has redirected from its link, and our counters, while it sent nothing: hosts of IPv6 say
+/// things by themselves.
+fn undisturbed(scene: &Scene) -> ((u64, u64), Stats) {
+    loop {
+        let before = sent(scene);
+        let (redirected, stats) = (redirected(scene, ROUTER_CLIENT.port), scene.stats());
+        if sent(scene) == before {
+            return ((before, redirected), stats);
+        }
+    }
+}
+
 /// With `frames` the hosts' links take frames of XDP, without they do not: XDP leaves what it decided to tc.
 fn crosses(client_mode: &str, server_mode: &str, frames: bool) {
     let needs = [Need::Tool("iperf3"), Need::Tool("ss"), Need::Tool("ethtool")];
@@ -47,16 +59,16 @@ fn crosses(client_mode: &str, server_mode: &str, frames: bool) {
     }
 
     // Few frames, counted one by one at both ends of the link.
-    let before = (sent(&scene), redirected(&scene, ROUTER_CLIENT.port));
-    let first = scene.stats();
+    let (before, first) = undisturbed(&scene);
     scene.ping().expect("pings are answered");
     for family in Family::BOTH {
         let arrived = traffic::datagrams(&scene.lab, family, 5301, DATAGRAMS).expect("datagrams");
         assert_eq!(arrived, DATAGRAMS, "{} datagrams", family.name());
     }
     within(PROMPT, || {
-        let (frames, stats) = (sent(&scene) - before.0, scene.stats());
-        let counted = |stats: &dataplane_tests::lab::Stats| stats.port(ROUTER_CLIENT.port).expect("the port").counts.rx;
+        let (now, stats) = undisturbed(&scene);
+        let frames = now.0 - before.0;
+        let counted = |stats: &Stats| stats.port(ROUTER_CLIENT.port).expect("the port").counts.rx;
         let rx = counted(&stats) - counted(&first);
         ensure!(rx == frames, "the client sent {frames} frames, {rx} are counted");
         Ok(())
