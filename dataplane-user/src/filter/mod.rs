@@ -30,7 +30,7 @@ pub use trial::Tried;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
 use image::{Builder, SPARE, Slots, slots_for};
-use tuple::{Item, Tuples};
+use tuple::{Filled, Item, Tuples};
 
 /// Why tables can not be built.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -80,12 +80,11 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
     let order = |number: u32| items[number as usize].0.order;
     // Tables were filled in the order of the rules.
     let first = |members: &[(u32, u32)]| members.first().map_or(u64::MAX, |(_, number)| order(*number).into());
-    tables.sort_by_key(|(_, members)| first(members));
+    tables.sort_by_key(|table| first(&table.members));
     let lines = builder.lines(tables.len() as u32 + SPARE);
     let mut rows = Vec::new();
-    for (place, (mask, members)) in tables.iter().enumerate() {
-        let tags: HashSet<u32> = members.iter().map(|(tag, _)| *tag).collect();
-        let mut slots = Slots::new(slots_for(tags.len()));
+    for (place, Filled { mask, tags, members }) in tables.iter().enumerate() {
+        let mut slots = Slots::new(slots_for(*tags));
         for (tag, number) in members {
             slots.add(*tag, *number);
         }
@@ -103,7 +102,7 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
         line[table::SLOTS] = slots;
         line[table::FIRST] = first(members);
     }
-    let of_table = |(_, members): &(_, Vec<_>)| members.iter().map(|(_, number)| &items[*number as usize].1).collect();
+    let of_table = |table: &Filled| table.members.iter().map(|(_, number)| &items[*number as usize].1).collect();
     let screen = screen::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
     Tables { first: lines, count: tables.len() as u32, screen }
 }

@@ -154,6 +154,15 @@ impl Table {
     }
 }
 
+/// A table with all its entries.
+pub(super) struct Filled {
+    pub mask: Mask,
+    /// How many different tags its entries have.
+    pub tags: usize,
+    /// Tags and numbers of its entries, in the order of numbers.
+    pub members: Vec<(u32, u32)>,
+}
+
 /// The tables of one class in the making.
 #[derive(Default)]
 pub(super) struct Tuples {
@@ -204,9 +213,10 @@ impl Tuples {
         table.members.push((tag, number));
     }
 
-    /// The masks of the tables, and tags and numbers of what is in them, in the order of numbers; none is empty.
-    pub(super) fn into_tables(self) -> Vec<(Mask, Vec<(u32, u32)>)> {
-        self.tables.into_iter().map(|table| (table.mask, table.members)).collect()
+    /// The tables, in no order that matters; none is empty.
+    pub(super) fn into_tables(self) -> Vec<Filled> {
+        let filled = |Table { mask, crowds, members, .. }| Filled { mask, tags: crowds.len(), members };
+        self.tables.into_iter().map(filled).collect()
     }
 }
 

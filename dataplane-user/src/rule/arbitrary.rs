@@ -128,9 +128,8 @@ fn part(field: Field) -> BoxedStrategy<Item> {
 
 /// Whether the ports of neither end are asked twice. A rule that contradicts itself so drops what can not be read all the same.
 fn ports_once(fields: &[Field]) -> bool {
-    let ports: Vec<_> =
-        fields.iter().filter_map(|field| if let Field::Port(_, side) = field { Some(side) } else { None }).collect();
-    ports.len() < 2 || ports[0] != ports[1] && ports.len() == 2
+    let asked = |end| fields.iter().filter(|field| matches!(field, Field::Port(_, side) if *side == end)).count();
+    [Side::Source, Side::Destination].into_iter().all(|end| asked(end) <= 1)
 }
 
 fn concatenation() -> BoxedStrategy<Concatenation> {
