@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Key, Lines, WORDS};
+use super::{ADDRESS_WORDS, Key, Lines, WORDS};
 
 /// Tables that one word tells of.
 pub const SCREENED: u32 = 64;
@@ -56,11 +56,10 @@ impl Screen {
         (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 & self.mask as u32
     }
 
-    /// The 64 bits of both addresses that a screen can hash, destination first.
+    /// The 64 bits of both addresses that a screen can hash, destination first, of words as in [`Key::address`].
     #[inline(always)]
-    pub const fn addresses(key: &Key, ipv6: bool) -> (u64, u64) {
-        let [first, _, third, _] = key.address;
-        if ipv6 { (first, third) } else { (first, first << 32) }
+    pub const fn addresses([first, _, third, _]: &[u64; ADDRESS_WORDS], ipv6: bool) -> [u64; 2] {
+        [*first, if ipv6 { *third } else { *first << 32 }]
     }
 
     /// The tables to ask among those from number 64 x `group` on.
@@ -69,7 +68,7 @@ impl Screen {
         if self.line == 0 {
             return !0;
         }
-        let (destination, source) = Self::addresses(key, ipv6);
+        let [destination, source] = Self::addresses(&key.address, ipv6);
         let head = base + self.line + group * self.stride();
         let Some(every) = lines.line(head) else { return !0 };
         let word = |word: u32| match lines.line(head + word / WORDS as u32) {

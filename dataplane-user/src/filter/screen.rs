@@ -95,11 +95,7 @@ fn left(tables: &[Vec<(u64, u8)>], depth: u8, mask: u16) -> u64 {
 
 /// What an entry asks of an address: its first 64 bits, and how many of them count.
 fn prefix(item: &Item, side: usize, ipv6: bool) -> (u64, u8) {
-    let address = match (ipv6, side) {
-        (true, side) => item.address[2 * side],
-        (false, 0) => item.address[0],
-        (false, _) => item.address[0] << 32,
-    };
+    let address = Screen::addresses(&item.address, ipv6)[side];
     let length = item.lengths[side].min(64);
     (address & mask64(length.into()), length)
 }

@@ -10,6 +10,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use dataplane_common::wire::{Be16, decrement_ttl};
 use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, MARK, Mix, Progress, TEMPLATE_LENGTH, aim4, aim6};
 
 /// Which packets to send: a [`Mix`].
@@ -181,8 +182,8 @@ fn try_rewrite(ctx: &mut XdpContext) -> Option<u32> {
         frame[21] -= 1;
     } else {
         frame[22] -= 1;
-        let sum = u32::from(u16::from_be_bytes([frame[24], frame[25]])) + 0x0100;
-        [frame[24], frame[25]] = ((sum + u32::from(sum >= 0xffff)) as u16).to_be_bytes();
+        let checksum = decrement_ttl(Be16::from_bytes([frame[24], frame[25]]));
+        [frame[24], frame[25]] = checksum.raw().to_ne_bytes();
     }
     EXIT.redirect(0, 0).ok()
 }
