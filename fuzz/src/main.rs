@@ -42,7 +42,9 @@ fn main() -> anyhow::Result<ExitCode> {
     anyhow::ensure!(!chosen.is_empty(), "there is no such target; take config, import, packet, request or rule");
     if let Some(path) = &options.input {
         let input = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        chosen.iter().for_each(|target| (target.feed)(&input));
+        for target in &chosen {
+            (target.feed)(&input);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

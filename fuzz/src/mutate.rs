@@ -10,9 +10,9 @@ const CORNERS: [u64; 12] = [0, 1, 7, 8, 63, 64, 127, 255, 256, 65_535, 65_536, u
 /// One of the corpus, changed in a few places.
 pub fn mutate(corpus: &[Vec<u8>], words: &[&str], random: &mut Rng) -> Vec<u8> {
     let mut input = corpus[random.usize(..corpus.len())].clone();
-    for _ in 0..1 + random.usize(..6) {
+    for _ in 0..=random.usize(..6) {
         let at = random.usize(..=input.len());
-        let end = (at + random.usize(..1 + (input.len() - at).min(16))).min(input.len());
+        let end = (at + random.usize(..=(input.len() - at).min(16))).min(input.len());
         match random.u8(..9) {
             0 => drop(input.drain(at..end)),
             1 if at < input.len() => input[at] ^= 1 << random.u8(..8),

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 
 use crate::{
-    command, root,
+    build, command,
     setup::{self, Need},
 };
 
@@ -23,10 +23,9 @@ pub(crate) struct Options {
 
 pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
     let toolchain = setup::toolchain(Need::Build)?;
-    let folder = root().join("fuzz");
     let mut build = toolchain.command("cargo");
-    command::run(build.args(["build", "--quiet", "--release", "--locked"]).current_dir(&folder))?;
-    let mut fuzz = Command::new(folder.join("target/release/dataplane-fuzz"));
+    command::run(build.args(["build", "--locked", "--profile", "fuzz", "--package", "dataplane-fuzz"]))?;
+    let mut fuzz = Command::new(build::target().join("fuzz/dataplane-fuzz"));
     fuzz.args(&options.target).arg("--seconds").arg(options.seconds.to_string());
     if let Some(seed) = options.seed {
         fuzz.arg("--seed").arg(seed.to_string());

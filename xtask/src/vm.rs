@@ -171,11 +171,7 @@ fn one(kernel: &str, tests: &Tests, names: &[String]) -> anyhow::Result<Tally> {
 fn script(names: &[String]) -> anyhow::Result<String> {
     let mut script = "export DATAPLANE_BIN=/test/dataplane\n".to_owned();
     for (program, tests) in PLAN {
-        let kept: Vec<_> = tests
-            .iter()
-            .copied()
-            .filter(|test| names.is_empty() || names.iter().any(|name| test.contains(name.as_str())))
-            .collect();
+        let kept: Vec<_> = tests.iter().flat_map(|test| asked(test, names)).collect();
         if !kept.is_empty() {
             let options = "--include-ignored --test-threads=1 --show-output --color=never";
             script.extend(["/test/", program, " ", options, " ", &kept.join(" "), " 2>&1\n"]);
@@ -185,6 +181,15 @@ fn script(names: &[String]) -> anyhow::Result<String> {
         bail!("no test of the guests has a name with {}", names.join(" or "));
     }
     Ok(script)
+}
+
+/// What to run of an entry of the plan: all of it if nothing was named or a part of its name was, else the tests named that
+/// it stands for.
+fn asked<'a>(entry: &'a str, names: &'a [String]) -> Vec<&'a str> {
+    if names.is_empty() || names.iter().any(|name| entry.contains(name.as_str())) {
+        return vec![entry];
+    }
+    names.iter().map(String::as_str).filter(|name| name.contains(entry)).collect()
 }
 
 #[cfg(test)]
@@ -205,6 +210,8 @@ mod tests {
         assert!(all.contains("/test/fixture ") && all.contains(" survive:: "), "{all}");
         let one = script(&["survive".to_owned()]).expect("a script");
         assert!(!one.contains("/test/fixture") && one.contains(" survive:: ") && !one.contains("vrf"), "{one}");
+        let test = script(&["vlan::in_tc".to_owned()]).expect("a script");
+        assert!(test.contains(" vlan::in_tc 2>&1"), "{test}");
         assert!(script(&["no-such-test".to_owned()]).is_err());
     }
 }

@@ -11,6 +11,7 @@ use super::Target;
 
 pub const TARGET: Target = Target { name: "packet", corpus, words: &[], feed };
 
+#[expect(clippy::unnecessary_wraps, reason = "those of other targets are files")]
 fn corpus(_: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut corpus = Vec::new();
     let link = |tags: &[u8], ethertype: u16| {

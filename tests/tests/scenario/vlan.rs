@@ -136,7 +136,8 @@ fn into_vlans(scene: &Scene, host: End, router: End, tags: &[(&str, u16)]) -> St
     for end in [host, router] {
         let (namespace, mut below) = (scene.lab.namespace(end.namespace), end.port.to_owned());
         let run = |line: &str| namespace.run(line).expect("a VLAN device");
-        run(&format!("ip addr flush dev {below}"));
+        // Without a link-local address the kernel asks for no neighbour of IPv6.
+        run(&format!("ip addr flush dev {below} scope global"));
         for (protocol, id) in tags {
             let device = format!("{below}.{id}");
             run(&format!("ip link add link {below} name {device} type vlan protocol {protocol} id {id}"));
