@@ -20,9 +20,30 @@ pub(crate) fn each<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync)
     })
 }
 
+/// Does two things, the first in a thread if they are about many items.
+pub(crate) fn both<T: Send, U>(items: usize, one: impl FnOnce() -> T + Send, other: impl FnOnce() -> U) -> (T, U) {
+    if items <= FEW {
+        return (one(), other());
+    }
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (one.join().unwrap_or_else(|panic| resume_unwind(panic)), other)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::each;
+    use super::{both, each};
+
+    #[test]
+    fn both_are_done() {
+        for count in [0, 1_000_000] {
+            let mut done = false;
+            assert_eq!(both(count, || count + 1, || done = true), (count + 1, ()));
+            assert!(done);
+        }
+    }
 
     #[test]
     fn the_order_is_that_of_the_items() {

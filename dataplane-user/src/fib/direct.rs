@@ -8,8 +8,11 @@ use std::{
 
 use dataplane_common::abi::{BLOCK, BRANCH, Blocks, LOCAL_BLOCKS, Layout4, RouteKind, Target, local_bit, lookup4};
 
-use super::{Entry, Memory, Painter, Rib, sorted, sweep::sweep};
-use crate::model::Prefix;
+use super::{
+    Entry, Memory, Painter, Rib, sorted,
+    sweep::{Routes, sweep},
+};
+use crate::{model::Prefix, parallel::both};
 
 /// Local routes with up to this many addresses enter the filter address by address.
 const LOCAL_ADDRESSES: u32 = 1024;
@@ -176,7 +179,6 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
 
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u32>, Target)>) -> u32 {
         let routes = sorted(routes);
-        self.rib = Rib::from_sorted(&routes);
         self.live = if self.live == 0 { self.layout.blocks() } else { 0 };
         self.unused = 0;
         self.free.clear();
@@ -185,10 +187,13 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
         let filter = self.live as usize * BLOCK;
         let filter = filter..filter + LOCAL_BLOCKS as usize * BLOCK;
         self.memory.each(filter, |word| word.store(0, Ordering::Relaxed));
-        for route in &routes {
-            self.enter_local(*route);
-        }
-        self.paint(&routes, Prefix::all(), 0, (None, self.resolution()), true);
+        let paint = || {
+            for route in &routes {
+                self.enter_local(*route);
+            }
+            self.paint(&routes, Prefix::all(), 0, (None, self.resolution()), true);
+        };
+        (self.rib, ()) = both(routes.len(), || Rib::from_sorted(&routes), paint);
         self.live
     }
 
@@ -209,7 +214,7 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
         if !self.starved.is_empty() {
             self.starved.retain(|place| !region.contains(place.first()));
         }
-        let mut routes = Vec::new();
+        let mut routes = Routes::new();
         let cover = self.rib.inside(region, &mut routes);
         self.paint(&routes, region, cover, (None, self.resolution()), false);
     }

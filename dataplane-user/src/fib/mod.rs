@@ -13,6 +13,7 @@ mod sweep;
 mod tree;
 
 use dataplane_common::abi::Target;
+use smallvec::SmallVec;
 
 pub use direct::Direct;
 pub use memory::Memory;
@@ -48,8 +49,8 @@ pub trait Painter {
     /// because nothing is painted before all is known.
     fn change(&mut self, changes: impl IntoIterator<Item = (Prefix<Self::Address>, Option<Target>)>) {
         let changes = changes.into_iter().filter_map(|(prefix, target)| self.enter(prefix, target).then_some(prefix));
-        let changes: Vec<_> = changes.collect();
-        let mut regions: Vec<_> = changes.into_iter().map(|prefix| self.region(prefix)).collect();
+        let changes: SmallVec<[Prefix<Self::Address>; 4]> = changes.collect();
+        let mut regions: SmallVec<[_; 4]> = changes.into_iter().map(|prefix| self.region(prefix)).collect();
         // Outer ones come first, and what lies inside them right behind.
         regions.sort_unstable();
         regions.dedup_by(|region, outer| outer.length() <= region.length() && outer.contains(region.first()));

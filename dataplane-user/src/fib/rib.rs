@@ -1,6 +1,8 @@
 //! Routes by prefix: a binary trie without nodes that have neither a route nor two children.
 
-use super::sweep::Entry;
+use smallvec::{SmallVec, smallvec};
+
+use super::sweep::{Entry, Routes};
 use crate::model::{Family, Prefix};
 
 /// Addresses whose bits can be told.
@@ -206,7 +208,7 @@ impl<A: Bits> Rib<A> {
 
     /// The routes inside `region`, itself included, appended in ascending order, and the target of the longest route
     /// around it.
-    pub(super) fn inside(&self, region: Prefix<A>, found: &mut Vec<Entry<A>>) -> u16 {
+    pub(super) fn inside(&self, region: Prefix<A>, found: &mut Routes<A>) -> u16 {
         let (mut cover, mut at) = (0, ROOT);
         while self.nodes[at as usize].length < region.length() {
             let node = &self.nodes[at as usize];
@@ -220,7 +222,7 @@ impl<A: Bits> Rib<A> {
             }
             at = child;
         }
-        let mut waiting = vec![at];
+        let mut waiting: SmallVec<[u32; 16]> = smallvec![at];
         while let Some(at) = waiting.pop() {
             let node = &self.nodes[at as usize];
             if node.target != ABSENT {
@@ -234,8 +236,8 @@ impl<A: Bits> Rib<A> {
     /// All routes in ascending order.
     #[cfg(test)]
     pub(super) fn all(&self) -> Vec<Entry<A>> {
-        let mut found = Vec::with_capacity(self.routes);
+        let mut found = Routes::with_capacity(self.routes);
         self.inside(Prefix::all(), &mut found);
-        found
+        found.into_vec()
     }
 }

@@ -1,8 +1,9 @@
 //! From nested prefixes to intervals.
 
-use crate::model::Prefix;
+use smallvec::SmallVec;
 
 use super::rib::Bits;
+use crate::model::Prefix;
 
 /// A route, its target as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,13 @@ impl<A: Bits> Entry<A> {
     }
 }
 
+/// Routes of a region, ascending.
+pub(super) type Routes<A> = SmallVec<[Entry<A>; 8]>;
+/// Where intervals begin, and what they map to. Most regions are one block with few routes, and need no memory of their own.
+pub(super) type Cuts<A> = SmallVec<[(A, u32); 8]>;
+/// The routes around a position, innermost last: where they end, and what they hide.
+type Open<A> = SmallVec<[(A, u16); 8]>;
+
 /// Cuts `region` wherever what its addresses map to changes, down to blocks of `resolution` bits: where each interval
 /// begins, and what it maps to. `entries` are the routes inside, ascending; `cover` is what lies around them. What a block
 /// maps to that has longer routes in it, `escape` says: it is given these routes, the block, and what lies around them.
@@ -31,11 +39,10 @@ pub(super) fn sweep<A: Bits>(
     resolution: u8,
     cover: u16,
     mut escape: impl FnMut(&[Entry<A>], Prefix<A>, u16) -> u32,
-) -> Vec<(A, u32)> {
-    let mut cuts = Vec::with_capacity(entries.len() * 2 + 1);
+) -> Cuts<A> {
+    let mut cuts = Cuts::with_capacity(entries.len() * 2 + 1);
     cuts.push((region.first(), u32::from(cover)));
-    // The routes around the position, innermost last: where they end, and what they hide.
-    let mut open: Vec<(A, u16)> = Vec::new();
+    let mut open = Open::new();
     let mut current = cover;
     let mut rest = entries;
     while let Some((entry, others)) = rest.split_first() {
@@ -65,9 +72,22 @@ pub(super) fn sweep<A: Bits>(
     cuts
 }
 
+/// Of routes in ascending order those inside `region`, itself included, and the target of the longest around it.
+pub(super) fn within<A: Bits>(routes: &[Entry<A>], region: Prefix<A>) -> (&[Entry<A>], u16) {
+    let key = |entry: &Entry<A>| (entry.first, entry.length);
+    let begin = routes.partition_point(|entry| key(entry) < (region.first(), region.length()));
+    let end = routes.partition_point(|entry| entry.first <= region.last());
+    let around = (0..region.length()).rev().find_map(|length| {
+        let place = routes.binary_search_by_key(&(Prefix::new(region.first(), length).first(), length), key);
+        place.ok().map(|place| routes[place].target)
+    });
+    (&routes[begin..end], around.unwrap_or_default())
+}
+
 /// Ends the routes that lie wholly before `position`.
-fn close<A: Bits>(open: &mut Vec<(A, u16)>, position: A, current: &mut u16, cuts: &mut Vec<(A, u32)>) {
-    while let Some((last, hidden)) = open.pop_if(|(last, _)| *last < position) {
+fn close<A: Bits>(open: &mut Open<A>, position: A, current: &mut u16, cuts: &mut Cuts<A>) {
+    while let Some((last, hidden)) = open.last().copied().filter(|(last, _)| *last < position) {
+        open.pop();
         *current = hidden;
         if let Some(next) = last.next() {
             push(cuts, next, u32::from(hidden));
@@ -76,8 +96,10 @@ fn close<A: Bits>(open: &mut Vec<(A, u16)>, position: A, current: &mut u16, cuts
 }
 
 /// Appends a cut; one at the same place is replaced, one that changes nothing left out.
-fn push<A: Bits>(cuts: &mut Vec<(A, u32)>, start: A, value: u32) {
-    cuts.pop_if(|(last, _)| *last == start);
+fn push<A: Bits>(cuts: &mut Cuts<A>, start: A, value: u32) {
+    if cuts.last().is_some_and(|(last, _)| *last == start) {
+        cuts.pop();
+    }
     if cuts.last().is_none_or(|(_, before)| *before != value) {
         cuts.push((start, value));
     }

@@ -11,8 +11,11 @@ use dataplane_common::{
     wire::Address6,
 };
 
-use super::{Entry, Memory, Painter, Rib, sorted, sweep::sweep};
-use crate::model::Prefix;
+use super::{
+    Entry, Memory, Painter, Rib, sorted,
+    sweep::{Routes, sweep, within},
+};
+use crate::{model::Prefix, parallel::both};
 
 /// Paints `FIB6`.
 #[derive(Debug)]
@@ -261,15 +264,17 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
     }
 
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u128>, Target)>) -> u32 {
-        self.rib = Rib::from_sorted(&sorted(routes));
+        let routes = sorted(routes);
         self.live = if self.live == 0 { self.layout.total() } else { 0 };
         self.room = Room::default();
         self.starved.clear();
-        for region in self.regions(Prefix::all()) {
-            let mut routes = Vec::new();
-            let cover = self.rib.inside(region, &mut routes);
-            self.paint(&routes, region, cover, true);
-        }
+        let paint = || {
+            for region in self.regions(Prefix::all()) {
+                let (inside, cover) = within(&routes, region);
+                self.paint(inside, region, cover, true);
+            }
+        };
+        (self.rib, ()) = both(routes.len(), || Rib::from_sorted(&routes), paint);
         self.live
     }
 
@@ -289,7 +294,7 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
             if !self.starved.is_empty() {
                 self.starved.retain(|place| !region.contains(place.first()));
             }
-            let mut routes = Vec::new();
+            let mut routes = Routes::new();
             let cover = self.rib.inside(region, &mut routes);
             self.paint(&routes, region, cover, false);
         }
