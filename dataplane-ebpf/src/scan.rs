@@ -9,7 +9,8 @@ use core::{
 
 use aya_ebpf::helpers::bpf_loop;
 use dataplane_common::abi::{
-    self, Acts, Answer, Features, Filter, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search, Tables, entry,
+    self, Acts, Answer, CHAINS, Features, Filter, Ifindex, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search,
+    Tables, entry,
 };
 
 use crate::{
@@ -39,10 +40,11 @@ const NONE: u64 = Search::NONE;
 /// What a scan has to say yet.
 const MORE: u32 = 3;
 
-/// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`], which is of that family.
+/// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`], which is of that family, and
+/// which is to leave through `oif` (0 where nobody knows yet).
 #[inline(always)]
-pub fn scan(ipv6: bool, generation: u32, chain: u32, bytes: u64) -> Finding {
-    let mut said = if ipv6 { scan_v6(generation, chain, bytes) } else { scan_v4(generation, chain, bytes) };
+pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> Finding {
+    let mut said = if ipv6 { scan_v6(generation, chain, oif, bytes) } else { scan_v4(generation, chain, oif, bytes) };
     if said == MORE {
         let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
         said = scanned(generation, chain);
@@ -59,15 +61,15 @@ pub fn scan(ipv6: bool, generation: u32, chain: u32, bytes: u64) -> Finding {
 /// chain.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn scan_v4(generation: u32, chain: u32, bytes: u64) -> u32 {
-    first::<false>(generation, chain, bytes).unwrap_or(Finding::Drop as u32)
+extern "C" fn scan_v4(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
+    first::<false>(generation, chain, oif, bytes).unwrap_or(Finding::Drop as u32)
 }
 
 /// See [`scan_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn scan_v6(generation: u32, chain: u32, bytes: u64) -> u32 {
-    first::<true>(generation, chain, bytes).unwrap_or(Finding::Drop as u32)
+extern "C" fn scan_v6(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
+    first::<true>(generation, chain, oif, bytes).unwrap_or(Finding::Drop as u32)
 }
 
 /// All other turns; how many they were. Alone, because what it needs of the stack is not there for what it calls.
@@ -93,10 +95,11 @@ extern "C" fn scanned(generation: u32, chain: u32) -> u32 {
 }
 
 #[inline(always)]
-fn first<const IPV6: bool>(generation: u32, chain: u32, bytes: u64) -> Option<u32> {
+fn first<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> Option<u32> {
     let key = maps::key()?;
+    key.set_oif(oif);
     let filter = maps::filter(generation)?;
-    let tables = filter.tables.get(chain as usize)?.get(key.class().number() as usize)?;
+    let tables = filter.tables[chain as usize % CHAINS].get(key.class().number() as usize)?;
     begin(&mut key.search, filter.base, tables, bytes);
     if tables.count != 0 {
         next_tables::<IPV6>(key);
@@ -115,7 +118,7 @@ fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
 fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: u32) -> Option<u32> {
     trace::chain(chain);
     if best == NONE {
-        let policy = Ruling::from_number(*filter.policies.get(chain as usize)?);
+        let policy = Ruling::from_number(filter.policies[chain as usize % CHAINS]);
         return Some(if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop } as u32);
     }
     let ruling = ruling(rule);
@@ -130,7 +133,7 @@ fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: 
     } as u32)
 }
 
-/// Nothing found yet. Field by field: LLVM would call a function to clear them all.
+/// Nothing found yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
 #[inline(always)]
 fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tables, bytes: u64) {
     search.base = base;
@@ -138,7 +141,7 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tabl
     search.table = first;
     search.end = first + count;
     search.screen = screen;
-    search.left = 0;
+    search.left = black_box(0);
     search.unit = 0;
     search.from = 0;
     search.best = NONE;
@@ -204,21 +207,24 @@ extern "C" fn walk_v6() -> u32 {
     maps::key().map_or(1, |key| u32::from(walk::<true, MORE_STEPS>(key) == ENOUGH))
 }
 
-/// Goes on where the search is: asks an entry of the run at hand or, when there is none, looks into the next table. How far it
+/// Goes on where the search is: asks an entry of the run at hand or, when there is none, of that in the next table. How far it
 /// is stands in memory, about which the verifier knows nothing: so all ways through a step end alike.
 #[inline(always)]
 fn walk<const IPV6: bool, const STEPS: u32>(key: &mut Key) -> c_long {
     let mut steps = 0;
     while steps < STEPS {
-        let unit = key.search.unit;
+        let mut unit = key.search.unit;
+        if unit == 0 {
+            if key.search.left != 0 {
+                unit = look_up::<IPV6>(key);
+            } else if key.search.table < key.search.end {
+                next_tables::<IPV6>(key);
+            } else if finish(&mut key.search) == ENOUGH {
+                return ENOUGH;
+            }
+        }
         if unit != 0 {
             key.search.unit = ask::<IPV6>(key, unit);
-        } else if key.search.left != 0 {
-            look_up::<IPV6>(key);
-        } else if key.search.table < key.search.end {
-            next_tables::<IPV6>(key);
-        } else if finish(&mut key.search) == ENOUGH {
-            return ENOUGH;
         }
         steps += 1;
     }
@@ -234,9 +240,9 @@ fn next_tables<const IPV6: bool>(key: &mut Key) {
     key.search.left = screen.candidates(&Arena, base, (table - first) / SCREENED, key, IPV6);
 }
 
-/// Looks into the next of these tables.
+/// Looks into the next of these tables: where its run for the packet begins, or 0.
 #[inline(always)]
-fn look_up<const IPV6: bool>(key: &mut Key) {
+fn look_up<const IPV6: bool>(key: &mut Key) -> u32 {
     let Search { base, at, left, end, best, .. } = key.search;
     key.search.left = left & (left - 1);
     let table = at + abi::lowest(left);
@@ -246,9 +252,10 @@ fn look_up<const IPV6: bool>(key: &mut Key) {
         Probe::Over => {
             key.search.left = 0;
             key.search.table = end;
+            0
         }
-        Probe::Nothing => {}
-        Probe::Run(unit) => key.search.unit = unit,
+        Probe::Nothing => 0,
+        Probe::Run(unit) => unit,
     }
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_PASS},
     programs::XdpContext,
 };
-use dataplane_common::abi::{KeyFlags, Trial};
+use dataplane_common::abi::{KeyFlags, Trial, rest};
 
 use crate::{maps, scan::scan};
 
@@ -34,7 +34,7 @@ pub fn run(context: &XdpContext) -> u32 {
     key.length = trial.length;
     key.flags = KeyFlags::from_bits_retain(trial.flags);
     // What it says is in the search, too.
-    let _finding = scan(key.family() == 6, trial.generation, trial.chain, 0);
+    let _finding = scan(key.family() == 6, trial.generation, trial.chain, trial.rest[rest::OIF], 0);
     let (Some(mut trial), Some(key)) = (frame(context), maps::key()) else { return XDP_ABORTED };
     // SAFETY: as above, and the question is not looked at any more.
     let trial = unsafe { trial.as_mut() };

@@ -51,7 +51,7 @@ impl<H: Hook> Filter<'_, H> {
         if !features::on(Features::PREROUTING) || self.hook.met().prerouting() {
             return ControlFlow::Continue(());
         }
-        self.ask(0, Reason::FilterPrerouting)
+        self.ask(0, 0, Reason::FilterPrerouting)
     }
 
     /// To this machine.
@@ -60,7 +60,7 @@ impl<H: Hook> Filter<'_, H> {
         if !features::on(Features::INPUT) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
-        self.ask(1, Reason::FilterInput)
+        self.ask(1, 0, Reason::FilterInput)
     }
 
     /// Through this machine, out of `oif`.
@@ -69,15 +69,12 @@ impl<H: Hook> Filter<'_, H> {
         if !features::on(Features::FORWARD) || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
-        if let Some(key) = maps::key() {
-            key.set_oif(oif);
-        }
-        self.ask(2, Reason::FilterForward)
+        self.ask(2, oif, Reason::FilterForward)
     }
 
     #[inline(always)]
-    fn ask(&self, chain: u32, reason: Reason) -> Step<()> {
-        let finding = scan(self.ipv6, self.generation, chain, self.bytes);
+    fn ask(&self, chain: u32, oif: Ifindex, reason: Reason) -> Step<()> {
+        let finding = scan(self.ipv6, self.generation, chain, oif, self.bytes);
         if features::on(Features::TELLING) {
             self.hook.tell(chain);
         }

@@ -28,7 +28,7 @@ pub(super) fn write(builder: &mut Builder, tables: &[Vec<&Item>], ipv6: bool) ->
     }
     let count: usize = tables.iter().map(Vec::len).sum();
     let [least, most] = WORDS_FOR_ADDRESS;
-    let mask = ((4 * count).next_power_of_two().clamp(least, most) - 1) as u16;
+    let mask = ((2 * count).next_power_of_two().clamp(least, most) - 1) as u16;
     let [destination, source] = SIDES.map(|side| 64 - deepest(tables, side, mask, ipv6));
     let shape = Screen { line: 0, mask, destination, source };
     let groups = (tables.len() as u32 + SPARE).div_ceil(SCREENED);
