@@ -2,28 +2,29 @@
 
 #![expect(unsafe_code, reason = "the value is set when the program is loaded, which the compiler must not foresee")]
 
-use dataplane_common::abi::Features;
+use dataplane_common::abi::{Features, Switches};
 
 /// Overridden by the loader; frozen from then on, so the verifier removes what is off.
 #[unsafe(no_mangle)]
-static FEATURES: u32 = 0;
+static FEATURES: Switches = Switches::NONE;
 
-/// Whether all of `wanted` is on.
+/// Whether a feature is on.
 #[inline(always)]
-pub fn on(wanted: Features) -> bool {
-    loaded() & wanted.bits() == wanted.bits()
+pub fn on(feature: Features) -> bool {
+    switch(Switches::place(feature))
 }
 
 #[inline(always)]
-fn loaded() -> u32 {
+fn switch(place: usize) -> bool {
     // SAFETY: a read of an initialised static.
-    unsafe { core::ptr::read_volatile(&raw const FEATURES) }
+    let switch = unsafe { core::ptr::read_volatile(&raw const FEATURES.0[place]) };
+    switch != 0
 }
 
 /// Whether any chain is in use.
 #[inline(always)]
 pub fn filtering() -> bool {
-    loaded() & Features::CHAINS.bits() != 0
+    switch(Switches::FILTERING)
 }
 
 /// Whether anything asks for the key of a packet.

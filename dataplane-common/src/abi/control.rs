@@ -78,3 +78,33 @@ bitflags! {
         const RULES = Self::CHAINS.bits() | Self::TELLING.bits() | Self::LIMITS.bits();
     }
 }
+
+/// [`Features`] as programs read them: a byte for each, because to pick a bit is an instruction more, which stays where the
+/// verifier removes what is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Switches(pub [u8; 32]);
+
+impl Switches {
+    /// All off.
+    pub const NONE: Self = Self([0; 32]);
+    /// Where it stands whether any chain is in use: behind all features.
+    pub const FILTERING: usize = 31;
+
+    /// Where the byte of a feature is.
+    #[inline(always)]
+    pub const fn place(feature: Features) -> usize {
+        feature.bits().trailing_zeros() as usize % 32
+    }
+}
+
+impl From<Features> for Switches {
+    fn from(features: Features) -> Self {
+        let mut switches = Self::NONE;
+        for feature in features {
+            switches.0[Self::place(feature)] = 1;
+        }
+        switches.0[Self::FILTERING] = u8::from(features.intersects(Features::CHAINS));
+        switches
+    }
+}

@@ -19,6 +19,22 @@ impl Sum {
     pub const fn fold(self) -> u16 {
         fold(self.0)
     }
+
+    /// Whether this is what [`Self::fold`] gives. It gives what the sum leaves when divided by 0xffff, but 0xffff instead of 0
+    /// unless all words are zero.
+    #[inline(always)]
+    pub const fn folds_to(self, folded: u16) -> bool {
+        if self.0 == 0 || folded == 0 { self.0 == folded as u64 } else { is_multiple(self.0 + 0xffff - folded as u64) }
+    }
+}
+
+/// Whether 0xffff divides a number. Times the inverse of 0xffff (modulo 2^64) its multiples become the smallest numbers: fewer
+/// instructions than to fold.
+#[inline(always)]
+const fn is_multiple(number: u64) -> bool {
+    const QUOTIENT: u64 = u64::MAX / 0xffff;
+    const INVERSE: u64 = QUOTIENT.wrapping_neg();
+    number.wrapping_mul(INVERSE) <= QUOTIENT
 }
 
 /// Folds a sum of words into 16 bits.

@@ -54,6 +54,6 @@ impl Ipv4 {
     #[inline(always)]
     pub fn is_sound(&self) -> bool {
         let words: &[[u8; 4]; 5] = zerocopy::transmute_ref!(self);
-        words.iter().fold(Sum::default(), |sum, word| sum.add(u32::from_ne_bytes(*word))).fold() == 0xffff
+        words.iter().fold(Sum::default(), |sum, word| sum.add(u32::from_ne_bytes(*word))).folds_to(0xffff)
     }
 }

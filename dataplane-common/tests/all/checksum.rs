@@ -57,6 +57,14 @@ proptest! {
     }
 
     #[test]
+    fn a_sum_folds_to_one_number(words in proptest::collection::vec(any::<u32>(), 0..12), other: u16) {
+        let sum = words.into_iter().fold(Sum::default(), Sum::add);
+        for folded in [0, 1, 0xfffe, 0xffff, other, sum.fold()] {
+            prop_assert_eq!(sum.folds_to(folded), sum.fold() == folded, "{:#x}", folded);
+        }
+    }
+
+    #[test]
     fn soundness_is_that_of_a_naive_sum(mut header: [u8; 20], seal: bool) {
         if seal {
             header[10..12].fill(0);

@@ -7,7 +7,7 @@ use aya::{
     maps::Map,
     programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Features, Observer, map};
+use dataplane_common::abi::{Features, Observer, Switches, map};
 use thiserror::Error;
 
 use super::{Hook, Place, TableError, table::Rows, trial};
@@ -148,13 +148,13 @@ impl Object {
         observer: Observer,
         sizes: Sizes,
     ) -> Result<Self, ObjectError> {
-        let bits = (features | sizes.features()).bits();
+        let switches = Switches::from(features | sizes.features()).0;
         let words = observer.words();
         // It holds on to the globals until it has loaded.
         let mut loader = loader;
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
         loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global(map::FEATURES, &bits, true);
+        loader.override_global(map::FEATURES, &switches, true);
         loader.override_global(map::OBSERVER, &words, true);
         Ok(Self { ebpf: loader.load(OBJECT)?, features })
     }
