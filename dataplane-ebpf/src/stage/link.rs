@@ -6,25 +6,36 @@ use dataplane_common::{
     Reason,
     abi::{Features, Port, PortFlags},
     decide::{self, Audience, Carried, Frame, Vlan},
-    wire::Ipv4,
+    wire::{Ethernet, Ipv4},
 };
 
 use crate::{
     features,
-    hook::Hook,
-    pipeline::{Step, stop},
+    hook::{Hook, Tier},
+    pipeline::{Step, Verdict, stop},
 };
 
-/// Reads the link header; where the device has none, what IP says about itself.
+/// Reads the link header; where the device has none, what IP says about itself. A frame that may have a tag that XDP does not
+/// see is for tc.
 #[inline(always)]
 pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     if features::on(Features::NO_ETHERNET) && port.flags().contains(PortFlags::NO_ETHERNET) {
         return bare(hook);
     }
+    if H::TIER == Tier::Xdp && features::on(Features::VLANS) && hides_tags(hook, port) {
+        return ControlFlow::Break(Verdict::Defer(0));
+    }
     match decide::frame(hook, Some(port.mac), hook.stripped_vlan()) {
         Ok(frame) => ControlFlow::Continue(frame),
         Err(reason) => stop(reason),
     }
+}
+
+/// Whether the frame may have a tag that is not in it.
+#[inline(always)]
+fn hides_tags<H: Hook>(hook: &H, port: &Port) -> bool {
+    let tagged = |ethernet: &Ethernet| ethernet.ethertype.is_tag();
+    port.flags().contains(PortFlags::HIDDEN_TAGS) && !hook.header(0).is_some_and(tagged)
 }
 
 /// A packet of a device without link header (tun, `WireGuard`, ppp).

@@ -184,9 +184,14 @@ impl Lowering {
             let left = |(link, _): (&Link, _)| model.route_source(version, link) == RouteSource::Stack;
             self.problems.extend(present().any(left).then_some(Problem::PolicyRouting(version)));
         }
+        let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
+        for key in vlans.keys() {
+            if let Some(port) = slots.get(&key.ifindex).and_then(|slot| wanted.get_mut(slot)) {
+                vlan::hide_tags(port);
+            }
+        }
         update.ports = changes(&self.want.ports, &wanted);
         self.want.ports = wanted;
-        let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
         for port in vlans.values_mut() {
             port.route_mtu = route_mtu;
         }

@@ -71,6 +71,12 @@ fn entry(model: &Model, ports: &BTreeMap<Ifindex, Attachment>, link: &Link) -> O
     Some((VlanKey::new(parent.ifindex, tag), row))
 }
 
+/// A port has VLAN devices. What leaves checksums to others leaves tags to them, too.
+pub(super) fn hide_tags(port: &mut Port) {
+    let hidden = port.flags().contains(PortFlags::PARTIAL_CHECKSUMS | PortFlags::TC);
+    port.flags = (port.flags() | if hidden { PortFlags::HIDDEN_TAGS } else { PortFlags::empty() }).bits();
+}
+
 #[cfg(test)]
 mod tests {
     use dataplane_common::abi::{Adjacency, AdjacencyFlags, Features};
@@ -156,6 +162,23 @@ mod tests {
         assert!(device.flags().contains(PortFlags::TC));
         whole.apply(Event::Link(Link { kind: Some("veth".to_owned()), ..whole.links[&2].clone() }));
         assert!(row(&whole).flags().contains(PortFlags::PARTIAL_CHECKSUMS));
+    }
+
+    #[test]
+    fn a_port_whose_peer_may_hide_tags_says_so() {
+        let hides = |model: &Model| {
+            let port = Lowering::new([].into()).lower(model, &ports(&[2])).ports[&2];
+            port.flags().contains(PortFlags::HIDDEN_TAGS)
+        };
+        let veth = |model: &mut Model| {
+            model.apply(Event::Link(Link { kind: Some("veth".to_owned()), ..model.links[&2].clone() }));
+        };
+        let (mut tagged, mut plain) = (model(|_| {}), sample::model());
+        assert!(!hides(&tagged), "hardware shows them");
+        veth(&mut tagged);
+        veth(&mut plain);
+        assert!(hides(&tagged));
+        assert!(!hides(&plain), "no device is on it");
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn survives(mode: &str, family: Family, offloads: bool) {
     }
     let tally = flow.finish().expect("a tally");
     println!("{mode}, {}, offloads {offloads}: {tally:?}", family.name());
-    assert!(tally.rate > 10_000.0, "too slow to tell: {tally:?}");
+    assert!(tally.sent > 100_000, "too few to tell: {tally:?}");
     assert_eq!((tally.lost, tally.repeated), (0, 0), "{tally:?}");
     let after = scene.stats();
     let counted = |reason: &str| after.reason(reason) - before_stream.reason(reason);
