@@ -26,9 +26,3 @@ fn switch(place: usize) -> bool {
 pub fn filtering() -> bool {
     switch(Switches::FILTERING)
 }
-
-/// Whether anything asks for the key of a packet.
-#[inline(always)]
-pub fn keyed() -> bool {
-    filtering() || on(Features::TRACING)
-}

@@ -4,29 +4,51 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use dataplane_common::{
     Reason,
-    abi::{Features, Ifindex, PANES, SIGHTING_BYTES, met, rest},
+    abi::{Features, Ifindex, PANES, SIGHTING_BYTES, draw, met, rest},
 };
 
 use crate::{features, hook::Hook, maps, pipeline::Way};
 
-/// A packet begins its way.
+/// A packet begins its way. One that nobody will be told of shall cost little.
 #[inline(always)]
 pub fn begin(port: Ifindex) {
     if !features::on(Features::TRACING) {
         return;
     }
-    if let Some(trail) = maps::trail() {
-        trail.chains = [0; 4];
-        trail.target = met::NOTHING;
-        trail.adjacency = met::NOTHING;
-        trail.panes = 0;
+    let (Some(trail), Some(watch)) = (maps::trail(), maps::watch()) else { return };
+    trail.chance = draw(trail.chance);
+    trail.watched = u32::from(trail.chance >= watch.skips);
+    if !watched() {
+        return;
     }
+    trail.chains = [0; 4];
+    trail.target = met::NOTHING;
+    trail.adjacency = met::NOTHING;
+    trail.panes = 0;
     if let Some(key) = maps::key() {
         key.blank(port);
     }
+}
+
+/// Whether anything may ask for the key of the packet at hand.
+#[inline(always)]
+pub fn keyed() -> bool {
+    features::filtering() || watched()
+}
+
+/// Whether somebody may be told of the packet at hand.
+#[inline(always)]
+pub fn watched() -> bool {
+    if !features::on(Features::TRACING) {
+        return false;
+    }
+    let Some(trail) = maps::trail() else { return false };
+    // SAFETY: a read of a word that is there; anew, so that nobody knows it before.
+    let watched = unsafe { (&raw const trail.watched).read_volatile() };
+    watched != 0
 }
 
 /// A chain was asked, and the search for its rule is over.
@@ -43,7 +65,7 @@ pub fn chain(number: u32) {
 /// The route was looked up.
 #[inline(always)]
 pub fn route(target: u32) {
-    if features::on(Features::TRACING) {
+    if watched() {
         note(0, target);
     }
 }
@@ -51,7 +73,7 @@ pub fn route(target: u32) {
 /// A next hop was chosen.
 #[inline(always)]
 pub fn hop(adjacency: u32) {
-    if features::on(Features::TRACING) {
+    if watched() {
         note(1, adjacency);
     }
 }
@@ -73,7 +95,7 @@ extern "C" fn note(what: u32, number: u32) -> u32 {
 /// The packet has come to its end: the number of a reason.
 #[inline(always)]
 pub fn end<H: Hook>(hook: &H, reason: u32) {
-    if features::on(Features::TRACING) {
+    if watched() {
         hook.show(reason, 0);
     }
 }
@@ -81,7 +103,7 @@ pub fn end<H: Hook>(hook: &H, reason: u32) {
 /// The packet is about to be sent on.
 #[inline(always)]
 pub fn depart<H: Hook>(hook: &H, way: &Way) {
-    if features::on(Features::TRACING) {
+    if watched() {
         hook.show(Reason::Forwarded as u32, way.adjacency.ifindex);
     }
 }
@@ -148,16 +170,13 @@ extern "C" fn shown(reason: u32, oif: u32) -> u32 {
     if oif != 0 {
         key.set_oif(oif);
     }
-    // SAFETY: a helper without arguments.
-    let chance = unsafe { bpf_get_prandom_u32() };
     let mut at = 0;
     while at < PANES {
         if at >= watch.count as usize {
             break;
         }
         let pane = &watch.panes[at & (PANES - 1)];
-        let picked = pane.one_in <= 1 || chance % pane.one_in == 0;
-        if picked && pane.shows(key, reason) {
+        if trail.chance >= pane.skips && pane.shows(key, reason) {
             trail.panes |= 1 << at;
         }
         at += 1;

@@ -40,7 +40,7 @@ pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use screen::{SCREENED, Screen, lowest};
-pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, met};
+pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, draw, met, skips};
 pub use trial::Trial;
 pub use vlan::{Tag, VLANS, VlanKey};
 
@@ -159,8 +159,8 @@ sizes! {
     Event = 1336;
     Limit = 32;
     Pane = 160;
-    Watch = 2600;
-    Trail = 40;
+    Watch = 2608;
+    Trail = 48;
     Sighting = 1600;
     Filter = 280;
     Screen = 8;

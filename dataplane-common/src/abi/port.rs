@@ -67,7 +67,7 @@ bitflags! {
         /// It is asked for the table of the port's VRF, and no rule.
         const IN_VRF = 1 << 10;
         /// VLAN devices are on it, and its peer may be a local stack that leaves tags beside its frames (veth), where XDP does
-        /// not see them: what seems to have no tag is for tc.
+        /// not see them: all its frames are for tc.
         const HIDDEN_TAGS = 1 << 11;
     }
 }

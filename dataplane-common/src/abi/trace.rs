@@ -38,8 +38,8 @@ pub struct Pane {
     pub reserved: u16,
     /// [`KeyFlags`] that the packet must have.
     pub needs: u16,
-    /// One packet in so many; 0 and 1: each.
-    pub one_in: u32,
+    /// Passed over for a packet whose random number is below this; 0: never. See [`skips`].
+    pub skips: u32,
     /// Zero.
     pub reserved_too: u32,
 }
@@ -67,6 +67,21 @@ impl Pane {
         let length = if key.length > u32::from(u16::MAX) { u16::MAX } else { key.length as u16 };
         differs |= outside(self.length, length);
         differs == 0 && self.reasons >> (reason & 63) & 1 != 0
+    }
+}
+
+/// The random number behind another: a linear congruential generator with a full period (Knuth, Numerical Recipes), whose first
+/// bits are good enough to choose by. The kernel's own would cost more than all else that an unwatched packet does.
+#[inline(always)]
+pub const fn draw(before: u32) -> u32 {
+    before.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)
+}
+
+/// Below which random numbers packets are passed over, so that one in so many is not; 0 and 1: each.
+pub const fn skips(one_in: u32) -> u32 {
+    match one_in {
+        0 | 1 => 0,
+        _ => u32::MAX - u32::MAX / one_in + 1,
     }
 }
 
@@ -101,13 +116,17 @@ pub struct Watch {
     pub count: u32,
     /// How many bytes of a frame are told.
     pub bytes: u32,
+    /// The least of [`Pane::skips`]: a packet whose random number is below it leaves no trail.
+    pub skips: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The boxes.
     pub panes: [Pane; PANES],
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { limit: Limit::default(), count: 0, bytes: 0, panes: [Pane::default(); PANES] }
+        Self { limit: Limit::default(), count: 0, bytes: 0, skips: 0, reserved: 0, panes: [Pane::default(); PANES] }
     }
 }
 
@@ -123,6 +142,10 @@ pub struct Trail {
     pub adjacency: u32,
     /// The boxes that show it, a bit each.
     pub panes: u32,
+    /// The number that was drawn for it.
+    pub chance: u32,
+    /// Whether a box may show it: 0 or 1. If not, nothing of the rest is written.
+    pub watched: u32,
     /// Zero.
     pub reserved: u32,
     /// Packets that were not told of, for want of room in the ring or of tokens. Kept from packet to packet.
@@ -180,5 +203,30 @@ pub struct Sighting {
 impl From<Span> for [u16; 2] {
     fn from(span: Span) -> Self {
         [span.low, span.high]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{draw, skips};
+
+    #[test]
+    fn one_in_so_many_numbers_is_not_skipped() {
+        assert_eq!((skips(0), skips(1)), (0, 0));
+        for one_in in [2_u32, 3, 10, 1000, 1_000_000, u32::MAX] {
+            let kept = (1_u64 << 32) - u64::from(skips(one_in));
+            let wanted = (1_u64 << 32) / u64::from(one_in);
+            assert!(kept == wanted || kept + 1 == wanted, "1 in {one_in}: {kept} numbers of {wanted}");
+        }
+    }
+
+    #[test]
+    fn as_many_are_drawn_as_were_asked_for() {
+        for one_in in [2, 10, 1000] {
+            let numbers = core::iter::successors(Some(draw(0)), |number| Some(draw(*number)));
+            let shown = numbers.take(1_000_000).filter(|number| *number >= skips(one_in)).count();
+            let wanted = 1_000_000 / one_in as usize;
+            assert!(shown.abs_diff(wanted) < wanted / 5, "1 in {one_in}: {shown}");
+        }
     }
 }

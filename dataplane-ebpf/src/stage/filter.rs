@@ -14,6 +14,7 @@ use crate::{
     maps,
     pipeline::{Step, stop},
     scan::{Finding, scan},
+    trace,
 };
 
 /// A packet on its way through the chains.
@@ -34,7 +35,7 @@ pub fn prepare<'h, F: Family, H: Hook>(
     transport: Transport,
     control: Control,
 ) -> Filter<'h, H> {
-    if features::keyed()
+    if trace::keyed()
         && let Some(key) = maps::key()
     {
         let ethernet = if frame.offset == 0 { None } else { hook.header(0) };

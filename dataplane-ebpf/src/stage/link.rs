@@ -6,7 +6,7 @@ use dataplane_common::{
     Reason,
     abi::{Features, Port, PortFlags},
     decide::{self, Audience, Carried, Frame, Vlan},
-    wire::{Ethernet, Ipv4},
+    wire::Ipv4,
 };
 
 use crate::{
@@ -22,20 +22,14 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     if features::on(Features::NO_ETHERNET) && port.flags().contains(PortFlags::NO_ETHERNET) {
         return bare(hook);
     }
-    if H::TIER == Tier::Xdp && features::on(Features::VLANS) && hides_tags(hook, port) {
+    let hidden = port.flags().contains(PortFlags::HIDDEN_TAGS);
+    if H::TIER == Tier::Xdp && features::on(Features::VLANS) && hidden {
         return ControlFlow::Break(Verdict::Defer(0));
     }
     match decide::frame(hook, Some(port.mac), hook.stripped_vlan()) {
         Ok(frame) => ControlFlow::Continue(frame),
         Err(reason) => stop(reason),
     }
-}
-
-/// Whether the frame may have a tag that is not in it.
-#[inline(always)]
-fn hides_tags<H: Hook>(hook: &H, port: &Port) -> bool {
-    let tagged = |ethernet: &Ethernet| ethernet.ethertype.is_tag();
-    port.flags().contains(PortFlags::HIDDEN_TAGS) && !hook.header(0).is_some_and(tagged)
 }
 
 /// A packet of a device without link header (tun, `WireGuard`, ppp).

@@ -11,6 +11,7 @@ use crate::{
     features,
     hook::{Hook, Tier},
     pipeline::{Step, Verdict},
+    trace,
 };
 
 /// Reads ports, flags and types. A checksum that is still to be filled in is for tc: XDP would send it as it is.
@@ -27,6 +28,6 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
     if suspicious && decide::is_pending(hook, packet, frame.offset) {
         return ControlFlow::Break(Verdict::Defer(0));
     }
-    let transport = if features::keyed() { decide::transport(hook, packet, frame.offset) } else { Transport::NONE };
+    let transport = if trace::keyed() { decide::transport(hook, packet, frame.offset) } else { Transport::NONE };
     ControlFlow::Continue(transport)
 }

@@ -70,6 +70,7 @@ impl Watchers {
             }
             watch.bytes = watch.bytes.max(watcher.bytes);
         }
+        watch.skips = watch.panes[..watch.count as usize].iter().map(|pane| pane.skips).min().unwrap_or(0);
         watch
     }
 }

@@ -76,7 +76,7 @@ impl Rehearsal {
         };
         // Costs nothing, so it is never over.
         let limit = Limit { depth: u64::MAX >> 1, ..Limit::default() };
-        let watch = Watch { limit, count: 1, bytes: SIGHTING_BYTES as u32, panes };
+        let watch = Watch { limit, count: 1, bytes: SIGHTING_BYTES as u32, panes, ..Watch::default() };
         Rows::<{ size_of::<Watch>() }>::take(&mut object, map::WATCH)?.write(0, &watch)?;
         let failed = |error| TableError::Map { name: map::SIGHTINGS, error };
         let ring = RingBuf::try_from(object.take_map(map::SIGHTINGS)?).map_err(failed)?;

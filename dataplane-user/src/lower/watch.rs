@@ -1,6 +1,6 @@
 //! What is watched for, as the boxes that the kernel half compares packets with.
 
-use dataplane_common::abi::{Ifindex, PANES, Pane};
+use dataplane_common::abi::{Ifindex, PANES, Pane, skips};
 use thiserror::Error;
 
 use super::filter::{Entry, FilterFault, boxes, key};
@@ -46,7 +46,7 @@ fn pane(entry: &Entry, reasons: u64, one_in: u32) -> Pane {
         destination_port: entry.destination_port.into(),
         length: entry.length.into(),
         needs: entry.needs.bits() as u16,
-        one_in,
+        skips: skips(one_in),
         ..Pane::default()
     };
     pane.rest_mask.copy_from_slice(&entry.mask[key::REST..]);

@@ -89,6 +89,8 @@ pub enum Contestant {
     Kernel(Rules),
     /// `dataplane` on `a1` and `b0`.
     Dataplane(Mode, Rules),
+    /// `dataplane` on `a1` and `b0` without rules, and somebody who watches one packet in so many.
+    Traced(u32),
     /// `xdp-forward` of xdp-tools on `a1` and `b0`.
     XdpForward,
 }
@@ -114,6 +116,7 @@ impl Contestant {
         all.extend([Mode::Native, Mode::Tc].map(|mode| Self::Dataplane(mode, Rules::None)));
         all.extend(rules.map(|rules| Self::Dataplane(Mode::Native, rules)));
         all.push(Self::Dataplane(Mode::Native, Rules::Set(1000)));
+        all.push(Self::Traced(1000));
         for rules in Self::LARGE {
             all.extend([Self::Kernel(rules), Self::Dataplane(Mode::Native, rules)]);
         }
@@ -135,7 +138,7 @@ impl Contestant {
         match self {
             Self::Drop | Self::Null | Self::Rewrite | Self::NullTc | Self::Kernel(Rules::None) => None,
             Self::Kernel(_) => absent("nft", "nftables"),
-            Self::Dataplane(..) => daemon::binary().err().map(|error| format!("{error:#}")),
+            Self::Dataplane(..) | Self::Traced(_) => daemon::binary().err().map(|error| format!("{error:#}")),
             Self::XdpForward => absent("xdp-forward", "xdp-tools"),
         }
     }
@@ -156,6 +159,11 @@ impl Contestant {
                 Held::Nft
             }
             Self::Dataplane(mode, rules) => Held::Daemon(Box::new(Daemon::start(chain, mode, &rules.lines())?)),
+            Self::Traced(one_in) => {
+                let mut daemon = Daemon::start(chain, Mode::Native, &[])?;
+                daemon.watch(chain, one_in)?;
+                Held::Daemon(Box::new(daemon))
+            }
             Self::XdpForward => {
                 chain.dut.run("xdp-forward", &["load", "a1", "b0"])?;
                 Held::XdpForward
@@ -175,6 +183,7 @@ impl fmt::Display for Contestant {
             Self::Kernel(rules @ Rules::None) => write!(f, "kernel{rules}"),
             Self::Kernel(rules) => write!(f, "kernel, nft{rules}"),
             Self::Dataplane(mode, rules) => write!(f, "dataplane {mode}{rules}"),
+            Self::Traced(one_in) => write!(f, "dataplane native, 1 in {one_in} traced"),
             Self::XdpForward => f.write_str("xdp-forward"),
         }
     }

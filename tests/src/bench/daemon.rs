@@ -20,6 +20,8 @@ use super::{chain::Chain, namespace};
 
 /// A full table takes seconds to mirror.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// For `trace` to begin.
+const WATCHING: Duration = Duration::from_secs(2);
 
 /// `--mode` of `dataplane attach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,7 @@ pub struct Daemon {
     binary: PathBuf,
     directory: TempDir,
     child: Child,
+    watcher: Option<Child>,
 }
 
 impl Daemon {
@@ -68,7 +71,7 @@ impl Daemon {
         let directory = TempDir::with_prefix("dataplane-bench-").context("making a directory for the daemon")?;
         std::fs::create_dir(directory.path().join("bpf")).context("making a mount point for bpffs")?;
         let child = spawn(chain, &binary, directory.path())?;
-        let mut daemon = Self { binary, directory, child };
+        let mut daemon = Self { binary, directory, child, watcher: None };
         daemon.wait(chain, "answers", |daemon| daemon.ask(chain, &["port", "list", "-j"]).map(drop))?;
         daemon.ask(chain, &["attach", "a1", "b0", "--mode", &mode.to_string()])?;
         if !rules.is_empty() {
@@ -81,6 +84,27 @@ impl Daemon {
             daemon.wait(chain, "forwards", |daemon| daemon.forwards(chain, target))?;
         }
         Ok(daemon)
+    }
+
+    /// Lets somebody watch one packet in `one_in`.
+    pub fn watch(&mut self, chain: &Chain, one_in: u32) -> Result<()> {
+        let socket = self.directory.path().join("socket");
+        let mut command = Command::new(&self.binary);
+        command.args(["trace", "--sample", &one_in.to_string()]).env("DATAPLANE_SOCKET", &socket);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.watcher = Some(chain.dut.enter(|| command.spawn().context("starting to watch"))?);
+        // Until the programs that tell of packets are in place.
+        sleep(WATCHING);
+        Ok(())
+    }
+
+    /// Ends who watches; whether somebody did until now.
+    fn unwatch(&mut self) -> Result<bool> {
+        let Some(mut watcher) = self.watcher.take() else { return Ok(true) };
+        let watched = watcher.try_wait().context("asking whether it still watches")?.is_none();
+        watcher.kill().context("ending who watches")?;
+        watcher.wait().context("waiting for who watches")?;
+        Ok(watched)
     }
 
     fn forwards(&self, chain: &Chain, target: IpAddr) -> Result<()> {
@@ -121,6 +145,7 @@ impl Daemon {
 
     /// Takes the programs off and ends the daemon; says how many packets the fast path forwarded.
     pub fn stop(mut self, chain: &Chain) -> Result<String> {
+        ensure!(self.unwatch()?, "`trace` ended by itself: {}", self.log());
         let answer = self.ask(chain, &["stats", "-j"])?;
         let stats: Value = serde_json::from_str(&answer).with_context(|| format!("reading {answer:?}"))?;
         let total = |name: &str| {
@@ -151,6 +176,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let _ended = self.unwatch();
         if matches!(self.child.try_wait(), Ok(None)) {
             // Its pins are in a mount namespace of its own and go with it.
             let _gone = self.child.kill();
