@@ -90,8 +90,8 @@ extern "C" fn scan_on_v6() -> c_long {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scanned(generation: u32, chain: u32) -> u32 {
-    let found = || conclude(&maps::key()?.search, maps::filter(generation)?, chain);
-    found().unwrap_or(Finding::Drop as u32)
+    let found = || Some(conclude(&maps::key()?.search, maps::filter(generation)?, chain));
+    found().unwrap_or(Finding::Drop) as u32
 }
 
 #[inline(always)]
@@ -104,7 +104,8 @@ fn first<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u64
     if tables.count != 0 {
         next_tables::<IPV6>(key);
     }
-    if walk::<IPV6, STEPS>(key) == GO_ON { Some(MORE) } else { conclude(&key.search, filter, chain) }
+    let enough = walk::<IPV6, STEPS>(key) == ENOUGH;
+    Some(if enough { conclude(&key.search, filter, chain) as u32 } else { MORE })
 }
 
 #[inline(always)]
@@ -113,24 +114,24 @@ fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
     unsafe { bpf_loop(TURNS, turn as *mut c_void, core::ptr::null_mut(), 0) }
 }
 
-/// What was found, as a [`Finding`].
+/// What was found.
 #[inline(always)]
-fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: u32) -> Option<u32> {
+fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: u32) -> Finding {
     trace::chain(chain);
     if best == NONE {
         let policy = Ruling::from_number(filter.policies[chain as usize % CHAINS]);
-        return Some(if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop } as u32);
+        return if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop };
     }
     let ruling = ruling(rule);
     if ruling != Ruling::Unreadable {
         maps::count_rule((rule & entry::COUNTER) as u32, bytes);
     }
-    Some(match ruling {
+    match ruling {
         Ruling::Accept => Finding::Accept,
         Ruling::Unreadable => Finding::Unreadable,
         // It goes on when it has taken all turns that there are: nobody can say what comes behind.
         Ruling::Drop | Ruling::Continue => Finding::Drop,
-    } as u32)
+    }
 }
 
 /// Nothing found yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.

@@ -100,10 +100,10 @@ impl Daemon {
 
     /// Ends who watches; whether somebody did until now.
     fn unwatch(&mut self) -> Result<bool> {
-        let Some(mut watcher) = self.watcher.take() else { return Ok(true) };
-        let watched = watcher.try_wait().context("asking whether it still watches")?.is_none();
-        watcher.kill().context("ending who watches")?;
-        watcher.wait().context("waiting for who watches")?;
+        let Some(mut child) = self.watcher.take() else { return Ok(true) };
+        let watched = child.try_wait().context("asking whether it still watches")?.is_none();
+        child.kill().context("ending who watches")?;
+        child.wait().context("waiting for who watches")?;
         Ok(watched)
     }
 
