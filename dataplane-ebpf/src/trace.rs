@@ -4,7 +4,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use dataplane_common::{
     Reason,
     abi::{Features, Ifindex, PANES, SIGHTING_BYTES, draw, met, rest},
@@ -155,7 +155,8 @@ pub fn show(
     sighting.reserved = 0;
     // No frame is one byte long; and Linux 6.1 learns no bound from "not 0", which the compiler would make of "at least 1".
     if captured >= 2 && load((&raw mut sighting.bytes).cast(), captured as u32) {
-        room.submit(0);
+        // The controller looks by itself while somebody watches: to wake it would cost more than all else here.
+        room.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
         room.discard(0);
     }

@@ -133,6 +133,8 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut beat = tokio::time::interval(heartbeat::BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut glance = tokio::time::interval(trace::GLANCE);
+    glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
@@ -199,11 +201,9 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
                     Err(error) => tracing::error!("events of packets cannot be read: {error}"),
                 }
             }
-            seen = sightings.next() => {
-                match seen {
-                    Ok(seen) => daemon.show(&seen),
-                    Err(error) => tracing::error!("packets that are watched for cannot be read: {error}"),
-                }
+            _ = glance.tick(), if daemon.watchers.due().is_some() => {
+                let taken = std::iter::repeat_with(|| sightings.take()).take(trace::GLANCES);
+                taken.take_while(|seen| !seen.is_empty()).for_each(|seen| daemon.show(&seen));
             }
         }
         if std::mem::take(&mut daemon.relinked) {

@@ -21,6 +21,10 @@ const RATE: u64 = 10_000;
 const BURST: u64 = 1_000;
 /// How often watchers that have left are looked for, and what was missed is told.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the ring is looked into meanwhile: it wakes nobody.
+pub(super) const GLANCE: Duration = Duration::from_millis(10);
+/// How many batches are taken at a glance.
+pub(super) const GLANCES: usize = 16;
 /// Bytes of each frame that are told at least, so that its headers can be read.
 const HEADERS: u32 = 128;
 
@@ -123,7 +127,8 @@ impl Daemon {
         self.tables.write_watch(&watch)?;
         let features = self.object.features().difference(Features::TRACING) | self.watchers.features();
         self.load(features)?;
-        self.watchers.due = (!self.watchers.all.is_empty()).then(|| Instant::now() + LOOK);
+        // Also behind the last one, so that what it left in the ring is nobody else's.
+        self.watchers.due = Some(Instant::now() + LOOK);
         Ok(())
     }
 
@@ -161,6 +166,7 @@ impl Daemon {
     pub(super) fn look_after_watchers(&mut self) {
         let before = self.watchers.all.len();
         self.watchers.all.retain(|watcher| !watcher.packets.is_closed());
+        self.watchers.due = (!self.watchers.all.is_empty()).then(|| Instant::now() + LOOK);
         if self.watchers.all.len() != before
             && let Err(error) = self.watch()
         {
@@ -173,7 +179,6 @@ impl Daemon {
                 watcher.told = missed;
             }
         }
-        self.watchers.due = (!self.watchers.all.is_empty()).then(|| Instant::now() + LOOK);
     }
 }
 

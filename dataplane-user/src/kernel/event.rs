@@ -32,17 +32,26 @@ impl<T: FromBytes + Immutable + KnownLayout> Events<T> {
     /// Waits for events, and takes some of them. Nothing is lost when the caller stops waiting.
     pub async fn next(&mut self) -> io::Result<Vec<T>> {
         let mut ready = self.ring.readable_mut().await?;
-        let ring = ready.get_inner_mut();
-        let mut events = Vec::new();
-        while events.len() < BATCH {
-            let Some(item) = ring.next() else { break };
-            events.extend(T::read_from_bytes(&item));
-        }
+        let events = take(ready.get_inner_mut());
         if events.len() < BATCH {
             ready.clear_ready();
         }
         Ok(events)
     }
+
+    /// Takes some of the events that are there: of a ring that wakes nobody.
+    pub fn take(&mut self) -> Vec<T> {
+        take(self.ring.get_mut())
+    }
+}
+
+fn take<T: FromBytes + Immutable + KnownLayout>(ring: &mut RingBuf<MapData>) -> Vec<T> {
+    let mut events = Vec::new();
+    while events.len() < BATCH {
+        let Some(item) = ring.next() else { break };
+        events.extend(T::read_from_bytes(&item));
+    }
+    events
 }
 
 impl<T> std::fmt::Debug for Events<T> {
