@@ -1,7 +1,7 @@
 //! A large table: how soon the mirror has it, what it costs, and that the control socket answers meanwhile.
 //!
 //! `DATAPLANE_ROUTES` says how many IPv4 routes there are; a quarter as many of IPv6 come on top. Figures are printed. Only
-//! what does not depend on the speed of the machine is asserted.
+//! what does not depend on the speed of the machine is asserted. `DATAPLANE_CHURN` says for how many seconds routes change.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_tests::lab::{Daemon, Output, SERVER, traffic::Family};
+use dataplane_tests::lab::{Daemon, Output, SERVER, stream::stream, traffic::Family};
 use serde_json::Value;
 
 use crate::scene::{PORTS, Scene, within};
@@ -26,6 +26,8 @@ const ROUTES: u32 = 40_000;
 /// Route changes per second, and for how long.
 const CHURN: u32 = 1000;
 const CHURNING: Duration = Duration::from_secs(5);
+/// Datagrams per second meanwhile.
+const STREAM: u64 = 2_000;
 /// The kernel may take that long for a table, and the mirror to follow it.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -191,14 +193,17 @@ fn a_large_table_is_followed() {
 
     // A kilohertz of changes: routes go and come back by another way.
     let pid = scene.daemon.pid().expect("a daemon");
-    let (_, ticks) = cost(pid);
+    let (fresh, ticks) = cost(pid);
+    let churning =
+        env::var("DATAPLANE_CHURN").map_or(CHURNING, |text| Duration::from_secs(text.parse().expect("seconds")));
+    let flow = stream(&scene.lab, Family::V4, 5400, STREAM).expect("a stream");
     let mut command = scene.router().command("ip");
     command.args(["-4", "-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut ip = command.spawn().expect("ip");
     let mut input = ip.stdin.take().expect("a pipe");
     let (begin, mut made, mut slowest) = (Instant::now(), 0, Duration::ZERO);
-    while begin.elapsed() < CHURNING {
-        let due = u32::try_from(begin.elapsed().as_millis()).expect("a few seconds") * CHURN / 2000;
+    while begin.elapsed() < churning {
+        let due = u32::try_from(begin.elapsed().as_millis()).expect("some minutes") * CHURN / 2000;
         let numbers = (made..due).map(|step| step.wrapping_mul(7919) % number);
         input.write_all(routes4("del", numbers.clone(), &via4).as_bytes()).expect("a batch");
         input.write_all(routes4("add", numbers, &via4).as_bytes()).expect("a batch");
@@ -211,13 +216,16 @@ fn a_large_table_is_followed() {
     assert!(ip.wait().expect("an end").success(), "`ip` made its changes");
     let took = begin.elapsed();
     let (steady, now) = cost(pid);
+    let tally = flow.finish().expect("a tally");
+    assert_eq!((tally.lost, tally.repeated), (0, 0), "meanwhile {tally:?}");
     let share = f64::from(u32::try_from(now - ticks).expect("a few seconds")) / 100.0 / took.as_secs_f64();
     until_live(&scene.daemon, kernels(&scene));
     println!(
-        "{} changes in {took:?}: {:.1} % of a core, the slowest answer {slowest:?}; {} KiB of memory",
+        "{} changes in {took:?}: {:.1} % of a core, the slowest answer {slowest:?}; {} KiB of memory, {} before; {tally:?}",
         2 * made,
         share * 100.0,
-        steady >> 10
+        steady >> 10,
+        fresh >> 10
     );
 
     // What it says is what the kernel says.
