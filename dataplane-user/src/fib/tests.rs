@@ -1,4 +1,4 @@
-//! Painted tables against a list of routes.
+//! Painted tables against a list of routes. `DATAPLANE_CASES` says how many sequences of changes there are for each table.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +10,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Family as _;
+
+/// How many sequences of changes, unless somebody says otherwise.
+fn cases(otherwise: u32) -> u32 {
+    std::env::var("DATAPLANE_CASES").map_or(otherwise, |number| number.parse().expect("a number"))
+}
 
 type Model<A> = BTreeMap<(A, u8), Target>;
 
@@ -159,7 +164,7 @@ fn v4(address: u128) -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(cases(64)))]
 
     #[test]
     fn small_ipv4_tables_answer_as_the_routes_do(steps in steps()) {
@@ -188,7 +193,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4))]
+    #![proptest_config(ProptestConfig::with_cases(cases(64) / 16))]
 
     #[test]
     fn wide_tables_answer_as_the_routes_do(steps in steps()) {
