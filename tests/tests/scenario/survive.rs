@@ -88,7 +88,7 @@ fn survives(mode: &str, family: Family, offloads: bool) {
     assert_eq!(traffic::datagrams(&scene.lab, family, 5301, 10).expect("datagrams"), 0);
 
     let before_stream = scene.stats();
-    let flow = stream(&scene.lab, family, 5400, RATE).expect("a stream");
+    let flow = stream(&scene.lab, family, 5400, number("DATAPLANE_RATE", RATE)).expect("a stream");
     thread::sleep(WATCHED);
     for how in ["kill -9", "SIGTERM", "upgrade", "downgrade"] {
         let before = known(&scene);
