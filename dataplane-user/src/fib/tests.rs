@@ -193,7 +193,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases(64) / 16))]
+    #![proptest_config(ProptestConfig::with_cases(cases(64).div_ceil(16)))]
 
     #[test]
     fn wide_tables_answer_as_the_routes_do(steps in steps()) {
