@@ -1,28 +1,48 @@
 //! What a program was loaded with.
 
-#![expect(unsafe_code, reason = "the value is set when the program is loaded, which the compiler must not foresee")]
+#![expect(unsafe_code, reason = "a switch is an instruction that Rust has no words for")]
 
-use dataplane_common::abi::{Features, Switches};
+use core::arch::asm;
 
-/// Overridden by the loader; frozen from then on, so the verifier removes what is off.
-#[unsafe(no_mangle)]
-static FEATURES: Switches = Switches::NONE;
+use dataplane_common::abi::{Features, Switch};
 
-/// Whether a feature is on.
-#[inline(always)]
-pub fn on(feature: Features) -> bool {
-    switch(Switches::place(feature))
+/// A switch ([`Switch`]).
+#[derive(Clone, Copy)]
+pub struct Feature<const MARK: i32>;
+
+impl<const MARK: i32> Feature<MARK> {
+    /// Whether the feature is on.
+    #[inline(always)]
+    pub fn on(self) -> bool {
+        // SAFETY: nothing is read, and nothing written but a register that is named.
+        unsafe {
+            asm!(
+                "r0 = {mark}",
+                "if r0 == {yes} goto {on}",
+                mark = const MARK,
+                yes = const Switch::ON,
+                on = label { return true },
+                out("r0") _,
+                options(nomem, nostack),
+            );
+        }
+        false
+    }
 }
 
-#[inline(always)]
-fn switch(place: usize) -> bool {
-    // SAFETY: a read of an initialised static.
-    let switch = unsafe { core::ptr::read_volatile(&raw const FEATURES.0[place]) };
-    switch != 0
+macro_rules! features {
+    ($($name:ident)*) => {
+        $(
+            #[doc = concat!("[`Features::", stringify!($name), "`].")]
+            pub const $name: Feature<{ Switch::mark(Features::$name) }> = Feature;
+        )*
+    };
 }
 
-/// Whether any chain is in use.
-#[inline(always)]
-pub fn filtering() -> bool {
-    switch(Switches::FILTERING)
+features! {
+    PREROUTING INPUT FORWARD OUTPUT IPV6 RP_FILTER PARTIAL_CHECKSUMS NO_ETHERNET MULTIPATH WIDE_FIB4 WIDE_FIB6 VLANS
+    CUSTOM_LOCAL TELLING LIMITS TRACING INQUIRIES
 }
+
+/// Any chain is in use.
+pub const FILTERING: Feature<{ Switch::mark(Features::CHAINS) }> = Feature;

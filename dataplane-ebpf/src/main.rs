@@ -4,6 +4,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand over contexts by value")]
 
 mod event;

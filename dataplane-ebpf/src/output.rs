@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     Reason,
-    abi::{Features, Port, PortFlags},
+    abi::{Port, PortFlags},
     decide::{self, Carried, Family, V4, V6},
 };
 
@@ -27,7 +27,7 @@ pub fn judge<H: Hook>(hook: &H, port: &'static Port) -> Option<Reason> {
     trace::begin(0);
     match frame.carried {
         Carried::Ipv4 => chain::<V4, H>(hook, port, &frame),
-        Carried::Ipv6 if features::on(Features::IPV6) => chain::<V6, H>(hook, port, &frame),
+        Carried::Ipv6 if features::IPV6.on() => chain::<V6, H>(hook, port, &frame),
         _ => None,
     }
 }
@@ -41,7 +41,7 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     decide::key::<F>(key, 0, frame, (&packet, dscp), transport, hook.header(0));
     let finding = scan(F::NUMBER == 6, maps::control()?.filter, OUTPUT, port.ifindex, hook.length() as u64);
     trace::chain(OUTPUT);
-    if features::on(Features::TELLING) {
+    if features::TELLING.on() {
         hook.tell(OUTPUT);
     }
     match finding {

@@ -4,7 +4,7 @@ use core::{convert::Infallible, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, Control, Features, Port, RouteKind},
+    abi::{Adjacency, Control, Port, RouteKind},
     decide::{Carried, Frame, Placing, V4, V6},
 };
 
@@ -63,7 +63,7 @@ fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
     let control = route::control()?;
     match frame.carried {
         Carried::Ipv4 => travel::<V4, H>(hook, port, &frame, control),
-        Carried::Ipv6 if features::on(Features::IPV6) => travel::<V6, H>(hook, port, &frame, control),
+        Carried::Ipv6 if features::IPV6.on() => travel::<V6, H>(hook, port, &frame, control),
         _ => stop(Reason::NotIp),
     }
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use dataplane_common::{
-    abi::{Adjacency, Features, Tag},
+    abi::{Adjacency, Tag},
     decide::{Family as _, V6},
     wire::{Be16, EtherType, Ethernet, Ipv4, Ipv6, Mac, VlanTag, decrement_ttl},
 };
@@ -30,7 +30,7 @@ const OTHER_HOST: u32 = 3;
 /// Whether the tags that a packet came with, or those that it is to have, are any.
 #[inline(always)]
 fn tags(way: &Way) -> bool {
-    features::on(Features::VLANS) && (way.tags != 0 || way.adjacency.tags[0].is_some())
+    features::VLANS.on() && (way.tags != 0 || way.adjacency.tags[0].is_some())
 }
 
 /// The tags of an adjacency in one word: the outer one on top.

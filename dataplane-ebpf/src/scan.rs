@@ -9,7 +9,7 @@ use core::{
 
 use aya_ebpf::helpers::bpf_loop;
 use dataplane_common::abi::{
-    self, Acts, Answer, CHAINS, Features, Filter, Ifindex, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search,
+    self, Acts, Answer, CHAINS, Filter, Ifindex, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search,
     Tables, entry,
 };
 
@@ -171,9 +171,9 @@ fn finish(search: &mut Search) -> c_long {
         return ENOUGH;
     }
     let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
-    let holds = !features::on(Features::LIMITS) || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
+    let holds = !features::LIMITS.on() || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
     if holds {
-        if features::on(Features::TELLING) && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
+        if features::TELLING.on() && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
             search.told[usize::from(search.told[0] != 0)] = search.rule as u32;
         }
         if ruling(search.rule) != Ruling::Continue {

@@ -6,7 +6,7 @@
 
 use dataplane_common::{
     abi::{
-        AF_INET, AF_INET6, Control, Features, Ifindex, NextHopGroup, Port, Target, direct6, lookup4, lookup6,
+        AF_INET, AF_INET6, Control, Ifindex, NextHopGroup, Port, Target, direct6, lookup4, lookup6,
         may_be_local, search6,
     },
     decide::{Family, V4, V6},
@@ -36,14 +36,14 @@ pub trait Routed: Family {
 /// Whether the mirror of this family decides for a port.
 #[inline(always)]
 pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
-    let inquires = features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES);
+    let inquires = features::INQUIRIES.on() && port.flags().contains(F::INQUIRES);
     control.mirror & F::MIRROR != 0 && !inquires
 }
 
 /// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none).
 #[inline(always)]
 pub fn next_hop(group: u32, flow: u32) -> u64 {
-    if features::on(Features::MULTIPATH) {
+    if features::MULTIPATH.on() {
         return member_for(group, flow);
     }
     match maps::group(group) {
@@ -74,7 +74,7 @@ pub const NOBODY: u32 = u32::MAX - 1;
 impl Routed for V4 {
     #[inline(always)]
     fn lookup(control: Control, address: u32) -> Target {
-        lookup4(&Table4, control.fib4, features::on(Features::WIDE_FIB4), address)
+        lookup4(&Table4, control.fib4, features::WIDE_FIB4.on(), address)
     }
 
     #[inline(always)]
@@ -93,7 +93,7 @@ impl Routed for V4 {
 impl Routed for V6 {
     #[inline(always)]
     fn lookup(control: Control, address: Address6) -> Target {
-        match direct6(&Table6, control.fib6, features::on(Features::WIDE_FIB6), address) {
+        match direct6(&Table6, control.fib6, features::WIDE_FIB6.on(), address) {
             Some(target) => target,
             None => Target::from_raw(lookup_v6(control.fib6, address.high, address.low)),
         }
@@ -116,7 +116,7 @@ impl Routed for V6 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lookup_v6(live: u32, high: u64, low: u64) -> u32 {
-    lookup6(&Table6, live, features::on(Features::WIDE_FIB6), Address6 { high, low }).raw()
+    lookup6(&Table6, live, features::WIDE_FIB6.on(), Address6 { high, low }).raw()
 }
 
 /// One tree of the IPv6 table. It is searched up to three times for an address, and the verifier would follow each combination.

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use dataplane_common::{
     Reason,
-    abi::{Features, Ifindex, PANES, SIGHTING_BYTES, draw, met, rest},
+    abi::{Ifindex, PANES, SIGHTING_BYTES, draw, met, rest},
 };
 
 use crate::{features, hook::Hook, maps, pipeline::Way};
@@ -15,7 +15,7 @@ use crate::{features, hook::Hook, maps, pipeline::Way};
 /// A packet begins its way. One that nobody will be told of shall cost little.
 #[inline(always)]
 pub fn begin(port: Ifindex) {
-    if !features::on(Features::TRACING) {
+    if !features::TRACING.on() {
         return;
     }
     let (Some(trail), Some(watch)) = (maps::trail(), maps::watch()) else { return };
@@ -36,13 +36,13 @@ pub fn begin(port: Ifindex) {
 /// Whether anything may ask for the key of the packet at hand.
 #[inline(always)]
 pub fn keyed() -> bool {
-    features::filtering() || watched()
+    features::FILTERING.on() || watched()
 }
 
 /// Whether somebody may be told of the packet at hand.
 #[inline(always)]
 pub fn watched() -> bool {
-    if !features::on(Features::TRACING) {
+    if !features::TRACING.on() {
         return false;
     }
     let Some(trail) = maps::trail() else { return false };
@@ -54,7 +54,7 @@ pub fn watched() -> bool {
 /// A chain was asked, and the search for its rule is over.
 #[inline(always)]
 pub fn chain(number: u32) {
-    if !features::on(Features::TRACING) {
+    if !features::TRACING.on() {
         return;
     }
     if let (Some(trail), Some(key)) = (maps::trail(), maps::key()) {

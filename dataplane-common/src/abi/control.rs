@@ -79,32 +79,80 @@ bitflags! {
     }
 }
 
-/// [`Features`] as programs read them: a byte for each, because to pick a bit is an instruction more, which stays where the
-/// verifier removes what is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Switches(pub [u8; 32]);
+/// Where a program asks whether a feature is on: it loads a mark that says which feature, and compares it with [`Switch::ON`].
+/// A loader that knows what is on loads the answer instead; the verifier then removes the comparison, and what nobody can come
+/// to. One instruction is left; of a variable that is read there would be two or three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch(Features);
 
-impl Switches {
-    /// All off.
-    pub const NONE: Self = Self([0; 32]);
-    /// Where it stands whether any chain is in use: behind all features.
-    pub const FILTERING: usize = 31;
+impl Switch {
+    /// What is loaded where a feature is on; where it is off, and where nobody has said so, something else.
+    pub const ON: i32 = 1;
+    /// Above the bits of the features, in a mark.
+    const SIGN: i32 = 0x5a << 24;
+    /// `r0 = ...`: operation, register, and an offset that is none.
+    const LOAD: [u8; 4] = [0xb7, 0, 0, 0];
+    /// `if r0 == ...`: operation and register.
+    const COMPARE: [u8; 2] = [0x15, 0];
 
-    /// Where the byte of a feature is.
-    #[inline(always)]
-    pub const fn place(feature: Features) -> usize {
-        feature.bits().trailing_zeros() as usize % 32
+    /// The mark for features of which at least one shall be on.
+    pub const fn mark(features: Features) -> i32 {
+        Self::SIGN | features.bits().cast_signed()
+    }
+
+    /// The switch that two instructions are, if they are one.
+    pub fn of(load: [u8; 8], compare: [u8; 8]) -> Option<Self> {
+        let ([load @ .., a, b, c, d], [operation, register, _, _, answer @ ..]) = (load, compare);
+        let mark = i32::from_le_bytes([a, b, c, d]);
+        let is_one = load == Self::LOAD
+            && mark >> 24 == Self::SIGN >> 24
+            && [operation, register] == Self::COMPARE
+            && answer == Self::ON.to_le_bytes();
+        is_one.then(|| Self(Features::from_bits_retain((mark ^ Self::SIGN).cast_unsigned())))
+    }
+
+    /// The first of its instructions as it is to be.
+    pub fn set(self, on: Features) -> [u8; 8] {
+        let [a, b, c, d] = Self::LOAD;
+        let [e, f, g, h] = if on.intersects(self.0) { Self::ON } else { 0 }.to_le_bytes();
+        [a, b, c, d, e, f, g, h]
     }
 }
 
-impl From<Features> for Switches {
-    fn from(features: Features) -> Self {
-        let mut switches = Self::NONE;
-        for feature in features {
-            switches.0[Self::place(feature)] = 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPARE: [u8; 8] = [0x15, 0, 0x34, 0x12, 1, 0, 0, 0];
+
+    fn load(mark: i32) -> [u8; 8] {
+        let [a, b, c, d] = mark.to_le_bytes();
+        [0xb7, 0, 0, 0, a, b, c, d]
+    }
+
+    #[test]
+    fn a_switch_says_whether_any_of_its_features_is_on() {
+        let switch = Switch::of(load(Switch::mark(Features::CHAINS)), COMPARE).expect("a switch");
+        assert_eq!(switch.set(Features::INPUT | Features::IPV6), load(1));
+        assert_eq!(switch.set(Features::IPV6), load(0));
+    }
+
+    #[test]
+    fn all_else_is_none() {
+        let switch = load(Switch::mark(Features::IPV6));
+        for (what, first, second) in [
+            ("another number", load(Features::IPV6.bits().cast_signed()), COMPARE),
+            ("another register", [0xb7, 1, 0, 0, switch[4], switch[5], switch[6], switch[7]], COMPARE),
+            ("not compared", switch, switch),
+            ("compared with something else", switch, [0x15, 0, 0x34, 0x12, 2, 0, 0, 0]),
+            ("compared in another way", switch, [0x55, 0, 0x34, 0x12, 1, 0, 0, 0]),
+        ] {
+            assert_eq!(Switch::of(first, second), None, "{what}");
         }
-        switches.0[Self::FILTERING] = u8::from(features.intersects(Features::CHAINS));
-        switches
+    }
+
+    #[test]
+    fn marks_have_room_for_all_features() {
+        assert_eq!(Features::all().bits() >> 24, 0);
     }
 }

@@ -20,7 +20,7 @@ mod trial;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
-pub use control::{Control, Features, Pulse, Switches};
+pub use control::{Control, Features, Pulse, Switch};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
@@ -135,8 +135,6 @@ pub mod map {
     pub const SIGHTINGS: &str = "SIGHTINGS";
     /// Per CPU, one [`super::Key`].
     pub const KEY: &str = "KEY";
-    /// Name of the read-only global that holds [`super::Switches`].
-    pub const FEATURES: &str = "FEATURES";
 }
 
 macro_rules! sizes {

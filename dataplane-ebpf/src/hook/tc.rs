@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Decision, Reason,
-    abi::{Asked, Features, Ifindex, Mark},
+    abi::{Asked, Ifindex, Mark},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -187,7 +187,7 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32, dropped:
 /// Chain output, for the packets that begin here.
 #[inline(always)]
 pub fn run_output(context: &TcContext) -> i32 {
-    if !features::on(Features::OUTPUT) {
+    if !features::OUTPUT.on() {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the context is the program's own.

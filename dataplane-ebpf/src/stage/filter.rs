@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Ifindex, Port},
+    abi::{Control, Ifindex, Port},
     decide::{self, Datagram, Family, Frame, Transport},
 };
 
@@ -49,7 +49,7 @@ impl<H: Hook> Filter<'_, H> {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if !features::on(Features::PREROUTING) || self.hook.met().prerouting() {
+        if !features::PREROUTING.on() || self.hook.met().prerouting() {
             return ControlFlow::Continue(());
         }
         self.ask(0, 0, Reason::FilterPrerouting)
@@ -58,7 +58,7 @@ impl<H: Hook> Filter<'_, H> {
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        if !features::on(Features::INPUT) || self.hook.met().all() {
+        if !features::INPUT.on() || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         self.ask(1, 0, Reason::FilterInput)
@@ -67,7 +67,7 @@ impl<H: Hook> Filter<'_, H> {
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if !features::on(Features::FORWARD) || self.hook.met().all() {
+        if !features::FORWARD.on() || self.hook.met().all() {
             return ControlFlow::Continue(());
         }
         self.ask(2, oif, Reason::FilterForward)
@@ -76,7 +76,7 @@ impl<H: Hook> Filter<'_, H> {
     #[inline(always)]
     fn ask(&self, chain: u32, oif: Ifindex, reason: Reason) -> Step<()> {
         let finding = scan(self.ipv6, self.generation, chain, oif, self.bytes);
-        if features::on(Features::TELLING) {
+        if features::TELLING.on() {
             self.hook.tell(chain);
         }
         match finding {

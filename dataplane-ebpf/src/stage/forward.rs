@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, AdjacencyFlags, Features, Mark, NextHopGroup, Port, PortFlags, Target},
+    abi::{Adjacency, AdjacencyFlags, Mark, NextHopGroup, Port, PortFlags, Target},
     decide::{self, Audience, Datagram, Family, Frame, Scope},
 };
 
@@ -48,7 +48,7 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
 /// The next hop of a route for this flow, as [`tables::next_hop`] says it.
 #[inline(always)]
 pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
-    let flow = if features::on(Features::MULTIPATH) { F::flow(packet) } else { 0 };
+    let flow = if features::MULTIPATH.on() { F::flow(packet) } else { 0 };
     tables::next_hop(route.group(), flow)
 }
 

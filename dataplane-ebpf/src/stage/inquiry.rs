@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Asked, Control, Features, Ifindex, Port, RouteKind, Target},
+    abi::{Asked, Control, Ifindex, Port, RouteKind, Target},
     decide::{Datagram, Frame},
 };
 
@@ -30,7 +30,7 @@ pub fn ask<F: Routed, H: Hook>(
     packet: &Datagram<F::Address>,
     route: Target,
 ) -> Step<Target> {
-    if !features::on(Features::INQUIRIES) {
+    if !features::INQUIRIES.on() {
         return ControlFlow::Continue(route);
     }
     let Some(asked) = maps::asked() else { return stop(Reason::MirrorOff) };
@@ -61,7 +61,7 @@ pub fn ask<F: Routed, H: Hook>(
 /// The next hop that the kernel named, as [`crate::tables::next_hop`] would say it; none if nobody was asked.
 #[inline(always)]
 pub fn next_hop() -> Step<Option<u64>> {
-    if !features::on(Features::INQUIRIES) {
+    if !features::INQUIRIES.on() {
         return ControlFlow::Continue(None);
     }
     let Some(asked) = maps::asked() else { return stop(Reason::MirrorOff) };
@@ -71,7 +71,7 @@ pub fn next_hop() -> Step<Option<u64>> {
 /// The way out that the kernel named; 0 where there is none, or nobody was asked.
 #[inline(always)]
 pub fn way_out() -> Step<Ifindex> {
-    if !features::on(Features::INQUIRIES) {
+    if !features::INQUIRIES.on() {
         return ControlFlow::Continue(0);
     }
     maps::asked().map_or(stop(Reason::MirrorOff), |asked| ControlFlow::Continue(asked.out as Ifindex))

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Features, Port, PortFlags},
+    abi::{Port, PortFlags},
     decide::{self, Audience, Carried, Frame, Vlan},
     wire::Ipv4,
 };
@@ -19,11 +19,11 @@ use crate::{
 /// see is for tc.
 #[inline(always)]
 pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
-    if features::on(Features::NO_ETHERNET) && port.flags().contains(PortFlags::NO_ETHERNET) {
+    if features::NO_ETHERNET.on() && port.flags().contains(PortFlags::NO_ETHERNET) {
         return bare(hook);
     }
     let hidden = port.flags().contains(PortFlags::HIDDEN_TAGS);
-    if H::TIER == Tier::Xdp && features::on(Features::VLANS) && hidden {
+    if H::TIER == Tier::Xdp && features::VLANS.on() && hidden {
         return ControlFlow::Break(Verdict::Defer(0));
     }
     match decide::frame(hook, Some(port.mac), hook.stripped_vlan()) {

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Features, Port, PortFlags, RouteKind},
+    abi::{Control, Port, PortFlags, RouteKind},
     decide::{Datagram, Placing},
 };
 
@@ -34,14 +34,14 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
         _ => false,
     };
     // Where the kernel was asked for the route, it was asked for the way back, too; what is for us it gets.
-    let inquires = features::on(Features::INQUIRIES) && port.flags().contains(F::INQUIRES);
+    let inquires = features::INQUIRIES.on() && port.flags().contains(F::INQUIRES);
     if F::NUMBER != 4 || !leads || inquires {
         return ControlFlow::Continue(());
     }
     // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.
-    let reverse = features::on(Features::RP_FILTER) && port.rp_filter != 0 && tables::decides::<F>(control, port);
+    let reverse = features::RP_FILTER.on() && port.rp_filter != 0 && tables::decides::<F>(control, port);
     // Then the kernel looks at every source (`fib_has_custom_local_routes`), and one that is no host's is a martian.
-    let full = features::on(Features::CUSTOM_LOCAL);
+    let full = features::CUSTOM_LOCAL.on();
     if !reverse && !full && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
     }

@@ -3,7 +3,7 @@
 use core::ops::ControlFlow;
 
 use dataplane_common::{
-    abi::{Features, Port, PortFlags},
+    abi::{Port, PortFlags},
     decide::{self, Datagram, Family, Frame, PseudoHeader, Transport},
 };
 
@@ -23,7 +23,7 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
     packet: &Datagram<F::Address>,
 ) -> Step<Transport> {
     let suspicious = H::TIER == Tier::Xdp
-        && features::on(Features::PARTIAL_CHECKSUMS)
+        && features::PARTIAL_CHECKSUMS.on()
         && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
     if suspicious && decide::is_pending(hook, packet, frame.offset) {
         return ControlFlow::Break(Verdict::Defer(0));

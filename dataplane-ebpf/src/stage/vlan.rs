@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Features, Port},
+    abi::{Port},
     decide::{Audience, Frame, Vlan},
     wire::Ethernet,
 };
@@ -45,7 +45,7 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
 /// (`__netif_receive_skb_core`, `net/core/dev.c`).
 #[inline(always)]
 pub fn device(port: &'static Port, frame: &Frame) -> Option<&'static Port> {
-    if !features::on(Features::VLANS) || frame.vlan == Vlan::NONE {
+    if !features::VLANS.on() || frame.vlan == Vlan::NONE {
         return None;
     }
     // Here the paths join: one search for one number, whatever the tags are.

@@ -12,6 +12,7 @@ mod mmap;
 mod object;
 mod rehearsal;
 mod routing;
+mod switch;
 mod table;
 mod trial;
 

@@ -7,10 +7,10 @@ use aya::{
     maps::Map,
     programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Features, Observer, Switches, map};
+use dataplane_common::abi::{Features, Observer, map};
 use thiserror::Error;
 
-use super::{Hook, Place, TableError, table::Rows, trial};
+use super::{Hook, Place, TableError, switch, table::Rows, trial};
 use crate::fib::Sizes;
 
 /// The kernel half, as built.
@@ -43,6 +43,9 @@ pub enum ObjectError {
     /// The object or its maps.
     #[error("cannot load the kernel half: {}; it needs Linux 6.6 or later, root or CAP_BPF and CAP_NET_ADMIN", chain(.0))]
     Object(#[from] EbpfError),
+    /// The object, before the kernel sees it.
+    #[error("the kernel half in this binary is damaged: {0}; rebuild with `cargo xtask build`")]
+    Damaged(#[from] object::Error),
     /// A program, with what the verifier said.
     #[error("the kernel refuses program {name}: {}", chain(.error))]
     Program {
@@ -148,15 +151,14 @@ impl Object {
         observer: Observer,
         sizes: Sizes,
     ) -> Result<Self, ObjectError> {
-        let switches = Switches::from(features | sizes.features()).0;
+        let object = switch::turned(OBJECT, features | sizes.features())?;
         let words = observer.words();
         // It holds on to the globals until it has loaded.
         let mut loader = loader;
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
         loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global(map::FEATURES, &switches, true);
         loader.override_global(map::OBSERVER, &words, true);
-        Ok(Self { ebpf: loader.load(OBJECT)?, features })
+        Ok(Self { ebpf: loader.load(&object)?, features })
     }
 
     /// What it was loaded with.

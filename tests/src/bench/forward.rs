@@ -178,7 +178,9 @@ fn chosen(settings: &Settings, contestant: Contestant) -> bool {
     let reference = [Contestant::Drop, Contestant::Null, Contestant::NullTc, Contestant::KERNEL].contains(&contestant);
     let name = contestant.to_string();
     let unnamed = settings.only.is_empty() && !contestant.is_large();
-    reference || unnamed || settings.only.iter().any(|part| name.contains(part.as_str()))
+    let whole = |part: &str| Contestant::all().iter().any(|other| other.to_string() == part);
+    let named = |part: &String| name == *part || (name.contains(part.as_str()) && !whole(part));
+    reference || unnamed || settings.only.iter().any(named)
 }
 
 fn display<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

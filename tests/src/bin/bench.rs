@@ -51,7 +51,7 @@ struct Forward {
     /// CPU that the whole chain runs on; the last one if not given.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Only contestants whose name contains this (repeatable), beside the floors and the kernel.
+    /// Only the contestant with this name, or those whose name contains this (repeatable), beside the floors and the kernel.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Two rounds of 0.2 s: shows that everything works, and no more.
