@@ -53,6 +53,14 @@ macro_rules! reasons {
                 match self { $(Self::$variant => Decision::$decision),+ }
             }
 
+            /// Whether the reason with this number drops. A program asks it about a number: about a reason LLVM would find out
+            /// at each place that names one, and carry the answer along.
+            #[inline(always)]
+            pub const fn drops(number: u32) -> bool {
+                const DROPS: u64 = $((matches!(Decision::$decision, Decision::Drop) as u64) << Reason::$variant as u64)|+;
+                DROPS >> (number & 63) & 1 != 0
+            }
+
             /// One line of meaning.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+)),+ }.trim()
@@ -176,6 +184,7 @@ mod tests {
         assert_eq!(names.len(), Reason::COUNT);
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+            assert_eq!(Reason::drops(*reason as u32), reason.decision() == Decision::Drop, "{reason:?}");
         }
     }
 }

@@ -160,7 +160,7 @@ fn found(asked: &Asked, ifindex: u32) -> u32 {
 /// Whether an IPv4 address is none that a host can send from, as far as the mirror knows.
 #[inline(always)]
 fn is_ours(source: u32) -> bool {
-    let Some(control) = maps::control() else { return true };
+    let control = maps::control();
     let kind = V4::lookup(control, u32::from_be(source)).kind();
     matches!(kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast)
 }

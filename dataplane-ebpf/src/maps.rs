@@ -15,7 +15,7 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line,
-        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Pulse, Sighting, Target, Trail,
+        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail,
         VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
     },
 };
@@ -25,8 +25,11 @@ use crate::tables;
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-#[btf_map]
-static CONTROL: Array<Control, 1> = Array::new();
+/// In a section of its own, which the loader makes a map of its own, and pins as the others: an address that programs know,
+/// where an element of an array would have to be looked up.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.control")]
+static mut CONTROL: Control = Control { fib4: 0, fib6: 0, filter: 0, mirror: 0 };
 #[btf_map]
 static PORTS: Array<Port, { abi::PORTS as usize }> = Array::new();
 /// Not allocated in advance: what is removed is then freed, and used again, only when no program can still read it.
@@ -70,9 +73,9 @@ static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
 /// Until when the controller is taken to be there.
 #[btf_map]
 static HEARTBEAT: Array<u64, 1> = Array::new();
-/// What was last found out about the controller.
-#[btf_map]
-static PULSE: PerCpuArray<Pulse, 1> = PerCpuArray::new();
+/// What was last found out about the controller, and in which tick of the kernel's timer: asked once in each, by whichever CPU
+/// comes first. The last bit says whether it was gone.
+static mut PULSE: u64 = 0;
 /// What somebody watches for.
 #[btf_map]
 static WATCH: Array<Watch, 1> = Array::new();
@@ -162,8 +165,9 @@ pub fn neighbour(key: [u64; 3]) -> Option<u32> {
 
 /// Which generations are live.
 #[inline(always)]
-pub fn control() -> Option<Control> {
-    lookup(&CONTROL, 0).copied()
+pub fn control() -> Control {
+    // SAFETY: the controller writes it while it is read, in words; those that change together are one.
+    unsafe { (&raw const CONTROL).read_volatile() }
 }
 
 /// The port with this index, and its slot.
@@ -317,16 +321,26 @@ pub fn expired() -> bool {
     until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
 }
 
-/// What was last found out about the controller.
+/// Whether the controller was gone in this tick, if somebody has found out.
 #[inline(always)]
-pub fn pulse() -> Option<&'static mut Pulse> {
-    // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
-    find::<_, Pulse>(&PULSE, 0).map(|pulse| unsafe { &mut *pulse.as_ptr() })
+pub fn pulse() -> Option<bool> {
+    // SAFETY: one word, which other CPUs write as a whole.
+    let pulse = unsafe { (&raw const PULSE).read_volatile() };
+    let alive = tick() << 1;
+    if pulse == alive { Some(false) } else { (pulse == alive | 1).then_some(true) }
+}
+
+/// Keeps what was found out.
+#[inline(always)]
+pub fn keep_pulse(gone: bool) {
+    let pulse = tick() << 1 | u64::from(gone);
+    // SAFETY: as above.
+    unsafe { (&raw mut PULSE).write_volatile(pulse) };
 }
 
 /// The tick of the kernel's timer: the verifier turns the call into a load.
 #[inline(always)]
-pub fn tick() -> u64 {
+fn tick() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_jiffies64() }
 }

@@ -11,6 +11,7 @@ use dataplane_common::{
 use crate::{
     features,
     hook::Hook,
+    maps,
     stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
     tables::{self, Routed},
     trace,
@@ -60,7 +61,7 @@ pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
 fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
     let frame = link::read(hook, port)?;
     let (frame, port) = vlan::enter(hook, port, frame)?;
-    let control = route::control()?;
+    let control = maps::control();
     match frame.carried {
         Carried::Ipv4 => travel::<V4, H>(hook, port, &frame, control),
         Carried::Ipv6 if features::IPV6.on() => travel::<V6, H>(hook, port, &frame, control),

@@ -130,8 +130,8 @@ pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
 #[inline(always)]
 pub fn abandoned() -> bool {
     match maps::pulse() {
-        Some(pulse) if pulse.tick == maps::tick() => pulse.gone != 0,
-        _ => alone() != 0,
+        Some(gone) => gone,
+        None => alone() != 0,
     }
 }
 
@@ -140,10 +140,7 @@ pub fn abandoned() -> bool {
 #[inline(never)]
 extern "C" fn alone() -> u32 {
     let gone = maps::expired();
-    if let Some(pulse) = maps::pulse() {
-        pulse.tick = maps::tick();
-        pulse.gone = u64::from(gone);
-    }
+    maps::keep_pulse(gone);
     u32::from(gone)
 }
 

@@ -24,16 +24,6 @@ impl Control {
     pub const MIRROR_V6: u32 = 2;
 }
 
-/// What was last found out about the controller: asked once in each tick of the kernel's timer, not for each packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Pulse {
-    /// In which tick (`jiffies64`).
-    pub tick: u64,
-    /// Whether it was gone: 0 or 1.
-    pub gone: u64,
-}
-
 bitflags! {
     /// Switches a program is loaded with; the verifier removes what is off.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod trial;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
-pub use control::{Control, Features, Pulse, Switch};
+pub use control::{Control, Features, Switch};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
@@ -87,8 +87,10 @@ const fn fingerprint(files: &[&[u8]]) -> u64 {
 
 /// Names of the maps, as both halves know them.
 pub mod map {
-    /// One [`super::Control`].
-    pub const CONTROL: &str = "CONTROL";
+    /// One [`super::Control`]: a section of the object, whose address programs know.
+    pub const CONTROL: &str = ".data.control";
+    /// What is in that section.
+    pub const CONTROL_SYMBOL: &str = "CONTROL";
     /// [`super::Port`] by slot.
     pub const PORTS: &str = "PORTS";
     /// Per CPU, [`super::PortCounters`] by port slot.
@@ -145,7 +147,6 @@ sizes! {
     Adjacency = 32;
     NextHopGroup = 136;
     Control = 16;
-    Pulse = 16;
     Counter = 16;
     PortCounters = 1024;
     Mark = 8;

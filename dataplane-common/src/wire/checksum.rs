@@ -49,9 +49,9 @@ const fn fold(sum: u64) -> u16 {
 /// The header checksum after the TTL went down by one.
 ///
 /// Exactly `ip_decrease_ttl()` of the kernel: adding `0x0100` in network order with an end-around carry, so that the
-/// result is the kernel's bit for bit.
+/// result is the kernel's bit for bit. As there, of the words as they lie in memory: the sum is the same in both orders.
 #[inline(always)]
 pub const fn decrement_ttl(checksum: Be16) -> Be16 {
-    let sum = checksum.get() as u32 + 0x0100;
-    Be16::new((sum + (sum >= 0xffff) as u32) as u16)
+    let sum = checksum.raw() as u32 + 0x0100_u16.to_be() as u32;
+    Be16::from_bytes(((sum + (sum >= 0xffff) as u32) as u16).to_ne_bytes())
 }

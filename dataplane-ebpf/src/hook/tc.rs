@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dataplane_common::{
-    Decision, Reason,
+    Reason,
     abi::{Asked, Ifindex, Mark},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
@@ -169,19 +169,18 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
         Verdict::Defer(_) => Reason::NoEgress,
         Verdict::Stop(reason) => reason,
     };
-    let dropped = u32::from(reason.decision() == Decision::Drop);
-    conclude_skb(context.skb.skb, slot, reason as u32, dropped).cast_signed()
+    conclude_skb(context.skb.skb, slot, reason as u32).cast_signed()
 }
 
 /// Counts an skb that was judged; gives the action. A global function: there are many ways to this end.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32, dropped: u32) -> u32 {
+extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32) -> u32 {
     let context = TcContext::new(skb);
     let skb = Skb { context: &context, behind: false };
     maps::count_number(slot, reason, skb.length() as u64);
     trace::end(&skb, reason);
-    (if dropped != 0 { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
+    (if Reason::drops(reason) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
 }
 
 /// Chain output, for the packets that begin here.

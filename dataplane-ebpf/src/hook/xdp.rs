@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dataplane_common::{
-    Decision, Reason,
+    Reason,
     abi::{Asked, Ifindex, Mark, PortFlags},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
@@ -139,24 +139,24 @@ pub fn run(context: &XdpContext) -> u32 {
         }
         Verdict::Stop(reason) => reason,
     };
-    let dropped = u32::from(reason.decision() == Decision::Drop);
     let tc = u32::from(port.flags().contains(PortFlags::TC));
-    conclude_frame(context.ctx, slot, reason as u32, dropped, tc)
+    conclude_frame(context.ctx, slot, reason as u32, tc)
 }
 
 /// Counts and marks a frame that was judged; gives the action. A global function: there are many ways to this end.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, reason: u32, dropped: u32, tc: u32) -> u32 {
+extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, reason: u32, tc: u32) -> u32 {
     let context = XdpContext::new(context);
     let frame = Frame(&context);
     let bytes = frame.total();
+    let dropped = Reason::drops(reason);
     // A frame that can not be marked is left to tc, which will judge and count it itself.
-    if dropped != 0 || mark(&context, Mark::JUDGED) || tc == 0 {
+    if dropped || mark(&context, Mark::JUDGED) || tc == 0 {
         maps::count_number(slot, reason, bytes);
         trace::end(&frame, reason);
     }
-    if dropped != 0 { XDP_DROP } else { XDP_PASS }
+    if dropped { XDP_DROP } else { XDP_PASS }
 }
 
 /// A global function: the verifier looks at it once, not once for every path that goes on from it.

@@ -112,19 +112,21 @@ pub fn depart<F: Family, H: Hook>(
         return stop(Reason::SamePort);
     }
     let able = adjacency.flags();
-    if !able.intersects(AdjacencyFlags::XDP_TRANSMIT.union(AdjacencyFlags::TC_TRANSMIT)) {
-        return stop(Reason::NoEgress);
-    }
-    if !able.contains(AdjacencyFlags::RESOLVED) {
-        return stop(Reason::NeighbourUnresolved);
+    let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
+    if !able.contains(AdjacencyFlags::RESOLVED.union(wanted)) {
+        if !able.intersects(AdjacencyFlags::XDP_TRANSMIT.union(AdjacencyFlags::TC_TRANSMIT)) {
+            return stop(Reason::NoEgress);
+        }
+        if !able.contains(AdjacencyFlags::RESOLVED) {
+            return stop(Reason::NeighbourUnresolved);
+        }
     }
     // The filter needs no controller; neighbours and ways out do.
     if tables::abandoned() {
         return stop(Reason::NoController);
     }
     // Without a link header there is none to rewrite.
-    let ethernet = frame.offset != 0;
-    let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
+    let ethernet = !features::NO_ETHERNET.on() || frame.offset != 0;
     // XDP sends the frame as it is, with what is behind the packet, and the kernel throws one away that is longer than the
     // device takes (`xdp_ok_fwd_dev` in include/linux/filter.h).
     let too_long = H::TIER == Tier::Xdp && hook.length() > frame.offset + adjacency.mtu as usize;

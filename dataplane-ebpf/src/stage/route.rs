@@ -9,20 +9,10 @@ use dataplane_common::{
 };
 
 use crate::{
-    maps,
-    pipeline::{Step, stop},
+    pipeline::Step,
     tables::{self, Routed},
     trace,
 };
-
-/// Which generations are live: read once, so that a packet sees one state of the tables.
-#[inline(always)]
-pub fn control() -> Step<Control> {
-    match maps::control() {
-        Some(control) => ControlFlow::Continue(control),
-        None => stop(Reason::MirrorOff),
-    }
-}
 
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]

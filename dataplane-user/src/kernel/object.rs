@@ -1,13 +1,18 @@
 //! The object that the binary carries, loaded with a set of features.
 
-use std::{io, panic::resume_unwind, thread};
+use std::{
+    io,
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::Map,
+    maps::{Array, Map, MapData},
     programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Features, Observer, map};
+use dataplane_common::abi::{Control, Features, Observer, map};
 use thiserror::Error;
 
 use super::{Hook, Place, TableError, switch, table::Rows, trial};
@@ -115,22 +120,14 @@ impl Object {
         loader.map_max_entries(map::COUNTERS, 1);
         loader.map_max_entries(map::RULE_COUNTERS, 1);
         let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::EGRESS];
-        for (names, directory) in [(read.as_slice(), &place.own), (ROUTING, &place.routing)] {
-            for name in names {
-                loader.map_pin_path(name, directory.join(name));
-            }
-        }
-        Self::finish(loader, features, Observer::default(), sizes)
+        pin(&mut loader, &[(&read, &place.own), (ROUTING, &place.routing)]);
+        Self::finish(loader, features, Observer::default(), sizes, place)
     }
 
     fn with_pins(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
         let mut loader = Self::loader(sizes);
-        for (names, directory) in [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)] {
-            for name in names {
-                loader.map_pin_path(name, directory.join(name));
-            }
-        }
-        Self::finish(loader, features, observer, sizes)
+        pin(&mut loader, &[(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)]);
+        Self::finish(loader, features, observer, sizes, place)
     }
 
     /// How large the maps are.
@@ -150,7 +147,10 @@ impl Object {
         features: Features,
         observer: Observer,
         sizes: Sizes,
+        place: &Place,
     ) -> Result<Self, ObjectError> {
+        // A map of a section is written when it is opened, with what the object says that it holds.
+        let control = live_control(&place.routing)?;
         let object = switch::turned(OBJECT, features | sizes.features())?;
         let words = observer.words();
         // It holds on to the globals until it has loaded.
@@ -158,6 +158,7 @@ impl Object {
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global(map::OBSERVER, &words, true);
+        loader.override_global(map::CONTROL_SYMBOL, &control, true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 
@@ -220,6 +221,30 @@ impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").field("features", &self.features).finish_non_exhaustive()
     }
+}
+
+/// Where a map is pinned. A BPF file system takes no name with a dot in it.
+fn pinned(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name.rsplit('.').next().unwrap_or(name))
+}
+
+/// Says where maps are pinned, or are to be.
+fn pin<'a>(loader: &mut EbpfLoader<'a>, places: &[(&[&'a str], &PathBuf)]) {
+    for (names, directory) in places {
+        for name in *names {
+            loader.map_pin_path(name, pinned(directory, name));
+        }
+    }
+}
+
+/// The bytes of the [`Control`] that is pinned in a directory; all zero where there is none.
+fn live_control(routing: &Path) -> Result<[u8; size_of::<Control>()], ObjectError> {
+    let path = pinned(routing, map::CONTROL);
+    if !path.exists() {
+        return Ok([0; _]);
+    }
+    let read = || Array::<_, [u8; size_of::<Control>()]>::try_from(Map::from_map_data(MapData::from_pin(&path)?)?)?.get(&0, 0);
+    read().map_err(|error| ObjectError::Object(error.into()))
 }
 
 fn load(name: &'static str, program: &mut Program) -> Result<(), ObjectError> {
