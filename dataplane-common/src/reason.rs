@@ -1,5 +1,7 @@
 //! The closed list of reasons: why a packet was forwarded, delivered, dropped or left to the kernel.
 
+use core::hint::cold_path;
+
 /// What becomes of a packet. Every [`Reason`] belongs to exactly one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Decision {
@@ -59,6 +61,14 @@ macro_rules! reasons {
             pub const fn drops(number: u32) -> bool {
                 const DROPS: u64 = $((matches!(Decision::$decision, Decision::Drop) as u64) << Reason::$variant as u64)|+;
                 DROPS >> (number & 63) & 1 != 0
+            }
+
+            /// The outcome of a check that found it. Told to be rare: else LLVM would load the reason before it asks, for
+            /// every packet.
+            #[inline(always)]
+            pub const fn found<T>(self) -> Result<T, Self> {
+                cold_path();
+                Err(self)
             }
 
             /// One line of meaning.

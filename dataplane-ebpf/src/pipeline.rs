@@ -1,6 +1,6 @@
 //! The path of a packet, in the kernel's order.
 
-use core::{convert::Infallible, ops::ControlFlow};
+use core::{convert::Infallible, hint::cold_path, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
@@ -43,9 +43,10 @@ pub struct Way {
 /// What a stage returns: its product, or where the path ends.
 pub type Step<T> = ControlFlow<Verdict, T>;
 
-/// Ends the path.
+/// Ends the path. Told to be rare, as [`Reason::found`].
 #[inline(always)]
 pub fn stop<T>(reason: Reason) -> Step<T> {
+    cold_path();
     ControlFlow::Break(Verdict::Stop(reason))
 }
 

@@ -1,5 +1,7 @@
 //! What addresses alone decide: martians, multicast, broadcast and scopes.
 
+use core::hint::cold_path;
+
 use crate::{Reason, abi::PortFlags, wire::Address6};
 
 /// Where a packet belongs, by its addresses.
@@ -50,6 +52,7 @@ pub(super) fn place_v4(source: u32, destination: u32, flags: PortFlags) -> Placi
     if is_plain(source) && is_plain(destination) {
         return Placing::Routed;
     }
+    cold_path();
     if is_multicast(destination) {
         return Placing::Group(Reason::Multicast);
     }

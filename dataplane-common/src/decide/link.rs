@@ -122,7 +122,7 @@ impl Frame {
 /// [`Reason::Truncated`] for one that ends inside a tag, [`Reason::VlanDepth`] for more tags.
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
-    let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(Reason::NotIp) };
+    let Some(ethernet) = packet.header::<Ethernet>(0) else { return Reason::NotIp.found() };
     let others = ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group());
     let audience = if others {
         Audience::Other
@@ -134,7 +134,7 @@ pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -
     if !ethernet.ethertype.is_tag() && stripped == Vlan::NONE {
         let (carried, offset) = (ethernet.ethertype.into(), size_of::<Ethernet>());
         let frame = Frame { carried, audience, vlan: Vlan::NONE, inner: Vlan::NONE, detour: None, offset };
-        return if others { Err(Reason::OtherHost) } else { Ok(frame) };
+        return if others { Reason::OtherHost.found() } else { Ok(frame) };
     }
     match packet.tags(ethernet.ethertype, stripped.tag()).outcome() {
         Ok(Tagged { ethertype, offset, outer, inner }) => Ok(Frame {

@@ -122,9 +122,9 @@ impl Family for V4 {
         length: usize,
         segmented: bool,
     ) -> Result<Datagram<u32>, Reason> {
-        let Some(header) = packet.header::<Ipv4>(offset) else { return Err(Reason::Truncated) };
+        let Some(header) = packet.header::<Ipv4>(offset) else { return Reason::Truncated.found() };
         if header.version() != 4 {
-            return Err(Reason::BadVersion);
+            return Reason::BadVersion.found();
         }
         let header_length = header.header_length();
         let room = length.saturating_sub(offset);
@@ -133,18 +133,18 @@ impl Family for V4 {
             total => total,
         };
         if header_length < size_of::<Ipv4>() {
-            return Err(Reason::BadHeaderLength);
+            return Reason::BadHeaderLength.found();
         }
         let plain = header_length == size_of::<Ipv4>();
         // With options the kernel gets the packet, and checks the sum over all of them.
         if plain && !header.is_sound() {
-            return Err(Reason::BadChecksum);
+            return Reason::BadChecksum.found();
         }
         if total > room {
-            return Err(Reason::BadLength);
+            return Reason::BadLength.found();
         }
         if total < header_length {
-            return Err(Reason::BadHeaderLength);
+            return Reason::BadHeaderLength.found();
         }
         Ok(Datagram {
             source: header.source.get(),
@@ -202,9 +202,9 @@ impl Family for V6 {
         length: usize,
         segmented: bool,
     ) -> Result<Datagram<Address6>, Reason> {
-        let Some(header) = packet.header::<Ipv6>(offset) else { return Err(Reason::Truncated) };
+        let Some(header) = packet.header::<Ipv6>(offset) else { return Reason::Truncated.found() };
         if header.version() != 6 {
-            return Err(Reason::BadVersion);
+            return Reason::BadVersion.found();
         }
         let room = length.saturating_sub(offset);
         let total = match usize::from(header.payload_length.get()) {
@@ -212,7 +212,7 @@ impl Family for V6 {
             payload => size_of::<Ipv6>() + payload,
         };
         if total > room {
-            return Err(Reason::BadLength);
+            return Reason::BadLength.found();
         }
         let next = u64::from(header.next_header);
         let start = Chain { payload: offset + size_of::<Ipv6>(), protocol: next, fragment: 0 };
