@@ -30,6 +30,26 @@ impl<const MARK: i32> Feature<MARK> {
     }
 }
 
+/// Spare jumps ([`Switch::begins_spare`]), at the beginning of a function that packets go through and that has switches.
+/// Without them it has an instruction for each.
+#[inline(always)]
+pub fn spare() {
+    // SAFETY: nothing is read, and nothing written but a register that is named.
+    unsafe {
+        asm!(
+            "r0 = {mark}",
+            ".rept {count}",
+            "if r0 == {yes} goto +0",
+            ".endr",
+            mark = const Switch::SPARE_MARK,
+            count = const Switch::SPARE,
+            yes = const Switch::ON,
+            out("r0") _,
+            options(nomem, nostack),
+        );
+    }
+}
+
 macro_rules! features {
     ($($name:ident)*) => {
         $(

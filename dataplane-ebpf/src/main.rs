@@ -30,6 +30,7 @@ use aya_ebpf::{
 /// At the driver.
 #[xdp(frags)]
 fn ingress(context: XdpContext) -> u32 {
+    features::spare();
     hook::xdp::run(&context)
 }
 
@@ -38,24 +39,28 @@ fn ingress(context: XdpContext) -> u32 {
 /// judge a header of random bytes.
 #[xdp]
 fn ingress_generic(context: XdpContext) -> u32 {
+    features::spare();
     hook::xdp::run(&context)
 }
 
 /// At tc ingress of a port without XDP: the same pipeline on the skb.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
+    features::spare();
     hook::tc::run(&context)
 }
 
 /// At tc ingress behind XDP: what XDP left open.
 #[classifier]
 fn tc_behind_xdp(context: TcContext) -> i32 {
+    features::spare();
     hook::tc::run_behind_xdp(&context)
 }
 
 /// At tc egress: chain output, for packets of this machine.
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
+    features::spare();
     hook::tc::run_output(&context)
 }
 

@@ -62,6 +62,7 @@ pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scan_v4(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
+    features::spare();
     first::<false>(generation, chain, oif, bytes).unwrap_or(Finding::Drop as u32)
 }
 
@@ -69,6 +70,7 @@ extern "C" fn scan_v4(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scan_v6(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
+    features::spare();
     first::<true>(generation, chain, oif, bytes).unwrap_or(Finding::Drop as u32)
 }
 

@@ -69,21 +69,37 @@ bitflags! {
     }
 }
 
+/// An instruction, as it is loaded.
+pub type Instruction = [u8; 8];
+
 /// Where a program asks whether a feature is on: it loads a mark that says which feature, and compares it with [`Switch::ON`].
-/// A loader that knows what is on loads the answer instead; the verifier then removes the comparison, and what nobody can come
-/// to. One instruction is left; of a variable that is read there would be two or three.
+/// A loader that knows what is on puts the answer there. At best that is a jump, or nothing at all ([`Switch::decide`]); else
+/// the answer is loaded ([`Switch::answer`]), and the verifier removes the comparison. Either way it removes what nobody can
+/// come to; of a variable that is read two or three instructions would stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switch(Features);
+pub struct Switch {
+    features: Features,
+    /// From behind the comparison to where it leads when a feature is on, in instructions.
+    offset: [u8; 2],
+}
 
 impl Switch {
     /// What is loaded where a feature is on; where it is off, and where nobody has said so, something else.
     pub const ON: i32 = 1;
+    /// How many [`Self::spare`] jumps are at the beginning of a function that has them.
+    pub const SPARE: usize = 64;
+    /// What is loaded in front of them.
+    pub const SPARE_MARK: i32 = 0x5b << 24;
     /// Above the bits of the features, in a mark.
     const SIGN: i32 = 0x5a << 24;
     /// `r0 = ...`: operation, register, and an offset that is none.
     const LOAD: [u8; 4] = [0xb7, 0, 0, 0];
-    /// `if r0 == ...`: operation and register.
+    /// `if r0 == ... goto ...`: operation and register.
     const COMPARE: [u8; 2] = [0x15, 0];
+    /// `goto ...`: operation and register.
+    const JUMP: [u8; 2] = [0x05, 0];
+    /// Goes on: the verifier removes it.
+    pub const NOTHING: Instruction = Self::jump([0, 0]);
 
     /// The mark for features of which at least one shall be on.
     pub const fn mark(features: Features) -> i32 {
@@ -91,21 +107,61 @@ impl Switch {
     }
 
     /// The switch that two instructions are, if they are one.
-    pub fn of(load: [u8; 8], compare: [u8; 8]) -> Option<Self> {
-        let ([load @ .., a, b, c, d], [operation, register, _, _, answer @ ..]) = (load, compare);
-        let mark = i32::from_le_bytes([a, b, c, d]);
-        let is_one = load == Self::LOAD
-            && mark >> 24 == Self::SIGN >> 24
-            && [operation, register] == Self::COMPARE
-            && answer == Self::ON.to_le_bytes();
-        is_one.then(|| Self(Features::from_bits_retain((mark ^ Self::SIGN).cast_unsigned())))
+    pub fn of(load: Instruction, compare: Instruction) -> Option<Self> {
+        let mark = Self::loaded(load).filter(|mark| mark >> 24 == Self::SIGN >> 24)?;
+        let offset = [compare[2], compare[3]];
+        let features = Features::from_bits_retain((mark ^ Self::SIGN).cast_unsigned());
+        (compare == Self::compare(offset)).then_some(Self { features, offset })
     }
 
-    /// The first of its instructions as it is to be.
-    pub fn set(self, on: Features) -> [u8; 8] {
+    /// Whether a load begins the spare jumps of a function. The verifier refuses instructions that no jump leads to before it
+    /// finds out that nobody comes there, and would remove them: a spare jump, never taken, leads to what a decided switch
+    /// leaves without.
+    pub fn begins_spare(load: Instruction) -> bool {
+        Self::loaded(load) == Some(Self::SPARE_MARK)
+    }
+
+    /// A spare jump over so many instructions.
+    pub fn spare(offset: i16) -> Instruction {
+        Self::compare(offset.to_le_bytes())
+    }
+
+    /// `r0 = 0` or [`Self::ON`].
+    pub fn answer(yes: bool) -> Instruction {
         let [a, b, c, d] = Self::LOAD;
-        let [e, f, g, h] = if on.intersects(self.0) { Self::ON } else { 0 }.to_le_bytes();
+        let [e, f, g, h] = if yes { Self::ON } else { 0 }.to_le_bytes();
         [a, b, c, d, e, f, g, h]
+    }
+
+    /// What to load.
+    pub fn is_on(self, on: Features) -> bool {
+        on.intersects(self.features)
+    }
+
+    /// Both instructions for a switch that is on or off; and how many instructions behind them begins what they leave without a
+    /// way there.
+    pub fn decide(self, on: Features) -> ([Instruction; 2], i16) {
+        if self.is_on(on) {
+            ([Self::NOTHING, Self::jump(self.offset)], 0)
+        } else {
+            ([Self::NOTHING; 2], i16::from_le_bytes(self.offset))
+        }
+    }
+
+    const fn jump([low, high]: [u8; 2]) -> Instruction {
+        let [operation, register] = Self::JUMP;
+        [operation, register, low, high, 0, 0, 0, 0]
+    }
+
+    fn loaded(load: Instruction) -> Option<i32> {
+        let [load @ .., a, b, c, d] = load;
+        (load == Self::LOAD).then(|| i32::from_le_bytes([a, b, c, d]))
+    }
+
+    fn compare([low, high]: [u8; 2]) -> Instruction {
+        let [operation, register] = Self::COMPARE;
+        let [a, b, c, d] = Self::ON.to_le_bytes();
+        [operation, register, low, high, a, b, c, d]
     }
 }
 
@@ -113,9 +169,10 @@ impl Switch {
 mod tests {
     use super::*;
 
-    const COMPARE: [u8; 8] = [0x15, 0, 0x34, 0x12, 1, 0, 0, 0];
+    /// Over 0x1234 instructions.
+    const COMPARE: Instruction = [0x15, 0, 0x34, 0x12, 1, 0, 0, 0];
 
-    fn load(mark: i32) -> [u8; 8] {
+    fn load(mark: i32) -> Instruction {
         let [a, b, c, d] = mark.to_le_bytes();
         [0xb7, 0, 0, 0, a, b, c, d]
     }
@@ -123,8 +180,18 @@ mod tests {
     #[test]
     fn a_switch_says_whether_any_of_its_features_is_on() {
         let switch = Switch::of(load(Switch::mark(Features::CHAINS)), COMPARE).expect("a switch");
-        assert_eq!(switch.set(Features::INPUT | Features::IPV6), load(1));
-        assert_eq!(switch.set(Features::IPV6), load(0));
+        assert!(switch.is_on(Features::INPUT | Features::IPV6));
+        assert!(!switch.is_on(Features::IPV6));
+        assert_eq!([Switch::answer(true), Switch::answer(false)], [load(1), load(0)]);
+    }
+
+    #[test]
+    fn a_decided_switch_is_a_jump_or_nothing() {
+        let switch = Switch::of(load(Switch::mark(Features::IPV6)), COMPARE).expect("a switch");
+        assert_eq!(switch.decide(Features::IPV6), ([Switch::NOTHING, [0x05, 0, 0x34, 0x12, 0, 0, 0, 0]], 0));
+        assert_eq!(switch.decide(Features::VLANS), ([Switch::NOTHING; 2], 0x1234));
+        assert_eq!(Switch::spare(0x1234), COMPARE);
+        assert_eq!(Switch::NOTHING, [0x05, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -132,6 +199,7 @@ mod tests {
         let switch = load(Switch::mark(Features::IPV6));
         for (what, first, second) in [
             ("another number", load(Features::IPV6.bits().cast_signed()), COMPARE),
+            ("spare jumps", load(Switch::SPARE_MARK), COMPARE),
             ("another register", [0xb7, 1, 0, 0, switch[4], switch[5], switch[6], switch[7]], COMPARE),
             ("not compared", switch, switch),
             ("compared with something else", switch, [0x15, 0, 0x34, 0x12, 2, 0, 0, 0]),
@@ -139,6 +207,8 @@ mod tests {
         ] {
             assert_eq!(Switch::of(first, second), None, "{what}");
         }
+        assert!(Switch::begins_spare(load(Switch::SPARE_MARK)));
+        assert!(!Switch::begins_spare(switch));
     }
 
     #[test]
