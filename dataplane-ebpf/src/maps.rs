@@ -321,13 +321,12 @@ pub fn expired() -> bool {
     until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
 }
 
-/// Whether the controller was gone in this tick, if somebody has found out.
+/// Whether the controller was gone in this tick (0 or 1), if somebody has found out.
 #[inline(always)]
-pub fn pulse() -> Option<bool> {
+pub fn pulse() -> Option<u64> {
     // SAFETY: one word, which other CPUs write as a whole.
     let pulse = unsafe { (&raw const PULSE).read_volatile() };
-    let alive = tick() << 1;
-    if pulse == alive { Some(false) } else { (pulse == alive | 1).then_some(true) }
+    (pulse >> 1 == tick()).then_some(pulse & 1)
 }
 
 /// Keeps what was found out.
