@@ -265,7 +265,8 @@ impl<'i> Desk<'i> {
         }
         let traces = self.image.words[slot] & !u64::from(u32::MAX);
         let tag = self.image.mask(home).tag(&item, class.is_ipv6());
-        self.lead(slot, traces | trace(tag) | u64::from(unit));
+        let shift = (self.image.words[home as usize * WORDS + table::SLOTS] >> 32) as u32;
+        self.lead(slot, traces | trace(tag, shift) | u64::from(unit));
     }
 
     fn remove(&mut self, chain: usize, class: Class, entry: &Entry) {

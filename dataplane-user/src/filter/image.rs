@@ -1,6 +1,6 @@
 //! The memory of one generation.
 
-use dataplane_common::abi::{CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, trace};
+use dataplane_common::abi::{CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, shift, trace};
 
 /// Tables that a chain and class can get in place.
 pub(super) const SPARE: u32 = 8;
@@ -109,8 +109,9 @@ impl<T: Ord> Slots<T> {
 
     /// Adds to the slot of a tag.
     pub(super) fn add(&mut self, tag: u32, item: T) {
-        let place = place(tag, self.traces.len() as u32 - 1);
-        self.traces[place as usize] |= trace(tag);
+        let shift = shift(self.traces.len());
+        let place = place(tag, shift);
+        self.traces[place as usize] |= trace(tag, shift);
         self.items.push((place, item));
     }
 
@@ -136,7 +137,7 @@ impl<T: Ord> Slots<T> {
             let (place, number) = (list[0].0, lead(builder, list));
             builder.write(lines * WORDS as u32 + place, &[self.traces[place as usize] | u64::from(number)]);
         }
-        (count as u64 - 1) << 32 | u64::from(lines)
+        u64::from(shift(count)) << 32 | u64::from(lines)
     }
 }
 

@@ -118,7 +118,7 @@ impl Mask {
     }
 }
 
-/// Tags are mixed already.
+/// Tags are mixed nearly enough.
 #[derive(Default)]
 pub(super) struct Mixed(u64);
 
@@ -133,7 +133,8 @@ impl Hasher for Mixed {
 
     fn write_u32(&mut self, tag: u32) {
         // The table takes its home from the low bits and compares the high ones.
-        self.0 = u64::from(tag) << 32 | u64::from(tag >> 1);
+        let mixed = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
     }
 }
 
