@@ -5,9 +5,9 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_REDIRECT},
     btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, RingBuf},
-    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_lookup_elem},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_redirect_map},
     macros::btf_map,
     maps::ring_buf::RingBufEntry,
 };
@@ -321,12 +321,13 @@ pub fn expired() -> bool {
     until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
 }
 
-/// Whether the controller was gone in this tick (0 or 1), if somebody has found out.
+/// Whether the controller was gone in this tick, if somebody has found out.
 #[inline(always)]
-pub fn pulse() -> Option<u64> {
+pub fn pulse() -> Option<bool> {
     // SAFETY: one word, which other CPUs write as a whole.
     let pulse = unsafe { (&raw const PULSE).read_volatile() };
-    (pulse >> 1 == tick()).then_some(pulse & 1)
+    let alive = tick() << 1;
+    if pulse == alive { Some(false) } else { (pulse == alive | 1).then_some(true) }
 }
 
 /// Keeps what was found out.
@@ -429,5 +430,7 @@ unsafe fn add(counter: *mut Counter, bytes: u64) {
 /// Prepares the transmission of the current frame; `false` when the device is not (or no longer) in the map.
 #[inline(always)]
 pub fn redirect(ifindex: Ifindex) -> bool {
-    EGRESS.redirect(ifindex, 0).is_ok()
+    // SAFETY: the map is a device map.
+    let action = unsafe { bpf_redirect_map((&raw const EGRESS).cast_mut().cast(), u64::from(ifindex), 0) };
+    action == i64::from(XDP_REDIRECT)
 }

@@ -129,7 +129,7 @@ pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
 /// Whether the controller has been away for longer than the operator allows.
 #[inline(always)]
 pub fn abandoned() -> bool {
-    maps::pulse().unwrap_or_else(|| u64::from(alone())) != 0
+    maps::pulse().unwrap_or_else(|| alone() != 0)
 }
 
 /// Finds it out for this tick.

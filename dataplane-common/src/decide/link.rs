@@ -123,14 +123,13 @@ impl Frame {
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Reason::NotIp.found() };
-    let others = ours.is_some_and(|ours| ethernet.destination != ours && !ethernet.destination.is_group());
-    let audience = if others {
-        Audience::Other
-    } else if ethernet.destination.is_group() {
-        Audience::Group
-    } else {
-        Audience::Host
+    let audience = match ours {
+        Some(ours) if ethernet.destination == ours => Audience::Host,
+        _ if ethernet.destination.is_group() => Audience::Group,
+        Some(_) => Audience::Other,
+        None => Audience::Host,
     };
+    let others = audience == Audience::Other;
     if !ethernet.ethertype.is_tag() && stripped == Vlan::NONE {
         let (carried, offset) = (ethernet.ethertype.into(), size_of::<Ethernet>());
         let frame = Frame { carried, audience, vlan: Vlan::NONE, inner: Vlan::NONE, detour: None, offset };
