@@ -13,6 +13,7 @@ pub struct Feature<const MARK: i32>;
 impl<const MARK: i32> Feature<MARK> {
     /// Whether the feature is on.
     #[inline(always)]
+    #[expect(clippy::unused_self, reason = "the answer is in its type")]
     pub fn on(self) -> bool {
         // SAFETY: nothing is read, and nothing written but a register that is named.
         unsafe {

@@ -166,8 +166,9 @@ pub fn neighbour(key: [u64; 3]) -> Option<u32> {
 /// Which generations are live.
 #[inline(always)]
 pub fn control() -> Control {
+    let control = &raw const CONTROL;
     // SAFETY: the controller writes it while it is read, in words; those that change together are one.
-    unsafe { (&raw const CONTROL).read_volatile() }
+    unsafe { control.read_volatile() }
 }
 
 /// The port with this index, and its slot.
@@ -324,8 +325,9 @@ pub fn expired() -> bool {
 /// Whether the controller was gone in this tick, if somebody has found out.
 #[inline(always)]
 pub fn pulse() -> Option<bool> {
+    let pulse = &raw const PULSE;
     // SAFETY: one word, which other CPUs write as a whole.
-    let pulse = unsafe { (&raw const PULSE).read_volatile() };
+    let pulse = unsafe { pulse.read_volatile() };
     let alive = tick() << 1;
     if pulse == alive { Some(false) } else { (pulse == alive | 1).then_some(true) }
 }
@@ -333,9 +335,9 @@ pub fn pulse() -> Option<bool> {
 /// Keeps what was found out.
 #[inline(always)]
 pub fn keep_pulse(gone: bool) {
-    let pulse = tick() << 1 | u64::from(gone);
+    let pulse = &raw mut PULSE;
     // SAFETY: as above.
-    unsafe { (&raw mut PULSE).write_volatile(pulse) };
+    unsafe { pulse.write_volatile(tick() << 1 | u64::from(gone)) };
 }
 
 /// The tick of the kernel's timer: the verifier turns the call into a load.

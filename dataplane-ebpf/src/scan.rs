@@ -9,8 +9,8 @@ use core::{
 
 use aya_ebpf::helpers::bpf_loop;
 use dataplane_common::abi::{
-    self, Acts, Answer, CHAINS, Filter, Ifindex, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search,
-    Tables, entry,
+    self, Acts, Answer, CHAINS, Filter, Ifindex, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search, Tables,
+    entry,
 };
 
 use crate::{

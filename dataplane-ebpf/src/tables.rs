@@ -6,8 +6,8 @@
 
 use dataplane_common::{
     abi::{
-        AF_INET, AF_INET6, Control, Ifindex, NextHopGroup, Port, Target, direct6, lookup4, lookup6,
-        may_be_local, search6,
+        AF_INET, AF_INET6, Control, Ifindex, NextHopGroup, Port, Target, direct6, lookup4, lookup6, may_be_local,
+        search6,
     },
     decide::{Family, V4, V6},
     wire::{Address6, Tag},

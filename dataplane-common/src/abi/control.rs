@@ -128,9 +128,10 @@ impl Switch {
 
     /// `r0 = 0` or [`Self::ON`].
     pub fn answer(yes: bool) -> Instruction {
-        let [a, b, c, d] = Self::LOAD;
-        let [e, f, g, h] = if yes { Self::ON } else { 0 }.to_le_bytes();
-        [a, b, c, d, e, f, g, h]
+        let mut load = Self::NOTHING;
+        load[..4].copy_from_slice(&Self::LOAD);
+        load[4..].copy_from_slice(&if yes { Self::ON } else { 0 }.to_le_bytes());
+        load
     }
 
     /// What to load.

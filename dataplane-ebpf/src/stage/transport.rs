@@ -22,9 +22,8 @@ pub fn read<F: Family<Address: PseudoHeader>, H: Hook>(
     frame: &Frame,
     packet: &Datagram<F::Address>,
 ) -> Step<Transport> {
-    let suspicious = H::TIER == Tier::Xdp
-        && features::PARTIAL_CHECKSUMS.on()
-        && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
+    let suspicious =
+        H::TIER == Tier::Xdp && features::PARTIAL_CHECKSUMS.on() && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
     if suspicious && decide::is_pending(hook, packet, frame.offset) {
         return ControlFlow::Break(Verdict::Defer(0));
     }

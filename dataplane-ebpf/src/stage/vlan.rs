@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Port},
+    abi::Port,
     decide::{Audience, Frame, Vlan},
     wire::Ethernet,
 };

@@ -1,6 +1,8 @@
 //! The memory of one generation.
 
-use dataplane_common::abi::{CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, shift, trace};
+use dataplane_common::abi::{
+    CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, shift, trace,
+};
 
 /// Tables that a chain and class can get in place.
 pub(super) const SPARE: u32 = 8;

@@ -243,7 +243,8 @@ fn live_control(routing: &Path) -> Result<[u8; size_of::<Control>()], ObjectErro
     if !path.exists() {
         return Ok([0; _]);
     }
-    let read = || Array::<_, [u8; size_of::<Control>()]>::try_from(Map::from_map_data(MapData::from_pin(&path)?)?)?.get(&0, 0);
+    let read =
+        || Array::<_, [u8; size_of::<Control>()]>::try_from(Map::from_map_data(MapData::from_pin(&path)?)?)?.get(&0, 0);
     read().map_err(|error| ObjectError::Object(error.into()))
 }
 
