@@ -92,7 +92,7 @@ extern "C" fn scan_on_v6() -> c_long {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scanned(generation: u32, chain: u32) -> u32 {
-    let found = || Some(conclude(&maps::key()?.search, maps::filter(generation)?, chain));
+    let found = || Some(conclude(&maps::key()?.search, maps::filter(generation), chain));
     found().unwrap_or(Finding::Drop) as u32
 }
 
@@ -100,8 +100,8 @@ extern "C" fn scanned(generation: u32, chain: u32) -> u32 {
 fn first<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> Option<u32> {
     let key = maps::key()?;
     key.set_oif(oif);
-    let filter = maps::filter(generation)?;
-    let tables = filter.tables[chain as usize % CHAINS].get(key.class().number() as usize)?;
+    let filter = maps::filter(generation);
+    let tables = filter.tables[chain as usize % CHAINS].get(key.class_of(IPV6).number() as usize)?;
     begin(&mut key.search, filter.base, tables, bytes);
     if tables.count != 0 {
         next_tables::<IPV6>(key);
@@ -148,9 +148,10 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tabl
     search.unit = 0;
     search.from = 0;
     search.best = NONE;
-    search.rule = 0;
     search.bytes = bytes;
-    search.told = [0; 2];
+    if features::TELLING.on() {
+        search.told = [0; 2];
+    }
 }
 
 /// Turns at most: what the kernel lets a loop do. The first, before any, is enough unless a rule continues, or tables or

@@ -43,7 +43,7 @@ pub mod rest {
     pub const OIF: usize = 2;
     /// VLAN identifier with [`VLAN_PRESENT`] `<< 16`, IPv4 fragment word (flags and offset).
     pub const VLAN_FRAGMENT: usize = 3;
-    /// Link destination address, first four bytes.
+    /// Link destination address, first four bytes. All three words of link addresses are as they lie in the frame ([`turned`]).
     pub const LINK_DESTINATION: usize = 4;
     /// Link destination address, last two bytes `<< 16`, link source address, first two bytes.
     pub const LINK_MIDDLE: usize = 5;
@@ -53,6 +53,12 @@ pub mod rest {
     pub const TRANSPORT: usize = 7;
     /// Set in the upper half of [`VLAN_FRAGMENT`] when the frame was tagged.
     pub const VLAN_PRESENT: u32 = 0x1000;
+
+    /// A word that is a number as word `at` of a key has it, or the other way round.
+    #[inline(always)]
+    pub const fn turned(at: usize, word: u32) -> u32 {
+        if at >= LINK_DESTINATION && at <= LINK_SOURCE { word.to_be() } else { word }
+    }
 }
 
 bitflags! {
@@ -160,8 +166,14 @@ impl Key {
     /// The class that is asked about this packet.
     #[inline(always)]
     pub const fn class(&self) -> Class {
+        self.class_of(self.family() == 6)
+    }
+
+    /// The same where the family is known.
+    #[inline(always)]
+    pub const fn class_of(&self, ipv6: bool) -> Class {
         let dim = self.flags.contains(KeyFlags::UNREADABLE) as u32;
-        Class(if self.family() == 6 { Class::IPV6 } else { 0 } | if dim != 0 { Class::DIM } else { 0 })
+        Class(if ipv6 { Class::IPV6 } else { 0 } | if dim != 0 { Class::DIM } else { 0 })
     }
 }
 
@@ -315,6 +327,14 @@ pub struct Filter {
     pub base: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+impl Filter {
+    /// What a new map holds: no tables, and chains that accept.
+    pub const EMPTY: Self = {
+        let tables = Tables { first: 0, count: 0, screen: Screen { line: 0, mask: 0, destination: 0, source: 0 } };
+        Self { tables: [[tables; CLASSES]; CHAINS], policies: [0; CHAINS], base: 0, reserved: 0 }
+    };
 }
 
 /// Which words of a line describe a table: the masks of the addresses, of [`Key::mixed`], and two words of numbers.
@@ -636,6 +656,7 @@ pub type Sought = [u64; WORDS];
 pub fn pick(key: &Key, selector: u64) -> (u64, u64) {
     let link = |high: u32, low: u32| (u64::from(high) << 32 | u64::from(low), 0);
     let rest = &key.rest;
+    let number = |at: usize| rest::turned(at, rest[at]);
     match selector {
         1 => (key.address[0] >> 32, 0),
         2 => (key.address[0] & 0xffff_ffff, 0),
@@ -647,9 +668,10 @@ pub fn pick(key: &Key, selector: u64) -> (u64, u64) {
         8 => (u64::from(rest[rest::IIF]), 0),
         9 => (u64::from(rest[rest::OIF]), 0),
         10 => {
-            link(rest[rest::LINK_DESTINATION] >> 16, rest[rest::LINK_DESTINATION] << 16 | rest[rest::LINK_MIDDLE] >> 16)
+            let (first, middle) = (number(rest::LINK_DESTINATION), number(rest::LINK_MIDDLE));
+            link(first >> 16, first << 16 | middle >> 16)
         }
-        _ => link(rest[rest::LINK_MIDDLE] & 0xffff, rest[rest::LINK_SOURCE]),
+        _ => link(number(rest::LINK_MIDDLE) & 0xffff, number(rest::LINK_SOURCE)),
     }
 }
 

@@ -114,7 +114,9 @@ pub mod map {
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
-    pub const FILTERS: &str = "FILTERS";
+    pub const FILTERS: &str = ".data.filters";
+    /// What is in that section.
+    pub const FILTERS_SYMBOL: &str = "FILTERS";
     /// [`super::Line`]; what they hold is said in [`super::Filter`].
     pub const FILTER: &str = "FILTER";
     /// Per CPU, [`super::Counter`] by the counter of a rule.

@@ -35,11 +35,8 @@ pub fn key<F: Family>(
     key.rest[word::IIF] = iif;
     key.rest[word::OIF] = 0;
     key.rest[word::VLAN_FRAGMENT] = vlan << 16 | datagram.fragment as u32;
-    (key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]) =
-        ethernet.map_or((0, 0, 0), |Ethernet { destination, source, .. }| {
-            let middle = u32::from(destination.low()) << 16 | source.high() >> 16;
-            (destination.high(), middle, source.high() << 16 | u32::from(source.low()))
-        });
+    [key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]] =
+        ethernet.map_or([0; 3], Ethernet::addresses);
     key.rest[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
     key.length = datagram.length as u32;
     key.offset = frame.offset as u32;

@@ -85,6 +85,14 @@ pub struct Ethernet {
     pub ethertype: EtherType,
 }
 
+impl Ethernet {
+    /// Both addresses, in words as they lie in memory.
+    #[inline(always)]
+    pub fn addresses(&self) -> [u32; 3] {
+        zerocopy::transmute!([self.destination, self.source])
+    }
+}
+
 /// The four bytes that 802.1Q inserts, less the `EtherType` in front of them.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use dataplane_common::abi::{
-    CHAINS, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, table,
+    CHAINS, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, rest, table,
 };
 use thiserror::Error;
 
@@ -181,7 +181,8 @@ impl Rests<'_> {
                 // The family is that of the class.
                 mask &= if protocol_compared { 0x0000_ffff } else { 0x00ff_ffff };
             }
-            *pair = u64::from(mask) << 32 | u64::from(entry.value[key::REST + at] & mask);
+            let [value, mask] = [entry.value[key::REST + at] & mask, mask].map(|word| rest::turned(at, word));
+            *pair = u64::from(mask) << 32 | u64::from(value);
         }
         if masks == [0; REST_WORDS] && entry.length == Span::FULL && entry.sets.iter().all(Option::is_none) {
             return 0;

@@ -12,7 +12,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Control, Features, Observer, map};
+use dataplane_common::abi::{Control, Features, Filter, Observer, map};
 use thiserror::Error;
 
 use super::{Hook, Place, TableError, switch, table::Rows, trial};
@@ -150,7 +150,8 @@ impl Object {
         place: &Place,
     ) -> Result<Self, ObjectError> {
         // A map of a section is written when it is opened, with what the object says that it holds.
-        let control = live_control(&place.routing)?;
+        let control: [u8; size_of::<Control>()] = live(&place.routing, map::CONTROL)?;
+        let filters: [u8; 2 * size_of::<Filter>()] = live(&place.routing, map::FILTERS)?;
         let object = switch::turned(OBJECT, features | sizes.features())?;
         let words = observer.words();
         // It holds on to the globals until it has loaded.
@@ -159,6 +160,7 @@ impl Object {
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global(map::OBSERVER, &words, true);
         loader.override_global(map::CONTROL_SYMBOL, &control, true);
+        loader.override_global(map::FILTERS_SYMBOL, &filters, true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 
@@ -237,14 +239,13 @@ fn pin<'a>(loader: &mut EbpfLoader<'a>, places: &[(&[&'a str], &PathBuf)]) {
     }
 }
 
-/// The bytes of the [`Control`] that is pinned in a directory; all zero where there is none.
-fn live_control(routing: &Path) -> Result<[u8; size_of::<Control>()], ObjectError> {
-    let path = pinned(routing, map::CONTROL);
+/// What is in a section's map that is pinned in a directory; all zero where there is none.
+fn live<const SIZE: usize>(routing: &Path, name: &str) -> Result<[u8; SIZE], ObjectError> {
+    let path = pinned(routing, name);
     if !path.exists() {
-        return Ok([0; _]);
+        return Ok([0; SIZE]);
     }
-    let read =
-        || Array::<_, [u8; size_of::<Control>()]>::try_from(Map::from_map_data(MapData::from_pin(&path)?)?)?.get(&0, 0);
+    let read = || Array::<_, [u8; SIZE]>::try_from(Map::from_map_data(MapData::from_pin(&path)?)?)?.get(&0, 0);
     read().map_err(|error| ObjectError::Object(error.into()))
 }
 

@@ -25,10 +25,13 @@ pub struct Routing {
     fib4: Direct<Mapping<AtomicU16>>,
     fib6: Tree<Mapping<AtomicU64>>,
     groups: Rows<{ size_of::<NextHopGroup>() }>,
-    filters: Rows<{ size_of::<Filter>() }>,
+    /// One element.
+    filters: Rows<{ 2 * size_of::<Filter>() }>,
     /// Both generations of the tables of the filter.
     filter: Mapping<AtomicU64>,
     live: Control,
+    /// What `filters` holds.
+    chains: [Filter; 2],
 }
 
 /// An array map as memory. The map stays with the object: programs that are loaded later name it by its descriptor.
@@ -51,6 +54,7 @@ impl Routing {
             filters: Rows::take(object, map::FILTERS)?,
             filter: memory(object, map::FILTER, 2 * sizes.filter as usize * WORDS)?,
             live: Control::default(),
+            chains: [Filter::EMPTY; 2],
         })
     }
 
@@ -107,7 +111,7 @@ impl Routing {
         let half = self.room_for(image)?;
         self.copy(idle as usize * half, &image.words);
         let base = idle * (half / WORDS) as u32;
-        self.filters.write(idle, &Filter { base, ..image.filter })?;
+        self.write_filter(idle, &Filter { base, ..image.filter })?;
         Ok(idle)
     }
 
@@ -125,8 +129,17 @@ impl Routing {
         }
         if amendment.grown {
             let base = self.live.filter * (half / WORDS) as u32;
-            self.filters.write(self.live.filter, &Filter { base, ..image.filter })?;
+            self.write_filter(self.live.filter, &Filter { base, ..image.filter })?;
         }
+        Ok(())
+    }
+
+    /// The other generation is written with what it holds.
+    fn write_filter(&mut self, generation: u32, filter: &Filter) -> Result<(), TableError> {
+        let mut chains = self.chains;
+        chains[generation as usize & 1] = *filter;
+        self.filters.write(0, &chains)?;
+        self.chains = chains;
         Ok(())
     }
 

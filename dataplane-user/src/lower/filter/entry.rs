@@ -172,7 +172,9 @@ fn words(packet: &Key) -> [u32; KEY_WORDS] {
         let addresses = packet.address.into_iter().flat_map(halves);
         words.iter_mut().zip(addresses).for_each(|(word, half)| *word = half);
     }
-    words[key::REST..].copy_from_slice(&packet.rest);
+    for (at, (word, rest)) in words[key::REST..].iter_mut().zip(packet.rest).enumerate() {
+        *word = rest::turned(at, rest);
+    }
     debug_assert_eq!(key::REST + rest::TRANSPORT + 1, KEY_WORDS);
     words
 }

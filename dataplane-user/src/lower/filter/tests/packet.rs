@@ -165,7 +165,7 @@ impl Packet {
         if let Some([MacAddress(source), MacAddress(destination)]) = self.ether {
             let bytes = [destination, source].concat();
             for (word, bytes) in (rest::LINK_DESTINATION..).zip(bytes.chunks(4)) {
-                words[word] = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+                words[word] = u32::from_ne_bytes(bytes.try_into().expect("four bytes"));
             }
             flags |= KeyFlags::ETHERNET;
         }
