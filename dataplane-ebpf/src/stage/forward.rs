@@ -101,11 +101,8 @@ pub fn depart<F: Family, H: Hook>(
     hop: &Hop,
     oversize: bool,
 ) -> Step<core::convert::Infallible> {
-    if let Some(reason) = packet.detour {
-        return stop(reason);
-    }
-    if oversize {
-        return stop(Reason::TooBig);
+    if packet.detour.is_some() || oversize {
+        return stop(packet.detour.unwrap_or(Reason::TooBig));
     }
     let adjacency = hop.adjacency;
     if adjacency.ifindex == port.ifindex {
@@ -135,7 +132,8 @@ pub fn depart<F: Family, H: Hook>(
             adjacency,
             index: hop.index,
             family: u64::from(F::NUMBER),
-            tags: frame.tags(),
+            // Without VLAN devices a tagged packet is the kernel's.
+            tags: if features::VLANS.on() { frame.tags() } else { 0 },
         }));
     }
     let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
