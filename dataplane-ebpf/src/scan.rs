@@ -158,9 +158,9 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tabl
 /// entries are many.
 const TURNS: u32 = 1 << 23;
 /// Tables and entries asked in the first turn.
-const STEPS: u32 = 12;
+const STEPS: u32 = 11;
 /// And in each other.
-const MORE_STEPS: u32 = 9;
+const MORE_STEPS: u32 = 8;
 
 #[inline(always)]
 fn ruling(rule: u64) -> Ruling {

@@ -126,6 +126,10 @@ impl Target {
     /// What kind of route it is.
     #[inline(always)]
     pub const fn kind(self) -> RouteKind {
+        // First what nearly every packet has.
+        if self.0.wrapping_sub(Self::FIRST_GROUP) < BRANCH - Self::FIRST_GROUP {
+            return RouteKind::Unicast;
+        }
         match self.0 {
             0 => RouteKind::None,
             2 => RouteKind::Local,
@@ -134,7 +138,6 @@ impl Target {
             5 => RouteKind::Blackhole,
             6 => RouteKind::Unreachable,
             7 => RouteKind::Prohibit,
-            Self::FIRST_GROUP..BRANCH => RouteKind::Unicast,
             _ => RouteKind::Kernel,
         }
     }

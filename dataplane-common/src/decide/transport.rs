@@ -128,13 +128,13 @@ pub fn is_pending<A: PseudoHeader + Copy, B: Bytes + ?Sized>(
 
 /// Whether the checksum in the header is only the folded sum of the pseudo header: what a local stack leaves for hardware
 /// to finish (`CHECKSUM_PARTIAL`, `tcp_v4_send_check`). A finished checksum looks like that once in 65 536 packets, which
-/// then takes the slower tier and loses nothing.
+/// then takes the slower tier and loses nothing; so does one in as many datagrams without a checksum.
 #[inline(always)]
 pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: u16) -> bool {
     let length = (offset + datagram.length - datagram.payload) as u32;
     // The sum of swapped words is the swapped sum (RFC 1071, 2(B)): no need to go back to the order of the wire.
     let sum = datagram.destination.add_to(datagram.source.add_to(Sum::default()));
-    sum.add(length).add(datagram.protocol as u32).folds_to(checksum)
+    sum.add(length).add(datagram.protocol as u32).equals(checksum)
 }
 
 /// Bytes of the longest IP packet that a packet will be cut into, `segment` bytes of payload each

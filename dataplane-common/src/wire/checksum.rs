@@ -20,11 +20,11 @@ impl Sum {
         fold(self.0)
     }
 
-    /// Whether this is what [`Self::fold`] gives. It gives what the sum leaves when divided by 0xffff, but 0xffff instead of 0
-    /// unless all words are zero.
+    /// Whether this is a number, in ones' complement: there 0 and 0xffff are the same. [`Self::fold`] gives 0 where all words
+    /// are, and 0xffff else.
     #[inline(always)]
-    pub const fn folds_to(self, folded: u16) -> bool {
-        if self.0 == 0 || folded == 0 { self.0 == folded as u64 } else { is_multiple(self.0 + 0xffff - folded as u64) }
+    pub const fn equals(self, number: u16) -> bool {
+        is_multiple(self.0 + 0xffff - number as u64)
     }
 }
 

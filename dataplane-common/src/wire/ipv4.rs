@@ -50,10 +50,10 @@ impl Ipv4 {
         (self.version_length as usize & 0x0f) * 4
     }
 
-    /// Whether the checksum over the fixed 20 bytes is right; says nothing about a header with options.
+    /// Whether the checksum over the fixed 20 bytes is right, of a header with a version; says nothing about one with options.
     #[inline(always)]
     pub fn is_sound(&self) -> bool {
         let words: &[[u8; 4]; 5] = zerocopy::transmute_ref!(self);
-        words.iter().fold(Sum::default(), |sum, word| sum.add(u32::from_ne_bytes(*word))).folds_to(0xffff)
+        words.iter().fold(Sum::default(), |sum, word| sum.add(u32::from_ne_bytes(*word))).equals(0xffff)
     }
 }
