@@ -134,7 +134,7 @@ impl Switch {
         load
     }
 
-    /// What to load.
+    /// The answer, when these features are on.
     pub fn is_on(self, on: Features) -> bool {
         on.intersects(self.features)
     }

@@ -126,9 +126,15 @@ impl Image {
 
     /// The word that leads to the run of an entry.
     fn slot(&self, class: Class, home: u32, item: &Item) -> usize {
-        let slots = self.words[home as usize * WORDS + table::SLOTS];
+        let (first, shift) = self.slots(home);
         let tag = self.mask(home).tag(item, class.is_ipv6());
-        slots as u32 as usize * WORDS + place(tag, (slots >> 32) as u32) as usize
+        first as usize * WORDS + place(tag, shift) as usize
+    }
+
+    /// The line of a table's first slot, and how far tags are shifted.
+    fn slots(&self, home: u32) -> (u32, u32) {
+        let slots = self.words[home as usize * WORDS + table::SLOTS];
+        (slots as u32, (slots >> 32) as u32)
     }
 
     /// The entries that a slot leads to.
@@ -265,7 +271,7 @@ impl<'i> Desk<'i> {
         }
         let traces = self.image.words[slot] & !u64::from(u32::MAX);
         let tag = self.image.mask(home).tag(&item, class.is_ipv6());
-        let shift = (self.image.words[home as usize * WORDS + table::SLOTS] >> 32) as u32;
+        let (_, shift) = self.image.slots(home);
         self.lead(slot, traces | trace(tag, shift) | u64::from(unit));
     }
 

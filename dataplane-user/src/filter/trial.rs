@@ -83,7 +83,7 @@ fn drawn(entry: &Entry, random: &mut Rng) -> Key {
             (source, destination) = (within(entry.source_port, random), within(entry.destination_port, random));
         }
     }
-    packet.rest = std::array::from_fn(|at| rest::turned(at, words[key::REST + at]));
+    packet.rest = key::rest_of(&words);
     let both = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     packet.address = if family == 4 {
         [both(words[key::DESTINATION], words[key::SOURCE]), 0, 0, 0]

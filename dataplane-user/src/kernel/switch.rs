@@ -26,11 +26,10 @@ fn turn(function: &mut [Instruction], on: Features) {
     for at in 0..function.len().saturating_sub(1) {
         let Some(switch) = Switch::of(function[at], function[at + 1]) else { continue };
         let (decided, lost) = switch.decide(on);
-        let way = spare.clone().next().and_then(|jump| Some((jump, way(jump, at + 2, lost)?)));
+        let way = spare.next().and_then(|jump| Some((jump, way(jump, at + 2, lost)?)));
         if let Some((jump, way)) = way {
             function[at..at + 2].copy_from_slice(&decided);
             function[jump] = Switch::spare(way);
-            spare.start = jump + 1;
         } else {
             function[at] = Switch::answer(switch.is_on(on));
         }

@@ -1,6 +1,6 @@
 //! What is watched for, as the boxes that the kernel half compares packets with.
 
-use dataplane_common::abi::{Ifindex, PANES, Pane, rest, skips};
+use dataplane_common::abi::{Ifindex, PANES, Pane, skips};
 use thiserror::Error;
 
 use super::filter::{Entry, FilterFault, boxes, key};
@@ -49,8 +49,8 @@ fn pane(entry: &Entry, reasons: u64, one_in: u32) -> Pane {
         skips: skips(one_in),
         ..Pane::default()
     };
-    pane.rest_mask = std::array::from_fn(|at| rest::turned(at, entry.mask[key::REST + at]));
-    pane.rest = std::array::from_fn(|at| rest::turned(at, entry.value[key::REST + at]));
+    pane.rest_mask = key::rest_of(&entry.mask);
+    pane.rest = key::rest_of(&entry.value);
     pane.address_mask = addresses(&entry.mask, entry.is_for(6) && !entry.is_for(4));
     pane.address = addresses(&entry.value, entry.is_for(6) && !entry.is_for(4));
     pane

@@ -179,7 +179,7 @@ fn chosen(settings: &Settings, contestant: Contestant) -> bool {
     let name = contestant.to_string();
     let unnamed = settings.only.is_empty() && !contestant.is_large();
     let whole = |part: &str| Contestant::all().iter().any(|other| other.to_string() == part);
-    let named = |part: &String| name == *part || (name.contains(part.as_str()) && !whole(part));
+    let named = |part: &String| if whole(part) { name == *part } else { name.contains(part.as_str()) };
     reference || unnamed || settings.only.iter().any(named)
 }
 

@@ -9,7 +9,12 @@ pub const KEY_WORDS: usize = 16;
 
 /// Which of these words holds what.
 pub mod key {
-    use dataplane_common::abi::rest;
+    use dataplane_common::abi::{REST_WORDS, rest};
+
+    /// The words behind the addresses as [`dataplane_common::abi::Key::rest`] has them.
+    pub fn rest_of(words: &[u32; super::KEY_WORDS]) -> [u32; REST_WORDS] {
+        std::array::from_fn(|at| rest::turned(at, words[REST + at]))
+    }
 
     /// Destination address: IPv4 in the first word, IPv6 in all four.
     pub const DESTINATION: usize = 0;
