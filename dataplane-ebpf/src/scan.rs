@@ -34,9 +34,6 @@ pub enum Finding {
 const GO_ON: c_long = 0;
 const ENOUGH: c_long = 1;
 
-/// Beyond the order of every rule.
-const NONE: u64 = Search::NONE;
-
 /// What a scan has to say yet.
 const MORE: u32 = 3;
 
@@ -118,9 +115,10 @@ fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
 
 /// What was found.
 #[inline(always)]
-fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: u32) -> Finding {
+fn conclude(search: &Search, filter: &Filter, chain: u32) -> Finding {
     trace::chain(chain);
-    if best == NONE {
+    let Search { rule, bytes, .. } = *search;
+    if search.is_empty() {
         let policy = Ruling::from_number(filter.policies[chain as usize % CHAINS]);
         return if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop };
     }
@@ -138,7 +136,7 @@ fn conclude(&Search { best, rule, bytes, .. }: &Search, filter: &Filter, chain: 
 
 /// Nothing found yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
 #[inline(always)]
-fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tables, bytes: u64) {
+fn begin(search: &mut Search, base: u32, &Tables { first, count, screen, catch_all }: &Tables, bytes: u64) {
     search.base = base;
     search.first = first;
     search.table = first;
@@ -147,7 +145,9 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tabl
     search.left = black_box(0);
     search.unit = 0;
     search.from = 0;
-    search.best = NONE;
+    search.best = catch_all.order;
+    search.rule = catch_all.rule;
+    search.catch_all = catch_all;
     search.bytes = bytes;
     if features::TELLING.on() {
         search.told = [0; 2];
@@ -158,7 +158,7 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, screen }: &Tabl
 /// entries are many.
 const TURNS: u32 = 1 << 23;
 /// Tables and entries asked in the first turn.
-const STEPS: u32 = 11;
+const STEPS: u32 = 9;
 /// And in each other.
 const MORE_STEPS: u32 = 8;
 
@@ -170,7 +170,7 @@ fn ruling(rule: u64) -> Ruling {
 /// All tables have been asked: whether a rule is to be counted and the next looked for.
 #[inline(always)]
 fn finish(search: &mut Search) -> c_long {
-    if search.best == NONE {
+    if search.is_empty() {
         return ENOUGH;
     }
     let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
@@ -185,7 +185,8 @@ fn finish(search: &mut Search) -> c_long {
         maps::count_rule(counter, search.bytes);
     }
     search.from = search.best + 1;
-    search.best = NONE;
+    search.best = search.catch_all.order;
+    search.rule = search.catch_all.rule;
     search.table = search.first;
     GO_ON
 }
@@ -238,10 +239,10 @@ fn walk<const IPV6: bool, const STEPS: u32>(key: &mut Key) -> c_long {
 /// Finds out which of the next tables have something for the packet.
 #[inline(always)]
 fn next_tables<const IPV6: bool>(key: &mut Key) {
-    let Search { base, first, table, screen, .. } = key.search;
+    let Search { base, first, table, end, screen, .. } = key.search;
     key.search.at = table;
     key.search.table = table + SCREENED;
-    key.search.left = screen.candidates(&Arena, base, (table - first) / SCREENED, key, IPV6);
+    key.search.left = screen.candidates(&Arena, base, ((table - first) / SCREENED, end - table), key, IPV6);
 }
 
 /// Looks into the next of these tables: where its run for the packet begins, or 0.
@@ -250,9 +251,7 @@ fn look_up<const IPV6: bool>(key: &mut Key) -> u32 {
     let Search { base, at, left, end, best, .. } = key.search;
     key.search.left = left & (left - 1);
     let table = at + abi::lowest(left);
-    // Without a screen there are bits behind the last table.
-    let probe = if table < end { abi::probe(&Arena, base, table, key, IPV6, best) } else { Probe::Over };
-    match probe {
+    match abi::probe(&Arena, base, table, key, IPV6, best) {
         Probe::Over => {
             key.search.left = 0;
             key.search.table = end;

@@ -3,8 +3,9 @@
 //! A rule becomes an entry for each box of addresses, ports and the like that it describes. Entries with the same mask
 //! (made coarser where that saves a table) share a table, which is asked with one look into a hash: what has the same masked
 //! key is one *run* of entries, in the order of the rules. Tables are asked in the order of their first rule, until what was
-//! found is before all that is left; those that have nothing for the packet's addresses are passed over ([`Screen`]). So what a
-//! packet costs depends on the number of tables (tens), not of rules.
+//! found is before all that is left; those that have nothing for the packet's addresses are passed over ([`Screen`]). A rule
+//! that every packet fits is in no table: it is what is found before any is asked ([`CatchAll`]). So what a packet costs depends
+//! on the number of tables (tens), not of rules.
 //!
 //! Each chain has four classes of tables ([`Class`]): of either family, for packets whose transport header could be read
 //! and for those where it could not. All of one generation lies in one half of the map `FILTER`, in lines of eight words.
@@ -123,10 +124,12 @@ pub struct Search {
     pub left: u64,
     /// Order of the first rule that counts.
     pub from: u64,
-    /// Order of the rule found; beyond all others when none is.
+    /// Order of the rule found; from [`Self::NONE`] on when none is.
     pub best: u64,
     /// Its word [`entry::RULE`].
     pub rule: u64,
+    /// What is found when the search begins anew.
+    pub catch_all: CatchAll,
     /// Bytes to count at rules.
     pub bytes: u64,
     /// The first rules that log or reject: the lower halves of their words [`entry::RULE`]; 0 when there are none.
@@ -141,11 +144,17 @@ impl Search {
     /// Beyond the order of every rule.
     pub const NONE: u64 = 1 << 32;
 
+    /// Whether no rule was found.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.best >= Self::NONE
+    }
+
     /// What was found, as [`super::met`] has it.
     #[inline(always)]
     pub const fn verdict(&self) -> u32 {
         let found = super::met::ASKED | super::met::RULE | (self.rule & entry::COUNTER) as u32;
-        if self.best == Self::NONE { super::met::ASKED } else { found }
+        if self.is_empty() { super::met::ASKED } else { found }
     }
 }
 
@@ -313,6 +322,29 @@ pub struct Tables {
     pub count: u32,
     /// Which of them have something for a packet. Those of sets have none.
     pub screen: Screen,
+    /// What decides where nothing in them is before it. Sets have none.
+    pub catch_all: CatchAll,
+}
+
+/// The first rule that accepts or drops all packets of a class; none behind it is ever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CatchAll {
+    /// Its order. With the bit [`Search::NONE`] there is no such rule, or none any more: to say that changes one byte.
+    pub order: u64,
+    /// Its word [`entry::RULE`].
+    pub rule: u64,
+}
+
+impl CatchAll {
+    /// There is none.
+    pub const NONE: Self = Self { order: Search::NONE, rule: 0 };
+}
+
+impl Default for CatchAll {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 /// One generation of the filter.
@@ -332,7 +364,8 @@ pub struct Filter {
 impl Filter {
     /// What a new map holds: no tables, and chains that accept.
     pub const EMPTY: Self = {
-        let tables = Tables { first: 0, count: 0, screen: Screen { line: 0, mask: 0, destination: 0, source: 0 } };
+        let screen = Screen { line: 0, mask: 0, destination: 0, source: 0 };
+        let tables = Tables { first: 0, count: 0, screen, catch_all: CatchAll::NONE };
         Self { tables: [[tables; CLASSES]; CHAINS], policies: [0; CHAINS], base: 0, reserved: 0 }
     };
 }

@@ -29,7 +29,7 @@ pub use fib::{
     tree_class, tree_lines,
 };
 pub use filter::{
-    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
+    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, CatchAll, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
     REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables, agrees, ask,
     differ, element_differs, entry, fold, has, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag,
     pick, place, probe, rest, seek, set, set_table, sets, shift, table, trace,
@@ -163,7 +163,7 @@ sizes! {
     Watch = 2608;
     Trail = 48;
     Sighting = 1600;
-    Filter = 280;
+    Filter = 536;
     Screen = 8;
     Block = 512;
     Line = 64;

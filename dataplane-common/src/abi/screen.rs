@@ -62,11 +62,12 @@ impl Screen {
         [*first, if ipv6 { *third } else { *first << 32 }]
     }
 
-    /// The tables to ask among those from number 64 x `group` on.
+    /// The tables to ask among those from number 64 x `group` on, of which there are `count`. Without a screen, where there are
+    /// fewer than 64, all of them.
     #[inline(always)]
-    pub fn candidates<L: Lines>(self, lines: &L, base: u32, group: u32, key: &Key, ipv6: bool) -> u64 {
+    pub fn candidates<L: Lines>(self, lines: &L, base: u32, (group, count): (u32, u32), key: &Key, ipv6: bool) -> u64 {
         if self.line == 0 {
-            return !0;
+            return !(!0 << (count & 63));
         }
         let [destination, source] = Self::addresses(&key.address, ipv6);
         let head = base + self.line + group * self.stride();

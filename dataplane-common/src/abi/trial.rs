@@ -22,7 +22,7 @@ pub struct Trial {
     pub length: u32,
     /// Bits of [`super::Key::flags`].
     pub flags: u32,
-    /// Answer: order of the rule that decides, or [`super::Search::NONE`].
+    /// Answer: order of the rule that decides, or something from [`super::Search::NONE`] on.
     pub order: u64,
     /// Answer: its word [`super::entry::RULE`].
     pub rule: u64,

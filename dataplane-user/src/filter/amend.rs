@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use dataplane_common::abi::{Class, Ruling, Tables, WORDS, entry as word, place, table, trace};
+use dataplane_common::abi::{CatchAll, Class, Ruling, Search, Tables, WORDS, entry as word, place, table, trace};
 
 use super::{
     Image, Rests, Row, addresses, entry_words,
@@ -30,8 +30,8 @@ pub struct Amendment {
     pub fresh: usize,
     /// Then these words, one after the other: where, and what.
     pub leads: Vec<(usize, u64)>,
-    /// At last where the tables are, if there are more of them.
-    pub grown: bool,
+    /// At last where the tables are, if that has changed: a number by one byte.
+    pub headed: bool,
 }
 
 impl Image {
@@ -240,7 +240,7 @@ impl<'i> Desk<'i> {
         self.lead(at + table::FIRST, u64::from(u32::MAX));
         self.image.filter.tables[chain][number].count += 1;
         self.image.spare[chain][number] -= 1;
-        self.amendment.grown = true;
+        self.amendment.headed = true;
         Some(home)
     }
 
@@ -276,6 +276,12 @@ impl<'i> Desk<'i> {
     }
 
     fn remove(&mut self, chain: usize, class: Class, entry: &Entry) {
+        let CatchAll { order: caught, .. } = &mut self.image.filter.tables[chain][class.number() as usize].catch_all;
+        if *caught == u64::from(entry.order) {
+            *caught |= Search::NONE;
+            self.amendment.headed = true;
+            return;
+        }
         let item = Item::new(entry, class.is_ipv6());
         for home in self.image.tables(chain, class) {
             if !self.image.mask(home).takes(&item, class.is_ipv6()) {

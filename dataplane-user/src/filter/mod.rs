@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use dataplane_common::abi::{
-    CHAINS, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, rest, table,
+    CHAINS, CatchAll, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, rest, table,
 };
 use thiserror::Error;
 
@@ -71,7 +71,12 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
     let ours: Vec<_> = if class.is_dim() { dimmed.iter().collect() } else { ours.collect() };
     let mut tuples = Tuples::default();
     let mut items = Vec::with_capacity(ours.len());
+    let mut catch_all = None;
     for entry in ours {
+        if catch_all.is_none() && entry.is_catch_all() {
+            catch_all = Some(CatchAll { order: entry.order.into(), rule: rule_word(entry) });
+            continue;
+        }
         let item = Item::new(entry, class.is_ipv6());
         tuples.insert(items.len() as u32, &item, class.is_ipv6());
         items.push((entry, item));
@@ -104,7 +109,7 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
     }
     let of_table = |table: &Filled| table.members.iter().map(|(_, number)| &items[*number as usize].1).collect();
     let screen = screen::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
-    Tables { first: lines, count: tables.len() as u32, screen }
+    Tables { first: lines, count: tables.len() as u32, screen, catch_all: catch_all.unwrap_or_default() }
 }
 
 /// What entries say of packets that can not be read, each once: many differ only in ports.
@@ -158,10 +163,13 @@ fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, item
     };
     words[behind + word::NUMBERS] = u64::from(entry.order) << 32 | lengths | flags;
     let rest = rests.unit(builder, entry, item.protocol.is_some());
-    let acts = u64::from(entry.acts.bits()) << 28;
-    let ruling = acts | (entry.ruling as u64) << 24 | u64::from(entry.counter) & word::COUNTER;
-    words[behind + word::RULE] = u64::from(rest) << 32 | ruling;
+    words[behind + word::RULE] = u64::from(rest) << 32 | rule_word(entry);
     words
+}
+
+/// The word [`word::RULE`] of an entry, but for its rest.
+fn rule_word(entry: &Entry) -> u64 {
+    u64::from(entry.acts.bits()) << 28 | (entry.ruling as u64) << 24 | u64::from(entry.counter) & word::COUNTER
 }
 
 /// What entries ask besides addresses, protocol and ports: the same for many, so each is there once.

@@ -1,7 +1,7 @@
 //! What the kernel half would find, by the same code, in memory.
 
 use dataplane_common::abi::{
-    Answer, Key, Lines, Probe, RUN, Ruling, SCREENED, Tables, WORDS, agrees, ask, differ, entry, has, holds,
+    Answer, CatchAll, Key, Lines, Probe, RUN, Ruling, SCREENED, Tables, WORDS, agrees, ask, differ, entry, has, holds,
     is_element, probe, seek, set, sets,
 };
 
@@ -46,10 +46,10 @@ impl Image {
     pub fn find(&self, chain: usize, key: &Key, from: u32) -> (Option<Found>, Effort) {
         let lines = Memory(&self.words);
         let (class, mut effort) = (key.class(), Effort::default());
-        let Tables { first, count, screen } = self.filter.tables[chain][class.number() as usize];
-        let mut best: Option<Found> = None;
+        let Tables { first, count, screen, catch_all } = self.filter.tables[chain][class.number() as usize];
+        let mut best = caught(catch_all).filter(|found| found.order >= from);
         for number in 0..count {
-            let candidates = screen.candidates(&lines, 0, number / SCREENED, key, class.is_ipv6());
+            let candidates = screen.candidates(&lines, 0, (number / SCREENED, count), key, class.is_ipv6());
             if candidates & 1 << (number % SCREENED) == 0 {
                 continue;
             }
@@ -69,8 +69,7 @@ impl Image {
                     Answer::Next => {}
                     Answer::Fits { order, rule, last } => {
                         if rest_agrees(&lines, (rule >> 32) as u32, key) {
-                            let ruling = Ruling::from_number((rule >> 24) as u32 & 0xf);
-                            best = Some(Found { order, counter: (rule & entry::COUNTER) as u32, ruling });
+                            best = Some(found(order, rule));
                             break;
                         }
                         if last {
@@ -82,6 +81,16 @@ impl Image {
         }
         (best, effort)
     }
+}
+
+/// What is found before a table is asked.
+fn caught(CatchAll { order, rule }: CatchAll) -> Option<Found> {
+    Some(found(u32::try_from(order).ok()?, rule))
+}
+
+fn found(order: u32, rule: u64) -> Found {
+    let ruling = Ruling::from_number((rule >> 24) as u32 & 0xf);
+    Found { order, counter: (rule & entry::COUNTER) as u32, ruling }
 }
 
 fn rest_agrees(lines: &Memory<'_>, unit: u32, key: &Key) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use dataplane_common::abi::{ELEMENT_WORDS, Hash, NAMESAKES, Screen, TABLES, Tables, set_table};
+use dataplane_common::abi::{ELEMENT_WORDS, Hash, NAMESAKES, TABLES, Tables, set_table};
 
 use super::{
     BuildError,
@@ -45,7 +45,7 @@ pub(super) fn write(builder: &mut Builder, set: &Elements) -> Result<Tables, Bui
         line[set_table::SLOTS] = slots;
         line[set_table::NARROW] = set.narrow.into();
     }
-    Ok(Tables { first: lines, count: set.tables.len() as u32, screen: Screen::default() })
+    Ok(Tables { first: lines, count: set.tables.len() as u32, ..Tables::default() })
 }
 
 fn write_wide(builder: &mut Builder, values: &HashSet<Words>) -> u64 {

@@ -23,13 +23,32 @@ fn prefix(bits: u32) -> impl Strategy<Value = u32> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
+    prop_oneof![40 => asking(), 1 => unconditional()]
+}
+
+/// All packets, or all of a family.
+fn unconditional() -> impl Strategy<Value = Entry> {
+    (prop::option::of(prop::sample::select(vec![4, 6])), ruling()).prop_map(|(family, ruling)| {
+        let mut entry = Entry { ruling, ..Entry::ANY };
+        if let Some(family) = family {
+            entry.mask[key::NETWORK] = 0xff << 24;
+            entry.value[key::NETWORK] = family << 24;
+        }
+        entry
+    })
+}
+
+fn ruling() -> impl Strategy<Value = Ruling> {
+    prop::sample::select(vec![Ruling::Accept, Ruling::Drop, Ruling::Continue])
+}
+
+fn asking() -> impl Strategy<Value = Entry> {
     let network = (prop::bool::ANY, [address(), address()], [prefix(128), prefix(128)], prop::option::of(6..8u32));
     let span =
         (prop::option::of((small(), small(), prop::bool::ANY)), prop::option::of((small(), small(), prop::bool::ANY)));
     let links = (prop::option::of(0..3u32), prop::option::of(0..3u32), prop::option::weighted(0.1, 0..4u32));
     let set = prop::option::weighted(0.2, (0..2u32, prop::bool::ANY, 1..9u64));
-    let ruling = prop::sample::select(vec![Ruling::Accept, Ruling::Drop, Ruling::Continue]);
-    (network, span, links, set, ruling).prop_map(|(network, (sport, dport), (iif, oif, ttl), set, ruling)| {
+    (network, span, links, set, ruling()).prop_map(|(network, (sport, dport), (iif, oif, ttl), set, ruling)| {
         let (ipv6, addresses, lengths, protocol) = network;
         let mut entry = Entry { ruling, ..Entry::ANY };
         let mut ask = |word: usize, mask: u32, value: u32| {

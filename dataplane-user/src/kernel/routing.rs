@@ -127,7 +127,7 @@ impl Routing {
             // Whoever is led there finds it written.
             self.filter.word(live + at).store(*to, Ordering::Release);
         }
-        if amendment.grown {
+        if amendment.headed {
             let base = self.live.filter * (half / WORDS) as u32;
             self.write_filter(self.live.filter, &Filter { base, ..image.filter })?;
         }

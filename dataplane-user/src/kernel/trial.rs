@@ -58,6 +58,6 @@ impl Trials {
             return Err(TrialError::Silent);
         }
         let rule = (answer.order as u32, (answer.rule & entry::COUNTER) as u32);
-        Ok((answer.order != Search::NONE).then_some(rule))
+        Ok((answer.order < Search::NONE).then_some(rule))
     }
 }

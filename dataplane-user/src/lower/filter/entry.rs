@@ -116,6 +116,19 @@ impl Entry {
         (self.value[key::NETWORK] >> 24 ^ family) & self.mask[key::NETWORK] >> 24 == 0
     }
 
+    /// Whether it ends the chain for every packet of its family.
+    pub fn is_catch_all(&self) -> bool {
+        let mut mask = self.mask;
+        mask[key::NETWORK] &= 0x00ff_ffff;
+        let spans = [self.source_port, self.destination_port, self.length];
+        mask == [0; KEY_WORDS]
+            && spans == [Span::FULL; 3]
+            && self.needs.is_empty()
+            && self.sets == [None; RULE_SETS]
+            && matches!(self.ruling, Ruling::Accept | Ruling::Drop)
+            && !self.acts.contains(Acts::LIMIT)
+    }
+
     /// What is left of it for packets whose transport header can not be read: whoever drops by it drops them, if it is
     /// strict. None when such packets do not meet it.
     pub fn dimmed(mut self) -> Option<Self> {
