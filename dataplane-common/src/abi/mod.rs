@@ -29,10 +29,10 @@ pub use fib::{
     tree_class, tree_lines,
 };
 pub use filter::{
-    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, CatchAll, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags, NAMESAKES, Probe,
-    REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables, agrees, ask,
-    differ, element_differs, entry, fold, has, holds, is_element, mask32, mask64, mixed, more, narrow_slot, narrow_tag,
-    pick, place, probe, rest, seek, set, set_table, sets, shift, table, trace,
+    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, CatchAll, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags,
+    NAMESAKES, Probe, REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables,
+    agrees, ask, differ, element_differs, entry, fold, has, holds, is_element, mask32, mask64, mixed, more,
+    narrow_slot, narrow_tag, pick, place, probe, rest, seek, set, set_table, sets, shift, table, trace,
 };
 pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
 pub use limit::{Limit, LimitFlags};

@@ -18,7 +18,8 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use dataplane_common::abi::{
-    CHAINS, CatchAll, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, rest, table,
+    CHAINS, CatchAll, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, rest,
+    table,
 };
 use thiserror::Error;
 
