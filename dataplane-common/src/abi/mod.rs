@@ -9,12 +9,16 @@ mod counter;
 mod event;
 mod fib;
 mod filter;
+mod hash;
 mod inquiry;
+mod key;
 mod limit;
 mod loss;
 mod mark;
 mod port;
 mod screen;
+mod search;
+mod set;
 mod trace;
 mod trial;
 mod vlan;
@@ -28,18 +32,20 @@ pub use fib::{
     Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, search6,
     tree_class, tree_lines,
 };
-pub use filter::{
-    ADDRESS_WORDS, Acts, Answer, CHAINS, CLASSES, CatchAll, Class, ELEMENT_WORDS, Filter, Hash, Key, KeyFlags,
-    NAMESAKES, Probe, REST_WORDS, RULE_SETS, RUN, Ruling, SLOT_PROBES, Search, Selector, Sought, Span, TABLES, Tables,
-    agrees, ask, differ, element_differs, entry, fold, has, holds, is_element, mask32, mask64, mixed, more,
-    narrow_slot, narrow_tag, pick, place, probe, rest, seek, set, set_table, sets, shift, table, trace,
-};
+pub use filter::{Acts, CHAINS, CatchAll, Filter, Ruling, Span, TABLES, Tables, entry, more, table};
+pub use hash::{Hash, place, shift, trace};
 pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
+pub use key::{ADDRESS_WORDS, CLASSES, Class, Key, KeyFlags, REST_WORDS, fold, mixed, rest};
 pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
 pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use screen::{SCREENED, Screen, lowest};
+pub use search::{Answer, Probe, RUN, Search, agrees, ask, differ, mask32, mask64, probe};
+pub use set::{
+    ELEMENT_WORDS, NAMESAKES, RULE_SETS, SLOT_PROBES, Selector, Sought, element_differs, has, holds, is_element,
+    narrow_slot, narrow_tag, pick, seek, set, set_table, sets,
+};
 pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, draw, met, skips};
 pub use trial::Trial;
 pub use vlan::{Tag, VLANS, VlanKey};
@@ -56,18 +62,21 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
+    include_bytes!("hash.rs"),
     include_bytes!("inquiry.rs"),
+    include_bytes!("key.rs"),
     include_bytes!("limit.rs"),
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("port.rs"),
     include_bytes!("screen.rs"),
+    include_bytes!("search.rs"),
+    include_bytes!("set.rs"),
     include_bytes!("trace.rs"),
     include_bytes!("vlan.rs"),
     // The order of the reasons is that of the counters.
     include_bytes!("../reason.rs"),
     include_bytes!("../wire/vlan.rs"),
-    include_bytes!("../reason.rs"),
 ]);
 
 /// FNV-1a over the files.

@@ -2,10 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{
-    CHAINS, Key, KeyFlags, Limit, Span,
-    filter::{ADDRESS_WORDS, REST_WORDS},
-};
+use super::{ADDRESS_WORDS, CHAINS, Key, KeyFlags, Limit, REST_WORDS, Span};
 
 /// Bytes of a frame that a sighting has room for: an Ethernet frame of 1514 bytes with three tags.
 pub const SIGHTING_BYTES: usize = 1528;

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{filter::ADDRESS_WORDS, filter::REST_WORDS};
+use super::{ADDRESS_WORDS, REST_WORDS};
 
 /// The frame of program `trial`: a question, and behind it the answer. In the machine's own byte order: it crosses no wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

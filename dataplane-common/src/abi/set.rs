@@ -1,0 +1,207 @@
+//! Sets that rules ask: tables of elements, one for each combination of masks.
+
+use super::{
+    Hash, Key, Lines, WORDS,
+    hash::{slot, word},
+    more, rest,
+};
+
+/// How far from its home a value of a narrow set may be.
+pub const SLOT_PROBES: u32 = 8;
+/// Sets that one rule can ask.
+pub const RULE_SETS: usize = 3;
+/// Words of an element of a set.
+pub const ELEMENT_WORDS: usize = 6;
+
+/// The sets that a rest asks: how many, and which must not hold the packet.
+#[inline(always)]
+pub fn sets<L: Lines>(lines: &L, base: u32, unit: u32) -> u64 {
+    word(lines, base + unit / 2 + 1, more::LENGTH) >> 32
+}
+
+/// A set that a rest asks: its tables (line of the first `<< 32`, how many), and its selectors.
+#[inline(always)]
+pub fn set<L: Lines>(lines: &L, base: u32, unit: u32, number: usize) -> (u64, u64) {
+    let at = more::SETS + 2 * number;
+    (word(lines, base + unit / 2 + 1, at), word(lines, base + unit / 2 + 1, at + 1))
+}
+
+/// What a component of an element is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Selector {
+    /// No more components.
+    End = 0,
+    /// IPv4 destination.
+    Destination4 = 1,
+    /// IPv4 source.
+    Source4 = 2,
+    /// IPv6 destination: two words.
+    Destination6 = 3,
+    /// IPv6 source: two words.
+    Source6 = 4,
+    /// Destination port.
+    DestinationPort = 5,
+    /// Source port.
+    SourcePort = 6,
+    /// Protocol.
+    Protocol = 7,
+    /// Way in.
+    Iif = 8,
+    /// Way out.
+    Oif = 9,
+    /// Link destination.
+    LinkDestination = 10,
+    /// Link source.
+    LinkSource = 11,
+}
+
+impl Selector {
+    /// Words of an element that it takes.
+    pub const fn words(self) -> usize {
+        match self {
+            Self::End => 0,
+            Self::Destination6 | Self::Source6 => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// The words that a set is asked for. Masks say which of them count.
+pub type Sought = [u64; WORDS];
+
+/// What a selector picks from a packet: its first word and, where it takes two, its second.
+#[inline(always)]
+pub fn pick(key: &Key, selector: u64) -> (u64, u64) {
+    let link = |high: u32, low: u32| (u64::from(high) << 32 | u64::from(low), 0);
+    let rest = &key.rest;
+    let number = |at: usize| rest::turned(at, rest[at]);
+    match selector {
+        1 => (key.address[0] >> 32, 0),
+        2 => (key.address[0] & 0xffff_ffff, 0),
+        3 => (key.address[0], key.address[1]),
+        4 => (key.address[2], key.address[3]),
+        5 => (key.mixed >> 32 & 0xffff, 0),
+        6 => (key.mixed >> 48, 0),
+        7 => (key.mixed >> 24 & 0xff, 0),
+        8 => (u64::from(rest[rest::IIF]), 0),
+        9 => (u64::from(rest[rest::OIF]), 0),
+        10 => {
+            let (first, middle) = (number(rest::LINK_DESTINATION), number(rest::LINK_MIDDLE));
+            link(first >> 16, first << 16 | middle >> 16)
+        }
+        _ => link(number(rest::LINK_MIDDLE) & 0xffff, number(rest::LINK_SOURCE)),
+    }
+}
+
+/// Notes in a key what its selectors pick, the first in the lowest byte.
+#[inline(always)]
+pub fn seek(key: &mut Key, selectors: u64) {
+    let mut at = 0;
+    let mut component = 0;
+    while component < ELEMENT_WORDS {
+        let selector = selectors >> (8 * component) & 0xff;
+        if selector == Selector::End as u64 {
+            break;
+        }
+        let (first, second) = pick(key, selector);
+        key.sought[at % WORDS] = first;
+        at += 1;
+        if selector == Selector::Destination6 as u64 || selector == Selector::Source6 as u64 {
+            key.sought[at % WORDS] = second;
+            at += 1;
+        }
+        component += 1;
+    }
+}
+
+/// Elements of one table that may share a slot.
+pub const NAMESAKES: u32 = 8;
+
+/// Where the one word of a narrow element, below 2^32, is looked for.
+#[inline(always)]
+pub const fn narrow_tag(value: u32) -> u32 {
+    let mixed = (value ^ value >> 16).wrapping_mul(0x7feb_352d);
+    let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x846c_a68b);
+    mixed ^ mixed >> 16
+}
+
+/// Whether the slots of a narrow table have a value: linear, from its home on.
+#[inline(always)]
+pub fn has<L: Lines>(lines: &L, base: u32, slots: u64, value: u32) -> bool {
+    let (mask, home) = ((slots >> 32) as u32, narrow_tag(value));
+    let mut probe = 0;
+    while probe < SLOT_PROBES {
+        let place = home.wrapping_add(probe) & mask;
+        let found = word(lines, base + slots as u32 + place / WORDS as u32, place as usize % WORDS);
+        if found == 0 || found == narrow_slot(value) {
+            return found != 0;
+        }
+        probe += 1;
+    }
+    false
+}
+
+/// The slot of a value: never 0.
+#[inline(always)]
+pub const fn narrow_slot(value: u32) -> u64 {
+    (value as u64) << 32 | 1
+}
+
+/// Whether the table of a set at a line holds what is sought. Its line has six masks, its slots, and in the last word whether
+/// it is narrow: of one word below 2^32, which is the slot itself. Otherwise the number of a slot is the line of an element:
+/// its words, and the line of the next in that slot, or 0. `has_value` looks into narrow slots ([`has`]), and `is_same` says
+/// whether an element is the one ([`is_element`]).
+#[inline(always)]
+pub fn holds<L: Lines>(
+    lines: &L,
+    base: u32,
+    set: u32,
+    sought: &Sought,
+    (has_value, is_same): (impl Fn(u64, u32) -> bool, impl Fn(u32) -> bool),
+) -> bool {
+    let Some(line) = lines.line(base + set) else { return false };
+    let slots = lines.word(line, set_table::SLOTS);
+    if lines.word(line, set_table::NARROW) != 0 {
+        return has_value(slots, (sought[0] & lines.word(line, 0)) as u32);
+    }
+    let mut hash = Hash::START;
+    let mut at = 0;
+    while at < ELEMENT_WORDS {
+        hash = hash.with(sought[at] & lines.word(line, at));
+        at += 1;
+    }
+    let mut element = slot(lines, base, slots, hash.tag());
+    let mut namesakes = 0;
+    while element != 0 && namesakes < NAMESAKES {
+        if is_same(element) {
+            return true;
+        }
+        element = word(lines, base + element, set_table::NEXT) as u32;
+        namesakes += 1;
+    }
+    false
+}
+
+/// Whether the element at a line is what is sought in the table of a set.
+#[inline(always)]
+pub fn is_element<L: Lines>(lines: &L, base: u32, set: u32, element: u32, sought: &Sought) -> bool {
+    let (Some(set), Some(element)) = (lines.line(base + set), lines.line(base + element)) else { return false };
+    (0..ELEMENT_WORDS).all(|at| !element_differs(lines, (set, element), sought, at))
+}
+
+/// Whether word `at` of an element is another than that which is sought in the table of a set.
+#[inline(always)]
+pub fn element_differs<L: Lines>(lines: &L, (set, element): (L::Line, L::Line), sought: &Sought, at: usize) -> bool {
+    sought[at % WORDS] & lines.word(set, at) != lines.word(element, at)
+}
+
+/// Which words of the line of a set's table, and of an element, are what; the first six are masks, or values.
+pub mod set_table {
+    /// Of a table: as [`crate::abi::table::SLOTS`]; of a narrow one: number of slots less one `<< 32`, line of the first slot.
+    pub const SLOTS: usize = super::ELEMENT_WORDS;
+    /// Of an element: the line of the next in its slot, or 0.
+    pub const NEXT: usize = super::ELEMENT_WORDS;
+    /// Of a table: whether its slots tell all.
+    pub const NARROW: usize = 7;
+}
