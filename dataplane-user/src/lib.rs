@@ -2,6 +2,8 @@
 //!
 //! One ring: event, model, lower, diff, apply. The command line talks to the daemon over its socket and never opens a map.
 
+#[cfg(test)]
+mod cases;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -22,18 +22,6 @@ impl Mac {
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
-
-    /// The first four bytes, as a number in network order.
-    #[inline(always)]
-    pub const fn high(self) -> u32 {
-        u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
-    }
-
-    /// The last two bytes, as a number in network order.
-    #[inline(always)]
-    pub const fn low(self) -> u16 {
-        u16::from_be_bytes([self.0[4], self.0[5]])
-    }
 }
 
 impl fmt::Display for Mac {

@@ -9,12 +9,7 @@ use dataplane_common::abi::{BLOCK, Layout4, Layout6, RouteKind, WORDS};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Family as _;
-
-/// How many sequences of changes, unless somebody says otherwise.
-fn cases(otherwise: u32) -> u32 {
-    std::env::var("DATAPLANE_CASES").map_or(otherwise, |number| number.parse().expect("a number"))
-}
+use crate::{cases::cases, model::Family as _};
 
 type Model<A> = BTreeMap<(A, u8), Target>;
 

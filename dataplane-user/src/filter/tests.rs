@@ -4,7 +4,10 @@ use dataplane_common::abi::{Class, Key, KeyFlags, Ruling, mixed, rest};
 use proptest::prelude::*;
 
 use super::{Amendment, Elements, Found, Image, Tried, build};
-use crate::lower::filter::{Entry, LoweredFilter, Membership, key};
+use crate::{
+    cases::cases,
+    lower::filter::{Entry, LoweredFilter, Membership, key},
+};
 
 /// Few values, so that entries and packets meet.
 fn address() -> impl Strategy<Value = u32> {
@@ -160,13 +163,9 @@ fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool
     }
 }
 
-/// Cases of each property; each has 64 packets, or as many after every change. `DATAPLANE_CASES` asks for more.
-fn cases() -> u32 {
-    std::env::var("DATAPLANE_CASES").map_or(512, |text| text.parse().expect("a number of cases"))
-}
-
+// Each case has 64 packets, or as many after every change.
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
+    #![proptest_config(ProptestConfig::with_cases(cases(512)))]
 
     #[test]
     fn what_is_amended_is_as_if_built(
