@@ -122,7 +122,7 @@ fn conclude(search: &Search, filter: &Filter, chain: u32) -> Finding {
         let policy = Ruling::from_number(filter.policies[chain as usize % CHAINS]);
         return if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop };
     }
-    let ruling = ruling(rule);
+    let ruling = Ruling::of(rule);
     if ruling != Ruling::Unreadable {
         maps::count_rule((rule & entry::COUNTER) as u32, bytes);
     }
@@ -134,20 +134,18 @@ fn conclude(search: &Search, filter: &Filter, chain: u32) -> Finding {
     }
 }
 
-/// Nothing found yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
+/// Nothing asked yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
 #[inline(always)]
 fn begin(search: &mut Search, base: u32, &Tables { first, count, screen, catch_all }: &Tables, bytes: u64) {
     search.base = base;
     search.first = first;
-    search.table = first;
     search.end = first + count;
     search.screen = screen;
     search.left = black_box(0);
     search.unit = 0;
     search.from = 0;
-    search.best = catch_all.order;
-    search.rule = catch_all.rule;
     search.catch_all = catch_all;
+    search.rewind();
     search.bytes = bytes;
     if features::TELLING.on() {
         search.told = [0; 2];
@@ -162,11 +160,6 @@ const STEPS: u32 = 9;
 /// And in each other.
 const MORE_STEPS: u32 = 8;
 
-#[inline(always)]
-fn ruling(rule: u64) -> Ruling {
-    Ruling::from_number((rule >> 24) as u32 & 0xf)
-}
-
 /// All tables have been asked: whether a rule is to be counted and the next looked for.
 #[inline(always)]
 fn finish(search: &mut Search) -> c_long {
@@ -179,15 +172,13 @@ fn finish(search: &mut Search) -> c_long {
         if features::TELLING.on() && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
             search.told[usize::from(search.told[0] != 0)] = search.rule as u32;
         }
-        if ruling(search.rule) != Ruling::Continue {
+        if Ruling::of(search.rule) != Ruling::Continue {
             return ENOUGH;
         }
         maps::count_rule(counter, search.bytes);
     }
     search.from = search.best + 1;
-    search.best = search.catch_all.order;
-    search.rule = search.catch_all.rule;
-    search.table = search.first;
+    search.rewind();
     GO_ON
 }
 

@@ -66,6 +66,12 @@ impl Ruling {
             _ => Self::Drop,
         }
     }
+
+    /// That in a word [`entry::RULE`].
+    #[inline(always)]
+    pub const fn of(rule: u64) -> Self {
+        Self::from_number((rule >> 24) as u32 & 0xf)
+    }
 }
 
 bitflags! {

@@ -51,6 +51,14 @@ impl Search {
     /// Beyond the order of every rule.
     pub const NONE: u64 = 1 << 32;
 
+    /// From the first table on: found is what no table has.
+    #[inline(always)]
+    pub const fn rewind(&mut self) {
+        self.table = self.first;
+        self.best = self.catch_all.order;
+        self.rule = self.catch_all.rule;
+    }
+
     /// Whether no rule was found.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {

@@ -113,7 +113,7 @@ impl Image {
     fn home(&self, chain: usize, class: Class, entry: &Entry) -> Option<u32> {
         let item = Item::new(entry, class.is_ipv6());
         let homes = self.tables(chain, class).filter(|home| self.mask(*home).takes(&item, class.is_ipv6()));
-        let lengths = homes.map(|home| (self.run(class, self.slot(class, home, &item)).len(), home));
+        let lengths = homes.map(|home| (self.run(class, self.slot(class, home, &item).0).len(), home));
         lengths.min_by_key(|(length, _)| *length).filter(|(length, _)| *length < LONGEST).map(|(_, home)| home)
     }
 
@@ -124,17 +124,12 @@ impl Image {
         Mask { address, mixed: line[table::MIXED] }
     }
 
-    /// The word that leads to the run of an entry.
-    fn slot(&self, class: Class, home: u32, item: &Item) -> usize {
-        let (first, shift) = self.slots(home);
-        let tag = self.mask(home).tag(item, class.is_ipv6());
-        first as usize * WORDS + place(tag, shift) as usize
-    }
-
-    /// The line of a table's first slot, and how far tags are shifted.
-    fn slots(&self, home: u32) -> (u32, u32) {
+    /// The word that leads to the run of an entry, and which bit of it tells of such.
+    fn slot(&self, class: Class, home: u32, item: &Item) -> (usize, u64) {
         let slots = self.words[home as usize * WORDS + table::SLOTS];
-        (slots as u32, (slots >> 32) as u32)
+        let (first, shift) = (slots as u32, (slots >> 32) as u32);
+        let tag = self.mask(home).tag(item, class.is_ipv6());
+        (first as usize * WORDS + place(tag, shift) as usize, trace(tag, shift))
     }
 
     /// The entries that a slot leads to.
@@ -162,7 +157,7 @@ impl Image {
     fn holds(&self, class: Class, home: u32, entry: &Entry) -> bool {
         let item = Item::new(entry, class.is_ipv6());
         self.mask(home).takes(&item, class.is_ipv6())
-            && self.run(class, self.slot(class, home, &item)).iter().any(|row| order(class, row) == entry.order)
+            && self.run(class, self.slot(class, home, &item).0).iter().any(|row| order(class, row) == entry.order)
     }
 }
 
@@ -246,7 +241,7 @@ impl<'i> Desk<'i> {
 
     fn insert(&mut self, chain: usize, class: Class, home: u32, entry: &Entry) {
         let item = Item::new(entry, class.is_ipv6());
-        let slot = self.image.slot(class, home, &item);
+        let (slot, trace) = self.image.slot(class, home, &item);
         let mut rows = self.image.run(class, slot);
         let unit = self.build(|builder| {
             let mut rests = Rests { known: HashMap::new(), sets: &[] };
@@ -270,9 +265,7 @@ impl<'i> Desk<'i> {
             }
         }
         let traces = self.image.words[slot] & !u64::from(u32::MAX);
-        let tag = self.image.mask(home).tag(&item, class.is_ipv6());
-        let (_, shift) = self.image.slots(home);
-        self.lead(slot, traces | trace(tag, shift) | u64::from(unit));
+        self.lead(slot, traces | trace | u64::from(unit));
     }
 
     fn remove(&mut self, chain: usize, class: Class, entry: &Entry) {
@@ -287,7 +280,7 @@ impl<'i> Desk<'i> {
             if !self.image.mask(home).takes(&item, class.is_ipv6()) {
                 continue;
             }
-            let slot = self.image.slot(class, home, &item);
+            let (slot, _) = self.image.slot(class, home, &item);
             let mut rows = self.image.run(class, slot);
             let before = rows.len();
             rows.retain(|row| order(class, row) != entry.order);

@@ -9,6 +9,8 @@ use super::{
 
 /// A class with fewer tables has no screen: to read it would cost as much as it saves.
 const FEW: usize = 4;
+/// Without a screen one word tells of all tables, also of those that are opened in place.
+const _: () = assert!((FEW as u32) + SPARE < SCREENED);
 /// How many first bits of an address can be hashed, IPv4 and IPv6.
 const DEPTHS: [[u8; 3]; 2] = [[16, 20, 24], [32, 48, 64]];
 /// How many bits shorter than that a prefix can be: it has as many words as addresses fit it, so 256.

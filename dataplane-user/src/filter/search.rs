@@ -49,7 +49,9 @@ impl Image {
         let Tables { first, count, screen, catch_all } = self.filter.tables[chain][class.number() as usize];
         let mut best = caught(catch_all).filter(|found| found.order >= from);
         for number in 0..count {
-            let candidates = screen.candidates(&lines, 0, (number / SCREENED, count), key, class.is_ipv6());
+            let group = number / SCREENED;
+            let these = (group, count - group * SCREENED);
+            let candidates = screen.candidates(&lines, 0, these, key, class.is_ipv6());
             if candidates & 1 << (number % SCREENED) == 0 {
                 continue;
             }
@@ -89,8 +91,7 @@ fn caught(CatchAll { order, rule }: CatchAll) -> Option<Found> {
 }
 
 fn found(order: u32, rule: u64) -> Found {
-    let ruling = Ruling::from_number((rule >> 24) as u32 & 0xf);
-    Found { order, counter: (rule & entry::COUNTER) as u32, ruling }
+    Found { order, counter: (rule & entry::COUNTER) as u32, ruling: Ruling::of(rule) }
 }
 
 fn rest_agrees(lines: &Memory<'_>, unit: u32, key: &Key) -> bool {
