@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
-use core::ptr::NonNull;
+use core::{ops::Deref, ptr::NonNull};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_REDIRECT},
@@ -20,7 +20,7 @@ use dataplane_common::{
     },
 };
 
-use crate::tables;
+use crate::{features, tables};
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -44,12 +44,7 @@ static FIB6: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 #[btf_map]
-static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }> = Array::new();
-/// Whether an adjacency was used: beside them, not in them, so that what each packet reads is not written. A word is written
-/// once for each time that the controller clears it, and read by all CPUs in between; its neighbours on the cache line suffer
-/// that often, and no more.
-#[btf_map]
-static USED: Array<u64, { abi::ADJACENCIES as usize }, MAPPED> = Array::new();
+static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }, MAPPED> = Array::new();
 /// In a section, as `CONTROL`.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.filters")]
@@ -258,22 +253,41 @@ pub fn group(index: u32) -> Option<&'static NextHopGroup> {
     lookup(&GROUPS, index)
 }
 
-/// An adjacency.
-#[inline(always)]
-pub fn adjacency(index: u32) -> Option<&'static Adjacency> {
-    lookup(&ADJACENCIES, index)
+/// An adjacency, in its place.
+#[derive(Clone, Copy)]
+pub struct Adjacent(NonNull<Adjacency>);
+
+impl Deref for Adjacent {
+    type Target = Adjacency;
+
+    #[inline(always)]
+    fn deref(&self) -> &Adjacency {
+        // SAFETY: elements of arrays stay where they are.
+        unsafe { self.0.as_ref() }
+    }
 }
 
-/// Marks an adjacency as used.
-#[inline(always)]
-pub fn used(index: u64) {
-    if let Some(mark) = find::<_, u64>(&USED, index as u32).map(NonNull::as_ptr) {
-        // SAFETY: an element of the array, as long as it is. Others may write the same meanwhile, or the controller zero.
-        if unsafe { mark.read_volatile() } == 0 {
+impl Adjacent {
+    /// Marks it as used. Most packets find it marked: the cache line, which all CPUs read, is not written for them.
+    #[inline(always)]
+    pub fn mark(self) {
+        if features::REHEARSAL.on() {
+            return;
+        }
+        // SAFETY: elements of arrays stay where they are.
+        let used = unsafe { &raw mut (*self.0.as_ptr()).used };
+        // SAFETY: a half word of an element. Others may write the same meanwhile, or the controller zero.
+        if unsafe { used.read_volatile() } == 0 {
             // SAFETY: as above.
-            unsafe { mark.write_volatile(1) };
+            unsafe { used.write_volatile(1) };
         }
     }
+}
+
+/// An adjacency.
+#[inline(always)]
+pub fn adjacency(index: u32) -> Option<Adjacent> {
+    find(&ADJACENCIES, index).map(Adjacent)
 }
 
 /// One generation of the filter.

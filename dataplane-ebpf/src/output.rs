@@ -37,8 +37,9 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let packet = F::datagram(hook, frame.offset, hook.length(), hook.segment_size() != 0).ok()?;
     let transport = decide::transport(hook, &packet, frame.offset);
     let key = maps::key()?;
-    let dscp = F::dscp(hook, frame.offset);
-    decide::key::<F>(key, 0, frame, (&packet, dscp), transport, hook.header(0));
+    let dscp = F::dscp(hook, frame.offset)?;
+    decide::key::<F>(key, 0, frame, (&packet, dscp), transport);
+    decide::ethernet(key, hook.header(0)?);
     let finding = scan(F::NUMBER == 6, maps::control().filter, OUTPUT, port.ifindex, hook.length() as u64);
     trace::chain(OUTPUT);
     if features::TELLING.on() {

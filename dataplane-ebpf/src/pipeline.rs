@@ -4,14 +4,14 @@ use core::{convert::Infallible, hint::cold_path, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, Control, Port, RouteKind},
+    abi::{Control, Port, RouteKind},
     decide::{Carried, Frame, Placing, V4, V6},
 };
 
 use crate::{
     features,
     hook::Hook,
-    maps,
+    maps::{self, Adjacent},
     stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
     tables::{self, Routed},
     trace,
@@ -31,7 +31,7 @@ pub enum Verdict {
 /// The way to a next hop.
 pub struct Way {
     /// What to write, and where to send.
-    pub adjacency: &'static Adjacency,
+    pub adjacency: Adjacent,
     /// Its index.
     pub index: u64,
     /// 4 or 6.
@@ -74,7 +74,7 @@ fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
 fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Control) -> Step<Infallible> {
     let packet = network::check::<F, H>(hook, frame)?;
     let transport = transport::read::<F, H>(hook, port, frame, &packet)?;
-    let filter = filter::prepare::<F, H>(hook, port, frame, &packet, transport, control);
+    let filter = filter::prepare::<F, H>(hook, port, frame, &packet, transport, control)?;
     filter.prerouting()?;
     if let Placing::Group(reason) = source::place::<F>(&packet, port)? {
         filter.input()?;
@@ -95,7 +95,9 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             forward::permit::<F>(&packet, frame, port)?;
             let next = match kind {
-                RouteKind::Unicast => inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(&packet, route)),
+                RouteKind::Unicast => {
+                    inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(control, &packet, route))
+                }
                 _ => tables::UNNAMED,
             };
             let Some(hop) = forward::resolve(next) else {

@@ -55,7 +55,7 @@ pub fn frame(context: &XdpContext, way: &Way) -> bool {
     let v6 = u32::from(way.family == u64::from(V6::NUMBER));
     let [outer, inner] = way.adjacency.tags;
     let network = NETWORK + outer.length() + inner.length();
-    exchange_frame_tags(context.ctx, way.tags as u32, both(way.adjacency), v6) != 0
+    exchange_frame_tags(context.ctx, way.tags as u32, both(&way.adjacency), v6) != 0
         && write(context.data(), context.data_end(), network, way).is_some()
 }
 
@@ -163,7 +163,7 @@ fn exchange(context: &TcContext, way: &Way) -> Option<usize> {
     if !tags(way) {
         return Some(NETWORK);
     }
-    if exchange_skb_tags(context.skb.skb, way.tags as u32, both(way.adjacency)) == 0 {
+    if exchange_skb_tags(context.skb.skb, way.tags as u32, both(&way.adjacency)) == 0 {
         return None;
     }
     Some(NETWORK + way.adjacency.tags[1].length())
@@ -260,7 +260,7 @@ fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
         let old = Be16::from_bytes([header.next_header, header.hop_limit]);
         header.hop_limit -= 1;
         let new = Be16::from_bytes([header.next_header, header.hop_limit]);
-        address(start, way.adjacency);
+        address(start, &way.adjacency);
         Some(u32::from(!old.raw()) + u32::from(new.raw()))
     } else {
         if start + network + size_of::<Ipv4>() > end {
@@ -270,7 +270,7 @@ fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
         let header = unsafe { &mut *((start + network) as *mut Ipv4) };
         header.ttl -= 1;
         header.checksum = decrement_ttl(header.checksum);
-        address(start, way.adjacency);
+        address(start, &way.adjacency);
         Some(0)
     }
 }

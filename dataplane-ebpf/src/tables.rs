@@ -6,7 +6,7 @@
 
 use dataplane_common::{
     abi::{
-        AF_INET, AF_INET6, Control, Ifindex, NextHopGroup, Port, Target, direct6, lookup4, lookup6, may_be_local,
+        AF_INET, AF_INET6, Control, Ifindex, NextHopGroup, Port, Target, lookup4, may_be_local, near6, search_on6,
         search6,
     },
     decide::{Family, V4, V6},
@@ -42,9 +42,12 @@ pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
 
 /// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none).
 #[inline(always)]
-pub fn next_hop(group: u32, flow: u32) -> u64 {
+pub fn next_hop(control: Control, group: u32, flow: u32) -> u64 {
     if features::MULTIPATH.on() {
         return member_for(group, flow);
+    }
+    if control.mirror & Control::DIRECT != 0 {
+        return u64::from(group);
     }
     match maps::group(group) {
         Some(group) => hop(group, u32::from(group.members[0])),
@@ -93,9 +96,9 @@ impl Routed for V4 {
 impl Routed for V6 {
     #[inline(always)]
     fn lookup(control: Control, address: Address6) -> Target {
-        match direct6(&Table6, control.fib6, features::WIDE_FIB6.on(), address) {
-            Some(target) => target,
-            None => Target::from_raw(lookup_v6(control.fib6, address.high, address.low)),
+        match near6(&Table6, control.fib6, features::WIDE_FIB6.on(), address) {
+            Ok(target) => target,
+            Err(root) => Target::from_raw(lookup_v6(control.fib6, root, address.high, address.low)),
         }
     }
 
@@ -115,8 +118,8 @@ impl Routed for V6 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lookup_v6(live: u32, high: u64, low: u64) -> u32 {
-    lookup6(&Table6, live, features::WIDE_FIB6.on(), Address6 { high, low }).raw()
+extern "C" fn lookup_v6(live: u32, root: u32, high: u64, low: u64) -> u32 {
+    search_on6(&Table6, live, features::WIDE_FIB6.on(), root, Address6 { high, low }).raw()
 }
 
 /// One tree of the IPv6 table. It is searched up to three times for an address, and the verifier would follow each combination.

@@ -214,6 +214,8 @@ mod tests {
         for target in targets.filter(|target| target.kind() == RouteKind::Unicast) {
             assert!(have.groups.contains_key(&target.group()), "{target:?}");
         }
+        let direct = have.groups.iter().all(|(index, group)| group.is_adjacency(*index));
+        assert!(direct || have.mirror & Control::DIRECT == 0, "{:?}", have.groups);
         for group in have.groups.values() {
             for member in &group.members[..group.slots as usize] {
                 assert!(have.adjacencies.contains_key(&u32::from(*member)), "{group:?}");

@@ -262,7 +262,10 @@ fn every_program_is_cheap_to_verify() {
     let typical = Features::IPV6 | Features::INPUT | Features::FORWARD | Features::MULTIPATH;
     let counts = World::with(|world| {
         let mut counts = Vec::new();
-        for features in [Features::empty(), typical, Features::all()] {
+        // What is off makes a program longer here: an index that is small has the tree beside it, and one way no function.
+        let all = Features::all() - Features::REHEARSAL;
+        let small = all - Features::WIDE_FIB4 - Features::WIDE_FIB6 - Features::MULTIPATH;
+        for features in [Features::empty(), typical, small, all, Features::all()] {
             let object = world.load(features)?;
             for hook in Hook::ALL {
                 counts.push((features, hook, object.verified_instructions(hook)?));

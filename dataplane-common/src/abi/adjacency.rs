@@ -35,6 +35,11 @@ impl NextHopGroup {
     /// In `mtu`: the device's is in force where it is less.
     pub const WITHIN_DEVICE: u32 = 1 << 31;
 
+    /// Whether it says no more than the adjacency with this index.
+    pub const fn is_adjacency(&self, index: u32) -> bool {
+        self.slots == 1 && self.mtu == 0 && self.members[0] as u32 == index
+    }
+
     /// The longest IP packet, in bytes, for a route's `mtu` and a device's.
     #[inline(always)]
     pub fn longest(mtu: u32, device: u32) -> u32 {
@@ -68,7 +73,10 @@ pub struct Adjacency {
     /// The device that transmits: the one under VLAN devices.
     pub device: Ifindex,
     /// [`AdjacencyFlags`].
-    pub flags: u32,
+    pub flags: u16,
+    /// Not 0 if a packet was sent to it since the controller last looked: written once for each time that the controller clears
+    /// it, and read by all CPUs in between.
+    pub used: u16,
     /// MTU of the way out, in bytes, without the link header.
     pub mtu: u32,
     /// Link address of the next hop.
@@ -82,7 +90,7 @@ pub struct Adjacency {
 bitflags! {
     /// What is known of a next hop.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct AdjacencyFlags: u32 {
+    pub struct AdjacencyFlags: u16 {
         /// The link address is known.
         const RESOLVED = 1 << 0;
         /// The way out takes XDP frames and is in the device map.

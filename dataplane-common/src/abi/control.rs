@@ -13,7 +13,8 @@ pub struct Control {
     pub fib6: u32,
     /// Generation of `FILTERS` and `RULES`, 0 or 1.
     pub filter: u32,
-    /// Families whose mirror decides: bit 0 IPv4, bit 1 IPv6. Else forwarded packets are left to the kernel.
+    /// What holds of the mirror: bit 0, that it decides for IPv4, bit 1, for IPv6, else forwarded packets are left to the
+    /// kernel; bit 2, [`Self::DIRECT`].
     pub mirror: u32,
 }
 
@@ -22,6 +23,9 @@ impl Control {
     pub const MIRROR_V4: u32 = 1;
     /// Bit of [`Control::mirror`] for IPv6.
     pub const MIRROR_V6: u32 = 2;
+    /// Bit of [`Control::mirror`]: each group of next hops is the one adjacency of its own number
+    /// ([`super::NextHopGroup::is_adjacency`]), so nobody has to look into the group.
+    pub const DIRECT: u32 = 4;
 }
 
 bitflags! {
@@ -62,6 +66,8 @@ bitflags! {
         const TRACING = 1 << 15;
         /// Some port asks the kernel for routes.
         const INQUIRIES = 1 << 16;
+        /// Packets are the controller's own, and nobody is sent any: next hops are not told to be in use.
+        const REHEARSAL = 1 << 17;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// What rules ask for.

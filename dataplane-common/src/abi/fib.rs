@@ -5,6 +5,8 @@
 //! [`Target`], or with [`BRANCH`] the number of what it leads to. Both generations of a table lie in one map;
 //! [`super::Control`] says where the live one begins.
 
+use core::hint::black_box;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::wire::Address6;
@@ -233,6 +235,8 @@ pub const INDEX_LINES: u32 = (1 << 16) / ROOTS;
 pub const GLOBAL_LINES: u32 = (1 << 20) / ROOTS;
 /// In a root: a tree, else a target.
 pub const TREE: u32 = 1 << 31;
+/// The upper bits of a root whose tree is one line.
+const ONE_LINE: u32 = TREE >> TREE_LINE.count_ones();
 /// Bits of a root that name the first line of its tree, counted from the start of the map.
 pub const TREE_LINE: u32 = (1 << 22) - 1;
 /// Levels of the largest tree.
@@ -320,18 +324,31 @@ pub fn index6(lines: &impl Lines, live: u32, wide: bool, high: u64) -> u32 {
     }
 }
 
-/// The longest match where the index says it all.
+/// The longest match where the index says it all, or a tree of one line does, as that of a small table; else the root with
+/// which [`search_on6`] goes on.
 #[inline(always)]
-pub fn direct6(lines: &impl Lines, live: u32, wide: bool, address: Address6) -> Option<Target> {
+pub fn near6(lines: &impl Lines, live: u32, wide: bool, address: Address6) -> Result<Target, u32> {
     let root = index6(lines, live, wide, address.high);
-    if root & TREE == 0 { Some(Target(root as u16)) } else { None }
+    if root & TREE == 0 {
+        return Ok(Target(root as u16));
+    }
+    let only = if root >> TREE_LINE.count_ones() == ONE_LINE { lines.line(root & TREE_LINE) } else { None };
+    let Some(only) = only else { return Err(root) };
+    let found = best(lines, only, below(lines, only, beyond(address.high << 16)), 0) as u16;
+    if found & BRANCH == 0 { Ok(Target(found)) } else { Err(root) }
 }
 
 /// The longest match for `address` in the generation whose first line is `live`.
 #[inline(always)]
 pub fn lookup6(lines: &impl Lines, live: u32, wide: bool, address: Address6) -> Target {
+    search_on6(lines, live, wide, index6(lines, live, wide, address.high), address)
+}
+
+/// The same, from the root that the index has for `address`.
+#[inline(always)]
+pub fn search_on6(lines: &impl Lines, live: u32, wide: bool, first: u32, address: Address6) -> Target {
     let Address6 { high, low } = address;
-    let found = lines.search(index6(lines, live, wide, high), high << 16);
+    let found = lines.search(first, high << 16);
     if found & BRANCH == 0 {
         return Target(found);
     }
@@ -350,23 +367,36 @@ pub fn search6(lines: &impl Lines, root: u32, key: u64) -> u16 {
         return root as u16;
     }
     let (begin, count) = (root & TREE_LINE, tree_lines((root & !TREE) >> TREE_LINE.count_ones()));
-    // The lowest bit of a word is no part of its address: without it, the sign of a difference tells which is less, and no
-    // branch has to.
-    let beyond = ((key | 0xffff) >> 1).wrapping_add(1);
-    let (mut node, mut best) = (0, 0);
+    let beyond = beyond(key);
+    let (mut node, mut found) = (0, 0);
     for _ in 0..LEVELS {
         if node >= count {
             break;
         }
         let Some(line) = lines.line(begin + node) else { break };
-        let mut below = 0;
-        for slot in 0..WORDS {
-            below += (lines.word(line, slot) >> 1).wrapping_sub(beyond) >> 63;
-        }
-        if below != 0 {
-            best = lines.word(line, (below as usize - 1) & (WORDS - 1));
-        }
+        let below = below(lines, line, beyond);
+        found = best(lines, line, below, found);
         node = node * 9 + 1 + below as u32;
     }
-    best as u16
+    found as u16
+}
+
+/// What words of a tree are less than, when they begin at or before the first 48 bits of `key`. The lowest bit of a word is no
+/// part of its address: without it, the sign of a difference tells which is less, and no branch has to. Made before it is
+/// used: LLVM would do a part of it for each word.
+#[inline(always)]
+fn beyond(key: u64) -> u64 {
+    black_box(((key | 0xffff) >> 1).wrapping_add(1))
+}
+
+/// How many words of a line are less than that.
+#[inline(always)]
+fn below<L: Lines>(lines: &L, line: L::Line, beyond: u64) -> u64 {
+    (0..WORDS).map(|slot| (lines.word(line, slot) >> 1).wrapping_sub(beyond) >> 63).sum()
+}
+
+/// The last of so many words of a line; what is known already if that is none.
+#[inline(always)]
+fn best<L: Lines>(lines: &L, line: L::Line, below: u64, known: u64) -> u64 {
+    if below == 0 { known } else { lines.word(line, (below as usize - 1) & (WORDS - 1)) }
 }

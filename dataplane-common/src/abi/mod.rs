@@ -29,8 +29,8 @@ pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{
     BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
-    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, direct6, local_bit, lookup4, lookup6, may_be_local, search6,
-    tree_class, tree_lines,
+    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, local_bit, lookup4, lookup6, may_be_local, near6, search_on6,
+    search6, tree_class, tree_lines,
 };
 pub use filter::{Acts, CHAINS, CatchAll, Filter, Ruling, Span, TABLES, Tables, entry, more, table};
 pub use hash::{Hash, place, shift, trace};
@@ -114,8 +114,6 @@ pub mod map {
     pub const GROUPS: &str = "GROUPS";
     /// [`super::Adjacency`] by index.
     pub const ADJACENCIES: &str = "ADJACENCIES";
-    /// By index of an [`super::Adjacency`], a word: not 0 if a packet was sent to it since the controller last looked.
-    pub const USED: &str = "USED";
     /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// Per CPU, one [`super::Asked`].

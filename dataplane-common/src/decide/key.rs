@@ -10,7 +10,7 @@ use crate::{
     wire::Ethernet,
 };
 
-/// Fills in the key of a packet that came in through `iif` (0: from this machine). In place, because the stack of a BPF
+/// Fills in the key of a packet that came in through `iif` (0: from this machine), all but what [`ethernet`] or [`bare`] says. In place, because the stack of a BPF
 /// program has no room for copies.
 #[inline(always)]
 pub fn key<F: Family>(
@@ -19,10 +19,9 @@ pub fn key<F: Family>(
     frame: &Frame,
     (datagram, dscp): (&Datagram<F::Address>, u32),
     transport: Transport,
-    ethernet: Option<&Ethernet>,
 ) {
     let network = F::NUMBER << 24 | (datagram.protocol as u32) << 16 | dscp << 8 | datagram.ttl as u32;
-    let vlan = frame.vlan.id().map_or(0, |id| word::VLAN_PRESENT | id);
+    let vlan = frame.vlan.said(word::VLAN_PRESENT);
     let readable = match transport.readable {
         Readable::Ports => KeyFlags::TRANSPORT.union(KeyFlags::PORTS),
         Readable::Icmp => KeyFlags::TRANSPORT,
@@ -35,10 +34,21 @@ pub fn key<F: Family>(
     key.rest[word::IIF] = iif;
     key.rest[word::OIF] = 0;
     key.rest[word::VLAN_FRAGMENT] = vlan << 16 | datagram.fragment as u32;
-    [key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]] =
-        ethernet.map_or([0; 3], Ethernet::addresses);
     key.rest[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
     key.length = datagram.length as u32;
     key.offset = frame.offset as u32;
-    key.flags = if ethernet.is_some() { readable.union(KeyFlags::ETHERNET) } else { readable };
+    key.flags = readable;
+}
+
+/// Adds the link header.
+#[inline(always)]
+pub fn ethernet(key: &mut Key, header: &Ethernet) {
+    [key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]] = header.addresses();
+    key.flags = key.flags.union(KeyFlags::ETHERNET);
+}
+
+/// Says that there is none.
+#[inline(always)]
+pub fn bare(key: &mut Key) {
+    [key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]] = [0; 3];
 }

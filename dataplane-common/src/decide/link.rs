@@ -68,6 +68,12 @@ impl Vlan {
         (self != Self::NONE).then_some(self.0 as u32 & 0x0fff)
     }
 
+    /// The identifier and, where there is a tag, this bit: a number without a branch.
+    #[inline(always)]
+    pub const fn said(self, present: u32) -> u32 {
+        self.tag().id() as u32 | (present * self.tag().count())
+    }
+
     /// [`Tag::raw`].
     #[inline(always)]
     pub const fn raw(self) -> u32 {

@@ -11,7 +11,7 @@ mod network;
 mod transport;
 
 pub use address::{Placing, Scope};
-pub use key::key;
+pub use key::{bare, ethernet, key};
 pub use link::{Audience, Carried, Frame, Vlan, frame};
 pub use network::{Datagram, Family, V4, V6, flow};
 pub use transport::{PseudoHeader, Readable, Transport, is_partial, is_pending, segment_length, transport};

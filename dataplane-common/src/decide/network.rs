@@ -74,8 +74,9 @@ pub trait Family {
         segmented: bool,
     ) -> Result<Datagram<Self::Address>, Reason>;
 
-    /// Differentiated services code point of the header at `offset`: not in [`Datagram`], since most packets are not asked for it.
-    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> u32;
+    /// Differentiated services code point of the header at `offset`, if one is there: not in [`Datagram`], since most packets are
+    /// not asked for it.
+    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32>;
 
     /// What the addresses alone say.
     fn placing(packet: &Datagram<Self::Address>, flags: PortFlags) -> Placing;
@@ -127,7 +128,8 @@ impl Family for V4 {
             return Reason::BadVersion.found();
         }
         let header_length = header.header_length();
-        let room = length.saturating_sub(offset);
+        // What holds the header is as long.
+        let room = length.wrapping_sub(offset);
         let total = match usize::from(header.total_length.get()) {
             0 if segmented => room,
             total => total,
@@ -159,8 +161,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> u32 {
-        packet.header::<Ipv4>(offset).map_or(0, |header| u32::from(header.service >> 2))
+    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32> {
+        packet.header::<Ipv4>(offset).map(|header| u32::from(header.service >> 2))
     }
 
     #[inline(always)]
@@ -206,7 +208,8 @@ impl Family for V6 {
         if header.version() != 6 {
             return Reason::BadVersion.found();
         }
-        let room = length.saturating_sub(offset);
+        // What holds the header is as long.
+        let room = length.wrapping_sub(offset);
         let total = match usize::from(header.payload_length.get()) {
             0 if segmented => room,
             payload => size_of::<Ipv6>() + payload,
@@ -230,8 +233,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> u32 {
-        packet.header::<Ipv6>(offset).map_or(0, |header| u32::from(header.dscp()))
+    fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32> {
+        packet.header::<Ipv6>(offset).map(|header| u32::from(header.dscp()))
     }
 
     #[inline(always)]

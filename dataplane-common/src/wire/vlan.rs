@@ -47,7 +47,13 @@ impl Tag {
     /// Bytes that it takes in a frame, 0 for none: a number without a branch, whose bounds the verifier sees.
     #[inline(always)]
     pub const fn length(self) -> usize {
-        (self.0 >> 15) as usize * size_of::<VlanTag>()
+        self.count() as usize * size_of::<VlanTag>()
+    }
+
+    /// 1, or 0 for none, in the same way.
+    #[inline(always)]
+    pub const fn count(self) -> u32 {
+        (self.0 >> 15) as u32
     }
 
     /// The identifier, 0 to 4095.

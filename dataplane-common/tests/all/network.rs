@@ -98,7 +98,7 @@ fn fields_are_read_from_their_places() {
     let packet = read::<V4>(&frame, false).expect("good");
     assert_eq!((packet.source, packet.destination), (0xc612_0001, 0xcb00_71fe));
     assert_eq!((packet.ttl, packet.protocol, packet.fragment), (64, 17, 0x6001));
-    assert_eq!(V4::dscp(&*frame, NETWORK), 46);
+    assert_eq!(V4::dscp(&*frame, NETWORK), Some(46));
     assert!(packet.is_fragment() && packet.is_later_fragment() && !V4::may_fragment(&packet));
 
     let frame = packet_v6(UDP, &[]);
@@ -106,7 +106,7 @@ fn fields_are_read_from_their_places() {
     assert_eq!(u128::from(packet.source), 0x2001_0db8_0000_0001_0000_0000_0000_0002);
     assert_eq!(u128::from(packet.destination), 0x2001_0db8_0000_0002_ffff_0000_1234_0003);
     assert_eq!((packet.ttl, packet.protocol, packet.fragment), (64, 17, 0));
-    assert_eq!(V6::dscp(&*frame, NETWORK), 0x2e);
+    assert_eq!(V6::dscp(&*frame, NETWORK), Some(0x2e));
     assert!(!packet.is_fragment() && !packet.is_later_fragment() && !V6::may_fragment(&packet));
 }
 
@@ -141,7 +141,10 @@ fn holds<F: Family>(
         prop_assert!(packet.length >= header && offset + packet.length <= length);
         prop_assert!(packet.payload >= offset + header && packet.payload <= offset + packet.length);
         prop_assert!(
-            packet.protocol <= 255 && packet.ttl <= 255 && F::dscp(frame, offset) <= 63 && packet.fragment <= 0xffff
+            packet.protocol <= 255
+                && packet.ttl <= 255
+                && F::dscp(frame, offset).is_some_and(|dscp| dscp <= 63)
+                && packet.fragment <= 0xffff
         );
     }
     Ok(())

@@ -159,7 +159,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
             trace::depart(&skb, &way);
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
-                maps::used(way.index);
+                way.adjacency.mark();
                 // SAFETY: a helper without pointers.
                 return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
             }

@@ -126,7 +126,7 @@ pub fn run(context: &XdpContext) -> u32 {
             trace::depart(&frame, &way);
             if maps::redirect(way.adjacency.device) && rewrite::frame(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
-                maps::used(way.index);
+                way.adjacency.mark();
                 return XDP_REDIRECT;
             }
             Reason::NoEgress

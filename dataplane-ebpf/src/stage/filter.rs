@@ -34,15 +34,26 @@ pub fn prepare<'h, F: Family, H: Hook>(
     packet: &Datagram<F::Address>,
     transport: Transport,
     control: Control,
-) -> Filter<'h, H> {
+) -> Step<Filter<'h, H>> {
     if trace::keyed()
         && let Some(key) = maps::key()
     {
-        let ethernet = if frame.offset == 0 { None } else { hook.header(0) };
-        let dscp = F::dscp(hook, frame.offset);
-        decide::key::<F>(key, port.ifindex, frame, (packet, dscp), transport, ethernet);
+        // These headers have been read before: the verifier is to see one way on from here, and no other.
+        let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
+        decide::key::<F>(key, port.ifindex, frame, (packet, dscp), transport);
+        if frame.offset == 0 {
+            decide::bare(key);
+        } else {
+            let Some(ethernet) = hook.header(0) else { return stop(Reason::Truncated) };
+            decide::ethernet(key, ethernet);
+        }
     }
-    Filter { hook, ipv6: F::NUMBER == 6, generation: control.filter, bytes: hook.length() as u64 }
+    ControlFlow::Continue(Filter {
+        hook,
+        ipv6: F::NUMBER == 6,
+        generation: control.filter,
+        bytes: hook.length() as u64,
+    })
 }
 
 impl<H: Hook> Filter<'_, H> {

@@ -4,14 +4,14 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Adjacency, AdjacencyFlags, Mark, NextHopGroup, Port, PortFlags, Target},
+    abi::{AdjacencyFlags, Control, Mark, NextHopGroup, Port, PortFlags, Target},
     decide::{self, Audience, Datagram, Family, Frame, Scope},
 };
 
 use crate::{
     features,
     hook::{Hook, Tier},
-    maps,
+    maps::{self, Adjacent},
     pipeline::{Step, Verdict, Way, stop},
     tables, trace,
 };
@@ -19,7 +19,7 @@ use crate::{
 /// A next hop, and how much it takes.
 pub struct Hop {
     /// Where to.
-    pub adjacency: &'static Adjacency,
+    pub adjacency: Adjacent,
     /// Its index.
     index: u64,
     /// The longest IP packet, in bytes.
@@ -47,9 +47,9 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
 
 /// The next hop of a route for this flow, as [`tables::next_hop`] says it.
 #[inline(always)]
-pub fn choose<F: Family>(packet: &Datagram<F::Address>, route: Target) -> u64 {
+pub fn choose<F: Family>(control: Control, packet: &Datagram<F::Address>, route: Target) -> u64 {
     let flow = if features::MULTIPATH.on() { F::flow(packet) } else { 0 };
-    tables::next_hop(route.group(), flow)
+    tables::next_hop(control, route.group(), flow)
 }
 
 /// What is known of a next hop.

@@ -47,7 +47,8 @@ pub fn ask<F: Routed, H: Hook>(
         asked.offset = frame.offset as u32;
         asked.payload = packet.payload as u32;
         asked.length = packet.length as u32;
-        asked.dscp = F::dscp(hook, frame.offset);
+        let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
+        asked.dscp = dscp;
         asked.flags = port.flags;
         asked.domain = port.domain;
         asked.ifindex = port.ifindex;

@@ -41,12 +41,18 @@ impl Daemon {
             matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_))
         };
         let flips = changes.steps.iter().any(flip);
+        let mut steps = changes.steps.iter();
+        if let [first @ Change::Mirror(_), ..] = &changes.steps[..] {
+            self.step(first)?;
+            steps.next();
+        }
         if flips {
-            // The idle generation was live until the last flip: whoever read it then must be done.
+            // The idle generation was live until the last flip: whoever read it then must be done. So must be who read what no
+            // longer holds of the mirror.
             grace();
         }
         let mut waited = !flips;
-        for step in &changes.steps {
+        for step in steps {
             if !waited && matches!(step, Change::RemoveGroup(_) | Change::RemoveAdjacency(_)) {
                 // Whoever still reads the table of before may be on its way to these.
                 grace();

@@ -29,7 +29,6 @@ const OWN: &[&str] = &[
     map::VLANS,
     map::ADJACENCIES,
     map::NEIGHBOURS,
-    map::USED,
     map::EGRESS,
     map::LIMITS,
     map::EVENTS,

@@ -64,7 +64,7 @@ pub struct Rehearsal {
 impl Rehearsal {
     /// Loads the programs with what is in use: features, sizes, maps.
     pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, RehearsalError> {
-        let mut object = Object::rehearsal(features | Features::TRACING, sizes, place)?;
+        let mut object = Object::rehearsal(features | Features::TRACING | Features::REHEARSAL, sizes, place)?;
         object.ready(&[Hook::Xdp, Hook::Generic, Hook::TcIngress])?;
         let mut panes = [Pane::default(); PANES];
         panes[0] = Pane {

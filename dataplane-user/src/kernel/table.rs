@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     io,
+    mem::offset_of,
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
@@ -129,7 +130,8 @@ pub struct Tables {
     pub routing: Routing,
     ports: Rows<{ size_of::<Port>() }>,
     adjacencies: Rows<{ size_of::<Adjacency>() }>,
-    used: Mapping<AtomicU64>,
+    /// `adjacencies` as memory.
+    used: Mapping<AtomicU16>,
     heartbeat: Rows<8>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
@@ -156,8 +158,8 @@ impl Tables {
         let tables = Self {
             routing: Routing::take(object, sizes)?,
             ports: Rows::take(object, map::PORTS)?,
+            used: memory(object, map::ADJACENCIES, ADJACENCIES as usize * size_of::<Adjacency>() / size_of::<u16>())?,
             adjacencies: Rows::take(object, map::ADJACENCIES)?,
-            used: memory(object, map::USED, ADJACENCIES as usize)?,
             heartbeat: Rows::take(object, map::HEARTBEAT)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
@@ -264,7 +266,8 @@ impl Tables {
         if index >= ADJACENCIES {
             return false;
         }
-        let mark = self.used.word(index as usize);
+        let mark =
+            self.used.word((index as usize * size_of::<Adjacency>() + offset_of!(Adjacency, used)) / size_of::<u16>());
         // Most are as they were: the line is not taken from the CPUs that read it.
         mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0
     }

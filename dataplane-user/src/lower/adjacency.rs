@@ -49,6 +49,11 @@ impl Path {
         }
     }
 
+    /// Whether it is one way, and nothing more is said of it.
+    pub(super) fn is_plain(&self) -> bool {
+        self.hops.len() == 1 && self.mtu == 0
+    }
+
     /// The same path with all its ways alive: what a path has in common with itself when a way dies or comes back.
     pub(super) fn revived(&self) -> Self {
         let hops = self.hops.iter().map(|hop| Hop { dead: false, ..*hop }).collect();
@@ -82,7 +87,7 @@ pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> 
     let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
     flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
     let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
-    Adjacency { ifindex: who.dev, device, flags: flags.bits(), mtu: link.mtu, destination, source, tags }
+    Adjacency { ifindex: who.dev, device, flags: flags.bits(), used: 0, mtu: link.mtu, destination, source, tags }
 }
 
 /// The group of a path whose members have these indices. Ways that are dead, or whose link was switched off, have no part

@@ -47,13 +47,26 @@ impl<K: Ord + Clone> Indices<K> {
     /// An index for a key that has none; nobody holds it yet. `None` if all are in use.
     pub(super) fn enter(&mut self, key: K) -> Option<u32> {
         let index = self.free.pop_first().or_else(|| self.fresh.next())?;
+        Some(self.settle(index, key))
+    }
+
+    /// The same, if possible with this index.
+    pub(super) fn enter_at(&mut self, index: u32, key: K) -> Option<u32> {
+        if self.fresh.contains(&index) {
+            self.free.extend(self.fresh.start..=index);
+            self.fresh.start = index + 1;
+        }
+        if self.free.remove(&index) { Some(self.settle(index, key)) } else { self.enter(key) }
+    }
+
+    fn settle(&mut self, index: u32, key: K) -> u32 {
         if self.places.len() <= index as usize {
             self.places.resize_with(index as usize + 1, || None);
         }
         self.places[index as usize] = Some(Place { key: key.clone(), holders: [0; 2] });
         self.held.insert(key, index);
         self.idle.insert(index);
-        Some(index)
+        index
     }
 
     /// How many keys may still be entered.
@@ -145,6 +158,18 @@ mod tests {
         assert_eq!(round("ca", false), [Some(2), Some(0)]);
         assert_eq!(round("cad", false), [Some(2), Some(0), None], "b is in quarantine");
         assert_eq!(round("cad", true), [Some(2), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn an_index_may_be_wished_for() {
+        let mut indices = Indices::new(4);
+        let mut enter = |wish: Option<u32>, key| match wish {
+            Some(index) => indices.enter_at(index, key),
+            None => indices.enter(key),
+        };
+        assert_eq!([enter(Some(2), 'a'), enter(None, 'b')], [Some(2), Some(0)], "those before it are free");
+        assert_eq!([enter(Some(2), 'c'), enter(Some(9), 'd')], [Some(1), Some(3)], "taken, and not there");
+        assert_eq!(enter(Some(0), 'e'), None);
     }
 
     #[test]

@@ -346,6 +346,9 @@ impl Lowering {
                 _ => {}
             }
         }
+        if want.groups.iter().all(|(index, group)| group.is_adjacency(*index)) {
+            want.mirror |= Control::DIRECT;
+        }
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
         want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());

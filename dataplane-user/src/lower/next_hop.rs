@@ -80,13 +80,21 @@ impl NextHops {
         if missing > self.adjacencies.room() {
             return None;
         }
-        let index = self.groups.enter(path.clone())?;
+        if self.groups.room() == 0 {
+            return None;
+        }
+        let mut last = None;
         for hop in &path.hops {
-            let who = self.adjacencies.get(&hop.who).or_else(|| self.adjacencies.enter(hop.who));
-            if let Some(who) = who {
+            last = self.adjacencies.get(&hop.who).or_else(|| self.adjacencies.enter(hop.who));
+            if let Some(who) = last {
                 self.adjacencies.hold(who, 0);
             }
         }
+        // With the number of its adjacency the group need not be looked at (`Control::DIRECT`).
+        let index = match last {
+            Some(who) if path.is_plain() => self.groups.enter_at(who, path.clone()),
+            _ => self.groups.enter(path.clone()),
+        }?;
         self.kin.entry(path.revived()).or_default().insert(index);
         self.new.insert(index);
         Some(index)

@@ -24,6 +24,11 @@ fn outcome(want: &Want, target: Target) -> Outcome {
     (target.kind(), hop)
 }
 
+/// The families whose mirror decides.
+fn families(want: &Want) -> u32 {
+    want.mirror & (Control::MIRROR_V4 | Control::MIRROR_V6)
+}
+
 /// The longest match among `specs`, those of table local first among equals, then the lowest metric.
 fn longest<A: Family>(specs: &[Spec], tables: &[u32], at: A) -> Option<Spec> {
     let matching = specs.iter().filter(|spec| tables.contains(&spec.table) && spec.prefix::<A>().contains(at));
@@ -87,7 +92,7 @@ fn check<A: Family>(specs: Vec<Spec>, targets: impl Fn(&Want) -> &Targets<A>) {
     add::<A>(&mut model, &specs);
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(want.problems, []);
-    assert_eq!(want.mirror, Control::MIRROR_V4 | Control::MIRROR_V6);
+    assert_eq!(families(&want), Control::MIRROR_V4 | Control::MIRROR_V6);
     for at in probes::<A>(&specs) {
         let expected = naive(&specs, at);
         assert_eq!(outcome(&want, targets(&want).lookup(at)), expected, "{} with {specs:?}", at.to_ip());
@@ -251,7 +256,10 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     let local = plain(TABLE_LOCAL, own, RouteType::Local);
     model.apply(Event::Route4(local, Placement::First));
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
-    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V6, &[Problem::NextHopsFull(IpVersion::V4)][..]));
+    assert_eq!(
+        (families(&want), &want.problems[..]),
+        (Control::MIRROR_V6, &[Problem::NextHopsFull(IpVersion::V4)][..])
+    );
     assert_eq!(want.fib4.lookup(v4("192.0.2.1")).kind(), RouteKind::Local, "still ours");
     assert_eq!(want.fib4.lookup(v4("10.0.0.1")).kind(), RouteKind::None, "the kernel's");
 
@@ -268,7 +276,7 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     }
     let want = Lowering::new([].into()).lower(&model, &attached(&model));
     let problem = Problem::NeighboursFull { version: IpVersion::V4, left: 1 };
-    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4 | Control::MIRROR_V6, &[problem][..]));
+    assert_eq!((families(&want), &want.problems[..]), (Control::MIRROR_V4 | Control::MIRROR_V6, &[problem][..]));
     assert_eq!(outcome(&want, want.fib4.lookup(v4("10.0.0.2"))).1, Some((2, mac(1))));
     assert_eq!(outcome(&want, want.fib4.lookup(v4("10.0.127.254"))).1, Some((2, Mac::default())));
 }
@@ -284,7 +292,7 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
     model.apply(Event::RoutingRule(rule(IpVersion::V4)));
     let mut lowering = Lowering::new([].into());
     let want = lowering.lower(&model, &attached(&model));
-    assert_eq!((want.mirror, &want.problems[..]), (both, &[][..]));
+    assert_eq!((families(&want), &want.problems[..]), (both, &[][..]));
     assert!(want.features.contains(Features::INQUIRIES | Features::CUSTOM_LOCAL));
     let port = want.ports[&2];
     assert_eq!(port.flags() & (PortFlags::INQUIRES_V4 | PortFlags::INQUIRES_V6), PortFlags::INQUIRES_V4);
@@ -304,7 +312,10 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
     // What only the kernel's own path follows is left to it.
     model.apply(Event::RoutingRule(RoutingRule { suppresses: true, ..rule(IpVersion::V6) }));
     let want = lowering.lower(&model, &attached(&model));
-    assert_eq!((want.mirror, &want.problems[..]), (Control::MIRROR_V4, &[Problem::PolicyRouting(IpVersion::V6)][..]));
+    assert_eq!(
+        (families(&want), &want.problems[..]),
+        (Control::MIRROR_V4, &[Problem::PolicyRouting(IpVersion::V6)][..])
+    );
 
     // A VRF's rule alone changes nothing for others; a port in the VRF asks for its table, and knows its addresses.
     let mut model = sample::model();
@@ -318,7 +329,7 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
     let address = "198.18.0.1".parse().expect("an address");
     model.apply(Event::Address(Address { ifindex: 2, address, length: 24, peer: None }));
     let want = lowering.lower(&model, &attached(&model));
-    assert_eq!((want.mirror, &want.problems[..]), (both, &[][..]));
+    assert_eq!((families(&want), &want.problems[..]), (both, &[][..]));
     let flags = PortFlags::INQUIRES_V4 | PortFlags::INQUIRES_V6 | PortFlags::IN_VRF;
     assert!(want.ports[&2].flags().contains(flags) && want.ports[&2].domain == 9, "{:?}", want.ports[&2]);
     for ours in ["198.18.0.1", "198.18.0.255"] {
@@ -431,12 +442,14 @@ proptest! {
             prop_assert_eq!(decisions(want, &want.fib6), decisions(&fresh, &fresh.fib6), "IPv6 after {:?}", events);
             prop_assert_eq!(want.groups.len(), fresh.groups.len());
             prop_assert_eq!(want.adjacencies.len(), fresh.adjacencies.len());
-            prop_assert_eq!((&want.ports, &want.egress, want.mirror), (&fresh.ports, &fresh.egress, fresh.mirror));
+            prop_assert_eq!((&want.ports, &want.egress, families(want)), (&fresh.ports, &fresh.egress, families(&fresh)));
             let found = |want: &Want| -> Vec<_> {
                 want.neighbours.iter().map(|(key, index)| (*key, want.adjacencies.get(index).copied())).collect()
             };
             prop_assert_eq!(found(want), found(&fresh), "neighbours after {:?}", events);
             prop_assert_eq!((want.features, &want.problems), (fresh.features, &fresh.problems));
+            let direct = want.groups.iter().all(|(index, group)| group.is_adjacency(*index));
+            prop_assert_eq!(want.mirror & Control::DIRECT != 0, direct);
             // No more and no less than the difference, except for what changed there and back.
             let exact = Update::between(&have, want);
             prop_assert_eq!(&update.groups, &exact.groups);
@@ -448,6 +461,35 @@ proptest! {
             have = want.clone();
             lowering.grace_passed();
         }
+    }
+}
+
+#[test]
+fn a_group_of_one_way_has_the_number_of_its_adjacency() {
+    let mut model = sample::model();
+    let mut lowering = Lowering::new([].into());
+    let mut direct = |specs: &[(u8, u32)]| {
+        let route = |(number, (gateway, mtu)): (usize, &(u8, u32))| {
+            let destination = Prefix::new((number as u32) << 8, 24);
+            with(unicast(&[hop(*gateway)]), |route| {
+                (route.destination, route.info.mtu) = (destination, (*mtu != 0).then_some(*mtu));
+            })
+        };
+        let routes = specs.iter().enumerate().map(route).collect();
+        model.apply(Event::Snapshot(Snapshot::Routes4(Routes::from_dump(routes))));
+        let want = lowering.lower(&model, &attached(&model));
+        lowering.grace_passed();
+        want.mirror & Control::DIRECT != 0
+    };
+    for (what, specs, expected) in [
+        ("nothing", &[][..], true),
+        ("three ways", &[(1, 0), (2, 0), (3, 0)], true),
+        ("one comes back", &[(3, 0)], true),
+        ("and others", &[(2, 0), (3, 0), (1, 0), (2, 0)], true),
+        ("a route with an MTU of its own", &[(2, 0), (2, 1400)], false),
+        ("without", &[(1, 0), (2, 0)], true),
+    ] {
+        assert_eq!(direct(specs), expected, "{what}");
     }
 }
 
