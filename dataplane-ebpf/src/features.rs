@@ -32,13 +32,15 @@ impl<const MARK: i32> Feature<MARK> {
 }
 
 /// Spare jumps ([`Switch::begins_spare`]), at the beginning of a function that packets go through and that has switches.
-/// Without them it has an instruction for each.
+/// Without them it has an instruction for each. Nobody comes there, and the verifier removes them and what leads around them.
 #[inline(always)]
 pub fn spare() {
     // SAFETY: nothing is read, and nothing written but a register that is named.
     unsafe {
         asm!(
             "r0 = {mark}",
+            "if r0 == {yes} goto +1",
+            "goto +{count}",
             ".rept {count}",
             "if r0 == {yes} goto +0",
             ".endr",

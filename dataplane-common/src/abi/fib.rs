@@ -129,7 +129,7 @@ impl Target {
     #[inline(always)]
     pub const fn kind(self) -> RouteKind {
         // First what nearly every packet has.
-        if self.0.wrapping_sub(Self::FIRST_GROUP) < BRANCH - Self::FIRST_GROUP {
+        if self.0 >= Self::FIRST_GROUP {
             return RouteKind::Unicast;
         }
         match self.0 {
@@ -392,7 +392,9 @@ fn beyond(key: u64) -> u64 {
 /// How many words of a line are less than that.
 #[inline(always)]
 fn below<L: Lines>(lines: &L, line: L::Line, beyond: u64) -> u64 {
-    (0..WORDS).map(|slot| (lines.word(line, slot) >> 1).wrapping_sub(beyond) >> 63).sum()
+    let one = |slot| (lines.word(line, slot) >> 1).wrapping_sub(beyond) >> 63;
+    // In pairs: what follows waits for three additions then, and not for seven.
+    ((one(0) + one(1)) + (one(2) + one(3))) + ((one(4) + one(5)) + (one(6) + one(7)))
 }
 
 /// The last of so many words of a line; what is known already if that is none.

@@ -219,7 +219,12 @@ impl Family for V6 {
         }
         let next = u64::from(header.next_header);
         let start = Chain { payload: offset + size_of::<Ipv6>(), protocol: next, fragment: 0 };
-        let chain = if is_extension(next) { packet.walk(start, offset + total).outcome()? } else { start };
+        let (chain, detour) = if is_extension(next) {
+            let options = next == protocol::HOP_BY_HOP;
+            (packet.walk(start, offset + total).outcome()?, if options { Some(Reason::HopByHop) } else { None })
+        } else {
+            (start, None)
+        };
         Ok(Datagram {
             source: Address6::from_bytes(header.source),
             destination: Address6::from_bytes(header.destination),
@@ -228,7 +233,7 @@ impl Family for V6 {
             protocol: chain.protocol,
             ttl: u64::from(header.hop_limit),
             fragment: chain.fragment,
-            detour: if next == protocol::HOP_BY_HOP { Some(Reason::HopByHop) } else { None },
+            detour,
         })
     }
 

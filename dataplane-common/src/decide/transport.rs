@@ -133,7 +133,7 @@ pub fn is_pending<A: PseudoHeader + Copy, B: Bytes + ?Sized>(
 pub fn is_partial<A: PseudoHeader + Copy>(datagram: &Datagram<A>, offset: usize, checksum: u16) -> bool {
     let length = (offset + datagram.length - datagram.payload) as u32;
     // The sum of swapped words is the swapped sum (RFC 1071, 2(B)): no need to go back to the order of the wire.
-    let sum = datagram.destination.add_to(datagram.source.add_to(Sum::default()));
+    let sum = A::sum(datagram.source, datagram.destination);
     sum.add(length).add(datagram.protocol as u32).equals(checksum)
 }
 
@@ -154,23 +154,22 @@ pub fn segment_length<A, B: Bytes + ?Sized>(
     (at - offset) + header + segment
 }
 
-/// An address as part of the pseudo header (RFC 768, RFC 8200 section 8.1).
-pub trait PseudoHeader {
-    /// Adds the address.
-    fn add_to(self, sum: Sum) -> Sum;
+/// Addresses as part of the pseudo header (RFC 768, RFC 8200 section 8.1).
+pub trait PseudoHeader: Sized {
+    /// The sum of both.
+    fn sum(source: Self, destination: Self) -> Sum;
 }
 
 impl PseudoHeader for u32 {
     #[inline(always)]
-    fn add_to(self, sum: Sum) -> Sum {
-        sum.add(self)
+    fn sum(source: Self, destination: Self) -> Sum {
+        Sum::default().add(source).add(destination)
     }
 }
 
 impl PseudoHeader for Address6 {
     #[inline(always)]
-    fn add_to(self, sum: Sum) -> Sum {
-        let [a, b, c, d] = self.words();
-        sum.add(a).add(b).add(c).add(d)
+    fn sum(source: Self, destination: Self) -> Sum {
+        Sum::of([source.high, source.low, destination.high, destination.low])
     }
 }

@@ -57,6 +57,17 @@ proptest! {
     }
 
     #[test]
+    fn words_of_eight_bytes_are_two_of_four(words: [u64; 4], some in 0_u8..16) {
+        // Any of them all ones: where a carry would be lost.
+        let words = std::array::from_fn(|at| if some >> at & 1 == 0 { words[at] } else { u64::MAX });
+        let halves = words.into_iter().flat_map(|word| [(word >> 32) as u32, word as u32]);
+        let naive = halves.map(u128::from).sum::<u128>() % 0xffff;
+        for number in [0, 1, 0xfffe, naive as u16] {
+            prop_assert_eq!(Sum::of(words).equals(number), naive == u128::from(number), "{:x?}", words);
+        }
+    }
+
+    #[test]
     fn a_sum_equals_one_number(words in proptest::collection::vec(any::<u32>(), 0..12), other: u16) {
         let sum = words.into_iter().fold(Sum::default(), Sum::add);
         for folded in [0, 1, 0xfffe, 0xffff, other, sum.fold()] {

@@ -22,7 +22,6 @@ pub struct Filter<'h, H> {
     hook: &'h H,
     ipv6: bool,
     generation: u32,
-    bytes: u64,
 }
 
 /// Gathers what rules may ask for. Costs nothing when no chain is in use.
@@ -48,12 +47,7 @@ pub fn prepare<'h, F: Family, H: Hook>(
             decide::ethernet(key, ethernet);
         }
     }
-    ControlFlow::Continue(Filter {
-        hook,
-        ipv6: F::NUMBER == 6,
-        generation: control.filter,
-        bytes: hook.length() as u64,
-    })
+    ControlFlow::Continue(Filter { hook, ipv6: F::NUMBER == 6, generation: control.filter })
 }
 
 impl<H: Hook> Filter<'_, H> {
@@ -86,7 +80,7 @@ impl<H: Hook> Filter<'_, H> {
 
     #[inline(always)]
     fn ask(&self, chain: u32, oif: Ifindex, reason: Reason) -> Step<()> {
-        let finding = scan(self.ipv6, self.generation, chain, oif, self.bytes);
+        let finding = scan(self.ipv6, self.generation, chain, oif, self.hook.length() as u64);
         if features::TELLING.on() {
             self.hook.tell(chain);
         }

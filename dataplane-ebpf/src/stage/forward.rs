@@ -110,7 +110,8 @@ pub fn depart<F: Family, H: Hook>(
     }
     let able = adjacency.flags();
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
-    if !able.contains(AdjacencyFlags::RESOLVED.union(wanted)) {
+    let direct = able.contains(AdjacencyFlags::RESOLVED.union(wanted));
+    if !direct {
         if !able.intersects(AdjacencyFlags::XDP_TRANSMIT.union(AdjacencyFlags::TC_TRANSMIT)) {
             return stop(Reason::NoEgress);
         }
@@ -123,11 +124,13 @@ pub fn depart<F: Family, H: Hook>(
         return stop(Reason::NoController);
     }
     // Without a link header there is none to rewrite.
-    let ethernet = !features::NO_ETHERNET.on() || frame.offset != 0;
+    if features::NO_ETHERNET.on() && frame.offset == 0 {
+        return stop(Reason::NoEgress);
+    }
     // XDP sends the frame as it is, with what is behind the packet, and the kernel throws one away that is longer than the
     // device takes (`xdp_ok_fwd_dev` in include/linux/filter.h).
     let too_long = H::TIER == Tier::Xdp && hook.length() > frame.offset + adjacency.mtu as usize;
-    if ethernet && !too_long && able.contains(wanted) {
+    if direct && !too_long {
         return ControlFlow::Break(Verdict::Transmit(Way {
             adjacency,
             index: hop.index,
@@ -137,7 +140,7 @@ pub fn depart<F: Family, H: Hook>(
         }));
     }
     let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
-    if H::TIER == Tier::Xdp && ethernet && tc_can {
+    if H::TIER == Tier::Xdp && tc_can {
         return ControlFlow::Break(Verdict::Defer(u64::from(Mark::FILTERED)));
     }
     stop(Reason::NoEgress)

@@ -19,8 +19,8 @@ use crate::{
 pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
     trace::route(target.raw());
-    let ours = matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    if ours || tables::decides::<F>(control, port) {
+    let ours = || matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
+    if tables::decides::<F>(control, port) || ours() {
         ControlFlow::Continue(target)
     } else {
         ControlFlow::Continue(Target::new(RouteKind::Kernel, 0))

@@ -43,12 +43,14 @@ fn way(jump: usize, behind: usize, lost: i16) -> Option<i16> {
     (to - from).try_into().ok()
 }
 
-/// Where the spare jumps of a function are; they are never taken from here on.
+/// Where the spare jumps of a function are; nobody comes there from here on.
 fn spare(function: &mut [Instruction]) -> Range<usize> {
     let Some(at) = function.iter().position(|load| Switch::begins_spare(*load)) else { return 0..0 };
     function[at] = Switch::answer(false);
-    let jumps = function[at + 1..].iter().take_while(|jump| **jump == Switch::spare(0)).count();
-    at + 1..at + 1 + jumps
+    // Behind a jump to them, and one around them.
+    let first = at + 3;
+    let jumps = function.iter().skip(first).take_while(|jump| **jump == Switch::spare(0)).count();
+    first..first + jumps
 }
 
 #[cfg(test)]
@@ -65,7 +67,7 @@ mod tests {
 
     /// Two switches that lead 1 and 2 instructions on.
     fn function(spare: usize) -> Vec<Instruction> {
-        let mut function = vec![OTHER, load(Switch::SPARE_MARK)];
+        let mut function = vec![OTHER, load(Switch::SPARE_MARK), Switch::spare(1), OTHER];
         function.extend(vec![Switch::spare(0); spare]);
         function.extend([OTHER, load(Switch::mark(Features::IPV6)), Switch::spare(1), OTHER]);
         function.extend([load(Switch::mark(Features::CHAINS)), Switch::spare(2), OTHER, OTHER, OTHER]);
@@ -77,19 +79,20 @@ mod tests {
         let mut code = function(3);
         turn(&mut code, Features::IPV6);
         // To what is behind the first, and to where the second leads.
-        assert_eq!(code[1..5], [Switch::answer(false), Switch::spare(5), Switch::spare(9), Switch::NOTHING]);
-        assert_eq!(code[6..8], [Switch::NOTHING, [0x05, 0, 1, 0, 0, 0, 0, 0]]);
-        assert_eq!(code[9..11], [Switch::NOTHING; 2]);
+        assert_eq!(code[1..4], [Switch::answer(false), Switch::spare(1), OTHER]);
+        assert_eq!(code[4..7], [Switch::spare(5), Switch::spare(9), Switch::NOTHING]);
+        assert_eq!(code[8..10], [Switch::NOTHING, [0x05, 0, 1, 0, 0, 0, 0, 0]]);
+        assert_eq!(code[11..13], [Switch::NOTHING; 2]);
     }
 
     #[test]
     fn where_they_are_too_few_the_answer_is_loaded() {
         let mut code = function(1);
         turn(&mut code, Features::INPUT);
-        assert_eq!(code[4..6], [Switch::NOTHING; 2]);
-        assert_eq!(code[7..9], [Switch::answer(true), Switch::spare(2)]);
+        assert_eq!(code[6..8], [Switch::NOTHING; 2]);
+        assert_eq!(code[9..11], [Switch::answer(true), Switch::spare(2)]);
         let mut code = function(0);
         turn(&mut code, Features::INPUT);
-        assert_eq!([code[3], code[6]], [Switch::answer(false), Switch::answer(true)]);
+        assert_eq!([code[5], code[8]], [Switch::answer(false), Switch::answer(true)]);
     }
 }
