@@ -30,8 +30,13 @@ const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.control")]
 static mut CONTROL: Control = Control { fib4: 0, fib6: 0, filter: 0, mirror: 0 };
-#[btf_map]
-static PORTS: Array<Port, { abi::PORTS as usize }> = Array::new();
+/// As `CONTROL`. The loader makes this map and the next one by itself, for the controller to write them as memory.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.ports")]
+static mut PORTS: [Port; abi::PORTS as usize] = [Port::FREE; abi::PORTS as usize];
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.adjacent")]
+static mut ADJACENCIES: [Adjacency; abi::ADJACENCIES as usize] = [Adjacency::NONE; abi::ADJACENCIES as usize];
 /// Not allocated in advance: what is removed is then freed, and used again, only when no program can still read it.
 #[btf_map]
 static VLANS: HashMap<VlanKey, Port, { VLAN_DEVICES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
@@ -43,8 +48,6 @@ static FIB4: Array<Block, 2, MAPPED> = Array::new();
 static FIB6: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
-#[btf_map]
-static ADJACENCIES: Array<Adjacency, { abi::ADJACENCIES as usize }, MAPPED> = Array::new();
 /// In a section, as `CONTROL`.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.filters")]
@@ -174,9 +177,11 @@ pub fn port(ifindex: Ifindex) -> Option<(u32, &'static Port)> {
     let home = abi::home_slot(ifindex);
     for probe in 0..PORT_PROBES {
         let slot = (home + probe) & (abi::PORTS - 1);
-        match lookup(&PORTS, slot) {
-            Some(port) if port.ifindex == ifindex => return Some((slot, port)),
-            _ => {}
+        let port = (&raw const PORTS).cast::<Port>().wrapping_add(slot as usize);
+        // SAFETY: there are as many as the mask leaves slots; the controller writes a port before its index.
+        let port = unsafe { &*port };
+        if port.ifindex == ifindex {
+            return Some((slot, port));
         }
     }
     None
@@ -287,7 +292,10 @@ impl Adjacent {
 /// An adjacency.
 #[inline(always)]
 pub fn adjacency(index: u32) -> Option<Adjacent> {
-    find(&ADJACENCIES, index).map(Adjacent)
+    if index >= abi::ADJACENCIES {
+        return None;
+    }
+    NonNull::new((&raw mut ADJACENCIES).cast::<Adjacency>().wrapping_add(index as usize)).map(Adjacent)
 }
 
 /// One generation of the filter.

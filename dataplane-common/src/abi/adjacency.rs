@@ -101,6 +101,18 @@ bitflags! {
 }
 
 impl Adjacency {
+    /// Nobody.
+    pub const NONE: Self = Self {
+        ifindex: 0,
+        device: 0,
+        flags: 0,
+        used: 0,
+        mtu: 0,
+        destination: Mac([0; 6]),
+        source: Mac([0; 6]),
+        tags: [Tag::NONE; 2],
+    };
+
     /// [`Adjacency::flags`], typed.
     #[inline(always)]
     pub const fn flags(&self) -> AdjacencyFlags {

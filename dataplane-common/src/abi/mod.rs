@@ -100,8 +100,10 @@ pub mod map {
     pub const CONTROL: &str = ".data.control";
     /// What is in that section.
     pub const CONTROL_SYMBOL: &str = "CONTROL";
-    /// [`super::Port`] by slot.
-    pub const PORTS: &str = "PORTS";
+    /// [`super::Port`] by slot, in a section.
+    pub const PORTS: &str = ".bss.ports";
+    /// What is in that section.
+    pub const PORTS_SYMBOL: &str = "PORTS";
     /// Per CPU, [`super::PortCounters`] by port slot.
     pub const COUNTERS: &str = "COUNTERS";
     /// VLAN devices as [`super::Port`], by [`super::VlanKey`].
@@ -112,8 +114,10 @@ pub mod map {
     pub const FIB6: &str = "FIB6";
     /// [`super::NextHopGroup`] by index.
     pub const GROUPS: &str = "GROUPS";
-    /// [`super::Adjacency`] by index.
-    pub const ADJACENCIES: &str = "ADJACENCIES";
+    /// [`super::Adjacency`] by index, in a section.
+    pub const ADJACENCIES: &str = ".bss.adjacent";
+    /// What is in that section.
+    pub const ADJACENCIES_SYMBOL: &str = "ADJACENCIES";
     /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// Per CPU, one [`super::Asked`].

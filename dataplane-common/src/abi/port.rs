@@ -73,6 +73,18 @@ bitflags! {
 }
 
 impl Port {
+    /// What a slot holds that is free.
+    pub const FREE: Self = Self {
+        ifindex: 0,
+        flags: 0,
+        mac: Mac([0; 6]),
+        rp_filter: 0,
+        reserved: 0,
+        mtu: 0,
+        domain: 0,
+        route_mtu: [0; 2],
+    };
+
     /// [`Port::flags`], typed.
     #[inline(always)]
     pub const fn flags(&self) -> PortFlags {

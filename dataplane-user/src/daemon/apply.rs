@@ -78,20 +78,20 @@ impl Daemon {
                 }
             }
             Change::RemoveEgress(ifindex) => self.tables.remove_egress(*ifindex)?,
-            Change::Adjacency(index, adjacency) => self.tables.write_adjacency(*index, adjacency)?,
-            Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::default())?,
+            Change::Adjacency(index, adjacency) => self.tables.write_adjacency(*index, adjacency),
+            Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::default()),
             Change::Group(index, group) => self.tables.routing.write_group(*index, group)?,
             Change::RemoveGroup(index) => self.tables.routing.write_group(*index, &NextHopGroup::EMPTY)?,
             Change::Fib4(targets) => self.tables.routing.load_fib4(targets)?,
             Change::Fib6(targets) => self.tables.routing.load_fib6(targets)?,
             Change::Routes4(changes) => self.tables.routing.change_fib4(changes),
             Change::Routes6(changes) => self.tables.routing.change_fib6(changes),
-            Change::Port(slot, port) => self.tables.write_port(*slot, port)?,
+            Change::Port(slot, port) => self.tables.write_port(*slot, port),
             Change::Vlan(key, port) => self.tables.write_vlan(*key, port)?,
             Change::Neighbour(key, index) => self.tables.write_neighbour(*key, *index)?,
             Change::RemoveNeighbour(key) => self.tables.remove_neighbour(*key)?,
             Change::RemoveVlan(key) => self.tables.remove_vlan(*key)?,
-            Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default())?,
+            Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default()),
             Change::Features(features) => self.load(*features)?,
         }
         Ok(())

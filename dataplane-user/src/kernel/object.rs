@@ -4,19 +4,23 @@ use std::{
     io,
     panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::{Array, Map, MapData},
+    maps::{Array, Map, MapData, MapError},
     programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{Control, Features, Filter, Observer, map};
+use dataplane_common::abi::{ADJACENCIES, Adjacency, Control, Features, Filter, Observer, PORTS, Port, map};
 use thiserror::Error;
 
-use super::{Hook, Place, TableError, switch, table::Rows, trial};
-use crate::fib::Sizes;
+use super::{Hook, Place, TableError, mmap::Mapping, switch, table::Rows, trial};
+use crate::fib::{Memory as _, Sizes};
+
+/// `BPF_F_MMAPABLE` (`include/uapi/linux/bpf.h`).
+const MAPPABLE: u32 = 1 << 10;
 
 /// The kernel half, as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
@@ -151,6 +155,8 @@ impl Object {
         // A map of a section is written when it is opened, with what the object says that it holds.
         let control: [u8; size_of::<Control>()] = live(&place.routing, map::CONTROL)?;
         let filters: [u8; 2 * size_of::<Filter>()] = live(&place.routing, map::FILTERS)?;
+        let ports = shared::<{ PORTS as usize * size_of::<Port>() }>(&place.own, map::PORTS)?;
+        let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&place.own, map::ADJACENCIES)?;
         let object = switch::turned(OBJECT, features | sizes.features())?;
         let words = observer.words();
         // It holds on to the globals until it has loaded.
@@ -160,6 +166,8 @@ impl Object {
         loader.override_global(map::OBSERVER, &words, true);
         loader.override_global(map::CONTROL_SYMBOL, &control, true);
         loader.override_global(map::FILTERS_SYMBOL, &filters, true);
+        loader.override_global(map::PORTS_SYMBOL, &ports[..], true);
+        loader.override_global(map::ADJACENCIES_SYMBOL, &adjacencies[..], true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 
@@ -225,7 +233,7 @@ impl std::fmt::Debug for Object {
 }
 
 /// Where a map is pinned. A BPF file system takes no name with a dot in it.
-fn pinned(directory: &Path, name: &str) -> PathBuf {
+pub(super) fn pinned(directory: &Path, name: &str) -> PathBuf {
     directory.join(name.rsplit('.').next().unwrap_or(name))
 }
 
@@ -246,6 +254,29 @@ fn live<const SIZE: usize>(routing: &Path, name: &str) -> Result<[u8; SIZE], Obj
     }
     let read = || Array::<_, [u8; SIZE]>::try_from(Map::from_map_data(MapData::from_pin(&path)?)?)?.get(&0, 0);
     read().map_err(|error| ObjectError::Object(error.into()))
+}
+
+/// What is in a section's map that the controller writes as memory; made and pinned if there is none, since aya would make one
+/// that is no memory.
+fn shared<const SIZE: usize>(directory: &Path, name: &'static str) -> Result<Vec<u64>, ObjectError> {
+    let path = pinned(directory, name);
+    if !path.exists() {
+        let made = || -> Result<(), MapError> {
+            let map = Array::<MapData, [u8; SIZE]>::create(1, MAPPABLE)?;
+            map.pin(&path).map_err(|error| MapError::PinError { name: Some(name.to_owned()), error })
+        };
+        made().map_err(|error| ObjectError::Object(error.into()))?;
+        return Ok(vec![0; SIZE / size_of::<u64>()]);
+    }
+    words(&path, SIZE / size_of::<u64>()).map_err(|error| ObjectError::Object(error.into()))
+}
+
+/// So many words of a pinned map that the controller writes as memory.
+pub(super) fn words(path: &Path, count: usize) -> Result<Vec<u64>, MapError> {
+    let mut memory = Mapping::<AtomicU64>::new(MapData::from_pin(path)?.fd(), count).map_err(MapError::IoError)?;
+    let mut words = Vec::with_capacity(count);
+    memory.each(0..count, |word| words.push(word.load(Ordering::Relaxed)));
+    Ok(words)
 }
 
 fn load(name: &'static str, program: &mut Program) -> Result<(), ObjectError> {

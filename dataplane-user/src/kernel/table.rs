@@ -5,7 +5,7 @@ use std::{
     io,
     mem::offset_of,
     path::Path,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
@@ -16,7 +16,7 @@ use dataplane_common::abi::{
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Events, Object, ObjectError, Routing, mmap::Mapping, routing::memory};
+use super::{Events, Object, ObjectError, Routing, mmap::Mapping, object, routing::memory};
 use crate::fib::{Memory as _, Sizes};
 
 /// Why a map could not be read or written.
@@ -128,10 +128,8 @@ pub(super) fn limits(object: &mut Object) -> Result<Limits, TableError> {
 pub struct Tables {
     /// Routes, and what is live.
     pub routing: Routing,
-    ports: Rows<{ size_of::<Port>() }>,
-    adjacencies: Rows<{ size_of::<Adjacency>() }>,
-    /// `adjacencies` as memory.
-    used: Mapping<AtomicU16>,
+    ports: Mapping<AtomicU64>,
+    adjacencies: Mapping<AtomicU64>,
     heartbeat: Rows<8>,
     counters: Sums<{ size_of::<PortCounters>() }>,
     rule_counters: Sums<{ size_of::<Counter>() }>,
@@ -157,9 +155,8 @@ impl Tables {
         let neighbours = neighbours.try_into().map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })?;
         let tables = Self {
             routing: Routing::take(object, sizes)?,
-            ports: Rows::take(object, map::PORTS)?,
-            used: memory(object, map::ADJACENCIES, ADJACENCIES as usize * size_of::<Adjacency>() / size_of::<u16>())?,
-            adjacencies: Rows::take(object, map::ADJACENCIES)?,
+            ports: memory(object, map::PORTS, PORTS as usize * words::<Port>())?,
+            adjacencies: memory(object, map::ADJACENCIES, ADJACENCIES as usize * words::<Adjacency>())?,
             heartbeat: Rows::take(object, map::HEARTBEAT)?,
             counters: Sums::take(object, map::COUNTERS)?,
             rule_counters: Sums::take(object, map::RULE_COUNTERS)?,
@@ -175,8 +172,8 @@ impl Tables {
     }
 
     /// Writes a port; [`Port::default`] frees the slot.
-    pub fn write_port(&mut self, slot: u32, port: &Port) -> Result<(), TableError> {
-        self.ports.write(slot, port)
+    pub fn write_port(&mut self, slot: u32, port: &Port) {
+        put(&mut self.ports, slot, port);
     }
 
     /// Writes a VLAN device.
@@ -257,8 +254,13 @@ impl Tables {
     }
 
     /// Writes an adjacency.
-    pub fn write_adjacency(&mut self, index: u32, adjacency: &Adjacency) -> Result<(), TableError> {
-        self.adjacencies.write(index, adjacency)
+    pub fn write_adjacency(&mut self, index: u32, adjacency: &Adjacency) {
+        // Nobody is sent anything at half an address.
+        let silent = Adjacency { flags: 0, ..*adjacency };
+        let at = offset_of!(Adjacency, flags) / size_of::<u64>();
+        let word = self.adjacencies.word(index as usize * words::<Adjacency>() + at);
+        word.store(u64::from_ne_bytes(silent.as_bytes().as_chunks().0[at]), Ordering::Release);
+        put(&mut self.adjacencies, index, adjacency);
     }
 
     /// Whether packets were sent to an adjacency since the last time.
@@ -266,10 +268,13 @@ impl Tables {
         if index >= ADJACENCIES {
             return false;
         }
+        let at = offset_of!(Adjacency, used);
+        let word = self.adjacencies.word(index as usize * words::<Adjacency>() + at / size_of::<u64>());
+        // Programs write the half word, in their order of bytes.
         let mark =
-            self.used.word((index as usize * size_of::<Adjacency>() + offset_of!(Adjacency, used)) / size_of::<u16>());
+            u64::from_le_bytes(std::array::from_fn(|byte| if byte / 2 == at % 8 / 2 { 0xff } else { 0 })).to_le();
         // Most are as they were: the line is not taken from the CPUs that read it.
-        mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::Relaxed) != 0
+        word.load(Ordering::Relaxed) & mark != 0 && word.fetch_and(!mark, Ordering::Relaxed) & mark != 0
     }
 
     /// Until when the controller is taken to be there: nanoseconds of `CLOCK_MONOTONIC`, 0 for ever.
@@ -332,12 +337,28 @@ impl Tables {
 
 /// The slots that ports had with an earlier daemon, read from the maps it left in `directory`; empty when there are none.
 pub fn earlier_slots(directory: &Path) -> BTreeMap<Ifindex, u32> {
-    let Ok(data) = MapData::from_pin(directory.join(map::PORTS)) else { return BTreeMap::new() };
-    let Ok(array) = Array::<_, [u8; size_of::<Port>()]>::try_from(Map::Array(data)) else { return BTreeMap::new() };
-    (0..PORTS)
-        .filter_map(|slot| {
-            let port = Port::read_from_bytes(&array.get(&slot, 0).ok()?).ok()?;
-            (port.ifindex != 0).then_some((port.ifindex, slot))
-        })
-        .collect()
+    let words = object::words(&object::pinned(directory, map::PORTS), PORTS as usize * words::<Port>());
+    let ports = <[Port]>::ref_from_bytes(words.as_deref().unwrap_or_default().as_bytes()).unwrap_or_default().iter();
+    (0..).zip(ports).filter(|(_, port)| port.ifindex != 0).map(|(slot, port)| (port.ifindex, slot)).collect()
+}
+
+/// How many words a row has.
+const fn words<T>() -> usize {
+    size_of::<T>() / size_of::<u64>()
+}
+
+/// Writes a row of a map that programs read meanwhile. Its first word says whose it is: it comes last, but when it says that it is
+/// nobody's.
+fn put<T: IntoBytes + Immutable>(rows: &mut Mapping<AtomicU64>, index: u32, row: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
+    let (values, _) = row.as_bytes().as_chunks();
+    let first = index as usize * values.len();
+    let mut write = |at: usize| {
+        rows.word(first + at).store(u64::from_ne_bytes(values[at]), Ordering::Release);
+    };
+    if values[0] == [0; size_of::<u64>()] {
+        (0..values.len()).for_each(write);
+    } else {
+        (0..values.len()).rev().for_each(&mut write);
+    }
 }
