@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/links/IFINDEX-HOOK             what keeps a program attached
 //! DIR/FINGERPRINT/COUNTERS ...       counters, carried from daemon to daemon of one map layout
-//! DIR/FINGERPRINT/EPOCH/PORTS ...    all other maps: made anew at every start, filled, then swapped in
+//! DIR/FINGERPRINT/EPOCH/ports ...    all other maps: made anew at every start, filled, then swapped in
 //! ```
 
 use std::{

@@ -259,7 +259,7 @@ impl Tables {
         let silent = Adjacency { flags: 0, ..*adjacency };
         let at = offset_of!(Adjacency, flags) / size_of::<u64>();
         let word = self.adjacencies.word(index as usize * words::<Adjacency>() + at);
-        word.store(u64::from_ne_bytes(silent.as_bytes().as_chunks().0[at]), Ordering::Release);
+        word.store(u64::from_ne_bytes(chunks(&silent)[at]), Ordering::Release);
         put(&mut self.adjacencies, index, adjacency);
     }
 
@@ -268,11 +268,9 @@ impl Tables {
         if index >= ADJACENCIES {
             return false;
         }
-        let at = offset_of!(Adjacency, used);
-        let word = self.adjacencies.word(index as usize * words::<Adjacency>() + at / size_of::<u64>());
-        // Programs write the half word, in their order of bytes.
-        let mark =
-            u64::from_le_bytes(std::array::from_fn(|byte| if byte / 2 == at % 8 / 2 { 0xff } else { 0 })).to_le();
+        let at = offset_of!(Adjacency, used) / size_of::<u64>();
+        let mark = u64::from_ne_bytes(chunks(&Adjacency { used: u16::MAX, ..Adjacency::NONE })[at]);
+        let word = self.adjacencies.word(index as usize * words::<Adjacency>() + at);
         // Most are as they were: the line is not taken from the CPUs that read it.
         word.load(Ordering::Relaxed) & mark != 0 && word.fetch_and(!mark, Ordering::Relaxed) & mark != 0
     }
@@ -347,18 +345,21 @@ const fn words<T>() -> usize {
     size_of::<T>() / size_of::<u64>()
 }
 
+/// The words of a row.
+fn chunks<T: IntoBytes + Immutable>(row: &T) -> &[[u8; size_of::<u64>()]] {
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
+    row.as_bytes().as_chunks().0
+}
+
 /// Writes a row of a map that programs read meanwhile. Its first word says whose it is: it comes last, but when it says that it is
 /// nobody's.
 fn put<T: IntoBytes + Immutable>(rows: &mut Mapping<AtomicU64>, index: u32, row: &T) {
-    const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
-    let (values, _) = row.as_bytes().as_chunks();
+    let values = chunks(row);
     let first = index as usize * values.len();
-    let mut write = |at: usize| {
-        rows.word(first + at).store(u64::from_ne_bytes(values[at]), Ordering::Release);
-    };
+    let write = |at: usize| rows.word(first + at).store(u64::from_ne_bytes(values[at]), Ordering::Release);
     if values[0] == [0; size_of::<u64>()] {
         (0..values.len()).for_each(write);
     } else {
-        (0..values.len()).rev().for_each(&mut write);
+        (0..values.len()).rev().for_each(write);
     }
 }
