@@ -271,9 +271,9 @@ mod tests {
         let full = Want {
             mirror: 3,
             egress: BTreeSet::from([2]),
-            adjacencies: [(0, Adjacency::default())].into(),
+            adjacencies: [(0, Adjacency::NONE)].into(),
             groups: [(0, NextHopGroup::EMPTY)].into(),
-            ports: [(2, Port::default())].into(),
+            ports: [(2, Port::FREE)].into(),
             features: Features::IPV6,
             fib4: {
                 let mut model = sample::model();
@@ -286,12 +286,12 @@ mod tests {
         let update = Update::between(&empty, &full);
         let up = [
             Change::AddEgress(2),
-            Change::Adjacency(0, Adjacency::default()),
+            Change::Adjacency(0, Adjacency::NONE),
             Change::Group(0, &NextHopGroup::EMPTY),
             Change::Routes4(&update.fib4),
             Change::Mirror(3),
             Change::Features(Features::IPV6),
-            Change::Port(2, Port::default()),
+            Change::Port(2, Port::FREE),
         ];
         assert_eq!(diff(&empty, &full, &update).steps, up);
         let back = Update::between(&full, &empty);

@@ -65,7 +65,7 @@ impl NextHopGroup {
 }
 
 /// How to reach one next hop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Adjacency {
     /// The way out as routes and rules know it, maybe a VLAN device; 0: none.

@@ -120,9 +120,9 @@ impl Switch {
         (compare == Self::compare(offset)).then_some(Self { features, offset })
     }
 
-    /// Whether a load begins the spare jumps of a function, behind a jump to them and one around them. The verifier refuses instructions that no jump leads to before it
-    /// finds out that nobody comes there, and would remove them: a spare jump, never taken, leads to what a decided switch
-    /// leaves without.
+    /// Whether a load begins the spare jumps of a function, behind a jump to them and one around them. The verifier refuses
+    /// instructions that no jump leads to before it finds out that nobody comes there, and would remove them: a spare jump,
+    /// never taken, leads to what a decided switch leaves without.
     pub fn begins_spare(load: Instruction) -> bool {
         Self::loaded(load) == Some(Self::SPARE_MARK)
     }

@@ -393,8 +393,8 @@ fn beyond(key: u64) -> u64 {
 #[inline(always)]
 fn below<L: Lines>(lines: &L, line: L::Line, beyond: u64) -> u64 {
     let one = |slot| (lines.word(line, slot) >> 1).wrapping_sub(beyond) >> 63;
-    // In pairs: what follows waits for three additions then, and not for seven.
-    ((one(0) + one(1)) + (one(2) + one(3))) + ((one(4) + one(5)) + (one(6) + one(7)))
+    // Written out: LLVM then knows that there are at most eight, and leaves out the mask in `best`.
+    one(0) + one(1) + one(2) + one(3) + one(4) + one(5) + one(6) + one(7)
 }
 
 /// The last of so many words of a line; what is known already if that is none.

@@ -19,7 +19,7 @@ pub const fn home_slot(ifindex: Ifindex) -> u32 {
 }
 
 /// One attached interface, or a VLAN device on one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Port {
     /// Whose slot this is; 0: free.

@@ -10,8 +10,8 @@ use crate::{
     wire::Ethernet,
 };
 
-/// Fills in the key of a packet that came in through `iif` (0: from this machine), all but what [`ethernet`] or [`bare`] says. In place, because the stack of a BPF
-/// program has no room for copies.
+/// Fills in the key of a packet that came in through `iif` (0: from this machine), all but what [`ethernet`] or [`bare`] says.
+/// In place, because the stack of a BPF program has no room for copies.
 #[inline(always)]
 pub fn key<F: Family>(
     key: &mut Key,

@@ -41,10 +41,9 @@ impl Daemon {
             matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_))
         };
         let flips = changes.steps.iter().any(flip);
-        let mut steps = changes.steps.iter();
-        if let [first @ Change::Mirror(_), ..] = &changes.steps[..] {
+        let mut steps = changes.steps.iter().peekable();
+        if let Some(first) = steps.next_if(|step| matches!(step, Change::Mirror(_))) {
             self.step(first)?;
-            steps.next();
         }
         if flips {
             // The idle generation was live until the last flip: whoever read it then must be done. So must be who read what no
@@ -79,7 +78,7 @@ impl Daemon {
             }
             Change::RemoveEgress(ifindex) => self.tables.remove_egress(*ifindex)?,
             Change::Adjacency(index, adjacency) => self.tables.write_adjacency(*index, adjacency),
-            Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::default()),
+            Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::NONE),
             Change::Group(index, group) => self.tables.routing.write_group(*index, group)?,
             Change::RemoveGroup(index) => self.tables.routing.write_group(*index, &NextHopGroup::EMPTY)?,
             Change::Fib4(targets) => self.tables.routing.load_fib4(targets)?,
@@ -91,7 +90,7 @@ impl Daemon {
             Change::Neighbour(key, index) => self.tables.write_neighbour(*key, *index)?,
             Change::RemoveNeighbour(key) => self.tables.remove_neighbour(*key)?,
             Change::RemoveVlan(key) => self.tables.remove_vlan(*key)?,
-            Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::default()),
+            Change::RemovePort(slot) => self.tables.write_port(*slot, &Port::FREE),
             Change::Features(features) => self.load(*features)?,
         }
         Ok(())

@@ -171,7 +171,7 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Writes a port; [`Port::default`] frees the slot.
+    /// Writes a port; [`Port::FREE`] frees the slot.
     pub fn write_port(&mut self, slot: u32, port: &Port) {
         put(&mut self.ports, slot, port);
     }

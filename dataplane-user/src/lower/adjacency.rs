@@ -75,7 +75,7 @@ fn transmits(model: &Model, link: &Link) -> bool {
 
 /// What is known of a next hop. A link that is gone gives the empty adjacency.
 pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> Adjacency {
-    let Some(link) = model.links.get(&who.dev) else { return Adjacency::default() };
+    let Some(link) = model.links.get(&who.dev) else { return Adjacency::NONE };
     let mut flags = AdjacencyFlags::empty();
     let carrier = vlan::carrier(model, link).filter(|(device, _)| transmits(model, link) && transmits(model, device));
     let (device, tags) = carrier.map_or((who.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));

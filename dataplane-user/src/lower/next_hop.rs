@@ -77,10 +77,7 @@ impl NextHops {
     /// A group for a path that has none, with an adjacency for each member.
     fn enter(&mut self, path: &Path) -> Option<u32> {
         let missing = path.hops.iter().filter(|hop| self.adjacencies.get(&hop.who).is_none()).count();
-        if missing > self.adjacencies.room() {
-            return None;
-        }
-        if self.groups.room() == 0 {
+        if missing > self.adjacencies.room() || self.groups.room() == 0 {
             return None;
         }
         let mut last = None;
