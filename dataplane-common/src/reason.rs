@@ -1,6 +1,6 @@
 //! The closed list of reasons: why a packet was forwarded, delivered, dropped or left to the kernel.
 
-use core::hint::cold_path;
+use core::hint::{black_box, cold_path};
 
 /// What becomes of a packet. Every [`Reason`] belongs to exactly one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -63,12 +63,12 @@ macro_rules! reasons {
                 DROPS >> (number & 63) & 1 != 0
             }
 
-            /// The outcome of a check that found it. Told to be rare: else LLVM would load the reason before it asks, for
-            /// every packet.
+            /// The outcome of a check that found it. Rare, and not foreseen: else LLVM would load the reason before it asks,
+            /// for every packet.
             #[inline(always)]
             pub const fn found<T>(self) -> Result<T, Self> {
                 cold_path();
-                Err(self)
+                Err(black_box(self))
             }
 
             /// One line of meaning.

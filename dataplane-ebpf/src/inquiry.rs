@@ -6,7 +6,7 @@
 
 use dataplane_common::{
     abi::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, PortFlags, RouteKind, Target, answer},
-    decide::{self, Datagram, Readable, Transport, V4},
+    decide::{self, Datagram, Family as _, Readable, Transport, V4},
     wire::{Be16, Ipv6, is_extension, protocol},
 };
 
@@ -160,7 +160,7 @@ fn found(asked: &Asked, ifindex: u32) -> u32 {
 /// Whether an IPv4 address is none that a host can send from, as far as the mirror knows.
 #[inline(always)]
 fn is_ours(source: u32) -> bool {
-    let control = maps::control();
+    let control = maps::control(V4::NUMBER);
     let kind = V4::lookup(control, u32::from_be(source)).kind();
     matches!(kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast)
 }

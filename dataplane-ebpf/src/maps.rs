@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
-use core::{ops::Deref, ptr::NonNull};
+use core::{arch::asm, mem::offset_of, ops::Deref, ptr::NonNull};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_REDIRECT},
@@ -14,9 +14,9 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line,
-        Lines, NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail,
-        VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
+        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, LOCALS, Limit,
+        LimitFlags, Line, Lines, NEAR_ENTRIES, NEAR_LINES, Near, Near4, Near6, NeighbourKey, NextHopGroup, PORT_PROBES,
+        Port, PortCounters, ROOTS, Sighting, Target, Trail, VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
     },
 };
 
@@ -30,13 +30,19 @@ const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.control")]
 static mut CONTROL: Control = Control { fib4: 0, fib6: 0, filter: 0, mirror: 0 };
-/// As `CONTROL`. The loader makes this map and the next one by itself, for the controller to write them as memory.
+/// As `CONTROL`. The loader makes this map and the next ones by itself, for the controller to write them as memory.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.ports")]
 static mut PORTS: [Port; abi::PORTS as usize] = [Port::FREE; abi::PORTS as usize];
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.adjacent")]
 static mut ADJACENCIES: [Adjacency; abi::ADJACENCIES as usize] = [Adjacency::NONE; abi::ADJACENCIES as usize];
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.near4")]
+static mut NEAR4: Aligned<Near4> = Aligned([0; NEAR_ENTRIES]);
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.near6")]
+static mut NEAR6: Near6 = [[0; WORDS]; NEAR_LINES as usize];
 /// Not allocated in advance: what is removed is then freed, and used again, only when no program can still read it.
 #[btf_map]
 static VLANS: HashMap<VlanKey, Port, { VLAN_DEVICES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
@@ -93,6 +99,10 @@ static ON_WATCH: Array<u64, 1> = Array::new();
 /// begin on the same CPU.
 #[btf_map]
 static KEY: PerCpuArray<Key, 1> = PerCpuArray::new();
+
+/// Read in words of eight bytes, too.
+#[repr(align(8))]
+struct Aligned<T>(T);
 
 /// An index, alone in its word of the stack: LLVM would merge the stores of two neighbours into one that crosses words, which
 /// the verifier refuses.
@@ -163,12 +173,20 @@ pub fn neighbour(key: [u64; 3]) -> Option<u32> {
     NonNull::new(found.cast::<u32>()).map(|index| unsafe { index.as_ptr().read_volatile() })
 }
 
-/// Which generations are live.
+/// Which generations are live, as far as packets of a family, 4 or 6, ask.
 #[inline(always)]
-pub fn control() -> Control {
-    let control = &raw const CONTROL;
-    // SAFETY: the controller writes it while it is read, in words; those that change together are one.
-    unsafe { control.read_volatile() }
+pub fn control(family: u32) -> Control {
+    let read = |offset: usize| {
+        let word = (&raw const CONTROL).cast::<u32>().wrapping_byte_add(offset);
+        // SAFETY: a word of a static. The controller writes it while it is read; those that change together are one.
+        unsafe { word.read_volatile() }
+    };
+    Control {
+        fib4: if family == 4 { read(offset_of!(Control, fib4)) } else { 0 },
+        fib6: if family == 6 { read(offset_of!(Control, fib6)) } else { 0 },
+        filter: read(offset_of!(Control, filter)),
+        mirror: read(offset_of!(Control, mirror)),
+    }
 }
 
 /// The port with this index, and its slot.
@@ -201,6 +219,20 @@ pub struct Table4;
 
 impl Blocks for Table4 {
     #[inline(always)]
+    fn locals(&self, four: u32) -> u64 {
+        let word = (&raw const NEAR4).cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
+        // SAFETY: the filters of both generations are at the beginning.
+        unsafe { word.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn root(&self, number: u32) -> u16 {
+        let roots = (&raw const NEAR4).cast::<u16>().wrapping_add(2 * LOCALS);
+        // SAFETY: the entries of both generations are behind the filters, and the mask leaves no other.
+        unsafe { roots.wrapping_add(number as usize & (2 * ROOTS - 1)).read_volatile() }
+    }
+
+    #[inline(always)]
     fn entry(&self, block: u32, entry: u8) -> u16 {
         let Some(block) = find::<_, Block>(&FIB4, block) else { return Target::KERNEL.raw() as u16 };
         let entry = block.cast::<u16>().as_ptr().wrapping_add(usize::from(entry));
@@ -217,7 +249,7 @@ impl Lines for Table6 {
 
     #[inline(always)]
     fn line(&self, line: u32) -> Option<NonNull<u64>> {
-        find::<_, u64>(&FIB6, line)
+        self.near(line).or_else(|| find::<_, u64>(&FIB6, line - NEAR_LINES))
     }
 
     #[inline(always)]
@@ -228,8 +260,34 @@ impl Lines for Table6 {
     }
 
     #[inline(always)]
+    fn after(&self, mut word: u64) -> u64 {
+        // SAFETY: a register that is named.
+        unsafe { asm!("{word} += 1", word = inout(reg) word, options(pure, nomem, nostack)) };
+        word
+    }
+
+    #[inline(always)]
     fn search(&self, root: u32, key: u64) -> u16 {
         tables::search_tree(root, key) as u16
+    }
+}
+
+impl Near for Table6 {
+    #[inline(always)]
+    fn root(&self, number: u32) -> u32 {
+        let root = (&raw const NEAR6).cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
+        // SAFETY: both generations of the index are at the beginning, and the mask leaves no other root.
+        unsafe { root.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn near(&self, line: u32) -> Option<NonNull<u64>> {
+        if line >= NEAR_LINES {
+            return None;
+        }
+        let line = (&raw mut NEAR6).cast::<Line>().wrapping_add(line as usize);
+        // SAFETY: no static is at address 0; LLVM would ask.
+        Some(unsafe { NonNull::new_unchecked(line.cast()) })
     }
 }
 
@@ -295,7 +353,9 @@ pub fn adjacency(index: u32) -> Option<Adjacent> {
     if index >= abi::ADJACENCIES {
         return None;
     }
-    NonNull::new((&raw mut ADJACENCIES).cast::<Adjacency>().wrapping_add(index as usize)).map(Adjacent)
+    let adjacency = (&raw mut ADJACENCIES).cast::<Adjacency>().wrapping_add(index as usize);
+    // SAFETY: no static is at address 0; LLVM would ask.
+    Some(Adjacent(unsafe { NonNull::new_unchecked(adjacency) }))
 }
 
 /// One generation of the filter.
@@ -348,14 +408,12 @@ pub fn expired() -> bool {
     until != 0 && unsafe { bpf_ktime_get_coarse_ns() } > until
 }
 
-/// Whether the controller was gone in this tick, if somebody has found out.
+/// What was found out about the controller in this tick: whether it was `gone` is known, and it is so.
 #[inline(always)]
-pub fn pulse() -> Option<bool> {
+pub fn is_found(gone: bool) -> bool {
     let pulse = &raw const PULSE;
     // SAFETY: one word, which other CPUs write as a whole.
-    let pulse = unsafe { pulse.read_volatile() };
-    let alive = tick() << 1;
-    if pulse == alive { Some(false) } else { (pulse == alive | 1).then_some(true) }
+    unsafe { pulse.read_volatile() == (tick() << 1 | u64::from(gone)) }
 }
 
 /// Keeps what was found out.

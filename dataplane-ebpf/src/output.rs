@@ -40,7 +40,7 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let dscp = F::dscp(hook, frame.offset)?;
     decide::key::<F>(key, 0, frame, (&packet, dscp), transport);
     decide::ethernet(key, hook.header(0)?);
-    let finding = scan(F::NUMBER == 6, maps::control().filter, OUTPUT, port.ifindex, hook.length() as u64);
+    let finding = scan(F::NUMBER == 6, maps::control(F::NUMBER).filter, OUTPUT, port.ifindex, hook.length() as u64);
     trace::chain(OUTPUT);
     if features::TELLING.on() {
         hook.tell(OUTPUT);

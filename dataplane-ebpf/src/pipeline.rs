@@ -1,10 +1,14 @@
 //! The path of a packet, in the kernel's order.
 
-use core::{convert::Infallible, hint::cold_path, ops::ControlFlow};
+use core::{
+    convert::Infallible,
+    hint::{black_box, cold_path},
+    ops::ControlFlow,
+};
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Port, RouteKind},
+    abi::{Port, RouteKind},
     decide::{Carried, Frame, Placing, V4, V6},
 };
 
@@ -13,7 +17,7 @@ use crate::{
     hook::Hook,
     maps::{self, Adjacent},
     stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
-    tables::{self, Routed},
+    tables::Routed,
     trace,
 };
 
@@ -43,11 +47,11 @@ pub struct Way {
 /// What a stage returns: its product, or where the path ends.
 pub type Step<T> = ControlFlow<Verdict, T>;
 
-/// Ends the path. Told to be rare, as [`Reason::found`].
+/// Ends the path. Rare and not foreseen, as [`Reason::found`].
 #[inline(always)]
 pub fn stop<T>(reason: Reason) -> Step<T> {
     cold_path();
-    ControlFlow::Break(Verdict::Stop(reason))
+    ControlFlow::Break(Verdict::Stop(black_box(reason)))
 }
 
 /// Judges a packet that came in through `port`.
@@ -62,19 +66,19 @@ pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
 fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
     let frame = link::read(hook, port)?;
     let (frame, port) = vlan::enter(hook, port, frame)?;
-    let control = maps::control();
     match frame.carried {
-        Carried::Ipv4 => travel::<V4, H>(hook, port, &frame, control),
-        Carried::Ipv6 if features::IPV6.on() => travel::<V6, H>(hook, port, &frame, control),
+        Carried::Ipv4 => travel::<V4, H>(hook, port, &frame),
+        Carried::Ipv6 if features::IPV6.on() => travel::<V6, H>(hook, port, &frame),
         _ => stop(Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Control) -> Step<Infallible> {
+fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infallible> {
+    let control = maps::control(F::NUMBER);
     let packet = network::check::<F, H>(hook, frame)?;
-    let transport = transport::read::<F, H>(hook, port, frame, &packet)?;
-    let filter = filter::prepare::<F, H>(hook, port, frame, &packet, transport, control)?;
+    transport::check::<F, H>(hook, port, frame, &packet)?;
+    let filter = filter::prepare::<F, H>(hook, port, frame, &packet, control)?;
     filter.prerouting()?;
     if let Placing::Group(reason) = source::place::<F>(&packet, port)? {
         filter.input()?;
@@ -94,15 +98,11 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame, control: Con
         }
         kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             forward::permit::<F>(&packet, frame, port)?;
-            let next = match kind {
-                RouteKind::Unicast => {
-                    inquiry::next_hop()?.unwrap_or_else(|| forward::choose::<F>(control, &packet, route))
-                }
-                _ => tables::UNNAMED,
-            };
+            let named = inquiry::next_hop(kind)?;
+            let next = named.unwrap_or_else(|| forward::choose::<F>(control, &packet, route));
             let Some(hop) = forward::resolve(next) else {
                 filter.forward(inquiry::way_out()?)?;
-                return stop(forward::why_none(next, route::why_kernel::<F>(control, port)));
+                return stop(forward::why_none(kind, route::why_kernel::<F>(control, port)));
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;

@@ -68,9 +68,6 @@ fn hop(group: &NextHopGroup, member: u32) -> u64 {
     u64::from(group.mtu) << 32 | u64::from(member)
 }
 
-/// In the place of a next hop: nobody named one.
-pub const UNNAMED: u64 = NOBODY as u64 - 1;
-
 /// No adjacency.
 pub const NOBODY: u32 = u32::MAX - 1;
 
@@ -132,15 +129,18 @@ pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
 /// Whether the controller has been away for longer than the operator allows.
 #[inline(always)]
 pub fn abandoned() -> bool {
-    maps::pulse().unwrap_or_else(|| alone() != 0)
+    !maps::is_found(false) && alone() != 0
 }
 
-/// Finds it out for this tick.
+/// Finds it out for this tick, unless somebody has.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn alone() -> u32 {
-    let gone = maps::expired();
-    maps::keep_pulse(gone);
+    let known = maps::is_found(true);
+    let gone = known || maps::expired();
+    if !known {
+        maps::keep_pulse(gone);
+    }
     u32::from(gone)
 }
 

@@ -7,9 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Control {
-    /// Block of `FIB4` at which the live generation begins.
+    /// Block of `FIB4` at which the live generation begins, and whether it is the second ([`super::SECOND`]).
     pub fib4: u32,
-    /// Line of `FIB6` at which the live generation begins.
+    /// Line of `FIB6`, in the same way.
     pub fib6: u32,
     /// Generation of `FILTERS` and `RULES`, 0 or 1.
     pub filter: u32,

@@ -6,6 +6,7 @@
 mod adjacency;
 mod control;
 mod counter;
+mod direct;
 mod event;
 mod fib;
 mod filter;
@@ -20,18 +21,16 @@ mod screen;
 mod search;
 mod set;
 mod trace;
+mod tree;
 mod trial;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features, Instruction, Switch};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
+pub use direct::{BLOCK, Block, Blocks, LOCALS, Layout4, NEAR_ENTRIES, Near4, ROOTS, local_bit, lookup4, may_be_local};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
-pub use fib::{
-    BLOCK, BRANCH, Block, Blocks, GLOBAL_LINES, INDEX_LINES, LOCAL_BLOCKS, Layout4, Layout6, Line, Lines, Mixed,
-    Prefixed, RouteKind, TREE, TREE_LINE, Target, WORDS, local_bit, lookup4, lookup6, may_be_local, near6, search_on6,
-    search6, tree_class, tree_lines,
-};
+pub use fib::{BRANCH, Mixed, Prefixed, RouteKind, SECOND, Target};
 pub use filter::{Acts, CHAINS, CatchAll, Filter, Ruling, Span, TABLES, Tables, entry, more, table};
 pub use hash::{Hash, place, shift, trace};
 pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
@@ -47,6 +46,10 @@ pub use set::{
     narrow_slot, narrow_tag, pick, seek, set, set_table, sets,
 };
 pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, draw, met, skips};
+pub use tree::{
+    INDEX_LINES, Layout6, Line, Lines, NEAR_LINES, NEAR_TREE_LINE, NEAR_TREES, Near, Near6, TREE, TREE_LINE, WORDS,
+    lookup6, near6, search_on6, search6, tree_class, tree_lines,
+};
 pub use trial::Trial;
 pub use vlan::{Tag, VLANS, VlanKey};
 
@@ -59,6 +62,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("adjacency.rs"),
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
+    include_bytes!("direct.rs"),
     include_bytes!("event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
@@ -73,6 +77,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("search.rs"),
     include_bytes!("set.rs"),
     include_bytes!("trace.rs"),
+    include_bytes!("tree.rs"),
     include_bytes!("vlan.rs"),
     // The order of the reasons is that of the counters.
     include_bytes!("../reason.rs"),
@@ -108,8 +113,16 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// VLAN devices as [`super::Port`], by [`super::VlanKey`].
     pub const VLANS: &str = "VLANS";
+    /// One [`super::Near4`], in a section.
+    pub const NEAR4: &str = ".bss.near4";
+    /// What is in that section.
+    pub const NEAR4_SYMBOL: &str = "NEAR4";
     /// [`super::Block`]; see [`super::Layout4`].
     pub const FIB4: &str = "FIB4";
+    /// One [`super::Near6`], in a section.
+    pub const NEAR6: &str = ".bss.near6";
+    /// What is in that section.
+    pub const NEAR6_SYMBOL: &str = "NEAR6";
     /// [`super::Line`]; see [`super::Layout6`].
     pub const FIB6: &str = "FIB6";
     /// [`super::NextHopGroup`] by index.

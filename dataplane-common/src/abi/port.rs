@@ -1,5 +1,7 @@
 //! A port: an interface that we are attached to.
 
+use core::mem::offset_of;
+
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -84,6 +86,12 @@ impl Port {
         domain: 0,
         route_mtu: [0; 2],
     };
+
+    /// Our link address, as [`Mac::wide`].
+    #[inline(always)]
+    pub fn recipient(&self) -> u64 {
+        Mac::wide(self.as_bytes(), offset_of!(Self, mac))
+    }
 
     /// [`Port::flags`], typed.
     #[inline(always)]

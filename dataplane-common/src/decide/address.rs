@@ -92,9 +92,19 @@ const fn is_link_local(address: Address6) -> bool {
     address.high >> 54 == 0x3fa
 }
 
+/// Whether the first eight bits already rule out everything special: 1 to 253.
+#[inline(always)]
+const fn is_plain_v6(address: Address6) -> bool {
+    (address.high >> 56).wrapping_sub(1) < 253
+}
+
 /// As `ip6_rcv_core` (`net/ipv6/ip6_input.c`): RFC 4291 sections 2.5.3, 2.7 and 2.7.1.
 #[inline(always)]
 pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
+    if is_plain_v6(source) && is_plain_v6(destination) {
+        return Placing::Routed;
+    }
+    cold_path();
     if source == LOOPBACK || is_multicast_v6(source) {
         return Placing::Martian(Reason::MartianSource);
     }
@@ -116,13 +126,13 @@ pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
     Placing::Routed
 }
 
-/// As `ip6_forward` (`net/ipv6/ip6_output.c`): RFC 4291 section 2.5.6.
+/// As `ip6_forward` (`net/ipv6/ip6_output.c`): RFC 4291 section 2.5.6. A destination of link scope has its place already.
 #[inline(always)]
-pub(super) fn scope_v6(source: Address6, destination: Address6) -> Scope {
-    // The unspecified source may go back to its own link only (`ip6_forward`).
-    if source == Address6::default() || is_link_local(source) || is_link_local(destination) {
-        Scope::Link
-    } else {
-        Scope::Global
+pub(super) fn scope_v6(source: Address6) -> Scope {
+    if is_plain_v6(source) {
+        return Scope::Global;
     }
+    cold_path();
+    // The unspecified source may go back to its own link only (`ip6_forward`).
+    if source == Address6::default() || is_link_local(source) { Scope::Link } else { Scope::Global }
 }

@@ -1,8 +1,10 @@
 //! The link layer: to whom the frame is, its VLAN tags, and what it carries.
 
+use core::hint::cold_path;
+
 use crate::{
     Reason,
-    wire::{Bytes, EtherType, Ethernet, Mac, Tag, Tagged},
+    wire::{Bytes, EtherType, Ethernet, Tag, Tagged},
 };
 
 /// What a frame carries, as far as we care.
@@ -118,7 +120,7 @@ impl Frame {
     }
 }
 
-/// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours`, only
+/// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours` ([`crate::wire::Mac::wide`]), only
 /// of frames to that link address or to a group (`eth_type_trans` of the kernel), and of tagged ones: those may be for a VLAN
 /// device with a link address of its own.
 ///
@@ -127,13 +129,15 @@ impl Frame {
 /// [`Reason::NotIp`] for a frame too short to say what it is, [`Reason::OtherHost`] for somebody else's,
 /// [`Reason::Truncated`] for one that ends inside a tag, [`Reason::VlanDepth`] for more tags.
 #[inline(always)]
-pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<Mac>, stripped: Vlan) -> Result<Frame, Reason> {
+pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<u64>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Reason::NotIp.found() };
     let audience = match ours {
-        Some(ours) if ethernet.destination == ours => Audience::Host,
-        _ if ethernet.destination.is_group() => Audience::Group,
-        Some(_) => Audience::Other,
-        None => Audience::Host,
+        Some(ours) if ethernet.recipient() == ours => Audience::Host,
+        _ => {
+            cold_path();
+            let others = if ours.is_some() { Audience::Other } else { Audience::Host };
+            if ethernet.destination.is_group() { Audience::Group } else { others }
+        }
     };
     let others = audience == Audience::Other;
     if !ethernet.ethertype.is_tag() && stripped == Vlan::NONE {

@@ -81,7 +81,7 @@ pub trait Family {
     /// What the addresses alone say.
     fn placing(packet: &Datagram<Self::Address>, flags: PortFlags) -> Placing;
 
-    /// Whether a router may pass the packet on, by its addresses.
+    /// Whether a router may pass on a packet that [`Self::placing`] leaves to the routing table, by its addresses.
     fn scope(packet: &Datagram<Self::Address>) -> Scope;
 
     /// Whether a router may fragment the packet.
@@ -249,7 +249,7 @@ impl Family for V6 {
 
     #[inline(always)]
     fn scope(packet: &Datagram<Address6>) -> Scope {
-        super::address::scope_v6(packet.source, packet.destination)
+        super::address::scope_v6(packet.source)
     }
 
     #[inline(always)]

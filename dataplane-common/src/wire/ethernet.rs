@@ -24,6 +24,14 @@ impl Mac {
     }
 }
 
+impl Mac {
+    /// The link address at `offset` of something that goes on behind it, in the upper 48 bits of a word.
+    #[inline(always)]
+    pub fn wide(bytes: &[u8], offset: usize) -> u64 {
+        bytes.get(offset..).and_then(<[u8]>::first_chunk).map_or(0, |word| u64::from_le_bytes(*word) << 16)
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, rest @ ..] = self.0;
@@ -74,6 +82,12 @@ pub struct Ethernet {
 }
 
 impl Ethernet {
+    /// To whom, as [`Mac::wide`]: one word is read, and not two parts of one.
+    #[inline(always)]
+    pub fn recipient(&self) -> u64 {
+        Mac::wide(self.as_bytes(), 0)
+    }
+
     /// Both addresses, in words as they lie in memory.
     #[inline(always)]
     pub fn addresses(&self) -> [u32; 3] {

@@ -1,5 +1,7 @@
 //! The chain of IPv6 extension headers (RFC 8200 section 4).
 
+use core::hint::cold_path;
+
 use super::{Bytes, Extension, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv6Fragment, protocol};
 use crate::Reason;
 
@@ -70,6 +72,17 @@ impl Walk {
 /// Whether a next header is one that the walk can step over.
 #[inline(always)]
 pub const fn is_extension(next_header: u64) -> bool {
+    // Six bits rule out what nearly all packets carry.
+    const SIX: u64 = 1 << protocol::HOP_BY_HOP
+        | 1 << protocol::ROUTING
+        | 1 << protocol::FRAGMENT
+        | 1 << protocol::AH
+        | 1 << protocol::DESTINATION_OPTIONS
+        | 1 << (protocol::MOBILITY & 63);
+    if SIX >> (next_header & 63) & 1 == 0 {
+        return false;
+    }
+    cold_path();
     matches!(
         next_header,
         protocol::HOP_BY_HOP

@@ -8,6 +8,8 @@ use dataplane_common::{
 use proptest::prelude::*;
 
 const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
+/// The same as a number ([`Mac::wide`]).
+const WIDE: u64 = 0x0100_0000_0002_0000;
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const GROUP: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 
@@ -50,7 +52,7 @@ fn tags_are_counted_with_the_one_that_hardware_took() {
     ];
     for (tags, stripped, wanted) in rows {
         for (ethertype, carried) in [(0x0800, Carried::Ipv4), (0x86dd, Carried::Ipv6), (0x0806, Carried::Other)] {
-            let found = frame(&tagged(OURS, tags, ethertype)[..], Some(OURS), stripped.map_or(Vlan::NONE, customer));
+            let found = frame(&tagged(OURS, tags, ethertype)[..], Some(WIDE), stripped.map_or(Vlan::NONE, customer));
             let wanted = wanted.map(|(vlan, offset)| (vlan, offset, carried, Audience::Host));
             let found = found.map(|frame| (frame.vlan.id(), frame.offset, frame.carried, frame.audience));
             assert_eq!(found, wanted, "{tags:x?} {stripped:x?} {ethertype:#x}");
@@ -63,20 +65,20 @@ fn a_frame_that_ends_early_is_said_so() {
     let whole = tagged(OURS, &[(0x88a8, 1), (0x8100, 2)], 0x0800);
     for length in 0..whole.len() {
         let wanted = if length < 14 { Reason::NotIp } else { Reason::Truncated };
-        assert_eq!(frame(&whole[..length], Some(OURS), Vlan::NONE).err(), Some(wanted), "{length} bytes");
+        assert_eq!(frame(&whole[..length], Some(WIDE), Vlan::NONE).err(), Some(wanted), "{length} bytes");
     }
-    assert!(frame(&whole[..], Some(OURS), Vlan::NONE).is_ok());
+    assert!(frame(&whole[..], Some(WIDE), Vlan::NONE).is_ok());
 }
 
 #[test]
 fn frames_are_for_us_for_a_group_or_for_others() {
     let (host, group, others) = (Ok(Audience::Host), Ok(Audience::Group), Err(Reason::OtherHost));
     let rows = [
-        (OURS, Some(OURS), host),
-        (GROUP, Some(OURS), group),
-        (Mac::BROADCAST, Some(OURS), group),
-        (OTHER, Some(OURS), others),
-        (Mac([0; 6]), Some(OURS), others),
+        (OURS, Some(WIDE), host),
+        (GROUP, Some(WIDE), group),
+        (Mac::BROADCAST, Some(WIDE), group),
+        (OTHER, Some(WIDE), others),
+        (Mac([0; 6]), Some(WIDE), others),
         // Nobody asks for whom: what this machine sends.
         (OTHER, None, host),
         (GROUP, None, group),
@@ -101,7 +103,7 @@ fn tagged_frames_for_others_are_read() {
         (GROUP, &[(0x8100, 7)], Ok(Audience::Group)),
     ];
     for (to, tags, wanted) in rows {
-        let found = frame(&tagged(*to, tags, 0x0800)[..], Some(OURS), Vlan::NONE);
+        let found = frame(&tagged(*to, tags, 0x0800)[..], Some(WIDE), Vlan::NONE);
         assert_eq!(found.map(|frame| frame.audience), *wanted, "{to} {tags:x?}");
         assert!(found.is_err() || found.is_ok_and(|frame| frame.detour == Some(Reason::Vlan)));
     }
@@ -109,10 +111,10 @@ fn tagged_frames_for_others_are_read() {
 
 #[test]
 fn both_tags_are_told_with_their_kinds() {
-    let found = frame(&tagged(OURS, &[(0x88a8, 0xe064), (0x8100, 7)], 0x0800)[..], Some(OURS), Vlan::NONE);
+    let found = frame(&tagged(OURS, &[(0x88a8, 0xe064), (0x8100, 7)], 0x0800)[..], Some(WIDE), Vlan::NONE);
     let found = found.map(|frame| (frame.vlan, frame.inner));
     assert_eq!(found, Ok((Vlan::new(EtherType::SERVICE_VLAN, 100), customer(7))));
-    let one = frame(&tagged(OURS, &[(0x8100, 7)], 0x0800)[..], Some(OURS), customer(100));
+    let one = frame(&tagged(OURS, &[(0x8100, 7)], 0x0800)[..], Some(WIDE), customer(100));
     assert_eq!(one.map(|frame| (frame.vlan, frame.inner)), Ok((customer(100), customer(7))));
     assert_ne!(customer(0), Vlan::NONE);
 }

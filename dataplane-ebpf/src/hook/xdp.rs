@@ -43,6 +43,8 @@ impl Bytes for Frame<'_> {
         if start + size_of::<T>() > self.0.data_end() {
             return None;
         }
+        // SAFETY: a packet is never at address 0; LLVM would ask.
+        unsafe { core::hint::assert_unchecked(start != 0) };
         // SAFETY: inside the packet, as just checked, which stays where it is until a helper moves it; `Header` promises
         // that every bit pattern is valid at every alignment.
         Some(unsafe { &*(start as *const T) })

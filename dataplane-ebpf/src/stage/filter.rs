@@ -5,7 +5,7 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Control, Ifindex, Port},
-    decide::{self, Datagram, Family, Frame, Transport},
+    decide::{self, Datagram, Family, Frame},
 };
 
 use crate::{
@@ -31,7 +31,6 @@ pub fn prepare<'h, F: Family, H: Hook>(
     port: &Port,
     frame: &Frame,
     packet: &Datagram<F::Address>,
-    transport: Transport,
     control: Control,
 ) -> Step<Filter<'h, H>> {
     if trace::keyed()
@@ -39,6 +38,7 @@ pub fn prepare<'h, F: Family, H: Hook>(
     {
         // These headers have been read before: the verifier is to see one way on from here, and no other.
         let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
+        let transport = decide::transport(hook, packet, frame.offset);
         decide::key::<F>(key, port.ifindex, frame, (packet, dscp), transport);
         if frame.offset == 0 {
             decide::bare(key);

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{AdjacencyFlags, Control, Mark, NextHopGroup, Port, PortFlags, Target},
+    abi::{AdjacencyFlags, Control, Mark, NextHopGroup, Port, PortFlags, RouteKind, Target},
     decide::{self, Audience, Datagram, Family, Frame, Scope},
 };
 
@@ -29,11 +29,10 @@ pub struct Hop {
 /// What `ip_forward` and `ip6_forward` ask before anything else.
 #[inline(always)]
 pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Port) -> Step<()> {
-    if !port.flags().contains(F::FORWARDING) {
-        return stop(Reason::ForwardingOff);
-    }
-    if frame.audience == Audience::Group {
-        return stop(Reason::GroupFrame);
+    // One question instead of two: bits, of which a frame to us that may go on has none.
+    let off = !port.flags() & F::FORWARDING;
+    if u64::from(off.bits()) | frame.audience as u64 != Audience::Host as u64 {
+        return stop(if off.is_empty() { Reason::GroupFrame } else { Reason::ForwardingOff });
     }
     match F::scope(packet) {
         Scope::Global => {}
@@ -45,7 +44,8 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
     ControlFlow::Continue(())
 }
 
-/// The next hop of a route for this flow, as [`tables::next_hop`] says it.
+/// The next hop of a route for this flow, as [`tables::next_hop`] says it. What is no unicast route has a group that there is
+/// not.
 #[inline(always)]
 pub fn choose<F: Family>(control: Control, packet: &Datagram<F::Address>, route: Target) -> u64 {
     let flow = if features::MULTIPATH.on() { F::flow(packet) } else { 0 };
@@ -62,10 +62,10 @@ pub fn resolve(next: u64) -> Option<Hop> {
     Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }
 
-/// Why there is no next hop: the neighbour is not known, or `unnamed`.
+/// Why there is no next hop: the neighbour is not known, or `unnamed`, because nobody said the route.
 #[inline(always)]
-pub fn why_none(next: u64, unnamed: Reason) -> Reason {
-    if next == tables::UNNAMED { unnamed } else { Reason::NeighbourUnresolved }
+pub fn why_none(kind: RouteKind, unnamed: Reason) -> Reason {
+    if kind == RouteKind::Kernel { unnamed } else { Reason::NeighbourUnresolved }
 }
 
 /// Whether the packet is longer than the way out takes. The kernel answers one that it may not fragment before chain

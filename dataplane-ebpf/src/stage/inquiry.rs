@@ -61,8 +61,8 @@ pub fn ask<F: Routed, H: Hook>(
 
 /// The next hop that the kernel named, as [`crate::tables::next_hop`] would say it; none if nobody was asked.
 #[inline(always)]
-pub fn next_hop() -> Step<Option<u64>> {
-    if !features::INQUIRIES.on() {
+pub fn next_hop(kind: RouteKind) -> Step<Option<u64>> {
+    if !features::INQUIRIES.on() || kind != RouteKind::Unicast {
         return ControlFlow::Continue(None);
     }
     let Some(asked) = maps::asked() else { return stop(Reason::MirrorOff) };

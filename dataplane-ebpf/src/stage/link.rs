@@ -26,7 +26,7 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     if H::TIER == Tier::Xdp && features::VLANS.on() && hidden {
         return ControlFlow::Break(Verdict::Defer(0));
     }
-    match decide::frame(hook, Some(port.mac), hook.stripped_vlan()) {
+    match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
         Ok(frame) => ControlFlow::Continue(frame),
         Err(reason) => stop(reason),
     }

@@ -27,6 +27,14 @@ pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Plac
 /// what has no way to go is answered before anybody asks where it came from (`ip_route_input_slow`).
 #[inline(always)]
 pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port: &Port, way: RouteKind) -> Step<()> {
+    if F::NUMBER != 4 {
+        return ControlFlow::Continue(());
+    }
+    // On most machines a source only has to be nobody's here.
+    let asks = features::RP_FILTER.on() || features::CUSTOM_LOCAL.on();
+    if !asks && !F::may_be_local(control, packet.source) {
+        return ControlFlow::Continue(());
+    }
     let leads = match way {
         RouteKind::Unicast => port.flags().contains(F::FORWARDING),
         RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast => true,
@@ -35,7 +43,7 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
     };
     // Where the kernel was asked for the route, it was asked for the way back, too; what is for us it gets.
     let inquires = features::INQUIRIES.on() && port.flags().contains(F::INQUIRES);
-    if F::NUMBER != 4 || !leads || inquires {
+    if !leads || inquires {
         return ControlFlow::Continue(());
     }
     // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.

@@ -3,10 +3,13 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
+    ops::Range,
     sync::atomic::{AtomicU16, Ordering},
 };
 
-use dataplane_common::abi::{BLOCK, BRANCH, Blocks, LOCAL_BLOCKS, Layout4, RouteKind, Target, local_bit, lookup4};
+use dataplane_common::abi::{
+    BLOCK, BRANCH, Blocks, LOCALS, Layout4, NEAR_ENTRIES, ROOTS, RouteKind, Target, local_bit, lookup4,
+};
 
 use super::{
     Entry, Memory, Painter, Rib, sorted,
@@ -17,14 +20,14 @@ use crate::{model::Prefix, parallel::both};
 /// Local routes with up to this many addresses enter the filter address by address.
 const LOCAL_ADDRESSES: u32 = 1024;
 
-/// Paints `FIB4`.
+/// Paints `NEAR4` and, behind it, `FIB4`.
 #[derive(Debug)]
 pub struct Direct<M> {
     memory: M,
     layout: Layout4,
     rib: Rib<u32>,
-    /// First block of the live generation.
-    live: u32,
+    /// The live generation, 0 or 1.
+    generation: u32,
     /// Groups that were never used in this generation begin here.
     unused: u32,
     free: Vec<u16>,
@@ -35,18 +38,18 @@ pub struct Direct<M> {
 }
 
 impl<M: Memory<Word = AtomicU16>> Direct<M> {
-    /// On memory full of zeros, for two generations. The first is live, and empty.
+    /// On memory full of zeros, for what is near and two generations of what is far. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
     pub fn new(memory: M, layout: Layout4) -> Self {
-        assert!(memory.size() >= 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
+        assert!(memory.size() >= NEAR_ENTRIES + 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
         assert!(layout.groups <= u32::from(BRANCH), "an entry names a group with 15 bits");
         Self {
             memory,
             layout,
             rib: Rib::default(),
-            live: 0,
+            generation: 0,
             unused: 0,
             free: Vec::new(),
             retired: Vec::new(),
@@ -71,9 +74,18 @@ impl<M: Memory<Word = AtomicU16>> Direct<M> {
 
     /// Where the entries begin that a group's number, or none, stands for.
     fn entries(&self, group: Option<u16>) -> usize {
-        let first = self.live + LOCAL_BLOCKS;
-        let groups = first + Layout4::first_blocks(self.layout.wide);
-        group.map_or(first, |group| groups + u32::from(group)) as usize * BLOCK
+        let far = |block: u32| NEAR_ENTRIES + (self.generation * self.layout.blocks() + block) as usize * BLOCK;
+        match group {
+            Some(group) => far(Layout4::first_blocks(self.layout.wide) + u32::from(group)),
+            None if self.layout.wide => far(0),
+            None => 2 * LOCALS + self.generation as usize * ROOTS,
+        }
+    }
+
+    /// Where the filter over local addresses is.
+    fn locals(&self) -> Range<usize> {
+        let first = self.generation as usize * LOCALS;
+        first..first + LOCALS
     }
 
     /// Writes `region`, whose routes are `routes`. `table` is where its entries are, one for each `resolution` bits;
@@ -157,15 +169,13 @@ impl<M: Memory<Word = AtomicU16>> Direct<M> {
         }
         let last = route.prefix().last();
         if last - route.first >= LOCAL_ADDRESSES {
-            let filter = self.live as usize * BLOCK;
-            let filter = filter..filter + LOCAL_BLOCKS as usize * BLOCK;
-            self.memory.each(filter, |word| word.store(u16::MAX, Ordering::Release));
+            self.memory.each(self.locals(), |word| word.store(u16::MAX, Ordering::Release));
             return;
         }
         for address in route.first..=last {
-            let (block, entry, bit) = local_bit(address);
-            let at = (self.live + block) as usize * BLOCK + usize::from(entry);
-            self.memory.word(at).fetch_or(bit, Ordering::Release);
+            let bit = local_bit(address);
+            let at = self.locals().start + (bit / u16::BITS) as usize;
+            self.memory.word(at).fetch_or(1 << (bit % u16::BITS), Ordering::Release);
         }
     }
 }
@@ -179,14 +189,12 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
 
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u32>, Target)>) -> u32 {
         let routes = sorted(routes);
-        self.live = if self.live == 0 { self.layout.blocks() } else { 0 };
+        self.generation ^= 1;
         self.unused = 0;
         self.free.clear();
         self.retired.clear();
         self.starved.clear();
-        let filter = self.live as usize * BLOCK;
-        let filter = filter..filter + LOCAL_BLOCKS as usize * BLOCK;
-        self.memory.each(filter, |word| word.store(0, Ordering::Relaxed));
+        self.memory.each(self.locals(), |word| word.store(0, Ordering::Relaxed));
         let paint = || {
             for route in &routes {
                 self.enter_local(*route);
@@ -194,7 +202,7 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
             self.paint(&routes, Prefix::all(), 0, (None, self.resolution()), true);
         };
         (self.rib, ()) = both(routes.len(), || Rib::from_sorted(&routes), paint);
-        self.live
+        self.layout.live(self.generation)
     }
 
     fn enter(&mut self, prefix: Prefix<u32>, target: Option<Target>) -> bool {
@@ -231,15 +239,30 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
     }
 
     fn lookup(&mut self, address: u32) -> Target {
-        lookup4(&Reader(RefCell::new(&mut self.memory)), self.live, self.layout.wide, address)
+        lookup4(&Reader(RefCell::new(&mut self.memory)), self.layout.live(self.generation), self.layout.wide, address)
     }
 }
 
 /// Reads as the kernel half does.
 struct Reader<'a, M>(RefCell<&'a mut M>);
 
+impl<M: Memory<Word = AtomicU16>> Reader<'_, M> {
+    fn read(&self, at: usize) -> u16 {
+        self.0.borrow_mut().word(at).load(Ordering::Acquire)
+    }
+}
+
 impl<M: Memory<Word = AtomicU16>> Blocks for Reader<'_, M> {
+    fn locals(&self, four: u32) -> u64 {
+        let word = |place: usize| u64::from(self.read(4 * four as usize + place)) << (u16::BITS as usize * place);
+        (0..4).map(word).sum()
+    }
+
+    fn root(&self, number: u32) -> u16 {
+        self.read(2 * LOCALS + number as usize)
+    }
+
     fn entry(&self, block: u32, entry: u8) -> u16 {
-        self.0.borrow_mut().word(block as usize * BLOCK + usize::from(entry)).load(Ordering::Acquire)
+        self.read(NEAR_ENTRIES + block as usize * BLOCK + usize::from(entry))
     }
 }

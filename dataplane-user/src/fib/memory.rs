@@ -39,3 +39,35 @@ impl<W> Memory for Vec<W> {
         &self[range]
     }
 }
+
+/// What is near, and what is far behind it.
+#[derive(Debug)]
+pub struct Joined<M> {
+    near: M,
+    far: M,
+}
+
+impl<M: Memory> Joined<M> {
+    /// One memory from two.
+    pub fn new(near: M, far: M) -> Self {
+        Self { near, far }
+    }
+
+    /// Both of them.
+    pub fn parts(&mut self) -> [&mut M; 2] {
+        [&mut self.near, &mut self.far]
+    }
+}
+
+impl<M: Memory> Memory for Joined<M> {
+    type Word = M::Word;
+
+    fn size(&self) -> usize {
+        self.near.size() + self.far.size()
+    }
+
+    fn some(&mut self, Range { start, end }: Range<usize>) -> &[M::Word] {
+        let near = self.near.size();
+        if start < near { self.near.some(start..end.min(near)) } else { self.far.some(start - near..end - near) }
+    }
+}

@@ -16,7 +16,7 @@ use dataplane_common::abi::Target;
 use smallvec::SmallVec;
 
 pub use direct::Direct;
-pub use memory::Memory;
+pub use memory::{Joined, Memory};
 pub use rib::{Bits, Rib};
 pub use size::Sizes;
 pub use sweep::Entry;
@@ -32,7 +32,8 @@ pub trait Painter {
     /// The routes it holds.
     fn rib(&self) -> &Rib<Self::Address>;
 
-    /// Replaces all routes, in the idle generation, which nobody may be reading; returns where it begins. From now on it is
+    /// Replaces all routes, in the idle generation, which nobody may be reading; returns what
+    /// [`dataplane_common::abi::Control`] must say for it. From now on it is
     /// the one that changes are made in, so it must go live before the next. Of routes to the same prefix the last counts.
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<Self::Address>, Target)>) -> u32;
 

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU16, AtomicU64},
 };
 
-use dataplane_common::abi::{BLOCK, Layout4, Layout6, RouteKind, WORDS};
+use dataplane_common::abi::{BLOCK, Layout4, Layout6, NEAR_ENTRIES, NEAR_LINES, RouteKind, WORDS};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,16 +13,16 @@ use crate::{cases::cases, model::Family as _};
 
 type Model<A> = BTreeMap<(A, u8), Target>;
 
-fn direct(wide: bool, groups: u32) -> Direct<Vec<AtomicU16>> {
+fn direct(wide: bool, groups: u32) -> Direct<Joined<Vec<AtomicU16>>> {
     let layout = Layout4 { wide, groups };
-    let entries = 2 * layout.blocks() as usize * BLOCK;
-    Direct::new((0..entries).map(|_| AtomicU16::new(0)).collect(), layout)
+    let entries = |count| (0..count).map(|_| AtomicU16::new(0)).collect();
+    Direct::new(Joined::new(entries(NEAR_ENTRIES), entries(2 * layout.blocks() as usize * BLOCK)), layout)
 }
 
-fn tree(wide: bool, escapes: u32, lines: u32) -> Tree<Vec<AtomicU64>> {
+fn tree(wide: bool, escapes: u32, lines: u32) -> Tree<Joined<Vec<AtomicU64>>> {
     let layout = Layout6 { wide, escapes, lines };
-    let words = 2 * layout.total() as usize * WORDS;
-    Tree::new((0..words).map(|_| AtomicU64::new(0)).collect(), layout)
+    let lines = |count: u32| (0..count as usize * WORDS).map(|_| AtomicU64::new(0)).collect();
+    Tree::new(Joined::new(lines(NEAR_LINES), lines(2 * layout.total())), layout)
 }
 
 fn longest<A: Bits>(model: &Model<A>, at: A) -> Target {

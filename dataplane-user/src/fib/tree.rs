@@ -7,7 +7,10 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::{BRANCH, INDEX_LINES, Layout6, Lines, TREE, TREE_LINE, Target, WORDS, lookup6, tree_class, tree_lines},
+    abi::{
+        BRANCH, INDEX_LINES, Layout6, Lines, NEAR_LINES, NEAR_TREE_LINE, NEAR_TREES, Near, TREE, TREE_LINE, Target,
+        WORDS, lookup6, near6, tree_class, tree_lines,
+    },
     wire::Address6,
 };
 
@@ -17,14 +20,14 @@ use super::{
 };
 use crate::{model::Prefix, parallel::both};
 
-/// Paints `FIB6`.
+/// Paints `NEAR6` and, behind it, `FIB6`.
 #[derive(Debug)]
 pub struct Tree<M> {
     memory: M,
     layout: Layout6,
     rib: Rib<u128>,
-    /// First line of the live generation.
-    live: u32,
+    /// The live generation, 0 or 1.
+    generation: u32,
     /// Lines and escapes in use.
     room: Room,
     /// Places whose routes found no room.
@@ -36,6 +39,8 @@ pub struct Tree<M> {
 struct Room {
     /// Lines that were never used begin here, counted from the first tree.
     unused: u32,
+    /// So many trees of one line that are near were used.
+    near: u32,
     /// Trees by the class of their size, by their first line.
     free: BTreeMap<u32, Vec<u32>>,
     /// Out of use, but maybe still read.
@@ -46,16 +51,17 @@ struct Room {
 }
 
 impl<M: Memory<Word = AtomicU64>> Tree<M> {
-    /// On memory full of zeros, for two generations. The first is live, and empty.
+    /// On memory full of zeros, for what is near and two generations of what is far. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
     pub fn new(memory: M, layout: Layout6) -> Self {
-        assert!(memory.size() >= 2 * layout.total() as usize * WORDS, "memory for two generations");
-        assert!(2 * layout.total() <= TREE_LINE, "a root names a line with 22 bits");
+        let lines = NEAR_LINES + 2 * layout.total();
+        assert!(memory.size() >= lines as usize * WORDS, "memory for two generations");
+        assert!(lines <= TREE_LINE, "a root names a line with 22 bits");
         assert!(layout.escapes <= u32::from(BRANCH), "an entry names an escape with 15 bits");
         let (room, starved) = (Room::default(), BTreeSet::new());
-        Self { memory, layout, rib: Rib::default(), live: 0, room, starved }
+        Self { memory, layout, rib: Rib::default(), generation: 0, room, starved }
     }
 
     /// What it paints in.
@@ -66,7 +72,7 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
     /// Lines of trees that are in use or may still be read.
     pub fn lines(&self) -> usize {
         let free: u32 = self.room.free.iter().map(|(class, trees)| tree_lines(*class) * trees.len() as u32).sum();
-        (self.room.unused - free) as usize
+        (self.room.unused + self.room.near - free) as usize
     }
 
     /// Escapes in use.
@@ -89,16 +95,21 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
         (word >> (32 * (number & 1))) as u32
     }
 
+    /// Where the far part of the live generation begins.
+    fn far(&self) -> u32 {
+        NEAR_LINES + self.generation * self.layout.total()
+    }
+
     fn escape_line(&self) -> u32 {
-        self.live + Layout6::escape_line(self.layout.wide)
+        self.far() + Layout6::escape_line(self.layout.wide)
     }
 
     /// The index that `region` is in: where it begins, how many bits it takes, and how many of them are counted.
     fn index(&self, region: Prefix<u128>) -> (u32, u8, u32) {
         if self.layout.wide && GLOBAL.contains(&region.first()) && region.length() >= GLOBAL_LENGTH {
-            (self.live + INDEX_LINES, GLOBAL_LENGTH + 20, (1 << 20) - 1)
+            (self.far(), GLOBAL_LENGTH + 20, (1 << 20) - 1)
         } else {
-            (self.live, 16, u32::MAX)
+            (self.generation * INDEX_LINES, 16, u32::MAX)
         }
     }
 
@@ -194,11 +205,16 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
         if let Some(line) = self.room.free.get_mut(&class).and_then(Vec::pop) {
             return Some(line);
         }
-        let (begin, lines) = (self.room.unused, tree_lines(class));
+        let (begin, lines, near) = (self.room.unused, tree_lines(class), self.room.near);
+        // Large tables leave out what is near: so their programs need not ask where a tree is.
+        if lines == 1 && near < NEAR_TREES && !self.layout.wide {
+            self.room.near += 1;
+            return Some(NEAR_TREE_LINE + self.generation * NEAR_TREES + near);
+        }
         let fits = begin + lines <= self.layout.lines;
         fits.then(|| {
             self.room.unused += lines;
-            self.live + self.layout.tree_line() + begin
+            self.far() + self.layout.tree_line() + begin
         })
     }
 
@@ -265,7 +281,7 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
 
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u128>, Target)>) -> u32 {
         let routes = sorted(routes);
-        self.live = if self.live == 0 { self.layout.total() } else { 0 };
+        self.generation ^= 1;
         self.room = Room::default();
         self.starved.clear();
         let paint = || {
@@ -275,7 +291,7 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
             }
         };
         (self.rib, ()) = both(routes.len(), || Rib::from_sorted(&routes), paint);
-        self.live
+        self.layout.live(self.generation)
     }
 
     fn enter(&mut self, prefix: Prefix<u128>, target: Option<Target>) -> bool {
@@ -315,7 +331,12 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
     }
 
     fn lookup(&mut self, address: u128) -> Target {
-        lookup6(&Reader(RefCell::new(&mut self.memory)), self.live, self.layout.wide, Address6::from(address))
+        let live = self.layout.live(self.generation);
+        let (lines, address) = (Reader(RefCell::new(&mut self.memory)), Address6::from(address));
+        let wide = self.layout.wide;
+        let target = lookup6(&lines, live, wide, address);
+        debug_assert_eq!(near6(&lines, live, wide, address).unwrap_or(target), target, "both ways lead to the same");
+        target
     }
 }
 
@@ -331,5 +352,16 @@ impl<M: Memory<Word = AtomicU64>> Lines for Reader<'_, M> {
 
     fn word(&self, line: usize, slot: usize) -> u64 {
         self.0.borrow_mut().word(line + slot).load(Ordering::Acquire)
+    }
+}
+
+impl<M: Memory<Word = AtomicU64>> Near for Reader<'_, M> {
+    fn root(&self, number: u32) -> u32 {
+        let word = self.0.borrow_mut().word(number as usize / 2).load(Ordering::Acquire);
+        (word >> (32 * (number & 1))) as u32
+    }
+
+    fn near(&self, line: u32) -> Option<usize> {
+        (line < NEAR_LINES).then(|| line as usize * WORDS)
     }
 }

@@ -13,7 +13,9 @@ use aya::{
     maps::{Array, Map, MapData, MapError},
     programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
-use dataplane_common::abi::{ADJACENCIES, Adjacency, Control, Features, Filter, Observer, PORTS, Port, map};
+use dataplane_common::abi::{
+    ADJACENCIES, Adjacency, Control, Features, Filter, Near4, Near6, Observer, PORTS, Port, map,
+};
 use thiserror::Error;
 
 use super::{Hook, Place, TableError, mmap::Mapping, switch, table::Rows, trial};
@@ -43,7 +45,8 @@ const OWN: &[&str] = &[
 ];
 
 /// Maps that are made anew when routes or rules outgrow them.
-const ROUTING: &[&str] = &[map::CONTROL, map::FIB4, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
+const ROUTING: &[&str] =
+    &[map::CONTROL, map::NEAR4, map::FIB4, map::NEAR6, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
 
 /// Why the programs are not loaded.
 #[derive(Debug, Error)]
@@ -157,6 +160,8 @@ impl Object {
         let filters: [u8; 2 * size_of::<Filter>()] = live(&place.routing, map::FILTERS)?;
         let ports = shared::<{ PORTS as usize * size_of::<Port>() }>(&place.own, map::PORTS)?;
         let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&place.own, map::ADJACENCIES)?;
+        let near4 = shared::<{ size_of::<Near4>() }>(&place.routing, map::NEAR4)?;
+        let near6 = shared::<{ size_of::<Near6>() }>(&place.routing, map::NEAR6)?;
         let object = switch::turned(OBJECT, features | sizes.features())?;
         let words = observer.words();
         // It holds on to the globals until it has loaded.
@@ -168,6 +173,8 @@ impl Object {
         loader.override_global(map::FILTERS_SYMBOL, &filters, true);
         loader.override_global(map::PORTS_SYMBOL, &ports[..], true);
         loader.override_global(map::ADJACENCIES_SYMBOL, &adjacencies[..], true);
+        loader.override_global(map::NEAR4_SYMBOL, &near4[..], true);
+        loader.override_global(map::NEAR6_SYMBOL, &near6[..], true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::Map;
-use dataplane_common::abi::{BLOCK, Control, Filter, NextHopGroup, WORDS, map};
+use dataplane_common::abi::{BLOCK, Control, Filter, NEAR_ENTRIES, NEAR_LINES, NextHopGroup, WORDS, map};
 
 use super::{
     Object, TableError,
@@ -14,7 +14,7 @@ use super::{
     table::Rows,
 };
 use crate::{
-    fib::{Direct, Memory as _, Painter as _, Sizes, Tree},
+    fib::{Direct, Joined, Memory as _, Painter as _, Sizes, Tree},
     filter::{Amendment, Image},
     lower::{TargetChanges, Targets},
 };
@@ -22,8 +22,8 @@ use crate::{
 /// Tables of both families and the groups that they name, those of the filter, and which generation of each is live.
 pub struct Routing {
     control: Rows<{ size_of::<Control>() }>,
-    fib4: Direct<Mapping<AtomicU16>>,
-    fib6: Tree<Mapping<AtomicU64>>,
+    fib4: Direct<Joined<Mapping<AtomicU16>>>,
+    fib6: Tree<Joined<Mapping<AtomicU64>>>,
     groups: Rows<{ size_of::<NextHopGroup>() }>,
     /// One element.
     filters: Rows<{ 2 * size_of::<Filter>() }>,
@@ -48,8 +48,14 @@ impl Routing {
         let lines = 2 * sizes.ipv6.total() as usize;
         Ok(Self {
             control: Rows::take(object, map::CONTROL)?,
-            fib4: Direct::new(memory(object, map::FIB4, blocks * BLOCK)?, sizes.ipv4),
-            fib6: Tree::new(memory(object, map::FIB6, lines * WORDS)?, sizes.ipv6),
+            fib4: {
+                let near = memory(object, map::NEAR4, NEAR_ENTRIES)?;
+                Direct::new(Joined::new(near, memory(object, map::FIB4, blocks * BLOCK)?), sizes.ipv4)
+            },
+            fib6: {
+                let near = memory(object, map::NEAR6, NEAR_LINES as usize * WORDS)?;
+                Tree::new(Joined::new(near, memory(object, map::FIB6, lines * WORDS)?), sizes.ipv6)
+            },
             groups: Rows::take(object, map::GROUPS)?,
             filters: Rows::take(object, map::FILTERS)?,
             filter: memory(object, map::FILTER, 2 * sizes.filter as usize * WORDS)?,
@@ -63,8 +69,8 @@ impl Routing {
     /// # Errors
     /// The kernel has no memory left to say so.
     pub fn rest(&mut self) -> io::Result<()> {
-        self.fib4.memory().rest()?;
-        self.fib6.memory().rest()?;
+        self.fib4.memory().parts().into_iter().try_for_each(Mapping::rest)?;
+        self.fib6.memory().parts().into_iter().try_for_each(Mapping::rest)?;
         self.filter.rest()
     }
 

@@ -54,7 +54,7 @@ fn corpus(_: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 fn feed(input: &[u8]) {
-    for ours in [None, Some(Mac([2, 0, 0, 0, 0, 1]))] {
+    for ours in [None, Some(Mac::wide(&[2, 0, 0, 0, 0, 1, 0, 0], 0))] {
         let Ok(frame) = frame(input, ours, Vlan::NONE) else { continue };
         assert!(frame.offset <= input.len(), "{frame:?}");
         match frame.carried {

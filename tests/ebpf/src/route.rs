@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dataplane_common::{
-    abi::{Block, Blocks, Line, Lines, WORDS, lookup4, lookup6},
+    abi::{Block, Blocks, LOCALS, Line, Lines, NEAR_ENTRIES, NEAR_LINES, Near, ROOTS, WORDS, lookup4, lookup6},
     wire::Address6,
 };
 use dataplane_tests_ebpf::LOOKUPS;
@@ -27,10 +27,10 @@ static KEYS: Global<u32> = Global::new(0);
 /// Whether the next key is chosen by what the last lookup gave: 1 for yes.
 #[unsafe(no_mangle)]
 static DEPENDENT: Global<u32> = Global::new(0);
-/// First block of the live IPv4 table.
+/// The live generation of the IPv4 table, as [`dataplane_common::abi::Control`] says it.
 #[unsafe(no_mangle)]
 static LIVE4: Global<u32> = Global::new(0);
-/// First line of the live IPv6 table.
+/// The same of the IPv6 table.
 #[unsafe(no_mangle)]
 static LIVE6: Global<u32> = Global::new(0);
 /// Interface that packets come from, for the kernel's lookup.
@@ -43,6 +43,11 @@ const _: () = assert!(size_of::<Question>() == LENGTH as usize);
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
+/// [`dataplane_common::abi::Near4`], in words of eight bytes. Looked up, as all here: the project's own program knows its address.
+#[btf_map]
+static NEAR4: Array<[u64; NEAR_ENTRIES / 4], 1, MAPPED> = Array::new();
+#[btf_map]
+static NEAR6: Array<[u64; NEAR_LINES as usize * WORDS], 1, MAPPED> = Array::new();
 #[btf_map]
 static FIB4: Array<Block, 2, MAPPED> = Array::new();
 #[btf_map]
@@ -65,6 +70,22 @@ struct Table4;
 
 impl Blocks for Table4 {
     #[inline(always)]
+    fn locals(&self, four: u32) -> u64 {
+        let Some(near) = NEAR4.get_ptr(0) else { return 0 };
+        let word = near.cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
+        // SAFETY: the filters of both generations are at the beginning.
+        unsafe { word.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn root(&self, number: u32) -> u16 {
+        let Some(near) = NEAR4.get_ptr(0) else { return 0 };
+        let roots = near.cast::<u16>().wrapping_add(2 * LOCALS);
+        // SAFETY: the entries of both generations are behind the filters, and the mask leaves no other.
+        unsafe { roots.wrapping_add(number as usize & (2 * ROOTS - 1)).read_volatile() }
+    }
+
+    #[inline(always)]
     fn entry(&self, block: u32, entry: u8) -> u16 {
         let Some(block) = FIB4.get_ptr(block) else { return 0 };
         let entry = block.cast::<u16>().wrapping_add(usize::from(entry));
@@ -80,7 +101,10 @@ impl Lines for Table6 {
 
     #[inline(always)]
     fn line(&self, line: u32) -> Option<NonNull<u64>> {
-        NonNull::new(FIB6.get_ptr(line)?.cast::<u64>().cast_mut())
+        if line < NEAR_LINES {
+            return self.near(line);
+        }
+        NonNull::new(FIB6.get_ptr(line - NEAR_LINES)?.cast::<u64>().cast_mut())
     }
 
     #[inline(always)]
@@ -88,6 +112,24 @@ impl Lines for Table6 {
         let word = line.as_ptr().wrapping_add(slot & (WORDS - 1));
         // SAFETY: the line was found, and has this many words.
         unsafe { word.read_volatile() }
+    }
+}
+
+impl Near for Table6 {
+    #[inline(always)]
+    fn root(&self, number: u32) -> u32 {
+        let Some(near) = NEAR6.get_ptr(0) else { return 0 };
+        let root = near.cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
+        // SAFETY: both generations of the index are at the beginning, and the mask leaves no other root.
+        unsafe { root.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn near(&self, line: u32) -> Option<NonNull<u64>> {
+        if line >= NEAR_LINES {
+            return None;
+        }
+        NonNull::new(NEAR6.get_ptr(0)?.cast::<Line>().wrapping_add(line as usize).cast::<u64>().cast_mut())
     }
 }
 

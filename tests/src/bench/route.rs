@@ -15,10 +15,10 @@ use aya::{
     maps::{Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::Xdp,
 };
-use dataplane_common::abi::{BLOCK, RouteKind, Target, WORDS};
+use dataplane_common::abi::{BLOCK, NEAR_ENTRIES, NEAR_LINES, RouteKind, Target, WORDS};
 use dataplane_tests_ebpf::LOOKUPS;
 use dataplane_user::{
-    fib::{Direct, Painter, Sizes, Tree},
+    fib::{Direct, Joined, Painter, Sizes, Tree},
     kernel::Mapping,
     model::{Family as Addressed, Prefix},
 };
@@ -184,15 +184,19 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let mut bench = Bench { namespace, sizes, ingress, settings };
     tell("IPv4");
     let begin = |ebpf: &mut Ebpf, sizes: Sizes| -> Result<_> {
-        Ok(Direct::new(memory::<AtomicU16>(ebpf, "FIB4", 2 * sizes.ipv4.blocks() as usize * BLOCK)?, sizes.ipv4))
+        let near = memory::<AtomicU16>(ebpf, "NEAR4", NEAR_ENTRIES)?;
+        let far = memory(ebpf, "FIB4", 2 * sizes.ipv4.blocks() as usize * BLOCK)?;
+        Ok(Direct::new(Joined::new(near, far), sizes.ipv4))
     };
-    let bytes = |sizes: Sizes| 2 * sizes.ipv4.blocks() as usize * BLOCK * 2;
+    let bytes = |sizes: Sizes| (NEAR_ENTRIES + 2 * sizes.ipv4.blocks() as usize * BLOCK) * 2;
     bench.family(&lane4, 4, begin, (bytes, kernel[0]), &mut outcome)?;
     tell("IPv6");
     let begin = |ebpf: &mut Ebpf, sizes: Sizes| -> Result<_> {
-        Ok(Tree::new(memory::<AtomicU64>(ebpf, "FIB6", 2 * sizes.ipv6.total() as usize * WORDS)?, sizes.ipv6))
+        let near = memory::<AtomicU64>(ebpf, "NEAR6", NEAR_LINES as usize * WORDS)?;
+        let far = memory(ebpf, "FIB6", 2 * sizes.ipv6.total() as usize * WORDS)?;
+        Ok(Tree::new(Joined::new(near, far), sizes.ipv6))
     };
-    let bytes = |sizes: Sizes| 2 * sizes.ipv6.total() as usize * WORDS * 8;
+    let bytes = |sizes: Sizes| (NEAR_LINES + 2 * sizes.ipv6.total()) as usize * WORDS * 8;
     bench.family(&lane6, 6, begin, (bytes, kernel[1]), &mut outcome)?;
     Ok(outcome)
 }
@@ -251,7 +255,8 @@ impl Bench<'_> {
         let mask = u32::try_from(keys - 1).context("too many keys")?;
         let (keys4, keys6) = if family == 4 { (mask + 1, 1) } else { (1, mask + 1) };
         let dependent = u32::from(dependent);
-        let (live4, live6) = (self.sizes.ipv4.blocks(), self.sizes.ipv6.total());
+        // The first table that a painter loads is the second generation.
+        let (live4, live6) = (self.sizes.ipv4.live(1), self.sizes.ipv6.live(1));
         let mut loader = EbpfLoader::new();
         loader
             .override_global("KEYS", &mask, true)
@@ -263,12 +268,11 @@ impl Bench<'_> {
             .map_max_entries("KEYS6", keys6)
             .map_max_entries("TRIE4", 1 << 21)
             .map_max_entries("TRIE6", 1 << 20);
-        // The first table that a painter loads is the second half of its map.
         loader.override_global("LIVE4", &live4, true).override_global("LIVE6", &live6, true);
         if family == 4 {
-            loader.map_max_entries("FIB4", 2 * live4);
+            loader.map_max_entries("FIB4", 2 * self.sizes.ipv4.blocks());
         } else {
-            loader.map_max_entries("FIB6", 2 * live6);
+            loader.map_max_entries("FIB6", 2 * self.sizes.ipv6.total());
         }
         Ok(loader.load(OBJECT)?)
     }
