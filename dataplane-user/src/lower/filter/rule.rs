@@ -8,8 +8,8 @@ use super::entry::{Entry, Membership, key};
 use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Concatenation, Family, Field, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match, Protocol,
-    ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
+    Concatenation, Element, Family, Field, Item, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match,
+    Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
 };
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
@@ -38,7 +38,7 @@ pub(super) fn entries(
 ) -> Result<Vec<Entry>, FilterFault> {
     let mut factors = Vec::new();
     for asked in rule.matches() {
-        factors.extend(self::factors(asked, rule.verdict(), links, sets)?);
+        factors.extend(self::factors(asked, rule, links, sets)?);
     }
     let asks_set = |factor: &&Vec<Box>| factor.iter().any(|one| one.0.sets[0].is_some());
     let asked = factors.iter().filter(asks_set).count();
@@ -121,7 +121,7 @@ const MANY: usize = 8;
 /// What a match asks, each factor a union of boxes; a packet must be in one box of each.
 fn factors(
     asked: &Match,
-    verdict: Verdict,
+    rule: &Rule,
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &mut Sets<'_>,
 ) -> Result<Vec<Vec<Box>>, Unsupported> {
@@ -177,7 +177,7 @@ fn factors(
                 KeyFlags::ETHERNET,
             )]
         }
-        Match::Concatenation(asked) => vec![vec![concatenation(asked, verdict, links, sets)?]],
+        Match::Concatenation(asked) => vec![vec![concatenation(asked, rule, links, sets)?]],
         Match::Family(_) => Vec::new(),
     });
     Ok(factors)
@@ -205,10 +205,10 @@ fn values<T: Value>(
 }
 
 /// What several fields together are asked for: always a set. One who drops by it also drops what has the other fields of an
-/// element and no ports to be read.
+/// element and no ports to be read, unless no ports would do for the element and the rest of the rule.
 fn concatenation(
     asked: &Concatenation,
-    verdict: Verdict,
+    rule: &Rule,
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &mut Sets<'_>,
 ) -> Result<Box, Unsupported> {
@@ -219,10 +219,14 @@ fn concatenation(
     };
     let mut number = |ports: bool| match test.values() {
         Values::Set(name) => sets.joined(name, asked.set_type(), ports, links),
-        Values::Listed(elements) => Ok(sets.listed_joined(elements, ports, links)),
+        Values::Listed(elements) if ports => Ok(sets.listed_joined(elements, true, links)),
+        Values::Listed(elements) => {
+            let possible = elements.iter().filter(|element| may_meet(element, fields, rule));
+            Ok(sets.listed_joined(&possible.cloned().collect::<Vec<_>>(), false, links))
+        }
     };
     let set = number(true)?;
-    let drops = matches!(verdict, Verdict::Drop | Verdict::Reject(_));
+    let drops = matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
     let rest = selectors(false);
     // Where nothing but ports is asked, or all but some, any packet may be meant.
     let portless = if drops && !test.negated() && rest != selectors(true) && rest != 0 {
@@ -239,6 +243,34 @@ fn concatenation(
         };
     }
     Ok(boxed)
+}
+
+/// Whether some ports are those of an element, and what the rule's other tests ask of ports. What is in a named set may change.
+fn may_meet(element: &Element, fields: &[Field], rule: &Rule) -> bool {
+    [Side::Source, Side::Destination].into_iter().all(|side| {
+        let own = fields.iter().zip(&element.0).filter_map(|(field, item)| match (field, item) {
+            (Field::Port(_, of), Item::Service(range)) if *of == side => {
+                let (low, high) = range.ends();
+                Some(vec![(low.bits(), high.bits())])
+            }
+            _ => None,
+        });
+        let asked = rule.matches().iter().filter_map(|asked| match asked {
+            Match::Port(_, of, test) if *of == side && matches!(test.values(), Values::Listed(_)) => {
+                Some(intervals(test))
+            }
+            _ => None,
+        });
+        let all = vec![(0, u16::MAX.into())];
+        !own.chain(asked).fold(all, |left, right| common(&left, &right)).is_empty()
+    })
+}
+
+/// The numbers that are in both.
+fn common(left: &[Interval], right: &[Interval]) -> Vec<Interval> {
+    let both = |one: &Interval, other: &Interval| (one.0.max(other.0), one.1.min(other.1));
+    let pairs = left.iter().flat_map(|one| right.iter().map(move |other| both(one, other)));
+    pairs.filter(|(low, high)| low <= high).collect()
 }
 
 const fn selector(field: Field) -> Selector {

@@ -125,6 +125,32 @@ fn sizes() {
     }
 }
 
+/// A packet from 10.0.0.1 whose ports can not be read, and whether a rule drops it for what they might be.
+#[test]
+fn what_no_ports_would_meet_drops_nothing_unread() {
+    let packet = Packet::v4("10.0.0.1", "198.51.100.1").protocol(6).fragment(100);
+    let rows = [
+        ("ip saddr . tcp sport { 10.0.0.1 . 1 } drop", true),
+        ("ip saddr . tcp sport { 10.0.0.2 . 1 } drop", false),
+        ("ip saddr . tcp sport { 10.0.0.1 . 4-9 } tcp sport 1-5 drop", true),
+        ("ip saddr . tcp sport { 10.0.0.1 . 1 } tcp sport 2 drop", false),
+        ("ip saddr . tcp sport { 10.0.0.1 . 1, 10.0.0.1 . 2 } tcp sport 2 drop", true),
+        ("ip saddr . tcp sport { 10.0.0.1 . 1, 10.0.0.2 . 2 } tcp sport 2 drop", false),
+        ("ip saddr . tcp sport { 10.0.0.1 . 5 } tcp sport != 5 drop", false),
+        ("ip saddr . tcp sport { 10.0.0.1 . 1-9 } tcp sport != 1-4 tcp sport != 5-9 drop", false),
+        ("ip saddr . tcp dport { 10.0.0.1 . 1 } tcp sport 2 drop", true),
+    ];
+    for (text, drops) in rows {
+        let rules = [parse(text).expect(text)];
+        let rules = numbered(&rules);
+        let mut chains = in_forward(&rules);
+        chains[ChainName::Forward.index()].fragments = Fragments::DropUnreadable;
+        let lowered = lower(chains, &links).expect("room");
+        let expected = if drops { vec![(0, Hit::Unreadable)] } else { vec![] };
+        assert_eq!(hits(&lowered, &packet), expected, "{text}");
+    }
+}
+
 /// Rules from real life, and packets with the first rule that each meets.
 #[test]
 fn a_small_router() {
