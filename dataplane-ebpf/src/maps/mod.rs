@@ -2,7 +2,9 @@
 
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
-use core::{arch::asm, mem::offset_of, ops::Deref, ptr::NonNull};
+mod fib;
+
+use core::{mem::offset_of, ops::Deref, ptr::NonNull};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_REDIRECT},
@@ -14,13 +16,15 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Asked, Block, Blocks, Control, Counter, Event, Filter, Ifindex, Key, LOCALS, Limit,
-        LimitFlags, Line, Lines, NEAR_ENTRIES, NEAR_LINES, Near, Near4, Near6, NeighbourKey, NextHopGroup, PORT_PROBES,
-        Port, PortCounters, ROOTS, Sighting, Target, Trail, VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch,
+        self, Adjacency, Asked, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
+        NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, VLANS as VLAN_DEVICES,
+        VlanKey, WORDS, Watch,
     },
 };
 
-use crate::{features, tables};
+use crate::features;
+
+pub use fib::{Table4, Table6};
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -37,21 +41,11 @@ static mut PORTS: [Port; abi::PORTS as usize] = [Port::FREE; abi::PORTS as usize
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.adjacent")]
 static mut ADJACENCIES: [Adjacency; abi::ADJACENCIES as usize] = [Adjacency::NONE; abi::ADJACENCIES as usize];
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".bss.near4")]
-static mut NEAR4: Aligned<Near4> = Aligned([0; NEAR_ENTRIES]);
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".bss.near6")]
-static mut NEAR6: Near6 = [[0; WORDS]; NEAR_LINES as usize];
 /// Not allocated in advance: what is removed is then freed, and used again, only when no program can still read it.
 #[btf_map]
 static VLANS: HashMap<VlanKey, Port, { VLAN_DEVICES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<PortCounters, { abi::PORTS as usize }> = PerCpuArray::new();
-#[btf_map]
-static FIB4: Array<Block, 2, MAPPED> = Array::new();
-#[btf_map]
-static FIB6: Array<Line, 2, MAPPED> = Array::new();
 #[btf_map]
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 /// In a section, as `CONTROL`.
@@ -99,10 +93,6 @@ static ON_WATCH: Array<u64, 1> = Array::new();
 /// begin on the same CPU.
 #[btf_map]
 static KEY: PerCpuArray<Key, 1> = PerCpuArray::new();
-
-/// Read in words of eight bytes, too.
-#[repr(align(8))]
-struct Aligned<T>(T);
 
 /// An index, alone in its word of the stack: LLVM would merge the stores of two neighbours into one that crosses words, which
 /// the verifier refuses.
@@ -212,83 +202,6 @@ pub fn vlan(key: u64) -> Option<&'static Port> {
     let port = unsafe { bpf_map_lookup_elem((&raw const VLANS).cast_mut().cast(), (&raw const key).cast()) };
     // SAFETY: as above.
     NonNull::new(port.cast::<Port>()).map(|port| unsafe { port.as_ref() })
-}
-
-/// The IPv4 table. The controller writes it meanwhile, so each entry is read once.
-pub struct Table4;
-
-impl Blocks for Table4 {
-    #[inline(always)]
-    fn locals(&self, four: u32) -> u64 {
-        let word = (&raw const NEAR4).cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
-        // SAFETY: the filters of both generations are at the beginning.
-        unsafe { word.read_volatile() }
-    }
-
-    #[inline(always)]
-    fn root(&self, number: u32) -> u16 {
-        let roots = (&raw const NEAR4).cast::<u16>().wrapping_add(2 * LOCALS);
-        // SAFETY: the entries of both generations are behind the filters, and the mask leaves no other.
-        unsafe { roots.wrapping_add(number as usize & (2 * ROOTS - 1)).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn entry(&self, block: u32, entry: u8) -> u16 {
-        let Some(block) = find::<_, Block>(&FIB4, block) else { return Target::KERNEL.raw() as u16 };
-        let entry = block.cast::<u16>().as_ptr().wrapping_add(usize::from(entry));
-        // SAFETY: a block has an entry for each value of eight bits.
-        unsafe { entry.read_volatile() }
-    }
-}
-
-/// The IPv6 table. The controller writes it meanwhile, so each word is read once.
-pub struct Table6;
-
-impl Lines for Table6 {
-    type Line = NonNull<u64>;
-
-    #[inline(always)]
-    fn line(&self, line: u32) -> Option<NonNull<u64>> {
-        self.near(line).or_else(|| find::<_, u64>(&FIB6, line - NEAR_LINES))
-    }
-
-    #[inline(always)]
-    fn word(&self, line: NonNull<u64>, slot: usize) -> u64 {
-        let word = line.as_ptr().wrapping_add(slot & (WORDS - 1));
-        // SAFETY: the line was found, and has this many words.
-        unsafe { word.read_volatile() }
-    }
-
-    #[inline(always)]
-    fn after(&self, mut word: u64) -> u64 {
-        // SAFETY: a register that is named.
-        unsafe { asm!("{word} += 1", word = inout(reg) word, options(pure, nomem, nostack)) };
-        word
-    }
-
-    #[inline(always)]
-    fn search(&self, root: u32, key: u64) -> u16 {
-        tables::search_tree(root, key) as u16
-    }
-}
-
-impl Near for Table6 {
-    #[inline(always)]
-    fn root(&self, number: u32) -> u32 {
-        let root = (&raw const NEAR6).cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
-        // SAFETY: both generations of the index are at the beginning, and the mask leaves no other root.
-        unsafe { root.read_volatile() }
-    }
-
-    #[inline(always)]
-    fn near(&self, line: u32) -> Option<NonNull<u64>> {
-        if line >= NEAR_LINES {
-            return None;
-        }
-        let line = (&raw mut NEAR6).cast::<Line>().wrapping_add(line as usize);
-        // SAFETY: no static is at address 0; LLVM would ask.
-        Some(unsafe { NonNull::new_unchecked(line.cast()) })
-    }
 }
 
 /// The tables of the filter. The controller writes them meanwhile, so each word is read once.
