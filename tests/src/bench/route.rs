@@ -103,7 +103,6 @@ pub struct Outcome {
 struct Lane<A: Addressed> {
     routes: Vec<(Prefix<A>, Target)>,
     keys: [(Frames, Vec<A>); 2],
-    wide: bool,
 }
 
 /// A family whose tables and keys can be put into the object.
@@ -166,12 +165,10 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let lane4 = Lane::<u32> {
         routes: parsed(&all4.routes)?,
         keys: [(Frames::Hot, bits4(&hot.0)), (Frames::Cold, bits4(&all4.destinations))],
-        wide: sizes.ipv4.wide,
     };
     let lane6 = Lane::<u128> {
         routes: parsed(&all6.routes)?,
         keys: [(Frames::Hot, bits6(&hot.1)), (Frames::Cold, bits6(&all6.destinations))],
-        wide: sizes.ipv6.wide,
     };
     let namespace = Namespace::new("route")?;
     let ingress = surround(&namespace)?;
@@ -307,7 +304,8 @@ impl Bench<'_> {
                 A::insert(&mut ebpf, &lane.routes)?;
                 let trie = start.elapsed();
                 A::fill(&mut ebpf, keys)?;
-                self.compete(&mut ebpf, family, lane.wide, (*frames, dependent), keys.len(), outcome)?;
+                let wide = if family == 4 { self.sizes.ipv4.wide } else { self.sizes.ipv6.wide };
+                self.compete(&mut ebpf, family, wide, (*frames, dependent), keys.len(), outcome)?;
                 let changes = if handled.is_none() { Some(changed(&mut painter, &lane.routes)) } else { None };
                 if let Some(rate) = changes {
                     handled = Some(Handling {
