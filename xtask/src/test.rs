@@ -61,7 +61,7 @@ pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
     let kernel = |harness: &[&str], names: &[String], tally: &mut Tally| {
         let mut cargo = toolchain.command("cargo");
         cargo.env("DATAPLANE_BIN", &binary);
-        // One at a time: they compare what the machine holds before and after.
+        // One at a time: they count what this process has made, and measure time.
         let harness = [privileged, &["--test-threads=1"], harness].concat();
         cargo_test(cargo, &["--package", "dataplane-tests"].map(str::to_owned), &harness, names, tally)
     };

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Namespace, SETTING_UP, Stats,
     command::{self, Output, Running},
+    leftover,
 };
 
 /// How long a daemon may take until its socket answers.
@@ -177,12 +178,14 @@ impl Daemon {
 
     /// Kills it as `kill -9` does; what it attached stays.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
+        leftover::note()?;
         let mut process = self.process.take().context("the daemon is not running")?;
         process.kill9()
     }
 
     /// Ends it with SIGTERM; what it attached stays.
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        leftover::note()?;
         let mut process = self.process.take().context("the daemon is not running")?;
         process.terminate(ENDING)
     }
@@ -223,12 +226,13 @@ impl Daemon {
     }
 
     fn end(&mut self) -> anyhow::Result<()> {
+        let noted = leftover::note();
         let detached = if self.process.is_some() { self.cli(&["detach", "--all"]).map(drop) } else { Ok(()) };
         let ended = self.process.take().map_or(Ok(()), |mut process| process.terminate(ENDING).map(drop));
         // Pins that are left go with the mount, and with them what they hold attached.
         let unmounted = if self.mounted { run(Command::new("umount").arg(self.bpffs())) } else { Ok(()) };
         self.mounted &= unmounted.is_err();
-        detached.and(ended).and(unmounted)
+        noted.and(detached).and(ended).and(unmounted)
     }
 }
 

@@ -1,10 +1,12 @@
-//! What a scenario must not leave behind: looked at before, compared after.
+//! What a scenario must not leave behind. Only what this process made counts: other programs may load and free BPF objects
+//! beside it, and other tests may run.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::Path,
     process::Command,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +19,17 @@ use super::{SETTING_UP, clean, command};
 /// The kernel frees programs a moment after their last holder is gone.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The state of the machine as far as laboratories change it.
+/// A BPF program or link. The kernel gives out ascending numbers, so none comes again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Object {
+    Program(u32),
+    Link(u32),
+}
+
+/// What the daemons of this process' laboratories held or pinned whenever [`note`] looked.
+static MADE: Mutex<BTreeSet<Object>> = Mutex::new(BTreeSet::new());
+
+/// The state of the machine as far as this process' laboratories change it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leftovers {
     /// Namespaces with the names of this process.
@@ -26,56 +38,32 @@ pub struct Leftovers {
     mounts: BTreeSet<String>,
     /// Processes in whose command line the name of one of this process' laboratories stands.
     processes: BTreeSet<String>,
-    /// Ids of network programs.
-    programs: BTreeSet<u32>,
-    /// Ids of network links.
-    links: BTreeSet<u32>,
+    /// Programs and links that our daemons made, and that are still there.
+    objects: BTreeSet<Object>,
 }
 
 /// What bpftool lists.
 #[derive(Deserialize)]
-struct Object {
+struct Listed {
     id: u32,
-    #[serde(rename = "type", default)]
-    kind: Kind,
-}
-
-/// A type by its name, or, where bpftool is older than the type, by its number (`enum bpf_link_type` of the kernel).
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Kind {
-    Name(String),
-    Number(u32),
-}
-
-/// `BPF_LINK_TYPE_TCX`.
-const TCX: u32 = 11;
-
-impl Kind {
-    fn is(&self, name: &str) -> bool {
-        match self {
-            Self::Name(own) => own == name,
-            Self::Number(own) => *own == TCX && name == "tcx",
-        }
-    }
-}
-
-impl Default for Kind {
-    fn default() -> Self {
-        Self::Number(0)
-    }
+    /// Paths, where it was told to find them.
+    #[serde(default)]
+    pinned: Vec<String>,
 }
 
 impl Leftovers {
     /// Looks at the machine.
     pub fn now() -> anyhow::Result<Self> {
         let prefix = clean::prefix_of(std::process::id());
+        note()?;
+        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Without daemons there is nothing to compare with, and bpftool need not run.
+        let alive = if made.is_empty() { BTreeSet::new() } else { alive()? };
         Ok(Self {
             namespaces: names(Path::new("/var/run/netns")).filter(|name| name.starts_with(&prefix)).collect(),
             mounts: clean::mounts(&prefix).into_iter().collect(),
-            processes: processes(&prefix),
-            programs: objects("prog", &["xdp", "sched_cls", "raw_tracepoint"])?,
-            links: objects("link", &["xdp", "tcx", "raw_tracepoint"])?,
+            processes: processes(&prefix).into_iter().map(|(pid, line)| format!("{pid} ({line})")).collect(),
+            objects: made.intersection(&alive).copied().collect(),
         })
     }
 
@@ -84,9 +72,7 @@ impl Leftovers {
     pub fn check(&self) -> anyhow::Result<()> {
         let end = Instant::now() + SETTLING;
         loop {
-            let mut after = Self::now()?;
-            after.forgive_others();
-            let left = self.left(&after);
+            let left = self.left(&Self::now()?);
             if left.is_empty() {
                 return Ok(());
             }
@@ -97,60 +83,92 @@ impl Leftovers {
         }
     }
 
-    /// Forgets programs and links that another living process holds: they are its business. A process of ours that should
-    /// be gone is told by its name.
-    fn forgive_others(&mut self) {
-        for (kind, id) in held_elsewhere() {
-            match kind {
-                "prog_id" => self.programs.remove(&id),
-                _ => self.links.remove(&id),
-            };
-        }
-    }
-
     fn left(&self, after: &Self) -> Vec<String> {
         let mut left = Vec::new();
         left.extend(after.namespaces.difference(&self.namespaces).map(|name| format!("namespace {name}")));
         left.extend(after.mounts.difference(&self.mounts).map(|point| format!("mount {point}")));
         left.extend(after.processes.difference(&self.processes).map(|process| format!("process {process}")));
-        left.extend(after.programs.difference(&self.programs).map(|id| format!("BPF program {id}")));
-        left.extend(after.links.difference(&self.links).map(|id| format!("BPF link {id}")));
+        left.extend(after.objects.difference(&self.objects).map(|object| match object {
+            Object::Program(id) => format!("BPF program {id}"),
+            Object::Link(id) => format!("BPF link {id}"),
+        }));
         left
     }
 }
 
-fn objects(object: &str, kinds: &[&str]) -> anyhow::Result<BTreeSet<u32>> {
-    let text = command::output(Command::new("bpftool").args(["-j", object, "list"]), SETTING_UP)?.checked()?;
-    // bpftool says `[]` or nothing at all when there is nothing.
-    let all: Vec<Object> = if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text)? };
-    Ok(all.into_iter().filter(|object| kinds.iter().any(|kind| object.kind.is(kind))).map(|object| object.id).collect())
+/// Notes which programs and links our daemons hold or have pinned. Called before a daemon ends and before its pins go: what
+/// outlives both would be left behind.
+pub(super) fn note() -> anyhow::Result<()> {
+    let prefix = clean::prefix_of(std::process::id());
+    let mut found: BTreeSet<Object> = processes(&prefix).iter().flat_map(|(pid, _)| held(pid)).collect();
+    let mounts = clean::mounts(&prefix);
+    if !mounts.is_empty() {
+        let own = |listed: &Listed| {
+            listed.pinned.iter().any(|path| mounts.iter().any(|mount| Path::new(path).starts_with(mount)))
+        };
+        let of = |kind, object: fn(u32) -> Object| {
+            anyhow::Ok(list(kind)?.into_iter().filter(own).map(move |listed| object(listed.id)))
+        };
+        found.extend(of("prog", Object::Program)?);
+        found.extend(of("link", Object::Link)?);
+    }
+    MADE.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+    Ok(())
 }
 
-/// The ids of programs and links that other processes hold, as /proc/PID/fdinfo tells (kernel/bpf/syscall.c,
-/// `bpf_prog_show_fdinfo` and `bpf_link_show_fdinfo`).
-fn held_elsewhere() -> Vec<(&'static str, u32)> {
-    let own = std::process::id();
-    let others = names(Path::new("/proc")).filter(|name| name.parse::<u32>().is_ok_and(|pid| pid != own));
-    let dirs = others.map(|pid| Path::new("/proc").join(pid).join("fdinfo"));
-    let texts = dirs.flat_map(|dir| names(&dir).filter_map(move |name| fs::read_to_string(dir.join(name)).ok()));
+/// All programs and links of the machine.
+fn alive() -> anyhow::Result<BTreeSet<Object>> {
+    let programs = list("prog")?.into_iter().map(|listed| Object::Program(listed.id));
+    Ok(programs.chain(list("link")?.into_iter().map(|listed| Object::Link(listed.id))).collect())
+}
+
+/// What bpftool lists, with the paths of pins. An object that goes while it lists makes it fail: then it lists again.
+fn list(object: &str) -> anyhow::Result<Vec<Listed>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let output = command::output(Command::new("bpftool").args(["-j", "-f", object, "list"]), SETTING_UP)?;
+        // bpftool says `[]` or nothing at all when there is nothing.
+        let read = if output.stdout.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(&output.stdout) };
+        match read {
+            Ok(listed) if output.status.success() || tries == TRIES => return Ok(listed),
+            Err(error) if tries == TRIES => bail!("`bpftool {object} list` printed {}: {error}", output.stdout),
+            _ => {}
+        }
+    }
+}
+
+/// How often bpftool may list while others load and free objects.
+const TRIES: u32 = 20;
+
+/// The programs and links that a process holds, as /proc/PID/fdinfo says (kernel/bpf/syscall.c, `bpf_prog_show_fdinfo` and
+/// `bpf_link_show_fdinfo`).
+fn held(pid: &str) -> Vec<Object> {
+    let dir = Path::new("/proc").join(pid).join("fdinfo");
+    let texts = names(&dir).filter_map(|name| fs::read_to_string(dir.join(name)).ok());
     texts.flat_map(|text| ids(&text)).collect()
 }
 
-fn ids(fdinfo: &str) -> Vec<(&'static str, u32)> {
+fn ids(fdinfo: &str) -> Vec<Object> {
     let fields = fdinfo.lines().filter_map(|line| line.split_once(':'));
     let wanted = fields.filter_map(|(name, value)| {
-        let name = ["prog_id", "link_id"].into_iter().find(|wanted| *wanted == name)?;
-        Some((name, value.trim().parse().ok()?))
+        let id = value.trim().parse().ok()?;
+        match name {
+            "prog_id" => Some(Object::Program(id)),
+            "link_id" => Some(Object::Link(id)),
+            _ => None,
+        }
     });
     wanted.collect()
 }
 
-fn processes(prefix: &str) -> BTreeSet<String> {
+/// The id and the command line of each process that has the prefix in that line.
+fn processes(prefix: &str) -> BTreeSet<(String, String)> {
     let pids = names(Path::new("/proc")).filter(|name| name.parse::<u32>().is_ok());
     let lines = pids.filter_map(|pid| {
         let line = fs::read(Path::new("/proc").join(&pid).join("cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.contains(prefix).then(|| format!("{pid} ({})", line.trim()))
+        line.contains(prefix).then(|| (pid, line.trim().to_owned()))
     });
     lines.collect()
 }
@@ -169,25 +187,24 @@ mod tests {
             namespaces: BTreeSet::new(),
             mounts: BTreeSet::new(),
             processes: BTreeSet::new(),
-            programs: BTreeSet::from([1]),
-            links: BTreeSet::new(),
+            objects: BTreeSet::from([Object::Program(1)]),
         };
         let mut after = before.clone();
         assert!(before.left(&after).is_empty());
         after.namespaces.insert("dp-1-0-a".to_owned());
         after.mounts.insert("/tmp/dp-1-0/bpffs".to_owned());
         after.processes.insert("7 (dataplane run)".to_owned());
-        after.programs.insert(2);
-        after.links.insert(3);
+        after.objects.insert(Object::Program(2));
+        after.objects.insert(Object::Link(3));
         assert_eq!(before.left(&after).len(), 5);
-        after.programs.remove(&1);
+        after.objects.remove(&Object::Program(1));
         assert_eq!(after.left(&before), ["BPF program 1"]);
     }
 
     #[test]
     fn ids_are_read_from_fdinfo() {
         let text = "pos:\t0\nlink_type:\txdp\nlink_id:\t158\nprog_tag:\tabc\nprog_id:\t362\n";
-        assert_eq!(ids(text), [("link_id", 158), ("prog_id", 362)]);
+        assert_eq!(ids(text), [Object::Link(158), Object::Program(362)]);
         assert!(ids("pos:\t0\nflags:\t02\n").is_empty());
     }
 }
