@@ -172,6 +172,8 @@ reasons! {
 
     /// One of this machine's own packets met a rule or the policy of chain output.
     FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows what counted";
+    /// The kernel forwarded a packet of a port through a link that chain forward does not let it take.
+    FilterEgress = "filter_egress" => Withhold, "`dataplane rule list forward`: a rule or the policy drops it for this way out";
     /// One of this machine's own packets met a dropping rule that could not read it.
     UnreadableOutput = "unreadable_output" => Withhold, "fragments do not pass rules that may have dropped them";
 }
@@ -179,6 +181,54 @@ reasons! {
 impl Reason {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// The numbers of these reasons, as bits.
+    const fn bits(reasons: &[Self]) -> u64 {
+        let (mut bits, mut at) = (0, 0);
+        while at < reasons.len() {
+            bits |= 1 << reasons[at] as u64;
+            at += 1;
+        }
+        bits
+    }
+
+    /// Whether the kernel may forward a packet that goes up for the reason with this number: it knows what the mirror does not
+    /// know yet, or translates an address. Before the header is read, and where the kernel forwards under no circumstances
+    /// (`ttl_expired`, `group_frame`), it does not.
+    #[inline(always)]
+    pub const fn may_be_forwarded(number: u32) -> bool {
+        const BITS: u64 = Reason::bits(&[
+            Reason::Local,
+            Reason::Broadcast,
+            Reason::Multicast,
+            Reason::Options,
+            Reason::HopByHop,
+            Reason::Vlan,
+        ]);
+        (BITS | Self::UNROUTED) >> (number & 63) & 1 != 0
+    }
+
+    /// Whether a packet that goes up for the reason with this number is for no address of this machine: the kernel forwards it,
+    /// answers it, or drops it.
+    #[inline(always)]
+    pub const fn is_for_others(number: u32) -> bool {
+        Self::UNROUTED >> (number & 63) & 1 != 0
+    }
+
+    const UNROUTED: u64 = Self::bits(&[
+        Self::NoRoute,
+        Self::Unreachable,
+        Self::Prohibit,
+        Self::ForwardingOff,
+        Self::TooBig,
+        Self::LinkScope,
+        Self::NeighbourUnresolved,
+        Self::SamePort,
+        Self::NoEgress,
+        Self::KernelRoute,
+        Self::MirrorOff,
+        Self::NoController,
+    ]);
 }
 
 #[cfg(test)]

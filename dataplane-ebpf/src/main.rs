@@ -15,6 +15,7 @@ mod license;
 mod loss;
 mod maps;
 mod output;
+mod passage;
 mod pipeline;
 mod rewrite;
 mod scan;
@@ -57,11 +58,12 @@ fn tc_behind_xdp(context: TcContext) -> i32 {
     hook::tc::run_behind_xdp(&context)
 }
 
-/// At tc egress: chain output, for packets of this machine.
+/// At tc egress: chain output, for packets of this machine; and what chain forward said at ingress of packets that the kernel
+/// forwards.
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
     features::spare();
-    hook::tc::run_output(&context)
+    hook::tc::run_egress(&context)
 }
 
 /// Never attached: which rule of a generation of the filter decides on a packet, before that is live.

@@ -101,7 +101,11 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infa
             let named = inquiry::next_hop(kind)?;
             let next = named.unwrap_or_else(|| forward::choose::<F>(control, &packet, route));
             let Some(hop) = forward::resolve(next) else {
-                filter.forward(inquiry::way_out()?)?;
+                // With the way out unknown chain forward is asked where the path ends (`passage.rs`).
+                let out = inquiry::way_out()?;
+                if out != 0 {
+                    filter.forward(out)?;
+                }
                 return stop(forward::why_none(kind, route::why_kernel::<F>(control, port)));
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;

@@ -9,8 +9,8 @@ use core::{
 
 use aya_ebpf::helpers::bpf_loop;
 use dataplane_common::abi::{
-    self, Acts, Answer, CHAINS, Filter, Ifindex, Key, Lines as _, Probe, RULE_SETS, Ruling, SCREENED, Search, Tables,
-    entry,
+    self, Acts, Answer, CHAINS, Filter, Ifindex, Key, Lines as _, Probe, QUIET, RULE_SETS, Ruling, SCREENED, Search,
+    Tables, entry,
 };
 
 use crate::{
@@ -51,6 +51,19 @@ pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -
         2 => Finding::Unreadable,
         _ => Finding::Drop,
     }
+}
+
+/// The same for one that may never meet the chain, so that nothing is counted: 1 where the chain does not let it pass, else 0,
+/// without a branch on it.
+#[inline(always)]
+pub fn refuses(ipv6: bool, generation: u32, chain: u32, oif: Ifindex) -> u32 {
+    let chain = chain | QUIET;
+    let mut said = if ipv6 { scan_v6(generation, chain, oif, 0) } else { scan_v4(generation, chain, oif, 0) };
+    if said == MORE {
+        let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
+        said = scanned(generation, chain);
+    }
+    (said | said.wrapping_neg()) >> 31
 }
 
 /// A first turn, which is nearly always enough; without a call in it, because on some machines to return from one costs as
@@ -100,6 +113,9 @@ fn first<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u64
     let filter = maps::filter(generation);
     let tables = filter.tables[chain as usize % CHAINS].get(key.class_of(IPV6).number() as usize)?;
     begin(&mut key.search, filter.base, tables, bytes);
+    if features::FORWARD.on() {
+        key.search.quiet = chain & QUIET;
+    }
     if tables.count != 0 {
         next_tables::<IPV6>(key);
     }
@@ -116,14 +132,17 @@ fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
 /// What was found.
 #[inline(always)]
 fn conclude(search: &Search, filter: &Filter, chain: u32) -> Finding {
-    trace::chain(chain);
+    let quiet = is_quiet(search);
+    if !quiet {
+        trace::chain(chain);
+    }
     let Search { rule, bytes, .. } = *search;
     if search.is_empty() {
         let policy = Ruling::from_number(filter.policies[chain as usize % CHAINS]);
         return if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop };
     }
     let ruling = Ruling::of(rule);
-    if ruling != Ruling::Unreadable {
+    if ruling != Ruling::Unreadable && !quiet {
         maps::count_rule((rule & entry::COUNTER) as u32, bytes);
     }
     match ruling {
@@ -132,6 +151,12 @@ fn conclude(search: &Search, filter: &Filter, chain: u32) -> Finding {
         // It goes on when it has taken all turns that there are: nobody can say what comes behind.
         Ruling::Drop | Ruling::Continue => Finding::Drop,
     }
+}
+
+/// Whether nothing is counted: the packet may never meet the chain.
+#[inline(always)]
+fn is_quiet(search: &Search) -> bool {
+    features::FORWARD.on() && search.quiet != 0
 }
 
 /// Nothing asked yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
@@ -175,7 +200,9 @@ fn finish(search: &mut Search) -> c_long {
         if Ruling::of(search.rule) != Ruling::Continue {
             return ENOUGH;
         }
-        maps::count_rule(counter, search.bytes);
+        if !is_quiet(search) {
+            maps::count_rule(counter, search.bytes);
+        }
     }
     search.from = search.best + 1;
     search.rewind();

@@ -17,6 +17,8 @@ use super::{ADDRESS_WORDS, CLASSES, Screen, Search};
 
 /// Chains, in the order prerouting, input, forward, output.
 pub const CHAINS: usize = 4;
+/// In the number of a chain: the search counts nothing and says nothing to the controller.
+pub const QUIET: u32 = 8;
 /// Tables that one class, or one set, can have.
 pub const TABLES: u32 = 256;
 

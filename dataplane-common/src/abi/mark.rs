@@ -8,11 +8,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Mark {
     /// [`Mark::MAGIC`].
     pub magic: u32,
-    /// How far it got: one of the constants below; 0 is nowhere.
+    /// How far it got: one of the constants below; 0 is nowhere. With [`Mark::JUDGED`], the upper half is a
+    /// [`super::Passage`].
     pub state: u32,
 }
 
 impl Mark {
+    /// Bits of [`Mark::state`] that say how far it got.
+    pub const STATE: u32 = 0xffff;
     /// Tells our metadata from anybody else's.
     pub const MAGIC: u32 = 0x6470_6c6e;
     /// Judged and counted: up to the kernel.

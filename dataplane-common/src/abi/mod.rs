@@ -16,6 +16,7 @@ mod key;
 mod limit;
 mod loss;
 mod mark;
+mod passage;
 mod port;
 mod screen;
 mod search;
@@ -31,14 +32,15 @@ pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use direct::{BLOCK, Block, Blocks, LOCALS, Layout4, NEAR_ENTRIES, Near4, ROOTS, local_bit, lookup4, may_be_local};
 pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
 pub use fib::{BRANCH, Mixed, Prefixed, RouteKind, SECOND, Target};
-pub use filter::{Acts, CHAINS, CatchAll, Filter, Ruling, Span, TABLES, Tables, entry, more, table};
+pub use filter::{Acts, CHAINS, CatchAll, Filter, QUIET, Ruling, Span, TABLES, Tables, entry, more, table};
 pub use hash::{Hash, place, shift, trace};
 pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
 pub use key::{ADDRESS_WORDS, CLASSES, Class, Key, KeyFlags, REST_WORDS, fold, mixed, rest};
 pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
-pub use port::{PORT_PROBES, PORTS, Port, PortFlags, home_slot};
+pub use passage::{Passage, WAY_BITS, WAY_CLASSES, WAYS_OUT, WayFlags, WayOut, Ways};
+pub use port::{ELSEWHERE, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use screen::{SCREENED, Screen, lowest};
 pub use search::{Answer, Probe, RUN, Search, agrees, ask, differ, mask32, mask64, probe};
 pub use set::{
@@ -72,6 +74,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("limit.rs"),
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
+    include_bytes!("passage.rs"),
     include_bytes!("port.rs"),
     include_bytes!("screen.rs"),
     include_bytes!("search.rs"),
@@ -153,6 +156,10 @@ pub mod map {
     pub const LIMITS: &str = "LIMITS";
     /// One word: after which moment of `CLOCK_MONOTONIC`, in nanoseconds, the controller is taken for gone; 0 is never.
     pub const HEARTBEAT: &str = "HEARTBEAT";
+    /// One [`super::Ways`].
+    pub const WAYS: &str = "WAYS";
+    /// [`super::WayOut`] by interface index.
+    pub const WAYS_OUT: &str = "WAYS_OUT";
     /// Ring of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// One [`super::Watch`].
@@ -176,6 +183,8 @@ sizes! {
     Counter = 16;
     PortCounters = 1024;
     Mark = 8;
+    Ways = 80;
+    WayOut = 8;
     Port = 32;
     VlanKey = 8;
     Inquiry = 64;

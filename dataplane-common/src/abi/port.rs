@@ -11,6 +11,9 @@ use crate::wire::Mac;
 /// How many ports there can be at once; a power of two.
 pub const PORTS: u32 = 1024;
 
+/// Slot of the counters of all links that are no ports.
+pub const ELSEWHERE: u32 = PORTS;
+
 /// A port is found within this many slots after its home, or is not there.
 pub const PORT_PROBES: u32 = 8;
 

@@ -45,6 +45,10 @@ pub struct Search {
     pub set: u32,
     /// Whether it holds the packet.
     pub held: u32,
+    /// Not 0: nothing is counted, and nothing is said to the controller.
+    pub quiet: u32,
+    /// Ways out that chain forward has refused: bits of their classes, and above them how many it has accepted.
+    pub ways: u32,
 }
 
 impl Search {

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Reason,
-    abi::{Asked, Ifindex, Mark},
+    abi::{self, Asked, Ifindex, Mark, Passage},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -17,6 +17,7 @@ use dataplane_common::{
 use super::{Hook, Met, Tier};
 use crate::{
     event, features, inquiry, maps, output,
+    passage::{self, End, Leave},
     pipeline::{self, Verdict, Way},
     rewrite, trace,
 };
@@ -136,7 +137,8 @@ pub fn run(context: &TcContext) -> i32 {
 #[inline(always)]
 pub fn run_behind_xdp(context: &TcContext) -> i32 {
     let state = mark_of_skb(context.skb.skb);
-    if state == Mark::JUDGED {
+    if state & Mark::STATE == Mark::JUDGED {
+        stamp(context.skb.skb, Passage::from_raw(state >> 16));
         return TC_ACT_UNSPEC;
     }
     maps::remember_met(state);
@@ -162,6 +164,9 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
             if rewrite(context, &way) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 way.adjacency.mark();
+                if features::FORWARD.on() {
+                    stamp(context.skb.skb, maps::ways().map_or(Passage::NONE, Passage::any));
+                }
                 // SAFETY: a helper without pointers.
                 return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
             }
@@ -171,26 +176,77 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
         Verdict::Defer(_) => Reason::NoEgress,
         Verdict::Stop(reason) => reason,
     };
-    conclude_skb(context.skb.skb, slot, reason as u32).cast_signed()
+    conclude_skb(context.skb.skb, slot, passage::judge(&skb, reason).raw()).cast_signed()
 }
 
 /// Counts an skb that was judged; gives the action. A global function: there are many ways to this end.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, reason: u32) -> u32 {
+extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     let context = TcContext::new(skb);
     let skb = Skb { context: &context, behind: false };
+    let end = End::from_raw(end);
+    let reason = end.reason();
+    end.tell(&skb);
+    stamp(context.skb.skb, end.passage());
     maps::count_number(slot, reason, skb.length() as u64);
     trace::end(&skb, reason);
     (if Reason::drops(reason) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
 }
 
+/// Says to tc egress what a packet may do. Whatever somebody else wrote there goes.
+#[inline(always)]
+fn stamp(skb: *mut __sk_buff, passage: Passage) {
+    if features::FORWARD.on() {
+        // SAFETY: the context is the program's own.
+        unsafe { (*skb).tc_index = passage.raw() };
+    }
+}
+
+/// Holds packets that the kernel forwards to what chain forward said of them, and asks chain output about those that begin here.
+#[inline(always)]
+pub fn run_egress(context: &TcContext) -> i32 {
+    if features::FORWARD.on() {
+        match leave(context) {
+            Leave::Own => {}
+            Leave::Go => return TC_ACT_UNSPEC,
+            Leave::Enter => {
+                stamp(context.skb.skb, Passage::NONE);
+                return TC_ACT_UNSPEC;
+            }
+            Leave::Stay => return TC_ACT_SHOT,
+        }
+    }
+    if features::OUTPUT.on() { run_output(context) } else { TC_ACT_UNSPEC }
+}
+
+/// What becomes of a packet at its way out. One that goes has been judged: a device below, which it comes to next, need not.
+#[inline(always)]
+fn leave(context: &TcContext) -> Leave {
+    let skb = context.skb.skb;
+    // SAFETY: the context is the program's own.
+    let passage = Passage::from_raw(u32::from(unsafe { (*skb).tc_index } as u16));
+    if passage == Passage::NONE {
+        return Leave::Own;
+    }
+    // SAFETY: as above.
+    let (iif, oif) = unsafe { ((*skb).ingress_ifindex, (*skb).ifindex) };
+    let leave = passage::leave(passage, iif, oif);
+    if leave == Leave::Stay {
+        // At the port that it would leave through; other links count together.
+        let slot = maps::port(oif).map_or(abi::ELSEWHERE, |(slot, _)| slot);
+        // SAFETY: as above.
+        let bytes = unsafe { (*skb).len };
+        maps::count(slot, Reason::FilterEgress, bytes.into());
+    } else if leave == Leave::Go {
+        stamp(skb, maps::ways().map_or(Passage::NONE, Passage::any));
+    }
+    leave
+}
+
 /// Chain output, for the packets that begin here.
 #[inline(always)]
-pub fn run_output(context: &TcContext) -> i32 {
-    if !features::OUTPUT.on() {
-        return TC_ACT_UNSPEC;
-    }
+fn run_output(context: &TcContext) -> i32 {
     // SAFETY: the context is the program's own.
     let forwarded = unsafe { (*context.skb.skb).ingress_ifindex } != 0;
     if forwarded {

@@ -20,6 +20,7 @@ use dataplane_common::{
 use super::{Hook, Met, Tier};
 use crate::{
     event, inquiry, maps,
+    passage::{self, End},
     pipeline::{self, Verdict},
     rewrite, trace,
 };
@@ -142,19 +143,22 @@ pub fn run(context: &XdpContext) -> u32 {
         Verdict::Stop(reason) => reason,
     };
     let tc = u32::from(port.flags().contains(PortFlags::TC));
-    conclude_frame(context.ctx, slot, reason as u32, tc)
+    conclude_frame(context.ctx, slot, passage::judge(&frame, reason).raw(), tc)
 }
 
 /// Counts and marks a frame that was judged; gives the action. A global function: there are many ways to this end.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, reason: u32, tc: u32) -> u32 {
+extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32) -> u32 {
     let context = XdpContext::new(context);
     let frame = Frame(&context);
     let bytes = frame.total();
+    let end = End::from_raw(end);
+    let reason = end.reason();
+    end.tell(&frame);
     let dropped = Reason::drops(reason);
     // A frame that can not be marked is left to tc, which will judge and count it itself.
-    if dropped || mark(&context, Mark::JUDGED) || tc == 0 {
+    if dropped || mark(&context, Mark::JUDGED | end.passage().raw() << 16) || tc == 0 {
         maps::count_number(slot, reason, bytes);
         trace::end(&frame, reason);
     }

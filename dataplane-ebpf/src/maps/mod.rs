@@ -18,7 +18,7 @@ use dataplane_common::{
     abi::{
         self, Adjacency, Asked, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
         NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, VLANS as VLAN_DEVICES,
-        VlanKey, WORDS, Watch,
+        VlanKey, WORDS, Watch, WayOut, Ways,
     },
 };
 
@@ -45,7 +45,7 @@ static mut ADJACENCIES: [Adjacency; abi::ADJACENCIES as usize] = [Adjacency::NON
 #[btf_map]
 static VLANS: HashMap<VlanKey, Port, { VLAN_DEVICES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<PortCounters, { abi::PORTS as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<PortCounters, { abi::PORTS as usize + 1 }> = PerCpuArray::new();
 #[btf_map]
 static GROUPS: Array<NextHopGroup, { abi::GROUPS as usize }> = Array::new();
 /// In a section, as `CONTROL`.
@@ -84,6 +84,13 @@ static WATCH: Array<Watch, 1> = Array::new();
 static TRAIL: PerCpuArray<Trail, 1> = PerCpuArray::new();
 #[btf_map]
 static SIGHTINGS: RingBuf<Sighting, { abi::SIGHTING_RING }> = RingBuf::new();
+
+/// The classes of ways out.
+#[btf_map]
+static WAYS: Array<Ways, 1> = Array::new();
+/// Which link is of which class. Not allocated in advance, as above.
+#[btf_map]
+static WAYS_OUT: HashMap<u32, WayOut, { abi::WAYS_OUT as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Which observer of losses counts: of two daemons in turn, one.
 #[btf_map]
@@ -382,6 +389,22 @@ fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
     // SAFETY: as above.
     unsafe { full.write_volatile(next) };
     !over
+}
+
+/// The classes of ways out.
+#[inline(always)]
+pub fn ways() -> Option<&'static Ways> {
+    lookup(&WAYS, 0)
+}
+
+/// A link as a way out.
+#[inline(always)]
+pub fn way_out(ifindex: Ifindex) -> Option<&'static WayOut> {
+    let index = Index(ifindex);
+    // SAFETY: the key is as long as the map's, and the values are of its type, which stay until no program runs any more.
+    let way = unsafe { bpf_map_lookup_elem((&raw const WAYS_OUT).cast_mut().cast(), (&raw const index.0).cast()) };
+    // SAFETY: as above.
+    NonNull::new(way.cast::<WayOut>()).map(|way| unsafe { way.as_ref() })
 }
 
 /// Room for an event; none while the ring is full.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use dataplane_common::{
     Decision, Reason,
-    abi::{Adjacency, AdjacencyFlags, Control, PortCounters, PortFlags, RouteKind, Target},
+    abi::{Adjacency, AdjacencyFlags, Control, ELSEWHERE, PortCounters, PortFlags, RouteKind, Target},
 };
 
 use super::{Daemon, filter::Standing};
@@ -120,6 +120,9 @@ impl Daemon {
             }
         }
         if only.is_none() {
+            for (name, packets) in digest(&self.tables.port_counters(ELSEWHERE)?).1 {
+                *sums.entry(name).or_default() += packets;
+            }
             totals += self.ports.retired.counts;
             for (name, packets) in &self.ports.retired.reasons {
                 *sums.entry(name).or_default() += packets;

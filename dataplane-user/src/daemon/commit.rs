@@ -68,9 +68,11 @@ impl Daemon {
             self.tables.write_limit(*counter, limit)?;
         }
         self.load(self.object.features() | lowered.features)?;
+        self.part_ways()?;
         let staged = self.tables.routing.stage_filter(&image)?;
         self.try_filter(staged, &lowered)?;
         self.tables.routing.flip_filter(staged)?;
+        self.settle_ways()?;
         self.image = image;
         if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
             grace();

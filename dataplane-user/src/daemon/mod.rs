@@ -30,6 +30,7 @@ mod sight;
 mod state;
 mod trace;
 mod trial;
+mod ways;
 
 use std::{
     path::PathBuf,
@@ -73,6 +74,7 @@ use sight::Places;
 use state::State;
 use trace::Watchers;
 use trial::Trying;
+use ways::Leaving;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
@@ -268,6 +270,8 @@ struct Daemon {
     behind: bool,
     /// What the operator has been told.
     problems: Vec<Problem>,
+    /// Ways out for packets that the kernel forwards.
+    leaving: Leaving,
     /// How many routes are read, until all are for the first time.
     loading: Option<(usize, usize)>,
     /// Calls that change something, and wait for that.
@@ -348,6 +352,7 @@ impl Daemon {
             touched: Touched::all(),
             behind: true,
             problems: Vec::new(),
+            leaving: Leaving::default(),
             loading: Some((0, 0)),
             early: Vec::new(),
             ports,

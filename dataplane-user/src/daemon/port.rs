@@ -117,7 +117,7 @@ impl Ports {
 
 /// The hooks of a port.
 fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
-    let egress = features.contains(Features::OUTPUT).then_some(Hook::TcEgress);
+    let egress = features.intersects(Features::OUTPUT | Features::FORWARD).then_some(Hook::TcEgress);
     let (ingress, xdp) = match mode {
         Mode::Native => (Hook::TcBehindXdp, Some(Hook::Xdp)),
         Mode::Generic => (Hook::TcBehindXdp, Some(Hook::Generic)),
@@ -135,9 +135,18 @@ impl Daemon {
         if self.chains.names_links() {
             self.refresh_chains();
         }
+        self.follow_ways();
         self.reconcile();
         self.observe_losses();
         let mut again = false;
+        // Ways out first: what goes up at one port may leave through another.
+        for (ifindex, link) in &new {
+            if self.guards(self.object.features())
+                && let Err(error) = self.links.attach(&mut self.object, *ifindex, &link.name, Hook::TcEgress)
+            {
+                tracing::debug!("tc egress of {}: {error}; it is tried again with the other hooks", link.name);
+            }
+        }
         for (ifindex, link) in new {
             if let Err(error) = self.attach_hooks(ifindex, &link.name) {
                 let reason = explain(&link, &error);
@@ -235,18 +244,25 @@ impl Daemon {
     /// The hooks of all ports that have programs, for programs with these features.
     pub(super) fn hooks_in_use(&self, features: Features) -> Vec<Hook> {
         let linked = self.ports.attached.values().filter(|port| port.linked);
-        let all: BTreeSet<_> = linked.flat_map(|port| hooks(port.mode, features)).collect();
+        let mut all: BTreeSet<_> = linked.flat_map(|port| hooks(port.mode, features)).collect();
+        if self.guards(features) {
+            all.insert(Hook::TcEgress);
+        }
         all.into_iter().collect()
     }
 
     /// Swaps the loaded programs in at every port.
     pub(super) fn relink(&mut self) {
         let ports: Vec<_> = self.ports.attached.iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
+        // What goes up is held to the chain from before it does.
+        self.relink_guarded();
+        self.guard();
         for (ifindex, port) in ports.into_iter().filter(|(_, port)| port.linked) {
             if let Err(error) = self.attach_hooks(ifindex, &port.name) {
                 tracing::error!("cannot swap the programs of {}: {error}; it keeps the old ones", port.name);
             }
         }
+        self.guard();
     }
 
     /// Takes the programs off a port and forgets it.
@@ -263,7 +279,9 @@ impl Daemon {
     /// Takes off the links of ports that an earlier daemon had and this one does not want.
     pub(super) fn drop_stale_links(&mut self) {
         for (ifindex, hook) in self.links.list() {
+            let guarded = hook == Hook::TcEgress && self.leaving.guarded.contains(&ifindex);
             if !self.ports.attached.contains_key(&ifindex)
+                && !guarded
                 && let Err(error) = self.links.detach(ifindex, hook)
             {
                 tracing::error!("{error}");
@@ -276,6 +294,7 @@ impl Daemon {
         self.ports.clear();
         self.ports.failed.clear();
         self.detach_unwanted();
+        self.guard();
         self.drop_stale_links();
         self.reconcile();
         self.observe_losses();

@@ -28,7 +28,7 @@ const MAPPABLE: u32 = 1 << 10;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
 
 /// Maps that every daemon takes over.
-const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS, map::ON_WATCH];
+const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS, map::ON_WATCH, map::WAYS, map::WAYS_OUT];
 /// Maps that each daemon makes anew.
 const OWN: &[&str] = &[
     map::PORTS,
@@ -126,7 +126,8 @@ impl Object {
         loader.map_max_entries(map::COUNTERS, 1);
         loader.map_max_entries(map::RULE_COUNTERS, 1);
         let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::EGRESS];
-        pin(&mut loader, &[(&read, &place.own), (ROUTING, &place.routing)]);
+        let ways = [map::WAYS, map::WAYS_OUT];
+        pin(&mut loader, &[(&ways, &place.lasting), (&read, &place.own), (ROUTING, &place.routing)]);
         Self::finish(loader, features, Observer::default(), sizes, place)
     }
 

@@ -11,7 +11,7 @@ use std::{
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
     ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Port,
-    PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, map,
+    PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, WayOut, Ways, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -72,6 +72,15 @@ impl<const SIZE: usize> Rows<SIZE> {
             .try_into()
             .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))?;
         self.array.set(index, bytes, 0).map_err(failed)
+    }
+}
+
+impl<const SIZE: usize> Rows<SIZE> {
+    fn read<T: FromBytes>(&self, index: u32) -> Result<T, TableError> {
+        let failed = |error| TableError::Map { name: self.name, error };
+        let bytes = self.array.get(&index, 0).map_err(failed)?;
+        T::read_from_bytes(&bytes)
+            .map_err(|_| failed(MapError::InvalidValueSize { size: size_of::<T>(), expected: SIZE }))
     }
 }
 
@@ -137,6 +146,8 @@ pub struct Tables {
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
     neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
     limits: Limits,
+    ways: Rows<{ size_of::<Ways>() }>,
+    ways_out: HashMap<MapData, u32, [u8; size_of::<WayOut>()]>,
     watch: Rows<{ size_of::<Watch>() }>,
     trail: Sums<{ size_of::<Trail>() }>,
     /// Until somebody reads them.
@@ -153,6 +164,8 @@ impl Tables {
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
         let neighbours = object.take_map(map::NEIGHBOURS)?;
         let neighbours = neighbours.try_into().map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })?;
+        let ways_out = object.take_map(map::WAYS_OUT)?;
+        let ways_out = ways_out.try_into().map_err(|error| TableError::Map { name: map::WAYS_OUT, error })?;
         let tables = Self {
             routing: Routing::take(object, sizes)?,
             ports: memory(object, map::PORTS, PORTS as usize * words::<Port>())?,
@@ -164,6 +177,8 @@ impl Tables {
             vlans,
             neighbours,
             limits,
+            ways: Rows::take(object, map::WAYS)?,
+            ways_out,
             watch: Rows::take(object, map::WATCH)?,
             trail: Sums::take(object, map::TRAIL)?,
             rings: Some((object.take_map(map::EVENTS)?, object.take_map(map::SIGHTINGS)?)),
@@ -291,6 +306,38 @@ impl Tables {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::EGRESS, error }),
+        }
+    }
+
+    /// The classes of ways out, as this daemon or one before it left them.
+    pub fn ways(&self) -> Result<Ways, TableError> {
+        self.ways.read(0)
+    }
+
+    /// Writes the classes of ways out.
+    pub fn write_ways(&mut self, ways: &Ways) -> Result<(), TableError> {
+        self.ways.write(0, ways)
+    }
+
+    /// The links that are known as ways out.
+    pub fn ways_out(&self) -> Result<BTreeMap<Ifindex, WayOut>, TableError> {
+        let failed = |error| TableError::Map { name: map::WAYS_OUT, error };
+        let rows = self.ways_out.iter().map(|row| row.map(|(ifindex, way)| (ifindex, zerocopy::transmute!(way))));
+        rows.collect::<Result<_, _>>().map_err(failed)
+    }
+
+    /// Writes a link as a way out.
+    pub fn write_way_out(&mut self, ifindex: Ifindex, way: &WayOut) -> Result<(), TableError> {
+        let way: [u8; size_of::<WayOut>()] = zerocopy::transmute!(*way);
+        self.ways_out.insert(ifindex, way, 0).map_err(|error| TableError::Map { name: map::WAYS_OUT, error })
+    }
+
+    /// Takes a link out.
+    pub fn remove_way_out(&mut self, ifindex: Ifindex) -> Result<(), TableError> {
+        match self.ways_out.remove(&ifindex) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TableError::Map { name: map::WAYS_OUT, error }),
         }
     }
 

@@ -219,6 +219,10 @@ pub fn lower_rest<'s>(
         }
     }
     lowered.features.set(Features::LIMITS, !lowered.limits.is_empty());
+    // A chain sees IPv6 from the first packet on: an address may come at any moment.
+    if lowered.features.intersects(Features::CHAINS) {
+        lowered.features |= Features::IPV6;
+    }
     lowered.sets = sets.into_elements();
     Ok(lowered)
 }

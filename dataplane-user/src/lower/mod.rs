@@ -13,6 +13,7 @@ mod target;
 mod update;
 mod vlan;
 pub mod watch;
+pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -35,6 +35,7 @@ mod mode;
 mod mtu;
 mod neighbour;
 mod netfilter;
+mod passage;
 mod peer;
 mod policy;
 mod privilege;

@@ -1,0 +1,155 @@
+//! Packets that the kernel forwards are held to chain forward at their way out: every link that can transmit has tc egress
+//! while the chain is in use, and a class among the ways out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dataplane_common::abi::{Features, Ifindex, WAY_CLASSES, WayOut, Ways};
+
+use super::Daemon;
+use crate::{
+    kernel::{Hook, LinkError},
+    lower::ways::{WaysOut, patterns},
+    rule::{ChainName, LinkPattern},
+};
+
+/// What is known of the ways out.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// What rules in force compare with the way out.
+    patterns: BTreeSet<LinkPattern>,
+    /// As last written.
+    written: Option<(WaysOut, u32)>,
+    rows: BTreeMap<Ifindex, WayOut>,
+    /// Links without a port that have tc egress.
+    pub(super) guarded: BTreeSet<Ifindex>,
+}
+
+impl Daemon {
+    /// The patterns that rules of chain forward compare with the way out.
+    fn ways_asked(&self) -> BTreeSet<LinkPattern> {
+        let rules = self.chains.rules(ChainName::Forward).iter().map(|standing| &*standing.rule);
+        patterns(rules, |name| self.chains.sets().get(name)?.listed())
+    }
+
+    /// Before other rules come into force: links that either of them tell apart are of different classes.
+    pub(super) fn part_ways(&mut self) -> anyhow::Result<()> {
+        let both = self.leaving.patterns.union(&self.ways_asked()).cloned().collect();
+        self.write_ways(&both)
+    }
+
+    /// Links, or what rules in force compare with the way out, have changed.
+    pub(super) fn settle_ways(&mut self) -> anyhow::Result<()> {
+        let asked = self.ways_asked();
+        self.write_ways(&asked)?;
+        self.leaving.patterns = asked;
+        Ok(())
+    }
+
+    /// Links have come, gone or become ports.
+    pub(super) fn follow_ways(&mut self) {
+        if let Err(error) = self.settle_ways() {
+            tracing::error!("the ways out could not be brought up to date: {error:#}");
+        }
+        self.guard();
+    }
+
+    /// Writes the classes that these patterns make. Rows come first, which also know the class that packets on their way
+    /// were given before.
+    fn write_ways(&mut self, patterns: &BTreeSet<LinkPattern>) -> anyhow::Result<()> {
+        let is_port = |ifindex| self.ports.attached.contains_key(&ifindex);
+        let ways = WaysOut::of(self.model.links.values(), is_port, patterns);
+        if self.leaving.written.as_ref().is_some_and(|(known, _)| *known == ways) {
+            return Ok(());
+        }
+        let before = match &self.leaving.written {
+            Some((_, stamp)) => *stamp,
+            None => {
+                self.leaving.rows = self.tables.ways_out()?;
+                self.tables.ways()?.stamp
+            }
+        };
+        let epoch = ((before & Ways::EPOCH) >> 10).wrapping_add(1) & 3;
+        let stamp = Ways::stamp(owner(), epoch);
+        let mut rows = BTreeMap::new();
+        for (ifindex, (class, flags)) in &ways.links {
+            let known = self.leaving.rows.get(ifindex).copied().unwrap_or_default();
+            let row =
+                WayOut { class: [*class, known.class[0]], epoch: [epoch as u8, known.epoch[0]], flags: flags.bits() };
+            self.tables.write_way_out(*ifindex, &row)?;
+            rows.insert(*ifindex, row);
+        }
+        for gone in self.leaving.rows.keys().filter(|ifindex| !rows.contains_key(ifindex)) {
+            self.tables.remove_way_out(*gone)?;
+        }
+        self.leaving.rows = rows;
+        let mut links = [0; WAY_CLASSES];
+        links.iter_mut().zip(&ways.classes).for_each(|(link, ifindex)| *link = *ifindex);
+        let (count, alike) = (ways.classes.len() as u32, u32::from(ways.alike));
+        self.tables.write_ways(&Ways { stamp, count, alike, reserved: 0, links })?;
+        self.leaving.written = Some((ways, stamp));
+        Ok(())
+    }
+
+    /// Whether packets of ports are held to chain forward wherever they leave.
+    pub(super) fn guards(&self, features: Features) -> bool {
+        features.contains(Features::FORWARD) && !self.ports.attached.is_empty()
+    }
+
+    /// Gives tc egress to links that are no ports, or takes it off.
+    pub(super) fn guard(&mut self) {
+        let guards = self.guards(self.object.features());
+        let is_guarded =
+            |ifindex: &Ifindex, loopback: bool| guards && !loopback && !self.ports.attached.contains_key(ifindex);
+        let links = self.model.links.values();
+        let wanted: BTreeMap<Ifindex, String> = links
+            .filter(|link| is_guarded(&link.ifindex, link.loopback))
+            .map(|link| (link.ifindex, link.name.clone()))
+            .collect();
+        let gone: Vec<_> =
+            self.leaving.guarded.iter().filter(|ifindex| !wanted.contains_key(ifindex)).copied().collect();
+        for ifindex in gone {
+            self.leaving.guarded.remove(&ifindex);
+            // One that became a port has its hooks from there.
+            if !self.ports.attached.contains_key(&ifindex)
+                && let Err(error) = self.links.detach(ifindex, Hook::TcEgress)
+            {
+                tracing::error!("{error}");
+            }
+        }
+        for (ifindex, name) in wanted {
+            if !self.leaving.guarded.contains(&ifindex) {
+                self.guard_one(ifindex, &name);
+            }
+        }
+    }
+
+    /// Swaps the loaded program in at all links that are no ports.
+    pub(super) fn relink_guarded(&mut self) {
+        if !self.guards(self.object.features()) {
+            return;
+        }
+        for ifindex in std::mem::take(&mut self.leaving.guarded) {
+            if let Some(name) = self.model.links.get(&ifindex).map(|link| link.name.clone()) {
+                self.guard_one(ifindex, &name);
+            }
+        }
+    }
+
+    fn guard_one(&mut self, ifindex: Ifindex, name: &str) {
+        match self.links.attach(&mut self.object, ifindex, name, Hook::TcEgress) {
+            Ok(()) => {
+                self.leaving.guarded.insert(ifindex);
+            }
+            Err(LinkError::Gone) => {}
+            Err(error) => tracing::warn!(
+                "packets that the kernel forwards out of {name} do not meet chain forward where it depends on the way out: {error}"
+            ),
+        }
+    }
+}
+
+/// Which daemon writes: two in turn, in namespaces that a link joins, should not have the same number.
+fn owner() -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino())
+}

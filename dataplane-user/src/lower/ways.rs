@@ -1,0 +1,184 @@
+//! Links as ways out: which of them are the same to all rules of chain forward.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dataplane_common::abi::{Ifindex, WayFlags};
+
+use crate::{
+    model::Link,
+    rule::{Element, Field, Item, LinkField, LinkPattern, Match, Rule, SetName, Values},
+};
+
+/// The number of a class beyond those that can be told apart: a packet that must leave through one class goes through none of
+/// these.
+const BEYOND: usize = u8::MAX as usize;
+
+/// Kinds of links that are built on other links: what comes in through them came in through those, too.
+const UPPER: [&str; 14] = [
+    "bridge",
+    "bond",
+    "team",
+    "vlan",
+    "macvlan",
+    "macvtap",
+    "ipvlan",
+    "ipvtap",
+    "vrf",
+    "macsec",
+    "hsr",
+    "dsa",
+    "openvswitch",
+    "batadv",
+];
+/// Kinds of links that put a packet into another one.
+const TUNNELS: [&str; 18] = [
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "vti",
+    "vti6",
+    "xfrm",
+    "vxlan",
+    "geneve",
+    "bareudp",
+    "amt",
+    "gtp",
+    "wireguard",
+];
+
+/// The classes of ways out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaysOut {
+    /// A link of each class, by the number of the class.
+    pub classes: Vec<Ifindex>,
+    /// Class and nature of each link.
+    pub links: BTreeMap<Ifindex, (u8, WayFlags)>,
+    /// Whether no rule looks at the way out.
+    pub alike: bool,
+}
+
+impl WaysOut {
+    /// The classes of links, told apart by which of the patterns their names fit.
+    pub fn of<'l>(
+        links: impl Iterator<Item = &'l Link>,
+        is_port: impl Fn(Ifindex) -> bool,
+        patterns: &BTreeSet<LinkPattern>,
+    ) -> Self {
+        let mut ways = Self { alike: patterns.is_empty(), ..Self::default() };
+        let mut numbers: BTreeMap<Vec<bool>, usize> = BTreeMap::new();
+        for link in links.filter(|link| !link.loopback) {
+            let fits: Vec<_> = patterns.iter().map(|pattern| pattern.fits(&link.name)).collect();
+            let next = numbers.len();
+            let class = *numbers.entry(fits).or_insert(next);
+            if class == ways.classes.len() {
+                ways.classes.push(link.ifindex);
+            }
+            ways.links.insert(link.ifindex, (class.min(BEYOND) as u8, flags(link, is_port(link.ifindex))));
+        }
+        ways
+    }
+}
+
+fn flags(link: &Link, is_port: bool) -> WayFlags {
+    let kind = link.kind.as_deref().unwrap_or_default();
+    let mut flags = WayFlags::empty();
+    flags.set(WayFlags::FOREIGN, !is_port && !UPPER.contains(&kind));
+    flags.set(WayFlags::TUNNEL, TUNNELS.contains(&kind));
+    flags
+}
+
+/// The patterns that rules compare with the way out.
+pub fn patterns<'r, 's>(
+    rules: impl Iterator<Item = &'r Rule>,
+    set: impl Fn(&SetName) -> Option<&'s [Element]>,
+) -> BTreeSet<LinkPattern> {
+    let mut found = BTreeSet::new();
+    let mut take = |elements: &[Element], places: &[usize]| {
+        let items = elements.iter().flat_map(|element| places.iter().filter_map(|place| element.0.get(*place)));
+        found
+            .extend(items.filter_map(|item| if let Item::Link(pattern) = item { Some(pattern.clone()) } else { None }));
+    };
+    for asked in rules.flat_map(Rule::matches) {
+        match asked {
+            Match::Link(LinkField::Oif | LinkField::Oifname, test) => match test.values() {
+                Values::Listed(patterns) => {
+                    let elements: Vec<_> =
+                        patterns.iter().map(|pattern| Element(vec![Item::Link(pattern.clone())])).collect();
+                    take(&elements, &[0]);
+                }
+                Values::Set(name) => take(set(name).unwrap_or_default(), &[0]),
+            },
+            Match::Concatenation(asked) => {
+                let is_way_out = |field: &Field| matches!(field, Field::Link(LinkField::Oif | LinkField::Oifname));
+                let places = asked.fields().iter().enumerate().filter(|(_, field)| is_way_out(field));
+                let places: Vec<_> = places.map(|(place, _)| place).collect();
+                match asked.test().values() {
+                    _ if places.is_empty() => {}
+                    Values::Listed(elements) => take(elements, &places),
+                    Values::Set(name) => take(set(name).unwrap_or_default(), &places),
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::parse;
+
+    fn link(ifindex: Ifindex, name: &str, kind: Option<&str>) -> Link {
+        Link { ifindex, name: name.to_owned(), kind: kind.map(str::to_owned), ..Link::default() }
+    }
+
+    fn asked(rules: &[&str]) -> BTreeSet<LinkPattern> {
+        let rules: Vec<_> = rules.iter().map(|text| parse(text).expect(text)).collect();
+        patterns(rules.iter(), |_| None)
+    }
+
+    #[test]
+    fn only_what_is_compared_with_the_way_out_tells_links_apart() {
+        let rows: [(&[&str], &[&str]); 4] = [
+            (&["iifname \"lan\" drop", "tcp dport 22 accept"], &[]),
+            (&["iifname \"lan\" oifname { \"wan\", \"dmz*\" } accept"], &["dmz*", "wan"]),
+            (&["oif != \"wan\" drop"], &["wan"]),
+            (&["iifname . oifname { \"lan\" . \"wan\", \"dmz\" . \"guest\" } accept"], &["guest", "wan"]),
+        ];
+        for (rules, expected) in rows {
+            let found: Vec<_> = asked(rules).iter().map(|pattern| pattern.as_str().to_owned()).collect();
+            assert_eq!(found, expected, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn links_that_fit_the_same_patterns_are_of_one_class() {
+        let links = [
+            link(1, "wan", None),
+            link(2, "lan", Some("bridge")),
+            link(3, "dmz0", Some("veth")),
+            link(4, "dmz1", Some("veth")),
+            link(5, "tun", Some("gre")),
+            Link { loopback: true, ..link(6, "lo", None) },
+        ];
+        let ways = WaysOut::of(links.iter(), |ifindex| ifindex == 1, &asked(&["oifname { \"wan\", \"dmz*\" } accept"]));
+        assert_eq!(ways.classes, [1, 2, 3]);
+        assert!(!ways.alike);
+        let of = |ifindex| ways.links[&ifindex];
+        assert_eq!(of(1), (0, WayFlags::empty()), "a port");
+        assert_eq!(of(2), (1, WayFlags::empty()), "a bridge may have ports");
+        assert_eq!(of(3), (2, WayFlags::FOREIGN));
+        assert_eq!(of(4), (2, WayFlags::FOREIGN));
+        assert_eq!(of(5), (1, WayFlags::FOREIGN | WayFlags::TUNNEL), "no pattern fits, as with lan");
+        let alike = WaysOut::of(links.iter(), |_| false, &BTreeSet::new());
+        assert!(alike.alike);
+        assert_eq!(alike.classes, [1]);
+    }
+}
