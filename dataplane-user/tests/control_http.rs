@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 const GET: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const QUICK: Limits = Limits {
     connections: 4,
+    each: 4,
     request: Duration::from_millis(300),
     answer: Duration::from_millis(300),
     ring: Duration::from_millis(100),

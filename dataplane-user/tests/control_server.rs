@@ -19,7 +19,9 @@ use std::{
 use dataplane_user::{
     control::{
         client::Client,
+        page::{Cursor, Part},
         protocol::{CHANGE_LIMIT, Data, FailureKind, Reply, Request},
+        row::RuleRow,
         server::{BindError, Limits, Server},
     },
     rule::ChainName,
@@ -330,6 +332,64 @@ fn a_ring_that_is_stuck_or_gone_is_told() {
         server.await.expect("no panic");
     });
     assert!(!path.exists());
+}
+
+#[test]
+fn calls_of_who_has_gone_are_not_wanted() {
+    let wanted = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&wanted);
+    let daemon = Daemon::start_with(Limits::default(), move |call| {
+        // Long enough for the peer to leave.
+        thread::sleep(Duration::from_millis(300));
+        seen.lock().expect("no panic").push((call.request.clone(), call.is_wanted()));
+        let _ = call.reply.send(Ok(Data::Done.into()));
+    });
+    let ask = |request: &Request| {
+        let mut stream = connect(&daemon);
+        let line = dataplane_user::control::json::line(request).expect("JSON") + "\n";
+        stream.write_all(line.as_bytes()).expect("the daemon reads");
+        stream
+    };
+    let add = |port| Request::RuleAdd { chain: ChainName::Forward, rule: format!("udp dport {port} drop") };
+    // One leaves at once, one says that it has no more to say, one stays.
+    drop(ask(&add(1)));
+    let (half, whole) = (ask(&add(2)), ask(&add(3)));
+    half.shutdown(Shutdown::Write).expect("a socket");
+    assert!(rest(&half).contains("done"));
+    whole.shutdown(Shutdown::Write).expect("a socket");
+    assert!(rest(&whole).contains("done"));
+    let wanted = wanted.lock().expect("no panic");
+    assert!(!wanted.contains(&(add(1), true)), "{wanted:?}");
+    assert!(wanted.contains(&(add(2), true)) && wanted.contains(&(add(3), true)), "{wanted:?}");
+}
+
+#[test]
+fn pages_are_asked_for_as_they_are_taken() {
+    const PAGES: usize = 400;
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let limits = Limits { write: Duration::from_secs(5), ..Limits::default() };
+    let daemon = Daemon::start_with(limits, move |call| {
+        let place = match call.from {
+            Some(Cursor::Rules { place, .. }) => place,
+            _ => 0,
+        };
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let row = |handle| RuleRow { chain: ChainName::Forward, handle, rule: "x".repeat(1000), packets: 0, bytes: 0 };
+        let rows = (0..50).map(|index| row((place * 50 + index) as u64)).collect();
+        let next = Cursor::Rules { chain: ChainName::Forward, place: place + 1, handle: 0 };
+        let next = Some(next).filter(|_| place + 1 < PAGES);
+        let _ = call.reply.send(Ok(Part { reply: Data::Rules(rows).into(), next }));
+    });
+    let mut slow = connect(&daemon);
+    slow.write_all(b"{\"verb\":\"rule list\",\"with\":{\"chain\":null}}\n").expect("the daemon reads");
+    thread::sleep(Duration::from_secs(1));
+    let ahead = asked.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(ahead < 20, "{ahead} of {PAGES} pages were made for a peer that takes nothing");
+    let reply = Client::connect(&daemon.socket).expect("it listens").call(&Request::RuleList { chain: None });
+    let Ok(Reply { data: Data::Rules(rows), .. }) = reply else { panic!("{reply:?}") };
+    let handles: Vec<_> = rows.iter().map(|row| row.handle).collect();
+    assert_eq!(handles, (0..(PAGES * 50) as u64).collect::<Vec<_>>());
 }
 
 /// Makes this thread another user's, in no other group: to the kernel, credentials are a thread's.

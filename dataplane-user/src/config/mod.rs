@@ -4,6 +4,7 @@ mod error;
 mod load;
 mod lockout;
 mod parse;
+mod pattern;
 mod position;
 #[cfg(test)]
 mod tests;
@@ -14,13 +15,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dataplane_common::abi::CHAINS;
-use globset::{Glob, GlobMatcher};
 
 pub use error::ConfigError;
 pub use load::{LoadError, load};
 pub use lockout::{Culprit, NoSession, Session};
 pub(crate) use parse::check_sets;
 pub use parse::{at_rule, parse, parse_set_file};
+pub use pattern::{PatternError, PortPattern};
 
 use crate::model::ModeChoice;
 use crate::rule::{ChainName, Element, Fragments, Policy, Rule, SetName, SetType};
@@ -102,47 +103,6 @@ pub struct PortConfig {
     /// How.
     pub mode: ModeChoice,
 }
-
-/// The name of a link, or a glob of names.
-#[derive(Clone, Debug)]
-pub struct PortPattern {
-    text: String,
-    matcher: GlobMatcher,
-}
-
-impl PortPattern {
-    /// From its text.
-    ///
-    /// # Errors
-    /// What is wrong with the glob.
-    pub fn new(text: &str) -> Result<Self, globset::Error> {
-        let matcher = Glob::new(text)?.compile_matcher();
-        Ok(Self { text: text.to_owned(), matcher })
-    }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether it may mean more than one name.
-    pub fn is_glob(&self) -> bool {
-        self.text.contains(['*', '?', '[', '{'])
-    }
-
-    /// Whether a link of this name is meant.
-    pub fn fits(&self, link: &str) -> bool {
-        self.text == link || self.matcher.is_match(link)
-    }
-}
-
-impl PartialEq for PortPattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for PortPattern {}
 
 /// A named set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Metrics over HTTP: `GET /metrics`, and nothing else.
 //!
 //! Whoever reaches the address may ask. So a connection is one request and one answer, both bounded in size and time; only
-//! so many are served at once, the others wait to be accepted; and the ring writes a text at most once in [`Limits::fresh`],
-//! however many ask.
+//! so many are served at once, of one peer few, the others wait to be accepted; and the ring writes a text at most once in
+//! [`Limits::fresh`], however many ask.
 
 use std::{
     io,
@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     protocol::{Data, Request},
     server::{Call, Peer},
+    visitor::{Visitor, Visitors},
 };
 use crate::metrics;
 
@@ -44,6 +45,8 @@ const NOBODY: Peer = Peer { uid: 65534, gid: 65534, pid: None };
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// And of one peer: an IPv4 address, or what an IPv6 host has for itself, a /64.
+    pub each: usize,
     /// For a request to arrive.
     pub request: Duration,
     /// For an answer to be taken, all of it.
@@ -58,6 +61,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16,
+            each: 4,
             request: Duration::from_secs(5),
             answer: Duration::from_secs(10),
             ring: Duration::from_secs(10),
@@ -100,6 +104,7 @@ impl Drop for Exposition {
 }
 
 async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>, limits: Limits) {
+    let visitors = Visitors::default();
     let seats = Arc::new(Semaphore::new(limits.connections));
     let source = Arc::new(Source { calls: calls.clone(), limits, last: Mutex::default() });
     let mut connections = JoinSet::new();
@@ -110,13 +115,15 @@ async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>, limits: Limits)
             // Without a seat nobody is let in: the kernel's queue is bounded, too.
             (seat, accepted) = async { (Arc::clone(&seats).acquire_owned().await, listener.accept().await) } => {
                 match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, address)) => {
+                        // One that has as many as it may is cut at once: the seat is for others.
+                        let Some(visitor) = Visitor::of(&visitors, address.ip(), limits.each) else { continue };
                         let source = Arc::clone(&source);
                         connections.spawn(async move {
                             if let Err(error) = welcome(stream, &source).await {
                                 tracing::debug!("a connection for metrics ended: {error}");
                             }
-                            drop(seat);
+                            drop((seat, visitor));
                         });
                     }
                     Err(error) => {
@@ -153,14 +160,15 @@ impl Source {
         }
         let asked = Instant::now();
         let (reply, answer) = oneshot::channel();
-        let call = Call { request: Request::Metrics, peer: NOBODY, stream: None, reply };
+        let (from, stream, connection) = (None, None, None);
+        let call = Call { request: Request::Metrics, peer: NOBODY, from, stream, reply, connection };
         match self.calls.send_timeout(call, self.limits.ring).await {
             Ok(()) => {}
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Err("the daemon is busy; try again\n".to_owned()),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => return Err("the daemon is stopping\n".to_owned()),
         }
         match answer.await {
-            Ok(Ok(reply)) => match reply.data {
+            Ok(Ok(part)) => match part.reply.data {
                 Data::Metrics(text) => {
                     let text = if format == Format::Plain { metrics::plain(&text) } else { text };
                     let text: Arc<str> = text.into();

@@ -1,14 +1,19 @@
 //! The control socket: a Unix stream socket with one JSON object a line in each direction.
 //!
 //! [`protocol`] and [`row`] are what is said, [`server`] is the daemon's end, [`client`] the command line's. All JSON of the
-//! controller is in this folder. [`http`] is the other way in, for metrics alone.
+//! controller is in this folder. [`page`] cuts long answers, `guest` bounds what readers can have, and [`http`] is the other
+//! way in, for metrics alone.
 
 mod address;
 pub mod client;
+mod connection;
+mod guest;
 pub mod http;
 pub mod json;
+pub mod page;
 pub mod protocol;
 pub mod rate;
 pub mod row;
 pub mod server;
 mod socket;
+mod visitor;

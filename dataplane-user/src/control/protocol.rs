@@ -197,6 +197,49 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether it asks for what takes long, whoever answers it: a config, or packets that are tried.
+    pub fn is_large(&self) -> bool {
+        matches!(self, Self::ConfigDiff(_) | Self::ConfigShow | Self::ConfigHistory | Self::Explain { .. })
+    }
+
+    /// Whether its answer is a list that may be long, and comes in pages.
+    pub fn is_listing(&self) -> bool {
+        matches!(self, Self::RouteList { .. } | Self::RuleList { .. } | Self::SetList { .. } | Self::NeighList)
+    }
+
+    /// How it is called on the command line.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Attach { .. } => "attach",
+            Self::Detach(_) => "detach",
+            Self::PortList => "port list",
+            Self::RouteList { .. } => "route list",
+            Self::RouteGet { .. } => "route get",
+            Self::NeighList => "neigh list",
+            Self::RuleList { .. } => "rule list",
+            Self::RuleAdd { .. } => "rule add",
+            Self::RuleInsert { .. } => "rule insert",
+            Self::RuleDel { .. } => "rule del",
+            Self::RuleFlush { .. } => "rule flush",
+            Self::SetList { .. } => "set list",
+            Self::SetAdd { .. } => "set add",
+            Self::SetDel { .. } => "set del",
+            Self::ConfigShow => "config show",
+            Self::ConfigDiff(_) => "config diff",
+            Self::ConfigApply(_) => "config apply",
+            Self::ConfigConfirm => "config confirm",
+            Self::ConfigRollback => "config rollback",
+            Self::ConfigHistory => "config history",
+            Self::Stats { .. } => "stats",
+            Self::Metrics => "metrics",
+            Self::Explain { .. } => "explain",
+            Self::Trace { .. } => "trace",
+            Self::Doctor => "doctor",
+        }
+    }
+}
+
 /// Which ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

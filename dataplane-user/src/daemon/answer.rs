@@ -11,15 +11,13 @@ use super::{Daemon, filter::Standing};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{
-            Counts, DecisionRow, LinkRow, NeighbourRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table,
-        },
+        row::{Counts, DecisionRow, LinkRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table},
     },
     kernel::TableError,
     lower::Targets,
     model::{
-        Family, IpVersion, Link, NeighbourState, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT,
-        TABLE_LOCAL, TABLE_MAIN,
+        Family, IpVersion, Link, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
+        TABLE_MAIN,
     },
     netlink::{LinkCounters, link_counters},
     rule::ChainName,
@@ -67,7 +65,7 @@ impl Daemon {
             let state = if link.up { "up" } else { "down" };
             rows.push(PortRow { routes: self.routes_row(link), ..row(link, port.mode.name(), state, counts) });
         }
-        for (ifindex, reason) in &self.ports.failed {
+        for (ifindex, reason) in self.ports.failed.iter().chain(&self.ports.postponed) {
             let Some(link) = self.model.links.get(ifindex) else { continue };
             let mode = self.ports.wanted(&link.name).map_or("auto", |wanted| wanted.mode.name());
             rows.push(row(link, mode, &format!("failed: {reason}"), Counts::default()));
@@ -145,54 +143,11 @@ impl Daemon {
         })
     }
 
-    /// The rules of one chain, or of all.
-    pub(super) fn rule_rows(&self, only: Option<ChainName>) -> Result<Vec<RuleRow>, Failure> {
-        let chains = ChainName::ALL.into_iter().filter(|chain| only.is_none_or(|name| name == *chain));
-        chains
-            .flat_map(|chain| self.chains.rules(chain).iter().map(move |standing| self.rule_row(chain, standing)))
-            .collect()
-    }
-
-    /// What the kernel knows of neighbours.
-    pub(super) fn neighbour_rows(&self) -> Vec<NeighbourRow> {
-        let rows = self.model.neighbours.values().filter(|neighbour| !neighbour.state.contains(NeighbourState::NOARP));
-        rows.map(|neighbour| NeighbourRow {
-            dst: neighbour.address,
-            dev: self.name(neighbour.ifindex),
-            lladdr: neighbour.mac.map(|mac| mac.to_string()),
-            state: neighbour.state.name().to_owned(),
-        })
-        .collect()
-    }
-
     pub(super) fn name(&self, ifindex: u32) -> String {
         self.model.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
-    /// The routes of tables main and default, as `ip route` lists them, or those of a prefix.
-    pub(super) fn route_rows(&self, only: Option<&str>) -> Result<Vec<RouteRow>, Failure> {
-        let mut rows = self.family_rows(&self.model.routes4);
-        rows.extend(self.family_rows(&self.model.routes6));
-        if let Some(prefix) = only {
-            rows.retain(|row| row.dst == prefix);
-            if rows.is_empty() {
-                return Err(Failure::new(
-                    FailureKind::NotFound,
-                    format!(
-                        "no route to {prefix} in the mirror; `dataplane route list` shows all, `route get` the way of one address"
-                    ),
-                ));
-            }
-        }
-        Ok(rows)
-    }
-
-    fn family_rows<A: Family>(&self, routes: &Routes<A>) -> Vec<RouteRow> {
-        let rows = [TABLE_MAIN, TABLE_DEFAULT].into_iter().flat_map(|table| routes.table(table));
-        rows.flat_map(|(prefix, routes)| routes.iter().map(move |route| self.route_row(prefix, route))).collect()
-    }
-
-    fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
+    pub(super) fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
         RouteRow {
             dst: prefix.to_string(),
             kind: route.kind.name().to_owned(),

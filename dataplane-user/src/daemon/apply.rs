@@ -1,8 +1,9 @@
 //! Changes become map writes and program swaps, in the order that the diff gives.
 
+use anyhow::anyhow;
 use dataplane_common::abi::{Adjacency, Features, NextHopGroup, Port};
 
-use super::Daemon;
+use super::{Daemon, guard::guarded};
 use crate::{
     diff::{Change, Have, order},
     fib::Sizes,
@@ -16,7 +17,7 @@ impl Daemon {
     pub(super) fn apply(&mut self, update: &Update) -> anyhow::Result<()> {
         // Steps borrow what was lowered, and change all the rest.
         let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
-        let done = self.write(update, lowering.want());
+        let done = guarded(|| self.write(update, lowering.want())).unwrap_or_else(|panic| Err(anyhow!("{panic}")));
         self.lowering = lowering;
         self.behind = done.is_err();
         if done.is_ok() {
@@ -106,11 +107,15 @@ impl Daemon {
         let larger = self.larger(sizes, &place, want);
         let (object, routing) = larger.inspect_err(|_| self.bpffs.forget_routing(&place))?;
         let before = std::mem::replace(&mut self.tables.routing, routing);
-        self.object = object;
+        // It would hold on to the old maps.
+        self.trying = None;
+        if let Err(error) = self.swap(object) {
+            self.tables.routing = before;
+            self.bpffs.forget_routing(&place);
+            return Err(error.context("programs that read larger tables could not be put in place"));
+        }
         self.sizes = sizes;
-        // They would hold on to the old maps.
-        (self.stage, self.trying) = (None, None);
-        self.relink();
+        self.stage = None;
         before.retire()?;
         self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
         tracing::info!(?sizes, "larger tables");
@@ -161,8 +166,17 @@ impl Daemon {
         let mut object = Object::open(features, self.sizes, &self.place)?;
         // Before the first port gets them: one that is refused changes nothing.
         object.ready(&self.hooks_in_use(features))?;
-        self.object = object;
-        self.relink();
-        Ok(())
+        self.swap(object)
+    }
+
+    /// Swaps other programs in at every port: at all of them, or those of before stay, or come back.
+    fn swap(&mut self, object: Object) -> anyhow::Result<()> {
+        let before = std::mem::replace(&mut self.object, object);
+        let Err(error) = self.relink() else { return Ok(()) };
+        self.object = before;
+        if let Err(error) = self.relink() {
+            tracing::error!("the programs of before could not be put back everywhere: {error:#}");
+        }
+        Err(error)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
+use anyhow::{Context as _, anyhow};
 use dataplane_common::abi::{Features, Ifindex, Limit};
 
-use super::{Daemon, filter::Chains};
+use super::{Daemon, filter::Chains, guard::guarded};
 use crate::{
     filter,
     kernel::grace,
@@ -25,6 +26,8 @@ pub(super) struct Committed {
     pub limits: BTreeMap<u32, Limit>,
     /// What it was lowered with.
     links: Fitting,
+    /// The chains are others: they could not be written.
+    pub is_stale: bool,
 }
 
 impl Daemon {
@@ -55,7 +58,8 @@ impl Daemon {
     fn commit_chains(&mut self, (lowered, links): (LoweredFilter, Fitting)) -> anyhow::Result<()> {
         let image = filter::build(&lowered)?;
         let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
-        let grown = self.grow(self.sizes.with_filter(image.lines()), lowering.want());
+        let grow = || self.grow(self.sizes.with_filter(image.lines()), lowering.want());
+        let grown = guarded(grow).unwrap_or_else(|panic| Err(anyhow!("{panic}")));
         self.lowering = lowering;
         grown?;
         grace();
@@ -83,7 +87,7 @@ impl Daemon {
         self.chains.asks(lowered.features);
         let features = self.object.features().difference(Features::RULES) | lowered.features;
         self.load(features)?;
-        self.committed = Committed { limits: lowered.limits, links };
+        self.committed = Committed { limits: lowered.limits, links, is_stale: false };
         self.chains.renumber();
         self.telling.forget();
         self.places = None;
@@ -91,21 +95,15 @@ impl Daemon {
         Ok(())
     }
 
-    /// Lowers the chains again after links have changed, and commits, if that makes a difference.
-    pub(super) fn refresh_chains(&mut self) {
-        if self.committed.links.iter().all(|(pattern, links)| self.fitting(pattern) == *links) {
-            return;
+    /// Lowers the chains again after links have changed, and commits, if that makes a difference, or if what is live is not
+    /// what it should be.
+    pub(super) fn refresh_chains(&mut self) -> anyhow::Result<()> {
+        let current = self.committed.links.iter().all(|(pattern, links)| self.fitting(pattern) == *links);
+        if current && !self.committed.is_stale {
+            return Ok(());
         }
-        let lowered = match self.lower_chains() {
-            Ok(lowered) => lowered,
-            Err(error) => {
-                tracing::error!("{error}; the rules stay as they are for the links of before");
-                return;
-            }
-        };
-        if let Err(error) = self.commit_chains(lowered) {
-            tracing::error!("the rules could not be brought up to date: {error:#}");
-        }
+        let done = self.lower_chains().map_err(Into::into).and_then(|lowered| self.commit_chains(lowered));
+        done.context("the rules could not be brought up to date, and stay as they were")
     }
 
     /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
@@ -114,22 +112,29 @@ impl Daemon {
         change: impl FnOnce(&mut Chains) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let before = self.chains.clone();
-        let done = change(&mut self.chains).and_then(|value| Ok((value, self.lower_chains()?)));
-        let committed = done.and_then(|(value, lowered)| {
+        let done = guarded(|| {
+            let value = change(&mut self.chains)?;
+            let lowered = self.lower_chains()?;
             self.commit_chains(lowered)?;
             Ok(value)
         });
-        if committed.is_err() {
-            let failed = std::mem::replace(&mut self.chains, before);
-            self.chains.counters.tainted_by(&failed.counters);
-            if let Ok(lowered) = self.lower_chains()
-                && let Err(error) = self.commit_chains(lowered)
-            {
-                tracing::error!("the rules of before could not be written again: {error:#}");
-            }
+        let done = done.unwrap_or_else(|panic| Err(anyhow!("the daemon made a mistake with these rules: {panic}")));
+        if done.is_err() {
+            self.restore_chains(before);
         } else {
             self.save();
         }
-        committed
+        done
+    }
+
+    /// Puts the chains of before in the place of those that are not to be.
+    pub(super) fn restore_chains(&mut self, before: Chains) {
+        let failed = std::mem::replace(&mut self.chains, before);
+        self.chains.counters.tainted_by(&failed.counters);
+        self.committed.is_stale = true;
+        // Where that does not work it is tried again each second.
+        if let Err(error) = self.refresh_chains() {
+            tracing::error!("the rules of before could not be written again: {error:#}");
+        }
     }
 }

@@ -9,10 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Daemon, history::Before};
 use crate::{
     config::{self, Config, Session},
-    control::{
-        protocol::{Apply, Data, Failure, FailureKind, Reply},
-        row::HistoryRow,
-    },
+    control::protocol::{Apply, Data, Failure, FailureKind, Reply},
 };
 
 /// How long after a rollback that failed it is tried again.
@@ -150,13 +147,6 @@ impl Daemon {
                 }
             }
         }
-    }
-
-    /// The configs of before, the latest first.
-    pub(super) fn config_history(&self) -> Vec<HistoryRow> {
-        let row =
-            |before: &Before| Some(HistoryRow { time: before.time, uid: before.uid, config: self.state.text(before)? });
-        self.history.configs.iter().rev().filter_map(row).collect()
     }
 
     /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.

@@ -44,6 +44,14 @@ impl Daemon {
             found: format!("what is in force is not written down, and a restart would undo it: {error}"),
             fix: "df -h, then make room; it is tried again each second".to_owned(),
         }));
+        let unwritten = self.unwritten.clone();
+        let stale = || "the rules in force are not those of the config".to_owned();
+        findings.extend(unwritten.or_else(|| self.committed.is_stale.then(stale)).map(|found| Finding {
+            check: "maps".to_owned(),
+            status: Status::Fail,
+            found,
+            fix: "the log says what is missing (memory, file descriptors); it is tried again each second".to_owned(),
+        }));
         for problem in &self.problems {
             findings.push(Finding {
                 check: "mirror".to_owned(),

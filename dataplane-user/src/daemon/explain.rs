@@ -1,6 +1,9 @@
 //! What would become of a packet: the programs that are loaded, run on its bytes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use dataplane_common::{
     Decision, Reason,
@@ -43,9 +46,61 @@ impl From<RehearsalError> for Failure {
     }
 }
 
+/// Frames on their way, for [`Daemon::explain`].
+#[derive(Debug)]
+pub(super) struct Trip {
+    ifindex: Ifindex,
+    hooks: &'static [Hook],
+    stage: Arc<Mutex<Rehearsed>>,
+}
+
+/// What the programs did to a frame.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    frame: Vec<u8>,
+    ran: Ran,
+    sighting: Sighting,
+    /// How often it was handed over.
+    handed_over: usize,
+}
+
+impl Trip {
+    /// Runs the frames, in hex, through the programs: without the ring.
+    pub(super) fn run(self, frames: &[String]) -> Result<Vec<Arrived>, Failure> {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.rehearsal.ready()?;
+        let frames = frames.iter().map(|text| {
+            let frame = hex::decode(text).map_err(|error| {
+                Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
+            })?;
+            if frame.len() > LONGEST {
+                let said = format!("a frame has {} bytes, and {LONGEST} are the most", frame.len());
+                return Err(Failure::new(FailureKind::Usage, said));
+            }
+            rehearse(&mut stage.rehearsal, self.hooks, self.ifindex, frame)
+        });
+        frames.collect()
+    }
+}
+
+/// Runs a frame through the tiers of a port, until one judges it.
+fn rehearse(rehearsal: &mut Rehearsal, hooks: &[Hook], ifindex: Ifindex, frame: Vec<u8>) -> Result<Arrived, Failure> {
+    for (handed_over, hook) in hooks.iter().enumerate() {
+        let ran = match rehearsal.run(*hook, ifindex, &frame) {
+            // The kernel tries no skb that ends inside its IP header; at XDP the same pipeline reads it.
+            Err(RehearsalError::Run { .. }) if frame.len() < HEADERS => rehearsal.run(Hook::Generic, ifindex, &frame),
+            ran => ran,
+        }?;
+        if let Some(sighting) = ran.sighting {
+            return Ok(Arrived { frame, ran, sighting, handed_over });
+        }
+    }
+    Err(Failure::new(FailureKind::Failed, "no program judges this frame; is its port still attached?"))
+}
+
 impl Daemon {
-    /// What would become of frames that came in on a port.
-    pub(super) fn explain(&mut self, iface: &str, frames: &[String]) -> Result<Reply, Failure> {
+    /// Sends frames on their way that came in on a port.
+    pub(super) fn send_off(&mut self, iface: &str, frames: &[String]) -> Result<Trip, Failure> {
         let ifindex = self.link(iface)?.ifindex;
         let Some(port) = self.ports.attached.get(&ifindex) else {
             let said = format!("{iface} is not a port; `dataplane attach {iface}` makes it one");
@@ -60,64 +115,43 @@ impl Daemon {
             Mode::Generic => &[Hook::Generic, Hook::TcIngress],
             Mode::Tc => &[Hook::TcIngress],
         };
-        self.set_stage()?;
-        self.find_rules();
-        let mut explanations = Vec::new();
-        for text in frames {
-            let frame = hex::decode(text).map_err(|error| {
-                Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
-            })?;
-            if frame.len() > LONGEST {
-                let said = format!("a frame has {} bytes, and {LONGEST} are the most", frame.len());
-                return Err(Failure::new(FailureKind::Usage, said));
-            }
-            explanations.push(self.rehearse(hooks, ifindex, &frame)?);
-        }
-        Ok(Data::Explanations(explanations).into())
+        Ok(Trip { ifindex, hooks, stage: self.set_stage()? })
     }
 
-    /// Loads programs like those in use, unless that is done.
-    fn set_stage(&mut self) -> Result<(), Failure> {
-        let limits = self.committed.limits.clone();
+    /// What became of frames that have arrived.
+    pub(super) fn explain(&mut self, arrived: Vec<Arrived>) -> Reply {
+        self.find_rules();
+        let explain = |it: Arrived| {
+            let stage =
+                Stage { name: "xdp".to_owned(), result: "leaves it to tc, which can do what XDP cannot".to_owned() };
+            self.explanation(&it.frame, &it.ran, &it.sighting, vec![stage; it.handed_over])
+        };
+        Data::Explanations(arrived.into_iter().map(explain).collect()).into()
+    }
+
+    /// Opens programs like those in use, unless that is done.
+    fn set_stage(&mut self) -> Result<Arc<Mutex<Rehearsed>>, Failure> {
         let features = self.object.features().difference(Features::TRACING);
-        let set = self.stage.as_ref().is_some_and(|stage| {
-            (stage.features, stage.generation, &stage.limits) == (features, self.generation, &limits)
-                && stage.sizes == self.sizes
-        });
-        if set {
-            return Ok(());
+        let (sizes, generation, limits) = (self.sizes, self.generation, &self.committed.limits);
+        if let Some(stage) = &self.stage {
+            // One that is in use was made for what it is asked about now, or another takes its place.
+            let set = stage.try_lock().is_ok_and(|stage| {
+                (stage.features, stage.generation, &stage.limits) == (features, generation, limits)
+                    && stage.sizes == sizes
+            });
+            if set {
+                return Ok(Arc::clone(stage));
+            }
         }
         self.stage = None;
-        let mut rehearsal = Rehearsal::load(features, self.sizes, &self.place)?;
-        for (counter, limit) in &limits {
+        let mut rehearsal = Rehearsal::open(features, sizes, &self.place)?;
+        for (counter, limit) in limits {
             rehearsal.write_limit(*counter, limit)?;
         }
-        let (sizes, generation) = (self.sizes, self.generation);
-        self.stage = Some(Rehearsed { rehearsal, features, sizes, generation, limits });
-        Ok(())
-    }
-
-    /// Runs a frame through the tiers of a port, until one judges it.
-    fn rehearse(&mut self, hooks: &[Hook], ifindex: Ifindex, frame: &[u8]) -> Result<Explanation, Failure> {
-        let mut handed_over = Vec::new();
-        for hook in hooks {
-            let Some(stage) = &mut self.stage else { break };
-            let ran = match stage.rehearsal.run(*hook, ifindex, frame) {
-                // The kernel tries no skb that ends inside its IP header; at XDP the same pipeline reads it.
-                Err(RehearsalError::Run { .. }) if frame.len() < HEADERS => {
-                    stage.rehearsal.run(Hook::Generic, ifindex, frame)
-                }
-                ran => ran,
-            }?;
-            match ran.sighting {
-                Some(sighting) => return Ok(self.explanation(frame, &ran, &sighting, handed_over)),
-                None => handed_over.push(Stage {
-                    name: "xdp".to_owned(),
-                    result: "leaves it to tc, which can do what XDP cannot".to_owned(),
-                }),
-            }
-        }
-        Err(Failure::new(FailureKind::Failed, "no program judges this frame; is its port still attached?"))
+        let limits = limits.clone();
+        let stage = Arc::new(Mutex::new(Rehearsed { rehearsal, features, sizes, generation, limits }));
+        self.stage = Some(Arc::clone(&stage));
+        Ok(stage)
     }
 
     fn explanation(&self, before: &[u8], ran: &Ran, sighting: &Sighting, mut stages: Vec<Stage>) -> Explanation {

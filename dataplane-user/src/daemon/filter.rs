@@ -257,6 +257,11 @@ impl Chains {
         Config { fragments: self.fragments, sets: BTreeMap::clone(&self.sets), chains, ..Config::default() }
     }
 
+    /// What rules do with what they can not read.
+    pub(super) fn fragments(&self) -> Fragments {
+        self.fragments
+    }
+
     /// What a chain does with what no rule matches.
     pub(super) fn policy(&self, chain: ChainName) -> Policy {
         self.policies[chain.index()]
@@ -283,11 +288,6 @@ impl Chains {
         let entries =
             ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
         entries.collect()
-    }
-
-    /// Whether links that come and go change what rules match.
-    pub(super) fn names_links(&self) -> bool {
-        self.rules.iter().flatten().any(|standing| standing.rule.names_links())
     }
 
     /// What the chains come to, with the links that fit a pattern now.

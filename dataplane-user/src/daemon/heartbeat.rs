@@ -43,6 +43,7 @@ impl Daemon {
     pub(super) fn tick(&mut self) {
         self.beat();
         self.exposing.retry();
+        self.make_good();
         self.heap.tidy();
         if let Err(error) = self.tables.routing.rest() {
             tracing::warn!("memory of the tables cannot be let go: {error}");

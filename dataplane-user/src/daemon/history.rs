@@ -1,10 +1,11 @@
 //! The configs of before. Their texts are on disk: those of large configs would be more than all else that a daemon keeps.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Daemon, state::State};
+use crate::control::row::HistoryRow;
 
 /// Configs that are remembered.
 const MOST: usize = 10;
@@ -50,6 +51,23 @@ fn name(file: u64) -> String {
     format!("history-{file}.toml")
 }
 
+/// The text of a config of before, of which the file is in this directory.
+fn text(directory: &Path, before: &Before) -> Option<String> {
+    if before.file == 0 {
+        return Some(before.toml.clone());
+    }
+    let path = directory.join(name(before.file));
+    let text = fs::read_to_string(&path);
+    text.inspect_err(|error| tracing::error!("cannot read {}: {error}; going on without it", path.display())).ok()
+}
+
+/// The configs of before, the latest first, as they are told. Reading the files takes its time.
+pub(super) fn rows(directory: &Path, history: &History) -> Vec<HistoryRow> {
+    let row =
+        |before: &Before| Some(HistoryRow { time: before.time, uid: before.uid, config: text(directory, before)? });
+    history.configs.iter().rev().filter_map(row).collect()
+}
+
 impl State {
     /// The configs of before.
     pub(super) fn history(&self) -> History {
@@ -58,12 +76,7 @@ impl State {
 
     /// The text of a config of before; it is said where that cannot be read.
     pub(super) fn text(&self, before: &Before) -> Option<String> {
-        if before.file == 0 {
-            return Some(before.toml.clone());
-        }
-        let path = self.path(&name(before.file));
-        let text = fs::read_to_string(&path);
-        text.inspect_err(|error| tracing::error!("cannot read {}: {error}; going on without it", path.display())).ok()
+        text(&self.path(""), before)
     }
 
     /// Writes the configs of before down: texts first, then what tells of them.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{Daemon, answer::digest};
 use crate::{
@@ -42,7 +42,7 @@ impl Daemon {
             ports,
             rules,
             all_rules: standing.count() as u64,
-            neighbours: self.neighbour_rows().len() as u64,
+            neighbours: self.neighbours().count() as u64,
             mirror: self.mirror_row(),
             missed: self.tables.missed()?,
             uptime: self.born.elapsed(),
@@ -57,14 +57,16 @@ pub(super) struct Exposing {
     pub wanted: MetricsConfig,
     /// Where the ring is asked.
     calls: mpsc::Sender<Call>,
+    /// Where it is served.
+    service: Handle,
     /// What is served; or why not, and then it is tried again each second: an address may come late.
     served: Option<Result<Exposition, String>>,
 }
 
 impl Exposing {
     /// Nowhere yet.
-    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
-        Self { wanted: MetricsConfig::default(), calls, served: None }
+    pub(super) fn new(calls: mpsc::Sender<Call>, service: Handle) -> Self {
+        Self { wanted: MetricsConfig::default(), calls, service, served: None }
     }
 
     /// Serves what a config says, and nothing else any more.
@@ -89,6 +91,7 @@ impl Exposing {
 
     fn open(&mut self, address: SocketAddr) {
         let failed_before = matches!(self.served, Some(Err(_)));
+        let _in_service = self.service.enter();
         let opened =
             Exposition::open(address, self.calls.clone(), Limits::default()).map_err(|error| error.to_string());
         match &opened {

@@ -9,21 +9,28 @@ mod apply;
 mod commit;
 mod confirm;
 mod counter;
+mod difference;
 mod doctor;
 mod event;
 mod explain;
 mod filter;
+mod guard;
 mod heartbeat;
 mod history;
 mod inquiry;
 mod journal;
+mod large;
+mod list;
 mod metrics;
 mod mirror;
 mod neighbour;
 mod operate;
 mod port;
+mod postpone;
 mod privilege;
+mod queue;
 mod reject;
+mod running;
 mod service;
 mod set;
 mod sight;
@@ -34,10 +41,11 @@ mod ways;
 
 use std::{
     path::PathBuf,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use dataplane_common::abi::map;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -48,6 +56,7 @@ use tokio::{
 use crate::{
     config::{self, Config, FibConfig, HeartbeatConfig},
     control::{
+        page::Part,
         protocol::Request,
         server::{Call, Server},
     },
@@ -70,6 +79,7 @@ use metrics::Exposing;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
 use port::Ports;
+use queue::{ANSWER, Queue};
 use sight::Places;
 use state::State;
 use trace::Watchers;
@@ -78,9 +88,7 @@ use ways::Leaving;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
-/// How long a call waits for what the kernel said before it.
-const ANSWER: Duration = Duration::from_millis(50);
-/// Calls that may wait for the ring.
+/// Calls that may wait to be taken over by the ring.
 const CALLS: usize = 64;
 
 /// What `dataplane run` is told.
@@ -121,11 +129,13 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
-    let mut daemon = Daemon::new(bpffs, state, config, Exposing::new(calls.clone()))?;
+    let service = service::Service::new()?;
+    let mut daemon = Daemon::new(bpffs, state, config, Exposing::new(calls.clone(), service.handle()))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
-    let serving = tokio::spawn(server.serve(calls));
+    let serving = service.serve(server, calls)?;
+    let (mut queue, (done, mut concluding)) = (Queue::new(), mpsc::unbounded_channel());
     let mut watchdog = service::Watchdog::new();
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -167,18 +177,12 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }
-            Some(call) = waiting.recv() => {
-                // It is answered after what came before it, unless that is a long listing.
-                match mirror.advance(ANSWER) {
-                    Ok(events) => daemon.hear(events, &mut mirror),
-                    Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
-                }
-                daemon.go_on(&mirror)?;
-                if daemon.loading.is_none() {
+            Some(call) = waiting.recv() => queue.fill(call, &mut waiting),
+            Some(done) = concluding.recv() => daemon.conclude(done),
+            () = until(queue.due()) => {
+                if daemon.serve_next(&mut queue, &mut mirror, &done)? {
                     due = None;
-                    daemon.follow_news();
                 }
-                daemon.take(call);
             }
             events = mirror.next() => {
                 match events {
@@ -213,8 +217,8 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
         }
     }
     service::stopping();
-    drop(waiting);
-    serving.await.context("the control socket ended badly")?;
+    drop((waiting, queue));
+    serving.end();
     tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
     Ok(())
 }
@@ -292,6 +296,8 @@ struct Daemon {
     image: Image,
     /// Why what is in force could not be written down.
     unsaved: Option<String>,
+    /// Why the maps could not be written, the last time.
+    unwritten: Option<String>,
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
@@ -306,7 +312,7 @@ struct Daemon {
     /// Where rules stand, by their counters.
     places: Places,
     /// Programs to try packets on.
-    stage: Option<Rehearsed>,
+    stage: Option<Arc<Mutex<Rehearsed>>>,
     /// The program that tries the tables of a commit.
     trying: Option<Trying>,
     /// Memory that can be given back.
@@ -364,6 +370,7 @@ impl Daemon {
             committed: Committed::default(),
             image: Image::default(),
             unsaved: None,
+            unwritten: None,
             probation: None,
             history,
             compared: Compared::default(),
@@ -408,6 +415,10 @@ impl Daemon {
         self.beat();
         self.commit_first()?;
         self.follow();
+        // What an earlier daemon left goes on as it is.
+        if let Some(reason) = self.ports.postponed.values().next() {
+            bail!("{reason}");
+        }
         self.drop_stale_links();
         self.bpffs.forget_others();
         self.save();
@@ -422,7 +433,7 @@ impl Daemon {
             self.start()?;
             service::ready();
             tracing::info!(routes4 = self.model.routes4.len(), routes6 = self.model.routes6.len(), "ready");
-            for call in std::mem::take(&mut self.early) {
+            for call in std::mem::take(&mut self.early).into_iter().filter(Call::is_wanted) {
                 self.answer(call);
             }
         } else if self.loading.is_some() {
@@ -436,7 +447,7 @@ impl Daemon {
         if self.touched.links {
             self.follow();
         } else if !self.touched.is_empty() || self.behind {
-            self.reconcile();
+            let _logged = self.reconcile();
         }
     }
 
@@ -449,21 +460,38 @@ impl Daemon {
         }
     }
 
-    /// Answers a call.
-    fn answer(&mut self, call: Call) {
-        let mut answer = match (&call.request, call.stream) {
-            (Request::Trace { filter, one_in, bytes }, Some(stream)) => self.trace((filter, *one_in, *bytes), stream),
-            (request, _) => self.operate(request, call.peer.uid),
-        };
-        if call.request.is_change()
-            && let Some(error) = &self.unsaved
-        {
+    /// Answers a call. One that makes the daemon panic is answered, too.
+    fn answer(&mut self, mut call: Call) {
+        let (verb, changes) = (call.request.verb(), call.request.is_change());
+        let stream = call.stream.take();
+        let mut through = false;
+        let mut answer = guard::answered(verb, || {
+            let answer = match (&call.request, stream) {
+                (Request::Trace { filter, one_in, bytes }, Some(stream)) => {
+                    self.trace((filter, *one_in, *bytes), stream).map(Part::from)
+                }
+                (request, _) if request.is_listing() => self.list(request, call.from.as_ref()),
+                (request, _) => self.operate(request, call.peer.uid).map(Part::from),
+            };
+            through = true;
+            answer
+        });
+        if changes && !through {
+            self.recover();
+        }
+        if changes && let Some(error) = &self.unsaved {
             let warning = format!("in force, but not written down: {error}; a restart would undo it");
-            answer = answer.map(|reply| reply.warn(warning));
+            answer = answer.map(|part| Part { reply: part.reply.warn(warning), ..part });
         }
         self.heap.litter();
-        if call.reply.send(answer).is_err() {
-            tracing::debug!("a peer left before its answer came");
+        large::reply(call, answer);
+    }
+
+    /// After a panic nobody knows what was done of a change: everything is written again.
+    fn recover(&mut self) {
+        (self.behind, self.touched) = (true, Touched::all());
+        if let Err(panic) = guard::guarded(|| self.follow()) {
+            tracing::error!("what was half done could not be put right: {panic}; `dataplane run` starts afresh");
         }
     }
 

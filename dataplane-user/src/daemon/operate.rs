@@ -1,14 +1,9 @@
 //! What operators ask for.
 
-use std::collections::{HashMap, HashSet};
-
-use super::{Daemon, filter::NoSuchRule};
+use super::{Daemon, difference::difference, filter::NoSuchRule};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern},
-    control::{
-        protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
-        row::Difference,
-    },
+    control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
     lower::filter::{FilterError, unsupported},
     model::ModeChoice,
     netlink::netfilter,
@@ -27,12 +22,9 @@ impl Daemon {
             }
             Request::Detach(Selection::Ifaces(ifaces)) => self.detach(ifaces),
             Request::PortList => Ok(Data::Ports(self.port_rows(None)?).into()),
-            Request::RouteList { prefix } => Ok(Data::Routes(self.route_rows(prefix.as_deref())?).into()),
             Request::RouteGet { addr, from, iif } => {
                 Ok(Data::Decision(self.decision(*addr, *from, iif.as_deref())?).into())
             }
-            Request::NeighList => Ok(Data::Neighbours(self.neighbour_rows()).into()),
-            Request::RuleList { chain } => Ok(Data::Rules(self.rule_rows(*chain)?).into()),
             Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
             Request::RuleInsert { chain, rule } => self.rule_add(*chain, rule, true),
             Request::RuleDel { chain, handle } => {
@@ -47,33 +39,26 @@ impl Daemon {
                 .map_err(failure)?;
                 Ok(Data::Done.into())
             }
-            Request::SetList { name } => Ok(Data::Sets(self.set_rows(name.as_deref())?).into()),
             Request::SetAdd { name, elements } => self.set_add(name, elements),
             Request::SetDel { name, elements } => self.set_del(name, elements),
-            Request::ConfigShow => Ok(Data::Config(self.running().to_toml()).into()),
-            Request::ConfigDiff(text) => {
-                Ok(Data::Difference(difference(&self.running(), &parse(&text.path, &text.toml)?)).into())
-            }
             Request::ConfigApply(apply) => self.config_apply(apply, uid),
             Request::ConfigConfirm => self.config_confirm(),
             Request::ConfigRollback => self.config_rollback(),
-            Request::ConfigHistory => Ok(Data::History(self.config_history()).into()),
             Request::Doctor => Ok(Data::Findings(self.findings()).into()),
-            Request::Explain { iface, frames } => self.explain(iface, frames),
             Request::Trace { .. } => Err(Failure::new(FailureKind::Failed, "a stream is needed to watch packets")),
+            // What comes in pages, or from another thread, does not come here.
+            Request::RouteList { .. }
+            | Request::NeighList
+            | Request::RuleList { .. }
+            | Request::SetList { .. }
+            | Request::ConfigShow
+            | Request::ConfigDiff(_)
+            | Request::ConfigHistory
+            | Request::Explain { .. } => {
+                Err(Failure::new(FailureKind::Failed, format!("`{}` is not answered here", request.verb())))
+            }
             Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
-        }
-    }
-
-    /// The config that is in force.
-    pub(super) fn running(&self) -> Config {
-        Config {
-            ports: self.ports.config().to_vec(),
-            fib: self.fib,
-            heartbeat: self.heartbeat,
-            metrics: self.exposing.wanted,
-            ..self.chains.config()
         }
     }
 
@@ -91,7 +76,7 @@ impl Daemon {
         }
         let before = (self.ports.config().to_vec(), self.ports.off());
         for name in ifaces {
-            let pattern = PortPattern::new(&glob_escaped(name))
+            let pattern = PortPattern::exact(name)
                 .map_err(|error| Failure::new(FailureKind::Usage, format!("{name}: {error}")))?;
             self.ports.want(PortConfig { pattern, mode });
         }
@@ -101,7 +86,8 @@ impl Daemon {
             self.ports.failed.remove(ifindex);
         }
         self.follow();
-        let failed = wanted.iter().find_map(|ifindex| self.ports.failed.get(ifindex).cloned());
+        let failed = |ifindex| self.ports.failed.get(ifindex).or_else(|| self.ports.postponed.get(ifindex));
+        let failed = wanted.iter().find_map(failed).cloned();
         if let Some(reason) = failed {
             self.ports.restore(before.0, before.1);
             for ifindex in &wanted {
@@ -146,21 +132,29 @@ impl Daemon {
 
     /// Puts a config in the place of the running one, all or nothing; `path` and `toml` are for the errors.
     pub(super) fn put_in_force(&mut self, config: &Config, path: &str, toml: &str) -> Result<Reply, Failure> {
-        let difference = difference(&self.running(), config);
+        let (before, off) = (self.snapshot(), self.ports.off());
+        let difference = difference(&before, config);
         let located =
             |error: FilterError| config::at_rule(toml, path, error.chain, error.index, &error.fault.to_string());
         self.change_chains(|chains| chains.replace(config)).map_err(|error| match error.downcast::<FilterError>() {
             Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
             Err(error) => failure(error),
         })?;
-        let ports = self.ports.config().len();
-        self.ports.replace(config);
-        self.ports.failed.clear();
-        self.fib = config.fib;
-        self.heartbeat = config.heartbeat;
-        self.beat();
-        self.exposing.want(config.metrics);
+        self.put_settings(config);
         self.follow();
+        if let Some(reason) = self.amiss() {
+            self.put_settings(&before.settings);
+            self.ports.restore(before.settings.ports, off);
+            self.restore_chains(before.chains);
+            self.follow();
+            self.save();
+            let after = match self.amiss() {
+                None => "nothing was changed".to_owned(),
+                Some(reason) => format!("what was in force before is tried again each second, too: {reason}"),
+            };
+            let said = format!("{reason}; {after}; `dataplane doctor` and the log say more");
+            return Err(Failure::new(FailureKind::Failed, said));
+        }
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
         for (ifindex, reason) in &self.ports.failed {
@@ -170,7 +164,7 @@ impl Daemon {
         if let Some(warning) = self.exposing.trouble() {
             reply = reply.warn(warning);
         }
-        if ports != self.ports.config().len() {
+        if before.settings.ports.len() != self.ports.config().len() {
             for warning in bypassed() {
                 reply = reply.warn(warning);
             }
@@ -179,10 +173,22 @@ impl Daemon {
     }
 }
 
-/// A name as a pattern that fits nothing else.
-fn glob_escaped(name: &str) -> String {
-    // Names of links may hold any byte but `/` and white space; those that a glob would read differently are rare.
-    if name.contains(['*', '?', '[', ']', '{', '}', '\\']) { globset::escape(name) } else { name.to_owned() }
+impl Daemon {
+    /// Takes what a config says, chains and sets aside.
+    fn put_settings(&mut self, config: &Config) {
+        self.ports.replace(config);
+        self.ports.failed.clear();
+        self.fib = config.fib;
+        self.heartbeat = config.heartbeat;
+        self.beat();
+        self.exposing.want(config.metrics);
+    }
+
+    /// Why the maps do not hold what they should.
+    fn amiss(&self) -> Option<String> {
+        let stale = || self.committed.is_stale.then(|| "the rules could not be written".to_owned());
+        self.ports.postponed.values().next().or(self.unwritten.as_ref()).cloned().or_else(stale)
+    }
 }
 
 /// Says which netfilter rules forwarded packets no longer meet.
@@ -239,77 +245,6 @@ pub(super) fn failure(error: anyhow::Error) -> Failure {
         FailureKind::Failed
     };
     Failure::new(kind, format!("{error:#}"))
-}
-
-/// What a config would change.
-fn difference(running: &Config, wanted: &Config) -> Difference {
-    let mut difference = Difference::default();
-    for port in &running.ports {
-        match wanted.ports.iter().find(|other| other.pattern == port.pattern) {
-            None => difference.remove.push(format!("port {}", port.pattern.as_str())),
-            Some(other) if other.mode != port.mode => {
-                difference.change.push(format!("port {}: mode {} -> {}", port.pattern.as_str(), port.mode, other.mode));
-            }
-            Some(_) => {}
-        }
-    }
-    let known = |port: &&PortConfig| !running.ports.iter().any(|other| other.pattern == port.pattern);
-    difference.add.extend(wanted.ports.iter().filter(known).map(|port| format!("port {}", port.pattern.as_str())));
-    if running.fragments != wanted.fragments {
-        difference.change.push(format!("fragments: {} -> {}", running.fragments, wanted.fragments));
-    }
-    let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
-    for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
-        difference.change.push(format!("fib: {key} {old} -> {new}"));
-    }
-    if running.heartbeat != wanted.heartbeat {
-        difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));
-    }
-    if running.metrics != wanted.metrics {
-        let listen = |config: &Config| config.metrics.listen.map_or_else(|| "off".to_owned(), |it| it.to_string());
-        difference.change.push(format!("metrics: listen {} -> {}", listen(running), listen(wanted)));
-    }
-    for (name, set) in &running.sets {
-        match wanted.sets.get(name) {
-            None => difference.remove.push(format!("set {}", name.as_str())),
-            Some(other) if other != set => difference.change.push(format!("set {}", name.as_str())),
-            Some(_) => {}
-        }
-    }
-    let new = wanted.sets.keys().filter(|name| !running.sets.contains_key(name));
-    difference.add.extend(new.map(|name| format!("set {}", name.as_str())));
-    for chain in ChainName::ALL {
-        let (old, new) = (running.chain(chain), wanted.chain(chain));
-        if old.policy != new.policy {
-            difference.change.push(format!("chain {chain}: policy {} -> {}", old.policy, new.policy));
-        }
-        let mut left: HashMap<&Rule, usize> = HashMap::with_capacity(old.rules.len());
-        old.rules.iter().for_each(|rule| *left.entry(rule).or_default() += 1);
-        let mut kept = Vec::new();
-        for rule in &new.rules {
-            match left.get_mut(rule).filter(|count| **count > 0) {
-                Some(count) => {
-                    *count -= 1;
-                    kept.push(rule);
-                }
-                None => difference.add.push(format!("{chain} {rule}")),
-            }
-        }
-        // Of equal rules the last are the ones that go.
-        let stays: HashSet<_> = kept.iter().copied().collect();
-        let gone = old.rules.iter().rev().filter(|rule| {
-            let count = left.get_mut(rule).filter(|count| **count > 0);
-            count.map(|count| *count -= 1).is_some()
-        });
-        let mut gone: Vec<_> = gone.map(|rule| format!("{chain} {rule}")).collect();
-        gone.reverse();
-        difference.remove.append(&mut gone);
-        let before: Vec<_> = old.rules.iter().filter(|rule| stays.contains(rule)).collect();
-        if before != kept {
-            difference.change.push(format!("chain {chain}: order of rules"));
-        }
-    }
-    difference
 }
 
 impl Daemon {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::anyhow;
 use dataplane_common::abi::{Features, Ifindex};
 
 use super::{Daemon, state::Ledger};
 use crate::{
     config::{Config, PortConfig},
     control::row::Counts,
-    kernel::{Hook, LinkError},
+    kernel::{Hook, LinkError, is_gone},
     lower::{Problem, Update},
     model::{Attachment, IpVersion, Link, Mode, ModeChoice, choose},
 };
@@ -34,6 +35,8 @@ pub(super) struct Ports {
     pub attached: BTreeMap<Ifindex, Attached>,
     /// What should be but cannot, with the reason.
     pub failed: BTreeMap<Ifindex, String>,
+    /// What should be, and will be once the maps could be written, with the reason.
+    pub postponed: BTreeMap<Ifindex, String>,
     /// Whose counters are in which slot.
     slots: BTreeMap<u32, Ifindex>,
     /// Counters of ports that are no more.
@@ -128,16 +131,20 @@ fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
 }
 
 impl Daemon {
-    /// Follows what the kernel said: ports that come and go, then tables. Problems are logged; what can be done is done.
+    /// Follows what the kernel said: ports that come and go, then tables. Problems are logged; what can be done is done. No
+    /// program is attached before its port and the rules are in the maps.
     pub(super) fn follow(&mut self) {
-        self.detach_unwanted();
+        self.ports.postponed.clear();
+        let former = self.detach_unwanted();
         let new = self.plan();
-        if self.chains.names_links() {
-            self.refresh_chains();
-        }
+        let refreshed = self.refresh_chains().map_err(|error| format!("{error:#}"));
         self.follow_ways();
-        self.reconcile();
+        let written = refreshed.and(self.reconcile());
         self.observe_losses();
+        if let Err(reason) = written {
+            self.postpone(new, former, &reason);
+            return;
+        }
         let mut again = false;
         // Ways out first: what goes up at one port may leave through another.
         for (ifindex, link) in &new {
@@ -160,7 +167,7 @@ impl Daemon {
             }
         }
         if again {
-            self.reconcile();
+            let _logged = self.reconcile();
             self.observe_losses();
         }
     }
@@ -183,8 +190,10 @@ impl Daemon {
         }
     }
 
-    /// Lets go of ports that are gone, renamed, switched off or wanted in another mode.
-    fn detach_unwanted(&mut self) {
+    /// Lets go of ports that are gone, renamed, switched off or wanted in another mode. Gives those: their programs are still
+    /// there.
+    fn detach_unwanted(&mut self) -> BTreeMap<Ifindex, Attached> {
+        let mut former = BTreeMap::new();
         let unwanted: Vec<_> = self
             .ports
             .attached
@@ -195,7 +204,7 @@ impl Daemon {
         for (ifindex, name) in unwanted {
             if self.wanted_mode(ifindex).is_some() {
                 // Another mode: what both have stays attached, the rest is exchanged by `attach_hooks`.
-                self.ports.attached.remove(&ifindex);
+                former.extend(self.ports.attached.remove_entry(&ifindex).filter(|(_, port)| port.linked));
                 continue;
             }
             tracing::info!(port = name, "detached");
@@ -203,6 +212,7 @@ impl Daemon {
         }
         let model = &self.model;
         self.ports.failed.retain(|ifindex, _| model.links.contains_key(ifindex));
+        former
     }
 
     /// The mode that a link should be a port in; `None`: it should not.
@@ -252,17 +262,27 @@ impl Daemon {
     }
 
     /// Swaps the loaded programs in at every port.
-    pub(super) fn relink(&mut self) {
+    ///
+    /// # Errors
+    /// The first port at which that did not work; the others were tried all the same.
+    pub(super) fn relink(&mut self) -> anyhow::Result<()> {
         let ports: Vec<_> = self.ports.attached.iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
         // What goes up is held to the chain from before it does.
         self.relink_guarded();
         self.guard();
+        let mut done = Ok(());
         for (ifindex, port) in ports.into_iter().filter(|(_, port)| port.linked) {
-            if let Err(error) = self.attach_hooks(ifindex, &port.name) {
-                tracing::error!("cannot swap the programs of {}: {error}; it keeps the old ones", port.name);
+            if let Err(error) = self.attach_hooks(ifindex, &port.name)
+                // The kernel says so soon, and then it is no port any more.
+                && !matches!(error, LinkError::Gone)
+                && !is_gone(ifindex)
+            {
+                tracing::error!("cannot swap the programs of {}: {error}", port.name);
+                done = done.and(Err(anyhow!("cannot swap the programs of {}: {error}", port.name)));
             }
         }
         self.guard();
+        done
     }
 
     /// Takes the programs off a port and forgets it.
@@ -293,10 +313,11 @@ impl Daemon {
     pub(super) fn detach_all(&mut self) {
         self.ports.clear();
         self.ports.failed.clear();
+        self.ports.postponed.clear();
         self.detach_unwanted();
         self.guard();
         self.drop_stale_links();
-        self.reconcile();
+        let _logged = self.reconcile();
         self.observe_losses();
     }
 
@@ -334,13 +355,20 @@ impl Daemon {
         self.tables.clear_port_counters(slot)
     }
 
-    /// Lowers what changed of the model, and applies what follows from it.
-    pub(super) fn reconcile(&mut self) {
+    /// Lowers what changed of the model, and applies what follows from it. What does not work is logged.
+    ///
+    /// # Errors
+    /// Why the maps do not hold what they should.
+    pub(super) fn reconcile(&mut self) -> Result<(), String> {
         let touched = std::mem::take(&mut self.touched);
         let update = self.lowering.update(&self.model, &self.ports.attachments(), &touched);
-        if let Err(error) = self.catch_up(update) {
-            tracing::error!("the maps could not be brought up to date: {error:#}; trying again with the next change");
+        let written =
+            self.catch_up(update).map_err(|error| format!("the maps could not be brought up to date: {error:#}"));
+        let unwritten = written.as_ref().err().cloned();
+        if let Some(error) = unwritten.as_ref().filter(|_| unwritten != self.unwritten) {
+            tracing::error!("{error}; it is tried again each second");
         }
+        self.unwritten = unwritten;
         let full = [IpVersion::V4, IpVersion::V6].into_iter().zip(self.tables.routing.starved());
         let full = full.filter(|(_, left)| *left != 0).map(|(version, left)| Problem::RoutesFull { version, left });
         let problems: Vec<_> = self.lowering.want().problems.iter().cloned().chain(full).collect();
@@ -348,6 +376,7 @@ impl Daemon {
             tracing::warn!("{problem}");
         }
         self.problems = problems;
+        written
     }
 
     /// Applies an update, and with it all that could not be written before.

@@ -1,9 +1,62 @@
-//! What a service manager hears (`sd_notify(3)`): ready, alive, stopping. Without one nobody listens.
+//! Who is served, and how it is watched over: the thread of the control socket and of metrics, and what a service manager hears
+//! (`sd_notify(3)`): ready, alive, stopping. Without one nobody listens.
 
-use std::time::Duration;
+use std::{
+    io,
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::{
+    runtime::{self, Handle, Runtime},
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use crate::control::server::{Call, Server};
+
+/// Threads that read and write what is long.
+const SCRIBES: usize = 8;
+
+/// The thread that serves, while it does not yet: what peers send and take is no work of the ring.
+pub(super) struct Service(Runtime);
+
+impl Service {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(SCRIBES).build();
+        Ok(Self(runtime.context("cannot start the runtime of the control socket")?))
+    }
+
+    /// What else is to be served there begins here.
+    pub(super) fn handle(&self) -> Handle {
+        self.0.handle().clone()
+    }
+
+    /// Begins.
+    pub(super) fn serve(self, server: Server, calls: mpsc::Sender<Call>) -> io::Result<Serving> {
+        let Self(runtime) = self;
+        let serve = move || {
+            runtime.block_on(server.serve(calls));
+            // Whoever still writes an answer that nobody takes is not waited for.
+            runtime.shutdown_background();
+        };
+        Builder::new().name("control".to_owned()).spawn(serve).map(Serving)
+    }
+}
+
+/// The thread that serves.
+pub(super) struct Serving(JoinHandle<()>);
+
+impl Serving {
+    /// Waits for its end, which is when nobody takes calls any more.
+    pub(super) fn end(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the control socket ended badly");
+        }
+    }
+}
 
 /// Tells the service manager that traffic is ours.
 pub(super) fn ready() {

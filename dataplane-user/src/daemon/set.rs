@@ -5,27 +5,11 @@ use std::collections::BTreeSet;
 use super::{Daemon, operate::failure};
 use crate::{
     config::{Elements, SetConfig},
-    control::{
-        protocol::{Data, Failure, FailureKind, Reply},
-        row::SetRow,
-    },
+    control::protocol::{Data, Failure, FailureKind, Reply},
     rule::{Element, SetName, parse_element},
 };
 
 impl Daemon {
-    /// One set, or all.
-    pub(super) fn set_rows(&self, only: Option<&str>) -> Result<Vec<SetRow>, Failure> {
-        let row = |(name, set): (&SetName, &SetConfig)| SetRow {
-            name: name.as_str().to_owned(),
-            kind: set.kind.to_string(),
-            elements: set.listed().unwrap_or_default().iter().map(ToString::to_string).collect(),
-        };
-        match only {
-            Some(name) => Ok(vec![row(self.set(name)?)]),
-            None => Ok(self.chains.sets().iter().map(row).collect()),
-        }
-    }
-
     /// Puts elements into a set; those that are there already stay.
     pub(super) fn set_add(&mut self, name: &str, texts: &[String]) -> Result<Reply, Failure> {
         let (set, elements, mut listed) = self.set_with(name, texts)?;
@@ -59,7 +43,7 @@ impl Daemon {
         Ok((name.clone(), elements, set.listed().unwrap_or_default().to_vec()))
     }
 
-    fn set(&self, name: &str) -> Result<(&SetName, &SetConfig), Failure> {
+    pub(super) fn set(&self, name: &str) -> Result<(&SetName, &SetConfig), Failure> {
         let found = SetName::new(name).and_then(|name| self.chains.sets().get_key_value(&name));
         found.ok_or_else(|| {
             let message =

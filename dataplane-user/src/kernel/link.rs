@@ -221,6 +221,11 @@ impl Links {
     }
 }
 
+/// Whether there is no such device any more, for sure.
+pub fn is_gone(ifindex: Ifindex) -> bool {
+    clsact::name_of(ifindex).is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)))
+}
+
 /// A new link.
 fn create(object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<FdLink, LinkError> {
     match hook {

@@ -21,7 +21,7 @@ pub use btf::BtfError;
 pub use event::Events;
 pub use foreign::{is_ours, tc_programs};
 pub use grace::grace;
-pub use link::{Hook, LinkError, Links};
+pub use link::{Hook, LinkError, Links, is_gone};
 pub use loss::{LossError, Losses};
 pub use mmap::{Mapping, Word};
 pub use object::{OBJECT, Object, ObjectError, program_name};

@@ -62,10 +62,10 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Loads the programs with what is in use: features, sizes, maps.
-    pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, RehearsalError> {
+    /// Opens the programs with what is in use: features, sizes, maps. Maps of sections are written with what they hold, so
+    /// nobody else may write them meanwhile.
+    pub fn open(features: Features, sizes: Sizes, place: &Place) -> Result<Self, RehearsalError> {
         let mut object = Object::rehearsal(features | Features::TRACING | Features::REHEARSAL, sizes, place)?;
-        object.ready(&[Hook::Xdp, Hook::Generic, Hook::TcIngress])?;
         let mut panes = [Pane::default(); PANES];
         panes[0] = Pane {
             reasons: u64::MAX,
@@ -82,6 +82,11 @@ impl Rehearsal {
         let ring = RingBuf::try_from(object.take_map(map::SIGHTINGS)?).map_err(failed)?;
         let limits = limits(&mut object)?;
         Ok(Self { object, ring, limits })
+    }
+
+    /// Loads the programs, unless that is done: it takes the verifier its time.
+    pub fn ready(&mut self) -> Result<(), RehearsalError> {
+        Ok(self.object.ready(&[Hook::Xdp, Hook::Generic, Hook::TcIngress])?)
     }
 
     /// Gives the rule with a counter a full bucket.

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{Family, Placement, Prefix, Route, RouteInfo};
@@ -292,6 +293,17 @@ impl<A: Family> Routes<A> {
     pub fn table(&self, table: u32) -> impl Iterator<Item = (Prefix<A>, Candidates<'_, A>)> {
         let slots = self.tables.get(&table).into_iter().flat_map(|table| &table.slots);
         slots.map(|(prefix, slot)| (*prefix, self.candidates(slot)))
+    }
+
+    /// The same behind one prefix; all where there is none.
+    pub fn behind(
+        &self,
+        table: u32,
+        prefix: Option<Prefix<A>>,
+    ) -> impl Iterator<Item = (Prefix<A>, Candidates<'_, A>)> {
+        let from = prefix.map_or(Bound::Unbounded, Bound::Excluded);
+        let slots = self.tables.get(&table).map(|table| table.slots.range((from, Bound::Unbounded)));
+        slots.into_iter().flatten().map(|(prefix, slot)| (*prefix, self.candidates(slot)))
     }
 
     /// The routes of one prefix of one table.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use dataplane_user::control::{
+    page::Part,
     protocol::{Failure, Reply, Request},
     server::{Call, Limits, Server},
 };
@@ -39,7 +40,7 @@ impl Daemon {
     /// Answers every request that gets through to the ring with what `answer` says.
     pub(crate) fn start(answer: impl Fn(&Request) -> Result<Reply, Failure> + Send + 'static) -> Self {
         Self::start_with(Limits::default(), move |call| {
-            let answer = answer(&call.request);
+            let answer = answer(&call.request).map(Part::from);
             let _ = call.reply.send(answer);
         })
     }

@@ -1,0 +1,110 @@
+//! What a config would change. Nothing in it grows faster than the configs: readers ask for it with any that they like.
+
+use std::collections::{HashMap, HashSet};
+
+use super::running::Running;
+use crate::{
+    config::Config,
+    control::row::Difference,
+    model::ModeChoice,
+    rule::{ChainName, Policy, Rule},
+};
+
+/// What a config would change.
+pub(super) fn difference(running: &Running, wanted: &Config) -> Difference {
+    let mut difference = Difference::default();
+    ports(&running.settings, wanted, &mut difference);
+    settings(&running.settings, wanted, &mut difference);
+    sets(running, wanted, &mut difference);
+    for name in ChainName::ALL {
+        let old: Vec<_> = running.chains.rules(name).iter().map(|standing| &*standing.rule).collect();
+        chain(name, (running.chains.policy(name), &old), wanted, &mut difference);
+    }
+    difference
+}
+
+/// Ports that come, go or change.
+fn ports(running: &Config, wanted: &Config, difference: &mut Difference) {
+    let by_name = |config: &'_ Config| -> HashMap<String, ModeChoice> {
+        let ports = config.ports.iter().rev();
+        ports.map(|port| (port.pattern.as_str().to_owned(), port.mode)).collect()
+    };
+    let (old, new) = (by_name(running), by_name(wanted));
+    for port in &running.ports {
+        let name = port.pattern.as_str();
+        match new.get(name) {
+            None => difference.remove.push(format!("port {name}")),
+            Some(mode) if *mode != port.mode => {
+                difference.change.push(format!("port {name}: mode {} -> {mode}", port.mode));
+            }
+            Some(_) => {}
+        }
+    }
+    let names = wanted.ports.iter().map(|port| port.pattern.as_str());
+    difference.add.extend(names.filter(|name| !old.contains_key(*name)).map(|name| format!("port {name}")));
+}
+
+fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
+    if running.fragments != wanted.fragments {
+        difference.change.push(format!("fragments: {} -> {}", running.fragments, wanted.fragments));
+    }
+    let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
+    for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
+        difference.change.push(format!("fib: {key} {old} -> {new}"));
+    }
+    if running.heartbeat != wanted.heartbeat {
+        difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));
+    }
+    if running.metrics != wanted.metrics {
+        let listen = |config: &Config| config.metrics.listen.map_or_else(|| "off".to_owned(), |it| it.to_string());
+        difference.change.push(format!("metrics: listen {} -> {}", listen(running), listen(wanted)));
+    }
+}
+
+fn sets(running: &Running, wanted: &Config, difference: &mut Difference) {
+    let old = running.chains.sets();
+    for (name, set) in old {
+        match wanted.sets.get(name) {
+            None => difference.remove.push(format!("set {}", name.as_str())),
+            Some(other) if other != set => difference.change.push(format!("set {}", name.as_str())),
+            Some(_) => {}
+        }
+    }
+    let new = wanted.sets.keys().filter(|name| !old.contains_key(name));
+    difference.add.extend(new.map(|name| format!("set {}", name.as_str())));
+}
+
+/// Rules that come, go or stand elsewhere.
+fn chain(chain: ChainName, old: (Policy, &[&Rule]), wanted: &Config, difference: &mut Difference) {
+    let ((policy, old), new) = (old, wanted.chain(chain));
+    if policy != new.policy {
+        difference.change.push(format!("chain {chain}: policy {} -> {}", policy, new.policy));
+    }
+    let mut left: HashMap<&Rule, usize> = HashMap::with_capacity(old.len());
+    for rule in old {
+        *left.entry(rule).or_default() += 1;
+    }
+    let mut kept = Vec::new();
+    for rule in &new.rules {
+        match left.get_mut(rule).filter(|count| **count > 0) {
+            Some(count) => {
+                *count -= 1;
+                kept.push(rule);
+            }
+            None => difference.add.push(format!("{chain} {rule}")),
+        }
+    }
+    // Of equal rules the last are the ones that go.
+    let stays: HashSet<_> = kept.iter().copied().collect();
+    let gone = old.iter().rev().filter(|rule| {
+        let count = left.get_mut(**rule).filter(|count| **count > 0);
+        count.map(|count| *count -= 1).is_some()
+    });
+    let mut gone: Vec<_> = gone.map(|rule| format!("{chain} {rule}")).collect();
+    gone.reverse();
+    difference.remove.append(&mut gone);
+    let before: Vec<_> = old.iter().copied().filter(|rule| stays.contains(rule)).collect();
+    if before != kept {
+        difference.change.push(format!("chain {chain}: order of rules"));
+    }
+}

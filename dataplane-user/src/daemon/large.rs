@@ -1,0 +1,85 @@
+//! Requests that take long: they are done in threads of their own, on what was in force when they came, while the ring goes on.
+//! How many readers may have at once is for the control socket to say.
+
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use super::{Daemon, difference::difference, explain::Arrived, guard::answered, history, operate::parse};
+use crate::control::{
+    page::Part,
+    protocol::{Data, Failure, Request},
+    server::Call,
+};
+
+/// What a thread has done for the ring, which goes on with it.
+#[derive(Debug)]
+pub(super) struct Done {
+    call: Call,
+    arrived: Result<Vec<Arrived>, Failure>,
+}
+
+impl Daemon {
+    /// Has a call done elsewhere; gives it back where the ring does it.
+    pub(super) fn hand_over(&mut self, call: Call, done: &mpsc::UnboundedSender<Done>) -> Option<Call> {
+        match &call.request {
+            Request::ConfigDiff(_) => {
+                let running = self.snapshot();
+                elsewhere(call, move |request| {
+                    let Request::ConfigDiff(text) = request else { return Ok(Data::Done.into()) };
+                    let wanted = parse(&text.path, &text.toml)?;
+                    Ok(Data::Difference(difference(&running, &wanted)).into())
+                });
+            }
+            Request::ConfigShow => {
+                let running = self.snapshot();
+                elsewhere(call, move |_| Ok(Data::Config(running.config().to_toml()).into()));
+            }
+            Request::ConfigHistory => {
+                let (directory, history) = (self.state.path(""), self.history.clone());
+                elsewhere(call, move |_| Ok(Data::History(history::rows(&directory, &history)).into()));
+            }
+            Request::Explain { iface, frames } => {
+                let trip = match answered("explain", || self.send_off(iface, frames)) {
+                    Ok(trip) => trip,
+                    Err(failure) => {
+                        reply(call, Err(failure));
+                        return None;
+                    }
+                };
+                let done = done.clone();
+                spawn_blocking(move || {
+                    let Request::Explain { frames, .. } = &call.request else { return };
+                    let arrived = answered("explain", || trip.run(frames));
+                    // Nobody takes it where the daemon ends.
+                    let _ended = done.send(Done { call, arrived });
+                });
+            }
+            _ => return Some(call),
+        }
+        None
+    }
+
+    /// Goes on with what a thread has done.
+    pub(super) fn conclude(&mut self, Done { call, arrived }: Done) {
+        let answer = arrived.and_then(|arrived| answered("explain", || Ok(self.explain(arrived).into())));
+        reply(call, answer);
+    }
+}
+
+/// Does a call in a thread.
+fn elsewhere(call: Call, work: impl FnOnce(&Request) -> Result<Part, Failure> + Send + 'static) {
+    spawn_blocking(move || {
+        let answer = if call.is_wanted() {
+            answered(call.request.verb(), || work(&call.request))
+        } else {
+            return;
+        };
+        reply(call, answer);
+    });
+}
+
+/// Answers a call.
+pub(super) fn reply(call: Call, answer: Result<Part, Failure>) {
+    if call.reply.send(answer).is_err() {
+        tracing::debug!(verb = call.request.verb(), "a peer left before its answer came");
+    }
+}

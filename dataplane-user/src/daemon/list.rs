@@ -1,0 +1,217 @@
+//! Lists that may be long, a page at a time: what the ring does for one page takes no longer where the list is.
+
+use std::{net::IpAddr, ops::Bound};
+
+use super::Daemon;
+use crate::{
+    control::{
+        page::{Cursor, Part},
+        protocol::{Data, Failure, FailureKind, Request},
+        row::{NeighbourRow, RouteRow, RuleRow, SetRow},
+    },
+    model::{Candidates, Family, Neighbour, NeighbourState, Prefix, Routes, TABLE_DEFAULT, TABLE_MAIN},
+    rule::ChainName,
+};
+
+/// Rows of a page.
+const ROWS: usize = 512;
+/// Bytes of a page, about: those of its rows that can be of any length.
+const BYTES: usize = 32 << 10;
+/// Tables of which routes are listed, in this order.
+const TABLES: [u32; 2] = [TABLE_MAIN, TABLE_DEFAULT];
+
+/// How much is on a page.
+#[derive(Default)]
+struct Page {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Page {
+    /// So much more is on it; whether it is full.
+    fn takes(&mut self, rows: usize, bytes: usize) -> bool {
+        (self.rows, self.bytes) = (self.rows + rows, self.bytes + bytes);
+        self.rows >= ROWS || self.bytes >= BYTES
+    }
+}
+
+impl Daemon {
+    /// The page of a list that begins somewhere.
+    pub(super) fn list(&self, request: &Request, from: Option<&Cursor>) -> Result<Part, Failure> {
+        let part = |(data, next): (Data, _)| Part { reply: data.into(), next };
+        let rows = match request {
+            Request::RouteList { prefix: Some(prefix) } => (Data::Routes(self.routes_to(prefix)?), None),
+            Request::RouteList { prefix: None } => self.route_page(from),
+            Request::RuleList { chain } => self.rule_page(*chain, from)?,
+            Request::SetList { name } => self.set_page(name.as_deref(), from)?,
+            Request::NeighList => self.neighbour_page(from),
+            other => {
+                return Err(Failure::new(FailureKind::Failed, format!("`{}` is no list", other.verb())));
+            }
+        };
+        Ok(part(rows))
+    }
+
+    /// The routes of a prefix in tables main and default, as `ip route` lists them.
+    fn routes_to(&self, text: &str) -> Result<Vec<RouteRow>, Failure> {
+        fn rows<A: Family>(daemon: &Daemon, routes: &Routes<A>, text: &str) -> Option<Vec<RouteRow>> {
+            let (address, length) = text.split_once('/')?;
+            let address = A::from_ip(address.parse().ok()?)?;
+            let prefix = Prefix::new(address, length.parse().ok().filter(|length| u32::from(*length) <= A::BITS)?);
+            // Not what only means the same.
+            if prefix.to_string() != text {
+                return None;
+            }
+            let found = TABLES.into_iter().filter_map(|table| routes.at(table, prefix));
+            Some(found.flat_map(Candidates::iter).map(|route| daemon.route_row(prefix, route)).collect())
+        }
+        let found = rows(self, &self.model.routes4, text).or_else(|| rows(self, &self.model.routes6, text));
+        found.filter(|rows| !rows.is_empty()).ok_or_else(|| {
+            let message = format!(
+                "no route to {text} in the mirror; `dataplane route list` shows all, `route get` the way of one address"
+            );
+            Failure::new(FailureKind::NotFound, message)
+        })
+    }
+
+    fn route_page(&self, from: Option<&Cursor>) -> (Data, Option<Cursor>) {
+        let (mut rows, mut page) = (Vec::new(), Page::default());
+        let six = matches!(from, Some(Cursor::Routes { address: IpAddr::V6(_), .. }));
+        let mut next = None;
+        if !six {
+            next = self.family_page(&self.model.routes4, from, &mut rows, &mut page);
+        }
+        if next.is_none() {
+            next = self.family_page(&self.model.routes6, from.filter(|_| six), &mut rows, &mut page);
+        }
+        (Data::Routes(rows), next)
+    }
+
+    fn family_page<A: Family>(
+        &self,
+        routes: &Routes<A>,
+        from: Option<&Cursor>,
+        rows: &mut Vec<RouteRow>,
+        page: &mut Page,
+    ) -> Option<Cursor> {
+        let begun = from.and_then(|cursor| match cursor {
+            Cursor::Routes { table, address, length } => Some((*table, Prefix::new(A::from_ip(*address)?, *length))),
+            _ => None,
+        });
+        let first = begun.and_then(|(begun, _)| TABLES.iter().position(|table| *table == begun)).unwrap_or(0);
+        for table in &TABLES[first..] {
+            let behind = begun.filter(|(begun, _)| begun == table).map(|(_, prefix)| prefix);
+            for (prefix, candidates) in routes.behind(*table, behind) {
+                let before = rows.len();
+                rows.extend(candidates.iter().map(|route| self.route_row(prefix, route)));
+                let ways: usize = rows[before..].iter().map(|row| row.nexthops.len()).sum();
+                if page.takes(rows.len() - before + ways, 0) {
+                    return Some(Cursor::Routes {
+                        table: *table,
+                        address: prefix.first().to_ip(),
+                        length: prefix.length(),
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    fn rule_page(&self, only: Option<ChainName>, from: Option<&Cursor>) -> Result<(Data, Option<Cursor>), Failure> {
+        let (mut rows, mut page): (Vec<RuleRow>, _) = (Vec::new(), Page::default());
+        let begun = match from {
+            Some(Cursor::Rules { chain, place, handle }) => Some((*chain, self.place_behind(*chain, *place, *handle))),
+            _ => None,
+        };
+        let chains = ChainName::ALL.into_iter().filter(|chain| only.is_none_or(|only| only == *chain));
+        for chain in chains.skip_while(|chain| begun.is_some_and(|(begun, _)| begun != *chain)) {
+            let first = begun.filter(|(begun, _)| *begun == chain).map_or(0, |(_, place)| place);
+            for (place, standing) in self.chains.rules(chain).iter().enumerate().skip(first) {
+                let row = self.rule_row(chain, standing)?;
+                let full = page.takes(1, row.rule.len());
+                rows.push(row);
+                if full {
+                    let next = Cursor::Rules { chain, place, handle: standing.handle };
+                    return Ok((Data::Rules(rows), Some(next)));
+                }
+            }
+        }
+        Ok((Data::Rules(rows), None))
+    }
+
+    /// The place behind a rule that was told; where it stood, if it is gone.
+    fn place_behind(&self, chain: ChainName, place: usize, handle: u64) -> usize {
+        let rules = self.chains.rules(chain);
+        let here = rules.get(place).filter(|standing| standing.handle == handle).map(|_| place);
+        let found = here.or_else(|| rules.iter().position(|standing| standing.handle == handle));
+        found.map_or(place, |place| place + 1)
+    }
+
+    fn set_page(&self, only: Option<&str>, from: Option<&Cursor>) -> Result<(Data, Option<Cursor>), Failure> {
+        let (mut rows, mut page): (Vec<SetRow>, _) = (Vec::new(), Page::default());
+        let (begun, told) = match from {
+            Some(Cursor::Sets { name, element }) => (Some(name.as_str()), *element),
+            _ => (None, 0),
+        };
+        if let (Some(name), None) = (only, begun) {
+            self.set(name)?;
+        }
+        let sets = self.chains.sets().iter().filter(|(name, _)| only.is_none_or(|only| only == name.as_str()));
+        let mut sets = sets.skip_while(|(name, _)| begun.is_some_and(|begun| name.as_str() < begun)).peekable();
+        if let Some(begun) = begun.filter(|begun| told > 0 && sets.peek().is_none_or(|set| set.0.as_str() != *begun)) {
+            // It went while it was told: what was told ends there.
+            rows.push(SetRow { name: begun.to_owned(), kind: String::new(), elements: Vec::new() });
+        }
+        while let Some((name, set)) = sets.next() {
+            let first = if begun == Some(name.as_str()) { told } else { 0 };
+            let (name, kind) = (name.as_str().to_owned(), set.kind.to_string());
+            let mut full = page.takes(1, kind.len());
+            let (all, mut elements) = (set.listed().unwrap_or_default(), Vec::new());
+            for element in all.iter().skip(first) {
+                let text = element.to_string();
+                full = page.takes(0, text.len() + 3);
+                elements.push(text);
+                if full {
+                    break;
+                }
+            }
+            let element = first + elements.len();
+            rows.push(SetRow { name: name.clone(), kind, elements });
+            if element < all.len() {
+                return Ok((Data::Sets(rows), Some(Cursor::Sets { name, element })));
+            }
+            if let (true, Some((next, _))) = (full, sets.peek()) {
+                return Ok((Data::Sets(rows), Some(Cursor::Sets { name: next.as_str().to_owned(), element: 0 })));
+            }
+        }
+        Ok((Data::Sets(rows), None))
+    }
+
+    /// Neighbours whose link addresses are found out.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.model.neighbours.values().filter(|neighbour| !neighbour.state.contains(NeighbourState::NOARP))
+    }
+
+    fn neighbour_page(&self, from: Option<&Cursor>) -> (Data, Option<Cursor>) {
+        let (mut rows, mut page) = (Vec::new(), Page::default());
+        let from = match from {
+            Some(Cursor::Neighbours { ifindex, address }) => Bound::Excluded((*ifindex, *address)),
+            _ => Bound::Unbounded,
+        };
+        for (key, neighbour) in self.model.neighbours.range((from, Bound::Unbounded)) {
+            if neighbour.state.contains(NeighbourState::NOARP) {
+                continue;
+            }
+            rows.push(NeighbourRow {
+                dst: neighbour.address,
+                dev: self.name(neighbour.ifindex),
+                lladdr: neighbour.mac.map(|mac| mac.to_string()),
+                state: neighbour.state.name().to_owned(),
+            });
+            if page.takes(1, 0) {
+                return (Data::Neighbours(rows), Some(Cursor::Neighbours { ifindex: key.0, address: key.1 }));
+            }
+        }
+        (Data::Neighbours(rows), None)
+    }
+}
