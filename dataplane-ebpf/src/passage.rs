@@ -7,7 +7,10 @@
 
 use dataplane_common::{
     Reason,
-    abi::{Ifindex, Key, Passage, WAY_BITS, WAY_CLASSES, WayFlags, WayOut, Ways, rest},
+    abi::{
+        AF_INET, AF_INET6, Asked, Ifindex, Key, Passage, WAY_BITS, WAY_CLASSES, WayFlags, WayOut, Ways, answer, rest,
+    },
+    wire::Be16,
 };
 
 use crate::{
@@ -53,6 +56,17 @@ impl End {
     #[inline(always)]
     pub const fn passage(self) -> Passage {
         Passage::from_raw(self.0 >> 16)
+    }
+
+    /// Holds a packet back that the kernel would send, at this moment, through a link that is younger than the classes: no tc
+    /// egress is there, or none that knows it. `lookup` asks the kernel.
+    #[inline(always)]
+    #[must_use]
+    pub fn held_back(self, lookup: impl Fn() -> u32) -> Self {
+        if features::FORWARD.on() && self.passage().depends() && Reason::is_for_others(self.reason()) && lookup() != 0 {
+            return Self(Reason::FilterForward as u32);
+        }
+        self
     }
 
     /// Says to the controller what the rule that dropped it wants said.
@@ -134,6 +148,34 @@ fn ask(ways: &Ways, key: &mut Key, ipv6: bool, generation: u32) -> (u32, u32) {
     // Classes that nobody was asked about share the last bit.
     let beyond = u32::from(ways.count > WAY_CLASSES as u32) << (WAY_BITS - 1);
     (!(answers | beyond) & 0xff, answers >> 8)
+}
+
+/// Whether the kernel would send the packet at hand through a link that is not known as a way out. `lookup` hands it the
+/// question.
+#[inline(always)]
+pub fn is_young(lookup: impl Fn(&mut Asked) -> i64) -> bool {
+    let (Some(key), Some(asked)) = (maps::key(), maps::asked()) else { return true };
+    let network = key.rest[rest::NETWORK];
+    let (ipv6, class) = (key.family() == 6, network >> 8 & 0x3f);
+    asked.inquiry.family = (if ipv6 { AF_INET6 } else { AF_INET }) as u8;
+    asked.inquiry.protocol = (network >> 16) as u8;
+    asked.inquiry.source_port = Be16::from_bytes(((key.mixed >> 48) as u16).to_be_bytes());
+    asked.inquiry.destination_port = Be16::from_bytes(((key.mixed >> 32) as u16).to_be_bytes());
+    asked.inquiry.length = 1;
+    asked.inquiry.ifindex = key.rest[rest::IIF];
+    // As `Inquiry::service` has them.
+    asked.inquiry.service = if ipv6 { (class << 22).to_be() } else { (class << 26).to_be() };
+    let words = |high: u64, low: u64| [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
+    let (to, from) = if ipv6 {
+        (words(key.address[0], key.address[1]), words(key.address[2], key.address[3]))
+    } else {
+        (words(key.address[0] & !0xffff_ffff, 0), words(key.address[0] << 32, 0))
+    };
+    for at in 0..4 {
+        asked.inquiry.destination[at] = to[at].to_be();
+        asked.inquiry.source[at] = from[at].to_be();
+    }
+    matches!(lookup(asked), answer::SUCCESS | answer::NO_NEIGHBOUR) && maps::way_out(asked.inquiry.ifindex).is_none()
 }
 
 /// What tc egress does with a packet.

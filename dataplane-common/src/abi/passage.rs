@@ -78,6 +78,12 @@ impl Passage {
         self.0 & (Self::SOME | Self::ONE) == 0
     }
 
+    /// Whether it may leave through some links, and not through others, or not through links that are not known yet.
+    #[inline(always)]
+    pub const fn depends(self) -> bool {
+        self.0 & Self::SOME != 0
+    }
+
     /// Whether it may leave through a link.
     #[inline(always)]
     pub const fn allows(self, way: &WayOut) -> bool {

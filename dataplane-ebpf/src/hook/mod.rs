@@ -75,6 +75,9 @@ pub trait Hook: Bytes {
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
     fn is_marked(&self) -> bool;
 
+    /// Whether the kernel says that the frame is for this machine. It knows at once when a link address changes.
+    fn is_ours(&self) -> bool;
+
     /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
     fn show(&self, reason: u32, oif: Ifindex);
 

@@ -28,6 +28,8 @@ const HEADERS: u32 = 256;
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy, for this machine, of a group packet that it sent. The port did
 /// not receive it, and its link header is gone.
 const LOOPBACK: u32 = 5;
+/// `PACKET_HOST`: for the device's own link address, as it is at this moment.
+const HOST: u32 = 0;
 
 /// An skb.
 pub struct Skb<'a> {
@@ -115,6 +117,12 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn is_ours(&self) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.context.skb.skb).pkt_type == HOST }
+    }
+
+    #[inline(always)]
     fn show(&self, reason: u32, oif: Ifindex) {
         show_skb(self.context.skb.skb, reason, oif);
     }
@@ -185,7 +193,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
 extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     let context = TcContext::new(skb);
     let skb = Skb { context: &context, behind: false };
-    let end = End::from_raw(end);
+    let end = End::from_raw(end).held_back(|| is_young_skb(context.skb.skb));
     let reason = end.reason();
     end.tell(&skb);
     stamp(context.skb.skb, end.passage());
@@ -263,6 +271,17 @@ fn run_output(context: &TcContext) -> i32 {
             TC_ACT_SHOT
         }
     }
+}
+
+/// See [`passage::is_young`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_young_skb(raw: *mut __sk_buff) -> u32 {
+    let lookup = |asked: &mut Asked| {
+        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, 0) }
+    };
+    u32::from(passage::is_young(lookup))
 }
 
 /// A global function: the verifier looks at it once, not once for every path that goes on from it.

@@ -106,6 +106,11 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn is_ours(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn show(&self, reason: u32, oif: Ifindex) {
         show_frame(self.0.ctx, reason, oif);
     }
@@ -153,7 +158,7 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
     let context = XdpContext::new(context);
     let frame = Frame(&context);
     let bytes = frame.total();
-    let end = End::from_raw(end);
+    let end = End::from_raw(end).held_back(|| is_young_frame(context.ctx));
     let reason = end.reason();
     end.tell(&frame);
     let dropped = Reason::drops(reason);
@@ -163,6 +168,17 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
         trace::end(&frame, reason);
     }
     if dropped { XDP_DROP } else { XDP_PASS }
+}
+
+/// See [`passage::is_young`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_young_frame(raw: *mut xdp_md) -> u32 {
+    let lookup = |asked: &mut Asked| {
+        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, 0) }
+    };
+    u32::from(passage::is_young(lookup))
 }
 
 /// A global function: the verifier looks at it once, not once for every path that goes on from it.

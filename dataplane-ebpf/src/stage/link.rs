@@ -28,6 +28,26 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     }
     match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
         Ok(frame) => ControlFlow::Continue(frame),
+        Err(Reason::OtherHost) if features::FILTERING.on() => other(hook, port),
+        Err(reason) => stop(reason),
+    }
+}
+
+/// A frame for another link address than the port's, as far as the controller knows: it may have changed a moment ago, and what
+/// the kernel takes meets the chains. Of a port without an address (a member of a bridge) no frame is ours.
+#[inline(always)]
+fn other<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
+    if port.recipient() == 0 {
+        return stop(Reason::OtherHost);
+    }
+    if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
+        return ControlFlow::Break(Verdict::Defer(0));
+    }
+    if !hook.is_ours() {
+        return stop(Reason::OtherHost);
+    }
+    match decide::frame(hook, None, hook.stripped_vlan()) {
+        Ok(frame) => ControlFlow::Continue(frame),
         Err(reason) => stop(reason),
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_tests::lab::{CLIENT, Lab, Namespace, Need, SERVER};
+use dataplane_tests::lab::{CLIENT, Lab, Namespace, Need, ROUTER_CLIENT, SERVER};
 
 use crate::scene::Scene;
 
@@ -123,6 +123,32 @@ const REPAIR: [&str; 5] = [
     "ip route replace 198.18.1.0/24 dev server0 src 198.18.1.1",
 ];
 
+/// The way in gets another link address, and what it had again; the client knows at once.
+fn readdress(scene: &Scene) {
+    for mac in ["02:00:00:00:00:77", "02:00:00:00:00:01"] {
+        run(scene.router(), &[&format!("ip link set client0 address {mac}")]);
+        for gateway in [ROUTER_CLIENT.v4, ROUTER_CLIENT.v6] {
+            run(scene.client(), &[&format!("ip neigh replace {gateway} lladdr {mac} dev eth0 nud permanent")]);
+        }
+    }
+}
+
+/// A second link to the server, and the routes to its addresses over that.
+fn another_way(scene: &Scene) {
+    let ends = (("router", "other0", "02:00:00:00:02:01"), ("server", "eth1", "02:00:00:00:02:02"));
+    scene.lab.veth(ends.0, ends.1).expect("a second link");
+    run(scene.server(), &["ip addr add 198.18.2.2/24 dev eth1", "ip -6 addr add 2001:db8:2::2/64 dev eth1 nodad"]);
+    run(
+        scene.router(),
+        &[
+            "ip addr add 198.18.2.1/24 dev other0",
+            "ip -6 addr add 2001:db8:2::1/64 dev other0 nodad",
+            "ip route add 198.18.1.2/32 via 198.18.2.2",
+            "ip -6 route add 2001:db8:1::2/128 via 2001:db8:2::2",
+        ],
+    );
+}
+
 fn run(router: &Namespace, lines: &[&str]) {
     for line in lines {
         router.run(line).unwrap_or_else(|error| panic!("{line}: {error:#}"));
@@ -157,6 +183,8 @@ fn stays_dropped(mode: &str) {
             run(scene.router(), &REPAIR);
             seen(&scene, change);
         }
+        readdress(&scene);
+        seen(&scene, "the way in has another link address");
         // A daemon that lives, before one that does not.
         scene.carries();
         scene.daemon.kill9().expect("killed");
@@ -165,6 +193,10 @@ fn stays_dropped(mode: &str) {
             run(scene.router(), &REPAIR);
             seen(&scene, &format!("without a daemon, {change}"));
         }
+        readdress(&scene);
+        seen(&scene, "without a daemon, the way in has another link address");
+        another_way(&scene);
+        seen(&scene, "without a daemon, a way out that is younger");
         scene.daemon.restart().expect("started again");
         seen(&scene, "started again");
         let sent = flood.stop();
