@@ -35,7 +35,8 @@ pub fn load(path: &Path) -> Result<(Config, String), LoadError> {
     for set in config.sets.values_mut() {
         if let Elements::File(file) = &set.elements {
             let file = path.parent().unwrap_or(Path::new("")).join(file);
-            set.elements = Elements::Listed(parse_set_file(&set.kind, &read(&file)?, &file.display().to_string())?);
+            let elements = parse_set_file(&set.kind, &read(&file)?, &file.display().to_string())?;
+            set.elements = Elements::Listed(elements.into());
         }
     }
     Ok((config, text))

@@ -13,6 +13,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dataplane_common::abi::CHAINS;
 
@@ -126,8 +127,8 @@ impl SetConfig {
 /// The elements of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Elements {
-    /// In the order of the file.
-    Listed(Vec<Element>),
+    /// In the order of the file. Copies share them: there may be a million.
+    Listed(Arc<Vec<Element>>),
     /// One a line in this file; a relative path is relative to the configuration. See [`parse_set_file`].
     File(PathBuf),
 }

@@ -247,7 +247,7 @@ impl File<'_> {
             (listed, None) => {
                 let values = listed.into_iter().flat_map(Array::iter);
                 let element = |value| self.read("an element", value, |text| parse_element(&kind, text));
-                Elements::Listed(values.map(element).collect::<Result<_, _>>()?)
+                Elements::Listed(values.map(element).collect::<Result<Vec<_>, _>>()?.into())
             }
         };
         Ok(SetConfig { kind, elements })

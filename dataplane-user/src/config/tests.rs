@@ -174,7 +174,7 @@ fn set() -> impl Strategy<Value = SetConfig> {
 fn set_of(kinds: Vec<ItemKind>) -> impl Strategy<Value = SetConfig> {
     {
         let element = kinds.iter().map(|kind| item(*kind)).collect::<Vec<_>>().prop_map(Element);
-        let listed = vec(element, 0..4).prop_map(Elements::Listed);
+        let listed = vec(element, 0..4).prop_map(|listed| Elements::Listed(listed.into()));
         let elements = prop_oneof![4 => listed, 1 => Just(Elements::File("a \"b\"/c'.txt".into()))];
         let kind = SetType::new(kinds).expect("at least one");
         elements.prop_map(move |elements| SetConfig { kind: kind.clone(), elements })

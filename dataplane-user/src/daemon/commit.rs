@@ -123,6 +123,8 @@ impl Daemon {
             self.restore_chains(before);
         } else {
             self.save();
+            // A set of a million elements is not let go of in a moment, nor need the ring wait for that.
+            std::thread::spawn(move || drop(before));
         }
         done
     }

@@ -1,6 +1,6 @@
 //! Named sets: what is in them, and elements that come and go.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Daemon, operate::failure};
 use crate::{
@@ -12,35 +12,51 @@ use crate::{
 impl Daemon {
     /// Puts elements into a set; those that are there already stay.
     pub(super) fn set_add(&mut self, name: &str, texts: &[String]) -> Result<Reply, Failure> {
-        let (set, elements, mut listed) = self.set_with(name, texts)?;
-        let mut known: BTreeSet<_> = listed.iter().cloned().collect();
-        listed.extend(elements.into_iter().filter(|element| known.insert(element.clone())));
-        self.set_elements(&set, listed)
+        let (set, mut elements) = self.elements_of(name, texts)?;
+        let mut new: BTreeSet<_> = elements.iter().cloned().collect();
+        for element in self.listed(&set) {
+            new.remove(element);
+        }
+        // Each once, in their order.
+        elements.retain(|element| new.remove(element));
+        if elements.is_empty() {
+            return Ok(Data::Done.into());
+        }
+        self.change_set(&set, |listed| listed.extend(elements))
     }
 
     /// Takes elements out of a set; all of them must be there, as they were put in.
     pub(super) fn set_del(&mut self, name: &str, texts: &[String]) -> Result<Reply, Failure> {
-        let (set, elements, mut listed) = self.set_with(name, texts)?;
-        let known: BTreeSet<_> = listed.iter().collect();
-        if let Some(missing) = elements.iter().find(|element| !known.contains(element)) {
+        let (set, elements) = self.elements_of(name, texts)?;
+        let mut missing: BTreeSet<_> = elements.iter().collect();
+        for element in self.listed(&set) {
+            missing.remove(element);
+        }
+        if let Some(missing) = elements.iter().find(|element| missing.contains(element)) {
             let message = format!("{set} has no element {missing}; `dataplane set list {name}` shows them");
             return Err(Failure::new(FailureKind::NotFound, message));
         }
+        if elements.is_empty() {
+            return Ok(Data::Done.into());
+        }
         let gone: BTreeSet<_> = elements.into_iter().collect();
-        listed.retain(|element| !gone.contains(element));
-        self.set_elements(&set, listed)
+        self.change_set(&set, |listed| listed.retain(|element| !gone.contains(element)))
     }
 
-    /// A set, what the texts mean in it, and what is in it.
-    fn set_with(&self, name: &str, texts: &[String]) -> Result<(SetName, Vec<Element>, Vec<Element>), Failure> {
+    /// The name of a set, and what the texts mean in it.
+    fn elements_of(&self, name: &str, texts: &[String]) -> Result<(SetName, Vec<Element>), Failure> {
         let (name, set) = self.set(name)?;
         let read = |text: &String| {
             let origin = format!("element of {}", name.as_str());
             let refused = |error: crate::rule::RuleError| error.render(text, &origin);
             parse_element(&set.kind, text).map_err(|error| Failure::new(FailureKind::Rejected, refused(error)))
         };
-        let elements = texts.iter().map(read).collect::<Result<_, _>>()?;
-        Ok((name.clone(), elements, set.listed().unwrap_or_default().to_vec()))
+        Ok((name.clone(), texts.iter().map(read).collect::<Result<_, _>>()?))
+    }
+
+    /// What is in a set.
+    fn listed(&self, name: &SetName) -> &[Element] {
+        self.chains.sets().get(name).and_then(SetConfig::listed).unwrap_or_default()
     }
 
     pub(super) fn set(&self, name: &str) -> Result<(&SetName, &SetConfig), Failure> {
@@ -52,17 +68,14 @@ impl Daemon {
         })
     }
 
-    fn set_elements(&mut self, name: &SetName, elements: Vec<Element>) -> Result<Reply, Failure> {
-        let same = self.chains.sets().get(name).and_then(SetConfig::listed) == Some(&elements);
-        if !same {
-            let change = |chains: &mut super::filter::Chains| {
-                if let Some(set) = chains.set_mut(name) {
-                    set.elements = Elements::Listed(elements);
-                }
-                Ok(())
-            };
-            self.change_chains(change).map_err(failure)?;
-        }
+    fn change_set(&mut self, name: &SetName, change: impl FnOnce(&mut Vec<Element>)) -> Result<Reply, Failure> {
+        let change = |chains: &mut super::filter::Chains| {
+            if let Some(SetConfig { elements: Elements::Listed(listed), .. }) = chains.set_mut(name) {
+                change(Arc::make_mut(listed));
+            }
+            Ok(())
+        };
+        self.change_chains(change).map_err(failure)?;
         Ok(Data::Done.into())
     }
 }

@@ -109,7 +109,7 @@ impl<'a> Table<'a> {
                 }
             }
         }
-        Some((known, SetConfig { kind, elements: Elements::Listed(read) }))
+        Some((known, SetConfig { kind, elements: Elements::Listed(read.into()) }))
     }
 }
 

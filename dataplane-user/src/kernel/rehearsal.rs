@@ -59,6 +59,8 @@ pub struct Rehearsal {
     object: Object,
     ring: RingBuf<MapData>,
     limits: Limits,
+    /// Programs that are not loaded yet need it open.
+    _watched: Rows<{ size_of::<Watch>() }>,
 }
 
 impl Rehearsal {
@@ -77,11 +79,12 @@ impl Rehearsal {
         // Costs nothing, so it is never over.
         let limit = Limit { depth: u64::MAX >> 1, ..Limit::default() };
         let watch = Watch { limit, count: 1, bytes: SIGHTING_BYTES as u32, panes, ..Watch::default() };
-        Rows::<{ size_of::<Watch>() }>::take(&mut object, map::WATCH)?.write(0, &watch)?;
+        let mut watched = Rows::<{ size_of::<Watch>() }>::take(&mut object, map::WATCH)?;
+        watched.write(0, &watch)?;
         let failed = |error| TableError::Map { name: map::SIGHTINGS, error };
         let ring = RingBuf::try_from(object.take_map(map::SIGHTINGS)?).map_err(failed)?;
         let limits = limits(&mut object)?;
-        Ok(Self { object, ring, limits })
+        Ok(Self { object, ring, limits, _watched: watched })
     }
 
     /// Loads the programs, unless that is done: it takes the verifier its time.
