@@ -76,6 +76,7 @@ fn requests_go_there_and_back() {
         (Request::Metrics, r#"{"verb":"metrics"}"#, false),
         (Request::Stats { iface: None }, r#"{"verb":"stats","with":{"iface":null}}"#, false),
         (Request::Doctor, r#"{"verb":"doctor"}"#, false),
+        (Request::Whereabouts, r#"{"verb":"whereabouts"}"#, false),
     ];
     for (request, line, change) in rows {
         assert_eq!(json::line(&request).expect("JSON"), line);

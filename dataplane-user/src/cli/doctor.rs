@@ -1,6 +1,10 @@
 //! `dataplane doctor`.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 
@@ -29,9 +33,9 @@ pub(super) struct Doctor {
     /// Only this interface; without, all ports, or all interfaces while no daemon runs
     #[arg(value_name = "IFACE", value_parser = iface)]
     iface: Option<String>,
-    /// Where the daemon pins maps and links
-    #[arg(long, value_name = "DIR", default_value = BPFFS)]
-    bpffs: PathBuf,
+    /// Where to look for pinned maps and links; without, where the daemon has them
+    #[arg(long, value_name = "DIR")]
+    bpffs: Option<PathBuf>,
 }
 
 impl Doctor {
@@ -40,14 +44,26 @@ impl Doctor {
             Ok((known, rows)) => (known, Ok(rows)),
             Err(failure) => (Vec::new(), Err(failure.to_string())),
         };
-        let facts = Facts::gather(self.iface.as_deref(), &self.bpffs, rows).map_err(|error| {
+        // Older daemons do not say.
+        let place = match session.call(&Request::Whereabouts) {
+            Ok(Data::Whereabouts(place)) => Some(place),
+            _ => None,
+        };
+        // What the daemon says of its own pins is enough, unless somebody asks about others.
+        let bpffs = match (&self.bpffs, &place) {
+            (Some(named), _) => Some(named.as_path()),
+            (None, Some(_)) => None,
+            (None, None) => Some(Path::new(BPFFS)),
+        };
+        let facts = Facts::gather(self.iface.as_deref(), bpffs, place, rows).map_err(|error| {
             match error.downcast_ref::<Unknown>() {
                 Some(unknown) => Failure::new(FailureKind::NotFound, unknown.to_string()).into(),
                 None => error,
             }
         })?;
         let mut findings = doctor::judge(&facts);
-        findings.extend(known);
+        // Of the place that somebody asks about, what was found there.
+        findings.extend(known.into_iter().filter(|one| self.bpffs.is_none() || one.check != "bpffs"));
         session.print(&findings, || text(&findings))?;
         Ok(match doctor::worst(&findings) {
             Status::Fail => ExitCode::from(FailureKind::Degraded.exit_code()),

@@ -89,6 +89,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Stats(_) => "stats",
         Data::Metrics(_) => "metrics",
         Data::Findings(_) => "findings",
+        Data::Whereabouts(_) => "a place",
         Data::Explanations(_) => "explanations",
         Data::Watching | Data::Packet(_) | Data::Missed(_) => "packets",
     };

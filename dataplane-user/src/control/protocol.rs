@@ -2,7 +2,7 @@
 //!
 //! The client sends a [`Request`] a line, the daemon answers each with an [`Answer`] on a line, in order.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -161,6 +161,9 @@ pub enum Request {
     /// What only the daemon knows of its health. Answered with [`Data::Findings`].
     #[serde(rename = "doctor")]
     Doctor,
+    /// Where the daemon is, and has its files. Answered with [`Data::Whereabouts`].
+    #[serde(rename = "whereabouts")]
+    Whereabouts,
 }
 
 impl Request {
@@ -192,7 +195,8 @@ impl Request {
             | Self::Stats { .. }
             | Self::Metrics
             | Self::Explain { .. }
-            | Self::Doctor => false,
+            | Self::Doctor
+            | Self::Whereabouts => false,
         }
     }
 }
@@ -236,6 +240,7 @@ impl Request {
             Self::Explain { .. } => "explain",
             Self::Trace { .. } => "trace",
             Self::Doctor => "doctor",
+            Self::Whereabouts => "whereabouts",
         }
     }
 }
@@ -350,6 +355,8 @@ pub enum Data {
     Metrics(String),
     /// Rows of `doctor`.
     Findings(Vec<Finding>),
+    /// Where the daemon is.
+    Whereabouts(Whereabouts),
     /// The answers of `explain`, in the order of the frames.
     Explanations(Vec<Explanation>),
     /// From now on packets are watched for.
@@ -359,6 +366,19 @@ pub enum Data {
     /// How many packets were not told of since the beginning: more than the daemon tells in a second, or than the reader
     /// takes.
     Missed(u64),
+}
+
+/// Where a daemon is: who looks after it must look there, and not where he is himself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Its process, as it sees itself.
+    pub pid: u32,
+    /// The number of its network namespace, as in `/proc/PID/ns/net`.
+    pub namespace: u64,
+    /// Where its maps and links are pinned.
+    pub bpffs: PathBuf,
+    /// What outlives it.
+    pub state: PathBuf,
 }
 
 /// Why a request was not fulfilled.

@@ -23,6 +23,9 @@ use crate::{
     rule::ChainName,
 };
 
+/// The state of a port whose programs an earlier daemon attached, and this one leaves as they are.
+const HELD: &str = "held";
+
 impl From<TableError> for Failure {
     fn from(error: TableError) -> Self {
         Self::new(FailureKind::Failed, error.to_string())
@@ -64,6 +67,11 @@ impl Daemon {
             };
             let state = if link.up { "up" } else { "down" };
             rows.push(PortRow { routes: self.routes_row(link), ..row(link, port.mode.name(), state, counts) });
+        }
+        for (ifindex, slot) in self.held_slots() {
+            let Some(link) = self.model.links.get(ifindex) else { continue };
+            let mode = self.links.mode(*ifindex);
+            rows.push(row(link, mode, HELD, digest(&self.tables.port_counters(*slot)?).0));
         }
         for (ifindex, reason) in self.ports.failed.iter().chain(&self.ports.postponed) {
             let Some(link) = self.model.links.get(ifindex) else { continue };
@@ -107,11 +115,13 @@ impl Daemon {
         let ports = self.port_rows(only)?;
         let mut totals = Counts::default();
         let mut sums: BTreeMap<&'static str, u64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
-        for (slot, port) in &self.lowering.want().ports {
-            if !ports.iter().any(|row| row.ifindex == port.ifindex) {
+        let own = self.lowering.want().ports.iter().map(|(slot, port)| (port.ifindex, *slot));
+        let held = self.held_slots().iter().map(|(ifindex, slot)| (*ifindex, *slot));
+        for (ifindex, slot) in own.chain(held) {
+            if !ports.iter().any(|row| row.ifindex == ifindex) {
                 continue;
             }
-            let (counts, reasons) = digest(&self.tables.port_counters(*slot)?);
+            let (counts, reasons) = digest(&self.tables.port_counters(slot)?);
             totals += counts;
             for (name, packets) in reasons {
                 *sums.entry(name).or_default() += packets;

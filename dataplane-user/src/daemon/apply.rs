@@ -102,6 +102,7 @@ impl Daemon {
         if sizes == self.sizes {
             return Ok(false);
         }
+        self.mend_pins();
         self.generation += 1;
         let place = self.bpffs.place(self.generation)?;
         let larger = self.larger(sizes, &place, want);
@@ -117,6 +118,8 @@ impl Daemon {
         self.sizes = sizes;
         self.stage = None;
         before.retire()?;
+        self.pins.hold(&place)?;
+        self.pins.forget(&self.place.routing);
         self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
         tracing::info!(?sizes, "larger tables");
         Ok(true)
@@ -163,6 +166,7 @@ impl Daemon {
         if features == self.object.features() {
             return Ok(());
         }
+        self.mend_pins();
         let mut object = Object::open(features, self.sizes, &self.place)?;
         // Before the first port gets them: one that is refused changes nothing.
         object.ready(&self.hooks_in_use(features))?;

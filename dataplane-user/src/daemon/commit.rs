@@ -56,6 +56,7 @@ impl Daemon {
 
     /// Makes the lowered chains live: counters, programs that ask them, entries, one flip.
     fn commit_chains(&mut self, (lowered, links): (LoweredFilter, Fitting)) -> anyhow::Result<()> {
+        self.mend_pins();
         let image = filter::build(&lowered)?;
         let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
         let grow = || self.grow(self.sizes.with_filter(image.lines()), lowering.want());

@@ -88,18 +88,22 @@ impl Daemon {
             self.state.write_pending(Some(&pending)).map_err(unwritten)?;
         }
         let until = apply.confirm.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+        // What is written down meanwhile says that it waits.
+        self.probation = until.map(|until| Probation { until, before: before.clone() });
         let reply = match self.put_in_force(&config, &apply.path, &apply.toml) {
             Ok(reply) => reply,
             Err(failure) => {
-                self.forget_pending();
+                if self.probation.take().is_some() {
+                    self.save();
+                    self.forget_pending();
+                }
                 return Err(failure);
             }
         };
         if self.running().to_toml() != before {
-            self.history.push(Before::new(now(), uid, before.clone()));
+            self.history.push(Before::new(now(), uid, before));
             self.save_history();
         }
-        self.probation = until.map(|until| Probation { until, before });
         Ok(warning.into_iter().fold(reply, Reply::warn))
     }
 
@@ -108,9 +112,19 @@ impl Daemon {
         if self.probation.is_none() {
             return Err(nothing_pending());
         }
-        // On disk first: a config that was confirmed must not be taken back by a daemon that starts.
-        self.state.write_pending(None).map_err(unwritten)?;
-        self.probation = None;
+        // On disk first: a config that was confirmed must not be taken back by a daemon that starts. And what says that one waits
+        // goes before what it waits for, or a daemon that starts would miss that.
+        let probation = self.probation.take();
+        self.save();
+        let written = match &self.unsaved {
+            None => self.state.write_pending(None),
+            Some(error) => Err(anyhow::anyhow!("{error}")),
+        };
+        if let Err(error) = written {
+            self.probation = probation;
+            self.save();
+            return Err(unwritten(error));
+        }
         Ok(Data::Done.into())
     }
 
@@ -126,8 +140,15 @@ impl Daemon {
             Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
         })?;
         let config = super::operate::parse("the config before", &toml)?;
-        let reply = self.put_in_force(&config, "the config before", &toml)?;
-        self.probation = None;
+        let probation = self.probation.take();
+        let reply = match self.put_in_force(&config, "the config before", &toml) {
+            Ok(reply) => reply,
+            Err(failure) => {
+                self.probation = probation;
+                self.save();
+                return Err(failure);
+            }
+        };
         self.forget_pending();
         if let Some((place, _)) = self.latest_before(|before| before == toml) {
             self.history.configs.truncate(place);
@@ -150,7 +171,7 @@ impl Daemon {
     }
 
     /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.
-    fn lockout(&self, config: &Config, apply: &Apply) -> Result<Option<String>, Failure> {
+    pub(super) fn lockout(&self, config: &Config, apply: &Apply) -> Result<Option<String>, Failure> {
         let Some(session) = &apply.session else { return Ok(None) };
         let session: Session =
             session.parse().map_err(|error: config::NoSession| Failure::new(FailureKind::Usage, error.to_string()))?;
@@ -169,7 +190,7 @@ impl Daemon {
         ))
     }
 
-    fn forget_pending(&self) {
+    pub(super) fn forget_pending(&self) {
         if let Err(error) = self.state.write_pending(None) {
             tracing::error!("{error:#}; a restart may roll back once more");
         }

@@ -1,10 +1,23 @@
 //! What only the daemon knows of its health.
 
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
 use super::Daemon;
 use crate::{
-    control::row::{Finding, Status},
+    control::{
+        protocol::Whereabouts,
+        row::{Finding, Status},
+    },
     rule::{ChainName, Verdict},
 };
+
+/// As others can find it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
 
 impl Daemon {
     /// Ports that are waited for, and routes that are left to the kernel.
@@ -37,13 +50,9 @@ impl Daemon {
         }));
         findings.extend(self.rejecting());
         findings.push(self.alone());
+        findings.push(self.pin_finding());
         findings.extend(self.exposing.finding());
-        findings.extend(self.unsaved.as_ref().map(|error| Finding {
-            check: "state".to_owned(),
-            status: Status::Fail,
-            found: format!("what is in force is not written down, and a restart would undo it: {error}"),
-            fix: "df -h, then make room; it is tried again each second".to_owned(),
-        }));
+        findings.extend(self.state_findings());
         let unwritten = self.unwritten.clone();
         let stale = || "the rules in force are not those of the config".to_owned();
         findings.extend(unwritten.or_else(|| self.committed.is_stale.then(stale)).map(|found| Finding {
@@ -69,6 +78,16 @@ impl Daemon {
             });
         }
         findings
+    }
+
+    /// Where the doctor is to look.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
+        Whereabouts {
+            pid: std::process::id(),
+            namespace: std::fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino()).unwrap_or_default(),
+            bpffs: absolute(self.bpffs.root()),
+            state: absolute(&self.state.path("")),
+        }
     }
 
     /// Whether senders of rejected packets are answered, when a rule says so.

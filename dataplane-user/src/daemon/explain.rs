@@ -144,6 +144,8 @@ impl Daemon {
             }
         }
         self.stage = None;
+        self.mend_pins();
+        let (sizes, generation, limits) = (self.sizes, self.generation, &self.committed.limits);
         let mut rehearsal = Rehearsal::open(features, sizes, &self.place)?;
         for (counter, limit) in limits {
             rehearsal.write_limit(*counter, limit)?;

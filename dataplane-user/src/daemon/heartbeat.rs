@@ -42,9 +42,11 @@ impl Daemon {
     /// What is done each second.
     pub(super) fn tick(&mut self) {
         self.beat();
+        self.mend_pins();
         self.exposing.retry();
         self.make_good();
         self.heap.tidy();
+        self.state.journal.settle();
         if let Err(error) = self.tables.routing.rest() {
             tracing::warn!("memory of the tables cannot be let go: {error}");
         }

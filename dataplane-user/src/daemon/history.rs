@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, state::State};
+use super::{Daemon, recall::HISTORY, seal, state::State};
 use crate::control::row::HistoryRow;
 
 /// Configs that are remembered.
@@ -23,11 +23,14 @@ pub(super) struct Before {
     /// Number of the file with its text; 0 is none.
     #[serde(default)]
     file: u64,
+    /// What that text hashes to; 0: not known.
+    #[serde(default)]
+    seal: u64,
 }
 
 impl Before {
     pub(super) fn new(time: u64, uid: u32, toml: String) -> Self {
-        Self { time, uid, toml, file: 0 }
+        Self { time, uid, toml, file: 0, seal: 0 }
     }
 }
 
@@ -47,6 +50,11 @@ impl History {
     }
 }
 
+/// TOML has no integers of 64 bits without a sign.
+fn hash(text: &str) -> u64 {
+    seal::hash([text]) >> 1
+}
+
 fn name(file: u64) -> String {
     format!("history-{file}.toml")
 }
@@ -57,7 +65,10 @@ fn text(directory: &Path, before: &Before) -> Option<String> {
         return Some(before.toml.clone());
     }
     let path = directory.join(name(before.file));
-    let text = fs::read_to_string(&path);
+    let text = fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| {
+        let whole = before.seal == 0 || before.seal == hash(&text);
+        if whole { Ok(text) } else { Err(seal::Broken.to_string()) }
+    });
     text.inspect_err(|error| tracing::error!("cannot read {}: {error}; going on without it", path.display())).ok()
 }
 
@@ -69,11 +80,6 @@ pub(super) fn rows(directory: &Path, history: &History) -> Vec<HistoryRow> {
 }
 
 impl State {
-    /// The configs of before.
-    pub(super) fn history(&self) -> History {
-        self.read("history.toml", |text, _| Ok(toml_edit::de::from_str(text)?)).unwrap_or_default()
-    }
-
     /// The text of a config of before; it is said where that cannot be read.
     pub(super) fn text(&self, before: &Before) -> Option<String> {
         text(&self.path(""), before)
@@ -85,9 +91,10 @@ impl State {
         for before in history.configs.iter_mut().filter(|before| !before.toml.is_empty()) {
             last += 1;
             self.write(&name(last), &before.toml)?;
+            before.seal = hash(&before.toml);
             (before.file, before.toml) = (last, String::new());
         }
-        self.write("history.toml", &toml_edit::ser::to_string(history)?)?;
+        self.write(HISTORY, &seal::toml(&toml_edit::ser::to_string(history)?))?;
         // What is left over does no harm, and is removed the next time.
         let _left = self.forget_texts(history);
         Ok(())
@@ -128,7 +135,7 @@ mod tests {
 
     /// What a daemon that starts knows.
     fn known(state: &State) -> Vec<(u64, String)> {
-        let history = state.history();
+        let history = state.remember(false).history;
         history.configs.iter().map(|before| (before.time, state.text(before).expect("a text"))).collect()
     }
 
@@ -136,7 +143,7 @@ mod tests {
     fn texts_are_in_files_and_go_with_their_configs() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = State::open(directory.path()).expect("a state");
-        let mut history = state.history();
+        let mut history = state.remember(false).history;
         assert!(history.configs.is_empty());
         for time in 0..25 {
             history.push(Before::new(time, 0, if time == 20 { String::new() } else { format!("# {time}\n") }));
@@ -159,7 +166,7 @@ mod tests {
         let former = "[[configs]]\ntime = 7\nuid = 1\ntoml = \"# seven\\n\"\n";
         fs::write(directory.path().join("history.toml"), former).expect("a file");
         assert_eq!(known(&state), [(7, "# seven\n".to_owned())]);
-        let mut history = state.history();
+        let mut history = state.remember(false).history;
         history.push(Before::new(8, 0, "# eight\n".to_owned()));
         state.write_history(&mut history).expect("a history");
         assert_eq!(known(&state), [(7, "# seven\n".to_owned()), (8, "# eight\n".to_owned())]);

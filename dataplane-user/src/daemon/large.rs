@@ -21,6 +21,7 @@ impl Daemon {
     /// Has a call done elsewhere; gives it back where the ring does it.
     pub(super) fn hand_over(&mut self, call: Call, done: &mpsc::UnboundedSender<Done>) -> Option<Call> {
         match &call.request {
+            request if self.refuses(request) => return Some(call),
             Request::ConfigDiff(_) => {
                 let running = self.snapshot();
                 elsewhere(call, move |request| {

@@ -14,9 +14,11 @@ mod doctor;
 mod event;
 mod explain;
 mod filter;
+mod former;
 mod guard;
 mod heartbeat;
 mod history;
+mod hold;
 mod inquiry;
 mod journal;
 mod large;
@@ -25,12 +27,15 @@ mod metrics;
 mod mirror;
 mod neighbour;
 mod operate;
+mod pin;
 mod port;
 mod postpone;
 mod privilege;
 mod queue;
+mod recall;
 mod reject;
 mod running;
+mod seal;
 mod service;
 mod set;
 mod sight;
@@ -63,7 +68,7 @@ use crate::{
     fib::Sizes,
     filter::Image,
     heap::{self, Heap},
-    kernel::{Bpffs, Links, Losses, Object, Place, Tables, earlier_slots},
+    kernel::{Bpffs, Links, Losses, Object, Pins, Place, Tables, earlier_slots},
     lower::{Lowering, Problem, filter::unsupported},
     model::{Model, Touched},
     netlink::{Mirror, Prober},
@@ -75,11 +80,14 @@ use event::Telling;
 use explain::Rehearsed;
 use filter::Chains;
 use history::History;
+use hold::Held;
 use metrics::Exposing;
 use mirror::{COMPARE, Compared};
 use neighbour::Probes;
+use pin::Pinned;
 use port::Ports;
 use queue::{ANSWER, Queue};
+use recall::{Fault, Remembered};
 use sight::Places;
 use state::State;
 use trace::Watchers;
@@ -113,7 +121,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     heap::gather();
     // The config first: a bad one must not touch anything.
     let config = options.config.as_deref().map(read).transpose()?;
-    let first = options.first_config.as_deref().map(read).transpose()?;
+    // This one is looked at only where no config is remembered.
+    let first = options.first_config.as_deref().map(read);
     // Before there is a second thread: each has rights of its own.
     privilege::shed(options)?;
     let runtime =
@@ -121,16 +130,16 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     runtime.block_on(serve(options, config, first))
 }
 
-async fn serve(options: &Options, config: Option<Config>, first: Option<Config>) -> anyhow::Result<()> {
+async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::Result<Config>>) -> anyhow::Result<()> {
     let server = Server::bind(&options.socket)?;
     let state = State::open(&options.state)?;
-    let config = config.or_else(|| first.filter(|_| !state.remembers()));
     let bpffs = Bpffs::open(&options.bpffs)?;
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
     let service = service::Service::new()?;
-    let mut daemon = Daemon::new(bpffs, state, config, Exposing::new(calls.clone(), service.handle()))?;
+    let exposing = Exposing::new(calls.clone(), service.handle());
+    let mut daemon = Daemon::new(bpffs, state, (config, first), exposing)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
@@ -217,6 +226,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<Config>)
         }
     }
     service::stopping();
+    daemon.state.journal.settle().map(std::thread::JoinHandle::join);
     drop((waiting, queue));
     serving.end();
     tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
@@ -260,6 +270,10 @@ struct Daemon {
     generation: u32,
     /// How many places of them the largest ones have no room for.
     hopeless: [usize; 2],
+    /// Maps that are pinned.
+    pins: Pins,
+    /// Whether all is pinned that should be.
+    pinned: Pinned,
     links: Links,
     losses: Losses,
     /// Whether losses behind redirects are counted, or why not; `None` while no port is at XDP.
@@ -298,6 +312,10 @@ struct Daemon {
     unsaved: Option<String>,
     /// Why the maps could not be written, the last time.
     unwritten: Option<String>,
+    /// What is wrong with the state that was found.
+    faults: Vec<Fault>,
+    /// It cannot be trusted, and nobody has said yet what is to be in force.
+    held: Option<Held>,
     /// The config in force waits for `config confirm`.
     probation: Option<Probation>,
     history: History,
@@ -323,23 +341,36 @@ struct Daemon {
 
 impl Daemon {
     /// Makes fresh maps beside those that an earlier daemon left, and remembers what it was doing. A config given now takes
-    /// the place of what was remembered.
-    fn new(bpffs: Bpffs, state: State, config: Option<Config>, exposing: Exposing) -> anyhow::Result<Self> {
+    /// the place of what was remembered, the `first` one of nothing.
+    fn new(
+        bpffs: Bpffs,
+        state: State,
+        (config, first): (Option<Config>, Option<anyhow::Result<Config>>),
+        exposing: Exposing,
+    ) -> anyhow::Result<Self> {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
-        let slots = slots.unwrap_or_default();
-        let (ports, mut chains, running, features) = state.remember();
-        let history = state.history();
+        let mut slots = slots.unwrap_or_default();
+        let links = Links::new(bpffs.links());
+        let attached = links.are_attached();
+        let mut remembered = state.remember(attached);
+        let first = first.filter(|_| config.is_none() && !remembered.any && !attached).transpose()?;
+        let config = config.or(first);
+        let hold = config.is_none() && remembered.faults.iter().any(|fault| fault.grave);
+        let held = hold.then(|| remembered.hold(attached && !bpffs.is_closed(), &mut slots));
+        let Remembered { ports, mut chains, running, features, history, pending, faults, .. } = remembered;
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
         let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
         // Most likely what it will come to. Programs are loaded for the first port that needs them.
         let mut object = Object::open(features, sizes, &place)?;
         let tables = Tables::take(&mut object, sizes)?;
+        let mut pins = Pins::default();
+        pins.hold(&place)?;
         if !inherited {
             chains.counters.are_zero();
         }
-        let (links, losses) = (Links::new(bpffs.links()), Losses::new(bpffs.links()));
+        let losses = Losses::new(bpffs.links());
         let mut daemon = Self {
             bpffs,
             state,
@@ -349,6 +380,8 @@ impl Daemon {
             place,
             generation,
             hopeless: [0; 2],
+            pins,
+            pinned: Pinned::default(),
             links,
             losses,
             observed: None,
@@ -371,6 +404,8 @@ impl Daemon {
             image: Image::default(),
             unsaved: None,
             unwritten: None,
+            faults,
+            held,
             probation: None,
             history,
             compared: Compared::default(),
@@ -391,8 +426,9 @@ impl Daemon {
             daemon.fib = config.fib;
             daemon.heartbeat = config.heartbeat;
             metrics = config.metrics;
+            daemon.state.set_aside(&daemon.faults)?;
             daemon.state.write_pending(None)?;
-        } else if let Some(pending) = daemon.state.pending() {
+        } else if let Some(pending) = pending.filter(|_| !hold) {
             let probation = pending.resume(confirm::now());
             if probation.until <= Instant::now() {
                 let before = config::parse(probation.before(), "pending.toml")?;
@@ -407,6 +443,7 @@ impl Daemon {
             daemon.probation = Some(probation);
         }
         daemon.exposing.want(metrics);
+        daemon.begin_to_hold();
         Ok(daemon)
     }
 
@@ -414,13 +451,21 @@ impl Daemon {
     fn start(&mut self) -> anyhow::Result<()> {
         self.beat();
         self.commit_first()?;
+        if self.held.is_none() {
+            self.state.set_aside(&self.faults)?;
+            if !self.state.path("running.toml").exists() {
+                // Programs without a word of them on the disk would be taken for those of a daemon whose state is gone.
+                self.save();
+            }
+        }
         self.follow();
         // What an earlier daemon left goes on as it is.
         if let Some(reason) = self.ports.postponed.values().next() {
             bail!("{reason}");
         }
-        self.drop_stale_links();
-        self.bpffs.forget_others();
+        if !self.leaves_ports() {
+            self.clear_away();
+        }
         self.save();
         self.heap.litter();
         Ok(())
@@ -467,11 +512,12 @@ impl Daemon {
         let mut through = false;
         let mut answer = guard::answered(verb, || {
             let answer = match (&call.request, stream) {
+                (request, _) if self.refuses(request) => Err(self.refusal()),
                 (Request::Trace { filter, one_in, bytes }, Some(stream)) => {
                     self.trace((filter, *one_in, *bytes), stream).map(Part::from)
                 }
                 (request, _) if request.is_listing() => self.list(request, call.from.as_ref()),
-                (request, _) => self.operate(request, call.peer.uid).map(Part::from),
+                (request, _) => self.answer_to(request, call.peer.uid).map(Part::from),
             };
             through = true;
             answer
@@ -497,8 +543,11 @@ impl Daemon {
 
     /// Writes down what a next daemon must know.
     fn save(&mut self) {
-        let running = self.running();
-        let saved = self.state.save(&running, &self.ports, &self.chains, self.object.features());
+        if self.held.is_some() {
+            return;
+        }
+        let (running, probation) = (self.running(), self.probation.is_some());
+        let saved = self.state.save(&running, &self.ports, &self.chains, self.object.features(), probation);
         self.note_saved(saved);
     }
 

@@ -45,6 +45,7 @@ impl Daemon {
             Request::ConfigConfirm => self.config_confirm(),
             Request::ConfigRollback => self.config_rollback(),
             Request::Doctor => Ok(Data::Findings(self.findings()).into()),
+            Request::Whereabouts => Ok(Data::Whereabouts(self.whereabouts()).into()),
             Request::Trace { .. } => Err(Failure::new(FailureKind::Failed, "a stream is needed to watch packets")),
             // What comes in pages, or from another thread, does not come here.
             Request::RouteList { .. }

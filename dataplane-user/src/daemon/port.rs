@@ -134,6 +134,11 @@ impl Daemon {
     /// Follows what the kernel said: ports that come and go, then tables. Problems are logged; what can be done is done. No
     /// program is attached before its port and the rules are in the maps.
     pub(super) fn follow(&mut self) {
+        if self.leaves_ports() {
+            // What could not be written is said, and tried again, by who wrote it.
+            let _written = self.reconcile();
+            return;
+        }
         self.ports.postponed.clear();
         let former = self.detach_unwanted();
         let new = self.plan();
@@ -173,7 +178,7 @@ impl Daemon {
     }
 
     /// Counts what is lost behind redirects, from before the first port is at XDP. A port that may come back finds it there.
-    fn observe_losses(&mut self) {
+    pub(super) fn observe_losses(&mut self) {
         let redirects = self.ports.attached.values().any(|port| port.mode != Mode::Tc);
         let may = self.ports.config.iter().any(|port| port.mode != ModeChoice::Fixed(Mode::Tc));
         if !(redirects || may && self.observed.is_some()) {

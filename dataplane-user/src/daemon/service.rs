@@ -63,6 +63,11 @@ pub(super) fn ready() {
     tell(NotifyState::Ready);
 }
 
+/// Tells it how it goes, for `systemctl status`.
+pub(super) fn status(text: &str) {
+    tell(NotifyState::Status(text));
+}
+
 /// Tells it that the end was asked for.
 pub(super) fn stopping() {
     tell(NotifyState::Stopping);

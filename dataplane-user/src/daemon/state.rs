@@ -5,13 +5,19 @@
 //! DIR/history.toml    of the configs before it, the latest last, the time and the user of their end
 //! DIR/history-N.toml  what each of them says
 //! DIR/pending.toml    while a config waits for `config confirm`: until when, and the config to go back to
+//! DIR/pending.copy    the same once more: without it nobody would know what to go back to
 //! DIR/handles.json    for each rule its chain, text, handle and counter; names of ports switched off
 //! DIR/journal.json    single rules that came and went since, a line each
+//! DIR/journal.length  how many lines that are
+//! DIR/NAME.damaged-T  what could not be trusted, set aside T seconds after 1970 UTC
 //! ```
+//!
+//! All of it is for the daemon's user alone. What a daemon that starts makes of it is in `recall.rs`.
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -26,19 +32,21 @@ use serde::{Deserialize, Serialize};
 use super::{
     confirm::Pending,
     filter::Chains,
+    former,
     journal::{Journal, Line},
     port::Ports,
+    recall::Fault,
+    seal,
 };
-use crate::{
-    config::{self, Config},
-    control::json,
-};
+use crate::{config::Config, control::json, rule::ChainName};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
     directory: PathBuf,
-    _lock: OwnedFd,
-    journal: Journal,
+    lock: OwnedFd,
+    pub(super) journal: Journal,
+    /// Whether what could not be trusted was set aside.
+    kept: bool,
 }
 
 /// What the config cannot say.
@@ -55,6 +63,15 @@ pub(super) struct Ledger {
     /// By chain, in order.
     #[serde(default)]
     pub rules: Vec<Entry>,
+    /// Chains that drop something, or might; none: written by a daemon that did not say.
+    #[serde(default)]
+    pub chains: Option<Vec<String>>,
+    /// Patterns of the ports; none as above.
+    #[serde(default)]
+    pub ports: Option<Vec<String>>,
+    /// Whether the config waits for `config confirm`.
+    #[serde(default)]
+    pub probation: bool,
 }
 
 /// One rule.
@@ -80,75 +97,39 @@ impl State {
                 directory.display()
             );
         }
+        close_to_others(directory).with_context(|| format!("cannot close the files in {}", directory.display()))?;
         let journal = Journal::new(directory.join("journal.json"));
-        Ok(Self { directory: directory.to_owned(), _lock: lock, journal })
-    }
-
-    /// Whether an earlier daemon left a config.
-    pub(super) fn remembers(&self) -> bool {
-        self.directory.join("running.toml").exists()
-    }
-
-    /// What an earlier daemon was doing. What cannot be read is left where it is and said: an operator who finds no rules
-    /// must know why.
-    pub(super) fn remember(&self) -> (Ports, Chains, Config, Features) {
-        let parse = |text: &str, path: &str| Ok((config::parse(text, path)?, text.to_owned()));
-        let (mut running, toml) = self.read("running.toml", parse).unwrap_or_default();
-        let (mut ledger, json) = self.ledger();
-        self.journal.replay([&toml, &json], &mut running, &mut ledger);
-        let features = Features::from_bits_truncate(ledger.features).difference(Features::TRACING);
-        (Ports::new(&running, &ledger), Chains::new(&running, &ledger), running, features)
-    }
-
-    /// With the text that says it.
-    fn ledger(&self) -> (Ledger, String) {
-        // What daemons wrote until version 0.1.
-        let former = || self.read("handles.toml", |text, _| Ok((toml_edit::de::from_str(text)?, text.to_owned())));
-        let parse = |text: &str, _: &str| Ok((json::parse(text.as_bytes())?, text.to_owned()));
-        self.read("handles.json", parse).or_else(former).unwrap_or_default()
-    }
-
-    /// The config that nobody has confirmed yet.
-    pub(super) fn pending(&self) -> Option<Pending> {
-        self.read("pending.toml", |text, _| Ok(toml_edit::de::from_str(text)?))
+        Ok(Self { directory: directory.to_owned(), lock, journal, kept: false })
     }
 
     /// Writes down that a config waits for confirmation, or that none does.
     pub(super) fn write_pending(&self, pending: Option<&Pending>) -> anyhow::Result<()> {
         if let Some(pending) = pending {
-            return self.write("pending.toml", &toml_edit::ser::to_string(pending)?);
-        }
-        let path = self.directory.join("pending.toml");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            let text = seal::toml(&toml_edit::ser::to_string(pending)?);
+            self.write(PENDING[1], &text)?;
+            self.write(PENDING[0], &text)?;
+        } else {
+            for name in PENDING {
+                let path = self.path(name);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                    }
+                    _ => {}
+                }
             }
-            _ => Ok(()),
         }
+        self.settle()
+    }
+
+    /// What was renamed or removed is so on the disk, too.
+    fn settle(&self) -> anyhow::Result<()> {
+        rustix::fs::fsync(&self.lock).with_context(|| format!("cannot force {} to the disk", self.directory.display()))
     }
 
     /// The path of one of its files.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
-    }
-
-    pub(super) fn read<T>(&self, name: &str, parse: impl FnOnce(&str, &str) -> anyhow::Result<T>) -> Option<T> {
-        let path = self.directory.join(name);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::error!("cannot read {}: {error}; starting without it", path.display());
-                return None;
-            }
-        };
-        match parse(&text, &path.display().to_string()) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                tracing::error!("cannot use {}: {error:#}; starting without it", path.display());
-                None
-            }
-        }
     }
 
     /// Writes everything down. A crash leaves the old files or the new ones.
@@ -158,12 +139,22 @@ impl State {
         ports: &Ports,
         chains: &Chains,
         features: Features,
+        probation: bool,
     ) -> anyhow::Result<()> {
-        let ledger =
-            Ledger { next: chains.next(), off: ports.off(), features: features.bits(), rules: chains.ledger() };
-        let (running, ledger) = (running.to_toml(), json::line(&ledger)?);
+        let used = ChainName::ALL.into_iter().filter(|chain| *running.chain(*chain) != Default::default());
+        let ledger = Ledger {
+            next: chains.next(),
+            off: ports.off(),
+            features: features.bits(),
+            rules: chains.ledger(),
+            chains: Some(used.map(|chain| chain.name().to_owned()).collect()),
+            ports: Some(running.ports.iter().map(|port| port.pattern.as_str().to_owned()).collect()),
+            probation,
+        };
+        let (running, ledger) = (seal::toml(&former::readable(&running.to_toml())), seal::json(&json::line(&ledger)?));
         self.write("running.toml", &running)?;
         self.write("handles.json", &ledger)?;
+        self.settle()?;
         self.journal.begin([&running, &ledger]);
         Ok(())
     }
@@ -177,10 +168,70 @@ impl State {
     pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.directory.join(name);
         let new = self.directory.join(format!("{name}.new"));
-        let written = fs::File::create(&new).and_then(|mut file| {
+        let written = private().create(true).write(true).truncate(true).open(&new).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
         written.and_then(|()| fs::rename(&new, &path)).with_context(|| format!("cannot write {}", path.display()))
     }
+
+    /// Keeps what cannot be trusted, and what belongs to it, under other names, too: nothing is lost when it is written anew.
+    pub(super) fn set_aside(&mut self, faults: &[Fault]) -> anyhow::Result<()> {
+        if std::mem::replace(&mut self.kept, true) || faults.is_empty() {
+            return Ok(());
+        }
+        let history = faults.iter().any(|fault| fault.file == super::recall::HISTORY);
+        let all = faults.iter().any(|fault| fault.grave);
+        for entry in
+            fs::read_dir(&self.directory).with_context(|| format!("cannot read {}", self.directory.display()))?
+        {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let named = faults.iter().any(|fault| fault.file == name) || all && TOGETHER.contains(&name);
+            let of_history = name.starts_with("history") && history;
+            if name.contains(".damaged-") || name.ends_with(".new") || !(named || of_history) {
+                continue;
+            }
+            let aside = self.path(&format!("{name}.damaged-{}", super::confirm::now()));
+            // One of somebody else, who lets nobody read it, can still be renamed.
+            let kept = fs::hard_link(&path, &aside).or_else(|_| fs::copy(&path, &aside).map(drop));
+            match kept.or_else(|_| fs::rename(&path, &aside)) {
+                Ok(()) => tracing::warn!("what is in {} is kept as {}", path.display(), aside.display()),
+                Err(error) => {
+                    self.kept = false;
+                    return Err(error)
+                        .with_context(|| format!("cannot keep {} as {}", path.display(), aside.display()));
+                }
+            }
+        }
+        self.settle()
+    }
+}
+
+/// What says together which rules there are.
+const TOGETHER: [&str; 4] = ["running.toml", "handles.json", "journal.json", "journal.length"];
+
+/// While a config waits for confirmation; the second is what is left if something happens to the first.
+pub(super) const PENDING: [&str; 2] = ["pending.toml", "pending.copy"];
+
+/// A file for the daemon's user alone: rules say what a network is like, and what is looked for in it.
+pub(super) fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Files of daemons that did not care who reads them.
+fn close_to_others(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+            let mode = fs::Permissions::from_mode(metadata.permissions().mode() & 0o600);
+            if let Err(error) = fs::set_permissions(entry.path(), mode) {
+                tracing::warn!("others can read {}: {error}", entry.path().display());
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     fs::File,
-    os::fd::AsFd as _,
+    io,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,7 @@ use anyhow::Context as _;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
-    control::row::PortRow,
+    control::{protocol::Whereabouts, row::PortRow},
     kernel,
     model::{Event, Link, Model},
     netlink::{Mirror, ethtool, netfilter, qdisc},
@@ -32,8 +33,10 @@ pub struct Facts {
     pub btf: bool,
     /// `net.core.bpf_jit_enable`; none where it cannot be seen.
     pub jit: Option<u32>,
-    /// Where maps and links are pinned, and whether that is a BPF file system.
-    pub bpffs: (PathBuf, bool),
+    /// Where maps and links are pinned, and whether that is a BPF file system; none where the daemon itself says that.
+    pub bpffs: Option<(PathBuf, bool)>,
+    /// The daemon is in a network namespace that cannot be looked at: its process, and why.
+    pub elsewhere: Option<(u32, String)>,
     /// Effective capabilities of this process, a bit for each.
     pub capabilities: u64,
     /// Limit of locked memory in bytes; none: no limit.
@@ -69,10 +72,17 @@ pub struct PortFacts {
 pub type Counted = (PortRow, BTreeMap<String, u64>);
 
 impl Facts {
-    /// Looks. `rows` are the daemon's ports with their packets by reason, or why there is no daemon.
-    pub fn gather(only: Option<&str>, bpffs: &Path, rows: Result<Vec<Counted>, String>) -> anyhow::Result<Self> {
-        let model = model()?;
+    /// Looks where the daemon is. `rows` are its ports with their packets by reason, or why there is no daemon.
+    pub fn gather(
+        only: Option<&str>,
+        bpffs: Option<&Path>,
+        place: Option<Whereabouts>,
+        rows: Result<Vec<Counted>, String>,
+    ) -> anyhow::Result<Self> {
+        let elsewhere = place.and_then(|place| Some((place.pid, enter(&place).err()?.to_string())));
+        let model = if elsewhere.is_some() { Model::default() } else { model()? };
         if let Some(name) = only
+            && elsewhere.is_none()
             && model.link_named(name).is_none()
         {
             return Err(Unknown(name.to_owned()).into());
@@ -91,7 +101,8 @@ impl Facts {
             release: text("/proc/sys/kernel/osrelease").unwrap_or_default(),
             btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
             jit: jit(),
-            bpffs: (bpffs.to_owned(), kernel::is_bpffs(bpffs).unwrap_or_default()),
+            bpffs: bpffs.map(|bpffs| (bpffs.to_owned(), kernel::is_bpffs(bpffs).unwrap_or_default())),
+            elsewhere,
             capabilities: capabilities(),
             memlock: memlock(),
             daemon,
@@ -100,6 +111,19 @@ impl Facts {
             ports,
         })
     }
+}
+
+/// Goes to the network namespace of the daemon, unless this is it. The process looks, and ends: it need not come back.
+fn enter(place: &Whereabouts) -> anyhow::Result<()> {
+    let is_it = |file: io::Result<fs::Metadata>| file.is_ok_and(|file| file.ino() == place.namespace);
+    if is_it(fs::metadata("/proc/thread-self/ns/net")) {
+        return Ok(());
+    }
+    let path = format!("/proc/{}/ns/net", place.pid);
+    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    anyhow::ensure!(is_it(namespace.metadata()), "{path} is not that of the daemon");
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("cannot enter {path}"))
 }
 
 /// What the kernel tells of this network namespace.

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use super::{Facts, fault, fine};
-use crate::{
-    control::row::{Finding, Status},
-    kernel::BPFFS,
-};
+use crate::control::row::{Finding, Status};
 
 /// What each kernel brought that is in use, and what happens without.
 const VERSIONS: [((u32, u32), Status, &str); 3] = [
@@ -46,23 +43,30 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
         Some(value) => fine("jit", format!("net.core.bpf_jit_enable is {value}")),
         None => fine("jit", "not to be seen from this network namespace by this user"),
     });
-    let (path, mounted) = &facts.bpffs;
-    let path = path.display();
-    findings.push(if *mounted {
-        fine("bpffs", format!("{path} is on a BPF file system"))
-    } else if facts.daemon.is_ok() && facts.bpffs.0 == Path::new(BPFFS) {
-        // Nobody asked about this place.
-        fine("bpffs", "the daemon has its pins elsewhere".to_owned())
-    } else {
-        let fix = if facts.bpffs.0.starts_with("/sys/fs/bpf") {
-            "mount -t bpf bpf /sys/fs/bpf".to_owned()
-        } else {
-            format!("mkdir -p {path} && mount -t bpf bpf {path}")
-        };
-        fault("bpffs", Status::Fail, format!("{path} is not on a BPF file system: nothing can be pinned"), fix)
-    });
+    findings.extend(facts.bpffs.as_ref().map(|(path, mounted)| bpffs(path, *mounted)));
+    findings.extend(facts.elsewhere.as_ref().map(|(pid, why)| {
+        fault(
+            "namespace",
+            Status::Warn,
+            format!("the daemon is in another network namespace, whose links and routes were not looked at: {why}"),
+            format!("sudo nsenter --net=/proc/{pid}/ns/net dataplane doctor"),
+        )
+    }));
     findings.push(capabilities(facts));
     findings.push(memlock(facts));
+}
+
+fn bpffs(place: &Path, mounted: bool) -> Finding {
+    let path = place.display();
+    if mounted {
+        return fine("bpffs", format!("{path} is on a BPF file system"));
+    }
+    let fix = if place.starts_with("/sys/fs/bpf") {
+        "mount -t bpf bpf /sys/fs/bpf".to_owned()
+    } else {
+        format!("mkdir -p {path} && mount -t bpf bpf {path}")
+    };
+    fault("bpffs", Status::Fail, format!("{path} is not on a BPF file system: nothing can be pinned"), fix)
 }
 
 /// Major and minor number of a release.

@@ -18,6 +18,9 @@ use crate::control::row::{Finding, Status};
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     machine::judge(facts, &mut findings);
+    if facts.elsewhere.is_some() {
+        return findings;
+    }
     network::judge(facts, &mut findings);
     for port in &facts.ports {
         port::judge(facts, port, &mut findings);

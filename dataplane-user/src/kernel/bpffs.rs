@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/links/IFINDEX-HOOK             what keeps a program attached
+//! DIR/closed                         a directory while all is dropped, because nobody knows what is to be dropped
 //! DIR/FINGERPRINT/COUNTERS ...       counters, carried from daemon to daemon of one map layout
 //! DIR/FINGERPRINT/EPOCH/ports ...    all other maps: made anew at every start, filled, then swapped in
 //! ```
@@ -15,10 +16,12 @@ use std::{
 use dataplane_common::abi;
 use rustix::{
     fd::OwnedFd,
-    fs::{FlockOperation, FsWord, Mode, OFlags, flock, open, statfs},
+    fs::{FlockOperation, FsWord, Mode, OFlags, flock, fstat, open, stat, statfs},
     mount::{MountFlags, mount},
 };
 use thiserror::Error;
+
+use super::earlier_slots;
 
 /// Where maps and links are pinned unless somebody says otherwise.
 pub const BPFFS: &str = "/sys/fs/bpf/dataplane";
@@ -43,6 +46,9 @@ pub enum BpffsError {
         /// How it failed.
         error: io::Error,
     },
+    /// It was there, and is no more.
+    #[error("there is no BPF file system at {0} any more")]
+    Unmounted(PathBuf),
     /// Another daemon holds it.
     #[error("another daemon uses {0}; stop it first, or give this one its own directory with --bpffs")]
     Busy(PathBuf),
@@ -53,7 +59,7 @@ pub enum BpffsError {
 pub struct Bpffs {
     root: PathBuf,
     epoch: String,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 /// Where the maps of loaded programs are pinned.
@@ -75,19 +81,43 @@ impl Bpffs {
             move |error: io::Error| BpffsError::Io { what, path, error }
         };
         prepare(root)?;
-        let lock = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| failed("open")(errno.into()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(BpffsError::Busy(root.to_owned())),
-            Err(errno) => return Err(failed("lock")(errno.into())),
-        }
+        let lock = lock(root)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let bpffs = Self { root: root.to_owned(), epoch: format!("{:x}", now.as_nanos()), _lock: lock };
+        let bpffs = Self { root: root.to_owned(), epoch: format!("{:x}", now.as_nanos()), lock };
         for directory in [bpffs.links(), bpffs.epoch()] {
             fs::create_dir_all(&directory).map_err(failed("create directories in"))?;
         }
         Ok(bpffs)
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Takes the directory that is there now, where it was removed, or another file system was mounted. The lock on the one of
+    /// before is given up then, and with it what only that file system holds.
+    ///
+    /// # Errors
+    /// There is no BPF file system, or it is not ours.
+    pub fn mend(&mut self) -> Result<(), BpffsError> {
+        let failed = |what| {
+            let path = self.root.clone();
+            move |error: io::Error| BpffsError::Io { what, path, error }
+        };
+        if !is_bpffs(&self.root).map_err(|errno| failed("inspect")(errno.into()))? {
+            return Err(BpffsError::Unmounted(self.root.clone()));
+        }
+        let number = |file: rustix::io::Result<rustix::fs::Stat>| file.map(|stat| (stat.st_dev, stat.st_ino));
+        let there = number(stat(&self.root)).ok();
+        if there.is_none() || there != number(fstat(&self.lock)).ok() {
+            fs::create_dir_all(&self.root).map_err(failed("create"))?;
+            self.lock = lock(&self.root)?;
+        }
+        for directory in [self.links(), self.epoch()].into_iter().filter(|directory| !directory.exists()) {
+            fs::create_dir_all(&directory).map_err(failed("create directories in"))?;
+        }
+        Ok(())
     }
 
     /// Where links are pinned.
@@ -127,16 +157,55 @@ impl Bpffs {
         remove(&place.routing);
     }
 
+    /// Whether what is attached drops all, because nobody knows what is to be dropped.
+    pub fn is_closed(&self) -> bool {
+        self.closed().exists()
+    }
+
+    /// Notes that it is so, or not.
+    pub fn set_closed(&self, closed: bool) -> Result<(), BpffsError> {
+        let path = self.closed();
+        let done = match closed {
+            true => fs::create_dir_all(&path),
+            false if path.exists() => fs::remove_dir(&path),
+            false => Ok(()),
+        };
+        done.map_err(|error| BpffsError::Io { what: "write", path, error })
+    }
+
+    fn closed(&self) -> PathBuf {
+        self.root.join("closed")
+    }
+
+    /// Removes the maps of daemons of this layout that have no ports. Those of the one whose programs are attached stay.
+    pub fn forget_empty(&self) {
+        for directory in self.earlier().into_iter().filter(|directory| earlier_slots(directory).is_empty()) {
+            remove(&directory);
+        }
+    }
+
     /// Removes the maps of all other daemons and layouts. Programs that still use them keep them.
     pub fn forget_others(&self) {
         for directory in directories(&self.root) {
-            if directory != self.links() && directory != self.lasting() {
+            if ![self.links(), self.lasting(), self.closed()].contains(&directory) {
                 remove(&directory);
             }
         }
         for directory in self.earlier() {
             remove(&directory);
         }
+    }
+}
+
+/// The lock on a directory.
+fn lock(root: &Path) -> Result<OwnedFd, BpffsError> {
+    let failed = |what, errno: rustix::io::Errno| BpffsError::Io { what, path: root.to_owned(), error: errno.into() };
+    let lock = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| failed("open", errno))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BpffsError::Busy(root.to_owned())),
+        Err(errno) => Err(failed("lock", errno)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What keeps our programs attached: one pinned link for each port and hook, or a filter of tc on kernels without such links.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     thread,
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use super::{
     Object, ObjectError,
+    bpffs::is_bpffs,
     clsact::{self, Clsact},
     object::chain,
 };
@@ -147,13 +149,16 @@ pub struct Links {
     directory: PathBuf,
     /// Where the kernel has no links at tc.
     clsact: Option<Clsact>,
+    /// By interface and name of the hook, what keeps the program attached should its pin be removed: a link's descriptor. A
+    /// filter needs none.
+    kept: BTreeMap<(Ifindex, &'static str), Option<FdLink>>,
 }
 
 impl Links {
     /// The links pinned in a directory.
     pub fn new(directory: PathBuf) -> Self {
         let clsact = Clsact::if_needed(&directory);
-        Self { directory, clsact }
+        Self { directory, clsact, kept: BTreeMap::new() }
     }
 
     /// What is attached, dead links of deleted devices included.
@@ -170,20 +175,57 @@ impl Links {
         found
     }
 
+    /// How a device has our programs, by the names of modes; `none` where it has none.
+    pub fn mode(&self, ifindex: Ifindex) -> &'static str {
+        let has = |hook| self.path(ifindex, hook).exists();
+        match (has(Hook::Xdp), has(Hook::Generic), has(Hook::TcIngress)) {
+            (true, ..) => "native",
+            (_, true, _) => "generic",
+            (.., true) => "tc",
+            _ => "none",
+        }
+    }
+
+    /// Whether a device that is there has a program.
+    pub fn are_attached(&self) -> bool {
+        self.list().iter().any(|(ifindex, _)| clsact::name_of(*ifindex).is_ok())
+    }
+
+    /// Holds what an earlier daemon attached, and leaves it as it is.
+    ///
+    /// # Errors
+    /// A pin cannot be opened.
+    pub fn hold(&mut self) -> Result<(), LinkError> {
+        for (ifindex, hook) in self.list() {
+            let path = self.path(ifindex, hook);
+            let filter = self.clsact.is_some() && hook.side().is_some();
+            let open = || PinnedLink::from_pin(&path).map(FdLink::from);
+            let link = if filter { None } else { Some(open().map_err(|error| unreadable(&path, error))?) };
+            self.kept.insert((ifindex, hook.name()), link);
+        }
+        Ok(())
+    }
+
     /// Attaches the program, or swaps it in where an earlier one of ours is attached.
-    pub fn attach(&self, object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError> {
+    pub fn attach(&mut self, object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError> {
         object.ready(&[hook])?;
-        let path = self.path(ifindex, hook);
+        let (path, key) = (self.path(ifindex, hook), (ifindex, hook.name()));
         if let (Some(clsact), Some(side)) = (self.clsact, hook.side()) {
             // First the mark: a filter without one would be forgotten, one too many is harmless.
             fs::create_dir_all(&path).map_err(|error| LinkError::Path { path, error })?;
+            self.kept.insert(key, None);
             return Ok(clsact.attach(object.classifier(hook)?, name, side)?);
         }
+        // Without its pin first: a link that is given to the program, and refused, is closed.
+        self.mend_one(key)?;
         if path.exists() {
             match replace(object, &path, hook) {
                 // The pin is of a device that is gone, whose index has come again.
                 Err(LinkError::Gone) => self.detach(ifindex, hook)?,
-                done => return done,
+                done => {
+                    self.kept.insert(key, Some(done?));
+                    return Ok(());
+                }
             }
         }
         let begun = Instant::now();
@@ -193,13 +235,45 @@ impl Links {
                 done => break done?,
             }
         };
-        link.pin(&path)?;
+        self.kept.insert(key, Some(link.pin(&path)?.into()));
         Ok(())
     }
 
+    /// Puts back pins that were removed; how many.
+    ///
+    /// # Errors
+    /// A pin cannot be made. The link stays as it is.
+    pub fn mend(&mut self) -> Result<usize, LinkError> {
+        let keys: Vec<_> = self.kept.keys().copied().collect();
+        keys.into_iter().map(|key| Ok(usize::from(self.mend_one(key)?))).sum()
+    }
+
+    /// Puts the pin of one link back; whether it was gone.
+    fn mend_one(&mut self, key: (Ifindex, &'static str)) -> Result<bool, LinkError> {
+        let path = self.directory.join(format!("{}-{}", key.0, key.1));
+        if path.exists() {
+            return Ok(false);
+        }
+        // A folder can be made where a pin can be made: a link that could not be pinned would be closed.
+        let failed = |error| LinkError::Path { path: path.clone(), error };
+        match self.kept.get(&key) {
+            None => return Ok(false),
+            Some(None) => return fs::create_dir_all(&path).map(|()| true).map_err(failed),
+            Some(Some(_)) if !is_bpffs(&self.directory).unwrap_or_default() => {
+                return Err(failed(io::ErrorKind::Unsupported.into()));
+            }
+            Some(Some(_)) => fs::create_dir(&path).and_then(|()| fs::remove_dir(&path)).map_err(failed)?,
+        }
+        if let Some(Some(link)) = self.kept.remove(&key) {
+            self.kept.insert(key, Some(link.pin(&path)?.into()));
+        }
+        Ok(true)
+    }
+
     /// Takes a program off.
-    pub fn detach(&self, ifindex: Ifindex, hook: Hook) -> Result<(), LinkError> {
+    pub fn detach(&mut self, ifindex: Ifindex, hook: Hook) -> Result<(), LinkError> {
         let path = self.path(ifindex, hook);
+        self.kept.remove(&(ifindex, hook.name()));
         if let (Some(clsact), Some(side)) = (self.clsact, hook.side()) {
             if path.is_dir() {
                 // Without a name the device is gone, and its filters with it.
@@ -246,23 +320,26 @@ fn create(object: &mut Object, ifindex: Ifindex, name: &str, hook: Hook) -> Resu
     }
 }
 
+fn unreadable(path: &Path, error: AyaLinkError) -> LinkError {
+    LinkError::Path { path: path.to_owned(), error: io::Error::other(error) }
+}
+
 /// Swaps the program behind a pinned link, in one step: no packet meets neither.
-fn replace(object: &mut Object, path: &Path, hook: Hook) -> Result<(), LinkError> {
-    let unreadable = |error: AyaLinkError| LinkError::Path { path: path.to_owned(), error: io::Error::other(error) };
+fn replace(object: &mut Object, path: &Path, hook: Hook) -> Result<FdLink, LinkError> {
+    let unreadable = |error| unreadable(path, error);
     let link = FdLink::from(PinnedLink::from_pin(path).map_err(unreadable)?);
     match hook {
         Hook::Xdp | Hook::Generic => {
             let program = object.xdp(hook)?;
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(unreadable)?)?;
-            drop(program.take_link(id)?);
+            Ok(program.take_link(id)?.try_into().map_err(not_a_link)?)
         }
         Hook::TcIngress | Hook::TcBehindXdp | Hook::TcEgress => {
             let program = object.classifier(hook)?;
             let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(unreadable)?)?;
-            drop(program.take_link(id)?);
+            Ok(program.take_link(id)?.try_into().map_err(not_a_link)?)
         }
     }
-    Ok(())
 }
 
 /// The kernel gave an attachment that is not a link, which can not outlive the daemon.

@@ -96,6 +96,13 @@ impl Losses {
         Ok(())
     }
 
+    /// Whether the pins of observers are there.
+    pub fn are_observed(&self) -> bool {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PIN)));
+        ours.count() >= OBSERVERS.len()
+    }
+
     /// Observes nothing any more.
     pub fn end(&self) {
         self.remove(|_| true);

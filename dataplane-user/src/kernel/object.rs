@@ -245,6 +245,12 @@ pub(super) fn pinned(directory: &Path, name: &str) -> PathBuf {
     directory.join(name.rsplit('.').next().unwrap_or(name))
 }
 
+/// Where all maps of a place are pinned.
+pub(super) fn pins(place: &Place) -> impl Iterator<Item = PathBuf> {
+    let folders = [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)];
+    folders.into_iter().flat_map(|(names, folder)| names.iter().map(|name| pinned(folder, name)))
+}
+
 /// Says where maps are pinned, or are to be.
 fn pin<'a>(loader: &mut EbpfLoader<'a>, places: &[(&[&'a str], &PathBuf)]) {
     for (names, directory) in places {

@@ -45,6 +45,7 @@ mod reject;
 mod route;
 mod scale;
 mod set;
+mod state;
 mod survive;
 mod top;
 mod trace;

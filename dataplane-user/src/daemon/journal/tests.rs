@@ -15,6 +15,13 @@ fn journal(directory: &Path) -> Journal {
     Journal::new(directory.join("journal.json"))
 }
 
+/// What a daemon that starts finds, and whether it may trust that.
+fn replayed(directory: &Path, files: [&str; 2]) -> (Config, Ledger, anyhow::Result<()>) {
+    let (mut running, mut ledger) = (Config::default(), Ledger::default());
+    let done = journal(directory).replay(files, &mut running, &mut ledger);
+    (running, ledger, done)
+}
+
 const FILES: [&str; 2] = ["[chains.forward]\n", "{}"];
 
 fn filled(directory: &Path) -> Journal {
@@ -27,45 +34,110 @@ fn filled(directory: &Path) -> Journal {
     journal
 }
 
+/// The same, and it is known how long it is.
+fn settled(directory: &Path) -> Journal {
+    let mut journal = filled(directory);
+    journal.settle().expect("there is more than the first line").join().expect("it is on the disk");
+    let length = Length::read(&directory.join("journal.length"));
+    assert_eq!(length, Some(Length { behind: seal::hash(FILES), lines: 4 }));
+    journal
+}
+
 #[test]
 fn what_happened_happens_again() {
     let directory = tempfile::tempdir().expect("a directory");
     filled(directory.path());
-    let (mut running, mut ledger) = (Config::default(), Ledger::default());
-    journal(directory.path()).replay(FILES, &mut running, &mut ledger);
+    let (running, ledger, done) = replayed(directory.path(), FILES);
+    done.expect("whole");
     assert_eq!(rules(&running), ["tcp dport 1 drop", "tcp dport 3 drop"]);
     let handles: Vec<_> = ledger.rules.iter().map(|entry| entry.handle).collect();
     assert_eq!((handles, ledger.next), (vec![8, 9], 10));
 }
 
 #[test]
-fn behind_other_files_it_is_nothing() {
+fn behind_other_files_it_is_what_was_left_there() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut filled = filled(directory.path());
     for files in [["[chains.input]\n", "{}"], [FILES[0], "{ }"], ["", ""]] {
-        let (mut running, mut ledger) = (Config::default(), Ledger::default());
-        journal(directory.path()).replay(files, &mut running, &mut ledger);
+        let (running, ledger, done) = replayed(directory.path(), files);
+        done.expect("nothing is lost");
         assert_eq!((rules(&running), ledger.next), (vec![], 0), "{files:?}");
     }
     filled.begin(FILES);
-    let (mut running, mut ledger) = (Config::default(), Ledger::default());
-    journal(directory.path()).replay(FILES, &mut running, &mut ledger);
+    let (running, _, done) = replayed(directory.path(), FILES);
+    done.expect("nothing is lost");
     assert_eq!(rules(&running), [""; 0], "what was written down is not done again");
+    assert!(!filled.is_there());
 }
 
 #[test]
-fn where_it_breaks_off_it_ends() {
+fn where_a_dying_machine_broke_it_off_it_ends() {
     let directory = tempfile::tempdir().expect("a directory");
     filled(directory.path());
     let path = directory.path().join("journal.json");
     let whole = fs::read_to_string(&path).expect("a journal");
     let ends: Vec<_> = whole.match_indices('\n').map(|(at, _)| at).collect();
-    for cut in 0..whole.len() {
+    // The first change was forced to the disk.
+    for cut in ends[1] + 1..whole.len() {
         fs::write(&path, &whole[..cut]).expect("it is written");
-        let (mut running, mut ledger) = (Config::default(), Ledger::default());
-        journal(directory.path()).replay(FILES, &mut running, &mut ledger);
+        let (running, _, done) = replayed(directory.path(), FILES);
+        done.unwrap_or_else(|error| panic!("cut at {cut}: {error:#}"));
         // Lines whose end is there, without the first; the last but one of all takes a rule away.
         let lines = ends.iter().filter(|end| **end < cut).count();
         assert_eq!(rules(&running).len(), lines.saturating_sub(1), "cut at {cut}");
+    }
+}
+
+#[test]
+fn what_was_known_to_be_there_is_missed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    settled(directory.path());
+    let path = directory.path().join("journal.json");
+    let whole = fs::read_to_string(&path).expect("a journal");
+    for cut in 0..whole.len() {
+        fs::write(&path, &whole[..cut]).expect("it is written");
+        let (_, _, done) = replayed(directory.path(), FILES);
+        assert!(done.is_err(), "cut at {cut}");
+    }
+    fs::remove_file(&path).expect("removed");
+    let (_, _, done) = replayed(directory.path(), FILES);
+    assert!(done.expect_err("it is gone").to_string().contains("4 changes"));
+    assert!(journal(directory.path()).is_there());
+}
+
+#[test]
+fn no_bit_of_it_may_differ() {
+    let directory = tempfile::tempdir().expect("a directory");
+    settled(directory.path());
+    let path = directory.path().join("journal.json");
+    let whole = fs::read(&path).expect("a journal");
+    for place in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 1;
+        fs::write(&path, damaged).expect("it is written");
+        let (_, _, done) = replayed(directory.path(), FILES);
+        assert!(done.is_err(), "byte {place}");
+    }
+}
+
+/// As daemons wrote it until version 0.1.0: no seals, and nothing that says how long it is.
+#[test]
+fn what_former_daemons_wrote_is_done_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("journal.json");
+    let behind = seal::hash(FILES);
+    let lines = [
+        format!(r#"{{"behind":{behind}}}"#),
+        r#"{"add":{"entry":{"chain":"forward","rule":"tcp dport 2 drop","handle":7,"counter":7},"in_front":false}}"#
+            .to_owned(),
+    ];
+    fs::write(&path, lines.join("\n") + "\n").expect("a journal");
+    let (running, _, done) = replayed(directory.path(), FILES);
+    done.expect("whole");
+    assert_eq!(rules(&running), ["tcp dport 2 drop"]);
+    for damaged in [String::new(), lines[0].replace('b', "c") + "\n", lines[1].clone() + "\n", lines.concat() + "\n"] {
+        fs::write(&path, &damaged).expect("a journal");
+        let (_, _, done) = replayed(directory.path(), FILES);
+        assert!(done.is_err(), "{damaged}");
     }
 }
