@@ -356,8 +356,8 @@ impl Daemon {
         let mut remembered = state.remember(attached);
         let first = first.filter(|_| config.is_none() && !remembered.any && !attached).transpose()?;
         let config = config.or(first);
-        let hold = config.is_none() && remembered.faults.iter().any(|fault| fault.grave);
-        let held = hold.then(|| remembered.hold(attached && !bpffs.is_closed(), &mut slots));
+        let doubtful = config.is_none() && remembered.faults.iter().any(|fault| fault.grave);
+        let held = doubtful.then(|| remembered.hold(attached && !bpffs.is_closed(), &mut slots));
         let Remembered { ports, mut chains, running, features, history, pending, faults, .. } = remembered;
         let (sizes, generation) = (Sizes::SMALL, 0);
         let place = bpffs.place(generation)?;
@@ -428,7 +428,7 @@ impl Daemon {
             metrics = config.metrics;
             daemon.state.set_aside(&daemon.faults)?;
             daemon.state.write_pending(None)?;
-        } else if let Some(pending) = pending.filter(|_| !hold) {
+        } else if let Some(pending) = pending.filter(|_| !doubtful) {
             let probation = pending.resume(confirm::now());
             if probation.until <= Instant::now() {
                 let before = config::parse(probation.before(), "pending.toml")?;

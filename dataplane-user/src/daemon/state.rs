@@ -38,7 +38,11 @@ use super::{
     recall::Fault,
     seal,
 };
-use crate::{config::Config, control::json, rule::ChainName};
+use crate::{
+    config::{ChainConfig, Config},
+    control::json,
+    rule::ChainName,
+};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -141,7 +145,7 @@ impl State {
         features: Features,
         probation: bool,
     ) -> anyhow::Result<()> {
-        let used = ChainName::ALL.into_iter().filter(|chain| *running.chain(*chain) != Default::default());
+        let used = ChainName::ALL.into_iter().filter(|chain| *running.chain(*chain) != ChainConfig::default());
         let ledger = Ledger {
             next: chains.next(),
             off: ports.off(),
@@ -189,7 +193,7 @@ impl State {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let named = faults.iter().any(|fault| fault.file == name) || all && TOGETHER.contains(&name);
             let of_history = name.starts_with("history") && history;
-            if name.contains(".damaged-") || name.ends_with(".new") || !(named || of_history) {
+            if name.contains(".damaged-") || !(named || of_history) {
                 continue;
             }
             let aside = self.path(&format!("{name}.damaged-{}", super::confirm::now()));
