@@ -15,17 +15,23 @@ const SLACK: usize = 1 << 10;
 /// How long after a large job it is looked through: when its answer is on its way.
 const SOON: Duration = Duration::from_millis(100);
 
+/// But not again before so long, however many come.
+const SELDOM: Duration = Duration::from_secs(1);
+
 /// How much memory there was when all that was free had been given back.
 #[derive(Debug, Default)]
 pub(crate) struct Heap {
     least: usize,
     due: Option<Instant>,
+    /// When it was looked through last.
+    last: Option<Instant>,
 }
 
 impl Heap {
     /// A job was done that may have left much behind.
     pub(crate) fn litter(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + SOON);
+        let soon = Instant::now() + SOON;
+        self.due.get_or_insert(self.last.map_or(soon, |last| soon.max(last + SELDOM)));
     }
 
     /// When to look.
@@ -36,7 +42,7 @@ impl Heap {
     /// Gives free memory back, if much was taken since that was done last. It takes a few milliseconds where the heap is
     /// large.
     pub(crate) fn tidy(&mut self) {
-        self.due = None;
+        (self.due, self.last) = (None, Some(Instant::now()));
         let Some(mut now) = resident() else { return };
         if now > self.least + SLACK {
             trim();

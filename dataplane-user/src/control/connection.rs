@@ -21,7 +21,7 @@ use super::{
 const STREAM: usize = 1 << 12;
 /// What is read, or written, at once. Each guest may hold so much of a request, and of an answer.
 const PIECE: usize = 64 << 10;
-/// Between two looks whether a peer who waits for an answer is still there.
+/// Between two looks whether a peer who waits for an answer is still there; and how long one waits who is refused a seat.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a guest's answer may wait for room, at its desk.
 const ROOM: Duration = Duration::from_millis(250);
@@ -40,6 +40,10 @@ pub(super) async fn welcome(stream: UnixStream, calls: mpsc::Sender<Call>, limit
     let full = seat.is_none() && !peer.may_change();
     let mut connection = Connection { stream: stream.into(), peer, calls, limits, seat, buffer: Vec::new() };
     let ended = if full {
+        // Else those who do not take no for an answer would keep this thread busy.
+        if let Ok(_waits) = guests.refused.try_acquire() {
+            sleep(LOOK).await;
+        }
         let message = format!("{} connections are open already; try again", limits.guests);
         connection.refuse(Failure::new(FailureKind::Failed, message)).await
     } else {
@@ -114,7 +118,10 @@ impl Connection {
         let limit = self.limits.request;
         let read = async {
             loop {
-                if let Some(end) = self.buffer[searched..].iter().position(|&byte| byte == b'\n') {
+                // `contains` is many times as fast, and most pieces of a long line have no end.
+                let fresh = &self.buffer[searched..];
+                let end = if fresh.contains(&b'\n') { fresh.iter().position(|&byte| byte == b'\n') } else { None };
+                if let Some(end) = end {
                     let rest = self.buffer.split_off(searched + end + 1);
                     let mut line = std::mem::replace(&mut self.buffer, rest);
                     line.pop();

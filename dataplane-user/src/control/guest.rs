@@ -28,6 +28,8 @@ pub(super) type Desk = OwnedSemaphorePermit;
 #[derive(Debug)]
 pub(super) struct Guests {
     seats: Arc<Semaphore>,
+    /// Of those who are refused a seat, how many can be made to wait for that.
+    pub(super) refused: Semaphore,
     most: usize,
     desks: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -58,6 +60,7 @@ impl Guests {
     pub(super) fn new(seats: usize) -> Arc<Self> {
         Arc::new(Self {
             seats: Arc::new(Semaphore::new(seats)),
+            refused: Semaphore::new(seats),
             most: (seats * 3 / 4).max(1),
             desks: Arc::new(Semaphore::new(DESKS)),
             large: Arc::new(Semaphore::new(LARGE_DESKS)),

@@ -13,7 +13,7 @@ use dataplane_common::{
 use super::{Daemon, sight};
 use crate::{
     control::{
-        protocol::{Data, Failure, FailureKind, Reply},
+        protocol::{Failure, FailureKind},
         row::{Explanation, Judgement, Stage},
     },
     event::Network,
@@ -119,14 +119,14 @@ impl Daemon {
     }
 
     /// What became of frames that have arrived.
-    pub(super) fn explain(&mut self, arrived: Vec<Arrived>) -> Reply {
+    pub(super) fn explain(&mut self, arrived: impl Iterator<Item = Arrived>) -> Vec<Explanation> {
         self.find_rules();
         let explain = |it: Arrived| {
             let stage =
                 Stage { name: "xdp".to_owned(), result: "leaves it to tc, which can do what XDP cannot".to_owned() };
             self.explanation(&it.frame, &it.ran, &it.sighting, vec![stage; it.handed_over])
         };
-        Data::Explanations(arrived.into_iter().map(explain).collect()).into()
+        arrived.map(explain).collect()
     }
 
     /// Opens programs like those in use, unless that is done.

@@ -1,20 +1,27 @@
 //! Requests that take long: they are done in threads of their own, on what was in force when they came, while the ring goes on.
 //! How many readers may have at once is for the control socket to say.
 
+use std::vec;
+
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{Daemon, difference::difference, explain::Arrived, guard::answered, history, operate::parse};
 use crate::control::{
     page::Part,
     protocol::{Data, Failure, Request},
+    row::Explanation,
     server::Call,
 };
 
-/// What a thread has done for the ring, which goes on with it.
+/// Frames that the ring explains in one turn.
+const FRAMES: usize = 16;
+
+/// What a thread has done for the ring, which goes on with it in pieces.
 #[derive(Debug)]
 pub(super) struct Done {
     call: Call,
-    arrived: Result<Vec<Arrived>, Failure>,
+    arrived: Result<vec::IntoIter<Arrived>, Failure>,
+    explained: Vec<Explanation>,
 }
 
 impl Daemon {
@@ -49,9 +56,9 @@ impl Daemon {
                 let done = done.clone();
                 spawn_blocking(move || {
                     let Request::Explain { frames, .. } = &call.request else { return };
-                    let arrived = answered("explain", || trip.run(frames));
+                    let arrived = answered("explain", || trip.run(frames)).map(Vec::into_iter);
                     // Nobody takes it where the daemon ends.
-                    let _ended = done.send(Done { call, arrived });
+                    let _ended = done.send(Done { call, arrived, explained: Vec::new() });
                 });
             }
             _ => return Some(call),
@@ -59,10 +66,23 @@ impl Daemon {
         None
     }
 
-    /// Goes on with what a thread has done.
-    pub(super) fn conclude(&mut self, Done { call, arrived }: Done) {
-        let answer = arrived.and_then(|arrived| answered("explain", || Ok(self.explain(arrived).into())));
-        reply(call, answer);
+    /// Goes on with what a thread has done: a piece of it, and the next one when nothing else is to do.
+    pub(super) fn conclude(&mut self, doing: Done, done: &mpsc::UnboundedSender<Done>) {
+        let Done { call, arrived, mut explained } = doing;
+        let mut arrived = match arrived {
+            Ok(arrived) => arrived,
+            Err(failure) => return reply(call, Err(failure)),
+        };
+        match answered("explain", || Ok(self.explain(arrived.by_ref().take(FRAMES)))) {
+            Ok(mut more) => explained.append(&mut more),
+            Err(failure) => return reply(call, Err(failure)),
+        }
+        if arrived.len() == 0 {
+            return reply(call, Ok(Data::Explanations(explained).into()));
+        }
+        if call.is_wanted() {
+            let _ended = done.send(Done { call, arrived: Ok(arrived), explained });
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rows of a page.
-const ROWS: usize = 512;
+const ROWS: usize = 256;
 /// Bytes of a page, about: those of its rows that can be of any length.
 const BYTES: usize = 32 << 10;
 /// Tables of which routes are listed, in this order.

@@ -125,8 +125,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let first = options.first_config.as_deref().map(read);
     // Before there is a second thread: each has rights of its own.
     privilege::shed(options)?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+        runtime.enable_all().on_thread_start(service::give_way).build().context("cannot start the runtime")?;
     runtime.block_on(serve(options, config, first))
 }
 
@@ -187,7 +188,6 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
                 }
             }
             Some(call) = waiting.recv() => queue.fill(call, &mut waiting),
-            Some(done) = concluding.recv() => daemon.conclude(done),
             () = until(queue.due()) => {
                 if daemon.serve_next(&mut queue, &mut mirror, &done)? {
                     due = None;
@@ -209,6 +209,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }
+            Some(doing) = concluding.recv() => daemon.conclude(doing, &done),
             // Last: whoever floods a rule that logs waits, and not the ring.
             told = packets.next() => {
                 match told {

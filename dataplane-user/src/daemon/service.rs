@@ -20,12 +20,24 @@ use crate::control::server::{Call, Server};
 /// Threads that read and write what is long.
 const SCRIBES: usize = 8;
 
+/// How much less of a busy processor they, and those that do large work, have than the ring (`nice(1)`).
+const WAY: i32 = 5;
+
+/// Lets the ring go first where the processors are busy.
+pub(super) fn give_way() {
+    // To the kernel, a priority is a thread's (setpriority(2), C library/kernel differences).
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), WAY) {
+        tracing::debug!("a thread that does large work keeps its priority: {error}");
+    }
+}
+
 /// The thread that serves, while it does not yet: what peers send and take is no work of the ring.
 pub(super) struct Service(Runtime);
 
 impl Service {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(SCRIBES).build();
+        let mut runtime = runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(SCRIBES).on_thread_start(give_way).build();
         Ok(Self(runtime.context("cannot start the runtime of the control socket")?))
     }
 

@@ -269,10 +269,11 @@ fn readers_do_not_keep_root_waiting() {
     }
     stop.store(true, Ordering::Relaxed);
     let late = pulse.join().expect("no panic of ours");
+    let slowest = took.iter().enumerate().max_by_key(|(_, took)| **took).map_or(0, |(place, _)| place);
     took.sort_unstable();
     let at = |part: usize| took[(took.len() - 1) * part / 100];
     println!(
-        "{} requests in {seconds:?}; rule add {} times: half within {:?}, 99 of 100 within {:?}, all within {:?} (the machine \
+        "{} requests in {seconds:?}; rule add {} times: half within {:?}, 99 of 100 within {:?}, all within {:?}, number {slowest} (the machine \
          wakes within {late:?}); resident {idle} -> at most {most} kB",
         sent.load(Ordering::Relaxed),
         took.len(),

@@ -47,7 +47,7 @@ fn applied_or_not(before: (&str, (u32, u32)), after: (&str, (u32, u32))) {
     let Some(scene) = Scene::idle(&[Need::Tool("prlimit")]) else { return };
     let (old, new) = (file(&scene, "old.toml", before.0), file(&scene, "new.toml", after.0));
     let words = |path: &PathBuf| ["config".to_owned(), "apply".to_owned(), path.display().to_string()];
-    let (mut refused, mut spare) = (0, 2);
+    let (mut refused, mut spare) = (0, 6);
     loop {
         limit(&scene, 1_024);
         let old = words(&old);
@@ -73,7 +73,7 @@ fn applied_or_not(before: (&str, (u32, u32)), after: (&str, (u32, u32))) {
             let listed = ports.as_array().map_or(0, Vec::len);
             assert_eq!(listed, before.0.matches("mode").count(), "{spare} descriptors to spare: {ports}");
         }
-        spare += 3;
+        spare += 5;
         assert!(spare < 400, "it is never applied");
     }
     println!("refused {refused} times, until {spare} descriptors were to spare");
