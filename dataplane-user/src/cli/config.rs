@@ -48,7 +48,7 @@ pub(super) enum Config {
         /// Roll back after so many seconds unless `config confirm` comes before
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
         confirm: Option<u32>,
-        /// Apply it even if it may drop this very session
+        /// Apply it even if it may drop this very session, or detaches every port
         #[arg(long)]
         force: bool,
     },

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{Config, Elements};
 use crate::rule::{
     ChainName, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, LinkField, LinkPattern, Match,
-    Policy, Port, Protocol, Range, Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values, Verdict,
+    PacketType, Policy, Port, Protocol, Range, Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values, Verdict,
 };
 
 /// TCP's number (RFC 9293).
@@ -154,7 +154,11 @@ impl Config {
                     _ => None,
                 })
             }
-            Match::Port(..) | Match::IcmpType(_) | Match::Icmpv6Type(_) => Met::No,
+            Match::Port(..) | Match::IcmpType(_) | Match::Icmpv6Type(_) | Match::IcmpCode(_) | Match::Icmpv6Code(_) => {
+                Met::No
+            }
+            // A session is between two.
+            Match::PacketType(test) => self.ranges(test, PacketType(0), |_| None),
             Match::Protocol(_, test) => self.ranges(test, Protocol(TCP), |item| match item {
                 Item::Protocol(range) => Some(range.contains(Protocol(TCP))),
                 _ => None,

@@ -128,7 +128,7 @@ fn faults_say_where() {
 fn a_fault_is_shown_with_its_line() {
     let error = parse("[chains.forward]\nrules = [\n  'ip sadr 10.0.0.1 drop',\n]\n", "etc/dp.toml").expect_err("sadr");
     let expected = "\
-error: etc/dp.toml:3:7: found `sadr`, expected `daddr`, `dscp`, `frag-off`, `protocol`, `saddr` or `ttl`
+error: etc/dp.toml:3:7: found `sadr`, expected `daddr`, `dscp`, `frag-off`, `protocol`, `saddr`, `ttl` or `version`
   |
 3 |   'ip sadr 10.0.0.1 drop',
   |       ^^^^

@@ -276,7 +276,7 @@ pub struct Apply {
     /// Seconds after which it is rolled back unless it was confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<u32>,
-    /// Also when it may drop the session's own packets.
+    /// Also when it may drop the session's own packets, or leaves no port.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
     /// `SSH_CONNECTION` of the session that asks.

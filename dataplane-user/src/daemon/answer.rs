@@ -75,17 +75,18 @@ impl Daemon {
         }
         for (ifindex, reason) in self.ports.failed.iter().chain(&self.ports.postponed) {
             let Some(link) = self.model.links.get(ifindex) else { continue };
-            let mode = self.ports.wanted(&link.name).map_or("auto", |wanted| wanted.mode.name());
+            let mode = self.ports.wanted(link, self.names.former(*ifindex)).map_or("auto", |wanted| wanted.mode.name());
             rows.push(row(link, mode, &format!("failed: {reason}"), Counts::default()));
         }
         for wanted in self.ports.config() {
             let name = wanted.pattern.as_str();
-            if !wanted.pattern.is_glob() && self.model.link_named(name).is_none() {
+            if !wanted.pattern.is_glob() && self.link_called(name).is_none() {
                 let link = Link { name: name.to_owned(), ..Link::default() };
                 rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
             }
         }
-        rows.retain(|row| only.is_none_or(|name| row.name == name));
+        let meant = only.and_then(|name| self.link_called(name)).map(|link| link.ifindex);
+        rows.retain(|row| only.is_none_or(|name| row.name == name || Some(row.ifindex) == meant));
         if let (Some(name), true) = (only, rows.is_empty()) {
             return Err(Failure::new(
                 FailureKind::NotFound,

@@ -13,6 +13,7 @@ use crate::{
         Lowering,
         filter::{FilterError, LoweredFilter},
     },
+    model::Link,
     rule::LinkPattern,
 };
 
@@ -31,9 +32,17 @@ pub(super) struct Committed {
 }
 
 impl Daemon {
+    /// Whether a rule's pattern means a link now.
+    pub(super) fn fits(&self, pattern: &LinkPattern, link: &Link) -> bool {
+        // Altnames are for those who name one link: they may begin as other links' names do.
+        let other = || !pattern.is_wildcard() && link.names().any(|name| pattern.fits(name));
+        let before = || pattern.is_followed() && self.names.former(link.ifindex).iter().any(|name| pattern.fits(name));
+        pattern.fits(&link.name) || other() || before()
+    }
+
     /// The links that fit a pattern now.
-    fn fitting(&self, pattern: &LinkPattern) -> Vec<Ifindex> {
-        let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
+    pub(super) fn fitting(&self, pattern: &LinkPattern) -> Vec<Ifindex> {
+        let links = self.model.links.values().filter(|link| self.fits(pattern, link));
         links.map(|link| link.ifindex).collect()
     }
 

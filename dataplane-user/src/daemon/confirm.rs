@@ -10,6 +10,7 @@ use super::{Daemon, history::Before};
 use crate::{
     config::{self, Config, Session},
     control::protocol::{Apply, Data, Failure, FailureKind, Reply},
+    model::Link,
 };
 
 /// How long after a rollback that failed it is tried again.
@@ -81,6 +82,7 @@ impl Daemon {
             ));
         }
         let config = super::operate::parse(&apply.path, &apply.toml)?;
+        self.refuse_portless(&config, apply)?;
         let warning = self.lockout(&config, apply)?;
         let before = self.running().to_toml();
         if let Some(seconds) = apply.confirm {
@@ -168,6 +170,35 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Refuses a config by which no link that is there would be a port, where some are now, unless that was asked for.
+    fn refuse_portless(&self, config: &Config, apply: &Apply) -> Result<(), Failure> {
+        let attached = &self.ports.attached;
+        let meant = |link: &Link| {
+            let former = self.names.former(link.ifindex).iter().map(String::as_str);
+            !link.loopback && link.names().chain(former).any(|name| config.port(name).is_some())
+        };
+        let kept = self.model.links.values().any(meant);
+        if attached.is_empty() || kept || apply.force || apply.confirm.is_some() {
+            return Ok(());
+        }
+        let names: Vec<_> = attached.values().map(|port| port.name.as_str()).collect();
+        let why = if config.ports.is_empty() {
+            "it has no [ports]"
+        } else {
+            "no link that is there has a name of its [ports]"
+        };
+        let running = Config { ports: self.ports.config().to_vec(), ..Config::default() };
+        Err(Failure::new(
+            FailureKind::Rejected,
+            format!(
+                "this config would detach every port ({}), because {why}; nothing would be filtered any more. To keep what \
+                 is attached, write into it:\n\n{}\nor insist with `--force`",
+                names.join(", "),
+                running.to_toml()
+            ),
+        ))
     }
 
     /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.

@@ -25,7 +25,7 @@ impl Daemon {
         let mut findings = Vec::new();
         for wanted in self.ports.config() {
             let name = wanted.pattern.as_str();
-            if !wanted.pattern.is_glob() && self.model.link_named(name).is_none() {
+            if !wanted.pattern.is_glob() && self.link_called(name).is_none() {
                 findings.push(Finding {
                     check: format!("port: {name}"),
                     status: Status::Warn,

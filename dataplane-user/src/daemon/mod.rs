@@ -25,6 +25,7 @@ mod large;
 mod list;
 mod metrics;
 mod mirror;
+mod name;
 mod neighbour;
 mod operate;
 mod pin;
@@ -83,6 +84,7 @@ use history::History;
 use hold::Held;
 use metrics::Exposing;
 use mirror::{COMPARE, Compared};
+use name::Names;
 use neighbour::Probes;
 use pin::Pinned;
 use port::Ports;
@@ -296,6 +298,7 @@ struct Daemon {
     /// Calls that change something, and wait for that.
     early: Vec<Call>,
     ports: Ports,
+    names: Names,
     chains: Chains,
     /// What room for routes was asked for.
     fib: FibConfig,
@@ -396,6 +399,7 @@ impl Daemon {
             loading: Some((0, 0)),
             early: Vec::new(),
             ports,
+            names: Names::default(),
             chains,
             fib: running.fib,
             heartbeat: running.heartbeat,

@@ -99,7 +99,7 @@ impl Daemon {
         }
         self.save();
         let mut reply = Reply::from(Data::Ports(
-            self.port_rows(None)?.into_iter().filter(|row| ifaces.contains(&row.name)).collect(),
+            self.port_rows(None)?.into_iter().filter(|row| wanted.contains(&row.ifindex)).collect(),
         ));
         for warning in bypassed() {
             tracing::warn!("{warning}");
@@ -110,7 +110,11 @@ impl Daemon {
 
     fn detach(&mut self, ifaces: &[String]) -> Result<Reply, Failure> {
         for name in ifaces {
-            if self.ports.wanted(name).is_none() {
+            let wanted = match self.link_called(name) {
+                Some(link) => self.ports.wanted(link, self.names.former(link.ifindex)),
+                None => self.ports.config().iter().find(|port| port.pattern.fits(name)),
+            };
+            if wanted.is_none() {
                 return Err(Failure::new(
                     FailureKind::NotFound,
                     format!("{name} is not a port; `dataplane port list` shows what is attached"),
@@ -118,7 +122,13 @@ impl Daemon {
             }
         }
         for name in ifaces {
-            self.ports.unwant(name);
+            let names = self.link_called(name).map_or_else(Vec::new, |link| {
+                let former = self.names.former(link.ifindex).iter().map(String::as_str);
+                link.names().chain(former).map(str::to_owned).collect()
+            });
+            for name in names.iter().chain([name]) {
+                self.ports.unwant(name);
+            }
         }
         self.follow();
         self.save();

@@ -103,13 +103,17 @@ impl Ports {
         self.off.clear();
     }
 
-    /// What is said about a link of this name: its own entry, or else the first pattern that fits.
-    pub(super) fn wanted(&self, name: &str) -> Option<&PortConfig> {
-        if self.off.contains(name) {
+    /// What is said about a link: an entry of a name of its own, or else the first pattern that fits its name; then what was
+    /// said about it under a name before.
+    pub(super) fn wanted(&self, link: &Link, former: &[String]) -> Option<&PortConfig> {
+        let before = former.iter().map(String::as_str);
+        if link.names().chain(before.clone()).any(|name| self.off.contains(name)) {
             return None;
         }
-        let named = self.config.iter().find(|port| port.pattern.as_str() == name);
-        named.or_else(|| self.config.iter().find(|port| port.pattern.fits(name)))
+        let own = |name: &str| self.config.iter().find(|port| port.pattern.as_str() == name);
+        let fitting = |name: &str| self.config.iter().find(|port| port.pattern.fits(name));
+        let now = link.names().find_map(own).or_else(|| fitting(&link.name));
+        now.or_else(|| before.clone().find_map(own)).or_else(|| before.clone().find_map(fitting))
     }
 
     /// As lowering wants it.
@@ -134,6 +138,7 @@ impl Daemon {
     /// Follows what the kernel said: ports that come and go, then tables. Problems are logged; what can be done is done. No
     /// program is attached before its port and the rules are in the maps.
     pub(super) fn follow(&mut self) {
+        self.note_names();
         if self.leaves_ports() {
             // What could not be written is said, and tried again, by who wrote it.
             let _written = self.reconcile();
@@ -195,8 +200,7 @@ impl Daemon {
         }
     }
 
-    /// Lets go of ports that are gone, renamed, switched off or wanted in another mode. Gives those: their programs are still
-    /// there.
+    /// Lets go of ports that are gone, switched off or wanted in another mode. Gives those: their programs are still there.
     fn detach_unwanted(&mut self) -> BTreeMap<Ifindex, Attached> {
         let mut former = BTreeMap::new();
         let unwanted: Vec<_> = self
@@ -223,7 +227,7 @@ impl Daemon {
     /// The mode that a link should be a port in; `None`: it should not.
     fn wanted_mode(&self, ifindex: Ifindex) -> Option<Mode> {
         let link = self.model.links.get(&ifindex)?;
-        let wanted = self.ports.wanted(&link.name)?;
+        let wanted = self.ports.wanted(link, self.names.former(ifindex))?;
         Some(choose(link, self.model.features(ifindex), wanted.mode))
     }
 

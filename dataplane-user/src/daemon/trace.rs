@@ -94,10 +94,7 @@ impl Daemon {
     ) -> Result<Reply, Failure> {
         let watched = parse_watched(filter)
             .map_err(|error| Failure::new(FailureKind::Rejected, error.render(filter, "filter")))?;
-        let links = |pattern: &LinkPattern| {
-            let links = self.model.links.values().filter(|link| pattern.fits(&link.name));
-            links.map(|link| link.ifindex).collect()
-        };
+        let links = |pattern: &LinkPattern| self.fitting(pattern);
         let panes =
             panes(&watched, one_in, &links).map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
         let used: usize = self.watchers.all.iter().map(|watcher| watcher.panes.len()).sum();

@@ -57,7 +57,8 @@ impl Daemon {
     /// were given before.
     fn write_ways(&mut self, patterns: &BTreeSet<LinkPattern>) -> anyhow::Result<()> {
         let is_port = |ifindex| self.ports.attached.contains_key(&ifindex);
-        let ways = WaysOut::of(self.model.links.values(), is_port, patterns);
+        let ways =
+            WaysOut::told_apart(self.model.links.values(), is_port, patterns, |pattern, link| self.fits(pattern, link));
         if self.leaving.written.as_ref().is_some_and(|(known, _)| *known == ways) {
             return Ok(());
         }

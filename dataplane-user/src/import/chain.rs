@@ -3,17 +3,36 @@
 use std::collections::BTreeMap;
 
 use super::problem::Place;
+use super::room::{Full, Room};
 use super::simplify::simplified;
 use crate::config::SetConfig;
 use crate::rule::{ChainName, Family, Match, Policy, Rule, SetName, Statement, Text, Verdict};
 
+/// What the lines of a file may ask, all told: some hundred thousand rules.
+const ROOM: usize = 2_000_000;
+
 /// A whole file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ruleset {
     /// In the order of the file.
     pub(super) chains: Vec<Chain>,
     /// Of all tables.
     pub(super) sets: BTreeMap<SetName, SetConfig>,
+    /// For more lines.
+    pub(super) room: Room,
+}
+
+impl Default for Ruleset {
+    fn default() -> Self {
+        Self { chains: Vec::new(), sets: BTreeMap::new(), room: Room::new(ROOM) }
+    }
+}
+
+/// What is said where a file comes to too much.
+pub(super) fn too_much(_: Full) -> String {
+    "written out, the rules up to here come to more than a config can be: let them ask named sets (`ip saddr @NAME`), and \
+     jump less"
+        .to_owned()
 }
 
 /// A chain, with a hook or one that is jumped to.
@@ -74,6 +93,9 @@ pub(super) struct Flat {
 impl Flat {
     /// The same where `condition` holds too; none when no packet can meet both.
     pub(super) fn under(&self, condition: &[Match]) -> Option<Self> {
+        if condition.is_empty() {
+            return Some(self.clone());
+        }
         let more = self.matches.iter().filter(|asked| !condition.contains(asked));
         let matches: Vec<_> = condition.iter().chain(more).cloned().collect();
         Rule::new(matches.clone(), Vec::new(), self.verdict, None).ok()?;

@@ -1,6 +1,6 @@
 //! The packets that some matches do not fit.
 
-use crate::rule::{Family, Fragment, Match, Protocol, ProtocolField, Range, TcpFlags, Test, Values};
+use crate::rule::{Family, Field, Fragment, Match, Protocol, ProtocolField, Range, TcpFlags, Test, Values};
 
 /// Ways of not fitting beyond which a chain is better written anew.
 const MOST: usize = 16;
@@ -23,6 +23,20 @@ pub(super) fn complement(matches: &[Match], family: Option<Family>, drops: bool)
     (ways.len() <= MOST).then_some(ways)
 }
 
+/// Whether a match asks for what can not be read in every packet: ports, flags or types.
+pub(super) fn asks_transport(asked: &Match) -> bool {
+    match asked {
+        Match::Port(..)
+        | Match::TcpFlags(_)
+        | Match::IcmpType(_)
+        | Match::Icmpv6Type(_)
+        | Match::IcmpCode(_)
+        | Match::Icmpv6Code(_) => true,
+        Match::Concatenation(asked) => asked.fields().iter().any(|field| matches!(field, Field::Port(..))),
+        _ => false,
+    }
+}
+
 /// The ways not to fit one match.
 fn opposite(asked: &Match, family: Option<Family>, drops: bool) -> Option<Vec<Vec<Match>>> {
     let readable = |flipped: Option<Match>| if drops { flipped } else { None };
@@ -40,6 +54,9 @@ fn opposite(asked: &Match, family: Option<Family>, drops: bool) -> Option<Vec<Ve
         Match::Port(transport, side, test) => readable(Some(Match::Port(*transport, *side, flip(test)?))),
         Match::IcmpType(test) => readable(Some(Match::IcmpType(flip(test)?))),
         Match::Icmpv6Type(test) => readable(Some(Match::Icmpv6Type(flip(test)?))),
+        Match::IcmpCode(test) => readable(Some(Match::IcmpCode(flip(test)?))),
+        Match::Icmpv6Code(test) => readable(Some(Match::Icmpv6Code(flip(test)?))),
+        Match::PacketType(test) => Some(Match::PacketType(flip(test)?)),
         Match::TcpFlags(flags) => {
             readable(TcpFlags::new(flags.mask(), !flags.negated(), flags.values().to_vec()).map(Match::TcpFlags))
         }

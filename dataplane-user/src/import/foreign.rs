@@ -16,6 +16,10 @@ const DYNAMIC: &str = "packets do not change sets here: `dataplane set add` and 
 const ELSEWHERE: &str = "packets are not sent elsewhere by rules here: take it out";
 const KEPT: &str = "what one packet did is not kept for the next one here: take it out, or use `limit rate`";
 
+/// What is said where the size of TCP's segments is written. `advmss` of a route is for this machine's own connections.
+pub(super) const SEGMENTS: &str = "packets are not changed here: take the rule out, and announce the smaller MTU to the hosts (DHCP option 26, AdvLinkMTU \
+     of router advertisements) or set it on their links";
+
 /// The first words of a construct, and what is said about it.
 const FOREIGN: &[(&[&str], &str)] = &[
     (&["ct"], STATEFUL),
@@ -26,10 +30,6 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["redirect"], ADDRESSES),
     (&["tproxy"], ADDRESSES),
     (&["queue"], "no packet is handed to a program here: take it out, or take `drop`"),
-    (
-        &["fib"],
-        "rules do not ask the routes: for `fib saddr . iif oif missing drop` set net.ipv4.conf.all.rp_filter=1, and take it out",
-    ),
     (&["rt"], "rules do not ask the routes: ask for `oifname`, or take it out"),
     (&["meta", "mark"], MARKS),
     (&["mark"], MARKS),
@@ -39,11 +39,6 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["skgid"], SOCKETS),
     (&["meta", "cgroup"], SOCKETS),
     (&["socket"], SOCKETS),
-    (
-        &["meta", "pkttype"],
-        "ask for the addresses instead: `ether daddr`, or `ip daddr 224.0.0.0/4` and the broadcast address",
-    ),
-    (&["pkttype"], "ask for the addresses instead: `ether daddr`, or `ip daddr 224.0.0.0/4` and the broadcast address"),
     (&["meta", "iifkind"], "ask for the names: `iifname \"wg*\"`"),
     (&["meta", "oifkind"], "ask for the names: `oifname \"wg*\"`"),
     (&["meta", "iiftype"], "ask for the names: `iifname \"wg*\"`"),
@@ -70,8 +65,6 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["xt"], "this belongs to iptables: import what `iptables-save` prints"),
     (&["osf"], "operating systems are not guessed here: take it out"),
     (&["ipsec"], "what IPsec did to a packet is not known here: take it out"),
-    (&["icmp", "code"], "only the type of an ICMP message can be asked: take the code out"),
-    (&["icmpv6", "code"], "only the type of an ICMPv6 message can be asked: take the code out"),
     (&["exthdr"], "extension headers can not be asked for: take `meta l4proto` for what is behind them"),
     (&["dst"], "extension headers can not be asked for: take `meta l4proto` for what is behind them"),
     (&["hbh"], "extension headers can not be asked for: take `meta l4proto` for what is behind them"),
@@ -86,6 +79,15 @@ pub(super) fn foreign(rest: &str, start: usize) -> Option<(Place, String)> {
     let first = words.next()?;
     let second = words.next();
     let place = |last: &(usize, &str)| start + begin..start + last.0 + last.1.len();
+    if first.1 == "fib" {
+        let end = rest.find(['{', ';']).unwrap_or(rest.len());
+        let said = routes(&rest[..end]);
+        return Some((place(&first), format!("`fib`: rules do not ask the routes: {said}")));
+    }
+    if let ("tcp", Some("option")) = (first.1, second.map(|word| word.1)) {
+        let said = if rest.contains(" set ") { SEGMENTS } else { "options of TCP can not be asked: take the rule out" };
+        return Some((place(&second.unwrap_or(first)), format!("`tcp option`: {said}")));
+    }
     // `FIELD FIELD set VALUE` writes into the packet.
     if let (Some(_), Some(third)) = (second, words.next())
         && third.1 == "set"
@@ -103,6 +105,33 @@ pub(super) fn foreign(rest: &str, start: usize) -> Option<(Place, String)> {
     let last = if names.len() > 1 || matches!(first.1, "ct" | "rt") { second.unwrap_or(first) } else { first };
     let end = last.0 + last.1.len();
     Some((place(&last), format!("`{}`: {said}", &rest[begin..end])))
+}
+
+/// What to do instead of asking the routes (nft(8), "FIB EXPRESSIONS").
+fn routes(asked: &str) -> &'static str {
+    let has = |word: &str| asked.split_whitespace().any(|other| other == word);
+    match (has("type"), has("saddr")) {
+        // What for: the type of the destination, of the source, or whether there is a way back.
+        (true, false) if has("local") && !has("broadcast") && !has("multicast") => {
+            "chain input meets what is for this machine, chain forward what is not: put the rule into one of them"
+        }
+        (true, false) => {
+            "chain input meets what is for this machine, its broadcast addresses and groups, chain forward what is not; ask \
+             for groups by `ip daddr 224.0.0.0/4`, `ip6 daddr ff00::/8` and the broadcast addresses"
+        }
+        (true, true) => {
+            "IPv4 packets whose source is an address of this machine, a group or a broadcast address are dropped anyway \
+             (`martian_source`): take the rule out"
+        }
+        (false, _) if has("iif") => {
+            "for IPv4 set net.ipv4.conf.all.rp_filter=1 (strict) instead; for IPv6 there is no such setting: let each way in \
+             have the prefixes behind it, such as `iifname \"eth1\" ip6 saddr != 2001:db8:1::/48 drop`"
+        }
+        (false, _) => {
+            "for IPv4 set net.ipv4.conf.all.rp_filter=2 (any way back) instead; for IPv6 there is no such setting: let each \
+             way in have the prefixes behind it, such as `iifname \"eth1\" ip6 saddr != 2001:db8:1::/48 drop`"
+        }
+    }
 }
 
 /// Words with their places.

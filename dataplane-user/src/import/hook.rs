@@ -1,13 +1,17 @@
 //! Base chains to the chains of a config: one for each hook, which sees both families.
 
+use std::collections::BTreeMap;
+
 use super::chain::{Chain, Flat, Hook, Ruleset};
+use super::complement::asks_transport;
 use super::inline::Inline;
 use super::problem::{Place, Problems};
 use super::simplify::simplified;
-use crate::config::{ChainConfig, Config};
+use crate::config::{ChainConfig, Config, PortConfig, PortPattern, SetConfig};
+use crate::model::ModeChoice;
 use crate::rule::{
-    ChainName, Family, HopLimit, LinkField, Match, Policy, Protocol, ProtocolField, Range, Rule, Statement, Test,
-    Values, Verdict,
+    ChainName, Family, Fragments, HopLimit, Item, Limit, LinkField, Match, PacketType, Policy, Protocol, ProtocolField,
+    Range, Rule, SetName, Statement, Test, Value, Values, Verdict,
 };
 
 /// Headers of IPv6 that are before the one that `meta l4proto` names (RFC 8200, section 4; RFC 6275): hop-by-hop, routing,
@@ -52,18 +56,70 @@ pub(super) fn config(ruleset: &Ruleset, problems: &mut Problems) -> Config {
     }
     // What nothing leads to is read all the same, so that its errors are told.
     for index in (0..ruleset.chains.len()).filter(|index| !written[*index]) {
-        inline.written_out(index);
+        inline.read(index);
     }
+    let strict = inline.strict.take();
+    buckets(bases.iter().flat_map(|base| &base.rules), problems);
     for name in ChainName::ALL {
         let (here, others): (Vec<_>, Vec<_>) = bases.into_iter().partition(|base| base.hook.chain == name);
         bases = others;
-        config.chains[name.index()] = one(name, here, problems);
+        config.chains[name.index()] = one(name, here, &config.sets, problems);
     }
+    around(&mut config, strict, problems);
     config
 }
 
+/// What a config says around its chains, so that these come to the same as the tables.
+fn around(config: &mut Config, strict: Option<Place>, problems: &mut Problems) {
+    if config.chains.iter().all(|chain| *chain == ChainConfig::default()) {
+        return;
+    }
+    if let Ok(pattern) = PortPattern::new("*") {
+        config.ports.push(PortConfig { pattern, mode: ModeChoice::Auto });
+    }
+    let drops = |rule: &Rule| matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
+    let unread = |rule: &Rule| drops(rule) && rule.matches().iter().any(asks_transport);
+    if !config.chains.iter().flat_map(|chain| &chain.rules).any(unread) {
+        return;
+    }
+    match strict {
+        None => config.fragments = Fragments::Pass,
+        Some(place) => problems.note(
+            place,
+            "said by rules that drop what has no ports, flags or types to be read: later fragments that fit all else of a \
+             rule that drops are dropped here, where other rules would let them pass; without this `return` they pass",
+        ),
+    }
+}
+
+/// Tells of limits that one rule had and several have now.
+fn buckets<'r>(rules: impl Iterator<Item = &'r Flat>, problems: &mut Problems) {
+    let mut limits: BTreeMap<(usize, usize), (Limit, usize)> = BTreeMap::new();
+    for rule in rules {
+        let limit = rule.statements.iter().find_map(|statement| match statement {
+            Statement::Limit(limit) => Some(*limit),
+            Statement::Log(_) => None,
+        });
+        if let Some(limit) = limit {
+            limits.entry((rule.place.start, rule.place.end)).or_insert((limit, 0)).1 += 1;
+        }
+    }
+    for ((start, end), (limit, times)) in limits.into_iter().filter(|(_, (_, times))| *times > 1) {
+        let message = format!(
+            "`{limit}` becomes {times} limits with a bucket each, because this comes to {times} rules: together they let \
+             {times} times as much pass"
+        );
+        problems.note(start..end, message);
+    }
+}
+
 /// The chains of one hook as one.
-fn one(name: ChainName, mut bases: Vec<Base<'_>>, problems: &mut Problems) -> ChainConfig {
+fn one(
+    name: ChainName,
+    mut bases: Vec<Base<'_>>,
+    sets: &BTreeMap<SetName, SetConfig>,
+    problems: &mut Problems,
+) -> ChainConfig {
     bases.sort_by_key(|base| base.hook.priority);
     // Stable: those that only drop first.
     let ordered: Vec<_> = bases.iter().map(|base| base.chain.place.start).collect();
@@ -114,7 +170,7 @@ fn one(name: ChainName, mut bases: Vec<Base<'_>>, problems: &mut Problems) -> Ch
             Policy::Accept
         }
     };
-    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, problems)).collect();
+    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, sets, problems)).collect();
     ChainConfig { policy, rules }
 }
 
@@ -128,8 +184,21 @@ fn guarded(rule: &Flat, chain: &Chain) -> Flat {
     Flat { matches, ..rule.clone() }
 }
 
+/// Whether a match names AH or mobility headers, which nft stops at in IPv6 (`ipv6_find_hdr` with `IP6_FH_F_AUTH`).
+fn asks_skipped(asked: &Match, sets: &BTreeMap<SetName, SetConfig>) -> bool {
+    let Match::Protocol(ProtocolField::Meta, test) = asked else { return false };
+    let skipped = |range: &Range<Protocol>| [51, 135].into_iter().any(|number| range.contains(Protocol(number)));
+    match test.values() {
+        Values::Listed(ranges) => ranges.iter().any(skipped),
+        Values::Set(name) => {
+            let elements = sets.get(name).and_then(SetConfig::listed).into_iter().flatten();
+            elements.flat_map(|element| &element.0).any(|item| matches!(item, Item::Protocol(range) if skipped(range)))
+        }
+    }
+}
+
 /// The rule, if it can stand in that chain.
-fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule> {
+fn finished(name: ChainName, rule: Flat, sets: &BTreeMap<SetName, SetConfig>, problems: &mut Problems) -> Option<Rule> {
     for asked in &rule.matches {
         let unknown = match (name, asked) {
             (ChainName::Prerouting | ChainName::Input, Match::Link(LinkField::Oif | LinkField::Oifname, _)) => {
@@ -154,9 +223,32 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
         }
         problems.note(rule.place.clone(), format!("`{asked}` holds here behind extension headers, too"));
     }
+    if let Some(asked) = rule.matches.iter().find(|asked| asks_skipped(asked, sets))
+        && !rule.matches.iter().any(|asked| asked.family() == Some(Family::V4))
+    {
+        let message = format!(
+            "`{asked}`: AH (51) and mobility headers (135) of IPv6 are walked here to what is behind them, so no packet would \
+             fit: take them out, or ask of IPv4 alone (`ip protocol ah`)"
+        );
+        problems.error(rule.place.clone(), message);
+        return None;
+    }
     let mut matches = rule.matches;
     if name == ChainName::Forward {
         matches = matches.into_iter().map(|asked| received(asked, &rule.place, problems)).collect::<Option<_>>()?;
+    }
+    // Only what came in has another type, and the kernel forwards no frame for a group (`ip_forward`).
+    if matches!(name, ChainName::Forward | ChainName::Output) {
+        let to_others = |asked: &Match| match asked {
+            Match::PacketType(test) => holds(test, PacketType(0)).map(|held| !held),
+            _ => None,
+        };
+        if matches.iter().any(|asked| to_others(asked) == Some(true)) {
+            let message = format!("left out: in chain {name} every packet is of type `host`");
+            problems.note(rule.place, message);
+            return None;
+        }
+        matches.retain(|asked| to_others(asked).is_none());
     }
     let mut statements = rule.statements;
     for statement in &mut statements {
@@ -174,6 +266,12 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
             None
         }
     }
+}
+
+/// Whether a listed test holds for a value.
+fn holds<T: Value>(test: &Test<Range<T>>, value: T) -> Option<bool> {
+    let Values::Listed(ranges) = test.values() else { return None };
+    Some(ranges.iter().any(|range| range.contains(value)) != test.negated())
 }
 
 /// A match of chain forward in the terms of the packet that came in. The kernel takes one off the TTL before it asks that
@@ -197,7 +295,7 @@ fn received(asked: Match, place: &Place, problems: &mut Problems) -> Option<Matc
     Some(more)
 }
 
-impl crate::rule::Limit {
+impl Limit {
     /// What nft takes where nothing is said.
     fn usual_burst(&self) -> Option<u64> {
         (self.unit == crate::rule::LimitUnit::Packets).then_some(5)

@@ -7,15 +7,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::chain::{Chain, Flat, Line, Says};
-use super::complement::complement;
-use super::problem::Problems;
+use super::chain::{Chain, Flat, Line, Says, too_much};
+use super::complement::{asks_transport, complement};
+use super::problem::{Place, Problems};
+use super::room::{Full, Room, weight};
 use crate::rule::{Limit, Match, Policy, Statement, Verdict};
 
 /// Chains on the way to a rule; nft has 16 (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 64;
-/// Rules that a file may come to.
-const MOST: usize = 200_000;
+/// What rules may ask that are made on the way, all told.
+const ROOM: usize = 4_000_000;
 
 /// A chain written out.
 #[derive(Debug)]
@@ -28,8 +29,15 @@ pub(super) struct Block {
 /// Writes chains out, each once.
 pub(super) struct Inline<'a> {
     chains: &'a [Chain],
-    known: HashMap<usize, Option<Rc<Block>>>,
+    /// Chains by table and name.
+    named: HashMap<(&'a str, &'a str), usize>,
+    known: HashMap<usize, Rc<Block>>,
     path: Vec<usize>,
+    room: Room,
+    /// Whether there was no room for some of it, which has been told.
+    full: bool,
+    /// A `return` whose opposite only rules can say that drop what they can not read.
+    pub(super) strict: Option<Place>,
     problems: &'a mut Problems,
 }
 
@@ -49,7 +57,19 @@ impl Rest {
 
 impl<'a> Inline<'a> {
     pub(super) fn new(chains: &'a [Chain], problems: &'a mut Problems) -> Self {
-        Self { chains, known: HashMap::new(), path: Vec::new(), problems }
+        let mut named = HashMap::new();
+        for (index, chain) in chains.iter().enumerate() {
+            named.entry((chain.table.as_str(), chain.name.as_str())).or_insert(index);
+        }
+        let room = Room::new(ROOM);
+        Self { chains, named, known: HashMap::new(), path: Vec::new(), room, full: false, strict: None, problems }
+    }
+
+    /// Reads a chain that nothing may lead to, for its errors.
+    pub(super) fn read(&mut self, index: usize) {
+        if !self.known.contains_key(&index) {
+            self.written_out(index);
+        }
     }
 
     /// The rules of a chain; of one with a hook, `return` is its policy.
@@ -60,70 +80,106 @@ impl<'a> Inline<'a> {
         let mut rest = Rest { rules: VecDeque::new(), ends: false };
         // From the end: a `return` is about what comes behind it.
         for line in chain.lines.iter().rev() {
-            self.line(chain, line, policy, &mut rest);
-            if rest.rules.len() > MOST {
-                self.problems.error(line.place.clone(), format!("written out, the chains have more than {MOST} rules"));
+            if self.full {
                 break;
+            }
+            if let Err(full) = self.line(chain, line, policy, &mut rest) {
+                self.problems.error(line.place.clone(), too_much(full));
+                self.full = true;
             }
         }
         self.path.pop();
         Block { rules: rest.rules.into(), ends: rest.ends }
     }
 
-    fn line(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) {
+    fn line(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) -> Result<(), Full> {
         let always = line.matches.is_empty();
         match &line.says {
             Says::Verdict(verdict) => {
+                self.room.take(weight(&line.matches))?;
                 let rule = flat(line, *verdict);
                 rest.ends |= rule.decides_all();
                 rest.rules.push_front(rule);
             }
-            Says::Return => self.leave(chain, line, policy, rest),
+            Says::Return => self.leave(chain, line, policy, rest)?,
             Says::Jump(name) => {
-                let Some(block) = self.called(chain, line, name) else { return };
+                let Some(block) = self.called(chain, line, name) else { return Ok(()) };
                 rest.ends |= always && block.ends;
-                rest.put(under(line, &block));
+                rest.put(self.under(line, &block)?);
             }
             Says::Goto(name) => {
-                let Some(block) = self.called(chain, line, name) else { return };
+                let Some(block) = self.called(chain, line, name) else { return Ok(()) };
                 if block.ends {
                     rest.ends |= always;
                 } else {
                     let back = Line { statements: Vec::new(), comment: None, ..line.clone() };
-                    self.leave(chain, &back, policy, rest);
+                    self.leave(chain, &back, policy, rest)?;
                 }
-                rest.put(under(line, &block));
+                rest.put(self.under(line, &block)?);
             }
         }
+        Ok(())
     }
 
     /// `return`.
-    fn leave(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) {
+    fn leave(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) -> Result<(), Full> {
         if let Some(policy) = policy {
             let verdict = if policy == Policy::Accept { Verdict::Accept } else { Verdict::Drop };
             let rule = flat(line, verdict);
             rest.ends |= rule.decides_all();
             rest.rules.push_front(rule);
-            return;
+            return Ok(());
         }
         if let (true, [Statement::Limit(limit)]) = (line.matches.is_empty(), line.statements.as_slice()) {
-            return self.leave_within(line, *limit, rest);
+            self.leave_within(line, *limit, rest);
+            return Ok(());
         }
         if let Some(statement) = line.statements.first() {
             let message =
                 format!("`{statement}` before `return` cannot be said: give the rules behind it a chain of their own");
-            return self.problems.error(line.place.clone(), message);
+            self.problems.error(line.place.clone(), message);
+            return Ok(());
         }
         rest.ends = false;
         if line.matches.is_empty() {
-            return rest.rules.clear();
+            rest.rules.clear();
+            return Ok(());
         }
         let drops = rest.rules.iter().all(|rule| rule.verdict == Verdict::Drop);
         let Some(others) = complement(&line.matches, chain.family, drops) else {
-            return self.problems.error(line.place.clone(), no_complement(line));
+            self.problems.error(line.place.clone(), no_complement(line));
+            return Ok(());
         };
+        if !rest.rules.is_empty() && line.matches.iter().any(asks_transport) {
+            self.strict.get_or_insert_with(|| line.place.clone());
+        }
         let rules = std::mem::take(&mut rest.rules);
-        rest.rules = rules.iter().flat_map(|rule| others.iter().filter_map(|other| rule.under(other))).collect();
+        for rule in &rules {
+            for other in &others {
+                rest.rules.extend(self.joined(rule, other)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A rule where a condition holds too; none when no packet can meet both.
+    fn joined(&mut self, rule: &Flat, condition: &[Match]) -> Result<Option<Flat>, Full> {
+        // To put matches together takes time by their square.
+        let both = rule.matches.len() + condition.len();
+        self.room.take(weight(condition) + weight(&rule.matches) + both * both / 16)?;
+        Ok(rule.under(condition))
+    }
+
+    /// A chain under the condition of the line that leads there. What that line logs is logged before.
+    fn under(&mut self, line: &Line, block: &Block) -> Result<Vec<Flat>, Full> {
+        let mut rules = Vec::new();
+        if !line.statements.is_empty() {
+            rules.push(flat(line, Verdict::Continue));
+        }
+        for rule in &block.rules {
+            rules.extend(self.joined(rule, &line.matches)?);
+        }
+        Ok(rules)
     }
 
     /// `limit rate ... return`: what comes behind it holds beyond the rate. Only one rule can: each has a bucket of its own.
@@ -150,13 +206,12 @@ impl<'a> Inline<'a> {
             self.problems.error(line.place.clone(), message);
             return None;
         }
-        let found = self.chains.iter().position(|chain| chain.table == from.table && chain.name == name);
-        let Some(index) = found else {
+        let Some(&index) = self.named.get(&(from.table.as_str(), name)) else {
             self.problems.error(line.place.clone(), format!("there is no chain {name} in table {}", from.table));
             return None;
         };
         if let Some(known) = self.known.get(&index) {
-            return known.clone();
+            return Some(Rc::clone(known));
         }
         let fault = if self.path.contains(&index) {
             Some(format!("chain {name} leads back to itself"))
@@ -171,16 +226,10 @@ impl<'a> Inline<'a> {
             self.problems.error(line.place.clone(), fault);
             return None;
         }
-        let block = Some(Rc::new(self.written_out(index)));
-        self.known.insert(index, block.clone());
-        block
+        let block = Rc::new(self.written_out(index));
+        self.known.insert(index, Rc::clone(&block));
+        Some(block)
     }
-}
-
-/// A chain under the condition of the line that leads there. What that line logs is logged before.
-fn under(line: &Line, block: &Block) -> Vec<Flat> {
-    let logs = (!line.statements.is_empty()).then(|| flat(line, Verdict::Continue));
-    logs.into_iter().chain(block.rules.iter().filter_map(|rule| rule.under(&line.matches))).collect()
 }
 
 fn flat(line: &Line, verdict: Verdict) -> Flat {

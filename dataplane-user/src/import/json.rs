@@ -1,5 +1,6 @@
 //! What `nft -j list ruleset` prints, as the text that `nft list ruleset` would have printed (libnftables-json(5)).
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -20,6 +21,15 @@ struct Listing<'a> {
 struct Table {
     declarations: Vec<(String, Place)>,
     chains: Vec<Chain>,
+    /// Chains by name.
+    named: HashMap<String, usize>,
+}
+
+/// Tables in their order, and by name.
+#[derive(Default)]
+struct Tables {
+    all: Vec<(String, Table)>,
+    named: HashMap<String, usize>,
 }
 
 struct Chain {
@@ -38,7 +48,7 @@ pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + u
         let at = (before + error.column().saturating_sub(1)).min(text.len());
         (at..at, format!("this is not what `nft -j list ruleset` prints: {error}"))
     })?;
-    let mut tables: Vec<(String, Table)> = Vec::new();
+    let mut tables = Tables::default();
     for raw in listing.nftables {
         let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
         let place = start..start + raw.get().len();
@@ -48,7 +58,7 @@ pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + u
             object_of(kind, value, &place, &mut tables)?;
         }
     }
-    let (text, places) = written(&tables);
+    let (text, places) = written(&tables.all);
     let there = move |place: Place| {
         let found = places.partition_point(|(begin, _)| *begin <= place.start);
         places.get(found.saturating_sub(1)).map_or(0..0, |(_, there)| there.clone())
@@ -56,12 +66,7 @@ pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + u
     Ok((text, there))
 }
 
-fn object_of(
-    kind: &str,
-    value: &Value,
-    place: &Place,
-    tables: &mut Vec<(String, Table)>,
-) -> Result<(), (Place, String)> {
+fn object_of(kind: &str, value: &Value, place: &Place, tables: &mut Tables) -> Result<(), (Place, String)> {
     if kind == "metainfo" {
         return Ok(());
     }
@@ -71,11 +76,12 @@ fn object_of(
     };
     let family = word("family")?;
     let head = format!("table {family} {}", word(if kind == "table" { "name" } else { "table" })?);
-    let index = tables.iter().position(|(known, _)| *known == head).unwrap_or_else(|| {
-        tables.push((head, Table::default()));
-        tables.len() - 1
+    let index = tables.named.get(&head).copied().unwrap_or_else(|| {
+        tables.named.insert(head.clone(), tables.all.len());
+        tables.all.push((head, Table::default()));
+        tables.all.len() - 1
     });
-    let table = &mut tables[index].1;
+    let table = &mut tables.all[index].1;
     match kind {
         "table" => {
             let flags = value.get("flags").map(|flags| format!("flags {}", plain(flags)));
@@ -92,6 +98,7 @@ fn object_of(
                     format!("type {} hook {} priority {}{policy}", key("type"), plain(hook), key("prio"))
                 }
             };
+            table.named.entry(name.clone()).or_insert(table.chains.len());
             table.chains.push(Chain { name, head: (head, place.clone()), rules: Vec::new() });
         }
         "rule" => {
@@ -101,7 +108,7 @@ fn object_of(
                 let _ = write!(text, " comment \"{comment}\"");
             }
             let name = word("chain")?;
-            let chain = table.chains.iter_mut().find(|chain| chain.name == name);
+            let chain = table.named.get(name).map(|index| &mut table.chains[*index]);
             let chain = chain.ok_or_else(|| (place.clone(), format!("there is no chain {name} before this rule")))?;
             chain.rules.push((text.trim().to_owned(), place.clone()));
         }

@@ -4,47 +4,15 @@ use std::ops::Range;
 
 use chumsky::prelude::*;
 
-use super::chain::{Line, Says};
+use super::chain::{Line, Says, too_much};
 use super::foreign::foreign;
+use super::piece::{Boxed, Elements, FIELD, PAIR, Piece, piece, several};
 use super::problem::{Place, Problems};
-use super::set::{Table, value_of};
-use crate::rule::parse::fault::{Fault, Word};
-use crate::rule::parse::token::{Extra, in_quotes, integer, is_value, keyword, quoted, run_of, space, symbol, token};
-use crate::rule::parse::{end, field, run, statement, value};
+use super::room::{MATCHES, Room, weight};
+use super::set::Table;
+use crate::rule::parse::run;
+use crate::rule::parse::token::space;
 use crate::rule::{Contradiction, Match, Rule, RuleError, Statement, Text, Verdict};
-
-/// Rules that one may come to.
-const MOST: usize = 100_000;
-
-type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
-
-/// A part of a rule.
-#[derive(Clone, Debug)]
-enum Piece<'a> {
-    Match(Match),
-    Statement(Statement),
-    Counter,
-    Says(Says),
-    Comment(Text),
-    /// Several fields at once, in a set or not.
-    Concat {
-        keys: Vec<&'a str>,
-        negated: bool,
-        elements: Elements<'a, &'a str>,
-    },
-    /// A verdict for each element.
-    Vmap {
-        keys: Vec<&'a str>,
-        elements: Elements<'a, (&'a str, Says)>,
-    },
-}
-
-/// In braces, or the name of what holds them.
-#[derive(Clone, Debug)]
-enum Elements<'a, E> {
-    Listed(Vec<(E, Range<usize>)>),
-    Named(&'a str),
-}
 
 /// One way of fitting what stands for several: what must hold, and the verdict that comes with it.
 type Way = (Vec<Match>, Option<Says>);
@@ -74,7 +42,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The lines that a rule comes to; none when it has errors, which are told.
-    pub(super) fn line(&self, text: &'a str, start: usize, table: &Table<'a>, problems: &mut Problems) -> Vec<Line> {
+    pub(super) fn line(
+        &self,
+        (text, start): (&'a str, usize),
+        (table, room): (&Table<'a>, &mut Room),
+        problems: &mut Problems,
+    ) -> Vec<Line> {
         let mut draft = Draft { ways: vec![(Vec::new(), None)], ..Draft::default() };
         let mut at = 0;
         while at < text.len() {
@@ -92,7 +65,10 @@ impl<'a> Reader<'a> {
                 }
             };
             let place = start + at..start + at + rest[..length].trim_end().len();
-            if let Err((place, message)) = draft.take(piece, place, table) {
+            if let Piece::Statement(Statement::Log(_)) = piece {
+                shape(&rest[..length], &place, problems);
+            }
+            if let Err((place, message)) = draft.take(piece, place, (table, room)) {
                 problems.error(place, message);
                 return Vec::new();
             }
@@ -103,8 +79,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Says what is not kept of a `log`.
+fn shape(text: &str, place: &Place, problems: &mut Problems) {
+    let mut outside = text.split('"').step_by(2).flat_map(str::split_whitespace);
+    if let Some(word) = outside.find(|word| matches!(*word, "flags" | "snaplen" | "queue-threshold")) {
+        let message = format!("`{word}` of `log` is not kept: a line shows what can be read of a packet here");
+        problems.note(place.clone(), message);
+    }
+}
+
 impl Draft {
-    fn take<'x>(&mut self, piece: Piece<'x>, place: Place, table: &Table<'x>) -> Result<(), (Place, String)> {
+    fn take<'x>(
+        &mut self,
+        piece: Piece<'x>,
+        place: Place,
+        (table, room): (&Table<'x>, &mut Room),
+    ) -> Result<(), (Place, String)> {
         let asks = matches!(piece, Piece::Match(_) | Piece::Concat { .. } | Piece::Vmap { .. });
         if let (true, Some(statement)) = (asks, self.statements.first()) {
             let message = format!("this stands behind `{statement}`, which would meet fewer packets: matches go first");
@@ -114,7 +104,7 @@ impl Draft {
             return Err((place, "nothing can follow a verdict but a comment".to_owned()));
         }
         match piece {
-            Piece::Match(asked) => self.factor(&[(vec![asked], None)], &place)?,
+            Piece::Match(asked) => self.factor(vec![(vec![asked], None)], &place, room)?,
             Piece::Statement(statement) => self.statements.push(statement),
             Piece::Counter => {}
             Piece::Says(says) => self.says = Some(says),
@@ -129,10 +119,10 @@ impl Draft {
                     Elements::Listed(listed) => {
                         listed.into_iter().map(|(text, span)| (text, moved(&span, &place))).collect()
                     }
-                    Elements::Named(name) => table.elements(name).map_err(|message| (place.clone(), message))?,
+                    Elements::Named(name) => named_of(name, &place, table, room)?.to_vec(),
                 };
                 let way = |(text, place)| Ok((fitting(&keys, text, &place)?, None));
-                self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place)?;
+                self.factor(elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
             }
             Piece::Vmap { keys, elements } => {
                 let elements = match elements {
@@ -140,14 +130,14 @@ impl Draft {
                         listed.into_iter().map(|(pair, span)| (pair, moved(&span, &place))).collect()
                     }
                     Elements::Named(name) => {
-                        let said = table.elements(name).map_err(|message| (place.clone(), message))?;
-                        let pair = |(text, place): (&'x str, Place)| Ok((said_of(text, &place)?, place));
-                        said.into_iter().map(pair).collect::<Result<Vec<_>, (Place, String)>>()?
+                        let pair = |(text, place): &(&'x str, Place)| Ok((said_of(text, place)?, place.clone()));
+                        let said = named_of(name, &place, table, room)?.iter();
+                        said.map(pair).collect::<Result<Vec<_>, (Place, String)>>()?
                     }
                 };
                 let way =
                     |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
-                self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place)?;
+                self.factor(elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
                 self.says = Some(Says::Verdict(Verdict::Continue));
             }
         }
@@ -155,9 +145,22 @@ impl Draft {
     }
 
     /// Every way until now with each of these.
-    fn factor(&mut self, ways: &[Way], place: &Place) -> Result<(), (Place, String)> {
-        if self.ways.len().saturating_mul(ways.len()) > MOST {
-            return Err((place.clone(), format!("written out, this is more than {MOST} rules")));
+    fn factor(&mut self, ways: Vec<Way>, place: &Place, room: &mut Room) -> Result<(), (Place, String)> {
+        let all = |ways: &[Way]| ways.iter().map(|(asked, _)| weight(asked)).sum::<usize>();
+        let total =
+            all(&self.ways).saturating_mul(ways.len()).saturating_add(all(&ways).saturating_mul(self.ways.len()));
+        if self.ways.iter().any(|(asked, _)| asked.len() >= MATCHES) {
+            return Err((place.clone(), format!("a rule asks at most {MATCHES} things")));
+        }
+        // One more for what is there takes only its own room.
+        let more = if ways.len() == 1 { all(&ways).saturating_mul(self.ways.len()) } else { total };
+        room.take(more).map_err(|full| (place.clone(), too_much(full)))?;
+        if let [(more, said)] = ways.as_slice() {
+            for (asked, says) in &mut self.ways {
+                asked.extend(more.iter().cloned());
+                *says = said.clone().or_else(|| says.take());
+            }
+            return Ok(());
         }
         let before = std::mem::take(&mut self.ways);
         let with = |(asked, says): &Way, (more, said): &Way| {
@@ -187,6 +190,18 @@ impl Draft {
     }
 }
 
+/// The elements of a named set or map, for which there must be room.
+fn named_of<'t, 'x>(
+    name: &str,
+    place: &Place,
+    table: &'t Table<'x>,
+    room: &mut Room,
+) -> Result<&'t [(&'x str, Place)], (Place, String)> {
+    let elements = table.elements(name).map_err(|message| (place.clone(), message))?;
+    room.take(elements.len()).map_err(|full| (place.clone(), too_much(full)))?;
+    Ok(elements)
+}
+
 fn moved(span: &Range<usize>, place: &Place) -> Place {
     place.start + span.start..place.start + span.end
 }
@@ -200,7 +215,7 @@ fn fitting(keys: &[&str], element: &str, place: &Place) -> Result<Vec<Match>, (P
     }
     let read = |(key, part): (&&str, &&str)| {
         let text = format!("{key} {part}");
-        let one = run(&text, space().ignore_then(field::any()).then_ignore(end("the end of the element")));
+        let one = FIELD.with(|cache| run(&text, cache.get().clone()));
         one.map_err(|error: RuleError| {
             let told = foreign(&text, 0).map_or_else(|| format!("`{text}`: {error}"), |(_, message)| message);
             (place.clone(), told)
@@ -211,150 +226,5 @@ fn fitting(keys: &[&str], element: &str, place: &Place) -> Result<Vec<Match>, (P
 
 /// An element of a named map: what it is about, and its verdict.
 fn said_of<'a>(text: &'a str, place: &Place) -> Result<(&'a str, Says), (Place, String)> {
-    let read = space().ignore_then(pair()).then_ignore(end("the end of the element"));
-    run(text, read.map(|(pair, _)| pair)).map_err(|error| (place.clone(), error.to_string()))
-}
-
-fn piece<'a>() -> Boxed<'a, Piece<'a>> {
-    let comment = keyword("comment").ignore_then(quoted("a comment in quotes"));
-    let named = keyword("counter").ignore_then(keyword("name")).ignore_then(quoted("the name of a counter"));
-    choice((
-        field::any().map(Piece::Match).labelled("a match").boxed(),
-        named.to(Piece::Counter).labelled("a statement").boxed(),
-        statement::counter().to(Piece::Counter).labelled("a statement").boxed(),
-        statement::any().map(Piece::Statement).labelled("a statement").boxed(),
-        says().map(Piece::Says).labelled("a verdict").boxed(),
-        comment.map(Piece::Comment).labelled("a comment").boxed(),
-    ))
-    .boxed()
-}
-
-/// What a rule or an element of a map says.
-fn says<'a>() -> Boxed<'a, Says> {
-    choice((
-        keyword("jump").ignore_then(name()).map(Says::Jump).boxed(),
-        keyword("goto").ignore_then(name()).map(Says::Goto).boxed(),
-        keyword("return").to(Says::Return).boxed(),
-        statement::verdict().map(Says::Verdict),
-    ))
-    .boxed()
-}
-
-fn name<'a>() -> Boxed<'a, String> {
-    let inside = |letter: char| is_value(letter) || matches!(letter, '-' | '/' | '\\');
-    token("the name of a chain", move |rest| {
-        let (word, length) = match in_quotes(rest) {
-            Some(text) => (text, text.len() + 2),
-            None => (run_of(rest, inside), run_of(rest, inside).len()),
-        };
-        (!word.is_empty()).then(|| (length, word.to_owned()))
-    })
-    .boxed()
-}
-
-/// Fields with dots between them, and what they are compared with; one field may have a verdict map.
-fn several<'a>() -> Boxed<'a, Piece<'a>> {
-    let keys = selector().separated_by(symbol(".")).at_least(1).collect::<Vec<_>>();
-    let vmap =
-        keyword("vmap").ignore_then(choice((named().map(Elements::Named), braces(pair()).map(Elements::Listed))));
-    let listed = choice((
-        named().map(Elements::Named).boxed(),
-        braces(spanned(element())).map(Elements::Listed).boxed(),
-        spanned(plain()).map(|one| Elements::Listed(vec![one])).boxed(),
-    ));
-    let vmap = vmap.map(|elements| (None, Err(elements))).boxed();
-    let set = value::equality().then(listed).map(|(negated, elements)| (Some(negated), Ok(elements))).boxed();
-    keys.then(choice((vmap, set)))
-        .try_map_with(|(keys, (negated, elements)), extra| match elements {
-            Err(elements) => Ok(Piece::Vmap { keys, elements }),
-            Ok(elements) if keys.len() > 1 => {
-                Ok(Piece::Concat { keys, negated: negated.unwrap_or_default(), elements })
-            }
-            // One field and no map: what the language of rules has.
-            Ok(_) => {
-                Err(Fault::expected(SimpleSpan::from(extra.span().start..extra.span().start), Word::Kind("a match")))
-            }
-        })
-        .boxed()
-}
-
-/// A field, without what it is compared with.
-fn selector<'a>() -> Boxed<'a, &'a str> {
-    const ALONE: [&str; 4] = ["iif", "oif", "iifname", "oifname"];
-    const LAYERS: [&str; 14] =
-        ["ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "meta", "ether", "vlan", "ct"];
-    token("a field", |rest| {
-        let first = run_of(rest, is_value);
-        if ALONE.contains(&first) {
-            return Some((first.len(), first));
-        }
-        let behind = rest[first.len()..].trim_start();
-        let second = run_of(behind, |letter| is_value(letter) || letter == '-');
-        let length = rest.len() - behind.len() + second.len();
-        (LAYERS.contains(&first) && !second.is_empty()).then(|| (length, &rest[..length]))
-    })
-    .boxed()
-}
-
-fn named<'a>() -> Boxed<'a, &'a str> {
-    let inside = |letter: char| is_value(letter) || matches!(letter, '-' | '/' | '\\');
-    symbol("@")
-        .ignore_then(token("a name", move |rest| {
-            let word = run_of(rest, inside);
-            (!word.is_empty()).then_some((word.len(), word))
-        }))
-        .boxed()
-}
-
-fn braces<'a, O: 'a>(item: Boxed<'a, O>) -> Boxed<'a, Vec<O>> {
-    let list = item.separated_by(symbol(",")).at_least(1).allow_trailing().collect();
-    list.delimited_by(symbol("{"), symbol("}")).boxed()
-}
-
-fn spanned<'a, O: 'a>(item: Boxed<'a, O>) -> Boxed<'a, (O, Range<usize>)> {
-    item.map_with(|item, extra| (item, extra.span().into_range())).boxed()
-}
-
-/// An element of a map and its verdict.
-fn pair<'a>() -> Boxed<'a, ((&'a str, Says), Range<usize>)> {
-    spanned(element().then_ignore(counted()).then_ignore(symbol(":")).then(says()).boxed())
-}
-
-/// Figures of an element.
-fn counted<'a>() -> Boxed<'a, ()> {
-    let figures = keyword("packets").ignore_then(integer()).then_ignore(keyword("bytes")).then(integer());
-    keyword("counter").ignore_then(figures.or_not()).or_not().ignored().boxed()
-}
-
-/// An element, whatever it is: to the comma, brace or lone colon behind it.
-fn element<'a>() -> Boxed<'a, &'a str> {
-    token("an element", |rest| {
-        let length = super::set::extent(rest);
-        let value = value_of(rest[..length].trim_end());
-        (!value.is_empty()).then_some((value.len(), value))
-    })
-    .boxed()
-}
-
-/// Values with dots between them, without braces.
-fn plain<'a>() -> Boxed<'a, &'a str> {
-    token("values with dots between them", |rest| {
-        let mut length = 0;
-        loop {
-            let part = &rest[length..];
-            let one = in_quotes(part).map_or_else(
-                || run_of(part, |letter| is_value(letter) || matches!(letter, '-' | '/' | '*')).len(),
-                |text| text.len() + 2,
-            );
-            if one == 0 {
-                return None;
-            }
-            length += one;
-            if !rest[length..].starts_with(" . ") {
-                return rest[..length].contains(" . ").then(|| (length, &rest[..length]));
-            }
-            length += 3;
-        }
-    })
-    .boxed()
+    PAIR.with(|cache| run(text, cache.get().clone())).map_err(|error| (place.clone(), error.to_string()))
 }

@@ -13,7 +13,9 @@ mod iptables;
 mod json;
 mod line;
 mod nft;
+mod piece;
 mod problem;
+mod room;
 mod set;
 mod simplify;
 
@@ -57,13 +59,14 @@ pub fn import(language: Language, text: &str, path: &str) -> Result<Imported, Im
                 }
             };
             let mut inside = Problems::default();
+            let listing = nft::without_comments(&listing, &mut inside);
             let ruleset = nft::ruleset(&listing, &mut inside);
             let config = hook::config(&ruleset, &mut inside);
             problems = inside.moved(there);
             config
         }
         Language::Nft => {
-            let blank = nft::without_comments(text);
+            let blank = nft::without_comments(text, &mut problems);
             let ruleset = nft::ruleset(&blank, &mut problems);
             hook::config(&ruleset, &mut problems)
         }

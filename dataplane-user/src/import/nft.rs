@@ -3,15 +3,18 @@
 //! Blocks in braces hold statements; a statement ends with its line or at `;`. What stands in the blocks of a table is read
 //! by [`super::set`] and [`super::line`].
 
+use std::collections::BTreeMap;
+
 use chumsky::prelude::*;
 
 use super::chain::{Chain, Hook, Ruleset};
 use super::line::Reader;
 use super::problem::{Place, Problems};
 use super::set::Table;
-use crate::rule::parse::token::{Extra, space, symbol, token};
+use crate::config::SetConfig;
+use crate::rule::parse::token::{Extra, is_value, run_of, space, symbol, token};
 use crate::rule::parse::{end, run};
-use crate::rule::{ChainName, Family, Policy};
+use crate::rule::{ChainName, Family, Policy, SetName};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -59,19 +62,65 @@ pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
     ruleset
 }
 
-/// The text with space in the place of `# comments`, so that all places stay.
-pub(super) fn without_comments(text: &str) -> String {
-    let mut quoted = false;
-    let mut comment = false;
-    let blank = |letter: char| {
+/// Tables, chains, and sets in a rule: how deep the comments of elements stand.
+const ELEMENTS: u32 = 3;
+
+/// The text with space in the place of `# comments` and of the comments of elements, so that all places stay.
+///
+/// A listing of tables of iptables-nft may have matches and verdicts behind `#`: an nft that was built without xtables
+/// prints `# xt_NAME` for what only the extensions of iptables know.
+pub(super) fn without_comments(text: &str, problems: &mut Problems) -> String {
+    let mut blank = String::with_capacity(text.len());
+    let (mut quoted, mut depth, mut until) = (false, 0_u32, 0);
+    for (at, letter) in text.char_indices() {
         if letter == '\n' {
-            (quoted, comment) = (false, false);
+            quoted = false;
+        } else if at < until {
+            blank.extend(std::iter::repeat_n(' ', letter.len_utf8()));
+            continue;
         }
-        quoted ^= letter == '"' && !comment;
-        comment |= letter == '#' && !quoted;
-        if comment { " ".repeat(letter.len_utf8()) } else { letter.to_string() }
-    };
-    text.chars().map(blank).collect()
+        quoted ^= letter == '"';
+        depth = match letter {
+            '{' if !quoted => depth + 1,
+            '}' if !quoted => depth.saturating_sub(1),
+            _ => depth,
+        };
+        let rest = &text[at..];
+        if letter == '#' && !quoted {
+            if let Some(name) = extension(rest) {
+                let message = format!(
+                    "`{name}`: here stands what an extension of iptables asks or says, which nft does not list: import \
+                     what `iptables-save` and `ip6tables-save` print"
+                );
+                problems.error(at..at + name.len(), message);
+            }
+            until = at + rest.find('\n').unwrap_or(rest.len());
+        } else if letter == 'c' && !quoted && depth >= ELEMENTS && blank.ends_with([' ', '\t']) {
+            let comment = rest.strip_prefix("comment \"").and_then(in_line);
+            if let Some(length) = comment {
+                until = at + "comment \"".len() + length + 1;
+                problems.note(at..until, "the comment of an element is not kept");
+            }
+        }
+        if at < until {
+            blank.extend(std::iter::repeat_n(' ', letter.len_utf8()));
+        } else {
+            blank.push(letter);
+        }
+    }
+    blank
+}
+
+/// Bytes up to the next quotes in the line.
+fn in_line(rest: &str) -> Option<usize> {
+    rest.find(['"', '\n']).filter(|end| rest[*end..].starts_with('"'))
+}
+
+/// `# xt_NAME`, when a comment is that.
+fn extension(comment: &str) -> Option<&str> {
+    let name = comment[1..].trim_start_matches([' ', '\t']);
+    let before = comment.len() - name.len();
+    name.starts_with("xt_").then(|| &comment[..before + run_of(name, is_value).len()])
 }
 
 /// A brace without its other half.
@@ -210,20 +259,33 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
             let Some((name, set)) = table.declare((name, place(head)), *kind == "map", &statements, problems) else {
                 return;
             };
-            match ruleset.sets.get(&name) {
+            let name = match ruleset.sets.get(&name) {
                 Some(other) if *other != set => {
-                    let message = format!(
-                        "another table has a set {name} with other elements, and names are of the whole \
-                                           config here: rename one of them"
-                    );
-                    problems.error(place(head), message);
+                    let free = another_name(&name, &table.name, &ruleset.sets);
+                    let message =
+                        format!("another table has a set {name} with other elements: this one becomes {free}");
+                    problems.note(place(head), message);
+                    table.rename(name, free.clone());
+                    free
                 }
-                _ => drop(ruleset.sets.insert(name, set)),
-            }
+                _ => name,
+            };
+            ruleset.sets.insert(name, set);
         }
         _ => problems
             .error(place(head), format!("`{}` has no meaning here: take it out, with the rules that name it", head.0)),
     }
+}
+
+/// A name for a set that has that of another table's: with the family and, if need be, the name of its table or a number behind.
+fn another_name(name: &SetName, table: &str, sets: &BTreeMap<SetName, SetConfig>) -> SetName {
+    let table: Vec<_> = table.split_whitespace().collect();
+    let family = if table.len() > 1 { table[0] } else { "ip" };
+    let behind = |text: &str| SetName::new(&format!("{}-{text}", name.as_str()));
+    let worded = [behind(family), behind(&format!("{family}-{}", table.last().unwrap_or(&"")))];
+    let numbered = (2_u32..).filter_map(|number| behind(&number.to_string()));
+    let mut names = worded.into_iter().flatten().chain(numbered);
+    names.find(|name| !sets.contains_key(name)).unwrap_or_else(|| name.clone())
 }
 
 fn chain<'a>(
@@ -248,7 +310,7 @@ fn chain<'a>(
                 Err(_) => problems.error(place(&text), format!("`{word}` is not a policy; take accept or drop")),
             },
             ["comment", ..] => problems.note(place(&text), "the comment of a chain is not kept"),
-            _ => lines.extend(reader.line(text.0, text.1, table, problems)),
+            _ => lines.extend(reader.line(text, (table, &mut ruleset.room), problems)),
         }
     }
     for line in &lines {
@@ -256,6 +318,9 @@ fn chain<'a>(
         if let Some(name) = unknown {
             problems.error(line.place.clone(), format!("there is no set {name} in table {}", table.name));
         }
+    }
+    for line in &mut lines {
+        line.matches = table.in_config(std::mem::take(&mut line.matches));
     }
     let hook = match base {
         None => None,

@@ -9,6 +9,8 @@ use crate::rule::{position, render};
 
 /// Errors that are shown; how many more there are is said.
 const SHOWN: usize = 50;
+/// Bytes of a line beyond which it is not shown as a whole.
+const LONGEST: usize = 2000;
 /// Characters of a JSON object that are shown.
 const EXCERPT: usize = 160;
 
@@ -46,8 +48,18 @@ impl Problems {
 
     /// The notes as `path:line:column: note`, in the order of the file.
     pub(super) fn notes(&self, text: &str, path: &str) -> Vec<String> {
+        // One walk through the text, however many there are.
+        let (mut at, mut line, mut column) = (0, 1, 1);
         let note = |(place, what): &(Place, String)| {
-            let (line, column) = position(text, place.start);
+            let passed = text.get(at..place.start).unwrap_or_default();
+            at += passed.len();
+            match passed.rfind('\n') {
+                None => column += passed.chars().count(),
+                Some(newline) => {
+                    line += passed.matches('\n').count();
+                    column = passed[newline + 1..].chars().count() + 1;
+                }
+            }
             format!("{path}:{line}:{column}: {what}")
         };
         ordered(&self.notes).into_iter().map(note).collect()
@@ -55,19 +67,29 @@ impl Problems {
 
     /// All errors, in the order of the file. An excerpt is shown of what has no lines of its own.
     pub(super) fn into_error(self, text: &str, path: &str, excerpt: bool) -> ImportError {
+        // A tab is shown wider than it is counted: then the caret would stand elsewhere.
+        let spaced = text.replace('\t', " ");
         let shown = |(place, what): &(Place, String)| {
-            if !excerpt {
-                // A tab is shown wider than it is counted: then the caret would stand elsewhere.
-                return render(&text.replace('\t', " "), path, place.clone(), what);
+            if !excerpt && !is_long(&spaced, place) {
+                return render(&spaced, path, place.clone(), what);
             }
             let (line, column) = position(text, place.start);
             let object = text.get(place.clone()).unwrap_or_default();
-            let words: String = object.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(EXCERPT).collect();
+            let words = object.split_whitespace().take(EXCERPT).collect::<Vec<_>>().join(" ");
+            let words: String = words.chars().take(EXCERPT).collect();
             format!("error: {path}:{line}:{column}: {what}\n  |\n  | {words}\n  |")
         };
-        let errors = ordered(&self.errors).into_iter().map(shown).collect();
-        ImportError { errors }
+        let ordered = ordered(&self.errors);
+        let errors = ordered.iter().take(SHOWN).copied().map(shown).collect();
+        ImportError { errors, more: ordered.len().saturating_sub(SHOWN) }
     }
+}
+
+/// Whether the lines of a place are too long to be shown.
+fn is_long(text: &str, place: &Place) -> bool {
+    let before = text[..place.start].bytes().rev().take_while(|byte| *byte != b'\n').take(LONGEST).count();
+    let behind = text[place.end..].bytes().take_while(|byte| *byte != b'\n').take(LONGEST).count();
+    before + place.len() + behind >= LONGEST
 }
 
 fn ordered(all: &[(Place, String)]) -> Vec<&(Place, String)> {
@@ -81,13 +103,15 @@ fn ordered(all: &[(Place, String)]) -> Vec<&(Place, String)> {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub struct ImportError {
     errors: Vec<String>,
+    /// How many more there are, which are not shown.
+    more: usize,
 }
 
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: Vec<_> = self.errors.iter().take(SHOWN).map(|error| error.trim_end()).collect();
+        let shown: Vec<_> = self.errors.iter().map(|error| error.trim_end()).collect();
         f.write_str(&shown.join("\n"))?;
-        match self.errors.len().saturating_sub(SHOWN) {
+        match self.more {
             0 => Ok(()),
             more => write!(f, "\nerror: and {more} more"),
         }

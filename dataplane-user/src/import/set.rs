@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::problem::{Place, Problems};
 use crate::config::{Elements, SetConfig};
-use crate::rule::{ItemKind, SetName, SetType, parse_element, parse_set_type};
+use crate::rule::{ItemKind, Match, SetName, SetType, parse_element, parse_set_type};
 
 /// What a name of this table stands for.
 pub(super) struct Table<'a> {
@@ -12,22 +12,38 @@ pub(super) struct Table<'a> {
     pub(super) name: String,
     /// Elements of sets and maps, as they were written.
     named: HashMap<&'a str, Vec<(&'a str, Place)>>,
+    /// Sets that are called otherwise in the config, where names are of all tables.
+    renamed: HashMap<SetName, SetName>,
 }
 
 impl<'a> Table<'a> {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), named: HashMap::new() }
+        Self { name: name.to_owned(), named: HashMap::new(), renamed: HashMap::new() }
     }
 
     /// The elements of a set or map, for where they have to be written out.
-    pub(super) fn elements(&self, name: &str) -> Result<Vec<(&'a str, Place)>, String> {
-        let found = self.named.get(name).cloned();
+    pub(super) fn elements(&self, name: &str) -> Result<&[(&'a str, Place)], String> {
+        let found = self.named.get(name).map(Vec::as_slice);
         found.ok_or_else(|| format!("there is no set or map @{name} in table {}", self.name))
     }
 
     /// Whether there is a set or map of that name.
     pub(super) fn knows(&self, name: &SetName) -> bool {
         self.named.contains_key(name.as_str())
+    }
+
+    /// Calls a set otherwise.
+    pub(super) fn rename(&mut self, name: SetName, other: SetName) {
+        self.renamed.insert(name, other);
+    }
+
+    /// The matches of a rule, with the names of sets as the config has them.
+    pub(super) fn in_config(&self, matches: Vec<Match>) -> Vec<Match> {
+        let known = |asked: Match| match asked.set().and_then(|name| self.renamed.get(name)) {
+            Some(other) => asked.asking(other),
+            None => asked,
+        };
+        matches.into_iter().map(known).collect()
     }
 
     /// A set or map: what stands between its braces, a statement each.
@@ -69,6 +85,13 @@ impl<'a> Table<'a> {
                 }
                 _ => problems.error(here, format!("`{key}` of a set is not known here")),
             }
+        }
+        if elements.is_empty() {
+            let message = format!(
+                "`{name}` has no elements: what asks for it fits no packet, and `!=` all. `nft -t` lists no elements: list \
+                 without `-t` if there are some"
+            );
+            problems.note(place.clone(), message);
         }
         self.named.insert(name, elements.clone());
         if is_map {

@@ -146,7 +146,20 @@ fn options_of_iptables() {
         ("-p tcp -j REJECT --reject-with tcp-reset", "ip protocol tcp reject with tcp reset"),
         ("-j REJECT", "meta nfproto ipv4 reject"),
         ("-p icmp -m icmp --icmp-type 8 -j DROP", "icmp type echo-request drop"),
-        ("-p icmp -m icmp --icmp-type 3/4 -j DROP", "take the code out"),
+        ("-p icmp -m icmp --icmp-type 3/4 -j DROP", "icmp type destination-unreachable icmp code 4 drop"),
+        ("-p icmp -m icmp --icmp-type 3/x -j DROP", "TYPE/CODE"),
+        ("-m pkttype --pkt-type broadcast -j DROP", "meta nfproto ipv4 meta pkttype broadcast drop"),
+        ("-m pkttype ! --pkt-type unicast -j DROP", "meta nfproto ipv4 meta pkttype != host drop"),
+        ("-p ipv4 -j DROP", "ip protocol ipencap drop"),
+        ("-p ah -j DROP", "ip protocol ah drop"),
+        ("-p mobility-header -j DROP", "ip protocol 135 drop"),
+        (
+            "-j LOG --log-tcp-sequence --log-prefix x --log-tcp-options --log-ip-options --log-uid --log-macdecode",
+            "meta nfproto ipv4 log prefix \"x\" continue",
+        ),
+        ("-j NFLOG --nflog-group 3 --nflog-size 64 --nflog-threshold 5", "meta nfproto ipv4 log group 3 continue"),
+        ("-p tcp -j TCPMSS --clamp-mss-to-pmtu", "AdvLinkMTU"),
+        ("-m rpfilter --invert -j DROP", "for IPv6 there is no such setting"),
         ("-m limit --limit 1/s -m tcp --dport 22 -j DROP", "needs a protocol with ports"),
         ("-p tcp -m limit --limit 1/s -m tcp --dport 22 -j DROP", "stands behind `--limit`"),
         ("-m conntrack --ctstate NEW -j DROP", "stateful"),
@@ -164,6 +177,138 @@ fn options_of_iptables() {
             }
             Err(error) => assert!(error.to_string().contains(want), "{options}: {error}"),
         }
+    }
+}
+
+#[test]
+fn what_costs_nothing_is_taken() {
+    for (lines, chains, want) in [
+        ("log prefix \"a flags\" flags all drop", "", vec!["log prefix \"a flags\" drop"]),
+        ("log flags tcp sequence,options flags ip options flags skuid flags ether", "", vec!["log continue"]),
+        ("log group 2 snaplen 64 queue-threshold 5 accept", "", vec!["log group 2 accept"]),
+        ("ip version 4 drop", "", vec!["meta nfproto ipv4 drop"]),
+        (
+            "ip saddr { 192.0.2.1 comment \"a } # b\", 192.0.2.2 } drop comment \"c\"",
+            "",
+            vec!["ip saddr { 192.0.2.1, 192.0.2.2 } drop comment \"c\""],
+        ),
+        (
+            "tcp dport vmap { 22 comment \"ssh\" : accept, 23 : drop }",
+            "",
+            vec!["tcp dport 22 accept", "tcp dport 23 drop"],
+        ),
+        ("ip6 version 6 tcp dport 1 drop", "", vec!["meta nfproto ipv6 tcp dport 1 drop"]),
+        ("meta l4proto eigrp drop", "", vec!["meta l4proto 88 drop"]),
+        (
+            "icmp type destination-unreachable icmp code frag-needed accept",
+            "",
+            vec!["icmp type destination-unreachable icmp code 4 accept"],
+        ),
+        (
+            "icmpv6 type . icmpv6 code { packet-too-big . 0, parameter-problem . no-route } accept",
+            "",
+            vec![
+                "icmpv6 type packet-too-big icmpv6 code 0 accept",
+                "icmpv6 type parameter-problem icmpv6 code 0 accept",
+            ],
+        ),
+        ("meta pkttype { broadcast, multicast } drop", "", vec!["meta pkttype { broadcast, multicast } drop"]),
+        (
+            "ip daddr . meta l4proto . th dport vmap @m",
+            "map m { type ipv4_addr . inet_proto . inet_service : verdict; comment \"c\"; elements = { 192.0.2.1 . tcp . 1 \
+             comment \"a/b:c\" : drop, 192.0.2.1 . udp . 1 counter packets 1 bytes 2 comment \"d\" : accept }; }",
+            vec![
+                "ip daddr 192.0.2.1 meta l4proto tcp th dport 1 drop",
+                "ip daddr 192.0.2.1 meta l4proto udp th dport 1 accept",
+            ],
+        ),
+    ] {
+        assert_eq!(nft(&format!("{chains}\n{BASE}{lines}\n}}")), want, "{lines}");
+    }
+}
+
+#[test]
+fn what_is_worth_knowing_is_noted() {
+    let notes = |text: &str| import(Language::Nft, text, "t").expect(text).notes;
+    let table = |body: &str| notes(&format!("table inet t {{\n{body}\n{BASE}jump a\njump a\n}}\n}}\n"));
+    let twice = table("chain a { limit rate 5/second burst 9 packets accept; }");
+    assert_eq!(
+        twice,
+        [
+            "t:2:11: `limit rate 5/second burst 9 packets` becomes 2 limits with a bucket each, because this comes to 2 rules: \
+          together they let 2 times as much pass"
+        ]
+    );
+    let empty = table("set s { type ipv4_addr; }\nchain a { ip saddr @s drop; }");
+    assert!(empty.len() == 1 && empty[0].starts_with("t:2:1: `s` has no elements"), "{empty:?}");
+    let flags = table("chain a { log prefix \"x\" flags tcp options; }");
+    assert!(flags.len() == 1 && flags[0].starts_with("t:2:11: `flags` of `log` is not kept"), "{flags:?}");
+}
+
+#[test]
+fn sets_of_two_tables_may_have_one_name() {
+    let table = |family: &str, kind: &str, element: &str| {
+        let field = if family == "ip" { "ip" } else { "ip6" };
+        format!(
+            "table {family} t {{ set bad {{ type {kind}; elements = {{ {element} }}; }}\nchain c {{ type filter hook input \
+             priority 0; policy accept; {field} saddr @bad drop; {field} daddr != @bad accept; }} }}\n"
+        )
+    };
+    let two = table("ip", "ipv4_addr", "192.0.2.1") + &table("ip6", "ipv6_addr", "2001:db8::1");
+    let want =
+        ["ip saddr @bad drop", "ip daddr != @bad accept", "ip6 saddr @bad-ip6 drop", "ip6 daddr != @bad-ip6 accept"];
+    assert_eq!(input(Language::Nft, &two), want);
+    let imported = import(Language::Nft, &two, "t").expect("a config");
+    let elements = |name: &str| imported.config.elements(&crate::rule::SetName::new(name).expect(name)).map(<[_]>::len);
+    assert_eq!((elements("bad"), elements("bad-ip6")), (Some(1), Some(1)));
+    assert!(imported.notes[0].contains("becomes @bad-ip6"), "{:?}", imported.notes);
+}
+
+#[test]
+fn around_the_chains() {
+    let toml = |rules: &str, chains: &str| {
+        let text = format!("table inet t {{\n{chains}\n{BASE}{rules}\n}} }}\n");
+        import(Language::Nft, &text, "t").expect(rules).config.to_toml()
+    };
+    let ports = "[ports]\n\"*\" = { mode = \"auto\" }\n";
+    assert!(toml("tcp dport 1 drop", "").starts_with(&format!("fragments = \"pass\"\n\n{ports}")));
+    assert!(toml("icmp type echo-request reject", "").starts_with("fragments = \"pass\"\n"));
+    // What only lets pass does not depend on it.
+    assert!(toml("tcp dport 1 accept", "").starts_with(ports));
+    // That all else is dropped can only be said by rules that drop what has no ports.
+    assert!(toml("jump a", "chain a { tcp dport 1 return; drop; }").starts_with(ports));
+    assert_eq!(toml("", ""), "");
+}
+
+#[test]
+fn headers_that_are_walked_are_not_asked_for() {
+    for rule in [
+        "meta l4proto ah drop",
+        "meta l4proto != { tcp, 135 } drop",
+        "meta l4proto 50-52 accept",
+        "meta l4proto @p drop",
+    ] {
+        let sets = "set p { type inet_proto; elements = { tcp, ah }; }";
+        let error = refused(Language::Nft, &format!("table inet t {{ {sets}\n{BASE}{rule}\n}} }}\n"));
+        assert!(error.contains("t:4:1: ") && error.contains("AH (51) and mobility headers (135)"), "{rule}: {error}");
+    }
+    assert_eq!(nft(&format!("{BASE}ip protocol ah drop\n}}")), ["ip protocol ah drop"]);
+    let saved = "# Generated by ip6tables-save\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p 135 -j DROP\nCOMMIT\n";
+    assert!(refused(Language::Iptables, saved).contains("mobility headers"));
+}
+
+#[test]
+fn advice_is_about_what_is_asked() {
+    for (rule, advice) in [
+        ("fib saddr . iif oif missing drop", "rp_filter=1 (strict) instead; for IPv6 there is no such setting"),
+        ("fib saddr oif missing drop", "rp_filter=2"),
+        ("fib daddr type local accept", "chain input meets what is for this machine"),
+        ("fib daddr . iif type != { local, broadcast, multicast } drop", "224.0.0.0/4"),
+        ("fib saddr type local drop", "martian_source"),
+        ("tcp flags syn tcp option maxseg size set rt mtu", "AdvLinkMTU"),
+    ] {
+        let error = refused(Language::Nft, &format!("table inet t {{ {BASE}{rule}\n}} }}\n"));
+        assert!(error.contains(advice), "{rule}: {error}");
     }
 }
 
@@ -186,8 +331,8 @@ fn what_is_too_much_is_an_error() {
     assert!(refused(Language::Nft, &deep).contains("more than 64 chains"));
     let ports: Vec<_> = (1..320).map(|port| format!("{port} . 1")).collect();
     let list = format!("tcp dport . ip ttl {{ {} }} ", ports.join(", "));
-    let wide = format!("table inet t {{ {BASE}{}accept\n}} }}", list.repeat(2));
-    assert!(refused(Language::Nft, &wide).contains("more than 100000 rules"));
+    let wide = format!("table inet t {{ {BASE}{}accept\n}} }}", list.repeat(3));
+    assert!(refused(Language::Nft, &wide).contains("come to more than a config can be"));
 }
 
 #[test]

@@ -70,10 +70,20 @@ impl WaysOut {
         is_port: impl Fn(Ifindex) -> bool,
         patterns: &BTreeSet<LinkPattern>,
     ) -> Self {
+        Self::told_apart(links, is_port, patterns, |pattern, link| pattern.fits(&link.name))
+    }
+
+    /// The same where `meant` says whether a pattern means a link.
+    pub fn told_apart<'l>(
+        links: impl Iterator<Item = &'l Link>,
+        is_port: impl Fn(Ifindex) -> bool,
+        patterns: &BTreeSet<LinkPattern>,
+        meant: impl Fn(&LinkPattern, &Link) -> bool,
+    ) -> Self {
         let mut ways = Self { alike: patterns.is_empty(), ..Self::default() };
         let mut numbers: BTreeMap<Vec<bool>, usize> = BTreeMap::new();
         for link in links.filter(|link| !link.loopback) {
-            let fits: Vec<_> = patterns.iter().map(|pattern| pattern.fits(&link.name)).collect();
+            let fits: Vec<_> = patterns.iter().map(|pattern| meant(pattern, link)).collect();
             let next = numbers.len();
             let class = *numbers.entry(fits).or_insert(next);
             if class == ways.classes.len() {
@@ -99,29 +109,38 @@ pub fn patterns<'r, 's>(
     set: impl Fn(&SetName) -> Option<&'s [Element]>,
 ) -> BTreeSet<LinkPattern> {
     let mut found = BTreeSet::new();
-    let mut take = |elements: &[Element], places: &[usize]| {
+    let take = |found: &mut BTreeSet<_>, elements: &[Element], places: &[usize]| {
         let items = elements.iter().flat_map(|element| places.iter().filter_map(|place| element.0.get(*place)));
         found
             .extend(items.filter_map(|item| if let Item::Link(pattern) = item { Some(pattern.clone()) } else { None }));
     };
     for asked in rules.flat_map(Rule::matches) {
         match asked {
-            Match::Link(LinkField::Oif | LinkField::Oifname, test) => match test.values() {
-                Values::Listed(patterns) => {
-                    let elements: Vec<_> =
-                        patterns.iter().map(|pattern| Element(vec![Item::Link(pattern.clone())])).collect();
-                    take(&elements, &[0]);
-                }
-                Values::Set(name) => take(set(name).unwrap_or_default(), &[0]),
-            },
+            Match::Link(field @ (LinkField::Oif | LinkField::Oifname), test) => {
+                // As the rule is lowered.
+                let meant = |pattern: &LinkPattern| match field {
+                    LinkField::Oif => pattern.followed(),
+                    _ => pattern.clone(),
+                };
+                let asked: Vec<_> = match test.values() {
+                    Values::Listed(patterns) => patterns.iter().map(meant).collect(),
+                    Values::Set(name) => {
+                        let items = set(name).unwrap_or_default().iter().flat_map(|element| &element.0);
+                        items
+                            .filter_map(|item| if let Item::Link(pattern) = item { Some(meant(pattern)) } else { None })
+                            .collect()
+                    }
+                };
+                found.extend(asked);
+            }
             Match::Concatenation(asked) => {
                 let is_way_out = |field: &Field| matches!(field, Field::Link(LinkField::Oif | LinkField::Oifname));
                 let places = asked.fields().iter().enumerate().filter(|(_, field)| is_way_out(field));
                 let places: Vec<_> = places.map(|(place, _)| place).collect();
                 match asked.test().values() {
                     _ if places.is_empty() => {}
-                    Values::Listed(elements) => take(elements, &places),
-                    Values::Set(name) => take(set(name).unwrap_or_default(), &places),
+                    Values::Listed(elements) => take(&mut found, elements, &places),
+                    Values::Set(name) => take(&mut found, set(name).unwrap_or_default(), &places),
                 }
             }
             _ => {}

@@ -12,6 +12,8 @@ pub struct Link {
     pub ifindex: Ifindex,
     /// Its name.
     pub name: String,
+    /// Its other names (`ip link property add dev IFACE altname NAME`); names of all links differ.
+    pub altnames: Vec<String>,
     /// Its link address, if that is a 48-bit one.
     pub mac: Option<Mac>,
     /// MTU in bytes, without the link header.
@@ -42,6 +44,13 @@ pub struct Link {
     pub accept_local: bool,
     /// `net.ipv4.conf` `route_localnet`, of `all` or of this interface. Read when the link is announced.
     pub route_localnet: bool,
+}
+
+impl Link {
+    /// All its names, its own first.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        std::iter::once(self.name.as_str()).chain(self.altnames.iter().map(String::as_str))
+    }
 }
 
 /// A VLAN device: its tag on the link under it ([`Link::parent`]).

@@ -182,7 +182,7 @@ impl Model {
 
     /// The link of a name.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.name == name)
+        self.links.values().find(|link| link.names().any(|known| known == name))
     }
 
     /// What the driver of a link offers to XDP; nothing if it is not known.

@@ -14,6 +14,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -61,6 +63,10 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
                 link.vlan = vlan.and_then(self::vlan);
             }
             IFLA_XDP => link.xdp = xdp(value),
+            IFLA_PROP_LIST => {
+                let names = Attributes::within(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+                link.altnames = names.map(|(_, name)| text(name)).collect();
+            }
             IFLA_PARENT_DEV_NAME => device = Some(text(value)),
             IFLA_PARENT_DEV_BUS_NAME => bus = Some(text(value)),
             _ => {}

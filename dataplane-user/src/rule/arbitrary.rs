@@ -11,8 +11,8 @@ use super::display::Named;
 use super::value::{Range, Value};
 use super::{
     Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField, LinkPattern, Log,
-    LogTarget, MacAddress, Match, Port, Protocol, ProtocolField, RejectWith, Rule, SetName, Side, Statement, TcpFlags,
-    Test, Text, Verdict,
+    LogTarget, MacAddress, Match, PacketType, Port, Protocol, ProtocolField, RejectWith, Rule, SetName, Side,
+    Statement, TcpFlags, Test, Text, Verdict,
 };
 
 /// Links of the tests' world, by index less one.
@@ -163,6 +163,9 @@ pub(crate) fn asked() -> BoxedStrategy<Match> {
         1 => tcp_flags().prop_map(Match::TcpFlags),
         1 => test().prop_map(Match::IcmpType),
         1 => test().prop_map(Match::Icmpv6Type),
+        1 => test().prop_map(Match::IcmpCode),
+        1 => test().prop_map(Match::Icmpv6Code),
+        1 => items(range_of((0..4u8).prop_map(PacketType).boxed())).prop_map(Match::PacketType),
         1 => (family(), test()).prop_map(|(family, test)| Match::Dscp(family, test)),
         1 => (family(), test()).prop_map(|(family, test)| Match::HopLimit(family, test)),
         1 => fragment().prop_map(Match::Fragment),

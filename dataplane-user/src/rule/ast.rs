@@ -8,7 +8,8 @@ use super::name::{LinkPattern, SetName};
 use super::statement::{Statement, Verdict};
 use super::text::Text;
 use super::value::{
-    Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Port, Protocol, Range, VlanId,
+    Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, PacketType, Port,
+    Protocol, Range, VlanId,
 };
 
 /// One rule: what it asks, what it does besides, what it says.
@@ -196,6 +197,10 @@ pub enum Match {
     IcmpType(Test<Range<IcmpType>>),
     /// `icmpv6 type`.
     Icmpv6Type(Test<Range<Icmpv6Type>>),
+    /// `icmp code`.
+    IcmpCode(Test<Range<IcmpCode>>),
+    /// `icmpv6 code`.
+    Icmpv6Code(Test<Range<Icmpv6Code>>),
     /// `ip dscp`, `ip6 dscp`.
     Dscp(Family, Test<Range<Dscp>>),
     /// `ip ttl`, `ip6 hoplimit`.
@@ -210,6 +215,8 @@ pub enum Match {
     Vlan(Test<Range<VlanId>>),
     /// `ether saddr`, `ether daddr`: holds on links with Ethernet addresses only, negated or not.
     Ether(Side, Test<Range<MacAddress>>),
+    /// `meta pkttype`.
+    PacketType(Test<Range<PacketType>>),
     /// `meta nfproto`.
     Family(Family),
     /// Several fields together.
@@ -226,6 +233,9 @@ impl Match {
             Self::Protocol(_, test) => test.set_name(),
             Self::IcmpType(test) => test.set_name(),
             Self::Icmpv6Type(test) => test.set_name(),
+            Self::IcmpCode(test) => test.set_name(),
+            Self::Icmpv6Code(test) => test.set_name(),
+            Self::PacketType(test) => test.set_name(),
             Self::Dscp(_, test) => test.set_name(),
             Self::HopLimit(_, test) => test.set_name(),
             Self::Fragment(fragment) => fragment.test.set_name(),
@@ -235,6 +245,44 @@ impl Match {
             Self::Ether(_, test) => test.set_name(),
             Self::Concatenation(asked) => asked.test().set_name(),
             Self::TcpFlags(_) | Self::Family(_) => None,
+        }
+    }
+}
+
+impl<I> Test<I> {
+    /// The same, asked of the set `name`.
+    pub(super) fn asking(&self, name: &SetName) -> Self {
+        Self { negated: self.negated, values: Values::Set(name.clone()) }
+    }
+}
+
+impl Match {
+    /// The same, asked of the set `name`, if it asks one.
+    pub(crate) fn asking(&self, name: &SetName) -> Self {
+        if self.set().is_none() {
+            return self.clone();
+        }
+        match self {
+            Self::Ipv4(side, test) => Self::Ipv4(*side, test.asking(name)),
+            Self::Ipv6(side, test) => Self::Ipv6(*side, test.asking(name)),
+            Self::Port(transport, side, test) => Self::Port(*transport, *side, test.asking(name)),
+            Self::Protocol(field, test) => Self::Protocol(*field, test.asking(name)),
+            Self::IcmpType(test) => Self::IcmpType(test.asking(name)),
+            Self::Icmpv6Type(test) => Self::Icmpv6Type(test.asking(name)),
+            Self::IcmpCode(test) => Self::IcmpCode(test.asking(name)),
+            Self::Icmpv6Code(test) => Self::Icmpv6Code(test.asking(name)),
+            Self::PacketType(test) => Self::PacketType(test.asking(name)),
+            Self::Dscp(family, test) => Self::Dscp(*family, test.asking(name)),
+            Self::HopLimit(family, test) => Self::HopLimit(*family, test.asking(name)),
+            Self::Fragment(fragment) => {
+                Self::Fragment(Fragment { mask: fragment.mask, test: fragment.test.asking(name) })
+            }
+            Self::Length(test) => Self::Length(test.asking(name)),
+            Self::Link(field, test) => Self::Link(*field, test.asking(name)),
+            Self::Vlan(test) => Self::Vlan(test.asking(name)),
+            Self::Ether(side, test) => Self::Ether(*side, test.asking(name)),
+            Self::Concatenation(asked) => Self::Concatenation(asked.asking(name)),
+            Self::TcpFlags(_) | Self::Family(_) => self.clone(),
         }
     }
 }

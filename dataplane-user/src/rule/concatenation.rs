@@ -6,6 +6,7 @@ use dataplane_common::abi::ELEMENT_WORDS;
 
 use super::ast::{Family, LinkField, ProtocolField, Side, Test, Transport, Values};
 use super::display::Named as _;
+use super::name::SetName;
 use super::set::{Element, ItemKind, SetType};
 
 /// One of the fields.
@@ -100,6 +101,11 @@ impl Concatenation {
     /// What they are compared with.
     pub const fn test(&self) -> &Test<Element> {
         &self.test
+    }
+
+    /// The same fields, asked of the set `name`.
+    pub(super) fn asking(&self, name: &SetName) -> Self {
+        Self { fields: self.fields.clone(), test: self.test.asking(name) }
     }
 
     /// What a set must hold that can stand here.

@@ -34,9 +34,9 @@ pub(super) fn check(matches: &[Match]) -> Result<(), Contradiction> {
             }
         }
         if let Some(wanted) = asked.protocols() {
-            for number in 0..=u8::MAX {
-                protocols[usize::from(number)] &= wanted.contains(&number);
-            }
+            let mut among = [false; 256];
+            wanted.iter().for_each(|number| among[usize::from(*number)] = true);
+            protocols.iter_mut().zip(among).for_each(|(still, among)| *still &= among);
             if !protocols.contains(&true) {
                 return refuse(format!("`{asked}` asks for another protocol than the matches before it"));
             }
@@ -73,10 +73,14 @@ impl Match {
     /// The family that it holds for, when that is one.
     pub(crate) fn family(&self) -> Option<Family> {
         match self {
-            Self::Ipv4(..) | Self::IcmpType(_) | Self::Fragment(_) | Self::Protocol(ProtocolField::Ip, _) => {
-                Some(Family::V4)
+            Self::Ipv4(..)
+            | Self::IcmpType(_)
+            | Self::IcmpCode(_)
+            | Self::Fragment(_)
+            | Self::Protocol(ProtocolField::Ip, _) => Some(Family::V4),
+            Self::Ipv6(..) | Self::Icmpv6Type(_) | Self::Icmpv6Code(_) | Self::Protocol(ProtocolField::Ip6, _) => {
+                Some(Family::V6)
             }
-            Self::Ipv6(..) | Self::Icmpv6Type(_) | Self::Protocol(ProtocolField::Ip6, _) => Some(Family::V6),
             Self::Dscp(family, _) | Self::HopLimit(family, _) | Self::Family(family) => Some(*family),
             Self::Concatenation(asked) => asked.family(),
             Self::Port(..)
@@ -85,7 +89,8 @@ impl Match {
             | Self::Length(_)
             | Self::Link(..)
             | Self::Vlan(_)
-            | Self::Ether(..) => None,
+            | Self::Ether(..)
+            | Self::PacketType(_) => None,
         }
     }
 
@@ -94,8 +99,8 @@ impl Match {
         match self {
             Self::Port(transport, ..) => Some(transport.numbers()),
             Self::TcpFlags(_) => Some(vec![protocol::TCP as u8]),
-            Self::IcmpType(_) => Some(vec![protocol::ICMP as u8]),
-            Self::Icmpv6Type(_) => Some(vec![protocol::ICMPV6 as u8]),
+            Self::IcmpType(_) | Self::IcmpCode(_) => Some(vec![protocol::ICMP as u8]),
+            Self::Icmpv6Type(_) | Self::Icmpv6Code(_) => Some(vec![protocol::ICMPV6 as u8]),
             Self::Protocol(_, test) => listed(test),
             Self::Concatenation(asked) => asked.protocols(),
             _ => None,

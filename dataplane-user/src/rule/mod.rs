@@ -34,7 +34,8 @@ pub use statement::{
 };
 pub use text::{TEXT_LENGTH, Text};
 pub use value::{
-    Dscp, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, MacAddress, Mark, Port, Protocol, Range, Value, VlanId,
+    Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, Mark, PacketType,
+    Port, Protocol, Range, Value, VlanId,
 };
 pub use watch::{Watched, parse_watched};
 

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-/// Longest name of a link, in bytes (IFNAMSIZ without its zero).
-const LINK_LENGTH: usize = 15;
+/// Longest name of a link, in bytes: of an altname (ALTIFNAMSIZ without its zero); its own has at most 15.
+const LINK_LENGTH: usize = 127;
 
 /// The name of a link, or the beginning of one with `*` behind it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkPattern(String);
+pub struct LinkPattern {
+    text: String,
+    followed: bool,
+}
 
 impl LinkPattern {
     /// None for what can not name a link (`dev_valid_name` in net/core/dev.c): empty, too long, `.`, `..`, or with a slash, colon,
@@ -17,28 +20,39 @@ impl LinkPattern {
         let well_formed =
             !name.bytes().any(|byte| matches!(byte, b'/' | b':' | b'"' | b'*') || !byte.is_ascii_graphic());
         let named = !name.is_empty() && name.len() <= LINK_LENGTH && name != "." && name != "..";
-        (well_formed && (named || text == "*")).then(|| Self(text.to_owned()))
+        (well_formed && (named || text == "*")).then(|| Self { text: text.to_owned(), followed: false })
     }
 
     /// As it was written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The same where the link is meant rather than its name: it goes on to fit when that changes.
+    #[must_use]
+    pub fn followed(&self) -> Self {
+        Self { followed: true, ..self.clone() }
+    }
+
+    /// Whether it fits links that had the name before, too.
+    pub const fn is_followed(&self) -> bool {
+        self.followed
     }
 
     /// Whether it ends in `*`.
     pub fn is_wildcard(&self) -> bool {
-        self.0.ends_with('*')
+        self.text.ends_with('*')
     }
 
     /// Whether a link of this name fits.
     pub fn fits(&self, name: &str) -> bool {
-        self.0.strip_suffix('*').map_or(name == self.0, |beginning| name.starts_with(beginning))
+        self.text.strip_suffix('*').map_or(name == self.text, |beginning| name.starts_with(beginning))
     }
 }
 
 impl fmt::Display for LinkPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0)
+        write!(f, "\"{}\"", self.text)
     }
 }
 

@@ -120,7 +120,7 @@ enum Names {
 }
 
 macro_rules! numbers {
-    ($($(#[$doc:meta])* $name:ident($native:ty), $bits:literal bits, $expected:literal, $use:ident $names:expr;)+) => { $(
+    ($($(#[$doc:meta])* $name:ident($native:ty), $bits:literal bits, $expected:literal, $use:ident $names:expr $(, more [$($more:tt)*])?;)+) => { $(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub $native);
@@ -128,6 +128,8 @@ macro_rules! numbers {
         impl $name {
             /// Names that nft knows, with their numbers; of several for one number the first is printed.
             const NAMES: &'static [(&'static str, $native)] = &$names;
+            /// Names that are only read.
+            const MORE: &'static [(&'static str, $native)] = &[$($($more)*)?];
         }
 
         impl Value for $name {
@@ -143,7 +145,8 @@ macro_rules! numbers {
             }
 
             fn from_word(word: &str) -> Option<Self> {
-                let named = Self::NAMES.iter().find(|(name, _)| *name == word).map(|(_, number)| Self(*number));
+                let mut names = Self::NAMES.iter().chain(Self::MORE);
+                let named = names.find(|(name, _)| *name == word).map(|(_, number)| Self(*number));
                 named.or_else(|| {
                     let bits = number(word)?.into();
                     (bits <= Self::last()).then(|| Self::from_bits(bits))
@@ -180,6 +183,15 @@ numbers! {
         ("icmp", 1), ("igmp", 2), ("ipencap", 4), ("tcp", 6), ("udp", 17), ("dccp", 33), ("ipv6", 41), ("gre", 47),
         ("esp", 50), ("ah", 51), ("ipv6-icmp", 58), ("icmpv6", 58), ("ospf", 89), ("pim", 103), ("comp", 108),
         ("vrrp", 112), ("l2tp", 115), ("sctp", 132), ("udplite", 136),
+    ], more [
+        // As /etc/protocols of one distribution or another has them, which is where nft and iptables take names from.
+        ("hopopt", 0), ("ggp", 3), ("ipv4", 4), ("ip-encap", 4), ("st", 5), ("egp", 8), ("igp", 9), ("pup", 12), ("hmp", 20),
+        ("xns-idp", 22), ("rdp", 27), ("iso-tp4", 29), ("xtp", 36), ("ddp", 37), ("idpr-cmtp", 38), ("ipv6-route", 43),
+        ("ipv6-frag", 44), ("idrp", 45), ("rsvp", 46), ("ipv6-crypt", 50), ("ipv6-auth", 51), ("skip", 57),
+        ("ipv6-nonxt", 59), ("ipv6-opts", 60), ("rspf", 73), ("vmtp", 81), ("eigrp", 88), ("ospfigp", 89), ("ax.25", 93),
+        ("ipip", 94), ("etherip", 97), ("encap", 98), ("ipcomp", 108), ("carp", 112), ("isis", 124), ("fc", 133),
+        ("mobility-header", 135), ("mh", 135), ("ipv6-mh", 135), ("udp-lite", 136), ("mpls-in-ip", 137), ("manet", 138),
+        ("hip", 139), ("shim6", 140), ("wesp", 141), ("rohc", 142), ("ethernet", 143),
     ];
     /// Type of an ICMP message (RFC 792).
     IcmpType(u8), 8 bits, "an ICMP type (0 to 255, or its name)", Printed [
@@ -196,6 +208,20 @@ numbers! {
         ("nd-router-advert", 134), ("nd-neighbor-solicit", 135), ("nd-neighbor-advert", 136), ("nd-redirect", 137),
         ("router-renumbering", 138), ("ind-neighbor-solicit", 141), ("ind-neighbor-advert", 142),
         ("mld2-listener-report", 143),
+    ];
+    /// Code of an ICMP message: what it says depends on the type (RFC 792). Names are those of type 3.
+    IcmpCode(u8), 8 bits, "an ICMP code (0 to 255, or its name)", Read [
+        ("net-unreachable", 0), ("host-unreachable", 1), ("prot-unreachable", 2), ("port-unreachable", 3),
+        ("frag-needed", 4), ("net-prohibited", 9), ("host-prohibited", 10), ("admin-prohibited", 13),
+    ];
+    /// Code of an `ICMPv6` message. Names are those of type 1 (RFC 4443).
+    Icmpv6Code(u8), 8 bits, "an ICMPv6 code (0 to 255, or its name)", Read [
+        ("no-route", 0), ("admin-prohibited", 1), ("addr-unreachable", 3), ("port-unreachable", 4), ("policy-fail", 5),
+        ("reject-route", 6),
+    ];
+    /// Whom the frame is for, by its link address (`PACKET_HOST` and others of linux/if_packet.h).
+    PacketType(u8), 8 bits, "host, broadcast, multicast or other", Printed [
+        ("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3),
     ];
     /// Differentiated services code point (RFC 2474), six bits.
     Dscp(u8), 6 bits, "a DSCP (0 to 63, or its name)", Printed [

@@ -99,9 +99,10 @@ impl Drop for Daemon {
     }
 }
 
-/// The binary, with no daemon to be found.
+/// The binary, or that of `DATAPLANE_BIN`, with no daemon to be found.
 pub(crate) fn dataplane() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dataplane"));
+    let built = env!("CARGO_BIN_EXE_dataplane").into();
+    let mut command = Command::new(std::env::var_os("DATAPLANE_BIN").unwrap_or(built));
     command.env("DATAPLANE_SOCKET", "/nonexistent/dataplane.sock").env_remove("RUST_LOG").env("COLUMNS", "120");
     command
 }

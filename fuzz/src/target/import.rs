@@ -31,6 +31,15 @@ const WORDS: &[&str] = &[
     ":X - [0:0]",
     "-i eth0",
     "--syn",
+    "--ports 1,2",
+    "--icmp-type 3/4",
+    "-j LOG --log-uid",
+    "icmp type . icmp code { 3 . 4, 8 . 0 }",
+    "meta pkttype { host, broadcast }",
+    "log flags all",
+    "limit rate 5/second",
+    "ip version 4",
+    "# xt_LOG",
 ];
 
 pub const TARGET: Target = Target { name: "import", corpus, words: WORDS, feed };

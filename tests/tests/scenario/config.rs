@@ -119,6 +119,33 @@ fn a_daemon_with_a_bad_config_does_not_start_and_leaves_the_data_plane() {
 }
 
 #[test]
+fn a_config_without_ports_detaches_none_unasked() {
+    let Some(scene) = Scene::attached(&[], "tc") else { return };
+    scene.rule("forward", "udp dport 5301 drop");
+    let shown = scene.cli(&["config", "show"]);
+    let rules = "[chains.forward]\nrules = [\"udp dport 5302 drop\"]\n";
+    for (name, text, why) in [
+        ("none.toml", rules.to_owned(), "it has no [ports]"),
+        ("other.toml", format!("[ports]\nabsent0 = {{}}\n{rules}"), "no link that is there"),
+    ] {
+        let path = write(&scene, name, &text);
+        let path = path.to_str().expect("a path of letters");
+        scene.refused(&["config", "apply", path], 5, &["would detach every port", why, "[ports]\n", "--force"]);
+        assert_eq!(scene.cli(&["config", "show"]), shown, "{name} changed something");
+        assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5301, 5).expect("datagrams"), 0);
+    }
+    let path = write(&scene, "kept.toml", &format!("[ports]\n\"*\" = {{ mode = \"tc\" }}\n{rules}"));
+    scene.cli(&["config", "apply", path.to_str().expect("a path of letters")]);
+    assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5302, 5).expect("datagrams"), 0);
+    let none = scene.lab.dir().join("none.toml");
+    scene.cli(&["config", "apply", none.to_str().expect("a path of letters"), "--force"]);
+    assert!(scene.stats().ports.is_empty(), "it was insisted on");
+    // Where nothing is attached, nothing is detached.
+    scene.cli(&["config", "apply", none.to_str().expect("a path of letters")]);
+    scene.close();
+}
+
+#[test]
 fn a_config_that_nobody_confirms_is_taken_back() {
     let Some(mut scene) = Scene::attached(&[], "native") else { return };
     let shown = scene.cli(&["config", "show"]);

@@ -91,6 +91,25 @@ fn pass_when_asked_for(mode: &str) {
     scene.close();
 }
 
+/// Rules of nft that drop by port leave the fragments of other datagrams alone, and so does what they are imported as.
+#[test]
+fn imported_rules_let_other_datagrams_through() {
+    let Some(scene) = Scene::attached(&[], "tc") else { return };
+    let tables = scene.lab.dir().join("tables.nft");
+    let rules = "table inet t {\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\tudp dport \
+                 5301 drop\n\t}\n}\n";
+    std::fs::write(&tables, rules).expect("a file");
+    let config = scene.lab.dir().join("imported.toml");
+    std::fs::write(&config, scene.cli(&["import", "nft", tables.to_str().expect("UTF-8")])).expect("a file");
+    scene.cli(&["config", "apply", config.to_str().expect("UTF-8")]);
+    assert_eq!(scene.stats().ports.iter().filter(|port| port.state == "up").count(), 2, "the ports stay");
+    for family in Family::BOTH {
+        assert!(arrives(&scene, family, 5302), "{}: another port", family.name());
+        assert!(!arrives(&scene, family, 5301), "{}: the port", family.name());
+    }
+    scene.close();
+}
+
 #[test]
 fn pass_in_native() {
     pass_when_asked_for("native");

@@ -87,10 +87,9 @@ impl Pair {
         let kernel = self.lab.namespace("kernel");
         kernel.run("nft flush ruleset")?;
         kernel.run(&format!("nft -f {file}"))?;
-        let ports = (0..PORTS).map(|net| format!("p{net} = {{ mode = \"tc\" }}")).collect::<Vec<_>>().join("\n");
-        let config = format!("[ports]\n{ports}\n\n{}", self.daemon.cli(&["import", "nft", file])?);
         let path = self.lab.dir().join("imported.toml");
-        fs::write(&path, config)?;
+        // As it is: with its ports, and with what it says of fragments.
+        fs::write(&path, self.daemon.cli(&["import", "nft", file])?)?;
         self.daemon.cli(&["config", "apply", path.to_str().context("a path of letters")?])?;
         Ok(())
     }

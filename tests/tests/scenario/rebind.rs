@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use dataplane_tests::lab::{ROUTER_SERVER, SERVER};
+use dataplane_tests::lab::{
+    ROUTER_SERVER, SERVER,
+    traffic::{self, Family},
+};
 
 use crate::scene::{PROMPT, Scene, within};
 
@@ -64,6 +67,8 @@ fn by_glob() {
     comes_back("[ports]\n\"client*\" = { mode = \"tc\" }\n\"serv*0\" = { mode = \"native\" }\n", false);
 }
 
+/// A port that is renamed stays one. Rules that mean the link (`oif`) go on, those that ask for names (`oifname`) follow the
+/// names, as in nft.
 #[test]
 fn renamed_away_and_back() {
     let Some(scene) = Scene::attached(&[], "native") else { return };
@@ -73,26 +78,86 @@ fn renamed_away_and_back() {
             scene.router().run(&format!("ip link {words}")).expect("renamed");
         }
     };
-    rename(ROUTER_SERVER.port, "other0");
-    within(PROMPT, || {
-        let now = (state(&scene, ROUTER_SERVER.port), state(&scene, "other0"));
-        ensure!(now == (Some((0, "absent".to_owned())), None), "{now:?}");
-        let link = scene.router().run("ip -d link show other0")?;
-        ensure!(!link.contains("prog/xdp"), "{link}");
-        Ok(())
-    });
-    scene.ping().expect("the kernel forwards to a device that is no port");
-    rename("other0", ROUTER_SERVER.port);
-    within(PROMPT, || {
-        let now = state(&scene, ROUTER_SERVER.port);
-        ensure!(now.as_ref().is_some_and(|(index, state)| *index != 0 && state == "up"), "{now:?}");
-        Ok(())
-    });
-    scene.ping().expect("pings are answered");
+    let (index, _) = state(&scene, ROUTER_SERVER.port).expect("the port");
+    for rule in
+        ["oif server0 udp dport 5301 drop", "oifname server0 udp dport 5302 drop", "oifname other0 udp dport 5303 drop"]
+    {
+        scene.rule("forward", rule);
+    }
+    let arrived =
+        || [5301, 5302, 5303, 5304].map(|port| traffic::datagrams(&scene.lab, Family::V4, port, 5).expect("sent"));
+    assert_eq!(arrived(), [0, 0, 5, 5]);
+    for round in 0..2 {
+        rename(ROUTER_SERVER.port, "other0");
+        within(PROMPT, || {
+            let now = (state(&scene, ROUTER_SERVER.port), state(&scene, "other0"));
+            ensure!(now == (None, Some((index, "up".to_owned()))), "round {round}: {now:?}");
+            let link = scene.router().run("ip -d link show other0")?;
+            ensure!(link.contains("prog/xdp"), "{link}");
+            Ok(())
+        });
+        ways_back(&scene);
+        scene.ping().expect("pings are answered");
+        assert_eq!(arrived(), [0, 5, 0, 5], "round {round}: under another name");
+        assert_eq!(scene.cli(&["port", "list", "-j"]).matches("other0").count(), 1);
+        rename("other0", ROUTER_SERVER.port);
+        within(PROMPT, || {
+            let now = state(&scene, ROUTER_SERVER.port);
+            ensure!(now == Some((index, "up".to_owned())), "round {round}: {now:?}");
+            Ok(())
+        });
+        scene.ping().expect("pings are answered");
+        assert_eq!(arrived(), [0, 0, 5, 5], "round {round}: under its own name again");
+    }
     let (before, kernel) = (scene.stats(), scene.kernel_forwarded());
     scene.ping().expect("pings are answered");
     assert!(scene.stats().totals.forwarded - before.totals.forwarded >= 12);
     assert_eq!(scene.kernel_forwarded(), kernel, "the kernel forwarded");
+    // Another link takes the name: it is what is meant then, and what had it is a port no more.
+    rename(ROUTER_SERVER.port, "other0");
+    within(PROMPT, || Ok(ensure!(state(&scene, "other0").is_some(), "let go")));
+    scene.router().run("ip link add server0 type veth peer name server9").expect("another link");
+    within(PROMPT, || {
+        let now = (state(&scene, ROUTER_SERVER.port).map(|(now, _)| now != index), state(&scene, "other0"));
+        ensure!(now == (Some(true), None), "{now:?}");
+        Ok(())
+    });
+    // By its new name it can be let go, and had.
+    scene.cli(&["attach", "other0"]);
+    scene.cli(&["detach", "other0"]);
+    assert!(state(&scene, "other0").is_none());
+    scene.close();
+}
+
+#[test]
+fn by_its_other_name() {
+    let Some(scene) = Scene::idle(&[]) else { return };
+    scene.router().run("ip link property add dev server0 altname uplink-of-the-lab").expect("another name");
+    scene.router().run("ip link property add dev client0 altname lan").expect("another name");
+    let config = scene.lab.dir().join("altnames.toml");
+    let text = "[ports]\nuplink-of-the = {}\nlan = { mode = \"tc\" }\n[chains.forward]\nrules = [\n  'iif lan udp dport 5301 drop',\n  \
+                'iifname \"lan\" udp dport 5302 drop',\n  'iifname \"la*\" udp dport 5303 drop',\n]\n";
+    std::fs::write(&config, text.replace("uplink-of-the", "uplink-of-the-lab")).expect("a config");
+    scene.cli(&["config", "apply", config.to_str().expect("a path of letters")]);
+    let arrived = || [5301, 5302, 5303].map(|port| traffic::datagrams(&scene.lab, Family::V4, port, 5).expect("sent"));
+    within(PROMPT, || {
+        let now = ["client0", "server0"].map(|port| state(&scene, port).map(|(_, state)| state));
+        ensure!(now == [Some("up".to_owned()), Some("up".to_owned())], "{now:?}");
+        Ok(())
+    });
+    assert_eq!(scene.stats().ports.len(), 2, "none is absent");
+    assert_eq!(arrived(), [0, 0, 5], "a pattern is about names of their own");
+    scene.router().run("ip link property del dev client0 altname lan").expect("a name less");
+    within(PROMPT, || {
+        let now = state(&scene, "lan");
+        ensure!(now == Some((0, "absent".to_owned())) && state(&scene, "client0").is_none(), "{now:?}");
+        Ok(())
+    });
+    scene.router().run("ip link property add dev client0 altname lan").expect("another name");
+    within(PROMPT, || Ok(ensure!(state(&scene, "client0").is_some(), "not a port again")));
+    assert_eq!(arrived(), [0, 0, 5]);
+    scene.cli(&["detach", "lan"]);
+    assert!(state(&scene, "client0").is_none());
     scene.close();
 }
 

@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::super::foreign::STATEFUL;
+use super::super::room::Room;
+use super::extension::{FOREIGN, MODULES};
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
 use crate::rule::{
-    Dscp, Family, Fragment, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Length, Limit, LimitTime, LimitUnit,
-    LinkField, LinkPattern, MacAddress, Match, Port, Protocol, ProtocolField, Range, Side, Statement, TcpFlags, Test,
-    Text, Transport, Value,
+    Dscp, Family, Fragment, FragmentWord, HopLimit, Length, Limit, LimitTime, LimitUnit, LinkField, LinkPattern,
+    MacAddress, Match, PacketType, Port, Protocol, ProtocolField, Range, Side, Statement, TcpFlags, Test, Text,
+    Transport, Value,
 };
 
 /// Things that must hold together.
@@ -25,63 +26,13 @@ fn nothing() -> Ways {
     vec![Vec::new()]
 }
 
-/// Extensions whose options are known below.
-const MODULES: [&str; 18] = [
-    "tcp",
-    "udp",
-    "udplite",
-    "sctp",
-    "dccp",
-    "icmp",
-    "icmp6",
-    "ipv6-icmp",
-    "multiport",
-    "iprange",
-    "comment",
-    "limit",
-    "mac",
-    "dscp",
-    "ttl",
-    "hl",
-    "length",
-    "standard",
-];
-
-/// Extensions that cannot be translated, and what is said about them.
-const FOREIGN: &[(&str, &str)] = &[
-    ("state", STATEFUL),
-    ("conntrack", STATEFUL),
-    ("ctstate", STATEFUL),
-    ("connmark", STATEFUL),
-    ("connbytes", STATEFUL),
-    ("connlabel", STATEFUL),
-    ("connlimit", STATEFUL),
-    ("helper", STATEFUL),
-    ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
-    ("mark", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
-    ("pkttype", "ask for the addresses instead: `-d 224.0.0.0/4` and the broadcast address"),
-    (
-        "addrtype",
-        "ask for the addresses instead: chain INPUT meets what is for this machine, chain FORWARD what is not",
-    ),
-    ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
-    ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
-    ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
-    ("statistic", "a rule fits or does not, without chance: take it out"),
-    ("time", "rules have no clock: change them when it is time"),
-    ("owner", "which program a packet belongs to is not known at the driver: take it out"),
-    ("socket", "which socket a packet belongs to is not known at the driver: take it out"),
-    ("rpfilter", "rules do not ask the routes: set net.ipv4.conf.all.rp_filter=1, and take the rule out"),
-    ("physdev", "bridged packets are not filtered here: take the rule out"),
-    ("string", "rules do not look into what packets carry: take the rule out"),
-    ("u32", "only fields with a name can be asked: take the rule out"),
-    ("bpf", "only fields with a name can be asked: take the rule out"),
-    ("policy", "what IPsec did to a packet is not known here: take it out"),
-    ("tos", "take `-m dscp`"),
-];
-
 /// Reads one option, with its values.
-pub(super) fn option(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<(), Fault> {
+pub(super) fn option(
+    option: &Word,
+    negated: bool,
+    (draft, room): (&mut Draft, &mut Room),
+    words: &mut Words<'_>,
+) -> Result<(), Fault> {
     let limited = !draft.statements.is_empty();
     let ways = read(option, negated, draft, words)?;
     if limited && !ways.iter().all(Vec::is_empty) {
@@ -89,8 +40,7 @@ pub(super) fn option(option: &Word, negated: bool, draft: &mut Draft, words: &mu
             format!("`{}` stands behind `--limit`, which would meet fewer packets: ask it before", option.text);
         return Err((option.place.clone(), message));
     }
-    draft.either(&ways);
-    Ok(())
+    draft.either(&ways, room).map_err(|message| (option.place.clone(), message))
 }
 
 fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
@@ -122,12 +72,12 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
         }
         // SYN of SYN, RST, ACK and FIN.
         "--syn" => Ok(holds(built(TcpFlags::new(0x17, negated, vec![2]).map(Match::TcpFlags), option)?)),
-        "--icmp-type" => icmp(option, words, |kind| {
-            Some(Match::IcmpType(Test::listed(negated, vec![Range::single(IcmpType::from_word(kind)?)])?))
-        }),
-        "--icmpv6-type" => icmp(option, words, |kind| {
-            Some(Match::Icmpv6Type(Test::listed(negated, vec![Range::single(Icmpv6Type::from_word(kind)?)])?))
-        }),
+        "--icmp-type" => icmp(option, negated, words, (Match::IcmpType, Match::IcmpCode)),
+        "--icmpv6-type" => icmp(option, negated, words, (Match::Icmpv6Type, Match::Icmpv6Code)),
+        "--pkt-type" => {
+            let range = one::<PacketType>(words.value(option)?)?;
+            Ok(holds(built(Test::listed(negated, vec![range]).map(Match::PacketType), option)?))
+        }
         "--src-range" => Ok(holds(address_range(family, Side::Source, words.value(option)?, negated)?)),
         "--dst-range" => Ok(holds(address_range(family, Side::Destination, words.value(option)?, negated)?)),
         "--comment" => {
@@ -328,17 +278,32 @@ fn flags(word: &Word) -> Result<u8, Fault> {
     })
 }
 
-fn icmp(option: &Word, words: &mut Words<'_>, asked: impl Fn(&str) -> Option<Match>) -> Result<Ways, Fault> {
-    let word = words.value(option)?;
-    match word.text.as_str() {
-        "any" | "255" => Ok(nothing()),
-        kind if kind.contains('/') => {
-            Err(wrong(word, "only the type of an ICMP message can be asked: take the code out"))
-        }
-        kind => {
-            Ok(holds(asked(kind).ok_or_else(|| wrong(word, "this is not a type of ICMP messages, or a code of one"))?))
-        }
+/// A type, or one with a code: `3/4`.
+fn icmp<K: Value, C: Value>(
+    option: &Word,
+    negated: bool,
+    words: &mut Words<'_>,
+    (kind, code): (fn(Test<Range<K>>) -> Match, fn(Test<Range<C>>) -> Match),
+) -> Result<Ways, Fault> {
+    fn test<T: Value>(negated: bool, text: &str) -> Option<Test<Range<T>>> {
+        Test::listed(negated, vec![Range::single(T::from_word(text)?)])
     }
+    let word = words.value(option)?;
+    let text = word.text.as_str();
+    if matches!(text, "any" | "255") {
+        return Ok(nothing());
+    }
+    let (of_type, of_code) = text.split_once('/').map_or((text, None), |(kind, code)| (kind, Some(code)));
+    let whole = || {
+        let asked = |negated| test::<K>(negated, of_type).map(kind);
+        Some(match of_code {
+            None => vec![vec![asked(negated)?]],
+            Some(text) if !negated => vec![vec![asked(false)?, code(test::<C>(false, text)?)]],
+            // All but one code of one type: another type, or that one with another code.
+            Some(text) => vec![vec![asked(true)?], vec![asked(false)?, code(test::<C>(true, text)?)]],
+        })
+    };
+    whole().ok_or_else(|| wrong(word, "this is not a type of ICMP messages, nor TYPE/CODE by their numbers"))
 }
 
 fn hops(

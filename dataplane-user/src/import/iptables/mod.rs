@@ -1,11 +1,14 @@
 //! What `iptables-save` and `ip6tables-save` print: tables of chains, a rule a line (iptables-extensions(8)).
 
 mod asked;
+mod extension;
 mod rule;
 mod target;
 mod word;
 
-use super::chain::{Chain, Hook, Line, Ruleset};
+use std::collections::HashMap;
+
+use super::chain::{Chain, Hook, Ruleset};
 use super::problem::{Place, Problems};
 use crate::rule::{ChainName, Family, Policy};
 use word::words;
@@ -13,6 +16,8 @@ use word::words;
 /// A file in the making.
 struct File<'p> {
     ruleset: Ruleset,
+    /// Chains by table and name.
+    named: HashMap<(String, String), usize>,
     problems: &'p mut Problems,
     family: Option<Family>,
     table: Option<Table>,
@@ -28,7 +33,7 @@ struct Table {
 
 /// Reads what was saved.
 pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
-    let mut file = File { ruleset: Ruleset::default(), problems, family: None, table: None };
+    let mut file = File { ruleset: Ruleset::default(), named: HashMap::new(), problems, family: None, table: None };
     let guessed = guess(text);
     let mut start = 0;
     for raw in text.split_inclusive('\n') {
@@ -135,6 +140,7 @@ impl File<'_> {
             lines: Vec::new(),
             place,
         };
+        self.named.entry((chain.table.clone(), chain.name.clone())).or_insert(self.ruleset.chains.len());
         self.ruleset.chains.push(chain);
     }
 
@@ -170,18 +176,14 @@ impl File<'_> {
             return self.problems.error(place, message);
         }
         let (full, family) = (full(table), table.family);
-        let lines: Vec<Line> = match rule::lines(&words[counted + 2..], &place, family) {
-            Ok(lines) => lines,
-            Err(errors) => {
-                for (place, message) in errors {
-                    self.problems.error(place, message);
-                }
-                Vec::new()
-            }
-        };
-        let chain = self.ruleset.chains.iter_mut().find(|chain| chain.table == full && chain.name == name.text);
-        match chain {
-            Some(chain) => chain.lines.extend(lines),
+        let read = rule::lines(&words[counted + 2..], &place, (family, &mut self.ruleset.room));
+        let (lines, notes) = read.unwrap_or_else(|errors| {
+            errors.into_iter().for_each(|(place, message)| self.problems.error(place, message));
+            (Vec::new(), Vec::new())
+        });
+        notes.into_iter().for_each(|(place, message)| self.problems.note(place, message));
+        match self.named.get(&(full, name.text.clone())) {
+            Some(chain) => self.ruleset.chains[*chain].lines.extend(lines),
             None => self.problems.error(name.place.clone(), no_chain(&name.text)),
         }
     }

@@ -1,7 +1,8 @@
 //! One rule of iptables: options before and behind `-m`, and the target.
 
-use super::super::chain::{Line, Says};
+use super::super::chain::{Line, Says, too_much};
 use super::super::problem::Place;
+use super::super::room::{MATCHES, Room, weight};
 use super::asked::{self, Asked};
 use super::target;
 use super::word::Word;
@@ -19,6 +20,8 @@ pub(super) struct Draft {
     pub(super) comment: Option<Text>,
     /// What `-p` names, by number.
     pub(super) protocol: Option<u8>,
+    /// What is worth knowing.
+    pub(super) notes: Vec<Fault>,
 }
 
 /// The words of a rule, read from the front.
@@ -46,19 +49,35 @@ impl<'w> Words<'w> {
         self.next().ok_or_else(|| (option.place.clone(), format!("`{}` has no value", option.text)))
     }
 
+    /// Takes the next word if it is such a one.
+    pub(super) fn skip_if(&mut self, such: impl Fn(&Word) -> bool) {
+        self.at += usize::from(self.words.get(self.at).is_some_and(such));
+    }
+
     /// The next word, which stays.
     pub(super) fn peek(&self) -> Option<&'w Word> {
         self.words.get(self.at)
     }
 }
 
-/// The lines that a rule comes to.
+/// The lines that a rule comes to, and what is worth knowing of them.
 ///
 /// # Errors
 /// All that it cannot be translated for.
-pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec<Line>, Vec<Fault>> {
+pub(super) fn lines(
+    words: &[Word],
+    whole: &Place,
+    (family, room): (Family, &mut Room),
+) -> Result<(Vec<Line>, Vec<Fault>), Vec<Fault>> {
     let mut words = Words { words, at: 0 };
-    let mut draft = Draft { family, ways: vec![Vec::new()], statements: Vec::new(), comment: None, protocol: None };
+    let mut draft = Draft {
+        family,
+        ways: vec![Vec::new()],
+        statements: Vec::new(),
+        comment: None,
+        protocol: None,
+        notes: Vec::new(),
+    };
     let mut faults = Vec::new();
     let mut says = None;
     loop {
@@ -70,7 +89,7 @@ pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec
                 Ok(())
             }),
             "-g" | "--goto" => words.value(option).map(|name| says = Some(Says::Goto(name.text.clone()))),
-            _ => asked::option(option, negated, &mut draft, &mut words),
+            _ => asked::option(option, negated, (&mut draft, room), &mut words),
         };
         match read {
             Ok(()) => {}
@@ -98,14 +117,27 @@ pub(super) fn lines(words: &[Word], whole: &Place, family: Family) -> Result<Vec
         says: says.clone().unwrap_or(Says::Verdict(Verdict::Continue)),
         comment: draft.comment.clone(),
     };
-    Ok(draft.ways.iter().map(line).collect())
+    let lines = draft.ways.iter().map(line).collect();
+    Ok((lines, draft.notes))
 }
 
 impl Draft {
     /// One of these must hold.
-    pub(super) fn either(&mut self, ways: &[Asked]) {
+    pub(super) fn either(&mut self, ways: &[Asked], room: &mut Room) -> Result<(), String> {
+        let all = |ways: &[Asked]| ways.iter().map(|asked| weight(asked)).sum::<usize>();
+        let more = all(ways).saturating_mul(self.ways.len());
+        if self.ways.iter().any(|one| one.len() >= MATCHES) {
+            return Err(format!("a rule asks at most {MATCHES} things"));
+        }
+        if let [more_of] = ways {
+            room.take(if more_of.is_empty() { 0 } else { more }).map_err(too_much)?;
+            self.ways.iter_mut().for_each(|one| one.extend(more_of.iter().cloned()));
+            return Ok(());
+        }
+        room.take(more.saturating_add(all(&self.ways).saturating_mul(ways.len()))).map_err(too_much)?;
         let before = std::mem::take(&mut self.ways);
         let with = |one: &Vec<Match>, more: &Asked| one.iter().chain(more).cloned().collect();
         self.ways = before.iter().flat_map(|one| ways.iter().map(move |more| with(one, more))).collect();
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What a rule of iptables says: `-j`.
 
 use super::super::chain::Says;
-use super::super::foreign::STATEFUL;
+use super::super::foreign::{SEGMENTS, STATEFUL};
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
 use crate::rule::{Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6, Verdict};
@@ -21,7 +21,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("NFQUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
     ("QUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
     ("SET", "packets do not change sets here: `dataplane set add` and `set del` do"),
-    ("TCPMSS", "packets are not changed here: take the rule out, and set `advmss` on the route"),
+    ("TCPMSS", SEGMENTS),
     ("DSCP", "packets are not changed here: take the rule out"),
     ("TOS", "packets are not changed here: take the rule out"),
     ("TTL", "packets are not changed here: take the rule out"),
@@ -29,6 +29,18 @@ const FOREIGN: &[(&str, &str)] = &[
     ("CLASSIFY", "packets are not changed here: take the rule out"),
     ("AUDIT", "take LOG"),
     ("TRACE", "take the rule out; `dataplane stats` shows what becomes of packets"),
+];
+
+/// What a line of log shows, and how much a group gets of a packet.
+const SHAPES: [&str; 8] = [
+    "--log-tcp-sequence",
+    "--log-tcp-options",
+    "--log-ip-options",
+    "--log-uid",
+    "--log-macdecode",
+    "--nflog-size",
+    "--nflog-range",
+    "--nflog-threshold",
 ];
 
 /// What is said about codes that our language has no word for.
@@ -41,8 +53,8 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
         "DROP" => Ok(Says::Verdict(Verdict::Drop)),
         "RETURN" => Ok(Says::Return),
         "REJECT" => reject(draft.family, words).map(|with| Says::Verdict(Verdict::Reject(with))),
-        "LOG" => log(draft, words, &["--log-prefix", "--log-level"]),
-        "NFLOG" => log(draft, words, &["--nflog-prefix", "--nflog-group"]),
+        "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
+        "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),
         name => match FOREIGN.iter().find(|(known, _)| *known == name) {
             Some((_, said)) => {
                 skip(words);
@@ -88,12 +100,19 @@ fn reject(family: Family, words: &mut Words<'_>) -> Result<RejectWith, Fault> {
 }
 
 /// `LOG` goes to the kernel's log and asks the next rule; `NFLOG` goes to a group.
-fn log(draft: &mut Draft, words: &mut Words<'_>, known: &[&str]) -> Result<Says, Fault> {
+fn log(draft: &mut Draft, words: &mut Words<'_>, known: [&str; 2]) -> Result<Says, Fault> {
     let mut log = Log::default();
     if known[1] == "--nflog-group" {
         log.target = Some(LogTarget::Group(0));
     }
     while let Some(option) = words.next() {
+        if SHAPES.contains(&option.text.as_str()) {
+            let message = format!("`{}` is not kept: a line shows what can be read of a packet here", option.text);
+            draft.notes.push((option.place.clone(), message));
+            // Some have a size behind them.
+            words.skip_if(|word| word.text.bytes().all(|byte| byte.is_ascii_digit()));
+            continue;
+        }
         if !known.contains(&option.text.as_str()) {
             let message = format!("`{}`: a line of log has a prefix and a level; take it out", option.text);
             skip(words);

@@ -28,6 +28,9 @@ impl Place {
     pub(super) const LINK_SOURCE: Self = Self::at(key::LINK_MIDDLE, 16, 48);
     pub(super) const TCP_FLAGS: Self = Self::at(key::TRANSPORT, 8, 8);
     pub(super) const ICMP_TYPE: Self = Self::at(key::TRANSPORT, 16, 8);
+    pub(super) const ICMP_CODE: Self = Self::at(key::TRANSPORT, 24, 8);
+    /// The lowest bit of a link address's first byte: for a group (IEEE 802, section 8.2).
+    pub(super) const LINK_GROUP: Self = Self::at(key::LINK_DESTINATION, 7, 1);
 
     /// An address of 32 or 128 bits, by its first word.
     pub(super) const fn address(word: usize, bits: u32) -> Self {

@@ -9,7 +9,7 @@ use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
     Concatenation, Element, Family, Field, Item, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match,
-    Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
+    PacketType, Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
 };
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
@@ -159,6 +159,9 @@ fn factors(
         Match::TcpFlags(flags) => tcp_flags(flags),
         Match::IcmpType(test) => vec![needing(field(Place::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
         Match::Icmpv6Type(test) => vec![needing(field(Place::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
+        Match::IcmpCode(test) => vec![needing(field(Place::ICMP_CODE, test), KeyFlags::TRANSPORT)],
+        Match::Icmpv6Code(test) => vec![needing(field(Place::ICMP_CODE, test), KeyFlags::TRANSPORT)],
+        Match::PacketType(test) => vec![packet_types(test, sets)],
         Match::Dscp(_, test) => vec![field(Place::DSCP, test)],
         Match::HopLimit(_, test) => vec![field(Place::HOP_LIMIT, test)],
         Match::Fragment(fragment) if fragment.mask() == u16::MAX => vec![field(Place::FRAGMENT, fragment.test())],
@@ -371,6 +374,26 @@ fn tcp_flags(flags: &TcpFlags) -> Vec<Vec<Box>> {
     factors.into_iter().map(|boxes| needing(boxes, KeyFlags::TRANSPORT)).collect()
 }
 
+/// Whom a frame is for, as `eth_type_trans` of the kernel finds out. What is for another host meets no chain, and what has no
+/// link header is for this one.
+fn packet_types(test: &Test<Range<PacketType>>, sets: &mut Sets<'_>) -> Vec<Box> {
+    let all = Place::LINK_DESTINATION.last();
+    let asked = |kind: u8| listed(test).iter().any(|range| range.contains(PacketType(kind))) != test.negated();
+    let group = Place::LINK_GROUP.masked(1, 1).needing(KeyFlags::ETHERNET);
+    let to_some = match (asked(1), asked(2)) {
+        (false, false) => None,
+        (true, false) => Some(Place::LINK_DESTINATION.masked(all, all).needing(KeyFlags::ETHERNET)),
+        (true, true) => Some(group),
+        (false, true) => {
+            let set = sets.listed([(all, all)].into_iter(), 48);
+            let selectors = Selector::LinkDestination as u64;
+            group.and(&Box::member(Membership { set, negated: true, selectors, portless: None }))
+        }
+    };
+    let to_us = asked(0).then(|| Place::LINK_GROUP.masked(0, 1));
+    to_us.into_iter().chain(to_some).collect()
+}
+
 fn interfaces(
     link: LinkField,
     test: &Test<LinkPattern>,
@@ -385,7 +408,11 @@ fn interfaces(
         Values::Set(name) => sets.patterns(name)?,
         Values::Listed(patterns) => patterns.clone(),
     };
-    let indices = patterns.iter().flat_map(links).map(|index| (index.into(), index.into()));
+    let meant = |pattern: &LinkPattern| match link {
+        LinkField::Iif | LinkField::Oif => links(&pattern.followed()),
+        LinkField::Iifname | LinkField::Oifname => links(pattern),
+    };
+    let indices = patterns.iter().flat_map(meant).map(|index| (index.into(), index.into()));
     let inside = merged(indices.collect());
     Ok(place.intervals(&if test.negated() { complement(&inside, place.last()) } else { inside }))
 }

@@ -29,6 +29,7 @@ fn ip<'a>() -> Boxed<'a, Match> {
         keyword("dscp").ignore_then(test()).map(|test| Match::Dscp(Family::V4, test)).boxed(),
         keyword("ttl").ignore_then(test()).map(|test| Match::HopLimit(Family::V4, test)).boxed(),
         keyword("frag-off").ignore_then(fragment()).map(Match::Fragment).boxed(),
+        version(4).to(Match::Family(Family::V4)).boxed(),
     ));
     keyword("ip").ignore_then(fields).boxed()
 }
@@ -39,8 +40,21 @@ fn ip6<'a>() -> Boxed<'a, Match> {
         keyword("nexthdr").ignore_then(test()).map(|test| Match::Protocol(ProtocolField::Ip6, test)).boxed(),
         keyword("dscp").ignore_then(test()).map(|test| Match::Dscp(Family::V6, test)).boxed(),
         keyword("hoplimit").ignore_then(test()).map(|test| Match::HopLimit(Family::V6, test)).boxed(),
+        version(6).to(Match::Family(Family::V6)).boxed(),
     ));
     keyword("ip6").ignore_then(fields).boxed()
+}
+
+/// `version 4`: holds for all packets of the family, and no other value for any.
+fn version<'a>(own: u64) -> Boxed<'a, ()> {
+    keyword("version")
+        .ignore_then(equality())
+        .then(integer())
+        .try_map_with(move |(negated, number), extra| {
+            let fault = || format!("no packet has another version here than {own}: take the rule out");
+            if negated == (number == own) { Err(Fault::invalid(extra.span(), fault())) } else { Ok(()) }
+        })
+        .boxed()
 }
 
 fn ports<'a>() -> Boxed<'a, Match> {
@@ -51,12 +65,15 @@ fn ports<'a>() -> Boxed<'a, Match> {
 }
 
 fn icmp<'a>() -> Boxed<'a, Match> {
-    let kind = |family: &'static str| keyword(family).ignore_then(keyword("type"));
-    choice((
-        kind("icmp").ignore_then(test()).map(Match::IcmpType).boxed(),
-        kind("icmpv6").ignore_then(test()).map(Match::Icmpv6Type).boxed(),
-    ))
-    .boxed()
+    let of_v4 = choice((
+        keyword("type").ignore_then(test()).map(Match::IcmpType).boxed(),
+        keyword("code").ignore_then(test()).map(Match::IcmpCode).boxed(),
+    ));
+    let of_v6 = choice((
+        keyword("type").ignore_then(test()).map(Match::Icmpv6Type).boxed(),
+        keyword("code").ignore_then(test()).map(Match::Icmpv6Code).boxed(),
+    ));
+    choice((keyword("icmp").ignore_then(of_v4).boxed(), keyword("icmpv6").ignore_then(of_v6).boxed())).boxed()
 }
 
 fn meta<'a>() -> Boxed<'a, Match> {
@@ -67,6 +84,7 @@ fn meta<'a>() -> Boxed<'a, Match> {
     let fields = choice((
         keyword("l4proto").ignore_then(test()).map(|test| Match::Protocol(ProtocolField::Meta, test)).boxed(),
         keyword("length").ignore_then(test()).map(Match::Length).boxed(),
+        keyword("pkttype").ignore_then(test()).map(Match::PacketType).boxed(),
         keyword("nfproto").ignore_then(families("ipv4", "ipv6")).boxed(),
         keyword("protocol").ignore_then(families("ip", "ip6")).boxed(),
         links(),

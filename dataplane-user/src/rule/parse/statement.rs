@@ -56,6 +56,8 @@ fn log<'a>() -> Boxed<'a, Log> {
     enum Option {
         Prefix(crate::rule::text::Text),
         Target(LogTarget),
+        /// What a line shows, and how much a group gets: a line shows what can be read here, and no group gets anything.
+        Shape,
     }
     let group = keyword("group").ignore_then(integer()).try_map_with(|group, extra| {
         u16::try_from(group).map_err(|_| Fault::invalid(extra.span(), format!("a group is 0 to 65535, not {group}")))
@@ -64,6 +66,7 @@ fn log<'a>() -> Boxed<'a, Log> {
         keyword("prefix").ignore_then(quoted("a prefix in quotes")).map(Option::Prefix).boxed(),
         keyword("level").ignore_then(named()).map(LogTarget::Level).map(Option::Target).boxed(),
         group.map(LogTarget::Group).map(Option::Target).boxed(),
+        shape().to(Option::Shape).boxed(),
     ));
     keyword("log")
         .ignore_then(option.repeated().collect::<Vec<_>>())
@@ -73,6 +76,7 @@ fn log<'a>() -> Boxed<'a, Log> {
                 let repeated = match option {
                     Option::Prefix(prefix) => log.prefix.replace(prefix).is_some(),
                     Option::Target(target) => log.target.replace(target).is_some(),
+                    Option::Shape => false,
                 };
                 if repeated {
                     return Err(Fault::invalid(extra.span(), "log takes one prefix, and one of level and group"));
@@ -81,6 +85,16 @@ fn log<'a>() -> Boxed<'a, Log> {
             Ok(log)
         })
         .boxed()
+}
+
+/// `flags tcp sequence,options`, `snaplen 64`, `queue-threshold 10`.
+fn shape<'a>() -> Boxed<'a, ()> {
+    let of_tcp = keyword("tcp").or_not().ignore_then(choice((keyword("sequence"), keyword("options"))));
+    let of_ip = keyword("ip").ignore_then(keyword("options"));
+    let flag = choice((keyword("all"), keyword("skuid"), keyword("ether"), of_ip, of_tcp)).boxed();
+    let flags = flag.separated_by(symbol(",")).at_least(1);
+    let size = choice((keyword("snaplen"), keyword("queue-threshold"))).ignore_then(integer());
+    choice((keyword("flags").ignore_then(flags).boxed(), size.ignored().boxed())).boxed()
 }
 
 /// What the rule says.

@@ -74,6 +74,13 @@ impl Pool {
             7..=8 => self.icmp(packet, family, marked),
             _ => packet.carrying(Self::one(&mut self.random, &[47, 50, 89, 132]), [marked; 5].concat()),
         };
+        // Some are the first fragment of what nobody sends the rest of. No later ones: nft of Linux 6.18 takes what stands in
+        // them for ports (`nft_payload_fast_eval`), or the beginning of the IPv6 header.
+        let packet = match self.random.u8(..16) {
+            0 if family == 0 => packet.fragment(0x2000),
+            0 => packet.extension(44, &[0, 0, 1, 0, 0, 0, 7]),
+            _ => packet,
+        };
         let mut frame = packet.frame();
         frame[6..12].copy_from_slice(&host_mac(net, 2).0);
         if self.random.u8(..4) == 0 {
@@ -112,7 +119,8 @@ impl Pool {
         let (protocol, kinds): (u8, &[u8]) =
             if family == 0 { (1, &[0, 8, 8, 13, 3, 11]) } else { (58, &[128, 128, 129, 1, 3, 130]) };
         let kind = Self::one(&mut self.random, kinds);
-        let mut message = vec![kind, 0, 0, 0];
+        let code = if kind == 3 { Self::one(&mut self.random, &[0, 1, 3, 4, 13]) } else { 0 };
+        let mut message = vec![kind, code, 0, 0];
         message.extend([marked; 12].concat());
         let checksum = if family == 0 { !sum(&message) } else { !packet.pseudo(58, &message) };
         message[2..4].copy_from_slice(&checksum.to_be_bytes());

@@ -9,8 +9,9 @@ use proptest::sample::select;
 
 use crate::rule::arbitrary::{LINKS, bits, ipv4, ipv6};
 use crate::rule::{
-    Dscp, Element, Family, Field, FragmentWord, HopLimit, IcmpType, Icmpv6Type, Item, Length, LinkField, LinkPattern,
-    MacAddress, Match, Port, Protocol, Range, Rule, Test, Transport, Value, Values, Verdict, VlanId,
+    Dscp, Element, Family, Field, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Item, Length,
+    LinkField, LinkPattern, MacAddress, Match, PacketType, Port, Protocol, Range, Rule, Test, Transport, Value, Values,
+    Verdict, VlanId,
 };
 
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -43,6 +44,7 @@ pub(super) struct Packet {
     ports: [u16; 2],
     flags: u8,
     kind: u8,
+    code: u8,
 }
 
 pub(super) fn packets() -> impl Strategy<Value = Packet> {
@@ -54,8 +56,8 @@ pub(super) fn packets() -> impl Strategy<Value = Packet> {
         (bits::<Dscp>(), bits::<HopLimit>(), bits::<FragmentWord>(), bits::<Length>()),
     );
     let link = (0..=4u32, 0..=4u32, option::of(bits::<VlanId>()), option::of([bits::<MacAddress>(), bits()]));
-    let transport = (prop::bool::weighted(0.8), [bits::<Port>(), bits()], any::<u8>(), bits::<IcmpType>());
-    (network, link, transport).prop_map(|(network, (iif, oif, vlan, ether), (readable, ports, flags, kind))| {
+    let transport = (prop::bool::weighted(0.8), [bits::<Port>(), bits()], any::<u8>(), [bits::<IcmpType>(), bits()]);
+    (network, link, transport).prop_map(|(network, (iif, oif, vlan, ether), (readable, ports, flags, [kind, code]))| {
         let (family, ipv4, ipv6, protocol, (dscp, hop_limit, fragment, length)) = network;
         Packet {
             family,
@@ -74,6 +76,7 @@ pub(super) fn packets() -> impl Strategy<Value = Packet> {
             ports: ports.map(|port| port.0),
             flags,
             kind: kind.0,
+            code: code.0,
         }
     })
 }
@@ -98,6 +101,7 @@ impl Packet {
             ports: [1024, 9],
             flags: 0,
             kind: 0,
+            code: 0,
         }
     }
 
@@ -173,8 +177,8 @@ impl Packet {
         let mut ports = [0, 0];
         if self.readable {
             let (tcp, icmp) = (self.protocol == 6, [1, 58].contains(&self.protocol));
-            let (tcp_flags, kind) = (if tcp { self.flags } else { 0 }, if icmp { self.kind } else { 0 });
-            words[rest::TRANSPORT] = u32::from_be_bytes([0, tcp_flags, kind, 0]);
+            let [kind, code] = if icmp { [self.kind, self.code] } else { [0, 0] };
+            words[rest::TRANSPORT] = u32::from_be_bytes([0, if tcp { self.flags } else { 0 }, kind, code]);
             flags.set(KeyFlags::TRANSPORT, tcp || icmp);
             flags.set(KeyFlags::PORTS, self.has_ports());
             ports = if self.has_ports() { self.ports } else { ports };
@@ -195,19 +199,22 @@ impl Packet {
             .matches()
             .iter()
             .any(|asked| matches!(asked, Match::TcpFlags(_) | Match::IcmpType(_) | Match::Icmpv6Type(_)));
-        if self.readable || !(asks_ports || asks_header) {
+        let asks_code = rule.matches().iter().any(|asked| matches!(asked, Match::IcmpCode(_) | Match::Icmpv6Code(_)));
+        if self.readable || !(asks_ports || asks_header || asks_code) {
             return if all(self) { Hit::Yes } else { Hit::No };
         }
         let ports = if asks_ports { edges(rule) } else { vec![0] };
-        let headers = if asks_header { 0..=255 } else { 0..=0 };
-        let found = headers.clone().any(|header| {
-            ports.iter().any(|source| {
-                ports.iter().any(|destination| {
-                    let ports = [*source, *destination];
-                    all(&Self { ports, flags: header, kind: header, ..self.clone() })
+        let bytes = |asked| if asked { 0..=255 } else { 0..=0 };
+        let found = bytes(asks_header).flat_map(|header| bytes(asks_code).map(move |code| (header, code))).any(
+            |(header, code)| {
+                ports.iter().any(|source| {
+                    ports.iter().any(|destination| {
+                        let ports = [*source, *destination];
+                        all(&Self { ports, flags: header, kind: header, code, ..self.clone() })
+                    })
                 })
-            })
-        });
+            },
+        );
         let drops = matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
         if found && drops { Hit::Unreadable } else { Hit::No }
     }
@@ -242,6 +249,16 @@ impl Packet {
             }
             Match::IcmpType(test) => v4 && self.protocol == 1 && holds(test, IcmpType(self.kind)),
             Match::Icmpv6Type(test) => v6 && self.protocol == 58 && holds(test, Icmpv6Type(self.kind)),
+            Match::IcmpCode(test) => v4 && self.protocol == 1 && holds(test, IcmpCode(self.code)),
+            Match::Icmpv6Code(test) => v6 && self.protocol == 58 && holds(test, Icmpv6Code(self.code)),
+            Match::PacketType(test) => {
+                let kind = match self.ether {
+                    Some([_, MacAddress([255, 255, 255, 255, 255, 255])]) => 1,
+                    Some([_, MacAddress([first, ..])]) if first & 1 == 1 => 2,
+                    _ => 0,
+                };
+                holds(test, PacketType(kind))
+            }
             Match::Dscp(family, test) => self.family == *family && holds(test, Dscp(self.dscp)),
             Match::HopLimit(family, test) => self.family == *family && holds(test, HopLimit(self.hop_limit)),
             Match::Fragment(fragment) => v4 && holds(fragment.test(), FragmentWord(self.fragment & fragment.mask())),
@@ -307,6 +324,17 @@ impl Packet {
             }
             Match::IcmpType(test) => (self.protocol, self.kind) = (1, near(test, pick).0),
             Match::Icmpv6Type(test) => (self.protocol, self.kind) = (58, near(test, pick).0),
+            Match::IcmpCode(test) => (self.protocol, self.code) = (1, near(test, pick).0),
+            Match::Icmpv6Code(test) => (self.protocol, self.code) = (58, near(test, pick).0),
+            Match::PacketType(test) => {
+                if let Some(ends) = &mut self.ether {
+                    ends[1].0 = match near(test, pick).0 {
+                        1 => [255; 6],
+                        2 => [0x33, 0x33, 0, 0, 0, 1],
+                        _ => [2, 0, 0, 0, 0, 1],
+                    };
+                }
+            }
             Match::Dscp(_, test) => self.dscp = near(test, pick).0,
             Match::HopLimit(_, test) => self.hop_limit = near(test, pick).0,
             Match::Fragment(fragment) => self.fragment = near(fragment.test(), pick).0,

@@ -1,0 +1,73 @@
+//! Extensions of iptables: `-m NAME`.
+
+use super::super::foreign::STATEFUL;
+
+/// Extensions whose options are known.
+pub(super) const MODULES: [&str; 19] = [
+    "tcp",
+    "udp",
+    "udplite",
+    "sctp",
+    "dccp",
+    "icmp",
+    "icmp6",
+    "ipv6-icmp",
+    "multiport",
+    "iprange",
+    "comment",
+    "limit",
+    "pkttype",
+    "mac",
+    "dscp",
+    "ttl",
+    "hl",
+    "length",
+    "standard",
+];
+
+/// Extensions that cannot be translated, and what is said about them.
+pub(super) const FOREIGN: &[(&str, &str)] = &[
+    ("state", STATEFUL),
+    ("conntrack", STATEFUL),
+    ("ctstate", STATEFUL),
+    ("connmark", STATEFUL),
+    ("connbytes", STATEFUL),
+    ("connlabel", STATEFUL),
+    ("connlimit", STATEFUL),
+    ("helper", STATEFUL),
+    ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
+    ("mark", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
+    (
+        "addrtype",
+        "ask for the addresses instead: chain INPUT meets what is for this machine, chain FORWARD what is not",
+    ),
+    ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
+    ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
+    ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
+    ("statistic", "a rule fits or does not, without chance: take it out"),
+    ("time", "rules have no clock: change them when it is time"),
+    ("owner", "which program a packet belongs to is not known at the driver: take it out"),
+    ("socket", "which socket a packet belongs to is not known at the driver: take it out"),
+    (
+        "rpfilter",
+        "rules do not ask the routes: for IPv4 set net.ipv4.conf.all.rp_filter=1 (with `--loose` 2) instead; for IPv6 there is \
+         no such setting: let each way in have the prefixes behind it, such as `-i eth1 ! -s 2001:db8:1::/48 -j DROP`",
+    ),
+    (
+        "rt",
+        "packets with a routing header of type 0 are dropped anyway (`routing_header`): where it is that, take the rule out",
+    ),
+    ("tcpmss", "options of TCP can not be asked: take the rule out"),
+    ("frag", "extension headers can not be asked for: take the rule out"),
+    ("hbh", "extension headers can not be asked for: take the rule out"),
+    ("dst", "extension headers can not be asked for: take the rule out"),
+    ("ipv6header", "extension headers can not be asked for: take the rule out"),
+    ("ah", "what AH says can not be asked: take `-p ah` alone"),
+    ("esp", "what ESP says can not be asked: take `-p esp` alone"),
+    ("physdev", "bridged packets are not filtered here: take the rule out"),
+    ("string", "rules do not look into what packets carry: take the rule out"),
+    ("u32", "only fields with a name can be asked: take the rule out"),
+    ("bpf", "only fields with a name can be asked: take the rule out"),
+    ("policy", "what IPsec did to a packet is not known here: take it out"),
+    ("tos", "take `-m dscp`"),
+];
