@@ -152,13 +152,24 @@ pub struct Links {
     /// By interface and name of the hook, what keeps the program attached should its pin be removed: a link's descriptor. A
     /// filter needs none.
     kept: BTreeMap<(Ifindex, &'static str), Option<FdLink>>,
+    /// How many are kept: a quarter of the descriptors that this process may have.
+    most: usize,
 }
 
 impl Links {
     /// The links pinned in a directory.
     pub fn new(directory: PathBuf) -> Self {
         let clsact = Clsact::if_needed(&directory);
-        Self { directory, clsact, kept: BTreeMap::new() }
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most = files.and_then(|files| usize::try_from(files / 4).ok()).unwrap_or(usize::MAX);
+        Self { directory, clsact, kept: BTreeMap::new(), most }
+    }
+
+    /// Keeps a link, as long as other work has descriptors enough.
+    fn keep(&mut self, key: (Ifindex, &'static str), link: FdLink) {
+        if self.kept.len() < self.most || self.kept.contains_key(&key) {
+            self.kept.insert(key, Some(link));
+        }
     }
 
     /// What is attached, dead links of deleted devices included.
@@ -200,8 +211,11 @@ impl Links {
             let path = self.path(ifindex, hook);
             let filter = self.clsact.is_some() && hook.side().is_some();
             let open = || PinnedLink::from_pin(&path).map(FdLink::from);
-            let link = if filter { None } else { Some(open().map_err(|error| unreadable(&path, error))?) };
-            self.kept.insert((ifindex, hook.name()), link);
+            if filter {
+                self.kept.insert((ifindex, hook.name()), None);
+            } else {
+                self.keep((ifindex, hook.name()), open().map_err(|error| unreadable(&path, error))?);
+            }
         }
         Ok(())
     }
@@ -223,7 +237,7 @@ impl Links {
                 // The pin is of a device that is gone, whose index has come again.
                 Err(LinkError::Gone) => self.detach(ifindex, hook)?,
                 done => {
-                    self.kept.insert(key, Some(done?));
+                    self.keep(key, done?);
                     return Ok(());
                 }
             }
@@ -235,7 +249,7 @@ impl Links {
                 done => break done?,
             }
         };
-        self.kept.insert(key, Some(link.pin(&path)?.into()));
+        self.keep(key, link.pin(&path)?.into());
         Ok(())
     }
 
