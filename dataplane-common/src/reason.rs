@@ -156,7 +156,7 @@ reasons! {
     /// The route is of type prohibit; the kernel answers with ICMP.
     Prohibit = "prohibit" => Kernel, "nothing: the route says so";
     /// Forwarding is off on this port.
-    ForwardingOff = "forwarding_off" => Kernel, "`sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`";
+    ForwardingOff = "forwarding_off" => Kernel, "`sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`; IPv6 also ends at `disable_ipv6`, and below an MTU of 1280";
     /// The next hop's link address is not known, or no next hop is; the kernel asks for it.
     NeighbourUnresolved = "neighbour_unresolved" => Kernel, "if it goes on, the next hop does not answer ARP or ND";
     /// Out of the port it came from; the kernel also sends a redirect.
@@ -165,6 +165,10 @@ reasons! {
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
+    /// A policy of IPsec may cover it: the kernel encrypts, stops or lets go.
+    Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` says so";
+    /// Somebody takes the frames of this port before IP sees them: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
+    Taken = "taken" => Kernel, "attach to what takes them, for instance the bridge; `dataplane doctor` names it";
     /// Neither the mirrored tables nor the kernel's lookup decide: routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
     /// No daemon has been heard of for longer than the config allows: what it knew is not trusted any more.
@@ -204,6 +208,7 @@ impl Reason {
             Reason::Options,
             Reason::HopByHop,
             Reason::Vlan,
+            Reason::Ipsec,
         ]);
         (BITS | Self::UNROUTED) >> (number & 63) & 1 != 0
     }

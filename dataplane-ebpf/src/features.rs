@@ -64,8 +64,11 @@ macro_rules! features {
 
 features! {
     PREROUTING INPUT FORWARD OUTPUT IPV6 RP_FILTER PARTIAL_CHECKSUMS NO_ETHERNET MULTIPATH WIDE_FIB4 WIDE_FIB6 VLANS
-    CUSTOM_LOCAL TELLING LIMITS TRACING INQUIRIES REHEARSAL
+    CUSTOM_LOCAL TELLING LIMITS TRACING INQUIRIES REHEARSAL IPSEC TAKEN PROXY_NDP
 }
+
+/// Some port may hide from XDP what only tc sees.
+pub const HIDING: Feature<{ Switch::mark(Features::VLANS.union(Features::IPSEC)) }> = Feature;
 
 /// Any chain is in use.
 pub const FILTERING: Feature<{ Switch::mark(Features::CHAINS) }> = Feature;

@@ -21,6 +21,7 @@ mod rewrite;
 mod scan;
 mod stage;
 mod tables;
+mod taker;
 mod trace;
 
 use aya_ebpf::{
@@ -28,8 +29,12 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 
+// All that a hook does is one function with the program that is handed over: else each program begins with a call, of which
+// there may be eight inside each other, and LLVM does not see that by itself in large ones.
+
 /// At the driver.
 #[xdp(frags)]
+#[inline(always)]
 fn ingress(context: XdpContext) -> u32 {
     features::spare();
     hook::xdp::run(&context)
@@ -39,6 +44,7 @@ fn ingress(context: XdpContext) -> u32 {
 /// programs with `frags` it copies scattered skbs without their link header (Linux 6.18, `skb_pp_cow_data`), and we would
 /// judge a header of random bytes.
 #[xdp]
+#[inline(always)]
 fn ingress_generic(context: XdpContext) -> u32 {
     features::spare();
     hook::xdp::run(&context)
@@ -46,6 +52,7 @@ fn ingress_generic(context: XdpContext) -> u32 {
 
 /// At tc ingress of a port without XDP: the same pipeline on the skb.
 #[classifier]
+#[inline(always)]
 fn tc_ingress(context: TcContext) -> i32 {
     features::spare();
     hook::tc::run(&context)
@@ -53,6 +60,7 @@ fn tc_ingress(context: TcContext) -> i32 {
 
 /// At tc ingress behind XDP: what XDP left open.
 #[classifier]
+#[inline(always)]
 fn tc_behind_xdp(context: TcContext) -> i32 {
     features::spare();
     hook::tc::run_behind_xdp(&context)
@@ -61,6 +69,7 @@ fn tc_behind_xdp(context: TcContext) -> i32 {
 /// At tc egress: chain output, for packets of this machine; and what chain forward said at ingress of packets that the kernel
 /// forwards.
 #[classifier]
+#[inline(always)]
 fn tc_egress(context: TcContext) -> i32 {
     features::spare();
     hook::tc::run_egress(&context)

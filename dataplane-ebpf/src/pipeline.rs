@@ -16,7 +16,7 @@ use crate::{
     features,
     hook::Hook,
     maps::{self, Adjacent},
-    stage::{filter, forward, inquiry, link, network, route, source, transport, vlan},
+    stage::{filter, forward, inquiry, link, network, policy, proxy, route, source, transport, vlan},
     tables::Routed,
     trace,
 };
@@ -85,8 +85,9 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infa
         return stop(reason);
     }
     let route = route::find::<F>(control, port, &packet)?;
-    source::validate::<F>(control, &packet, port, route.kind())?;
+    source::validate::<F, H>(hook, control, &packet, port, route.kind())?;
     let route = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route)?;
+    let route = proxy::ask::<F, H>(hook, port, frame, &packet, route);
     match route.kind() {
         kind @ (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast) => {
             filter.input()?;
@@ -110,6 +111,7 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infa
             };
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;
+            policy::leave::<F, H>(hook, &packet)?;
             forward::depart::<F, H>(hook, port, frame, &packet, &hop, oversize)
         }
         // The kernel reads options before it asks the route, and may answer.

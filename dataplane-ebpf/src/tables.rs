@@ -6,11 +6,11 @@
 
 use dataplane_common::{
     abi::{
-        AF_INET, AF_INET6, Control, Ifindex, NextHopGroup, Port, Target, lookup4, may_be_local, near6, search_on6,
-        search6,
+        ADDRESS_WORDS, AF_INET, AF_INET6, Control, Ifindex, NeighbourKey, NextHopGroup, Port, RouteKind, Target,
+        lookup4, may_be_local, near6, search_on6, search6,
     },
     decide::{Family, V4, V6},
-    wire::{Address6, Tag},
+    wire::{Address6, Bytes, IPV4_FRAGMENT_MASK, Icmp, Ipv6, Tag, protocol},
 };
 
 use crate::{
@@ -143,6 +143,46 @@ extern "C" fn alone() -> u32 {
     }
     u32::from(gone)
 }
+
+/// Whether a policy of `IPsec` may cover a packet of a family with these addresses.
+#[inline(always)]
+pub fn may_cover(family: u32, [a, b, c, d]: [u64; ADDRESS_WORDS]) -> bool {
+    covered(family, a, b, c, d) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn covered(family: u32, a: u64, b: u64, c: u64, d: u64) -> u32 {
+    maps::policies(family).map_or(1, |policies| u32::from(policies.may_cover([a, b, c, d])))
+}
+
+/// The route of a packet that came in through a port, [`Target::raw`]: this machine, if it would be forwarded, is neighbour
+/// discovery, and the kernel answers in the stead of whom it is for. `places` are where the IPv6 header and the payload begin,
+/// the protocol, and which fragment it is.
+#[inline(always)]
+pub fn proxied<B: Bytes>(packet: &B, ifindex: Ifindex, places: u64, route: u32) -> u32 {
+    let (offset, payload) = (places as usize & 0x7fff, (places >> 16) as usize & 0x7fff);
+    let (next, fragment) = (places >> 32 & 0xff, places >> 40 & u64::from(IPV4_FRAGMENT_MASK));
+    let forwarded = matches!(Target::from_raw(route).kind(), RouteKind::Unicast | RouteKind::Kernel);
+    if !forwarded || next != protocol::ICMPV6 || fragment != 0 {
+        return route;
+    }
+    let (Some(message), Some(header)) = (packet.header::<Icmp>(payload), packet.header::<Ipv6>(offset)) else {
+        return route;
+    };
+    let (to, family) = (Address6::from_bytes(header.destination), AF_INET6 | NeighbourKey::PROXIED);
+    if (SOLICITATION..=REDIRECT).contains(&message.kind)
+        && maps::neighbour([u64::from(family) << 32 | u64::from(ifindex), to.high, to.low]).is_some()
+    {
+        return Target::new(RouteKind::Local, 0).raw();
+    }
+    route
+}
+
+/// `NDISC_ROUTER_SOLICITATION`, the first message of neighbour discovery.
+const SOLICITATION: u8 = 133;
+/// `NDISC_REDIRECT`, the last one.
+const REDIRECT: u8 = 137;
 
 /// Whether one of the next hops of a route is through `ifindex`.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
 use dataplane_common::abi::{
-    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Port, PortFlags, VlanKey,
+    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, PortFlags, VlanKey,
 };
 
 use crate::lower::{TargetChanges, Targets, Update, Want};
@@ -13,6 +13,8 @@ pub enum Change<'a> {
     Mirror(u32),
     /// A device that XDP may transmit on.
     AddEgress(Ifindex),
+    /// What policies may cover of IPv4 (0) or IPv6 (1): before and after.
+    Policies(u32, &'a [Policies; 2]),
     /// An adjacency, by index.
     Adjacency(u32, Adjacency),
     /// Which adjacency a neighbour is, where the kernel is asked.
@@ -92,10 +94,14 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     // Where rules have a say now, the mirror is wrong until the programs ask the kernel.
     let late = !have.features.contains(Features::INQUIRIES) && goal.features.contains(Features::INQUIRIES);
     let ready = if late { goal.mirror & !inquired(want) } else { goal.mirror };
+    // Until they ask for policies, too, all of a family that has some is the kernel's.
+    let late = !have.features.contains(Features::IPSEC) && goal.features.contains(Features::IPSEC);
+    let ready = if late { ready & !covered(want) } else { ready };
     let kept = have.mirror & ready;
     if kept != have.mirror {
         steps.push(Change::Mirror(kept));
     }
+    steps.extend(update.policies.iter().map(|(family, both)| Change::Policies(*family, both)));
     steps.extend(update.egress.iter().filter(|(_, sends)| **sends).map(|(dev, _)| Change::AddEgress(*dev)));
     let adjacencies = update.adjacencies.iter().filter_map(|(index, new)| Some((*index, (*new)?)));
     steps.extend(adjacencies.map(|(index, new)| Change::Adjacency(index, new)));
@@ -152,6 +158,13 @@ fn inquired(want: &Want) -> u32 {
     })
 }
 
+/// The families of which policies may cover something.
+fn covered(want: &Want) -> u32 {
+    let bits = [Control::MIRROR_V4, Control::MIRROR_V6];
+    let some = bits.iter().zip(&want.policies).filter(|(_, policies)| policies.count != 0);
+    some.fold(0, |bits, (bit, _)| bits | bit)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -193,6 +206,10 @@ mod tests {
                 have.neighbours.insert(*key, *index);
             }
             Change::RemoveNeighbour(key) => assert!(have.neighbours.remove(key).is_some()),
+            Change::Policies(family, [before, after]) => {
+                assert_eq!(have.policies[*family as usize], *before);
+                have.policies[*family as usize] = *after;
+            }
             Change::Features(features) => have.features = *features,
             Change::Port(slot, port) => {
                 have.ports.insert(*slot, *port);

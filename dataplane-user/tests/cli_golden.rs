@@ -35,6 +35,8 @@ fn ports() -> Vec<PortRow> {
         mac,
         mtu: 1500,
         vlan,
+        taken: None,
+        ipsec: false,
         routes: RoutesRow {
             ipv4: "mirror".to_owned(),
             ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned(),

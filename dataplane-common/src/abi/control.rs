@@ -68,6 +68,12 @@ bitflags! {
         const INQUIRIES = 1 << 16;
         /// Packets are the controller's own, and nobody is sent any: next hops are not told to be in use.
         const REHEARSAL = 1 << 17;
+        /// The kernel has policies of `IPsec`.
+        const IPSEC = 1 << 18;
+        /// Somebody takes the frames of a port before IP sees them.
+        const TAKEN = 1 << 19;
+        /// The kernel answers in the stead of IPv6 neighbours elsewhere.
+        const PROXY_NDP = 1 << 20;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// What rules ask for.

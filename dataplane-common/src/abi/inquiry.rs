@@ -115,6 +115,9 @@ impl NeighbourKey {
     /// What is found for an address of this machine.
     pub const OURS: u32 = u32::MAX;
 
+    /// Added to the family: a neighbour that the kernel answers for on this interface, which is [`Self::OURS`].
+    pub const PROXIED: u32 = 1 << 16;
+
     /// The key of an IPv4 address.
     pub const fn v4(ifindex: Ifindex, address: u32) -> Self {
         Self { ifindex, family: AF_INET, high: 0, low: address as u64 }
@@ -123,6 +126,11 @@ impl NeighbourKey {
     /// The key of an IPv6 address.
     pub const fn v6(ifindex: Ifindex, address: Address6) -> Self {
         Self { ifindex, family: AF_INET6, high: address.high, low: address.low }
+    }
+
+    /// The key of a neighbour elsewhere that the kernel answers for.
+    pub const fn proxied(ifindex: Ifindex, address: Address6) -> Self {
+        Self { family: AF_INET6 | Self::PROXIED, ..Self::v6(ifindex, address) }
     }
 }
 

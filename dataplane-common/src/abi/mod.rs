@@ -17,10 +17,12 @@ mod limit;
 mod loss;
 mod mark;
 mod passage;
+mod policy;
 mod port;
 mod screen;
 mod search;
 mod set;
+mod taker;
 mod trace;
 mod tree;
 mod trial;
@@ -40,6 +42,7 @@ pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
 pub use mark::Mark;
 pub use passage::{Passage, WAY_BITS, WAY_CLASSES, WAYS_OUT, WayFlags, WayOut, Ways};
+pub use policy::{COVERS, Cover, Policies};
 pub use port::{ELSEWHERE, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use screen::{SCREENED, Screen, lowest};
 pub use search::{Answer, Probe, RUN, Search, agrees, ask, differ, mask32, mask64, probe};
@@ -47,6 +50,7 @@ pub use set::{
     ELEMENT_WORDS, NAMESAKES, RULE_SETS, SLOT_PROBES, Selector, Sought, element_differs, has, holds, is_element,
     narrow_slot, narrow_tag, pick, seek, set, set_table, sets,
 };
+pub use taker::Places;
 pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, draw, met, skips};
 pub use tree::{
     INDEX_LINES, Layout6, Line, Lines, NEAR_LINES, NEAR_TREE_LINE, NEAR_TREES, Near, Near6, TREE, TREE_LINE, WORDS,
@@ -75,6 +79,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("loss.rs"),
     include_bytes!("mark.rs"),
     include_bytes!("passage.rs"),
+    include_bytes!("policy.rs"),
     include_bytes!("port.rs"),
     include_bytes!("screen.rs"),
     include_bytes!("search.rs"),
@@ -136,6 +141,8 @@ pub mod map {
     pub const ADJACENCIES_SYMBOL: &str = "ADJACENCIES";
     /// Index of an [`super::Adjacency`], by [`super::NeighbourKey`].
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
+    /// [`super::Policies`]: those of IPv4, then those of IPv6.
+    pub const POLICIES: &str = "POLICIES";
     /// Per CPU, one [`super::Asked`].
     pub const ASKED: &str = "ASKED";
     /// Devices that XDP transmits on, by interface index.
@@ -152,6 +159,8 @@ pub mod map {
     pub const ON_WATCH: &str = "ON_WATCH";
     /// Name of the read-only global that holds the words of a [`super::Observer`].
     pub const OBSERVER: &str = "OBSERVER";
+    /// Name of the read-only global that holds the words of [`super::Places`].
+    pub const PLACES: &str = "PLACES";
     /// [`super::Limit`] by the counter of a rule.
     pub const LIMITS: &str = "LIMITS";
     /// One word: after which moment of `CLOCK_MONOTONIC`, in nanoseconds, the controller is taken for gone; 0 is never.
@@ -190,6 +199,7 @@ sizes! {
     Inquiry = 64;
     Asked = 176;
     NeighbourKey = 24;
+    Policies = 1032;
     Event = 1336;
     Limit = 32;
     Pane = 160;

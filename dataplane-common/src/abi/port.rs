@@ -71,9 +71,11 @@ bitflags! {
         const INQUIRES_V6 = 1 << 9;
         /// It is asked for the table of the port's VRF, and no rule.
         const IN_VRF = 1 << 10;
-        /// VLAN devices are on it, and its peer may be a local stack that leaves tags beside its frames (veth), where XDP does
-        /// not see them: all its frames are for tc.
+        /// XDP does not see what there is to know, and all its frames are for tc: VLAN devices are on it, and its peer may be a
+        /// local stack that leaves tags beside its frames (veth); or XDP comes behind the kernel's `IPsec` (generic).
         const HIDDEN_TAGS = 1 << 11;
+        /// Its untagged frames are somebody else's before IP sees them (`rx_handler` of the kernel).
+        const TAKEN = 1 << 12;
     }
 }
 

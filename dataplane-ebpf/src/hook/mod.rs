@@ -78,6 +78,12 @@ pub trait Hook: Bytes {
     /// Whether the kernel says that the frame is for this machine. It knows at once when a link address changes.
     fn is_ours(&self) -> bool;
 
+    /// [`crate::tables::proxied`], in a global function.
+    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32;
+
+    /// Whether the kernel's `IPsec` had it in its hands (`secpath_exists`).
+    fn is_unwrapped(&self) -> bool;
+
     /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
     fn show(&self, reason: u32, oif: Ifindex);
 

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data},
+    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_get_xfrm_state, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use dataplane_common::{
@@ -19,7 +19,7 @@ use crate::{
     event, features, inquiry, maps, output,
     passage::{self, End, Leave},
     pipeline::{self, Verdict, Way},
-    rewrite, trace,
+    rewrite, tables, trace,
 };
 
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
@@ -120,6 +120,16 @@ impl Hook for Skb<'_> {
     fn is_ours(&self) -> bool {
         // SAFETY: the context is the program's own.
         unsafe { (*self.context.skb.skb).pkt_type == HOST }
+    }
+
+    #[inline(always)]
+    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32 {
+        proxied_skb(self.context.skb.skb, ifindex, places, route)
+    }
+
+    #[inline(always)]
+    fn is_unwrapped(&self) -> bool {
+        unwrapped_skb(self.context.skb.skb) != 0
     }
 
     #[inline(always)]
@@ -315,6 +325,25 @@ extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
     };
     inquiry::ask(&Skb { context: &context, behind: false }, ask);
     0
+}
+
+/// See [`Hook::proxied`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn proxied_skb(skb: *mut __sk_buff, ifindex: u32, places: u64, route: u32) -> u32 {
+    let context = TcContext::new(skb);
+    tables::proxied(&Skb { context: &context, behind: false }, ifindex, places, route)
+}
+
+/// Whether a security association led here. A global function, for the room that the answer takes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn unwrapped_skb(skb: *mut __sk_buff) -> u32 {
+    let mut state = [0_u32; 7];
+    let size = size_of_val(&state) as u32;
+    // SAFETY: the context is the program's own, and there is room for a `struct bpf_xfrm_state`.
+    let found = unsafe { bpf_skb_get_xfrm_state(skb, 0, (&raw mut state).cast(), size, 0) };
+    u32::from(found == 0)
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.

@@ -22,7 +22,7 @@ use crate::{
     event, inquiry, maps,
     passage::{self, End},
     pipeline::{self, Verdict},
-    rewrite, trace,
+    rewrite, tables, trace,
 };
 
 /// A frame in a driver's ring.
@@ -111,6 +111,16 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32 {
+        proxied_frame(self.0.ctx, ifindex, places, route)
+    }
+
+    #[inline(always)]
+    fn is_unwrapped(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn show(&self, reason: u32, oif: Ifindex) {
         show_frame(self.0.ctx, reason, oif);
     }
@@ -119,6 +129,13 @@ impl Hook for Frame<'_> {
     fn met(&self) -> Met {
         Met::NOTHING
     }
+}
+
+/// See [`Hook::proxied`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn proxied_frame(context: *mut xdp_md, ifindex: u32, places: u64, route: u32) -> u32 {
+    tables::proxied(&Frame(&XdpContext::new(context)), ifindex, places, route)
 }
 
 /// Judges a frame and does what the verdict says.

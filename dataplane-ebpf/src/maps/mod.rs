@@ -17,8 +17,8 @@ use dataplane_common::{
     Reason,
     abi::{
         self, Adjacency, Asked, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NeighbourKey, NextHopGroup, PORT_PROBES, Port, PortCounters, Sighting, Target, Trail, VLANS as VLAN_DEVICES,
-        VlanKey, WORDS, Watch, WayOut, Ways,
+        NeighbourKey, NextHopGroup, PORT_PROBES, Policies, Port, PortCounters, Sighting, Target, Trail,
+        VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch, WayOut, Ways,
     },
 };
 
@@ -67,6 +67,9 @@ static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 #[btf_map]
 static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+/// What policies may cover, by family.
+#[btf_map]
+static POLICIES: Array<Policies, 2> = Array::new();
 /// What the kernel is asked, and what it answers: too large for the stack.
 #[btf_map]
 static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
@@ -168,6 +171,12 @@ pub fn neighbour(key: [u64; 3]) -> Option<u32> {
     let found = unsafe { bpf_map_lookup_elem((&raw const NEIGHBOURS).cast_mut().cast(), (&raw const key).cast()) };
     // SAFETY: as above.
     NonNull::new(found.cast::<u32>()).map(|index| unsafe { index.as_ptr().read_volatile() })
+}
+
+/// What policies may cover of a family, 4 or 6.
+#[inline(always)]
+pub fn policies(family: u32) -> Option<&'static Policies> {
+    lookup(&POLICIES, u32::from(family == 6))
 }
 
 /// Which generations are live, as far as packets of a family, 4 or 6, ask.

@@ -16,18 +16,23 @@ use crate::{
 };
 
 /// Reads the link header; where the device has none, what IP says about itself. A frame that may have a tag that XDP does not
-/// see is for tc.
+/// see is for tc. Where somebody takes the frames of the port, they are theirs.
 #[inline(always)]
 pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
+    // Asked where it is needed, and not remembered: the verifier would walk the rest once for each answer.
+    let taken = || features::TAKEN.on() && port.flags().contains(PortFlags::TAKEN);
     if features::NO_ETHERNET.on() && port.flags().contains(PortFlags::NO_ETHERNET) {
-        return bare(hook);
+        return if taken() { stop(Reason::Taken) } else { bare(hook) };
     }
     let hidden = port.flags().contains(PortFlags::HIDDEN_TAGS);
-    if H::TIER == Tier::Xdp && features::VLANS.on() && hidden {
+    if H::TIER == Tier::Xdp && features::HIDING.on() && hidden {
         return ControlFlow::Break(Verdict::Defer(0));
     }
     match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
+        // Tagged ones come in through VLAN devices before anybody takes them (`__netif_receive_skb_core`).
+        Ok(frame) if frame.vlan == Vlan::NONE && taken() => stop(Reason::Taken),
         Ok(frame) => ControlFlow::Continue(frame),
+        Err(_) if taken() => stop(Reason::Taken),
         Err(Reason::OtherHost) if features::FILTERING.on() => other(hook, port),
         Err(reason) => stop(reason),
     }

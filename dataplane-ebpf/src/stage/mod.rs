@@ -6,6 +6,8 @@ pub mod forward;
 pub mod inquiry;
 pub mod link;
 pub mod network;
+pub mod policy;
+pub mod proxy;
 pub mod route;
 pub mod source;
 pub mod transport;

@@ -10,6 +10,7 @@ use dataplane_common::{
 
 use crate::{
     features,
+    hook::Hook,
     pipeline::{Step, stop},
     tables::{self, Routed},
 };
@@ -26,7 +27,13 @@ pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Plac
 /// What the table says about the source, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check, and
 /// what has no way to go is answered before anybody asks where it came from (`ip_route_input_slow`).
 #[inline(always)]
-pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port: &Port, way: RouteKind) -> Step<()> {
+pub fn validate<F: Routed, H: Hook>(
+    hook: &H,
+    control: Control,
+    packet: &Datagram<F::Address>,
+    port: &Port,
+    way: RouteKind,
+) -> Step<()> {
     if F::NUMBER != 4 {
         return ControlFlow::Continue(());
     }
@@ -57,12 +64,18 @@ pub fn validate<F: Routed>(control: Control, packet: &Datagram<F::Address>, port
     match target.kind() {
         RouteKind::Local if port.flags().contains(PortFlags::ACCEPT_LOCAL) => ControlFlow::Continue(()),
         RouteKind::Local => stop(Reason::MartianSource),
+        // Where all of our own may come from outside, and no way back is asked for, nobody looks at the source at all.
+        RouteKind::Broadcast | RouteKind::Multicast if !reverse && port.flags().contains(PortFlags::ACCEPT_LOCAL) => {
+            ControlFlow::Continue(())
+        }
         RouteKind::Broadcast | RouteKind::Multicast if full => stop(Reason::MartianSource),
         _ if !reverse => ControlFlow::Continue(()),
         RouteKind::Unicast if port.rp_filter == LOOSE || tables::leads_back(target, port.ifindex) => {
             ControlFlow::Continue(())
         }
         RouteKind::Kernel => ControlFlow::Continue(()),
+        // What came out of a tunnel may have come in anywhere.
+        _ if features::IPSEC.on() && hook.is_unwrapped() => ControlFlow::Continue(()),
         _ => stop(Reason::ReversePath),
     }
 }

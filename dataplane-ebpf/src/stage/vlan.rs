@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::Port,
+    abi::{Port, PortFlags},
     decide::{Audience, Frame, Vlan},
     wire::Ethernet,
 };
@@ -37,6 +37,7 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
     }
     match device {
         Some(device) => ControlFlow::Continue((Frame { audience, detour: None, ..frame }, device)),
+        None if features::TAKEN.on() && port.flags().contains(PortFlags::TAKEN) => stop(Reason::Taken),
         None => ControlFlow::Continue((Frame { audience, ..frame }, port)),
     }
 }

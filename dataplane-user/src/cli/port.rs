@@ -88,6 +88,15 @@ impl Port {
     }
 }
 
+/// The state, and what the kernel keeps to itself.
+fn state(row: &PortRow) -> String {
+    match (&row.taken, row.ipsec) {
+        (Some(by), _) => format!("{}, taken by {by}", row.state),
+        (None, true) => format!("{}, some IPsec", row.state),
+        (None, false) => row.state.clone(),
+    }
+}
+
 /// The table of `port list`; `stats` has it too.
 pub(super) fn text(rows: &[PortRow]) -> String {
     let columns = [
@@ -109,7 +118,7 @@ pub(super) fn text(rows: &[PortRow]) -> String {
             row.name.clone(),
             row.ifindex.to_string(),
             row.mode.clone(),
-            row.state.clone(),
+            state(row),
             dash(row.mac.as_ref()),
             row.mtu.to_string(),
             dash(row.vlan),

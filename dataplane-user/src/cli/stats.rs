@@ -237,6 +237,8 @@ mod tests {
                 mtu: 1500,
                 vlan: None,
                 routes: RoutesRow::default(),
+                taken: None,
+                ipsec: false,
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],

@@ -60,6 +60,12 @@ pub struct PortRow {
     /// Who says where its packets go.
     #[serde(default)]
     pub routes: RoutesRow,
+    /// Who takes its frames before IP sees them; then they are the kernel's.
+    #[serde(default)]
+    pub taken: Option<String>,
+    /// Whether policies of `IPsec` may cover packets that are routed; these are the kernel's.
+    #[serde(default)]
+    pub ipsec: bool,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,

@@ -14,7 +14,7 @@ use crate::{
         row::{Counts, DecisionRow, LinkRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table},
     },
     kernel::TableError,
-    lower::Targets,
+    lower::{Shielded, Targets},
     model::{
         Family, IpVersion, Link, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
         TABLE_MAIN,
@@ -66,7 +66,9 @@ impl Daemon {
                 None => Counts::default(),
             };
             let state = if link.up { "up" } else { "down" };
-            rows.push(PortRow { routes: self.routes_row(link), ..row(link, port.mode.name(), state, counts) });
+            let (taken, ipsec) = (self.model.taker(link), Shielded::by(&self.model.ipsec).is_some());
+            let routes = self.routes_row(link);
+            rows.push(PortRow { routes, taken, ipsec, ..row(link, port.mode.name(), state, counts) });
         }
         for (ifindex, slot) in self.held_slots() {
             let Some(link) = self.model.links.get(ifindex) else { continue };
@@ -335,6 +337,8 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         mtu: link.mtu,
         vlan: link.vlan.map(|vlan| vlan.tag.id()),
         routes: RoutesRow::default(),
+        taken: None,
+        ipsec: false,
         counts,
     }
 }

@@ -77,6 +77,7 @@ impl Daemon {
                     tracing::warn!("{error}; packets for it take tc");
                 }
             }
+            Change::Policies(family, [before, after]) => self.tables.write_policies(*family, before, after)?,
             Change::RemoveEgress(ifindex) => self.tables.remove_egress(*ifindex)?,
             Change::Adjacency(index, adjacency) => self.tables.write_adjacency(*index, adjacency),
             Change::RemoveAdjacency(index) => self.tables.write_adjacency(*index, &Adjacency::NONE),

@@ -53,6 +53,9 @@ impl Daemon {
         if self.unsaved.is_some() {
             self.save();
         }
+        if self.look_for_takers() {
+            self.follow_news();
+        }
     }
 
     /// What happens without a daemon.

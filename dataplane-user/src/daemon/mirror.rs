@@ -33,6 +33,9 @@ impl Daemon {
             let examples = missed.examples.join("; ");
             tracing::warn!("the mirror had missed {} changes of the kernel, mended now: {examples}", missed.count);
         }
+        if self.touched.links && self.loading.is_none() {
+            self.look_for_takers();
+        }
         self.compared.mended += missed.count as u64;
         self.compared.resyncs += u64::from(mirror.compared());
     }

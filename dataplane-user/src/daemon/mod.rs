@@ -41,6 +41,7 @@ mod service;
 mod set;
 mod sight;
 mod state;
+mod taker;
 mod trace;
 mod trial;
 mod ways;
@@ -69,7 +70,7 @@ use crate::{
     fib::Sizes,
     filter::Image,
     heap::{self, Heap},
-    kernel::{Bpffs, Links, Losses, Object, Pins, Place, Tables, earlier_slots},
+    kernel::{Bpffs, Links, Losses, Object, Pins, Place, Tables, Takers, earlier_slots},
     lower::{Lowering, Problem, filter::unsupported},
     model::{Model, Touched},
     netlink::{Mirror, Prober},
@@ -281,6 +282,8 @@ struct Daemon {
     losses: Losses,
     /// Whether losses behind redirects are counted, or why not; `None` while no port is at XDP.
     observed: Option<Result<(), String>>,
+    /// Who tells of others that take frames; none where that failed.
+    takers: Option<Result<Takers, ()>>,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
     model: Model,
@@ -389,6 +392,7 @@ impl Daemon {
             links,
             losses,
             observed: None,
+            takers: None,
             relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),

@@ -4,7 +4,10 @@ use super::{Daemon, difference::difference, filter::NoSuchRule};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
-    lower::filter::{FilterError, unsupported},
+    lower::{
+        Problem,
+        filter::{FilterError, unsupported},
+    },
     model::ModeChoice,
     netlink::netfilter,
     rule::{self, ChainName, Rule, RuleError},
@@ -101,6 +104,14 @@ impl Daemon {
         let mut reply = Reply::from(Data::Ports(
             self.port_rows(None)?.into_iter().filter(|row| wanted.contains(&row.ifindex)).collect(),
         ));
+        let left = self.problems.iter().filter(|problem| match problem {
+            Problem::Taken { port, .. } => ifaces.contains(port),
+            Problem::Ipsec(_) => true,
+            _ => false,
+        });
+        for problem in left {
+            reply = reply.warn(problem.to_string());
+        }
         for warning in bypassed() {
             tracing::warn!("{warning}");
             reply = reply.warn(warning);

@@ -176,6 +176,8 @@ impl Daemon {
                 tracing::info!(port = link.name, mode = %port.mode, "attached");
             }
         }
+        // Links know devices, so of new ports it is known from here on.
+        let again = self.look_for_takers() | again;
         if again {
             let _logged = self.reconcile();
             self.observe_losses();

@@ -14,6 +14,7 @@ fn netconf(version: IpVersion, scope: NetconfScope, forwarding: bool, rp_filter:
         forwarding: Some(forwarding),
         rp_filter: Some(rp_filter),
         force_forwarding: None,
+        proxy_ndp: None,
     })
 }
 
@@ -39,6 +40,8 @@ fn healthy() -> Facts {
         mtu: 1500,
         vlan: None,
         routes: RoutesRow::default(),
+        taken: None,
+        ipsec: false,
         counts: Counts::default(),
     };
     Facts {

@@ -11,10 +11,12 @@ mod loss;
 mod mmap;
 mod object;
 mod pins;
+mod policy;
 mod rehearsal;
 mod routing;
 mod switch;
 mod table;
+mod taker;
 mod trial;
 
 pub use bpffs::{BPFFS, Bpffs, BpffsError, Place, is_bpffs, prepare};
@@ -30,4 +32,5 @@ pub use pins::{Pins, PinsError};
 pub use rehearsal::{Ran, Rehearsal, RehearsalError};
 pub use routing::Routing;
 pub use table::{TableError, Tables, earlier_slots};
+pub use taker::{TakerError, Takers};
 pub use trial::{TrialError, Trials};

@@ -11,10 +11,10 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapData, MapError},
-    programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
+    programs::{Iter, Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, Filter, Near4, Near6, Observer, PORTS, Port, map,
+    ADJACENCIES, Adjacency, Control, Features, Filter, Near4, Near6, Observer, PORTS, Places, Port, map,
 };
 use thiserror::Error;
 
@@ -35,6 +35,7 @@ const OWN: &[&str] = &[
     map::VLANS,
     map::ADJACENCIES,
     map::NEIGHBOURS,
+    map::POLICIES,
     map::EGRESS,
     map::LIMITS,
     map::EVENTS,
@@ -73,6 +74,13 @@ pub enum ObjectError {
     Info(io::Error),
 }
 
+/// What programs beside the path are told of the kernel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    observer: Observer,
+    places: Places,
+}
+
 /// All causes of an error in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -101,7 +109,7 @@ impl Object {
     /// The same, but programs are loaded when they are needed. Maps that are pinned in `place` are used, missing ones made and
     /// pinned.
     pub fn open(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        Self::with_pins(features, Observer::default(), sizes, place)
+        Self::with_pins(features, Told::default(), sizes, place)
     }
 
     /// Loads the programs of these hooks, unless they are: all at once, since each takes the verifier its time.
@@ -116,7 +124,12 @@ impl Object {
 
     /// Opens the object for the observers of losses, which are loaded one by one.
     pub(super) fn observers(observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        Self::with_pins(Features::empty(), observer, sizes, place)
+        Self::with_pins(Features::empty(), Told { observer, ..Told::default() }, sizes, place)
+    }
+
+    /// Opens the object for the iterator over links.
+    pub(super) fn takers(places: Places, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+        Self::with_pins(Features::empty(), Told { places, ..Told::default() }, sizes, place)
     }
 
     /// Opens the object for a rehearsal: with the maps of what is live, but for those that programs write. These are its own.
@@ -125,16 +138,16 @@ impl Object {
         // The places of ports and rules that are not there are not counted.
         loader.map_max_entries(map::COUNTERS, 1);
         loader.map_max_entries(map::RULE_COUNTERS, 1);
-        let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::EGRESS];
+        let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::POLICIES, map::EGRESS];
         let ways = [map::WAYS, map::WAYS_OUT];
         pin(&mut loader, &[(&ways, &place.lasting), (&read, &place.own), (ROUTING, &place.routing)]);
-        Self::finish(loader, features, Observer::default(), sizes, place)
+        Self::finish(loader, features, Told::default(), sizes, place)
     }
 
-    fn with_pins(features: Features, observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+    fn with_pins(features: Features, told: Told, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
         let mut loader = Self::loader(sizes);
         pin(&mut loader, &[(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)]);
-        Self::finish(loader, features, observer, sizes, place)
+        Self::finish(loader, features, told, sizes, place)
     }
 
     /// How large the maps are.
@@ -152,7 +165,7 @@ impl Object {
     fn finish(
         loader: EbpfLoader<'_>,
         features: Features,
-        observer: Observer,
+        told: Told,
         sizes: Sizes,
         place: &Place,
     ) -> Result<Self, ObjectError> {
@@ -164,12 +177,13 @@ impl Object {
         let near4 = shared::<{ size_of::<Near4>() }>(&place.routing, map::NEAR4)?;
         let near6 = shared::<{ size_of::<Near6>() }>(&place.routing, map::NEAR6)?;
         let object = switch::turned(OBJECT, features | sizes.features())?;
-        let words = observer.words();
+        let (observer, places) = (told.observer.words(), told.places.words());
         // It holds on to the globals until it has loaded.
         let mut loader = loader;
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
         loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global(map::OBSERVER, &words, true);
+        loader.override_global(map::OBSERVER, &observer, true);
+        loader.override_global(map::PLACES, &places, true);
         loader.override_global(map::CONTROL_SYMBOL, &control, true);
         loader.override_global(map::FILTERS_SYMBOL, &filters, true);
         loader.override_global(map::PORTS_SYMBOL, &ports[..], true);
@@ -206,6 +220,12 @@ impl Object {
 
     /// One of the observers of losses.
     pub(super) fn observer(&mut self, name: &'static str) -> Result<&mut RawTracePoint, ObjectError> {
+        let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
+        program.try_into().map_err(|error| ObjectError::Program { name, error })
+    }
+
+    /// The iterator over links.
+    pub(super) fn iterator(&mut self, name: &'static str) -> Result<&mut Iter, ObjectError> {
         let program = self.ebpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
         program.try_into().map_err(|error| ObjectError::Program { name, error })
     }

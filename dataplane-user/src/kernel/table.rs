@@ -10,13 +10,13 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Port,
+    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Policies, Port,
     PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, WayOut, Ways, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Events, Object, ObjectError, Routing, mmap::Mapping, object, routing::memory};
+use super::{Events, Object, ObjectError, Routing, mmap::Mapping, object, policy::Shields, routing::memory};
 use crate::fib::{Memory as _, Sizes};
 
 /// Why a map could not be read or written.
@@ -145,6 +145,7 @@ pub struct Tables {
     egress: DevMapHash<MapData>,
     vlans: HashMap<MapData, [u8; size_of::<VlanKey>()], [u8; size_of::<Port>()]>,
     neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
+    policies: Shields,
     limits: Limits,
     ways: Rows<{ size_of::<Ways>() }>,
     ways_out: HashMap<MapData, u32, [u8; size_of::<WayOut>()]>,
@@ -176,6 +177,7 @@ impl Tables {
             egress,
             vlans,
             neighbours,
+            policies: Shields::take(object)?,
             limits,
             ways: Rows::take(object, map::WAYS)?,
             ways_out,
@@ -236,6 +238,11 @@ impl Tables {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(TableError::Map { name: map::NEIGHBOURS, error }),
         }
+    }
+
+    /// Writes what policies may cover of IPv4 (0) or IPv6 (1), where `before` is what was written last.
+    pub fn write_policies(&mut self, family: u32, before: &Policies, after: &Policies) -> Result<(), TableError> {
+        self.policies.write(family, before, after)
     }
 
     /// The rings of events and of sightings, for the one who reads them; none for the next.

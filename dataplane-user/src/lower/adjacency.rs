@@ -9,9 +9,6 @@ use dataplane_common::wire::Mac;
 use super::vlan;
 use crate::model::{Link, Model, XdpFeatures};
 
-/// Masters whose members carry no routes of their own: what a member receives is the master's.
-pub(super) const AGGREGATES: [&str; 3] = ["bridge", "bond", "team"];
-
 /// Bytes of a VLAN tag.
 const VLAN_HLEN: u32 = 4;
 
@@ -70,7 +67,7 @@ pub(super) fn egress(model: &Model) -> BTreeSet<Ifindex> {
 }
 
 fn transmits(model: &Model, link: &Link) -> bool {
-    link.up && link.ethernet && !model.enslaved(link, &AGGREGATES)
+    link.up && link.ethernet && model.aggregate(link).is_none()
 }
 
 /// What is known of a next hop. A link that is gone gives the empty adjacency.

@@ -1,7 +1,7 @@
 //! What is needed where the kernel is asked for routes: which adjacency each neighbour is, and what is for this machine.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use dataplane_common::abi::{Features, Ifindex, NeighbourKey};
 
@@ -32,7 +32,12 @@ impl Lowering {
         let inquires = super::port::features(self.want.ports.values().chain(self.want.vlans.values()));
         let inquires = inquires.contains(Features::INQUIRIES);
         if ports {
-            let wanted = if inquires { Self::all_neighbours(model) } else { BTreeMap::new() };
+            let mut wanted = if inquires { Self::all_neighbours(model) } else { BTreeMap::new() };
+            if model.proxies_neighbours() {
+                let key =
+                    |(dev, address): &(Ifindex, Ipv6Addr)| NeighbourKey::proxied(*dev, u128::from(*address).into());
+                wanted.extend(model.proxies.iter().map(|proxy| (key(proxy), Found::Ours)));
+            }
             let known: Vec<_> = self.want.neighbours.keys().chain(wanted.keys()).copied().collect();
             for key in known {
                 self.set_neighbour(key, wanted.get(&key).copied(), update);

@@ -5,6 +5,7 @@ pub mod filter;
 mod index;
 mod inquiry;
 mod next_hop;
+mod policy;
 mod port;
 mod problem;
 mod route;
@@ -18,7 +19,9 @@ pub mod ways;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use dataplane_common::abi::{Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Port, Tag, VlanKey};
+use dataplane_common::abi::{
+    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, Tag, VlanKey,
+};
 
 use crate::model::{
     Attachment, IpVersion, Link, Model, Prefix, RouteInfo, RouteSource, RouteType, TABLE_LOCAL, Touched, TouchedRoutes,
@@ -27,7 +30,7 @@ use next_hop::NextHops;
 use route::Paths;
 use side::{Full, Side, Sided, changes};
 
-pub use problem::Problem;
+pub use problem::{Problem, Shielded};
 pub use target::{TargetChanges, Targets};
 pub use update::Update;
 
@@ -54,6 +57,8 @@ pub struct Want {
     pub fib4: Targets<u32>,
     /// IPv6.
     pub fib6: Targets<u128>,
+    /// What policies of `IPsec` may cover, of IPv4 and of IPv6.
+    pub policies: [Policies; 2],
     /// Devices that XDP transmits on.
     pub egress: BTreeSet<Ifindex>,
     /// [`Control::mirror`].
@@ -75,6 +80,7 @@ impl Default for Want {
             neighbours: BTreeMap::new(),
             fib4: Targets::default(),
             fib6: Targets::default(),
+            policies: [Policies::NONE; 2],
             egress: BTreeSet::new(),
             mirror: 0,
             features: Features::empty(),
@@ -96,6 +102,8 @@ pub struct Lowering {
     route_mtu: ([u64; 2], [u32; 2]),
     /// Links that packets can be routed through.
     usable: BTreeSet<Ifindex>,
+    /// Those that take less of IPv6 than the device does, and how much.
+    narrow: BTreeSet<(Ifindex, u32)>,
     attached: BTreeMap<Ifindex, Attachment>,
     /// Problems with ports.
     problems: Vec<Problem>,
@@ -116,6 +124,7 @@ impl Lowering {
             custom_local: (u64::MAX, false),
             route_mtu: ([u64::MAX; 2], [0; 2]),
             usable: BTreeSet::new(),
+            narrow: BTreeSet::new(),
             attached: BTreeMap::new(),
             problems: Vec::new(),
             want: Want::default(),
@@ -141,6 +150,9 @@ impl Lowering {
             let usable = model.links.keys().copied().filter(|dev| route::usable(model, *dev)).collect();
             let before = std::mem::replace(&mut self.usable, usable);
             doubtful = before.symmetric_difference(&self.usable).copied().collect();
+            let narrow = model.links.values().filter_map(|link| Some((link.ifindex, link.narrow_ipv6()?))).collect();
+            let before = std::mem::replace(&mut self.narrow, narrow);
+            doubtful.extend(before.symmetric_difference(&self.narrow).map(|(dev, _)| *dev));
         }
         self.update_family::<u32>(model, touched, &doubtful, &mut update);
         self.update_family::<u128>(model, touched, &doubtful, &mut update);
@@ -149,6 +161,9 @@ impl Lowering {
         if ports_touched {
             self.attached.clone_from(ports);
             self.update_ports(model, &mut update);
+            let policies = policy::policies(&model.ipsec);
+            update.policies = update::policies(&self.want.policies, &policies);
+            self.want.policies = policies;
         }
         self.update_neighbours(model, touched, ports_touched, &mut update);
         self.next_hops.sweep(&mut self.want, &mut update);
@@ -185,6 +200,10 @@ impl Lowering {
             let left = |(link, _): (&Link, _)| model.route_source(version, link) == RouteSource::Stack;
             self.problems.extend(present().any(left).then_some(Problem::PolicyRouting(version)));
         }
+        let taken = |(link, _): (&Link, _)| Some(Problem::Taken { by: model.taker(link)?, port: link.name.clone() });
+        self.problems.extend(present().filter_map(taken));
+        let shielded = Shielded::by(&model.ipsec).filter(|_| !wanted.is_empty());
+        self.problems.extend(shielded.map(Problem::Ipsec));
         let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
         for key in vlans.keys() {
             if let Some(port) = slots.get(&key.ifindex).and_then(|slot| wanted.get_mut(slot)) {
@@ -360,6 +379,8 @@ impl Lowering {
             self.custom_local = (model.routes4.renewals(), model.routes4.infos().any(|(_, info)| custom(info)));
         }
         want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1 || model.looks_at_sources());
+        want.features.set(Features::IPSEC, !model.ipsec.is_empty());
+        want.features.set(Features::PROXY_NDP, model.proxies_neighbours());
         want.features.set(Features::MULTIPATH, self.next_hops.multipath());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane_common::abi::{Features, Ifindex, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 
-use super::{Problem, adjacency::AGGREGATES};
+use super::Problem;
 use crate::model::{Attachment, IpVersion, Link, Mode, Model, RouteSource};
 
 /// Slots of ports, the same for as long as a port is attached.
@@ -71,12 +71,17 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     // The loopback device writes an Ethernet header too.
     flags.set(PortFlags::NO_ETHERNET, !link.ethernet && !link.loopback);
     flags.set(PortFlags::ACCEPT_LOCAL, domain.accept_local);
+    // Generic XDP comes once more behind the kernel's IPsec, and does not see that it did.
+    let behind = attachment.mode == Mode::Generic && attachment.tc && !model.ipsec.is_empty();
+    flags.set(PortFlags::HIDDEN_TAGS, behind);
+    let taken = model.taker(link).is_some();
+    flags.set(PortFlags::TAKEN, taken);
     flags.set(PortFlags::ROUTE_LOCALNET, domain.route_localnet);
     Port {
         ifindex: link.ifindex,
         flags: flags.bits(),
-        // No frame is for the zero address: what a member receives is left to its master (`rx_handler` of the kernel).
-        mac: link.mac.filter(|_| !model.enslaved(link, &AGGREGATES)).unwrap_or_default(),
+        // No frame is for the zero address.
+        mac: link.mac.filter(|_| !taken).unwrap_or_default(),
         rp_filter: model.rp_filter(domain.ifindex),
         reserved: 0,
         mtu: link.mtu,
@@ -94,6 +99,7 @@ pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
         for (flag, feature) in [
             (PortFlags::PARTIAL_CHECKSUMS, Features::PARTIAL_CHECKSUMS),
             (PortFlags::NO_ETHERNET, Features::NO_ETHERNET),
+            (PortFlags::TAKEN, Features::TAKEN),
             (PortFlags::INQUIRES_V4, Features::INQUIRIES),
             (PortFlags::INQUIRES_V6, Features::INQUIRIES),
         ] {
@@ -113,15 +119,19 @@ mod tests {
     use crate::model::Event;
 
     #[test]
-    fn frames_of_a_member_are_not_ours() {
+    fn frames_that_somebody_takes_are_not_ours() {
         let own = Mac([2, 0, 0, 0, 0, 1]);
         let mac = Some(own);
-        for (kind, ours) in [("bridge", false), ("bond", false), ("team", false), ("vrf", true)] {
+        for (kind, ours) in
+            [("bridge", false), ("bond", false), ("openvswitch", false), ("batadv", false), ("vrf", true)]
+        {
             let mut model = Model::default();
             let member = Link { ifindex: 5, mac, master: Some(9), ..Link::default() };
             model.apply(Event::Link(Link { ifindex: 9, kind: Some(kind.to_owned()), mac, ..Link::default() }));
             let written = port(&model, &member, Attachment { mode: Mode::Tc, tc: true });
             assert_eq!(written.mac, if ours { own } else { Mac::default() }, "{kind}");
+            assert_eq!(written.flags().contains(PortFlags::TAKEN), !ours, "{kind}");
+            assert_eq!(features([written].iter()).contains(Features::TAKEN), !ours, "{kind}");
         }
     }
 

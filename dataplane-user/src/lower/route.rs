@@ -259,15 +259,19 @@ fn path<A: Family>(model: &Model, route: &RouteInfo<A>) -> Option<Path> {
         weight: if single { 1 } else { hop.weight },
         dead: hop.flags.contains(NextHopFlags::DEAD),
     });
-    understood.then(|| Path { hops: hops.collect(), mtu: mtu(route) })
+    understood.then(|| Path { hops: hops.collect(), mtu: mtu(model, route) })
 }
 
 /// What bounds the packets of a route, for [`NextHopGroup::longest`]. IPv6 looks at the device first, and only at the route if
 /// its MTU is locked (`ip6_dst_mtu_maybe_forward` in `include/net/ip6_route.h`), and once more at the route on the way out. For
-/// IPv4 a route's MTU is in force even if it is larger (`ip_dst_mtu_maybe_forward` in `include/net/ip.h`).
-fn mtu<A: Family>(route: &RouteInfo<A>) -> u32 {
-    let within = A::VERSION == IpVersion::V6 && !route.mtu_locked;
-    route.mtu.map_or(0, |mtu| mtu | if within { NextHopGroup::WITHIN_DEVICE } else { 0 })
+/// IPv4 a route's MTU is in force even if it is larger (`ip_dst_mtu_maybe_forward` in `include/net/ip.h`). What IPv6 takes for
+/// a device's may be less than the device's; of several ways, the least: the kernel gets what is longer.
+fn mtu<A: Family>(model: &Model, route: &RouteInfo<A>) -> u32 {
+    if A::VERSION == IpVersion::V4 || route.mtu_locked && route.mtu.is_some() {
+        return route.mtu.unwrap_or_default();
+    }
+    let narrow = route.next_hops.iter().filter_map(|hop| model.links.get(&hop.dev)?.narrow_ipv6());
+    narrow.chain(route.mtu).min().map_or(0, |mtu| mtu | NextHopGroup::WITHIN_DEVICE)
 }
 
 /// Whether packets can be routed through a link by us.

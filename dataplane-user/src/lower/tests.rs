@@ -341,8 +341,14 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
 fn ports_and_features_follow_links_and_settings() {
     use crate::model::{Netconf, NetconfScope};
     let mut model = sample::model();
-    let netconf =
-        |version, scope| Netconf { version, scope, forwarding: None, rp_filter: None, force_forwarding: None };
+    let netconf = |version, scope| Netconf {
+        version,
+        scope,
+        forwarding: None,
+        rp_filter: None,
+        force_forwarding: None,
+        proxy_ndp: None,
+    };
     let (v4, v6) = (IpVersion::V4, IpVersion::V6);
     let plain = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(plain.features, Features::empty());

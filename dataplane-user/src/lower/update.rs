@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{Adjacency, Ifindex, NeighbourKey, NextHopGroup, Port, VlanKey};
+use dataplane_common::abi::{Adjacency, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey};
 
 use super::{TargetChanges, Want, side::changes};
 
@@ -19,6 +19,8 @@ pub struct Update {
     pub adjacencies: BTreeMap<u32, Option<Adjacency>>,
     /// Neighbours where the kernel is asked.
     pub neighbours: BTreeMap<NeighbourKey, Option<u32>>,
+    /// What policies of `IPsec` may cover, of IPv4 (0) and IPv6 (1): before and after.
+    pub policies: BTreeMap<u32, [Policies; 2]>,
     /// IPv4.
     pub fib4: TargetChanges<u32>,
     /// IPv6.
@@ -39,6 +41,8 @@ impl Update {
             adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
             neighbours: changes(&BTreeMap::new(), &want.neighbours),
             egress: want.egress.iter().map(|dev| (*dev, true)).collect(),
+            // Of what is there nothing is known but that it may be read.
+            policies: (0..).zip(want.policies.map(|after| [after; 2])).collect(),
             anew: true,
             ..Self::default()
         }
@@ -55,8 +59,15 @@ impl Update {
             neighbours: changes(&before.neighbours, &after.neighbours),
             fib4: before.fib4.difference(&after.fib4),
             fib6: before.fib6.difference(&after.fib6),
+            policies: policies(&before.policies, &after.policies),
             egress: devices.map(|dev| (*dev, after.egress.contains(dev))).collect(),
             anew: false,
         }
     }
+}
+
+/// Those of a family that are others.
+pub(super) fn policies(before: &[Policies; 2], after: &[Policies; 2]) -> BTreeMap<u32, [Policies; 2]> {
+    let both = before.iter().zip(after).map(|(before, after)| [*before, *after]);
+    (0..).zip(both).filter(|(_, [before, after])| before != after).collect()
 }

@@ -37,8 +37,7 @@ pub(super) fn vlans(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<VlanKey, Port> {
     let mut found = BTreeMap::new();
-    for link in model.links.values().filter(|link| link.up && (link.master.is_none() || model.enslaved(link, &["vrf"])))
-    {
+    for link in model.links.values().filter(|link| link.up && model.aggregate(link).is_none()) {
         let entry = entry(model, ports, link);
         found.extend(entry);
     }

@@ -16,6 +16,8 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         mtu: 1500,
         vlan: None,
         routes: RoutesRow::default(),
+        taken: None,
+        ipsec: false,
         counts: Counts::default(),
     }
 }

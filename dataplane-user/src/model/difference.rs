@@ -92,6 +92,9 @@ impl Model {
         missed.keyed("link", &links(self), &links(kernel), |_| true);
         missed.keyed("setting", &self.netconf, &kernel.netconf, |_| true);
         missed.keyed("features", &self.features, &kernel.features, |_| true);
+        if self.ipsec != kernel.ipsec {
+            missed.add(|| "policies of IPsec".to_owned());
+        }
         for address in self.addresses.symmetric_difference(&kernel.addresses) {
             missed.add(|| format!("address {}", address.address));
         }
@@ -108,6 +111,7 @@ impl Model {
             routing_rules: self.routing_rules.clone(),
             netconf: self.netconf.clone(),
             features: self.features.clone(),
+            ipsec: self.ipsec.clone(),
             ..Self::default()
         }
     }

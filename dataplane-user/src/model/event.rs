@@ -1,11 +1,12 @@
 //! What netlink tells.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 
 use dataplane_common::abi::Ifindex;
 
 use super::{
-    Address, IpVersion, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, Touched,
+    Address, IpVersion, Ipsec, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, Touched,
     XdpFeatures,
 };
 
@@ -40,6 +41,8 @@ pub enum Event {
     Features(Ifindex, XdpFeatures),
     /// A driver offers nothing any more: its device is gone.
     FeaturesGone(Ifindex),
+    /// Who is handed the frames of links before IP ([`super::Model::handlers`]).
+    Handlers(BTreeMap<Ifindex, String>),
     /// An IPv4 route is there.
     Route4(Route<u32>, Placement),
     /// An IPv4 route is gone.
@@ -65,6 +68,10 @@ pub enum Snapshot {
     Netconf(Vec<Netconf>),
     /// All XDP features.
     Features(Vec<(Ifindex, XdpFeatures)>),
+    /// All policies of `IPsec`.
+    Ipsec(Ipsec),
+    /// All IPv6 addresses that the kernel answers for.
+    Proxies(BTreeSet<(Ifindex, Ipv6Addr)>),
     /// All IPv4 routes.
     Routes4(Routes<u32>),
     /// All IPv6 routes.

@@ -40,10 +40,26 @@ pub struct Link {
     pub device: Option<(String, String)>,
     /// XDP programs on it.
     pub xdp: Vec<AttachedXdp>,
-    /// `net.ipv4.conf` `accept_local`, of `all` or of this interface. Read when the link is announced.
+    /// `net.ipv4.conf` `accept_local`, of `all` or of this interface.
     pub accept_local: bool,
-    /// `net.ipv4.conf` `route_localnet`, of `all` or of this interface. Read when the link is announced.
+    /// `net.ipv4.conf` `route_localnet`, of `all` or of this interface.
     pub route_localnet: bool,
+    /// How many want to see frames for others on it, too.
+    pub promiscuity: u32,
+    /// It takes the frames of what it is on, whomever they are for: ipvlan, macvlan in mode passthru or source, and the like.
+    pub takes: bool,
+    /// IPv6 packets that come in are dropped: `disable_ipv6` is set, or the MTU is below what IPv6 asks for.
+    pub no_ipv6: bool,
+    /// What IPv6 takes for the MTU (sysctl `net.ipv6.conf.IFACE.mtu`, or a router's advertisement), in bytes; 0: not told.
+    pub ipv6_mtu: u32,
+}
+
+impl Link {
+    /// The longest IPv6 packet that goes out, where that is less than the device takes (`ip6_dst_mtu_maybe_forward` in
+    /// `include/net/ip6_route.h`).
+    pub fn narrow_ipv6(&self) -> Option<u32> {
+        Some(self.ipv6_mtu).filter(|mtu| *mtu != 0 && *mtu < self.mtu)
+    }
 }
 
 impl Link {

@@ -4,6 +4,7 @@ mod address;
 mod difference;
 mod event;
 mod family;
+mod ipsec;
 mod link;
 mod neighbour;
 mod netconf;
@@ -11,11 +12,12 @@ mod port;
 mod rib;
 mod route;
 mod rule;
+mod taker;
 mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use dataplane_common::abi::Ifindex;
 
@@ -23,6 +25,7 @@ pub use address::Address;
 pub use difference::Missed;
 pub use event::{Event, Snapshot};
 pub use family::{Family, IpVersion, Prefix};
+pub use ipsec::{Ipsec, Pairs};
 pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
@@ -49,6 +52,13 @@ pub struct Model {
     pub netconf: BTreeMap<(IpVersion, NetconfScope), Netconf>,
     /// By link; a kernel before 6.3 tells of none.
     pub features: BTreeMap<Ifindex, XdpFeatures>,
+    /// Who is handed the frames of a link before IP, by the name of a function of the kernel; empty: nobody. Of links that are
+    /// not in here it is not known.
+    pub handlers: BTreeMap<Ifindex, String>,
+    /// Policies of `IPsec`.
+    pub ipsec: Ipsec,
+    /// IPv6 addresses elsewhere that the kernel answers for, by link (`ip neigh add proxy`).
+    pub proxies: BTreeSet<(Ifindex, Ipv6Addr)>,
     /// Of all tables.
     pub routes4: Routes<u32>,
     /// Of all tables.
@@ -115,6 +125,7 @@ impl Model {
             Event::FeaturesGone(ifindex) => {
                 self.features.remove(&ifindex);
             }
+            Event::Handlers(handlers) => self.handlers = handlers,
             other => self.follow(other, touched),
         }
     }
@@ -149,6 +160,8 @@ impl Model {
                 self.netconf != before
             }
             Snapshot::Features(all) => put(&mut self.features, all.into_iter().collect()),
+            Snapshot::Ipsec(all) => put(&mut self.ipsec, all),
+            Snapshot::Proxies(all) => put(&mut self.proxies, all),
             Snapshot::Neighbours(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => false,
         }
     }
@@ -191,16 +204,25 @@ impl Model {
     }
 
     /// Whether packets of a family that came in on a link may be forwarded. IPv4: what the interface says; IPv6: what
-    /// `all` says, or `force_forwarding` of the interface (`ip6_forward` in `net/ipv6/ip6_output.c`).
+    /// `all` says, or `force_forwarding` of the interface (`ip6_forward` in `net/ipv6/ip6_output.c`), unless the interface has no
+    /// IPv6.
     pub fn forwarding(&self, version: IpVersion, ifindex: Ifindex) -> bool {
         let interface = self.netconf.get(&(version, NetconfScope::Interface(ifindex)));
         match version {
             IpVersion::V4 => interface.and_then(|conf| conf.forwarding).unwrap_or_default(),
+            // `ip6_rcv_core` in `net/ipv6/ip6_input.c` has dropped it before.
+            IpVersion::V6 if self.links.get(&ifindex).is_some_and(|link| link.no_ipv6) => false,
             IpVersion::V6 => {
                 let all = self.netconf.get(&(version, NetconfScope::All)).and_then(|conf| conf.forwarding);
                 all.unwrap_or_default() || interface.and_then(|conf| conf.force_forwarding).unwrap_or_default()
             }
         }
+    }
+
+    /// Whether the kernel takes what is said to the neighbours that it answers for, instead of forwarding it (`ip6_forward`).
+    pub fn proxies_neighbours(&self) -> bool {
+        let all = self.netconf.get(&(IpVersion::V6, NetconfScope::All)).and_then(|conf| conf.proxy_ndp);
+        all.unwrap_or_default() && !self.proxies.is_empty()
     }
 
     /// `rp_filter` in force: the larger one of `all` and the interface (`IN_DEV_RPFILTER`). IPv6 has none.
@@ -253,13 +275,6 @@ impl Model {
     pub fn looks_at_sources(&self) -> bool {
         let v4 = self.routing_rules.iter().filter(|rule| rule.version == IpVersion::V4);
         !v4.eq(RoutingRule::defaults(IpVersion::V4).collect::<BTreeSet<_>>().iter())
-    }
-
-    /// Whether a link belongs to a master of one of these kinds.
-    pub fn enslaved(&self, link: &Link, kinds: &[&str]) -> bool {
-        link.master
-            .and_then(|master| self.links.get(&master)?.kind.as_deref())
-            .is_some_and(|kind| kinds.contains(&kind))
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Netconf {
     pub rp_filter: Option<u8>,
     /// `force_forwarding` (IPv6, kernel 6.17 and later): forward although `all.forwarding` is off.
     pub force_forwarding: Option<bool>,
+    /// `proxy_ndp`. IPv6 only.
+    pub proxy_ndp: Option<bool>,
 }
 
 impl Netconf {
@@ -24,6 +26,7 @@ impl Netconf {
     pub fn merge(&mut self, newer: &Self) {
         self.forwarding = newer.forwarding.or(self.forwarding);
         self.rp_filter = newer.rp_filter.or(self.rp_filter);
+        self.proxy_ndp = newer.proxy_ndp.or(self.proxy_ndp);
         self.force_forwarding = newer.force_forwarding.or(self.force_forwarding);
     }
 }

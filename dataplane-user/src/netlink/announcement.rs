@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dataplane_common::abi::Ifindex;
 
 use super::attribute::{self, u32_at};
+use super::expiry::{self, Lifetime};
 use super::socket::Message;
 use super::{Stale, address, link, neighbour, netconf, route, rule};
 use crate::model::{Event, IpVersion};
@@ -30,6 +31,8 @@ pub(super) fn parse(message: &Message<'_>) -> Option<Event> {
         }
         libc::RTM_NEWRULE => Event::RoutingRule(rule::parse(payload)?),
         libc::RTM_DELRULE => Event::RoutingRuleGone(rule::parse(payload)?),
+        // It is not used any more.
+        libc::RTM_NEWROUTE if ipv6 && expiry::lifetime(payload) == Lifetime::Over => return None,
         libc::RTM_NEWROUTE if ipv6 => Event::Route6(route::parse(payload)?, route::placement(message.flags)),
         libc::RTM_DELROUTE if ipv6 => Event::Route6Gone(route::parse(payload)?),
         libc::RTM_NEWROUTE => Event::Route4(route::parse(payload)?, route::placement(message.flags)),

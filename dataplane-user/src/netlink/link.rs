@@ -4,7 +4,7 @@ use std::fs;
 
 use dataplane_common::abi::{Ifindex, Tag};
 
-use super::attribute::{Attributes, mac, text, u8_at, u16_at, u32_at};
+use super::attribute::{Attributes, mac, put, text, u8_at, u16_at, u32_at};
 use crate::model::{AttachedXdp, Link, Vlan, XdpMode};
 
 /// `struct ifinfomsg`.
@@ -24,6 +24,24 @@ const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_EGRESS_QOS: u16 = 3;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
+/// Kinds that take all that their link receives, or what they find by IP.
+const TAKERS: [&str; 4] = ["ipvlan", "ipvtap", "macsec", "rmnet"];
+const IFLA_MACVLAN_MODE: u16 = 1;
+/// `MACVLAN_MODE_PASSTHRU` and `MACVLAN_MODE_SOURCE`; the other modes take what is for their own link addresses.
+const TAKING_MODES: u32 = 8 | 16;
+const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
+/// Places in `IFLA_INET_CONF`: `IPV4_DEVCONF_*` of `include/uapi/linux/ip.h`, which begin at 1.
+const ACCEPT_LOCAL: usize = 23 - 1;
+const ROUTE_LOCALNET: usize = 26 - 1;
+/// Places in `IFLA_INET6_CONF`: `DEVCONF_*` of `include/uapi/linux/ipv6.h`.
+const MTU6: usize = 2;
+const DISABLE_IPV6: usize = 26;
+const IFLA_EXT_MASK: u16 = 29;
+/// `RTEXT_FILTER_SKIP_STATS`.
+const SKIP_STATS: u32 = 1 << 3;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
@@ -34,6 +52,13 @@ const ARPHRD_ETHER: u16 = 1;
 pub(super) const IFF_USABLE: u32 = 0x1 | 0x40 | 0x1_0000;
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
+
+/// Asks for all links, without what is counted on them.
+pub(super) fn request() -> Vec<u8> {
+    let mut request = vec![0; HEADER];
+    put(&mut request, IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
+    request
+}
 
 /// The link of a message; `None` for a bridge's view of its ports, which comes as the same message type.
 pub(super) fn parse(payload: &[u8]) -> Option<Link> {
@@ -55,13 +80,16 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
             IFLA_LINK => link.parent = u32_at(value, 0).filter(|parent| *parent != 0),
             IFLA_LINK_NETNSID => link.parent_netns = u32_at(value, 0).map(u32::cast_signed),
+            IFLA_PROMISCUITY => link.promiscuity = u32_at(value, 0).unwrap_or_default(),
             IFLA_MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
             IFLA_LINKINFO => {
                 let info = |wanted| Attributes::within(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
                 link.kind = info(IFLA_INFO_KIND).map(text);
                 let vlan = info(IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("vlan"));
                 link.vlan = vlan.and_then(self::vlan);
+                link.takes = takes(link.kind.as_deref().unwrap_or_default(), info(IFLA_INFO_DATA).unwrap_or_default());
             }
+            IFLA_AF_SPEC => settings(&mut link, value),
             IFLA_XDP => link.xdp = xdp(value),
             IFLA_PROP_LIST => {
                 let names = Attributes::within(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
@@ -73,14 +101,21 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
         }
     }
     link.device = bus.zip(device);
-    link.accept_local = switched_on(&link.name, "accept_local");
-    link.route_localnet = switched_on(&link.name, "route_localnet");
+    link.accept_local |= on_for_all("accept_local");
+    link.route_localnet |= on_for_all("route_localnet");
     Some(link)
 }
 
 /// The index in a message about the link itself.
 pub(super) fn ifindex(payload: &[u8]) -> Option<Ifindex> {
     (i32::from(u8_at(payload, 0)?) == libc::AF_UNSPEC).then(|| u32_at(payload, 4)).flatten()
+}
+
+/// Whether a link of a kind takes the frames of what it is on.
+fn takes(kind: &str, data: &[u8]) -> bool {
+    let mode = Attributes::within(data).find(|(kind, _)| *kind == IFLA_MACVLAN_MODE);
+    let mode = mode.and_then(|(_, mode)| u32_at(mode, 0)).unwrap_or_default();
+    TAKERS.contains(&kind) || (matches!(kind, "macvlan" | "macvtap") && mode & TAKING_MODES != 0)
 }
 
 /// The tag of a VLAN device (`vlan_fill_info`, `net/8021q/vlan_netlink.c`).
@@ -104,17 +139,28 @@ fn xdp(value: &[u8]) -> Vec<AttachedXdp> {
         .collect()
 }
 
-/// A switch of `net.ipv4.conf` that the kernel takes from `all` or the interface. Netlink does not carry these.
-fn switched_on(name: &str, switch: &str) -> bool {
-    ["all", name].iter().any(|scope| {
-        let path = format!("/proc/sys/net/ipv4/conf/{scope}/{switch}");
-        fs::read_to_string(path).is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|value| value != 0))
-    })
+/// What each family is told of the link (`inet_fill_link_af`, `inet6_fill_link_af`). One that has no IPv6 has no part for it.
+fn settings(link: &mut Link, families: &[u8]) {
+    let find = |family: i32, wanted| {
+        let (_, value) = Attributes::within(families).find(|(kind, _)| i32::from(*kind) == family)?;
+        Attributes::within(value).find(|(kind, _)| *kind == wanted).map(|(_, settings)| settings)
+    };
+    let at = |settings: Option<&[u8]>, place: usize| settings.and_then(|settings| u32_at(settings, 4 * place));
+    let (v4, v6) = (find(libc::AF_INET, IFLA_INET_CONF), find(libc::AF_INET6, IFLA_INET6_CONF));
+    link.accept_local = at(v4, ACCEPT_LOCAL).is_some_and(|on| on != 0);
+    link.route_localnet = at(v4, ROUTE_LOCALNET).is_some_and(|on| on != 0);
+    link.no_ipv6 = at(v6, DISABLE_IPV6).is_none_or(|on| on != 0);
+    link.ipv6_mtu = at(v6, MTU6).unwrap_or_default();
+}
+
+/// A switch of `net.ipv4.conf` that the kernel takes from `all` or the interface. Netlink does not carry that of `all`.
+fn on_for_all(switch: &str) -> bool {
+    let path = format!("/proc/sys/net/ipv4/conf/all/{switch}");
+    fs::read_to_string(path).is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|value| value != 0))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::attribute::put;
     use super::*;
 
     fn message(family: u8, flags: u32) -> Vec<u8> {
@@ -174,6 +220,67 @@ mod tests {
             let link = parse(&message).expect("a link");
             assert_eq!((link.vlan, link.parent), (Some(expected), Some(3)), "{protocol:x?}");
         }
+    }
+
+    #[test]
+    fn a_link_says_whether_it_takes_the_frames_of_what_it_is_on() {
+        for (kind, mode, expected) in [
+            ("macvlan", 8, true),
+            ("macvtap", 8, true),
+            ("macvlan", 16, true),
+            ("macvlan", 4, false),
+            ("macvlan", 1, false),
+            ("ipvlan", 0, true),
+            ("vlan", 8, false),
+        ] {
+            let (mut data, mut info) = (Vec::new(), Vec::new());
+            put(&mut data, IFLA_MACVLAN_MODE, &u32::to_ne_bytes(mode));
+            put(&mut info, IFLA_INFO_KIND, kind.as_bytes());
+            put(&mut info, IFLA_INFO_DATA, &data);
+            let mut message = message(0, IFF_USABLE);
+            put(&mut message, IFLA_LINKINFO, &info);
+            put(&mut message, IFLA_PROMISCUITY, &2_u32.to_ne_bytes());
+            let link = parse(&message).expect("a link");
+            assert_eq!((link.takes, link.promiscuity), (expected, 2), "{kind} {mode}");
+        }
+    }
+
+    #[test]
+    fn a_link_says_what_ip_is_told_of_it() {
+        let of = |v4: Option<&[usize]>, v6: Option<(u32, &[usize])>| {
+            let words = |on: &[usize], mtu: u32| -> Vec<u8> {
+                let mut words = [0; 60];
+                words[MTU6] = mtu;
+                on.iter().for_each(|place| words[*place] = 1);
+                words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
+            };
+            let mut families = Vec::new();
+            for (family, kind, words) in [
+                (libc::AF_INET, IFLA_INET_CONF, v4.map(|on| words(on, 0))),
+                (libc::AF_INET6, IFLA_INET6_CONF, v6.map(|(mtu, on)| words(on, mtu))),
+            ] {
+                let mut settings = Vec::new();
+                words.into_iter().for_each(|words| put(&mut settings, kind, &words));
+                if !settings.is_empty() {
+                    put(&mut families, family as u16, &settings);
+                }
+            }
+            let mut message = message(0, IFF_USABLE);
+            put(&mut message, IFLA_AF_SPEC, &families);
+            let link = parse(&message).expect("a link");
+            (link.accept_local, link.route_localnet, link.no_ipv6, link.narrow_ipv6())
+        };
+        let rows = [
+            (of(None, None), (false, false, true, None), "no family"),
+            (of(Some(&[]), Some((1500, &[]))), (false, false, false, None), "nothing special"),
+            (of(Some(&[ACCEPT_LOCAL]), Some((1400, &[]))), (true, false, false, Some(1400)), "a small MTU"),
+            (of(Some(&[ROUTE_LOCALNET]), Some((1500, &[DISABLE_IPV6]))), (false, true, true, None), "IPv6 off"),
+        ];
+        for (found, expected, what) in rows {
+            assert_eq!(found, expected, "{what}");
+        }
+        let plain = parse(&message(0, IFF_USABLE)).expect("a link");
+        assert!(!plain.no_ipv6, "a message that says nothing of families");
     }
 
     #[test]

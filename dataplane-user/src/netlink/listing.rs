@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use netlink_packet_core::NLM_F_DUMP;
 
+use super::expiry::{self, Expiring, Lifetime};
 use super::socket::{ATTEMPTS, Answer, Asker};
 use super::{Error, Stale, is_foreign, route};
 use crate::model::{Event, Family, IpVersion, Listing, Snapshot, Touched};
@@ -83,13 +84,18 @@ impl Reading {
     }
 
     /// Reads on until `end`. Says whether that was all; again from the start when the kernel says that it changed meanwhile.
-    pub(super) fn read(&mut self, end: Instant) -> Result<bool, Error> {
+    pub(super) fn read(&mut self, end: Instant, expiring: &mut Expiring) -> Result<bool, Error> {
         let version = self.version();
         loop {
             let found = &mut self.found;
             let last = self.asker.read(&mut self.answer, |message| match found {
                 Found::V4(listing) => route::parse(message.payload).into_iter().for_each(|route| listing.push(route)),
-                Found::V6(listing) => route::parse(message.payload).into_iter().for_each(|route| listing.push(route)),
+                Found::V6(listing) => {
+                    expiring.note(message.kind, message.payload);
+                    let used = expiry::lifetime(message.payload) != Lifetime::Over;
+                    let route = route::parse(message.payload).filter(|_| used);
+                    route.into_iter().for_each(|route| listing.push(route));
+                }
             });
             match last {
                 Ok(false) => {}

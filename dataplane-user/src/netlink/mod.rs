@@ -12,10 +12,13 @@ mod attribute;
 mod compare;
 mod counter;
 mod device;
+mod dump;
 mod error;
 pub mod ethtool;
+mod expiry;
 mod features;
 mod inquiry;
+mod ipsec;
 mod link;
 mod listen;
 mod listing;
@@ -23,6 +26,7 @@ mod neighbour;
 mod netconf;
 pub mod netfilter;
 pub mod qdisc;
+mod quiet;
 mod route;
 mod rule;
 mod socket;
@@ -34,12 +38,15 @@ use std::time::{Duration, Instant};
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
 
-use crate::model::{Event, Family, IpVersion, Link, Snapshot};
+use crate::model::{Event, IpVersion, Link, Snapshot};
 use announcement::{parse, unannounced, usable};
-use attribute::u8_at;
 use compare::Comparison;
+use dump::{both, is_foreign};
+use expiry::Expiring;
 use features::Devices;
+use ipsec::Policies;
 use listing::Reading;
+use quiet::Quiet;
 use socket::{Asker, Heard, Listener, Message};
 
 pub use counter::{LinkCounters, link_counters};
@@ -78,6 +85,7 @@ bitflags! {
         const RULES = 1 << 5;
         const ROUTES4 = 1 << 6;
         const ROUTES6 = 1 << 7;
+        const IPSEC = 1 << 8;
         const ROUTES = Self::ROUTES4.bits() | Self::ROUTES6.bits();
     }
 }
@@ -95,6 +103,9 @@ pub struct Mirror {
     pending: Vec<Event>,
     /// The flags that decide about routes, of every link.
     usable: BTreeMap<Ifindex, u32>,
+    quiet: Quiet,
+    policies: Policies,
+    expiring: Expiring,
     /// Where the kernel does not tell what drivers offer: all links, from which that is supposed.
     links: BTreeMap<Ifindex, Link>,
 }
@@ -119,6 +130,9 @@ impl Mirror {
             overrun: false,
             pending: Vec::new(),
             usable: BTreeMap::new(),
+            quiet: Quiet::new(),
+            policies: Policies::open(),
+            expiring: Expiring::default(),
             links: BTreeMap::new(),
         })
     }
@@ -128,7 +142,7 @@ impl Mirror {
     /// dropped while waiting; after an error it may be called again.
     pub async fn next(&mut self) -> Result<Vec<Event>, Error> {
         if self.is_settled() && !self.comparison.is_due() {
-            while self.stale.is_empty() && self.pending.is_empty() {
+            while self.stale.is_empty() && self.pending.is_empty() && self.due() > Instant::now() {
                 self.listen().await?;
             }
         } else {
@@ -151,6 +165,8 @@ impl Mirror {
                 self.begin_comparison();
             }
             self.refresh(end)?;
+            self.look()?;
+            self.expire()?;
         }
         if self.devices.is_none() {
             self.suppose();
@@ -190,22 +206,34 @@ impl Mirror {
         self.comparison.skip(kinds);
     }
 
-    /// Waits for one datagram on either socket.
+    /// When there is something to ask though nothing was announced.
+    fn due(&self) -> Instant {
+        self.expiring.due().map_or(self.quiet.due(), |due| due.min(self.quiet.due()))
+    }
+
+    /// Waits for one datagram on any socket, or until something is due.
     async fn listen(&mut self) -> Result<(), Error> {
-        let Some(devices) = &mut self.devices else {
-            let heard = self.listener.wait().await?;
-            self.take_rtnetlink(&heard);
-            return Ok(());
+        let due = self.due();
+        let devices = async {
+            match &mut self.devices {
+                Some(devices) => devices.listener.wait().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             heard = self.listener.wait() => {
                 let heard = heard?;
                 self.take_rtnetlink(&heard);
             }
-            heard = devices.listener.wait() => {
+            heard = devices => {
                 let heard = heard?;
                 self.take_features(&heard);
             }
+            heard = self.policies.wait() => {
+                let heard = heard?;
+                self.take_policies(&heard);
+            }
+            () = tokio::time::sleep_until(due.into()) => {}
         }
         Ok(())
     }
@@ -231,6 +259,7 @@ impl Mirror {
             }
             self.take_features(&heard);
         }
+        self.drain_policies()?;
         Ok(all)
     }
 
@@ -238,7 +267,7 @@ impl Mirror {
         match heard {
             Heard::Nothing => {}
             Heard::Overrun => {
-                self.doubt(Stale::all() - Stale::FEATURES);
+                self.doubt(Stale::all() - Stale::FEATURES - Stale::IPSEC);
                 self.overrun = true;
                 self.reading = None;
             }
@@ -246,7 +275,9 @@ impl Mirror {
                 let mut doubtful = Stale::empty();
                 for message in self.listener.messages() {
                     doubtful |= unannounced(&message, &mut self.usable);
+                    self.expiring.note(message.kind, message.payload);
                     let Some(event) = parse(&message) else { continue };
+                    self.quiet.hint(&message, &event);
                     if self.reading.as_mut().is_some_and(|reading| !reading.hold(&event)) {
                         doubtful |= self.reading.take().map_or(Stale::empty(), |reading| reading.stale());
                     }
@@ -283,7 +314,7 @@ impl Mirror {
                 None if self.stale.contains(Stale::ROUTES6) => self.begin(IpVersion::V6)?,
                 None => return Ok(()),
             };
-            match reading.read(end) {
+            match reading.read(end, &mut self.expiring) {
                 Ok(true) => self.tell_routes(reading)?,
                 Ok(false) => self.reading = Some(reading),
                 Err(error) => {
@@ -343,44 +374,8 @@ impl Mirror {
                 let parse = |message: &Message<'_>| rule::parse(message.payload);
                 Snapshot::RoutingRules(both(asker, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
             }
+            Stale::IPSEC => Snapshot::Ipsec(self.policies.list()?),
             _ => return Ok(None),
         }))
     }
-}
-
-/// A dump of one family's entries. A kernel without IPv6 has none of them.
-fn dump<T>(
-    asker: &mut Asker,
-    what: &'static str,
-    kind: u16,
-    header: usize,
-    family: u8,
-    parse: impl Fn(&Message<'_>) -> Option<T>,
-) -> Result<Vec<T>, Error> {
-    let mut request = vec![0; header];
-    request[0] = family;
-    let ours = |message: &Message<'_>| (u8_at(message.payload, 0)? == family).then(|| parse(message)).flatten();
-    match asker.dump(what, kind, &request, ours) {
-        Err(error) if family == u128::NUMBER && is_foreign(&error) => Ok(Vec::new()),
-        other => other,
-    }
-}
-
-/// The entries of both families.
-fn both<T>(
-    asker: &mut Asker,
-    what: &'static str,
-    kind: u16,
-    header: usize,
-    parse: impl Fn(&Message<'_>) -> Option<T>,
-) -> Result<Vec<T>, Error> {
-    let mut found = dump(asker, what, kind, header, u32::NUMBER, &parse)?;
-    found.extend(dump(asker, what, kind, header, u128::NUMBER, &parse)?);
-    Ok(found)
-}
-
-/// Whether the kernel does not know the family that it was asked for.
-fn is_foreign(error: &Error) -> bool {
-    let Error::Refused { source, .. } = error else { return false };
-    matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
 }

@@ -1,6 +1,6 @@
 //! `RTM_NEWNEIGH`, `RTM_DELNEIGH` (rtnetlink(7)).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use dataplane_common::abi::Ifindex;
 use netlink_packet_core::NLM_F_ACK;
@@ -17,6 +17,22 @@ pub(super) const HEADER: usize = 12;
 
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+/// Asks for the addresses that the kernel answers for in the stead of others; it announces none of them.
+pub(super) fn proxies_request() -> Vec<u8> {
+    let mut request = vec![0; HEADER];
+    (request[0], request[10]) = (u128::NUMBER, NTF_PROXY);
+    request
+}
+
+/// One of them.
+pub(super) fn proxy(payload: &[u8]) -> Option<(Ifindex, Ipv6Addr)> {
+    let (_, address) = Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == NDA_DST)?;
+    match ip(address)? {
+        IpAddr::V6(address) if u8_at(payload, 10)? & NTF_PROXY != 0 => Some((u32_at(payload, 4)?, address)),
+        _ => None,
+    }
+}
+
 /// `NTF_PROXY`: we answer for somebody else; not a neighbour.
 const NTF_PROXY: u8 = 0x08;
 

@@ -16,6 +16,7 @@ pub(super) const GET: u16 = 82;
 const IFINDEX: u16 = 1;
 const FORWARDING: u16 = 2;
 const RP_FILTER: u16 = 3;
+const PROXY_NEIGH: u16 = 5;
 const IGNORE_ROUTES_WITH_LINKDOWN: u16 = 6;
 const FORCE_FORWARDING: u16 = 9;
 /// `NETCONFA_IFINDEX_ALL`.
@@ -31,6 +32,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<(Netconf, bool)> {
         forwarding: None,
         rp_filter: None,
         force_forwarding: None,
+        proxy_ndp: None,
     };
     let mut scope = None;
     let mut linkdown = false;
@@ -41,6 +43,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<(Netconf, bool)> {
             FORWARDING => netconf.forwarding = Some(number != 0),
             RP_FILTER => netconf.rp_filter = Some(number as u8),
             IGNORE_ROUTES_WITH_LINKDOWN => linkdown = true,
+            PROXY_NEIGH => netconf.proxy_ndp = Some(number != 0),
             FORCE_FORWARDING => netconf.force_forwarding = Some(number != 0),
             _ => {}
         }

@@ -59,7 +59,8 @@ pub const COMMON: &str = "
 ";
 
 /// All pictures.
-pub const PICTURES: &[Picture] = &[PLAIN, SPECIAL, MULTIPATH, REVERSE, LENIENT, RULES, POLICY, SUPPRESSED, HAIRPIN];
+pub const PICTURES: &[Picture] =
+    &[PLAIN, SPECIAL, MULTIPATH, REVERSE, LENIENT, RULES, POLICY, SUPPRESSED, HAIRPIN, GUARDED];
 
 /// Routes through neighbours, no default route.
 ///
@@ -412,5 +413,44 @@ pub const HAIRPIN: Picture = Picture {
         -6 route add 2001:db8:a00::/40 via 2001:db8:1::2
     ",
     prefixes: &["198.19.0.0/17", "192.0.2.0/24", "2001:db8:900::/40", "2001:db8:a00::/40"],
+    equal: &[],
+};
+
+/// What the kernel does besides routing: policies of `IPsec` that stop packets, an MTU of IPv6 alone, a port without IPv6, proxied
+/// neighbours, and sources of our own from outside beside local routes.
+///
+/// ```text
+///   p0 (accept_local, proxies 2001:db8:1::2) --- router --- p1 (IPv6 MTU 1300): 192.0.2.0/24 and 2001:db8:d00::/40
+///                                                  `------ p2 (no IPv6): 198.51.100.0/24
+/// ```
+pub const GUARDED: Picture = Picture {
+    name: "guarded",
+    lines: "
+        sysctl net.ipv4.conf.p0.accept_local=1
+        sysctl net.ipv6.conf.all.proxy_ndp=1
+        sysctl net.ipv6.conf.p1.mtu=1300
+        sysctl net.ipv6.conf.p2.disable_ipv6=1
+        route add 192.0.2.0/24 via 198.18.1.2
+        route add 198.51.100.0/24 via 198.18.2.2
+        route add local 203.0.113.0/28 dev lo
+        -6 route add 2001:db8:d00::/40 via 2001:db8:1::2
+        -6 neigh add proxy 2001:db8:1::2 dev p0
+        xfrm policy add src 0.0.0.0/0 dst 192.0.2.128/26 dir fwd action block
+        xfrm policy add src 198.19.128.0/19 dst 198.51.100.128/25 dir out action block
+        xfrm policy add src 0.0.0.0/0 dst 192.0.2.192/26 proto udp dport 53 dir fwd action block
+        xfrm policy add src ::/0 dst 2001:db8:d01::/48 dir fwd action block
+        xfrm policy add src ::/0 dst 2001:db8:d02::/48 dir out action block
+    ",
+    prefixes: &[
+        "192.0.2.0/25",
+        "192.0.2.128/26",
+        "192.0.2.192/26",
+        "198.51.100.0/25",
+        "198.51.100.128/25",
+        "203.0.113.0/28",
+        "2001:db8:d00::/48",
+        "2001:db8:d01::/48",
+        "2001:db8:d02::/48",
+    ],
     equal: &[],
 };

@@ -328,6 +328,8 @@ mod tests {
             mtu: 1500,
             vlan: None,
             routes: RoutesRow::default(),
+            taken: None,
+            ipsec: false,
             counts: Counts::new(packets, 0, packets / 2, 0),
         };
         let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];

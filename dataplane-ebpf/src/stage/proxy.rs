@@ -1,0 +1,26 @@
+//! Proxied neighbours: what is said to one is for this machine.
+
+use dataplane_common::{
+    abi::{Port, Target},
+    decide::{Datagram, Frame},
+};
+
+use crate::{features, hook::Hook, tables::Routed};
+
+/// The route of a packet that would be forwarded: this machine, if it is neighbour discovery for an address that the port's
+/// network is told of in the stead of another (`ip6_forward_proxy_check` in `net/ipv6/ip6_output.c`).
+#[inline(always)]
+pub fn ask<F: Routed, H: Hook>(
+    hook: &H,
+    port: &Port,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+    route: Target,
+) -> Target {
+    if !features::PROXY_NDP.on() || F::NUMBER != 6 {
+        return route;
+    }
+    // No question here: each would double what the verifier walks behind it.
+    let places = frame.offset as u64 | (packet.payload as u64) << 16 | packet.protocol << 32 | packet.fragment << 40;
+    Target::from_raw(hook.proxied(port.ifindex, places, route.raw()))
+}
