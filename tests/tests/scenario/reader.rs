@@ -231,6 +231,8 @@ fn readers_do_not_keep_root_waiting() {
     fill(&scene);
     let requests = Arc::new(hostile(&frame(&scene)));
     let (socket, pid) = (open(&scene), scene.daemon.pid().expect("a daemon"));
+    // The programs that frames are tried on are opened once, in the ring.
+    scene.cli(&["explain", "--iface", PORTS[0], "--hex", &frame(&scene)]);
     thread::sleep(Duration::from_secs(2));
     let idle = memory(pid, "VmRSS");
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
