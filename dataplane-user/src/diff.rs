@@ -92,8 +92,7 @@ const FEW: usize = 4096;
 pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> Changes<'a> {
     let mut steps = Vec::new();
     // Where rules have a say now, the mirror is wrong until the programs ask the kernel.
-    let late = !have.features.contains(Features::INQUIRIES) && goal.features.contains(Features::INQUIRIES);
-    let ready = if late { goal.mirror & !inquired(want) } else { goal.mirror };
+    let ready = goal.mirror & !waiting(want, goal.features - have.features);
     // Until they ask for policies, too, all of a family that has some is the kernel's.
     let late = !have.features.contains(Features::IPSEC) && goal.features.contains(Features::IPSEC);
     let ready = if late { ready & !covered(want) } else { ready };
@@ -148,14 +147,17 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     Changes { steps }
 }
 
-/// The families for which some port asks the kernel.
-fn inquired(want: &Want) -> u32 {
-    let ports = want.ports.values().chain(want.vlans.values()).map(Port::flags);
-    let bit = |flags: PortFlags, flag, bit| if flags.contains(flag) { bit } else { 0 };
-    ports.fold(0, |bits, flags| {
-        bits | bit(flags, PortFlags::INQUIRES_V4, Control::MIRROR_V4)
-            | bit(flags, PortFlags::INQUIRES_V6, Control::MIRROR_V6)
-    })
+/// The families for which some port needs a feature that the programs do not have yet.
+fn waiting(want: &Want, missing: Features) -> u32 {
+    let needs = [
+        (Features::INQUIRIES, PortFlags::INQUIRES_V4, Control::MIRROR_V4),
+        (Features::INQUIRIES, PortFlags::INQUIRES_V6, Control::MIRROR_V6),
+    ];
+    let ports = || want.ports.values().chain(want.vlans.values()).map(Port::flags);
+    let waits = |(feature, flag, _): &(Features, PortFlags, u32)| {
+        missing.contains(*feature) && ports().any(|flags| flags.contains(*flag))
+    };
+    needs.iter().filter(|need| waits(need)).fold(0, |bits, (_, _, bit)| bits | bit)
 }
 
 /// The families of which policies may cover something.

@@ -41,6 +41,7 @@ fn ports() -> Vec<PortRow> {
             ipv4: "mirror".to_owned(),
             ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned(),
         },
+        netfilter: if mode == "tc" { "follow" } else { "none" }.to_owned(),
         counts,
     };
     vec![
@@ -262,7 +263,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn json_fields_are_the_contract() {
-    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 rx forwarded \
+    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter rx forwarded \
                         delivered dropped passed";
     const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     let daemon = Daemon::start(answer);

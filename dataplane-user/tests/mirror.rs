@@ -292,7 +292,11 @@ fn model_follows_the_kernel() {
                 }
             }
             assert_eq!(different, Vec::<String>::new(), "after {step}");
-            let ports = model.links.keys().map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true })).collect();
+            let ports = model
+                .links
+                .keys()
+                .map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true, follow: true }))
+                .collect();
             let want = lowering.lower(&model, &ports);
             lowering.grace_passed();
             for destination in DESTINATIONS {

@@ -13,6 +13,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use dataplane_common::abi::CHAINS;
@@ -40,6 +41,8 @@ pub struct Config {
     pub heartbeat: HeartbeatConfig,
     /// Metrics over HTTP.
     pub metrics: MetricsConfig,
+    /// What is not ours alone to decide.
+    pub flows: FlowsConfig,
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].
@@ -96,6 +99,71 @@ pub struct MetricsConfig {
     pub listen: Option<SocketAddr>,
 }
 
+/// How flows get on with what else the kernel would do to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowsConfig {
+    /// Whether rules of netfilter have their say.
+    pub netfilter: NetfilterChoice,
+}
+
+/// What becomes of a packet that would be forwarded, and would meet rules of netfilter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetfilterChoice {
+    /// It goes up, and they decide.
+    #[default]
+    Follow,
+    /// It is sent on, past them.
+    Bypass,
+}
+
+impl NetfilterChoice {
+    /// The name in the config and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Follow => "follow",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+impl FromStr for NetfilterChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Follow, Self::Bypass].into_iter().find(|choice| choice.name() == text);
+        known.ok_or_else(|| format!("`{text}` is nothing to do about netfilter; take follow or bypass"))
+    }
+}
+
+/// What becomes of packets of a link that is wanted as a port, until it is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UntilReady {
+    /// The kernel has them.
+    #[default]
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+impl UntilReady {
+    /// The name in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl FromStr for UntilReady {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Pass, Self::Drop].into_iter().find(|choice| choice.name() == text);
+        known.ok_or_else(|| format!("`{text}` is nothing to do until a port is ready; take pass or drop"))
+    }
+}
+
 /// Links to attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
@@ -103,6 +171,8 @@ pub struct PortConfig {
     pub pattern: PortPattern,
     /// How.
     pub mode: ModeChoice,
+    /// What becomes of packets until then.
+    pub until_ready: UntilReady,
 }
 
 /// A named set.

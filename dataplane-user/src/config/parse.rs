@@ -10,8 +10,8 @@ use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
 use super::{
-    ChainConfig, Config, ConfigError, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern,
-    SetConfig,
+    ChainConfig, Config, ConfigError, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig,
+    PortPattern, SetConfig, UntilReady,
 };
 use crate::model::ModeChoice;
 use crate::parallel::each;
@@ -39,9 +39,10 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
             "metrics" => config.metrics = file.metrics(file.table(key, item)?)?,
+            "flows" => config.flows = file.flows(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, fragments, fib, heartbeat, metrics, sets or chains")),
+            _ => return Err(file.unknown(key, "ports, fragments, fib, heartbeat, metrics, flows, sets or chains")),
         }
     }
     // Sets may stand behind the chains that ask them.
@@ -154,13 +155,19 @@ impl File<'_> {
             let pattern = PortPattern::new(key.get())
                 .map_err(|error| self.error(key.span(), &format!("this is neither a name nor a glob: {error}")))?;
             let mut mode = ModeChoice::default();
+            let mut until_ready = UntilReady::default();
             for (inner, item) in entries(self.table(key, item)?) {
                 match inner.get() {
                     "mode" => mode = self.word(inner, item)?,
-                    _ => return Err(self.unknown(inner, "mode")),
+                    "until_ready" => until_ready = self.word(inner, item)?,
+                    _ => return Err(self.unknown(inner, "mode or until_ready")),
                 }
             }
-            ports.push(PortConfig { pattern, mode });
+            if until_ready == UntilReady::Drop && !pattern.is_beginning() {
+                let message = "`until_ready = \"drop\"` takes a name, or the beginning of names with `*` behind it";
+                return Err(self.error(key.span(), message));
+            }
+            ports.push(PortConfig { pattern, mode, until_ready });
         }
         Ok(ports)
     }
@@ -214,6 +221,17 @@ impl File<'_> {
             })?);
         }
         Ok(metrics)
+    }
+
+    fn flows(&self, table: &dyn TableLike) -> Result<FlowsConfig, ConfigError> {
+        let mut flows = FlowsConfig::default();
+        for (key, item) in entries(table) {
+            match key.get() {
+                "netfilter" => flows.netfilter = self.word(key, item)?,
+                _ => return Err(self.unknown(key, "netfilter")),
+            }
+        }
+        Ok(flows)
     }
 
     fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {

@@ -100,6 +100,11 @@ impl PortPattern {
         self.text.contains(['*', '?', '[', '{'])
     }
 
+    /// Whether it is a name, or the beginning of names and `*`.
+    pub fn is_beginning(&self) -> bool {
+        !self.text.strip_suffix('*').unwrap_or(&self.text).contains(['*', '?', '[', ']', '{', '}', '\\'])
+    }
+
     /// Whether a link of this name is meant.
     pub fn fits(&self, link: &str) -> bool {
         self.text == link

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, MetricsConfig, PortConfig, PortPattern, SetConfig,
-    at_rule, parse, parse_set_file,
+    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, NetfilterChoice, PortConfig,
+    PortPattern, SetConfig, UntilReady, at_rule, parse, parse_set_file,
 };
 use crate::model::{Mode, ModeChoice};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
@@ -68,9 +68,13 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
         1,
         2,
         "prots",
-        "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, sets or chains",
+        "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, flows, sets or chains",
     ),
     ("fragments = 'drop'\n", 1, 13, "'drop'", "`drop` is nothing to do with fragments; take drop-unreadable or pass"),
+    ("[flows]\nnetfilter = 'ask'\n", 2, 13, "'ask'", "take follow or bypass"),
+    ("[flows]\nleast = 5\n", 2, 1, "least", "take netfilter"),
+    ("[ports]\neth0 = { until_ready = 'wait' }\n", 2, 24, "'wait'", "take pass or drop"),
+    ("[ports]\n'wg?' = { until_ready = 'drop' }\n", 2, 1, "'wg?'", "the beginning of names"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
     ("[metrics]\nport = 9464\n", 2, 1, "port", "take listen"),
@@ -189,8 +193,13 @@ fn config() -> impl Strategy<Value = Config> {
         ModeChoice::Fixed(Mode::Tc),
     ]);
     let names = select(vec!["eth0", "veth*", "wg?", "en[ps]*", "eth0.100", "a b"]);
-    let ports = btree_map(names, mode, 0..4).prop_map(|ports| {
-        let port = |(text, mode): (&str, _)| PortConfig { pattern: PortPattern::new(text).expect(text), mode };
+    let until_ready = select(vec![UntilReady::Pass, UntilReady::Drop]);
+    let ports = btree_map(names, (mode, until_ready), 0..4).prop_map(|ports| {
+        let port = |(text, (mode, until_ready)): (&str, _)| PortConfig {
+            pattern: PortPattern::new(text).expect(text),
+            mode,
+            until_ready: if text.contains(['?', '[']) { UntilReady::Pass } else { until_ready },
+        };
         ports.into_iter().rev().map(port).collect()
     });
     let policy = || option::of(Just(Policy::Drop)).prop_map(Option::unwrap_or_default);
@@ -205,11 +214,11 @@ fn config() -> impl Strategy<Value = Config> {
         ports,
         (fragments, fib),
         heartbeat,
-        metrics,
+        (metrics, select(vec![NetfilterChoice::Follow, NetfilterChoice::Bypass])),
         btree_map(set_name(), set(), 0..3),
         [chain(), chain(), chain(), chain()],
     );
-    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, metrics, sets, chains)| {
+    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, (metrics, netfilter), sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
@@ -220,7 +229,17 @@ fn config() -> impl Strategy<Value = Config> {
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
-            Config { ports: Vec::clone(&ports), fragments, fib, heartbeat, metrics, sets, chains: chains.clone() }
+            let flows = FlowsConfig { netfilter };
+            Config {
+                ports: Vec::clone(&ports),
+                fragments,
+                fib,
+                heartbeat,
+                metrics,
+                flows,
+                sets,
+                chains: chains.clone(),
+            }
         })
     })
 }

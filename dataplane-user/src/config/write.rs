@@ -5,7 +5,7 @@ use std::fmt::Display;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 use toml_writer::TomlWrite as _;
 
-use super::{ChainConfig, Config, Elements, FibConfig, HeartbeatConfig, SetConfig};
+use super::{ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, SetConfig, UntilReady};
 use crate::rule::{ChainName, Fragments, Policy};
 
 impl Config {
@@ -20,6 +20,9 @@ impl Config {
             for port in &self.ports {
                 let mut settings = InlineTable::new();
                 settings.insert("mode", port.mode.to_string().into());
+                if port.until_ready != UntilReady::default() {
+                    settings.insert("until_ready", port.until_ready.name().into());
+                }
                 ports.insert(port.pattern.as_str(), value(settings));
             }
             document.insert("ports", Item::Table(ports));
@@ -37,6 +40,10 @@ impl Config {
         if let Some(listen) = self.metrics.listen {
             let metrics: Table = [("listen", value(listen.to_string()))].into_iter().collect();
             document.insert("metrics", Item::Table(metrics));
+        }
+        if self.flows != FlowsConfig::default() {
+            let flows: Table = [("netfilter", value(self.flows.netfilter.name()))].into_iter().collect();
+            document.insert("flows", Item::Table(flows));
         }
         let mut text = document.to_string();
         // A hundred thousand rules: too many for a tree of them.

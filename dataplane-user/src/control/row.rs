@@ -66,6 +66,10 @@ pub struct PortRow {
     /// Whether policies of `IPsec` may cover packets that are routed; these are the kernel's.
     #[serde(default)]
     pub ipsec: bool,
+    /// What becomes of its packets that would be forwarded, and would meet rules of netfilter: `follow`, `bypass`, or `none`
+    /// where there are no such rules.
+    #[serde(default)]
+    pub netfilter: String,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,

@@ -67,8 +67,8 @@ impl Daemon {
             };
             let state = if link.up { "up" } else { "down" };
             let (taken, ipsec) = (self.model.taker(link), Shielded::by(&self.model.ipsec).is_some());
-            let routes = self.routes_row(link);
-            rows.push(PortRow { routes, taken, ipsec, ..row(link, port.mode.name(), state, counts) });
+            let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
+            rows.push(PortRow { routes, taken, ipsec, netfilter, ..row(link, port.mode.name(), state, counts) });
         }
         for (ifindex, slot) in self.held_slots() {
             let Some(link) = self.model.links.get(ifindex) else { continue };
@@ -283,10 +283,10 @@ impl Daemon {
         let able = adjacency.flags();
         if !able.contains(AdjacencyFlags::RESOLVED) {
             Reason::NeighbourUnresolved
-        } else if able.intersects(AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT) {
-            Reason::Forwarded
-        } else {
+        } else if !able.intersects(AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT) {
             Reason::NoEgress
+        } else {
+            Reason::Forwarded
         }
     }
 }
@@ -339,6 +339,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         routes: RoutesRow::default(),
         taken: None,
         ipsec: false,
+        netfilter: "none".to_owned(),
         counts,
     }
 }

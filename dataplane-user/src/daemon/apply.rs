@@ -35,8 +35,10 @@ impl Daemon {
             self.tables.keep_neighbours(&want.neighbours)?;
         }
         let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
-        let goal =
-            Have { mirror: want.mirror, features: want.features | self.chains.features() | self.watchers.features() };
+        let goal = Have {
+            mirror: want.mirror,
+            features: want.features | self.chains.features() | self.watchers.features() | self.expected_features(),
+        };
         let changes = order(have, goal, update, want);
         let flip = |step: &Change<'_>| {
             matches!(step, Change::Fib4(_) | Change::Fib6(_) | Change::Routes4(_) | Change::Routes6(_))

@@ -95,8 +95,9 @@ impl Daemon {
             }
         }
         self.chains.asks(lowered.features);
-        let features = self.object.features().difference(Features::RULES) | lowered.features;
-        self.load(features)?;
+        let others = self.object.features().difference(Features::RULES | Features::IPV6);
+        // No chain asks for IPv6 any more, but maybe an address.
+        self.load(others | self.lowering.want().features.intersection(Features::IPV6) | lowered.features)?;
         self.committed = Committed { limits: lowered.limits, links, is_stale: false };
         self.chains.renumber();
         self.telling.forget();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::running::Running;
 use crate::{
-    config::Config,
+    config::{Config, UntilReady},
     control::row::Difference,
     model::ModeChoice,
     rule::{ChainName, Policy, Rule},
@@ -25,19 +25,24 @@ pub(super) fn difference(running: &Running, wanted: &Config) -> Difference {
 
 /// Ports that come, go or change.
 fn ports(running: &Config, wanted: &Config, difference: &mut Difference) {
-    let by_name = |config: &'_ Config| -> HashMap<String, ModeChoice> {
+    let by_name = |config: &'_ Config| -> HashMap<String, (ModeChoice, UntilReady)> {
         let ports = config.ports.iter().rev();
-        ports.map(|port| (port.pattern.as_str().to_owned(), port.mode)).collect()
+        ports.map(|port| (port.pattern.as_str().to_owned(), (port.mode, port.until_ready))).collect()
     };
     let (old, new) = (by_name(running), by_name(wanted));
     for port in &running.ports {
         let name = port.pattern.as_str();
         match new.get(name) {
             None => difference.remove.push(format!("port {name}")),
-            Some(mode) if *mode != port.mode => {
-                difference.change.push(format!("port {name}: mode {} -> {mode}", port.mode));
+            Some((mode, until_ready)) => {
+                if *mode != port.mode {
+                    difference.change.push(format!("port {name}: mode {} -> {mode}", port.mode));
+                }
+                if *until_ready != port.until_ready {
+                    let (old, new) = (port.until_ready.name(), until_ready.name());
+                    difference.change.push(format!("port {name}: until_ready {old} -> {new}"));
+                }
             }
-            Some(_) => {}
         }
     }
     let names = wanted.ports.iter().map(|port| port.pattern.as_str());
@@ -51,6 +56,10 @@ fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
     let room = |config: &Config| [("ipv4_routes", config.fib.ipv4_routes), ("ipv6_routes", config.fib.ipv6_routes)];
     for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
         difference.change.push(format!("fib: {key} {old} -> {new}"));
+    }
+    let (netfilter, new) = (running.flows.netfilter.name(), wanted.flows.netfilter.name());
+    if netfilter != new {
+        difference.change.push(format!("flows: netfilter {netfilter} -> {new}"));
     }
     if running.heartbeat != wanted.heartbeat {
         difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));

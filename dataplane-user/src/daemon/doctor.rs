@@ -48,6 +48,8 @@ impl Daemon {
                 fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
             },
         }));
+        findings.extend(self.passed_by_findings());
+        findings.extend(self.gate_finding());
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());

@@ -8,7 +8,10 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Daemon;
-use crate::control::row::{Finding, Status};
+use crate::{
+    control::row::{Finding, Status},
+    netlink::Mirror,
+};
 
 /// Between two beats. They come from the ring: one that is stuck is as good as none.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -40,11 +43,13 @@ impl Daemon {
     }
 
     /// What is done each second.
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self, mirror: &mut Mirror) {
         self.beat();
         self.mend_pins();
+        mirror.look_at_netfilter();
         self.exposing.retry();
         self.make_good();
+        self.retry_gate();
         self.heap.tidy();
         self.state.journal.settle();
         if let Err(error) = self.tables.routing.rest() {

@@ -10,7 +10,7 @@ use dataplane_common::abi::Ifindex;
 
 use super::{Daemon, filter::Chains, port::Ports, recall::Remembered, service, state::Ledger};
 use crate::{
-    config::{ChainConfig, Config, PortConfig, PortPattern},
+    config::{ChainConfig, Config, PortConfig, PortPattern, UntilReady},
     control::{
         protocol::{Apply, Failure, FailureKind, Reply, Request, Selection},
         row::{Finding, Status},
@@ -59,7 +59,9 @@ impl Remembered {
 fn closed(lost: &Remembered) -> Config {
     let all = || vec!["*".to_owned()];
     let mode = ModeChoice::Fixed(Mode::Tc);
-    let port = |name: &String| PortPattern::new(name).map(|pattern| PortConfig { pattern, mode });
+    let port = |name: &String| {
+        PortPattern::new(name).map(|pattern| PortConfig { pattern, mode, until_ready: UntilReady::default() })
+    };
     let ports = |names: &[String]| names.iter().map(port).collect::<Result<Vec<_>, _>>();
     // What cannot be read may be anything.
     let ports = ports(&lost.patterns.clone().unwrap_or_else(all)).or_else(|_| ports(&all())).unwrap_or_default();

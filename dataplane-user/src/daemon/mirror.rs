@@ -23,11 +23,15 @@ impl Daemon {
     /// Takes in what the kernel said, and counts what its announcements had missed.
     pub(super) fn hear(&mut self, events: Vec<Event>, mirror: &mut Mirror) {
         let mut missed = Missed::default();
+        let gated = self.sees_gate();
         for event in events {
             if let Event::Compared(listed, announced) = &event {
                 missed.join(self.model.missed(listed, announced));
             }
             self.model.follow(event, &mut self.touched);
+        }
+        if gated == Some(true) && self.sees_gate() == Some(false) {
+            self.mourn_gate();
         }
         if missed.count != 0 {
             let examples = missed.examples.join("; ");

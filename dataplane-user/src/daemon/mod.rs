@@ -6,6 +6,7 @@
 mod amend;
 mod answer;
 mod apply;
+mod attach;
 mod commit;
 mod confirm;
 mod counter;
@@ -15,6 +16,7 @@ mod event;
 mod explain;
 mod filter;
 mod former;
+mod gate;
 mod guard;
 mod heartbeat;
 mod history;
@@ -27,6 +29,7 @@ mod metrics;
 mod mirror;
 mod name;
 mod neighbour;
+mod netfilter;
 mod operate;
 mod pin;
 mod port;
@@ -61,7 +64,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config, FibConfig, HeartbeatConfig},
+    config::{self, Config, FibConfig, FlowsConfig, HeartbeatConfig},
     control::{
         page::Part,
         protocol::Request,
@@ -81,6 +84,7 @@ use confirm::Probation;
 use event::Telling;
 use explain::Rehearsed;
 use filter::Chains;
+use gate::Waiting;
 use history::History;
 use hold::Held;
 use metrics::Exposing;
@@ -169,7 +173,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
             _ = interrupt.recv() => break,
             () = until(daemon.unconfirmed()) => daemon.expire(),
             () = watchdog.alive() => {}
-            _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(),
+            _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(&mut mirror),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
             () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
@@ -307,6 +311,12 @@ struct Daemon {
     fib: FibConfig,
     /// How long the data plane goes on without this daemon.
     heartbeat: HeartbeatConfig,
+    /// How flows get on with what else the kernel would do.
+    flows: FlowsConfig,
+    /// What of that the operator has been told.
+    told: netfilter::Told,
+    /// Links whose packets wait.
+    waiting: Waiting,
     /// Metrics over HTTP.
     exposing: Exposing,
     /// How far this daemon's clock is ahead of the kernel half's.
@@ -377,6 +387,7 @@ impl Daemon {
         if !inherited {
             chains.counters.are_zero();
         }
+        let waiting = Waiting::new(&bpffs.links());
         let losses = Losses::new(bpffs.links());
         let mut daemon = Self {
             bpffs,
@@ -407,6 +418,9 @@ impl Daemon {
             chains,
             fib: running.fib,
             heartbeat: running.heartbeat,
+            flows: running.flows,
+            told: netfilter::Told::default(),
+            waiting,
             exposing,
             offset: heartbeat::offset(),
             committed: Committed::default(),
@@ -434,6 +448,7 @@ impl Daemon {
             daemon.chains.replace(&config)?;
             daemon.fib = config.fib;
             daemon.heartbeat = config.heartbeat;
+            daemon.flows = config.flows;
             metrics = config.metrics;
             daemon.state.set_aside(&daemon.faults)?;
             daemon.state.write_pending(None)?;
@@ -445,6 +460,7 @@ impl Daemon {
                 daemon.chains.replace(&before)?;
                 daemon.fib = before.fib;
                 daemon.heartbeat = before.heartbeat;
+                daemon.flows = before.flows;
                 metrics = before.metrics;
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
@@ -453,6 +469,7 @@ impl Daemon {
         }
         daemon.exposing.want(metrics);
         daemon.begin_to_hold();
+        daemon.close_gate();
         Ok(daemon)
     }
 
@@ -474,6 +491,8 @@ impl Daemon {
         }
         if !self.leaves_ports() {
             self.clear_away();
+            self.open_gate();
+            self.prepare();
         }
         self.save();
         self.heap.litter();

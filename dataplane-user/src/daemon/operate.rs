@@ -2,14 +2,13 @@
 
 use super::{Daemon, difference::difference, filter::NoSuchRule};
 use crate::{
-    config::{self, Config, ConfigError, PortConfig, PortPattern},
+    config::{self, Config, ConfigError, PortConfig, PortPattern, UntilReady},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
     lower::{
         Problem,
         filter::{FilterError, unsupported},
     },
     model::ModeChoice,
-    netlink::netfilter,
     rule::{self, ChainName, Rule, RuleError},
 };
 
@@ -82,7 +81,9 @@ impl Daemon {
         for name in ifaces {
             let pattern = PortPattern::exact(name)
                 .map_err(|error| Failure::new(FailureKind::Usage, format!("{name}: {error}")))?;
-            self.ports.want(PortConfig { pattern, mode });
+            let known = self.ports.config().iter().find(|port| port.pattern == pattern);
+            let until_ready = known.map_or_else(UntilReady::default, |port| port.until_ready);
+            self.ports.want(PortConfig { pattern, mode, until_ready });
         }
         let wanted: Vec<_> =
             ifaces.iter().filter_map(|name| self.model.link_named(name)).map(|link| link.ifindex).collect();
@@ -112,8 +113,7 @@ impl Daemon {
         for problem in left {
             reply = reply.warn(problem.to_string());
         }
-        for warning in bypassed() {
-            tracing::warn!("{warning}");
+        for warning in self.passed_by(&wanted) {
             reply = reply.warn(warning);
         }
         Ok(reply)
@@ -177,17 +177,22 @@ impl Daemon {
             let said = format!("{reason}; {after}; `dataplane doctor` and the log say more");
             return Err(Failure::new(FailureKind::Failed, said));
         }
+        self.prepare();
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
         for (ifindex, reason) in &self.ports.failed {
             let name = self.model.links.get(ifindex).map_or("?", |link| &link.name);
             reply = reply.warn(format!("cannot attach {name}: {reason}"));
         }
+        if let Some(warning) = self.gate_trouble() {
+            reply = reply.warn(warning);
+        }
         if let Some(warning) = self.exposing.trouble() {
             reply = reply.warn(warning);
         }
-        if before.settings.ports.len() != self.ports.config().len() {
-            for warning in bypassed() {
+        if (before.settings.ports.len(), before.settings.flows) != (self.ports.config().len(), self.flows) {
+            let attached: Vec<_> = self.ports.attached.keys().copied().collect();
+            for warning in self.passed_by(&attached) {
                 reply = reply.warn(warning);
             }
         }
@@ -202,6 +207,7 @@ impl Daemon {
         self.ports.failed.clear();
         self.fib = config.fib;
         self.heartbeat = config.heartbeat;
+        self.flows = config.flows;
         self.beat();
         self.exposing.want(config.metrics);
     }
@@ -211,26 +217,6 @@ impl Daemon {
         let stale = || self.committed.is_stale.then(|| "the rules could not be written".to_owned());
         self.ports.postponed.values().next().or(self.unwritten.as_ref()).cloned().or_else(stale)
     }
-}
-
-/// Says which netfilter rules forwarded packets no longer meet.
-fn bypassed() -> Vec<String> {
-    let chains = match netfilter::forwarding_chains() {
-        Ok(chains) => chains,
-        Err(error) => {
-            return vec![format!(
-                "cannot ask the kernel for netfilter rules ({error}); forwarded packets do not meet any"
-            )];
-        }
-    };
-    if chains.is_empty() {
-        return Vec::new();
-    }
-    let list: Vec<String> = chains.iter().map(ToString::to_string).collect();
-    vec![format!(
-        "WARNING: packets that dataplane forwards or delivers early bypass these netfilter chains: {}; move their rules here (`dataplane rule add`), or detach",
-        list.join("; ")
-    )]
 }
 
 fn no_link(name: &str) -> Failure {

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::anyhow;
-use dataplane_common::abi::{Features, Ifindex};
+use dataplane_common::abi::Ifindex;
 
 use super::{Daemon, state::Ledger};
 use crate::{
-    config::{Config, PortConfig},
+    config::{Config, FlowsConfig, NetfilterChoice, PortConfig},
     control::row::Counts,
-    kernel::{Hook, LinkError, is_gone},
+    kernel::Hook,
     lower::{Problem, Update},
     model::{Attachment, IpVersion, Link, Mode, ModeChoice, choose},
 };
@@ -117,21 +116,11 @@ impl Ports {
     }
 
     /// As lowering wants it.
-    fn attachments(&self) -> BTreeMap<Ifindex, Attachment> {
-        self.attached.iter().map(|(ifindex, port)| (*ifindex, Attachment { mode: port.mode, tc: true })).collect()
+    fn attachments(&self, flows: FlowsConfig) -> BTreeMap<Ifindex, Attachment> {
+        let follow = flows.netfilter == NetfilterChoice::Follow;
+        let attachment = |port: &Attached| Attachment { mode: port.mode, tc: true, follow };
+        self.attached.iter().map(|(ifindex, port)| (*ifindex, attachment(port))).collect()
     }
-}
-
-/// The hooks of a port.
-fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
-    let egress = features.intersects(Features::OUTPUT | Features::FORWARD).then_some(Hook::TcEgress);
-    let (ingress, xdp) = match mode {
-        Mode::Native => (Hook::TcBehindXdp, Some(Hook::Xdp)),
-        Mode::Generic => (Hook::TcBehindXdp, Some(Hook::Generic)),
-        Mode::Tc => (Hook::TcIngress, None),
-    };
-    // tc first: what XDP hands over must find it there.
-    [Some(ingress), egress, xdp].into_iter().flatten()
 }
 
 impl Daemon {
@@ -144,44 +133,37 @@ impl Daemon {
             let _written = self.reconcile();
             return;
         }
+        self.tend_gate();
         self.ports.postponed.clear();
         let former = self.detach_unwanted();
+        self.tend_gate_but(&former);
         let new = self.plan();
         let refreshed = self.refresh_chains().map_err(|error| format!("{error:#}"));
         self.follow_ways();
-        let written = refreshed.and(self.reconcile());
+        let update = self.lower();
+        let mut again = false;
+        // A port is filtered as soon as the programs know it; routes, for which packets in flight must be waited for, and XDP
+        // come after that. Unless something is to be loaded first, or was not written.
+        if refreshed.is_ok() && self.enter_ports(&update) {
+            self.attach_ways_out(&new);
+            again |= self.attach_planned(&new, |hook| !hook.is_xdp());
+        }
+        let written = refreshed.and(self.finish(update));
         self.observe_losses();
         if let Err(reason) = written {
-            self.postpone(new, former, &reason);
+            let waiting = self.unlink(new, &former);
+            self.postpone(waiting, former, &reason);
             return;
         }
-        let mut again = false;
-        // Ways out first: what goes up at one port may leave through another.
-        for (ifindex, link) in &new {
-            if self.guards(self.object.features())
-                && let Err(error) = self.links.attach(&mut self.object, *ifindex, &link.name, Hook::TcEgress)
-            {
-                tracing::debug!("tc egress of {}: {error}; it is tried again with the other hooks", link.name);
-            }
-        }
-        for (ifindex, link) in new {
-            if let Err(error) = self.attach_hooks(ifindex, &link.name) {
-                let reason = explain(&link, &error);
-                tracing::error!("cannot attach {}: {reason}", link.name);
-                self.release(ifindex);
-                self.ports.failed.insert(ifindex, reason);
-                again = true;
-            } else if let Some(port) = self.ports.attached.get_mut(&ifindex) {
-                port.linked = true;
-                tracing::info!(port = link.name, mode = %port.mode, "attached");
-            }
-        }
+        self.attach_ways_out(&new);
+        again |= self.attach_planned(&new, |_| true);
         // Links know devices, so of new ports it is known from here on.
         let again = self.look_for_takers() | again;
         if again {
             let _logged = self.reconcile();
             self.observe_losses();
         }
+        self.notice_netfilter();
     }
 
     /// Counts what is lost behind redirects, from before the first port is at XDP. A port that may come back finds it there.
@@ -248,56 +230,8 @@ impl Daemon {
         new
     }
 
-    /// Attaches all hooks of a port, and takes off those it should not have.
-    fn attach_hooks(&mut self, ifindex: Ifindex, name: &str) -> Result<(), LinkError> {
-        self.relinked = true;
-        let wanted: Vec<_> = hooks(self.ports.attached[&ifindex].mode, self.object.features()).collect();
-        self.object.ready(&wanted)?;
-        for hook in Hook::ALL.into_iter().filter(|hook| !wanted.iter().any(|other| other.shares_place(*hook))) {
-            self.links.detach(ifindex, hook)?;
-        }
-        for hook in wanted {
-            self.links.attach(&mut self.object, ifindex, name, hook)?;
-        }
-        Ok(())
-    }
-
-    /// The hooks of all ports that have programs, for programs with these features.
-    pub(super) fn hooks_in_use(&self, features: Features) -> Vec<Hook> {
-        let linked = self.ports.attached.values().filter(|port| port.linked);
-        let mut all: BTreeSet<_> = linked.flat_map(|port| hooks(port.mode, features)).collect();
-        if self.guards(features) {
-            all.insert(Hook::TcEgress);
-        }
-        all.into_iter().collect()
-    }
-
-    /// Swaps the loaded programs in at every port.
-    ///
-    /// # Errors
-    /// The first port at which that did not work; the others were tried all the same.
-    pub(super) fn relink(&mut self) -> anyhow::Result<()> {
-        let ports: Vec<_> = self.ports.attached.iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
-        // What goes up is held to the chain from before it does.
-        self.relink_guarded();
-        self.guard();
-        let mut done = Ok(());
-        for (ifindex, port) in ports.into_iter().filter(|(_, port)| port.linked) {
-            if let Err(error) = self.attach_hooks(ifindex, &port.name)
-                // The kernel says so soon, and then it is no port any more.
-                && !matches!(error, LinkError::Gone)
-                && !is_gone(ifindex)
-            {
-                tracing::error!("cannot swap the programs of {}: {error}", port.name);
-                done = done.and(Err(anyhow!("cannot swap the programs of {}: {error}", port.name)));
-            }
-        }
-        self.guard();
-        done
-    }
-
     /// Takes the programs off a port and forgets it.
-    fn release(&mut self, ifindex: Ifindex) {
+    pub(super) fn release(&mut self, ifindex: Ifindex) {
         self.relinked = true;
         for hook in Hook::ALL {
             if let Err(error) = self.links.detach(ifindex, hook) {
@@ -328,6 +262,7 @@ impl Daemon {
         self.detach_unwanted();
         self.guard();
         self.drop_stale_links();
+        self.tend_gate();
         let _logged = self.reconcile();
         self.observe_losses();
     }
@@ -371,8 +306,17 @@ impl Daemon {
     /// # Errors
     /// Why the maps do not hold what they should.
     pub(super) fn reconcile(&mut self) -> Result<(), String> {
+        let update = self.lower();
+        self.finish(update)
+    }
+
+    fn lower(&mut self) -> Update {
         let touched = std::mem::take(&mut self.touched);
-        let update = self.lowering.update(&self.model, &self.ports.attachments(), &touched);
+        self.lowering.update(&self.model, &self.ports.attachments(self.flows), &touched)
+    }
+
+    /// Applies what was lowered, and tells what could not be done.
+    fn finish(&mut self, update: Update) -> Result<(), String> {
         let written =
             self.catch_up(update).map_err(|error| format!("the maps could not be brought up to date: {error:#}"));
         let unwritten = written.as_ref().err().cloned();
@@ -394,28 +338,5 @@ impl Daemon {
     fn catch_up(&mut self, update: Update) -> anyhow::Result<()> {
         let update = if self.behind { Update::anew(self.lowering.want()) } else { update };
         self.apply(&update)
-    }
-}
-
-/// Why a port is not attached, for people.
-fn explain(link: &Link, error: &LinkError) -> String {
-    let name = &link.name;
-    match error {
-        LinkError::Busy => {
-            let holder = link.xdp.first().map_or_else(
-                || "another program".to_owned(),
-                |xdp| match crate::kernel::program_name(xdp.program) {
-                    Some(known) => format!("program {known} (id {})", xdp.program),
-                    None => format!("program id {}", xdp.program),
-                },
-            );
-            format!(
-                "{holder} is attached to {name} already and stays; take it off (`ip link set {name} xdp off` or `bpftool net`), or use --mode tc"
-            )
-        }
-        LinkError::Unsupported(cause) => format!(
-            "{name} does not take an XDP program in this mode ({cause}); the MTU, offloads or driver may be in the way: use --mode tc, or auto"
-        ),
-        other => other.to_string(),
     }
 }

@@ -27,6 +27,7 @@ impl Daemon {
             fragments: self.chains.fragments(),
             fib: self.fib,
             heartbeat: self.heartbeat,
+            flows: self.flows,
             metrics: self.exposing.wanted,
             ..Config::default()
         };

@@ -16,7 +16,7 @@ use crate::{
     control::{protocol::Whereabouts, row::PortRow},
     kernel,
     model::{Event, Link, Model},
-    netlink::{Mirror, ethtool, netfilter, qdisc},
+    netlink::{Mirror, ethtool, qdisc},
 };
 
 /// An interface is unknown.
@@ -106,7 +106,7 @@ impl Facts {
             capabilities: capabilities(),
             memlock: memlock(),
             daemon,
-            netfilter: chains(),
+            netfilter: model.netfilter.chains.iter().map(ToString::to_string).collect(),
             model,
             ports,
         })
@@ -160,10 +160,6 @@ fn port(link: &Link, row: Option<&(PortRow, BTreeMap<String, u64>)>, alone: bool
         foreign_tc: tcx.chain(classic.into_iter().map(|kind| format!("tc filter of kind {kind}"))).collect(),
         reverse_path: row.and_then(|(_, reasons)| reasons.get("reverse_path").copied()).unwrap_or_default(),
     }
-}
-
-fn chains() -> Vec<String> {
-    netfilter::forwarding_chains().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 /// The switch is the machine's own, and only seen in its first network namespace.

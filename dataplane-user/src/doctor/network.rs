@@ -13,18 +13,18 @@ use crate::{
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     forwarding(facts, findings);
     reverse_path(facts, findings);
-    findings.push(if facts.netfilter.is_empty() {
-        fine("netfilter", "no rules that forwarded packets would meet")
-    } else {
-        fault(
-            "netfilter",
-            Status::Warn,
-            format!("forwarded packets bypass these chains: {}", facts.netfilter.join("; ")),
-            "nft list ruleset  # then the same with `dataplane rule add`, or `dataplane detach --all`",
-        )
-    });
     if facts.daemon.is_err() {
         // With a daemon, it says so itself.
+        findings.push(if facts.netfilter.is_empty() {
+            fine("netfilter", "no rules that forwarded packets would meet")
+        } else {
+            fault(
+                "netfilter",
+                Status::Warn,
+                format!("forwarded packets meet these chains: {}", facts.netfilter.join("; ")),
+                "nft list ruleset  # a daemon would leave what is forwarded to the kernel, which asks them",
+            )
+        });
         for version in [IpVersion::V4, IpVersion::V6] {
             let sources = facts.ports.iter().map(|port| facts.model.route_source(version, &port.link));
             let sources: Vec<_> = sources.collect();

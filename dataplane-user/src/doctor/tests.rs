@@ -42,6 +42,7 @@ fn healthy() -> Facts {
         routes: RoutesRow::default(),
         taken: None,
         ipsec: false,
+        netfilter: "none".to_owned(),
         counts: Counts::default(),
     };
     Facts {
@@ -140,7 +141,10 @@ const ROWS: &[Row] = &[
     ),
     (
         "netfilter",
-        |facts| facts.netfilter.push("ip filter fwd".to_owned()),
+        |facts| {
+            facts.daemon = Err("no answer".to_owned());
+            facts.netfilter.push("ip filter fwd".to_owned());
+        },
         "netfilter",
         Status::Warn,
         "nft list ruleset",

@@ -7,7 +7,7 @@ use super::complement::asks_transport;
 use super::inline::Inline;
 use super::problem::{Place, Problems};
 use super::simplify::simplified;
-use crate::config::{ChainConfig, Config, PortConfig, PortPattern, SetConfig};
+use crate::config::{ChainConfig, Config, PortConfig, PortPattern, SetConfig, UntilReady};
 use crate::model::ModeChoice;
 use crate::rule::{
     ChainName, Family, Fragments, HopLimit, Item, Limit, LinkField, Match, PacketType, Policy, Protocol, ProtocolField,
@@ -75,7 +75,7 @@ fn around(config: &mut Config, strict: Option<Place>, problems: &mut Problems) {
         return;
     }
     if let Ok(pattern) = PortPattern::new("*") {
-        config.ports.push(PortConfig { pattern, mode: ModeChoice::Auto });
+        config.ports.push(PortConfig { pattern, mode: ModeChoice::Auto, until_ready: UntilReady::default() });
     }
     let drops = |rule: &Rule| matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
     let unread = |rule: &Rule| drops(rule) && rule.matches().iter().any(asks_transport);

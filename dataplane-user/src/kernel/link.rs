@@ -62,6 +62,11 @@ impl Hook {
         }
     }
 
+    /// Whether it is at XDP.
+    pub const fn is_xdp(self) -> bool {
+        matches!(self, Self::Xdp | Self::Generic)
+    }
+
     /// Whether two hooks are one place, where one program takes the other's.
     pub fn shares_place(self, other: Self) -> bool {
         self.name() == other.name()

@@ -58,10 +58,14 @@ impl Path {
     }
 }
 
-/// The links that XDP may transmit on: up, Ethernet, with a driver that says so, and no member of an aggregate.
+/// The links that XDP may transmit on: up, Ethernet, with a driver that says so, no member of an aggregate, and nothing in front
+/// of the driver that frames would pass by.
 pub(super) fn egress(model: &Model) -> BTreeSet<Ifindex> {
     let able = |link: &&Link| {
-        transmits(model, link) && !link.loopback && model.features(link.ifindex).contains(XdpFeatures::NDO_XMIT)
+        transmits(model, link)
+            && model.leaves_plainly(link)
+            && !link.loopback
+            && model.features(link.ifindex).contains(XdpFeatures::NDO_XMIT)
     };
     model.links.values().filter(able).map(|link| link.ifindex).collect()
 }
@@ -74,7 +78,10 @@ fn transmits(model: &Model, link: &Link) -> bool {
 pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> Adjacency {
     let Some(link) = model.links.get(&who.dev) else { return Adjacency::NONE };
     let mut flags = AdjacencyFlags::empty();
-    let carrier = vlan::carrier(model, link).filter(|(device, _)| transmits(model, link) && transmits(model, device));
+    // What leaves by the device under a VLAN device passes by what is on the latter, at tc as well.
+    let direct = |device: &Link| device.ifindex == link.ifindex || model.leaves_plainly(link);
+    let carrier = vlan::carrier(model, link)
+        .filter(|(device, _)| direct(device) && transmits(model, link) && transmits(model, device));
     let (device, tags) = carrier.map_or((who.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
     // XDP may send one tag beyond the MTU, and no more (`xdp_ok_fwd_dev`, `net/core/dev.c` of the kernel).
     let fits = carrier.is_some_and(|(device, [_, inner])| !inner.is_some() || link.mtu + VLAN_HLEN <= device.mtu);

@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn ports(of: &[Ifindex]) -> BTreeMap<Ifindex, Attachment> {
-        of.iter().map(|port| (*port, Attachment { mode: Mode::Native, tc: true })).collect()
+        of.iter().map(|port| (*port, Attachment { mode: Mode::Native, tc: true, follow: true })).collect()
     }
 
     #[test]

@@ -18,6 +18,7 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         routes: RoutesRow::default(),
         taken: None,
         ipsec: false,
+        netfilter: "none".to_owned(),
         counts: Counts::default(),
     }
 }

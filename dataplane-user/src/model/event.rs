@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use dataplane_common::abi::Ifindex;
 
 use super::{
-    Address, IpVersion, Ipsec, Link, Neighbour, Netconf, NetconfScope, Placement, Route, Routes, RoutingRule, Touched,
-    XdpFeatures,
+    Address, IpVersion, Ipsec, Link, Neighbour, Netconf, NetconfScope, Netfilter, Placement, Route, Routes,
+    RoutingRule, Touched, XdpFeatures,
 };
 
 /// One change, or a whole table of the kernel.
@@ -72,6 +72,10 @@ pub enum Snapshot {
     Ipsec(Ipsec),
     /// All IPv6 addresses that the kernel answers for.
     Proxies(BTreeSet<(Ifindex, Ipv6Addr)>),
+    /// The links whose way out is shaped, with the disciplines.
+    Qdiscs(BTreeMap<Ifindex, Vec<String>>),
+    /// Rules of netfilter that forwarded packets would meet.
+    Netfilter(Netfilter),
     /// All IPv4 routes.
     Routes4(Routes<u32>),
     /// All IPv6 routes.

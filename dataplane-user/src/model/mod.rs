@@ -8,6 +8,7 @@ mod ipsec;
 mod link;
 mod neighbour;
 mod netconf;
+mod netfilter;
 mod port;
 mod rib;
 mod route;
@@ -29,6 +30,7 @@ pub use ipsec::{Ipsec, Pairs};
 pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
+pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use rib::{Candidates, Listing, Routes};
 pub use route::{
@@ -59,6 +61,10 @@ pub struct Model {
     pub ipsec: Ipsec,
     /// IPv6 addresses elsewhere that the kernel answers for, by link (`ip neigh add proxy`).
     pub proxies: BTreeSet<(Ifindex, Ipv6Addr)>,
+    /// Disciplines that shape, rank or drop what a link sends.
+    pub qdiscs: BTreeMap<Ifindex, Vec<String>>,
+    /// Rules of netfilter that forwarded packets would meet.
+    pub netfilter: Netfilter,
     /// Of all tables.
     pub routes4: Routes<u32>,
     /// Of all tables.
@@ -162,6 +168,8 @@ impl Model {
             Snapshot::Features(all) => put(&mut self.features, all.into_iter().collect()),
             Snapshot::Ipsec(all) => put(&mut self.ipsec, all),
             Snapshot::Proxies(all) => put(&mut self.proxies, all),
+            Snapshot::Qdiscs(all) => put(&mut self.qdiscs, all),
+            Snapshot::Netfilter(netfilter) => put(&mut self.netfilter, netfilter),
             Snapshot::Neighbours(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => false,
         }
     }
@@ -173,6 +181,7 @@ impl Model {
     fn forget_link(&mut self, ifindex: Ifindex, touched: &mut Touched) {
         self.links.remove(&ifindex);
         self.features.remove(&ifindex);
+        self.qdiscs.remove(&ifindex);
         self.addresses.retain(|address| address.ifindex != ifindex);
         let gone = self.neighbours.extract_if(.., |(on, _), _| *on == ifindex);
         touched.neighbours.extend(gone.map(|(key, _)| key));
@@ -223,6 +232,29 @@ impl Model {
     pub fn proxies_neighbours(&self) -> bool {
         let all = self.netconf.get(&(IpVersion::V6, NetconfScope::All)).and_then(|conf| conf.proxy_ndp);
         all.unwrap_or_default() && !self.proxies.is_empty()
+    }
+
+    /// Whether a packet of a family that came in on a link would meet rules of netfilter when it is forwarded.
+    pub fn meets_netfilter(&self, version: IpVersion, link: &Link) -> bool {
+        let mut devices = vec![link];
+        // What comes in through a VLAN device came in through what is under it.
+        while let Some(below) = devices.last().and_then(|device| self.under(device)).filter(|_| devices.len() < 4) {
+            devices.push(below);
+        }
+        let names: Vec<_> = devices.iter().map(|device| device.name.as_str()).collect();
+        self.netfilter.meets(version, &names)
+    }
+
+    /// The link under a VLAN device, if it is in this namespace.
+    fn under(&self, link: &Link) -> Option<&Link> {
+        let parent = link.parent.filter(|_| link.vlan.is_some() && link.parent_netns.is_none());
+        parent.and_then(|parent| self.links.get(&parent))
+    }
+
+    /// Whether what leaves through a link meets nothing between the stack and the driver that XDP would pass by: no
+    /// discipline that shapes, no rule of netfilter.
+    pub fn leaves_plainly(&self, link: &Link) -> bool {
+        !self.qdiscs.contains_key(&link.ifindex) && !self.netfilter.meets_on_the_way_out(&link.name)
     }
 
     /// `rp_filter` in force: the larger one of `all` and the interface (`IN_DEV_RPFILTER`). IPv6 has none.

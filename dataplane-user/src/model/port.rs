@@ -85,6 +85,8 @@ pub struct Attachment {
     pub mode: Mode,
     /// Whether the tc programs are there, as they must be in mode tc.
     pub tc: bool,
+    /// Whether what is forwarded goes up where it would meet rules of netfilter.
+    pub follow: bool,
 }
 
 /// The mode for a link. Auto takes native XDP for hardware whose driver redirects, and tc for the rest: behind a virtual

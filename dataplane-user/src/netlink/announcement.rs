@@ -7,7 +7,7 @@ use dataplane_common::abi::Ifindex;
 use super::attribute::{self, u32_at};
 use super::expiry::{self, Lifetime};
 use super::socket::Message;
-use super::{Stale, address, link, neighbour, netconf, route, rule};
+use super::{Stale, address, link, neighbour, netconf, qdisc, route, rule};
 use crate::model::{Event, IpVersion};
 
 /// A next-hop object changed (`include/uapi/linux/rtnetlink.h`).
@@ -51,12 +51,15 @@ pub(super) fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u
     let payload = message.payload;
     match message.kind {
         libc::RTM_NEWLINK => match link::ifindex(payload) {
-            Some(ifindex) => match links.insert(ifindex, usable(payload)) {
-                // A veth is announced before it has its peer.
-                None => Stale::ROUTES | Stale::LINKS,
-                Some(before) if before != usable(payload) => Stale::ROUTES,
-                Some(_) => Stale::empty(),
-            },
+            Some(ifindex) => {
+                let changed = match links.insert(ifindex, usable(payload)) {
+                    // A veth is announced before it has its peer.
+                    None => Stale::ROUTES | Stale::LINKS,
+                    Some(before) if before != usable(payload) => Stale::ROUTES,
+                    Some(_) => Stale::empty(),
+                };
+                changed | shaped(payload)
+            }
             None => Stale::empty(),
         },
         libc::RTM_DELLINK => match link::ifindex(payload) {
@@ -66,12 +69,18 @@ pub(super) fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u
             }
             None => Stale::empty(),
         },
+        libc::RTM_NEWQDISC | libc::RTM_DELQDISC => Stale::QDISCS,
         // An address revives dead next hops, and takes routes with it when it goes.
         libc::RTM_NEWADDR | libc::RTM_DELADDR if attribute::version(payload) == Some(IpVersion::V4) => Stale::ROUTES4,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Stale::ROUTES,
         netconf::NEW if netconf::parse(payload).is_some_and(|(_, linkdown)| linkdown) => Stale::ROUTES,
         _ => Stale::empty(),
     }
+}
+
+/// A device gets its discipline with its link, and a word only of one that somebody chose.
+fn shaped(payload: &[u8]) -> Stale {
+    if qdisc::is_plain(&link::discipline(payload)) { Stale::empty() } else { Stale::QDISCS }
 }
 
 /// The link flags that decide which routes are alive.

@@ -33,6 +33,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Something was not written.
+    #[error("the kernel does not take the {what}: {source}; it takes nf_tables in the kernel, and CAP_NET_ADMIN")]
+    Write {
+        /// What.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A neighbour was not asked for.
     #[error("the kernel does not ask for neighbour {address}: {source}; the daemon needs CAP_NET_ADMIN for that")]
     Probe {

@@ -16,6 +16,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -58,6 +59,12 @@ pub(super) fn request() -> Vec<u8> {
     let mut request = vec![0; HEADER];
     put(&mut request, IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
     request
+}
+
+/// The queueing discipline of the link of a message; empty where it is not told.
+pub(super) fn discipline(payload: &[u8]) -> String {
+    let found = Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == IFLA_QDISC);
+    found.map(|(_, value)| text(value)).unwrap_or_default()
 }
 
 /// The link of a message; `None` for a bridge's view of its ports, which comes as the same message type.

@@ -17,14 +17,17 @@ mod error;
 pub mod ethtool;
 mod expiry;
 mod features;
+mod gate;
+mod hook;
 mod inquiry;
 mod ipsec;
+mod legacy;
 mod link;
 mod listen;
 mod listing;
 mod neighbour;
 mod netconf;
-pub mod netfilter;
+mod netfilter;
 pub mod qdisc;
 mod quiet;
 mod route;
@@ -46,17 +49,19 @@ use expiry::Expiring;
 use features::Devices;
 use ipsec::Policies;
 use listing::Reading;
+use netfilter::Watch;
 use quiet::Quiet;
 use socket::{Asker, Heard, Listener, Message};
 
 pub use counter::{LinkCounters, link_counters};
 pub use error::Error;
+pub use gate::{Gate, GateRule};
 pub use inquiry::{Path, path};
 pub use listen::listeners;
 pub use neighbour::Prober;
 
-/// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops.
-const GROUPS: [u32; 11] = [
+/// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops, tc.
+const GROUPS: [u32; 12] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_IPV4_IFADDR,
@@ -68,6 +73,7 @@ const GROUPS: [u32; 11] = [
     libc::RTNLGRP_IPV4_NETCONF,
     libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NEXTHOP,
+    libc::RTNLGRP_TC,
 ];
 
 /// How long routes are listed in one go: nobody else is answered meanwhile.
@@ -86,6 +92,8 @@ bitflags! {
         const ROUTES4 = 1 << 6;
         const ROUTES6 = 1 << 7;
         const IPSEC = 1 << 8;
+        const QDISCS = 1 << 9;
+        const NETFILTER = 1 << 10;
         const ROUTES = Self::ROUTES4.bits() | Self::ROUTES6.bits();
     }
 }
@@ -97,6 +105,7 @@ pub struct Mirror {
     reading: Option<Reading>,
     comparison: Comparison,
     devices: Option<Devices>,
+    netfilter: Watch,
     stale: Stale,
     /// Announcements were lost, and not all of those before them are read.
     overrun: bool,
@@ -126,6 +135,7 @@ impl Mirror {
             reading: None,
             comparison: Comparison::default(),
             devices,
+            netfilter: Watch::open(),
             stale: Stale::all(),
             overrun: false,
             pending: Vec::new(),
@@ -206,6 +216,11 @@ impl Mirror {
         self.comparison.skip(kinds);
     }
 
+    /// Asks whether something was hooked into netfilter of which the kernel says no word.
+    pub fn look_at_netfilter(&mut self) {
+        self.netfilter.look();
+    }
+
     /// When there is something to ask though nothing was announced.
     fn due(&self) -> Instant {
         self.expiring.due().map_or(self.quiet.due(), |due| due.min(self.quiet.due()))
@@ -233,6 +248,7 @@ impl Mirror {
                 let heard = heard?;
                 self.take_policies(&heard);
             }
+            heard = self.netfilter.wait() => heard?,
             () = tokio::time::sleep_until(due.into()) => {}
         }
         Ok(())
@@ -260,6 +276,9 @@ impl Mirror {
             self.take_features(&heard);
         }
         self.drain_policies()?;
+        if self.netfilter.is_due()? {
+            self.doubt(Stale::NETFILTER);
+        }
         Ok(all)
     }
 
@@ -267,7 +286,7 @@ impl Mirror {
         match heard {
             Heard::Nothing => {}
             Heard::Overrun => {
-                self.doubt(Stale::all() - Stale::FEATURES - Stale::IPSEC);
+                self.doubt(Stale::all() - Stale::FEATURES - Stale::IPSEC - Stale::NETFILTER);
                 self.overrun = true;
                 self.reading = None;
             }
@@ -375,6 +394,8 @@ impl Mirror {
                 Snapshot::RoutingRules(both(asker, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
             }
             Stale::IPSEC => Snapshot::Ipsec(self.policies.list()?),
+            Stale::QDISCS => Snapshot::Qdiscs(qdisc::shaping(asker)?),
+            Stale::NETFILTER => Snapshot::Netfilter(self.netfilter.survey()),
             _ => return Ok(None),
         }))
     }

@@ -1,148 +1,341 @@
-//! Netfilter chains that forwarded packets meet in the kernel, and no longer meet once we forward them.
+//! Rules of netfilter that forwarded packets would meet: of nftables, of iptables-legacy, and whatever else is hooked there.
+//!
+//! All of it is asked with `CAP_NET_ADMIN` alone. What the kernel does not answer counts as a rule: nobody knows that there
+//! is none.
 
-use std::{collections::BTreeMap, fmt, fs};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use super::{
     Error,
-    attribute::{Attributes, text, u8_at},
-    socket::Asker,
+    attribute::{Attributes, put, text, u8_at},
+    hook, legacy,
+    socket::{Asker, Heard, Listener},
 };
+use crate::model::{IpVersion, Netfilter, NetfilterChain, NetfilterHook};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_DELRULE: u16 = 8;
+const NFT_MSG_NEWGEN: u16 = 15;
+const NFT_MSG_GETGEN: u16 = 16;
 /// `struct nfgenmsg`.
-const HEADER: usize = 4;
+pub(super) const HEADER: usize = 4;
 
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+/// `NFT_TABLE_F_DORMANT`.
+const DORMANT: u32 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
+const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
+const HOOK_DEVICE: u16 = 3;
+const HOOK_DEVICES: u16 = 4;
+/// In the list of devices: the beginning of names.
+const DEVICE_PREFIX: u16 = 2;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
+const GENERATION: u16 = 1;
 
 /// `NF_DROP`.
 const DROP: u32 = 0;
-/// Hooks that a forwarded packet passes, and their names.
-const HOOKS: [(u32, &str); 3] = [(0, "prerouting"), (2, "forward"), (4, "postrouting")];
-/// Families whose hooks it passes (`NFPROTO_*`), and their names in nft.
-const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+const BOTH: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
+/// `NFPROTO_INET`.
+const INET: u8 = 1;
+/// `NFPROTO_NETDEV`.
+const NETDEV: u8 = 5;
+/// `NF_INET_INGRESS`.
+const INET_INGRESS: u32 = 5;
 
-/// A chain with something to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetfilterChain {
-    /// As nft names it: family, table, chain; or a table of iptables-legacy.
-    pub name: String,
-    /// Where it is hooked.
-    pub hook: &'static str,
-    /// Rules directly in it; `None` where the kernel does not tell.
-    pub rules: Option<usize>,
-    /// Whether it drops what no rule decided.
-    pub drops: bool,
+/// How the names of the tables begin that [`super::gate`] writes: they are ours, and ask nothing of what is forwarded.
+pub(super) const OWN_TABLE: &str = "dataplane_until_ready";
+
+/// How long rules may go on to change before they are asked for.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What is known of netfilter, and how changes are heard of.
+pub(super) struct Watch {
+    /// None where the kernel has no nftables, or does not let this user listen: then it is asked each time.
+    listener: Option<Listener>,
+    /// When it is to be asked.
+    due: Option<Instant>,
+    /// The generation of nftables' rules, and what is in them.
+    known: Option<(Vec<u8>, Netfilter)>,
 }
 
-impl fmt::Display for NetfilterChain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (hook {}", self.name, self.hook)?;
-        match self.rules {
-            Some(1) => f.write_str(", 1 rule")?,
-            Some(rules) => write!(f, ", {rules} rules")?,
-            None => f.write_str(", rules unknown")?,
+impl Watch {
+    pub(super) fn open() -> Self {
+        let listener = Listener::open(libc::NETLINK_NETFILTER as isize, &[GROUP]);
+        let listener = listener.inspect_err(|error| tracing::debug!("{error}; netfilter is asked each second")).ok();
+        Self { listener, due: None, known: None }
+    }
+
+    /// It is asked next time, changed or not.
+    pub(super) fn look(&mut self) {
+        self.due.get_or_insert_with(Instant::now);
+    }
+
+    /// Waits until it is to be asked. May be dropped while waiting.
+    pub(super) async fn wait(&mut self) -> Result<(), Error> {
+        loop {
+            let due = self.due;
+            let heard = async {
+                match &mut self.listener {
+                    Some(listener) => listener.wait().await.map(|heard| concerns(listener, &heard)),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = heard => if changed? {
+                    self.due.get_or_insert_with(|| Instant::now() + GATHER);
+                },
+                () = until(due) => return Ok(()),
+            }
         }
-        f.write_str(if self.drops { ", policy drop)" } else { ")" })
+    }
+
+    /// Reads what is there already. Says whether it is to be asked now.
+    pub(super) fn is_due(&mut self) -> Result<bool, Error> {
+        while let Some(listener) = &mut self.listener {
+            let heard = listener.poll()?;
+            if matches!(heard, Heard::Nothing) {
+                break;
+            }
+            if concerns(listener, &heard) {
+                self.due.get_or_insert_with(|| Instant::now() + GATHER);
+            }
+        }
+        Ok(self.due.take_if(|due| *due <= Instant::now()).is_some())
+    }
+
+    /// All that forwarded packets would meet.
+    pub(super) fn survey(&mut self) -> Netfilter {
+        let seen = self.nftables();
+        let Netfilter { mut chains, own } =
+            seen.unwrap_or_else(|error| Netfilter { chains: unknown("nftables", &error), own: None });
+        let hooks = hook::list();
+        match &hooks {
+            Ok(Some(hooks)) => chains.extend(hooks.iter().filter_map(hook::Hooked::foreign)),
+            Ok(None) => {}
+            Err(error) => chains.extend(unknown("hooks of netfilter", error)),
+        }
+        chains.extend(legacy::chains(hooks.ok().flatten().as_deref()));
+        chains.sort();
+        Netfilter { chains, own }
+    }
+
+    /// The chains of nftables, from the last time if no rule has changed since.
+    fn nftables(&mut self) -> Result<Netfilter, Error> {
+        let mut asker = Asker::open(libc::NETLINK_NETFILTER as isize)?;
+        let generation = match asker.get("rules' generation", NFTABLES | NFT_MSG_GETGEN, &[0; HEADER], |message| {
+            let is = message.kind & 0xff == NFT_MSG_NEWGEN;
+            Attributes::behind(message.payload, HEADER).find(|(kind, _)| is && *kind == GENERATION)?.1.to_vec().into()
+        }) {
+            Err(error) if is_missing(&error) => return Ok(Netfilter::default()),
+            other => other?.unwrap_or_default(),
+        };
+        if let Some((known, seen)) = &self.known
+            && *known == generation
+        {
+            return Ok(seen.clone());
+        }
+        self.known = None;
+        let seen = nftables(&mut asker)?;
+        self.known = Some((generation, seen.clone()));
+        Ok(seen)
+    }
+}
+
+/// Waits until an instant; for ever when there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a datagram says more than that elements of sets came or went.
+fn concerns(listener: &Listener, heard: &Heard) -> bool {
+    let rules = NFTABLES | NFT_MSG_NEWTABLE..=NFTABLES | NFT_MSG_DELRULE;
+    match heard {
+        Heard::Nothing => false,
+        Heard::Overrun => true,
+        Heard::Datagram => listener.messages().any(|message| rules.contains(&message.kind)),
+    }
+}
+
+/// What stands for what the kernel did not tell.
+fn unknown(what: &str, error: &Error) -> Vec<NetfilterChain> {
+    vec![unnamed(format!("{what} that cannot be seen: {error}"), &BOTH)]
+}
+
+/// Something that is hooked, of which nothing is known.
+pub(super) fn unnamed(name: String, versions: &[IpVersion]) -> NetfilterChain {
+    NetfilterChain {
+        name,
+        hook: NetfilterHook::Forward,
+        versions: versions.to_vec(),
+        devices: Vec::new(),
+        rules: None,
+        drops: false,
+        translates: false,
+    }
+}
+
+/// Whether the kernel, or this namespace, has nothing that could be asked.
+pub(super) fn is_missing(error: &Error) -> bool {
+    let missing = |error: &io::Error| {
+        let known = [libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::ENOPROTOOPT];
+        error.raw_os_error().is_some_and(|number| known.contains(&number))
+    };
+    match error {
+        Error::Refused { source, .. } | Error::Ask { source, .. } | Error::Open(source) => missing(source),
+        _ => false,
     }
 }
 
 /// A chain as the kernel names it.
-type Key = (u8, String, String);
-
-/// The chains, of nftables and of iptables-legacy, that have rules or a dropping policy. None where the kernel has no
-/// netfilter.
-///
-/// # Errors
-///
-/// The socket, or a dump that never settles.
-pub fn forwarding_chains() -> Result<Vec<NetfilterChain>, Error> {
-    let mut found = match nftables() {
-        // A kernel, or a namespace, without nf_tables.
-        Err(Error::Refused { .. }) => Vec::new(),
-        other => other?,
-    };
-    for (path, family) in [("/proc/net/ip_tables_names", "iptables"), ("/proc/net/ip6_tables_names", "ip6tables")] {
-        for table in fs::read_to_string(path).unwrap_or_default().lines() {
-            found.push(NetfilterChain {
-                name: format!("{family}-legacy table {table}"),
-                hook: "forward",
-                rules: None,
-                drops: false,
-            });
-        }
-    }
-    Ok(found)
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    family: u8,
+    table: String,
+    chain: String,
 }
 
-fn nftables() -> Result<Vec<NetfilterChain>, Error> {
-    let mut asker = Asker::open(libc::NETLINK_NETFILTER as isize)?;
-    let request = [0; HEADER];
-    let chains =
-        asker.dump("netfilter chains", NFTABLES | NFT_MSG_GETCHAIN, &request, |message| base(message.payload))?;
-    let rules =
-        asker.dump("netfilter rules", NFTABLES | NFT_MSG_GETRULE, &request, |message| holder(message.payload))?;
-    let mut counts: BTreeMap<Key, usize> = BTreeMap::new();
-    for key in rules {
-        *counts.entry(key).or_default() += 1;
+/// The chains of nftables that have rules or a dropping policy, and the tables that are ours.
+fn nftables(asker: &mut Asker) -> Result<Netfilter, Error> {
+    let all = [0; HEADER];
+    let tables = asker.dump("netfilter tables", NFTABLES | NFT_MSG_GETTABLE, &all, |message| table(message.payload))?;
+    let bases = asker.dump("netfilter chains", NFTABLES | NFT_MSG_GETCHAIN, &all, |message| base(message.payload))?;
+    let mut chains = Vec::new();
+    for (key, chain) in bases {
+        let asleep =
+            |(family, name, asleep): &(u8, String, bool)| (*family, name) == (key.family, &key.table) && *asleep;
+        if key.table.starts_with(OWN_TABLE) || tables.iter().any(asleep) {
+            continue;
+        }
+        let mut request = vec![key.family, 0, 0, 0];
+        put(&mut request, RULE_TABLE, &terminated(&key.table));
+        put(&mut request, RULE_CHAIN, &terminated(&key.chain));
+        let rules = asker.dump("netfilter rules", NFTABLES | NFT_MSG_GETRULE, &request, |message| {
+            holder(message.payload).filter(|holder| *holder == key)
+        })?;
+        let chain = NetfilterChain { rules: Some(rules.len()), ..chain };
+        chains.extend((chain.drops || chain.rules != Some(0)).then_some(chain));
     }
-    let name = |key: &Key| {
-        let family = FAMILIES.iter().find(|(number, _)| *number == key.0).map_or("?", |(_, name)| name);
-        format!("{family} {} {}", key.1, key.2)
-    };
-    let chains = chains.into_iter().map(|(key, hook, drops)| NetfilterChain {
-        name: name(&key),
-        hook,
-        rules: Some(counts.get(&key).copied().unwrap_or_default()),
-        drops,
-    });
-    Ok(chains.filter(|chain| chain.drops || chain.rules != Some(0)).collect())
+    let own = tables.into_iter().map(|(_, name, _)| name).filter(|name| name.starts_with(OWN_TABLE));
+    Ok(Netfilter { chains, own: Some(own.collect()) })
+}
+
+/// A name as the kernel takes it.
+pub(super) fn terminated(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
+/// A table, and whether it is not hooked in at the moment.
+fn table(payload: &[u8]) -> Option<(u8, String, bool)> {
+    let (mut name, mut flags) = (String::new(), 0);
+    for (kind, value) in Attributes::behind(payload, HEADER) {
+        match kind {
+            TABLE_NAME => name = text(value),
+            TABLE_FLAGS => flags = number(value).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Some((u8_at(payload, 0)?, name, flags & DORMANT != 0))
 }
 
 /// A base chain on one of the hooks; other chains are none.
-fn base(payload: &[u8]) -> Option<(Key, &'static str, bool)> {
-    let family = u8_at(payload, 0).filter(|number| FAMILIES.iter().any(|(known, _)| known == number))?;
-    let (mut table, mut name, mut hook, mut drops) = (String::new(), String::new(), None, false);
+fn base(payload: &[u8]) -> Option<(Key, NetfilterChain)> {
+    let family = u8_at(payload, 0)?;
+    let (word, versions) = match family {
+        INET => ("inet", BOTH.to_vec()),
+        2 => ("ip", vec![IpVersion::V4]),
+        10 => ("ip6", vec![IpVersion::V6]),
+        NETDEV => ("netdev", BOTH.to_vec()),
+        _ => return None,
+    };
+    let (mut table, mut name, mut hooked, mut drops, mut translates) =
+        (String::new(), String::new(), None, false, false);
+    let mut devices = Vec::new();
     for (kind, value) in Attributes::behind(payload, HEADER) {
         match kind {
             CHAIN_TABLE => table = text(value),
             CHAIN_NAME => name = text(value),
             CHAIN_HOOK => {
-                hook = Attributes::within(value)
-                    .find(|(kind, _)| *kind == HOOK_NUMBER)
-                    .and_then(|(_, value)| number(value));
+                for (kind, value) in Attributes::within(value) {
+                    match kind {
+                        HOOK_NUMBER => hooked = number(value),
+                        HOOK_DEVICE => devices.push(text(value)),
+                        HOOK_DEVICES => devices.extend(Attributes::within(value).map(device)),
+                        _ => {}
+                    }
+                }
             }
             CHAIN_POLICY => drops = number(value) == Some(DROP),
+            CHAIN_TYPE => translates = text(value) == "nat",
             _ => {}
         }
     }
-    let (_, hook) = HOOKS.iter().find(|(number, _)| Some(*number) == hook)?;
-    Some(((family, table, name), hook, drops))
+    devices.sort();
+    devices.dedup();
+    let hook = hook_of(family, hooked?)?;
+    let chain = NetfilterChain {
+        name: format!("{word} {table} {name}"),
+        hook,
+        versions,
+        devices,
+        rules: None,
+        drops,
+        translates,
+    };
+    Some((Key { family, table, chain: name }, chain))
+}
+
+/// The hook with this number that a forwarded packet passes; others are none.
+fn hook_of(family: u8, number: u32) -> Option<NetfilterHook> {
+    Some(match (family, number) {
+        (NETDEV, 0) | (INET, INET_INGRESS) => NetfilterHook::Ingress,
+        (NETDEV, 1) => NetfilterHook::Egress,
+        (NETDEV, _) => return None,
+        (_, 0) => NetfilterHook::Prerouting,
+        (_, 2) => NetfilterHook::Forward,
+        (_, 4) => NetfilterHook::Postrouting,
+        _ => return None,
+    })
+}
+
+fn device((kind, value): (u16, &[u8])) -> String {
+    let name = text(value);
+    if kind == DEVICE_PREFIX { name + "*" } else { name }
 }
 
 /// The chain that a rule is in.
 fn holder(payload: &[u8]) -> Option<Key> {
     let find =
         |wanted| Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == wanted).map(|(_, value)| text(value));
-    Some((u8_at(payload, 0)?, find(RULE_TABLE)?, find(RULE_CHAIN)?))
+    Some(Key { family: u8_at(payload, 0)?, table: find(RULE_TABLE)?, chain: find(RULE_CHAIN)? })
 }
 
 /// Netfilter's attributes are in network order.
-fn number(value: &[u8]) -> Option<u32> {
+pub(super) fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::attribute::put, *};
+    use super::*;
 
     fn chain(family: u8, hook: Option<u32>, policy: u32) -> Vec<u8> {
         let mut message = vec![family, 0, 0, 0];
@@ -151,26 +344,51 @@ mod tests {
         if let Some(hook) = hook {
             let mut nested = Vec::new();
             put(&mut nested, HOOK_NUMBER, &hook.to_be_bytes());
+            if family == NETDEV {
+                put(&mut nested, HOOK_DEVICE, b"eth1\0");
+                let mut devices = Vec::new();
+                put(&mut devices, 1, b"eth1\0");
+                put(&mut devices, DEVICE_PREFIX, b"eth\0");
+                put(&mut nested, HOOK_DEVICES, &devices);
+            }
             put(&mut message, CHAIN_HOOK, &nested);
         }
         put(&mut message, CHAIN_POLICY, &policy.to_be_bytes());
+        put(&mut message, CHAIN_TYPE, b"nat\0");
         message
     }
 
     #[test]
     fn only_chains_that_forwarded_packets_meet_count() {
+        use NetfilterHook::{Egress, Forward, Ingress, Prerouting};
         let rows = [
-            ("forward of inet", chain(1, Some(2), 1), Some(("forward", false))),
-            ("dropping forward of ip6", chain(10, Some(2), 0), Some(("forward", true))),
-            ("prerouting of ip", chain(2, Some(0), 1), Some(("prerouting", false))),
+            ("forward of inet", chain(1, Some(2), 1), Some((Forward, false))),
+            ("dropping forward of ip6", chain(10, Some(2), 0), Some((Forward, true))),
+            ("prerouting of ip", chain(2, Some(0), 1), Some((Prerouting, false))),
             ("input", chain(1, Some(1), 0), None),
             ("output", chain(1, Some(3), 0), None),
             ("a chain that is only jumped to", chain(1, None, 0), None),
             ("bridge", chain(7, Some(2), 0), None),
+            ("ingress of netdev", chain(5, Some(0), 1), Some((Ingress, false))),
+            ("egress of netdev", chain(5, Some(1), 1), Some((Egress, false))),
+            ("ingress of inet", chain(1, Some(5), 1), Some((Ingress, false))),
         ];
         for (what, message, expected) in rows {
-            let found = base(&message).map(|(_, hook, drops)| (hook, drops));
+            let found = base(&message).map(|(_, chain)| (chain.hook, chain.drops));
             assert_eq!(found, expected, "{what}");
+        }
+        let (key, netdev) = base(&chain(5, Some(0), 1)).expect("a chain");
+        assert_eq!((key.family, netdev.devices), (5, vec!["eth*".to_owned(), "eth1".to_owned()]));
+        assert!(netdev.translates);
+    }
+
+    #[test]
+    fn a_table_may_be_asleep() {
+        for (flags, asleep) in [(0_u32, false), (1, true), (2, false), (3, true)] {
+            let mut message = vec![2, 0, 0, 0];
+            put(&mut message, TABLE_NAME, b"filter\0");
+            put(&mut message, TABLE_FLAGS, &flags.to_be_bytes());
+            assert_eq!(table(&message), Some((2, "filter".to_owned(), asleep)), "{flags}");
         }
     }
 }

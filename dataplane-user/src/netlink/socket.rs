@@ -168,6 +168,39 @@ impl Asker {
         self.exchange(what, kind, flags, request, |_| {}).map(drop)
     }
 
+    /// Does all of it or nothing (`nfnetlink_rcv_batch` in the kernel): between a beginning and an end, in one datagram.
+    pub(super) fn transact(&mut self, what: &'static str, subsystem: u8, parts: Vec<Part>) -> Result<(), Error> {
+        const BEGIN: u16 = 0x10;
+        const END: u16 = 0x11;
+        // `struct nfgenmsg`, with the subsystem in network order.
+        let frame = |kind| Part { kind, flags: 0, payload: vec![0, 0, 0, subsystem] };
+        let last = parts.len();
+        let mut batch = Vec::new();
+        for (index, part) in std::iter::once(frame(BEGIN)).chain(parts).chain([frame(END)]).enumerate() {
+            let acknowledged = if index == last { NLM_F_ACK } else { 0 };
+            self.sequence = self.sequence.wrapping_add(1);
+            let flags = NLM_F_REQUEST | part.flags | acknowledged;
+            batch.extend(message(part.kind, flags, self.sequence, &part.payload));
+            batch.resize(batch.len().next_multiple_of(ALIGN), 0);
+        }
+        self.socket.send(&batch, 0).map_err(|source| Error::Ask { what, source })?;
+        let acknowledged = self.sequence.wrapping_sub(1);
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(Error::Receive)?,
+            };
+            for message in messages(&self.buffer).filter(|message| message.kind == NLMSG_ERROR) {
+                match u32_at(message.payload, 0).unwrap_or_default().cast_signed() {
+                    0.. if message.sequence == acknowledged => return Ok(()),
+                    0.. => {}
+                    error => return Err(Error::Write { what, source: io::Error::from_raw_os_error(-error) }),
+                }
+            }
+        }
+    }
+
     /// Sends, then reads to the end of the answer. Says whether the answer is of one piece.
     fn exchange(
         &mut self,
@@ -188,13 +221,7 @@ impl Asker {
     /// Sends a question whose answer is read piece by piece.
     pub(super) fn ask(&mut self, what: &'static str, kind: u16, flags: u16, request: &[u8]) -> Result<Answer, Error> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut message = Vec::with_capacity(HEADER + request.len());
-        message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        message.extend_from_slice(&self.sequence.to_ne_bytes());
-        message.extend_from_slice(&[0; 4]);
-        message.extend_from_slice(request);
+        let message = message(kind, NLM_F_REQUEST | flags, self.sequence, request);
         self.socket.send(&message, 0).map_err(|source| Error::Ask { what, source })?;
         Ok(Answer { what, consistent: true })
     }
@@ -216,6 +243,24 @@ impl Asker {
         }
         Ok(false)
     }
+}
+
+/// One message of a transaction.
+pub(super) struct Part {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) payload: Vec<u8>,
+}
+
+fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEADER + payload.len());
+    message.extend_from_slice(&((HEADER + payload.len()) as u32).to_ne_bytes());
+    message.extend_from_slice(&kind.to_ne_bytes());
+    message.extend_from_slice(&flags.to_ne_bytes());
+    message.extend_from_slice(&sequence.to_ne_bytes());
+    message.extend_from_slice(&[0; 4]);
+    message.extend_from_slice(payload);
+    message
 }
 
 /// An answer that is being read.

@@ -42,6 +42,7 @@ mod peer;
 mod policy;
 mod privilege;
 mod reader;
+mod ready;
 mod rebind;
 mod reject;
 mod route;

@@ -1,27 +1,277 @@
-//! Rules of netfilter that forwarded packets will no longer meet are named when a port is attached.
+//! Rules of netfilter that forwarded packets would meet are named, and followed unless the config says otherwise.
 
-use dataplane_tests::lab::{Need, ROUTER_CLIENT, ROUTER_SERVER};
+use std::{thread, time::Duration};
 
-use crate::scene::Scene;
+use anyhow::ensure;
+use dataplane_tests::lab::{
+    Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
+    traffic::{self, Family},
+};
+use serde_json::Value;
+
+use crate::scene::{PORTS, PROMPT, Scene, within};
+
+/// Where the datagrams of these scenarios go.
+const PORT: u16 = 5301;
+
+/// What `port list` says about netfilter, port by port.
+fn words(scene: &Scene) -> Vec<String> {
+    let rows: Vec<Value> = scene.daemon.read(&["port", "list"]).expect("ports");
+    rows.iter().map(|row| row["netfilter"].as_str().unwrap_or("nothing").to_owned()).collect()
+}
+
+/// Waits for all ports to say this, as soon as it must be.
+fn says(scene: &Scene, word: &str) {
+    let took = within(PROMPT, || {
+        let words = words(scene);
+        ensure!(words.iter().all(|one| one == word), "wanted {word}: {words:?}");
+        Ok(())
+    });
+    println!("`port list` says {word} after {took:?}");
+}
+
+fn run(scene: &Scene, lines: &[&str]) {
+    for line in lines {
+        scene.router().run(line).expect("a rule of netfilter");
+    }
+}
+
+/// What arrives of ten datagrams of each family, and how many of all these the port has forwarded itself.
+fn passed(scene: &Scene) -> ([u32; 2], u64) {
+    let before = scene.stats().totals.forwarded;
+    let arrived = Family::BOTH.map(|family| traffic::datagrams(&scene.lab, family, PORT, 10).expect("datagrams"));
+    (arrived, scene.stats().totals.forwarded - before)
+}
 
 #[test]
-fn attach_warns_and_names_the_chain() {
+fn attach_names_the_chains() {
     let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
     let quiet = scene.daemon.attempt(&["attach", ROUTER_CLIENT.port, "--mode", "tc"]).expect("the verb runs");
     assert!(quiet.status.success() && !quiet.stderr.contains("netfilter"), "{}", quiet.said());
-    for line in [
-        "nft add table inet strict",
-        "nft add chain inet strict crossing { type filter hook forward priority 0 ; policy accept ; }",
-        "nft add rule inet strict crossing udp dport 5301 drop",
-    ] {
-        scene.router().run(line).expect("a rule of netfilter");
+    run(
+        &scene,
+        &[
+            "nft add table inet strict",
+            "nft add chain inet strict crossing { type filter hook forward priority 0 ; policy accept ; }",
+            "nft add rule inet strict crossing udp dport 5301 drop",
+        ],
+    );
+    says(&scene, "follow");
+    let attach = || {
+        let loud = scene.daemon.attempt(&["attach", ROUTER_SERVER.port, "--mode", "tc", "-j"]).expect("the verb runs");
+        assert!(loud.status.success(), "{}", loud.said());
+        // Prose is not data.
+        serde_json::from_str::<Value>(&loud.stdout).expect("stdout is JSON");
+        loud.stderr
+    };
+    let loud = attach();
+    for word in ["netfilter", "inet strict crossing", "rule add"] {
+        assert!(loud.contains(word), "stderr does not say `{word}`: {loud}");
     }
-    let loud = scene.daemon.attempt(&["attach", ROUTER_SERVER.port, "--mode", "tc", "-j"]).expect("the verb runs");
-    assert!(loud.status.success(), "{}", loud.said());
-    for word in ["netfilter", "inet", "strict", "crossing", "rule add"] {
-        assert!(loud.stderr.contains(word), "stderr does not say `{word}`: {}", loud.stderr);
+    // No rule of ours translates addresses.
+    run(
+        &scene,
+        &[
+            "nft add chain inet strict leaving { type nat hook postrouting priority 100 ; }",
+            "nft add rule inet strict leaving oifname eth7 masquerade",
+        ],
+    );
+    within(PROMPT, || {
+        let loud = attach();
+        ensure!(loud.contains("inet strict leaving") && !loud.contains("rule add"), "{loud}");
+        Ok(())
+    });
+    scene.close();
+}
+
+/// Docker starts later than the router.
+fn nat_that_comes_later(mode: &str) {
+    let Some(scene) = Scene::attached(&[Need::Tool("nft")], mode) else { return };
+    says(&scene, "none");
+    scene.ping().expect("pings are answered");
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    // Nobody but the router's own networks is answered.
+    for family in ["", "-6 "] {
+        scene.server().run(&format!("ip {family}route del default")).expect("a route less");
     }
-    // Prose is not data.
-    serde_json::from_str::<serde_json::Value>(&loud.stdout).expect("stdout is JSON");
+    let mut lines = vec!["nft add table inet docker".to_owned()];
+    lines.push("nft add chain inet docker leaving { type nat hook postrouting priority 100 ; }".to_owned());
+    lines.push(format!("nft add rule inet docker leaving oifname {} masquerade", ROUTER_SERVER.port));
+    run(&scene, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    says(&scene, "follow");
+    let log = scene.daemon.log();
+    assert!(log.contains("inet docker leaving") && !log.contains("rule add"), "{log}");
+    let doctor = scene.cli(&["doctor"]);
+    assert!(doctor.contains("inet docker leaving") && !doctor.contains("rule add"), "{doctor}");
+    let before = scene.stats();
+    scene.ping().expect("the server answers the router, which translates");
+    let after = scene.stats();
+    assert_eq!(after.totals.forwarded, before.totals.forwarded, "nothing passes by netfilter");
+    assert!(after.reason("mirror_off") > before.reason("mirror_off"));
+    // Nothing is left of it.
+    run(&scene, &["nft delete table inet docker"]);
+    for family in [("", ROUTER_SERVER.v4), ("-6 ", ROUTER_SERVER.v6)] {
+        scene.server().run(&format!("ip {}route add default via {}", family.0, family.1)).expect("a route");
+    }
+    says(&scene, "none");
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    scene.close();
+}
+
+#[test]
+fn nat_that_comes_later_native() {
+    nat_that_comes_later("native");
+}
+
+#[test]
+fn nat_that_comes_later_tc() {
+    nat_that_comes_later("tc");
+}
+
+#[test]
+fn rules_decide_and_only_where_there_are_some() {
+    let Some(scene) = Scene::attached(&[Need::Tool("nft")], "native") else { return };
+    // What a forwarded packet does not meet, and what says nothing.
+    run(
+        &scene,
+        &[
+            "nft add table inet t",
+            "nft add chain inet t in { type filter hook input priority 0 ; policy drop ; }",
+            "nft add chain inet t out { type filter hook output priority 0 ; policy accept ; }",
+            "nft add rule inet t out counter",
+            "nft add rule inet t in counter accept",
+            "nft add chain inet t crossing { type filter hook forward priority 0 ; policy accept ; }",
+            "nft add chain inet t other",
+            "nft add rule inet t other drop",
+        ],
+    );
+    thread::sleep(Duration::from_millis(300));
+    says(&scene, "none");
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    // One family.
+    run(
+        &scene,
+        &[
+            "nft add table ip v4",
+            "nft add chain ip v4 crossing { type filter hook forward priority 0 ; policy accept ; }",
+            "nft add rule ip v4 crossing udp dport 5301 drop",
+        ],
+    );
+    says(&scene, "follow");
+    assert_eq!(passed(&scene), ([0, 10], 10));
+    run(&scene, &["nft add table ip v4 { flags dormant ; }"]);
+    says(&scene, "none");
+    assert_eq!(passed(&scene), ([10, 10], 20));
+    run(&scene, &["nft delete table ip v4"]);
+    // A policy is enough.
+    run(&scene, &["nft add chain inet t crossing { policy drop ; }"]);
+    says(&scene, "follow");
+    assert_eq!(passed(&scene), ([0, 0], 0));
+    // Our own chains come first.
+    scene.rule("forward", "udp dport 5301 drop");
+    let before = scene.stats().reason("filter_forward");
+    assert_eq!(passed(&scene), ([0, 0], 0));
+    assert_eq!(scene.stats().reason("filter_forward") - before, 20);
+    scene.close();
+}
+
+#[test]
+fn the_config_may_say_to_pass_them_by() {
+    let config = |word: &str| {
+        format!(
+            "[ports]\nclient0 = {{ mode = \"native\" }}\nserver0 = {{ mode = \"tc\" }}\n[flows]\nnetfilter = \"{word}\"\n"
+        )
+    };
+    let Some(scene) = Scene::configured(&[Need::Tool("nft")], &config("bypass")) else { return };
+    says(&scene, "none");
+    run(
+        &scene,
+        &[
+            "nft add table inet t",
+            "nft add chain inet t crossing { type filter hook forward priority 0 ; policy drop ; }",
+        ],
+    );
+    says(&scene, "bypass");
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    assert!(scene.cli(&["config", "show"]).contains("netfilter = \"bypass\""));
+    let file = scene.lab.dir().join("follow.toml");
+    std::fs::write(&file, config("follow")).expect("a file");
+    let file = file.display().to_string();
+    let diff = scene.daemon.attempt(&["config", "diff", &file]).expect("the verb runs");
+    assert!(diff.stdout.contains("netfilter bypass -> follow"), "{}", diff.said());
+    let applied = scene.daemon.attempt(&["config", "apply", &file]).expect("the verb runs");
+    assert!(applied.status.success() && applied.stderr.contains("inet t crossing"), "{}", applied.said());
+    says(&scene, "follow");
+    assert_eq!(passed(&scene), ([0, 0], 0));
+    scene.close();
+}
+
+/// A chain at a device's ingress is met by what comes in there, one at its egress by what goes out.
+#[test]
+fn chains_of_devices() {
+    let Some(scene) = Scene::attached(&[Need::Tool("nft")], "native") else { return };
+    scene.take_frames();
+    let on = |hook: &str, port: &str| {
+        format!(
+            "nft add chain netdev t {hook} {{ type filter hook {hook} device {port} priority 0 ; policy accept ; }}"
+        )
+    };
+    let rule = |hook: &str| format!("nft add rule netdev t {hook} udp dport 5301 drop");
+    run(&scene, &["nft add table netdev t", &on("ingress", ROUTER_CLIENT.port), &rule("ingress")]);
+    within(PROMPT, || {
+        let words = words(&scene);
+        ensure!(words == ["follow", "none"], "{words:?}");
+        Ok(())
+    });
+    assert_eq!(passed(&scene), ([0, 0], 0));
+    run(&scene, &["nft delete table netdev t"]);
+    says(&scene, "none");
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    if scene
+        .router()
+        .attempt(&format!("nft add table netdev t ; {}", on("egress", ROUTER_SERVER.port)))
+        .is_ok_and(|it| it.status.success())
+    {
+        run(&scene, &[&rule("egress")]);
+        within(PROMPT, || {
+            let (arrived, _) = passed(&scene);
+            ensure!(arrived == [0, 0], "{arrived:?}");
+            Ok(())
+        });
+    }
+    scene.close();
+}
+
+/// Packets that a discipline of the way out has seen.
+fn queued(scene: &Scene, port: &str, kind: &str) -> u64 {
+    let text = scene.router().run(&format!("tc -s -j qdisc show dev {port}")).expect("disciplines");
+    let rows: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+    let row = rows.iter().find(|row| row["kind"] == kind).expect("the discipline");
+    row["packets"].as_u64().expect("a count")
+}
+
+#[test]
+fn a_shaped_way_out_is_served_by_tc() {
+    let Some(scene) = Scene::attached(&[Need::Tool("tc")], "native") else { return };
+    scene.take_frames();
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    let port = ROUTER_SERVER.port;
+    scene.router().run(&format!("tc qdisc add dev {port} root tbf rate 1gbit burst 100k latency 50ms")).expect("tbf");
+    within(PROMPT, || {
+        let before = queued(&scene, port, "tbf");
+        let passed = passed(&scene);
+        let seen = queued(&scene, port, "tbf") - before;
+        ensure!(passed == ([10; 2], 20) && seen >= 20, "{passed:?}, and {seen} in the discipline");
+        Ok(())
+    });
+    let doctor = scene.cli(&["doctor"]);
+    assert!(doctor.contains("tbf") && doctor.contains(port), "{doctor}");
+    let attach = scene.daemon.attempt(&["attach", PORTS[0], "--mode", "native"]).expect("the verb runs");
+    assert!(attach.stderr.contains("tbf") && attach.stderr.contains(port), "{}", attach.said());
+    scene.router().run(&format!("tc qdisc del dev {port} root")).expect("no tbf");
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(passed(&scene), ([10; 2], 20));
+    scene.ping().expect("pings are answered");
+    assert_eq!(scene.pinged(SERVER.v4), 3);
     scene.close();
 }

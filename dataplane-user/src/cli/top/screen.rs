@@ -330,6 +330,7 @@ mod tests {
             routes: RoutesRow::default(),
             taken: None,
             ipsec: false,
+            netfilter: "none".to_owned(),
             counts: Counts::new(packets, 0, packets / 2, 0),
         };
         let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];

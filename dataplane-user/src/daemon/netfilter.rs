@@ -1,0 +1,178 @@
+//! What the kernel would have done to forwarded packets beside routing them: rules of netfilter, what shapes the way out,
+//! what else is at tc.
+
+use std::collections::BTreeSet;
+
+use dataplane_common::abi::Ifindex;
+
+use super::Daemon;
+use crate::{
+    config::NetfilterChoice,
+    control::row::{Finding, Status},
+    kernel,
+    model::{IpVersion, Link, NetfilterChain, NetfilterHook},
+    netlink::qdisc,
+};
+
+/// The chains that the operator has been told of.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    chains: BTreeSet<(NetfilterHook, String)>,
+    choice: NetfilterChoice,
+    shaped: BTreeSet<String>,
+}
+
+/// What is said where rules are passed by.
+const BYPASS: &str = "WARNING: packets that dataplane forwards bypass these netfilter chains";
+/// What is said where they are not.
+const FOLLOW: &str = "packets that would be forwarded go up to the kernel, which asks these netfilter chains";
+
+impl Daemon {
+    /// The chains that packets through the ports would meet.
+    fn met(&self) -> Vec<&NetfilterChain> {
+        if self.ports.attached.is_empty() {
+            return Vec::new();
+        }
+        self.model.netfilter.chains.iter().collect()
+    }
+
+    /// What `port list` says of a port.
+    pub(super) fn netfilter_word(&self, link: &Link) -> &'static str {
+        let meets = [IpVersion::V4, IpVersion::V6].into_iter().any(|version| self.model.meets_netfilter(version, link));
+        if meets { self.flows.netfilter.name() } else { "none" }
+    }
+
+    /// Logs what has come, and what has gone.
+    pub(super) fn notice_netfilter(&mut self) {
+        let met: Vec<NetfilterChain> = self.met().into_iter().cloned().collect();
+        let chains: BTreeSet<_> = met.iter().map(|chain| (chain.hook, chain.name.clone())).collect();
+        let told = std::mem::take(&mut self.told.chains);
+        let anew = self.told.choice != self.flows.netfilter;
+        let key = |chain: &NetfilterChain| (chain.hook, chain.name.clone());
+        let new: Vec<_> = met.iter().filter(|chain| anew || !told.contains(&key(chain))).collect();
+        if !new.is_empty() {
+            tracing::warn!("{}", advice(self.flows.netfilter, &new));
+        } else if chains.is_empty() && !told.is_empty() {
+            tracing::info!("netfilter has no rules any more that forwarded packets would meet");
+        }
+        let shaped: BTreeSet<_> = self.model.links.values().filter_map(|link| self.shaped(link)).collect();
+        if !self.ports.attached.is_empty() {
+            shaped.difference(&self.told.shaped).for_each(|what| tracing::info!("{what}"));
+            self.told.shaped = shaped;
+        }
+        (self.told.chains, self.told.choice) = (chains, self.flows.netfilter);
+    }
+
+    /// What an operator who attaches to these links has to know.
+    pub(super) fn passed_by(&self, links: &[Ifindex]) -> Vec<String> {
+        let met = self.met();
+        let mut said: Vec<_> = (!met.is_empty()).then(|| advice(self.flows.netfilter, &met)).into_iter().collect();
+        said.extend(self.model.links.values().filter_map(|link| self.shaped(link)));
+        let links = links.iter().filter_map(|ifindex| self.model.links.get(ifindex));
+        said.extend(links.filter_map(at_tc));
+        said
+    }
+
+    /// What is in front of a link's driver that XDP would pass by, if packets may leave through it.
+    fn shaped(&self, link: &Link) -> Option<String> {
+        let kinds = self.model.qdiscs.get(&link.ifindex)?;
+        let who = if link.vlan.is_some() { "the kernel" } else { "tc" };
+        Some(format!("{} is shaped (qdisc {}): {who} sends what leaves there", link.name, kinds.join(", ")))
+    }
+
+    /// What the doctor says of all this.
+    pub(super) fn passed_by_findings(&self) -> Vec<Finding> {
+        let finding = |check: &str, status, found, fix: &str| Finding {
+            check: check.to_owned(),
+            status,
+            found,
+            fix: fix.to_owned(),
+        };
+        let met = self.met();
+        let mut findings = vec![if met.is_empty() {
+            finding("netfilter", Status::Ok, "no rules that forwarded packets would meet".to_owned(), "")
+        } else {
+            finding("netfilter", Status::Warn, advice(self.flows.netfilter, &met), cure(self.flows.netfilter, &met))
+        }];
+        for link in self.model.links.values() {
+            if let Some(found) = self.shaped(link) {
+                findings.push(finding(&format!("qdisc: {}", link.name), Status::Ok, found, ""));
+            }
+        }
+        findings
+    }
+}
+
+/// What becomes of packets that would meet these chains, and what can be done.
+fn advice(choice: NetfilterChoice, met: &[&NetfilterChain]) -> String {
+    let list: Vec<String> = met.iter().map(ToString::to_string).collect();
+    let list = list.join("; ");
+    // Rules of ours know no connections, so they do not take the place of a translation.
+    let movable = met.iter().all(|chain| !chain.translates && chain.rules.is_some());
+    match (choice, movable) {
+        (NetfilterChoice::Follow, true) => format!(
+            "{FOLLOW}: {list}; to decide at the driver, move their rules here (`dataplane rule add`) and say `netfilter = \
+             \"bypass\"` under [flows] in the config"
+        ),
+        (NetfilterChoice::Follow, false) => format!("{FOLLOW}: {list}"),
+        (NetfilterChoice::Bypass, true) => format!(
+            "{BYPASS}: {list}; move their rules here (`dataplane rule add`), or say `netfilter = \"follow\"` under [flows] in \
+             the config"
+        ),
+        (NetfilterChoice::Bypass, false) => {
+            format!("{BYPASS}: {list}; say `netfilter = \"follow\"` under [flows] in the config")
+        }
+    }
+}
+
+/// The command that shows what to do.
+fn cure(choice: NetfilterChoice, met: &[&NetfilterChain]) -> &'static str {
+    let movable = met.iter().all(|chain| !chain.translates && chain.rules.is_some());
+    match (choice, movable) {
+        (_, true) => "nft list ruleset  # then the same with `dataplane rule add`",
+        (NetfilterChoice::Follow, false) => "nft list ruleset  # nothing to do, if these are to be met",
+        (NetfilterChoice::Bypass, false) => {
+            "nft list ruleset  # then `netfilter = \"follow\"` under [flows] in the config"
+        }
+    }
+}
+
+/// Programs and classifiers of others at tc, which do not see what is forwarded.
+fn at_tc(link: &Link) -> Option<String> {
+    let programs = kernel::tc_programs(&link.name).into_iter().map(|(_, name)| name);
+    let programs = programs.filter(|name| !kernel::is_ours(name)).map(|name| format!("program {name}"));
+    let classifiers = qdisc::classifiers(link.ifindex).unwrap_or_default().into_iter();
+    let all: Vec<_> = programs.chain(classifiers.map(|kind| format!("filter of kind {kind}"))).collect();
+    let list = all.join(", ");
+    (!all.is_empty())
+        .then(|| format!("at tc of {}, {list} (marks, mirrors): sees nothing of what is forwarded", link.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(translates: bool) -> NetfilterChain {
+        NetfilterChain {
+            name: "ip nat postrouting".to_owned(),
+            hook: NetfilterHook::Postrouting,
+            versions: vec![IpVersion::V4],
+            devices: Vec::new(),
+            rules: Some(1),
+            drops: false,
+            translates,
+        }
+    }
+
+    #[test]
+    fn no_rule_takes_the_place_of_a_translation() {
+        let (plain, nat) = (chain(false), chain(true));
+        for choice in [NetfilterChoice::Follow, NetfilterChoice::Bypass] {
+            for (met, movable) in [(vec![&plain], true), (vec![&nat], false), (vec![&plain, &nat], false)] {
+                for text in [advice(choice, &met), cure(choice, &met).to_owned()] {
+                    assert_eq!(text.contains("rule add"), movable, "{text}");
+                }
+            }
+        }
+    }
+}
