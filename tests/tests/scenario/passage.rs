@@ -32,9 +32,15 @@ struct Flood {
 impl Flood {
     /// The client sends to the server, whether or not it is told that nobody gets there.
     fn start(lab: &Lab) -> Self {
+        Self::to(lab, &[SERVER.v4, SERVER.v6])
+    }
+
+    /// The same to other addresses.
+    fn to(lab: &Lab, targets: &[&str]) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut threads = Vec::new();
-        for (from, to) in [(CLIENT.v4, SERVER.v4), (CLIENT.v6, SERVER.v6)] {
+        for to in targets {
+            let from = if to.contains(':') { CLIENT.v6 } else { CLIENT.v4 };
             let address = |address: &str, port| SocketAddr::new(address.parse().expect("an address"), port);
             let (from, to) = (address(from, 0), address(to, PORT));
             let bind = || UdpSocket::bind(from).with_context(|| format!("can not bind {from}"));
@@ -269,6 +275,46 @@ fn the_way_out_is_looked_at_where_it_is_known() {
             stats.reason("filter_egress") + stats.reason("filter_forward") > 100,
             "{mode}: what is dropped counts: {stats:?}"
         );
+        scene.close();
+    }
+}
+
+/// The kernel forwards what is for one of its own addresses, where it translates that, and to a directed broadcast, where a
+/// setting allows it: such packets meet chain forward, too.
+#[test]
+fn what_is_delivered_and_then_forwarded_meets_chain_forward() {
+    for mode in ["native", "tc"] {
+        let config = format!(
+            "[ports]\nclient0 = {{ mode = \"{mode}\" }}\n[chains.forward]\npolicy = \"accept\"\nrules = ['udp dport 7 drop']\n"
+        );
+        let Some(scene) = Scene::configured(&[Need::Tool("nft"), Need::Tool("sysctl")], &config) else { return };
+        count(scene.server());
+        let router = scene.router();
+        for line in [
+            "nft add table inet nat",
+            "nft add chain inet nat pre { type nat hook prerouting priority -100; }",
+            &format!("nft add rule inet nat pre ip daddr {} udp dport 7-8 dnat ip to {}", ROUTER_CLIENT.v4, SERVER.v4),
+            &format!(
+                "nft add rule inet nat pre ip6 daddr {} udp dport 7-8 dnat ip6 to {}",
+                ROUTER_CLIENT.v6, SERVER.v6
+            ),
+            "sysctl -qw net.ipv4.conf.all.bc_forwarding=1 net.ipv4.conf.client0.bc_forwarding=1 net.ipv4.conf.server0.bc_forwarding=1",
+        ] {
+            router.run(line).expect("the kernel forwards");
+        }
+        let flood = Flood::to(&scene.lab, &[ROUTER_CLIENT.v4, ROUTER_CLIENT.v6, "198.18.1.255"]);
+        thread::sleep(AFTERMATH * 3);
+        let sent = flood.stop();
+        assert!(sent > 1000, "the client sent {sent} only");
+        assert_eq!(arrived(scene.server()), 0, "{mode}: of {sent} that the chain drops, so many arrived");
+        let dropped = scene.stats().reason("filter_egress");
+        assert!(dropped > 100, "{mode}: {dropped} counted at the way out");
+        // Without the rule they do arrive: the kernel would have forwarded them.
+        scene.cli(&["rule", "flush", "forward"]);
+        let flood = Flood::to(&scene.lab, &[ROUTER_CLIENT.v4, ROUTER_CLIENT.v6, "198.18.1.255"]);
+        thread::sleep(AFTERMATH * 3);
+        flood.stop();
+        assert!(arrived(scene.server()) > 100, "{mode}: nothing is forwarded without the rule either");
         scene.close();
     }
 }
