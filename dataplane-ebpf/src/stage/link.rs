@@ -25,7 +25,9 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         return if taken() { stop(Reason::Taken) } else { bare(hook) };
     }
     let hidden = port.flags().contains(PortFlags::HIDDEN_TAGS);
-    if H::TIER == Tier::Xdp && features::HIDING.on() && hidden {
+    // The kernel tries no skb that ends inside its IP header: of such a frame only XDP can be asked what would become of it.
+    let asked = features::REHEARSAL.on() && hook.length() < SHORT;
+    if H::TIER == Tier::Xdp && features::HIDING.on() && hidden && !asked {
         return ControlFlow::Break(Verdict::Defer(0));
     }
     match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
@@ -56,6 +58,9 @@ fn other<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         Err(reason) => stop(reason),
     }
 }
+
+/// Link and IPv6 header, in bytes.
+const SHORT: usize = 54;
 
 /// A packet of a device without link header (tun, `WireGuard`, ppp).
 #[inline(always)]

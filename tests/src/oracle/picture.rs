@@ -432,7 +432,7 @@ pub const GUARDED: Picture = Picture {
         sysctl net.ipv6.conf.p2.disable_ipv6=1
         route add 192.0.2.0/24 via 198.18.1.2
         route add 198.51.100.0/24 via 198.18.2.2
-        route add local 203.0.113.0/28 dev lo
+        route add local 198.19.126.0/24 dev lo
         -6 route add 2001:db8:d00::/40 via 2001:db8:1::2
         -6 neigh add proxy 2001:db8:1::2 dev p0
         xfrm policy add src 0.0.0.0/0 dst 192.0.2.128/26 dir fwd action block
@@ -447,7 +447,7 @@ pub const GUARDED: Picture = Picture {
         "192.0.2.192/26",
         "198.51.100.0/25",
         "198.51.100.128/25",
-        "203.0.113.0/28",
+        "198.19.126.0/24",
         "2001:db8:d00::/48",
         "2001:db8:d01::/48",
         "2001:db8:d02::/48",
