@@ -165,7 +165,7 @@ reasons! {
     NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
-    /// A policy of IPsec may cover it: the kernel encrypts, stops or lets go.
+    /// A security policy (xfrm) may cover it: the kernel encrypts, stops or lets go.
     Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` says so";
     /// Somebody takes the frames of this port before IP sees them: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
     Taken = "taken" => Kernel, "attach to what takes them, for instance the bridge; `dataplane doctor` names it";

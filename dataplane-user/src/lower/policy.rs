@@ -105,12 +105,12 @@ mod tests {
         assert_eq!(policies(&Ipsec::default()), [Policies::NONE; 2]);
     }
 
-    fn covers<A: Worded>(rows: Vec<(A, u8, A, u8)>) {
+    fn covers<A: Worded>(rows: &[(A, u8, A, u8)]) {
         let pairs: Pairs<A> =
             rows.iter().map(|(to, a, from, b)| (Prefix::new(*to, *a), Prefix::new(*from, *b))).collect();
         let policies = family(&pairs);
         assert!(policies.count <= COVERS as u64);
-        for (to, _, from, _) in &rows {
+        for (to, _, from, _) in rows {
             assert!(policies.may_cover(A::words(*to, *from)), "{} {}", to.to_ip(), from.to_ip());
         }
         if pairs.len() <= COVERS {
@@ -127,8 +127,8 @@ mod tests {
             v4 in prop::collection::vec((any::<u32>(), 0..=32_u8, any::<u32>(), 0..=32_u8), 0..40),
             v6 in prop::collection::vec((any::<u128>(), 0..=128_u8, any::<u128>(), 0..=128_u8), 0..40),
         ) {
-            covers(v4);
-            covers(v6);
+            covers(&v4);
+            covers(&v6);
         }
     }
 }

@@ -61,6 +61,9 @@ mod tests {
         Link { ifindex, name: name.to_owned(), kind, ..Link::default() }
     }
 
+    /// What it is, the port, another link, who is handed its frames, and who takes them.
+    type Row<'a> = (&'a str, &'a Link, Option<Link>, Option<&'a str>, Option<&'a str>);
+
     #[test]
     fn takers_are_found() {
         let eth = link(2, "eth0", "");
@@ -69,7 +72,6 @@ mod tests {
         let member = |master| Link { master: Some(master), ..eth.clone() };
         let passthru = Link { takes: true, ..on(link(9, "mv0", "macvlan")) };
         let (vlan, bridging) = (on(link(9, "eth0.5", "vlan")), on(link(9, "vrrp1", "macvlan")));
-        type Row<'a> = (&'a str, &'a Link, Option<Link>, Option<&'a str>, Option<&'a str>);
         let rows: &[Row<'_>] = &[
             ("nobody", &eth, None, Some(""), None),
             ("not told", &eth, None, None, None),
@@ -97,7 +99,9 @@ mod tests {
         for (what, port, other, handler, expected) in rows {
             let mut model = Model::default();
             model.apply(Event::Link((*port).clone()));
-            other.iter().for_each(|other| model.apply(Event::Link(other.clone())));
+            if let Some(other) = other {
+                model.apply(Event::Link(other.clone()));
+            }
             model.handlers.extend(handler.map(|handler| (2, handler.to_owned())));
             assert_eq!(model.taker(port).as_deref(), *expected, "{what}");
         }

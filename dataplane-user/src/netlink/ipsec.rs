@@ -166,7 +166,7 @@ mod tests {
         let mut message = vec![0; HEADER];
         message[..3].copy_from_slice(&[198, 18, 1]);
         message[SOURCE..SOURCE + 3].copy_from_slice(&[198, 18, 0]);
-        message[FAMILY..FAMILY + 2].copy_from_slice(&(family as u16).to_ne_bytes());
+        message[FAMILY..FAMILY + 2].copy_from_slice(&(family.cast_unsigned() as u16).to_ne_bytes());
         message[LENGTHS..LENGTHS + 2].copy_from_slice(&[24, 23]);
         (message[DIRECTION], message[ACTION]) = (direction, action);
         message

@@ -258,7 +258,9 @@ mod tests {
             let words = |on: &[usize], mtu: u32| -> Vec<u8> {
                 let mut words = [0; 60];
                 words[MTU6] = mtu;
-                on.iter().for_each(|place| words[*place] = 1);
+                for place in on {
+                    words[*place] = 1;
+                }
                 words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
             };
             let mut families = Vec::new();
@@ -267,9 +269,11 @@ mod tests {
                 (libc::AF_INET6, IFLA_INET6_CONF, v6.map(|(mtu, on)| words(on, mtu))),
             ] {
                 let mut settings = Vec::new();
-                words.into_iter().for_each(|words| put(&mut settings, kind, &words));
+                if let Some(words) = words {
+                    put(&mut settings, kind, &words);
+                }
                 if !settings.is_empty() {
-                    put(&mut families, family as u16, &settings);
+                    put(&mut families, family.cast_unsigned() as u16, &settings);
                 }
             }
             let mut message = message(0, IFF_USABLE);

@@ -94,7 +94,9 @@ impl Reading {
                     expiring.note(message.kind, message.payload);
                     let used = expiry::lifetime(message.payload) != Lifetime::Over;
                     let route = route::parse(message.payload).filter(|_| used);
-                    route.into_iter().for_each(|route| listing.push(route));
+                    if let Some(route) = route {
+                        listing.push(route);
+                    }
                 }
             });
             match last {
