@@ -263,7 +263,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn json_fields_are_the_contract() {
-    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter rx forwarded \
+    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter taken ipsec rx forwarded \
                         delivered dropped passed";
     const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     let daemon = Daemon::start(answer);
