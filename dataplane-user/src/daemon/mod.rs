@@ -359,6 +359,7 @@ struct Daemon {
 impl Daemon {
     /// Makes fresh maps beside those that an earlier daemon left, and remembers what it was doing. A config given now takes
     /// the place of what was remembered, the `first` one of nothing.
+    #[expect(clippy::too_many_lines, reason = "a list of what the ring owns, each once")]
     fn new(
         bpffs: Bpffs,
         state: State,

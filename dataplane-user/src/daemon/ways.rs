@@ -62,12 +62,11 @@ impl Daemon {
         if self.leaving.written.as_ref().is_some_and(|(known, _)| *known == ways) {
             return Ok(());
         }
-        let before = match &self.leaving.written {
-            Some((_, stamp)) => *stamp,
-            None => {
-                self.leaving.rows = self.tables.ways_out()?;
-                self.tables.ways()?.stamp
-            }
+        let before = if let Some((_, stamp)) = &self.leaving.written {
+            *stamp
+        } else {
+            self.leaving.rows = self.tables.ways_out()?;
+            self.tables.ways()?.stamp
         };
         let epoch = ((before & Ways::EPOCH) >> 10).wrapping_add(1) & 3;
         let stamp = Ways::stamp(owner(), epoch);

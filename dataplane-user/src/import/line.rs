@@ -104,7 +104,7 @@ impl Draft {
             return Err((place, "nothing can follow a verdict but a comment".to_owned()));
         }
         match piece {
-            Piece::Match(asked) => self.factor(vec![(vec![asked], None)], &place, room)?,
+            Piece::Match(asked) => self.factor(&[(vec![asked], None)], &place, room)?,
             Piece::Statement(statement) => self.statements.push(statement),
             Piece::Counter => {}
             Piece::Says(says) => self.says = Some(says),
@@ -122,7 +122,7 @@ impl Draft {
                     Elements::Named(name) => named_of(name, &place, table, room)?.to_vec(),
                 };
                 let way = |(text, place)| Ok((fitting(&keys, text, &place)?, None));
-                self.factor(elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
+                self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
             }
             Piece::Vmap { keys, elements } => {
                 let elements = match elements {
@@ -137,7 +137,7 @@ impl Draft {
                 };
                 let way =
                     |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
-                self.factor(elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
+                self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
                 self.says = Some(Says::Verdict(Verdict::Continue));
             }
         }
@@ -145,17 +145,17 @@ impl Draft {
     }
 
     /// Every way until now with each of these.
-    fn factor(&mut self, ways: Vec<Way>, place: &Place, room: &mut Room) -> Result<(), (Place, String)> {
+    fn factor(&mut self, ways: &[Way], place: &Place, room: &mut Room) -> Result<(), (Place, String)> {
         let all = |ways: &[Way]| ways.iter().map(|(asked, _)| weight(asked)).sum::<usize>();
         let total =
-            all(&self.ways).saturating_mul(ways.len()).saturating_add(all(&ways).saturating_mul(self.ways.len()));
+            all(&self.ways).saturating_mul(ways.len()).saturating_add(all(ways).saturating_mul(self.ways.len()));
         if self.ways.iter().any(|(asked, _)| asked.len() >= MATCHES) {
             return Err((place.clone(), format!("a rule asks at most {MATCHES} things")));
         }
         // One more for what is there takes only its own room.
-        let more = if ways.len() == 1 { all(&ways).saturating_mul(self.ways.len()) } else { total };
+        let more = if ways.len() == 1 { all(ways).saturating_mul(self.ways.len()) } else { total };
         room.take(more).map_err(|full| (place.clone(), too_much(full)))?;
-        if let [(more, said)] = ways.as_slice() {
+        if let [(more, said)] = ways {
             for (asked, says) in &mut self.ways {
                 asked.extend(more.iter().cloned());
                 *says = said.clone().or_else(|| says.take());

@@ -35,7 +35,9 @@ pub(super) fn check(matches: &[Match]) -> Result<(), Contradiction> {
         }
         if let Some(wanted) = asked.protocols() {
             let mut among = [false; 256];
-            wanted.iter().for_each(|number| among[usize::from(*number)] = true);
+            for number in &wanted {
+                among[usize::from(*number)] = true;
+            }
             protocols.iter_mut().zip(among).for_each(|(still, among)| *still &= among);
             if !protocols.contains(&true) {
                 return refuse(format!("`{asked}` asks for another protocol than the matches before it"));

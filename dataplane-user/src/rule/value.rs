@@ -219,7 +219,7 @@ numbers! {
         ("no-route", 0), ("admin-prohibited", 1), ("addr-unreachable", 3), ("port-unreachable", 4), ("policy-fail", 5),
         ("reject-route", 6),
     ];
-    /// Whom the frame is for, by its link address (`PACKET_HOST` and others of linux/if_packet.h).
+    /// Whom the frame is for, by its link address (`PACKET_HOST` and others of `linux/if_packet.h`).
     PacketType(u8), 8 bits, "host, broadcast, multicast or other", Printed [
         ("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3),
     ];

@@ -278,12 +278,15 @@ fn flags(word: &Word) -> Result<u8, Fault> {
     })
 }
 
+/// What a test of values is a match of.
+type Asking<T> = fn(Test<Range<T>>) -> Match;
+
 /// A type, or one with a code: `3/4`.
 fn icmp<K: Value, C: Value>(
     option: &Word,
     negated: bool,
     words: &mut Words<'_>,
-    (kind, code): (fn(Test<Range<K>>) -> Match, fn(Test<Range<C>>) -> Match),
+    (kind, code): (Asking<K>, Asking<C>),
 ) -> Result<Ways, Fault> {
     fn test<T: Value>(negated: bool, text: &str) -> Option<Test<Range<T>>> {
         Test::listed(negated, vec![Range::single(T::from_word(text)?)])

@@ -178,10 +178,14 @@ impl File<'_> {
         let (full, family) = (full(table), table.family);
         let read = rule::lines(&words[counted + 2..], &place, (family, &mut self.ruleset.room));
         let (lines, notes) = read.unwrap_or_else(|errors| {
-            errors.into_iter().for_each(|(place, message)| self.problems.error(place, message));
+            for (place, message) in errors {
+                self.problems.error(place, message);
+            }
             (Vec::new(), Vec::new())
         });
-        notes.into_iter().for_each(|(place, message)| self.problems.note(place, message));
+        for (place, message) in notes {
+            self.problems.note(place, message);
+        }
         match self.named.get(&(full, name.text.clone())) {
             Some(chain) => self.ruleset.chains[*chain].lines.extend(lines),
             None => self.problems.error(name.place.clone(), no_chain(&name.text)),

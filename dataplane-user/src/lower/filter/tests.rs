@@ -208,12 +208,12 @@ fn chains_follow_each_other_and_tell_what_is_needed() {
     let lowered = lower(chains, &links).expect("room");
     assert_eq!(lowered.entries.each_ref().map(Vec::len), [2, 0, 0, 1]);
     assert_eq!(lowered.policies, [Ruling::Accept, Ruling::Drop, Ruling::Accept, Ruling::Accept]);
-    assert_eq!(lowered.features, Features::PREROUTING | Features::INPUT | Features::OUTPUT);
+    assert_eq!(lowered.features, Features::PREROUTING | Features::INPUT | Features::OUTPUT | Features::IPV6);
     let rulings: Vec<_> = lowered.entries.iter().flatten().map(|entry| (entry.counter, entry.ruling)).collect();
     assert_eq!(rulings, [(0, Ruling::Drop), (0, Ruling::Drop), (1, Ruling::Continue)]);
 
     let waiting = lower(in_forward(&rules[2..]), &links).expect("room");
-    assert_eq!((waiting.entries[2].len(), waiting.features), (0, Features::FORWARD));
+    assert_eq!((waiting.entries[2].len(), waiting.features), (0, Features::FORWARD | Features::IPV6));
 }
 
 #[test]
@@ -335,14 +335,14 @@ fn limits_are_those_of_nft() {
         let lowered = lower(in_forward(&numbered(&rules)), &links).expect(text);
         let limit = lowered.limits[&0];
         assert_eq!((limit.cost >> 8, limit.depth, limit.flags), (unit, depth, flags.bits()), "{text}");
-        assert_eq!(lowered.features, Features::FORWARD | Features::LIMITS, "{text}");
+        assert_eq!(lowered.features, Features::FORWARD | Features::LIMITS | Features::IPV6, "{text}");
         assert!(lowered.entries[2].iter().all(|entry| entry.acts == Acts::LIMIT), "{text}");
     }
     let rules = ["reject", "log drop", "log limit rate 1/second reject"].map(|text| parse(text).expect(text));
     let lowered = lower(in_forward(&numbered(&rules)), &links).expect("rules");
     let acts: Vec<_> = lowered.entries[2].iter().map(|entry| entry.acts).collect();
     assert_eq!(acts, [Acts::REJECT, Acts::LOG, Acts::all()]);
-    assert_eq!(lowered.features, Features::FORWARD | Features::TELLING | Features::LIMITS);
+    assert_eq!(lowered.features, Features::FORWARD | Features::TELLING | Features::LIMITS | Features::IPV6);
 }
 
 #[test]
