@@ -77,7 +77,7 @@ fn diff(toml: &str) -> String {
 
 /// So many patterns as fit into a request.
 fn many_patterns() -> String {
-    let ports: String = (0..30_000).map(|number| format!("\"v{number}*\" = {{}}\n")).collect();
+    let ports = (0..30_000).map(|number| format!("\"v{number}*\" = {{}}\n")).collect::<Vec<_>>().concat();
     diff(&format!("[ports]\n{ports}"))
 }
 
@@ -143,10 +143,11 @@ fn has_panicked(scene: &Scene) -> bool {
 
 /// Much to be read: rules, a set, routes.
 fn fill(scene: &Scene) {
-    let rules: String = (0..2_000).map(|port| format!("'udp dport {} drop',\n", 10_000 + port)).collect();
-    let elements: String = (0..20_000_u32)
+    let rules = (0..2_000).map(|port| format!("'udp dport {} drop',\n", 10_000 + port)).collect::<Vec<_>>().concat();
+    let elements = (0..20_000_u32)
         .map(|number| format!("\"{}\",\n", std::net::Ipv4Addr::from(0x0a00_0000 + number * 2)))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let config = format!(
         "[ports]\n{} = {{ mode = \"native\" }}\n{} = {{ mode = \"native\" }}\n[sets.many]\ntype = \"ipv4_addr\"\n\
          elements = [{elements}]\n[chains.forward]\nrules = [{rules}]\n",
@@ -155,12 +156,13 @@ fn fill(scene: &Scene) {
     let path = scene.lab.dir().join("much.toml");
     fs::write(&path, config).expect("a config");
     scene.cli(&["config", "apply", path.to_str().expect("UTF-8")]);
-    let routes: String = (0..5_000_u32)
+    let routes = (0..5_000_u32)
         .map(|number| {
             let prefix = std::net::Ipv4Addr::from(0xcb00_0000 + number * 256);
             format!("route add {prefix}/24 via 198.18.1.2\n")
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let batch = scene.lab.dir().join("routes");
     fs::write(&batch, routes).expect("a batch");
     scene.router().run(&format!("ip -batch {}", batch.display())).expect("routes");
@@ -178,7 +180,7 @@ fn no_request_ends_the_daemon() {
             ask(&from, &asked)
         });
         let answer = reader.join().expect("no panic of ours");
-        let what = format!("{:.60}", request);
+        let what = format!("{request:.60}");
         assert!(answer.is_some_and(|answer| answer.starts_with("{\"")), "{what}: no answer");
         scene.stats();
     }
@@ -204,7 +206,7 @@ fn read_on(socket: &Path, requests: &[String], number: usize, stop: &AtomicBool,
                 // Leaves without the answer.
                 0 => break,
                 // Takes its time.
-                1 if number % 5 == 0 => thread::sleep(Duration::from_secs(2)),
+                1 if number.is_multiple_of(5) => thread::sleep(Duration::from_secs(2)),
                 // Takes little of it.
                 2 => drop(stream.read(&mut [0; 100])),
                 3 | 4 => {}
@@ -283,7 +285,9 @@ fn readers_do_not_keep_root_waiting() {
         at(99),
         at(100),
     );
-    readers.into_iter().for_each(|reader| reader.join().expect("no panic of ours"));
+    for reader in readers {
+        reader.join().expect("no panic of ours");
+    }
     assert_eq!(scene.daemon.pid(), Some(pid));
     assert!(!has_panicked(&scene), "{}", scene.daemon.log());
     assert!(at(100) <= AT_ONCE + late, "root waited {:?}, and the machine is late by {late:?}", at(100));

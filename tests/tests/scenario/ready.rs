@@ -17,7 +17,7 @@ use dataplane_tests::lab::{
 };
 use serde_json::Value;
 
-use crate::scene::{PROMPT, Scene, within};
+use crate::scene::{Scene, within};
 
 /// Datagrams a second.
 const RATE: u64 = 5000;

@@ -115,7 +115,10 @@ fn renamed_away_and_back() {
     assert_eq!(scene.kernel_forwarded(), kernel, "the kernel forwarded");
     // Another link takes the name: it is what is meant then, and what had it is a port no more.
     rename(ROUTER_SERVER.port, "other0");
-    within(PROMPT, || Ok(ensure!(state(&scene, "other0").is_some(), "let go")));
+    within(PROMPT, || {
+        ensure!(state(&scene, "other0").is_some(), "let go");
+        Ok(())
+    });
     scene.router().run("ip link add server0 type veth peer name server9").expect("another link");
     within(PROMPT, || {
         let now = (state(&scene, ROUTER_SERVER.port).map(|(now, _)| now != index), state(&scene, "other0"));
@@ -154,7 +157,10 @@ fn by_its_other_name() {
         Ok(())
     });
     scene.router().run("ip link property add dev client0 altname lan").expect("another name");
-    within(PROMPT, || Ok(ensure!(state(&scene, "client0").is_some(), "not a port again")));
+    within(PROMPT, || {
+        ensure!(state(&scene, "client0").is_some(), "not a port again");
+        Ok(())
+    });
     assert_eq!(arrived(), [0, 0, 5]);
     scene.cli(&["detach", "lan"]);
     assert!(state(&scene, "client0").is_none());

@@ -333,14 +333,14 @@ fn nobody_else_reads_the_state() {
         let files = fs::read_dir(&state).expect("the state").map(|file| file.expect("a file").path());
         files.filter(|file| fs::metadata(file).expect("a file").permissions().mode() & 0o077 != 0).collect::<Vec<_>>()
     };
-    assert_eq!(open(), [PathBuf::new(); 0]);
+    assert_eq!(open(), Vec::<PathBuf>::new());
     // As daemons of before left them.
     scene.daemon.terminate().expect("it ends");
     for file in fs::read_dir(&state).expect("the state") {
         fs::set_permissions(file.expect("a file").path(), fs::Permissions::from_mode(0o644)).expect("opened");
     }
     scene.daemon.restart().expect("it starts");
-    assert_eq!(open(), [PathBuf::new(); 0]);
+    assert_eq!(open(), Vec::<PathBuf>::new());
     scene.close();
 }
 
