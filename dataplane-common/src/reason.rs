@@ -208,6 +208,8 @@ impl Reason {
             Reason::Options,
             Reason::HopByHop,
             Reason::Vlan,
+            // Most of these are about neighbours of this machine itself.
+            Reason::LinkScope,
             Reason::Ipsec,
         ]);
         (BITS | Self::UNROUTED) >> (number & 63) & 1 != 0
@@ -226,7 +228,6 @@ impl Reason {
         Self::Prohibit,
         Self::ForwardingOff,
         Self::TooBig,
-        Self::LinkScope,
         Self::NeighbourUnresolved,
         Self::SamePort,
         Self::NoEgress,
