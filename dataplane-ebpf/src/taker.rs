@@ -45,7 +45,9 @@ extern "C" fn takers(turn: *const Turn) -> i32 {
 #[inline(always)]
 fn tell(turn: *const Turn) -> Option<()> {
     // SAFETY: the kernel hands it over.
-    let (meta, link) = unsafe { ((*turn).meta, (*turn).link) };
+    let meta = unsafe { (*turn).meta };
+    // SAFETY: as above.
+    let link = unsafe { (*turn).link };
     if link.is_null() {
         return None;
     }

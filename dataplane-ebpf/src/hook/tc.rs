@@ -248,7 +248,9 @@ fn leave(context: &TcContext) -> Leave {
         return Leave::Own;
     }
     // SAFETY: as above.
-    let (iif, oif) = unsafe { ((*skb).ingress_ifindex, (*skb).ifindex) };
+    let iif = unsafe { (*skb).ingress_ifindex };
+    // SAFETY: as above.
+    let oif = unsafe { (*skb).ifindex };
     let leave = passage::leave(passage, iif, oif);
     if leave == Leave::Stay {
         // At the port that it would leave through; other links count together.
