@@ -46,7 +46,8 @@ fn file(scene: &Scene, name: &str, config: &str) -> PathBuf {
 fn applied_or_not(before: (&str, (u32, u32)), after: (&str, (u32, u32))) {
     let Some(scene) = Scene::idle(&[Need::Tool("prlimit")]) else { return };
     let (old, new) = (file(&scene, "old.toml", before.0), file(&scene, "new.toml", after.0));
-    let words = |path: &PathBuf| ["config".to_owned(), "apply".to_owned(), path.display().to_string()];
+    let words =
+        |path: &PathBuf| ["config".to_owned(), "apply".to_owned(), path.display().to_string(), "--force".to_owned()];
     let (mut refused, mut spare) = (0, 6);
     loop {
         limit(&scene, 1_024);
