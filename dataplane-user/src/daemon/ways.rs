@@ -12,6 +12,9 @@ use crate::{
     rule::{ChainName, LinkPattern},
 };
 
+/// A link that had no class before: no packet on its way was given one in an epoch of this number.
+const UNKNOWN: WayOut = WayOut { class: [0; 2], epoch: [u8::MAX; 2], flags: 0 };
+
 /// What is known of the ways out.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
@@ -72,7 +75,7 @@ impl Daemon {
         let stamp = Ways::stamp(owner(), epoch);
         let mut rows = BTreeMap::new();
         for (ifindex, (class, flags)) in &ways.links {
-            let known = self.leaving.rows.get(ifindex).copied().unwrap_or_default();
+            let known = self.leaving.rows.get(ifindex).copied().unwrap_or(UNKNOWN);
             let row =
                 WayOut { class: [*class, known.class[0]], epoch: [epoch as u8, known.epoch[0]], flags: flags.bits() };
             self.tables.write_way_out(*ifindex, &row)?;
