@@ -87,12 +87,12 @@ macro_rules! reasons {
 reasons! {
     /// Forwarded to the next hop.
     Forwarded = "forwarded" => Forward, "nothing: this is the normal case";
-    /// For an address of this machine.
+    /// Delivered to an address of this machine.
     Local = "local" => Deliver, "nothing: this is the normal case";
 
     /// The frame ends inside a VLAN tag or the IP header.
     Truncated = "truncated" => Drop, "look for a broken sender or an MTU mismatch on the link";
-    /// The IP version is not the one that the link header names.
+    /// The IP version differs from the one that the link header names.
     BadVersion = "bad_version" => Drop, "look for a broken or hostile sender";
     /// The IPv4 header is shorter than 20 bytes or longer than the packet.
     BadHeaderLength = "bad_header_length" => Drop, "look for a broken or hostile sender";
@@ -100,54 +100,54 @@ reasons! {
     BadLength = "bad_length" => Drop, "look for a broken sender or an MTU mismatch on the link";
     /// The IPv4 header checksum is wrong.
     BadChecksum = "bad_checksum" => Drop, "look for failing hardware on the link";
-    /// The source address can not be one: loopback, multicast, broadcast, unspecified, or one of ours.
+    /// Invalid source address: loopback, multicast, broadcast, unspecified, or an address of this machine.
     MartianSource = "martian_source" => Drop, "look for spoofing, or for an address configured twice";
-    /// The destination address can not be one on a wire: loopback, unspecified, or an IPv6 scope that ends at the host.
+    /// Invalid destination address: loopback, unspecified, or an IPv6 scope that ends at the host.
     MartianDestination = "martian_destination" => Drop, "look for a broken or hostile sender";
-    /// No way back to the source, or none through this port, and reverse path filtering asks for one.
+    /// Reverse path filtering is on, and there is no route back to the source, or none through this port.
     ReversePath = "reverse_path" => Drop, "on an asymmetric path set rp_filter to 2 or 0";
     /// The route is a blackhole.
     Blackhole = "blackhole" => Drop, "nothing: the route says so";
-    /// A rule or the policy of chain prerouting.
-    FilterPrerouting = "filter_prerouting" => Drop, "`dataplane rule list prerouting` shows what counted";
-    /// A rule or the policy of chain input.
-    FilterInput = "filter_input" => Drop, "`dataplane rule list input` shows what counted";
-    /// A rule or the policy of chain forward.
-    FilterForward = "filter_forward" => Drop, "`dataplane rule list forward` shows what counted";
-    /// A rule that drops asks for ports, flags or types, and this packet has none that can be read.
-    Unreadable = "unreadable" => Drop, "fragments and broken headers do not pass rules that may have dropped them";
-    /// More IPv6 extension headers than the parser walks.
+    /// Dropped by a rule or the policy of chain prerouting.
+    FilterPrerouting = "filter_prerouting" => Drop, "`dataplane rule list prerouting` shows which rules counted";
+    /// Dropped by a rule or the policy of chain input.
+    FilterInput = "filter_input" => Drop, "`dataplane rule list input` shows which rules counted";
+    /// Dropped by a rule or the policy of chain forward.
+    FilterForward = "filter_forward" => Drop, "`dataplane rule list forward` shows which rules counted";
+    /// A rule that drops matches ports, flags or types, and this packet has none that can be read.
+    Unreadable = "unreadable" => Drop, "nothing for broken headers; `fragments = \"pass\"` in the config lets later fragments through";
+    /// More IPv6 extension headers than the parser reads.
     ExtensionLimit = "extension_limit" => Drop, "look for a hostile sender";
-    /// A routing header of type 0 (RFC 5095).
+    /// The packet has an IPv6 routing header of type 0 (RFC 5095).
     RoutingHeader = "routing_header" => Drop, "look for a hostile sender";
     /// Two fragment headers, a first fragment that lacks headers (RFC 7112), or a later one of an extension header.
     FragmentChain = "fragment_chain" => Drop, "look for a hostile sender";
-    /// A way out that takes frames of XDP did not take this one: its queue is full, or it went down a moment ago.
-    RedirectFailed = "redirect_failed" => Drop, "more than the way out carries, or its link flaps: `ip -s link`, `ethtool -S`";
+    /// The egress device did not take the frame from XDP: its queue is full, or its link has just gone down.
+    RedirectFailed = "redirect_failed" => Drop, "the egress carries no more, or its link flaps: `ip -s link`, `ethtool -S`";
 
-    /// Neither IPv4 nor IPv6 (ARP, LLDP and the like), or IPv6 where that is off.
+    /// Neither IPv4 nor IPv6 (ARP, LLDP and the like), or IPv6 where it is off.
     NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";
-    /// The link address is somebody else's.
-    OtherHost = "other_host" => Kernel, "nothing, unless the switch floods what it should not";
-    /// The frame carries a VLAN tag for which no VLAN device is known here.
+    /// The frame's destination address is not that of this port.
+    OtherHost = "other_host" => Kernel, "nothing, unless the switch floods unicast frames without need";
+    /// The frame has a VLAN tag for which there is no VLAN device.
     Vlan = "vlan" => Kernel, "nothing: the kernel handles these";
-    /// More VLAN tags than the parser takes.
+    /// More VLAN tags than the parser reads.
     VlanDepth = "vlan_depth" => Drop, "look for a loop or a hostile sender";
     /// A unicast packet in a broadcast or multicast frame, not for this machine.
     GroupFrame = "group_frame" => Kernel, "nothing: the kernel does not forward these";
-    /// To a broadcast address.
+    /// Sent to a broadcast address.
     Broadcast = "broadcast" => Kernel, "nothing: the kernel handles these";
-    /// To a multicast group.
+    /// Sent to a multicast group.
     Multicast = "multicast" => Kernel, "nothing: the kernel handles these";
-    /// IPv4 options.
+    /// The packet has IPv4 options.
     Options = "options" => Kernel, "nothing: the kernel handles these";
-    /// IPv6 hop-by-hop options.
+    /// The packet has IPv6 hop-by-hop options.
     HopByHop = "hop_by_hop" => Kernel, "nothing: the kernel handles these";
-    /// An address that must not leave its link.
+    /// The source or destination address must not leave its link.
     LinkScope = "link_scope" => Kernel, "nothing: the kernel answers these";
-    /// TTL or hop limit at its end; the kernel answers with ICMP.
+    /// TTL or hop limit has expired; the kernel answers with ICMP.
     TtlExpired = "ttl_expired" => Kernel, "nothing for traceroute; many of them point at a routing loop";
-    /// Larger than the way out takes; the kernel fragments or answers with ICMP.
+    /// Larger than the MTU of the egress; the kernel fragments or answers with ICMP.
     TooBig = "too_big" => Kernel, "compare the MTUs of the links; TCP adapts by itself";
     /// No route to the destination; the kernel answers with ICMP.
     NoRoute = "no_route" => Kernel, "`ip route get` for the destination, then add the route";
@@ -157,29 +157,29 @@ reasons! {
     Prohibit = "prohibit" => Kernel, "nothing: the route says so";
     /// Forwarding is off on this port.
     ForwardingOff = "forwarding_off" => Kernel, "`sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`; IPv6 also ends at `disable_ipv6`, and below an MTU of 1280";
-    /// The next hop's link address is not known, or no next hop is; the kernel asks for it.
-    NeighbourUnresolved = "neighbour_unresolved" => Kernel, "if it goes on, the next hop does not answer ARP or ND";
-    /// Out of the port it came from; the kernel also sends a redirect.
+    /// The next hop's link address is not known, or no next hop is usable; the kernel resolves it.
+    NeighbourUnresolved = "neighbour_unresolved" => Kernel, "if it persists, the next hop does not answer ARP or ND: `ip neigh`";
+    /// The egress is the port that the packet came from; the kernel also sends a redirect.
     SamePort = "same_port" => Kernel, "give the sender the better next hop";
-    /// The way out is not a device that we transmit on, or the packet came without a link header to rewrite.
-    NoEgress = "no_egress" => Kernel, "`dataplane port list` says what each port can do";
+    /// The programs do not transmit on the egress device, or the packet has no link header to rewrite.
+    NoEgress = "no_egress" => Kernel, "`dataplane doctor` names the port and the cause";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";
-    /// A security policy (xfrm) may cover it: the kernel encrypts, stops or lets go.
-    Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` says so";
-    /// Somebody takes the frames of this port before IP sees them: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
-    Taken = "taken" => Kernel, "attach to what takes them, for instance the bridge; `dataplane doctor` names it";
-    /// Neither the mirrored tables nor the kernel's lookup decide: routing rules, a VRF, or more routes than fit.
-    MirrorOff = "mirror_off" => Kernel, "`ip rule` and the daemon's log say why";
-    /// No daemon has been heard of for longer than the config allows: what it knew is not trusted any more.
-    NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config says how long to wait";
+    /// An IPsec policy (xfrm) may cover the packet; the kernel encrypts it, drops it or lets it pass.
+    Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` lists the policies";
+    /// Another device takes the frames of this port before IP: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
+    Taken = "taken" => Kernel, "attach to that device, for instance the bridge; `dataplane doctor` names it";
+    /// Left to the kernel because of netfilter rules, routing rules, a VRF, or more routes than fit.
+    MirrorOff = "mirror_off" => Kernel, "`dataplane doctor`, `ip rule` and the daemon's log show the cause";
+    /// The daemon has not renewed its heartbeat in the time that the config allows, so its routes are not trusted.
+    NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config sets the time";
 
-    /// One of this machine's own packets met a rule or the policy of chain output.
-    FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows what counted";
-    /// The kernel forwarded a packet of a port through a link that chain forward does not let it take.
-    FilterEgress = "filter_egress" => Withhold, "`dataplane rule list forward`: a rule or the policy drops it for this way out";
-    /// One of this machine's own packets met a dropping rule that could not read it.
-    UnreadableOutput = "unreadable_output" => Withhold, "fragments do not pass rules that may have dropped them";
+    /// A packet of this machine was dropped by a rule or the policy of chain output.
+    FilterOutput = "filter_output" => Withhold, "`dataplane rule list output` shows which rules counted";
+    /// The kernel forwarded a packet of a port through a link for which chain forward drops it.
+    FilterEgress = "filter_egress" => Withhold, "`dataplane rule list forward`: a rule or the policy drops it for this egress";
+    /// A rule of chain output that drops could not read ports, flags or types of a packet of this machine.
+    UnreadableOutput = "unreadable_output" => Withhold, "`fragments = \"pass\"` in the config lets later fragments through";
 }
 
 impl Reason {

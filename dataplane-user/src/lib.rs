@@ -22,4 +22,5 @@ pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub(crate) mod parallel;
+pub mod release;
 pub mod rule;

@@ -60,7 +60,9 @@ const BORDERS: &[Border] = &[
 
 /// Files in this folder are stages of the pipeline; `mod.rs` may name them all, they may not name each other.
 const STAGES: &str = "dataplane-ebpf/src/stage/";
-/// The list of files that may allow `unsafe`, in ARCHITECTURE.md.
+/// The document with the list of files that may allow `unsafe`.
+const UNSAFE_DOCUMENT: &str = "docs/design/unsafe.md";
+/// The heading above the list.
 const UNSAFE_HEADING: &str = "Where unsafe lives";
 
 /// Everything that crosses a border, as `file:line: what`, and remarks about the check itself.
@@ -68,12 +70,12 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let mut files = Vec::new();
     gather(root, root, &mut files)?;
     files.sort();
-    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).ok();
+    let architecture = fs::read_to_string(root.join(UNSAFE_DOCUMENT)).ok();
     let (listed, mut remarks) = unsafe_list(architecture.as_deref());
     let mut crossings = Vec::new();
     for entry in &listed {
         if !root.join(entry).exists() {
-            crossings.push(format!("ARCHITECTURE.md: `{entry}` in \"{UNSAFE_HEADING}\" does not exist"));
+            crossings.push(format!("{UNSAFE_DOCUMENT}: `{entry}` in \"{UNSAFE_HEADING}\" does not exist"));
         }
     }
     let stages: Vec<_> = files.iter().filter_map(|file| stage(file)).map(str::to_owned).collect();
@@ -99,9 +101,11 @@ fn crossed(file: &str, text: &str, stages: &[String], unsafe_files: &[String]) -
     }
     found.extend(stage_crossings(file, &all, stages));
     if !unsafe_files.iter().any(|entry| lies_in(file, &[entry])) {
-        found.extend(all.iter().filter(|token| token.text == "unsafe_code").map(|token| {
-            format!("{file}:{}: allows `unsafe`: not in ARCHITECTURE.md's list \"{UNSAFE_HEADING}\"", token.line)
-        }));
+        found.extend(
+            all.iter()
+                .filter(|token| token.text == "unsafe_code")
+                .map(|token| format!("{file}:{}: allows `unsafe`: not in the list of {UNSAFE_DOCUMENT}", token.line)),
+        );
     }
     found
 }
@@ -140,17 +144,17 @@ fn begins(words: &[String], start: &str) -> bool {
     start.split("::").all(|wanted| words.next().is_some_and(|word| word == wanted))
 }
 
-/// The paths in ARCHITECTURE.md under the heading: in a fenced block a path a line, in bullets the first word in backticks.
+/// The paths in the document under the heading: in a fenced block a path a line, in bullets the first word in backticks.
 fn unsafe_list(architecture: Option<&str>) -> (Vec<String>, Vec<String>) {
     let Some(text) = architecture else {
-        return (Vec::new(), vec!["there is no ARCHITECTURE.md yet: no file may allow `unsafe`".to_owned()]);
+        return (Vec::new(), vec![format!("there is no {UNSAFE_DOCUMENT}: no file may allow `unsafe`")]);
     };
     let mut lines =
         text.lines().skip_while(|line| !line.starts_with('#') || line.trim_start_matches(['#', ' ']) != UNSAFE_HEADING);
     if lines.next().is_none() {
         return (
             Vec::new(),
-            vec![format!("ARCHITECTURE.md has no heading \"{UNSAFE_HEADING}\": no file may allow `unsafe`")],
+            vec![format!("{UNSAFE_DOCUMENT} has no heading \"{UNSAFE_HEADING}\": no file may allow `unsafe`")],
         );
     }
     let mut fenced = false;
@@ -249,7 +253,8 @@ mod tests {
     fn an_entry_without_a_file_is_told() {
         let dir = std::env::temp_dir().join(format!("dataplane-border-{}", std::process::id()));
         fs::create_dir_all(dir.join("dataplane-user/src")).expect("a folder");
-        fs::write(dir.join("ARCHITECTURE.md"), "# Where unsafe lives\n- `gone.rs`\n").expect("a file");
+        fs::create_dir_all(dir.join("docs/design")).expect("a folder");
+        fs::write(dir.join(UNSAFE_DOCUMENT), "# Where unsafe lives\n- `gone.rs`\n").expect("a file");
         fs::write(dir.join("dataplane-user/src/main.rs"), "use aya::Ebpf;").expect("a file");
         let outcome = check(&dir);
         fs::remove_dir_all(&dir).expect("cleaned up");

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy for host and BPF, borders between modules, documentation.
+//! `cargo xtask lint`: formatting, clippy for host and BPF, borders between modules, documents.
 
 use std::{fs, path::Path, process::ExitCode, time::Instant};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     border, build,
     command::run,
-    root,
+    prose, root,
     setup::{self, Need, Toolchain},
 };
 
@@ -17,6 +17,7 @@ type Check = (&'static str, fn(&Toolchain) -> anyhow::Result<()>);
 const CHECKS: &[Check] = &[
     ("format", format),
     ("borders", borders),
+    ("documents", documents),
     ("clippy", clippy),
     ("clippy for BPF", clippy_bpf),
     ("documentation", doc),
@@ -58,6 +59,17 @@ fn borders(_: &Toolchain) -> anyhow::Result<()> {
     }
     if !crossings.is_empty() {
         bail!("{} crossed, listed above", crossings.len());
+    }
+    Ok(())
+}
+
+fn documents(_: &Toolchain) -> anyhow::Result<()> {
+    let found = prose::check(root())?;
+    for line in &found {
+        println!("{line}");
+    }
+    if !found.is_empty() {
+        bail!("{} promises broken, listed above", found.len());
     }
     Ok(())
 }

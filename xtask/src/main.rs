@@ -13,6 +13,7 @@ mod linker;
 mod lint;
 mod oracle;
 mod package;
+mod prose;
 mod setup;
 mod source;
 mod tally;

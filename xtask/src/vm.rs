@@ -25,7 +25,7 @@ use crate::{
 use image::Image;
 
 /// The kernels, by series; of each the latest that Debian has.
-const KERNELS: &[&str] = &["6.1", "6.12"];
+pub(crate) const KERNELS: &[&str] = &["6.1", "6.12"];
 /// The emulator, and the package that has it.
 const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 /// How long one guest may take.

@@ -282,6 +282,12 @@ impl Place {
         let (program, words) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
         let mut command = self.within(machine, program);
         command.args(words).env("DATAPLANE_SOCKET", self.socket());
+        // The verbs are found there even if this program is not on the PATH.
+        if let Some(folder) = env::current_exe().ok().as_deref().and_then(Path::parent) {
+            let path = env::var_os("PATH").unwrap_or_default();
+            let folders = [folder.to_owned()].into_iter().chain(env::split_paths(&path));
+            command.env("PATH", env::join_paths(folders).unwrap_or(path));
+        }
         // Only comes back when it did not work.
         Err(anyhow::Error::new(command.exec()).context("cannot run nsenter (util-linux)"))
     }

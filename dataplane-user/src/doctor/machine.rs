@@ -3,14 +3,11 @@
 use std::path::Path;
 
 use super::{Facts, fault, fine};
-use crate::control::row::{Finding, Status};
+use crate::{
+    control::row::{Finding, Status},
+    release::{self, Addition, version},
+};
 
-/// What each kernel brought that is in use, and what happens without.
-const VERSIONS: [((u32, u32), Status, &str); 3] = [
-    ((6, 6), Status::Fail, "TCX links, which keep the programs at tc"),
-    ((6, 3), Status::Warn, "drivers that say whether they transmit XDP frames"),
-    ((5, 18), Status::Fail, "XDP on frames in several buffers"),
-];
 /// Since this kernel, BPF memory is not counted against `RLIMIT_MEMLOCK`.
 const UNLIMITED: (u32, u32) = (5, 11);
 /// What loading and attaching need: either all of the first, or the other.
@@ -69,23 +66,20 @@ fn bpffs(place: &Path, mounted: bool) -> Finding {
     fault("bpffs", Status::Fail, format!("{path} is not on a BPF file system: nothing can be pinned"), fix)
 }
 
-/// Major and minor number of a release.
-pub(super) fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 fn kernel(facts: &Facts) -> Finding {
     let release = &facts.release;
     let Some(version) = version(release) else {
         return fault("kernel", Status::Warn, format!("release `{release}` is not understood"), "uname -r");
     };
-    let missing: Vec<_> = VERSIONS.iter().filter(|(since, ..)| version < *since).collect();
-    let Some(status) = missing.iter().map(|(_, status, _)| *status).max() else { return fine("kernel", release) };
-    let missing: Vec<_> =
-        missing.iter().map(|((major, minor), _, what)| format!("{what} (Linux {major}.{minor})")).collect();
-    let found = format!("{release} is too old for {}", missing.join(", "));
-    fault("kernel", status, found, "install a kernel of Linux 6.6 or later and boot it")
+    let Some(status) = release::missing(version).map(|addition| addition.without).max() else {
+        return fine("kernel", release);
+    };
+    let lacks: Vec<_> = release::missing(version)
+        .map(|Addition { since: (major, minor), what, before, .. }| format!("{what} (Linux {major}.{minor}; {before})"))
+        .collect();
+    let (major, minor) = release::missing(version).map(|addition| addition.since).max().unwrap_or(release::OLDEST);
+    let found = format!("{release} is older than {}", lacks.join(", "));
+    fault("kernel", status, found, format!("install a kernel of Linux {major}.{minor} or later and boot it"))
 }
 
 fn capabilities(facts: &Facts) -> Finding {

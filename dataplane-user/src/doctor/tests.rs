@@ -74,6 +74,7 @@ type Row = (&'static str, fn(&mut Facts), &'static str, Status, &'static str);
 const ROWS: &[Row] = &[
     ("no daemon", |facts| facts.daemon = Err("no answer".to_owned()), "daemon", Status::Warn, "dataplane run"),
     ("an old kernel", |facts| facts.release = "5.15.0-91".to_owned(), "kernel", Status::Fail, "6.6"),
+    ("the oldest kernel", |facts| facts.release = "6.1.0-28".to_owned(), "kernel", Status::Warn, "6.6"),
     ("a kernel of a name", |facts| facts.release = "mine".to_owned(), "kernel", Status::Warn, "uname"),
     ("no BTF", |facts| facts.btf = false, "btf", Status::Warn, "CONFIG_DEBUG_INFO_BTF"),
     ("no JIT", |facts| facts.jit = Some(0), "jit", Status::Fail, "sysctl -w net.core.bpf_jit_enable=1"),
@@ -220,6 +221,6 @@ fn releases() {
     for (text, version) in
         [("6.18.5-cloud", Some((6, 18))), ("6.1.0-18-amd64", Some((6, 1))), ("6", None), ("", None), ("x.y", None)]
     {
-        assert_eq!(machine::version(text), version, "{text}");
+        assert_eq!(crate::release::version(text), version, "{text}");
     }
 }

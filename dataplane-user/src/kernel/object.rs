@@ -19,7 +19,10 @@ use dataplane_common::abi::{
 use thiserror::Error;
 
 use super::{Hook, Place, TableError, mmap::Mapping, switch, table::Rows, trial};
-use crate::fib::{Memory as _, Sizes};
+use crate::{
+    fib::{Memory as _, Sizes},
+    release::OLDEST,
+};
 
 /// `BPF_F_MMAPABLE` (`include/uapi/linux/bpf.h`).
 const MAPPABLE: u32 = 1 << 10;
@@ -53,7 +56,10 @@ const ROUTING: &[&str] =
 #[derive(Debug, Error)]
 pub enum ObjectError {
     /// The object or its maps.
-    #[error("cannot load the kernel half: {}; it needs Linux 6.6 or later, root or CAP_BPF and CAP_NET_ADMIN", chain(.0))]
+    #[error(
+        "cannot load the kernel half: {}; it needs Linux {}.{} or later, and root or CAP_BPF and CAP_NET_ADMIN",
+        chain(.0), OLDEST.0, OLDEST.1
+    )]
     Object(#[from] EbpfError),
     /// The object, before the kernel sees it.
     #[error("the kernel half in this binary is damaged: {0}; rebuild with `cargo xtask build`")]
