@@ -11,4 +11,4 @@ pub mod decide;
 pub mod reason;
 pub mod wire;
 
-pub use reason::{Decision, Reason};
+pub use reason::{Reason, Verdict};

@@ -4,7 +4,7 @@ use core::hint::{black_box, cold_path};
 
 /// What becomes of a packet. Every [`Reason`] belongs to exactly one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Decision {
+pub enum Verdict {
     /// Transmitted by us.
     Forward,
     /// Up the stack, to this machine, by our decision.
@@ -17,7 +17,7 @@ pub enum Decision {
     Withhold,
 }
 
-impl Decision {
+impl Verdict {
     /// The name in JSON, as `explain` and `route get` print it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Decision {
 }
 
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal => $decision:ident, $advice:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal => $verdict:ident, $advice:literal;)+) => {
         /// Why a packet went where it went: counter index, JSON name and manual entry in one.
         #[must_use]
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -51,15 +51,15 @@ macro_rules! reasons {
 
             /// What becomes of the packet.
             #[inline(always)]
-            pub const fn decision(self) -> Decision {
-                match self { $(Self::$variant => Decision::$decision),+ }
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict),+ }
             }
 
             /// Whether the reason with this number drops. A program asks it about a number: about a reason LLVM would find out
             /// at each place that names one, and carry the answer along.
             #[inline(always)]
             pub const fn drops(number: u32) -> bool {
-                const DROPS: u64 = $((matches!(Decision::$decision, Decision::Drop) as u64) << Reason::$variant as u64)|+;
+                const DROPS: u64 = $((matches!(Verdict::$verdict, Verdict::Drop) as u64) << Reason::$variant as u64)|+;
                 DROPS >> (number & 63) & 1 != 0
             }
 
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(names.len(), Reason::COUNT);
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
-            assert_eq!(Reason::drops(*reason as u32), reason.decision() == Decision::Drop, "{reason:?}");
+            assert_eq!(Reason::drops(*reason as u32), reason.verdict() == Verdict::Drop, "{reason:?}");
         }
     }
 }

@@ -31,10 +31,10 @@ impl<const MARK: i32> Feature<MARK> {
     }
 }
 
-/// Spare jumps ([`Switch::begins_spare`]), at the beginning of a function that packets go through and that has switches.
+/// Spare jumps ([`Switch::begins_pad`]), at the beginning of a function that packets go through and that has switches.
 /// Without them it has an instruction for each. Nobody comes there, and the verifier removes them and what leads around them.
 #[inline(always)]
-pub fn spare() {
+pub fn jump_pad() {
     // SAFETY: nothing is read, and nothing written but a register that is named.
     unsafe {
         asm!(
@@ -44,8 +44,8 @@ pub fn spare() {
             ".rept {count}",
             "if r0 == {yes} goto +0",
             ".endr",
-            mark = const Switch::SPARE_MARK,
-            count = const Switch::SPARE,
+            mark = const Switch::PAD_MARK,
+            count = const Switch::PAD_JUMPS,
             yes = const Switch::ON,
             out("r0") _,
             options(nomem, nostack),
@@ -64,7 +64,7 @@ macro_rules! features {
 
 features! {
     PREROUTING INPUT FORWARD OUTPUT IPV6 RP_FILTER PARTIAL_CHECKSUMS NO_ETHERNET MULTIPATH WIDE_FIB4 WIDE_FIB6 VLANS
-    CUSTOM_LOCAL TELLING LIMITS TRACING INQUIRIES REHEARSAL IPSEC TAKEN PROXY_NDP
+    CUSTOM_LOCAL LOGGING LIMITS TRACING KERNEL_LOOKUP DRY_RUN IPSEC RX_HANDLER PROXY_NDP
 }
 
 /// Some port may hide from XDP what only tc sees.

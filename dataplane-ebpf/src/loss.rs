@@ -23,7 +23,7 @@ static OBSERVER: [u64; 5] = [0; 5];
 pub fn count(device: usize, frames: u64) {
     // SAFETY: a read of an initialised static, which the compiler must not foresee.
     let observer = Observer::from_words(unsafe { core::ptr::read_volatile(&raw const OBSERVER) });
-    if !maps::on_watch(observer.id) {
+    if !maps::is_active_observer(observer.id) {
         return;
     }
     if let Some(ifindex) = index(device, &observer)

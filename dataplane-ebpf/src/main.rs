@@ -7,21 +7,21 @@
 #![feature(asm_experimental_arch)]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand over contexts by value")]
 
-mod event;
+mod egress_permit;
 mod features;
+mod fib_lookup;
 mod hook;
-mod inquiry;
 mod license;
 mod loss;
 mod maps;
 mod output;
-mod passage;
+mod packet_log;
 mod pipeline;
 mod rewrite;
+mod rx_handler;
 mod scan;
 mod stage;
 mod tables;
-mod taker;
 mod trace;
 
 use aya_ebpf::{
@@ -36,7 +36,7 @@ use aya_ebpf::{
 #[xdp(frags)]
 #[inline(always)]
 fn ingress(context: XdpContext) -> u32 {
-    features::spare();
+    features::jump_pad();
     hook::xdp::run(&context)
 }
 
@@ -46,7 +46,7 @@ fn ingress(context: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 fn ingress_generic(context: XdpContext) -> u32 {
-    features::spare();
+    features::jump_pad();
     hook::xdp::run(&context)
 }
 
@@ -54,7 +54,7 @@ fn ingress_generic(context: XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 fn tc_ingress(context: TcContext) -> i32 {
-    features::spare();
+    features::jump_pad();
     hook::tc::run(&context)
 }
 
@@ -62,7 +62,7 @@ fn tc_ingress(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn tc_behind_xdp(context: TcContext) -> i32 {
-    features::spare();
+    features::jump_pad();
     hook::tc::run_behind_xdp(&context)
 }
 
@@ -71,14 +71,14 @@ fn tc_behind_xdp(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn tc_egress(context: TcContext) -> i32 {
-    features::spare();
+    features::jump_pad();
     hook::tc::run_egress(&context)
 }
 
 /// Never attached: which rule of a generation of the filter decides on a packet, before that is live.
 #[xdp]
-fn trial(context: XdpContext) -> u32 {
-    hook::trial::run(&context)
+fn self_test(context: XdpContext) -> u32 {
+    hook::self_test::run(&context)
 }
 
 /// Behind a device's turn to transmit what XDP redirected to it, of any device of the machine (`bq_xmit_all` in

@@ -3,14 +3,14 @@
 use dataplane_common::{
     Reason,
     abi::{Port, PortFlags},
-    decide::{self, Carried, Family, V4, V6},
+    decide::{self, Family, L3Protocol, V4, V6},
 };
 
 use crate::{
     features,
     hook::Hook,
     maps,
-    scan::{Finding, scan},
+    scan::{ChainVerdict, scan},
     stage::vlan,
     trace,
 };
@@ -25,9 +25,9 @@ pub fn judge<H: Hook>(hook: &H, port: &'static Port) -> Option<Reason> {
     let frame = decide::frame(hook, None, hook.stripped_vlan()).ok()?;
     let port = vlan::device(port, &frame).unwrap_or(port);
     trace::begin(0);
-    match frame.carried {
-        Carried::Ipv4 => chain::<V4, H>(hook, port, &frame),
-        Carried::Ipv6 if features::IPV6.on() => chain::<V6, H>(hook, port, &frame),
+    match frame.l3 {
+        L3Protocol::Ipv4 => chain::<V4, H>(hook, port, &frame),
+        L3Protocol::Ipv6 if features::IPV6.on() => chain::<V6, H>(hook, port, &frame),
         _ => None,
     }
 }
@@ -40,15 +40,15 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
     let dscp = F::dscp(hook, frame.offset)?;
     decide::key::<F>(key, 0, frame, (&packet, dscp), transport);
     decide::ethernet(key, hook.header(0)?);
-    let finding = scan(F::NUMBER == 6, maps::control(F::NUMBER).filter, OUTPUT, port.ifindex, hook.length() as u64);
+    let verdict = scan(F::NUMBER == 6, maps::control(F::NUMBER).filter, OUTPUT, port.ifindex, hook.length() as u64);
     trace::chain(OUTPUT);
-    if features::TELLING.on() {
-        hook.tell(OUTPUT);
+    if features::LOGGING.on() {
+        hook.log_packet(OUTPUT);
     }
-    match finding {
-        Finding::Accept => None,
-        Finding::Drop => Some(Reason::FilterOutput),
-        Finding::Unreadable => Some(Reason::UnreadableOutput),
+    match verdict {
+        ChainVerdict::Accept => None,
+        ChainVerdict::Drop => Some(Reason::FilterOutput),
+        ChainVerdict::Unreadable => Some(Reason::UnreadableOutput),
     }
 }
 

@@ -9,31 +9,31 @@ use core::{
 use dataplane_common::{
     Reason,
     abi::{Port, RouteKind},
-    decide::{Carried, Frame, Placing, V4, V6},
+    decide::{AddressClass, Frame, L3Protocol, V4, V6},
 };
 
 use crate::{
     features,
     hook::Hook,
     maps::{self, Adjacent},
-    stage::{filter, forward, inquiry, link, network, policy, proxy, route, source, transport, vlan},
+    stage::{filter, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan},
     tables::Routed,
     trace,
 };
 
 /// How a packet ends.
 #[must_use]
-pub enum Verdict {
+pub enum Outcome {
     /// Judged: dropped, or up the stack.
     Stop(Reason),
     /// To a next hop.
-    Transmit(Way),
-    /// For tc to settle; what to tell it ([`dataplane_common::abi::Mark`]).
+    Transmit(Egress),
+    /// For tc to settle; what to tell it ([`dataplane_common::abi::Handoff`]).
     Defer(u64),
 }
 
 /// The way to a next hop.
-pub struct Way {
+pub struct Egress {
     /// What to write, and where to send.
     pub adjacency: Adjacent,
     /// Its index.
@@ -45,18 +45,18 @@ pub struct Way {
 }
 
 /// What a stage returns: its product, or where the path ends.
-pub type Step<T> = ControlFlow<Verdict, T>;
+pub type Step<T> = ControlFlow<Outcome, T>;
 
 /// Ends the path. Rare and not foreseen, as [`Reason::found`].
 #[inline(always)]
 pub fn stop<T>(reason: Reason) -> Step<T> {
     cold_path();
-    ControlFlow::Break(Verdict::Stop(black_box(reason)))
+    ControlFlow::Break(Outcome::Stop(black_box(reason)))
 }
 
 /// Judges a packet that came in through `port`.
 #[inline(always)]
-pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
+pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Outcome {
     trace::begin(port.ifindex);
     let ControlFlow::Break(verdict) = enter(hook, port);
     verdict
@@ -66,44 +66,44 @@ pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Verdict {
 fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
     let frame = link::read(hook, port)?;
     let (frame, port) = vlan::enter(hook, port, frame)?;
-    match frame.carried {
-        Carried::Ipv4 => travel::<V4, H>(hook, port, &frame),
-        Carried::Ipv6 if features::IPV6.on() => travel::<V6, H>(hook, port, &frame),
+    match frame.l3 {
+        L3Protocol::Ipv4 => ingress::<V4, H>(hook, port, &frame),
+        L3Protocol::Ipv6 if features::IPV6.on() => ingress::<V6, H>(hook, port, &frame),
         _ => stop(Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infallible> {
+fn ingress<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infallible> {
     let control = maps::control(F::NUMBER);
     let packet = network::check::<F, H>(hook, frame)?;
     transport::check::<F, H>(hook, port, frame, &packet)?;
     let filter = filter::prepare::<F, H>(hook, port, frame, &packet, control)?;
     filter.prerouting()?;
-    if let Placing::Group(reason) = source::place::<F>(&packet, port)? {
+    if let AddressClass::Group(reason) = source::classify::<F>(&packet, port)? {
         filter.input()?;
         return stop(reason);
     }
     let route = route::find::<F>(control, port, &packet)?;
     source::validate::<F, H>(hook, control, &packet, port, route.kind())?;
-    let route = inquiry::ask::<F, H>(hook, control, port, frame, &packet, route)?;
-    let route = proxy::ask::<F, H>(hook, port, frame, &packet, route);
+    let route = kernel_lookup::route::<F, H>(hook, control, port, frame, &packet, route)?;
+    let route = proxy::route::<F, H>(hook, port, frame, &packet, route);
     match route.kind() {
         kind @ (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast) => {
             filter.input()?;
             stop(match kind {
                 RouteKind::Broadcast => Reason::Broadcast,
                 RouteKind::Multicast => Reason::Multicast,
-                _ => packet.detour.unwrap_or(Reason::Local),
+                _ => packet.punt.unwrap_or(Reason::Local),
             })
         }
         kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             forward::permit::<F>(&packet, frame, port)?;
-            let named = inquiry::next_hop(kind)?;
+            let named = kernel_lookup::next_hop(kind)?;
             let next = named.unwrap_or_else(|| forward::choose::<F>(control, &packet, route));
             let Some(hop) = forward::resolve(next) else {
-                // With the way out unknown chain forward is asked where the path ends (`passage.rs`).
-                let out = inquiry::way_out()?;
+                // With the way out unknown chain forward is asked where the path ends (`egress_permit.rs`).
+                let out = kernel_lookup::egress_ifindex()?;
                 if out != 0 {
                     filter.forward(out)?;
                 }
@@ -112,10 +112,10 @@ fn travel<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infa
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;
             policy::leave::<F, H>(hook, &packet)?;
-            forward::depart::<F, H>(hook, port, frame, &packet, &hop, oversize)
+            forward::transmit::<F, H>(hook, port, frame, &packet, &hop, oversize)
         }
         // The kernel reads options before it asks the route, and may answer.
-        RouteKind::Blackhole => stop(packet.detour.unwrap_or_else(route::blackhole)),
+        RouteKind::Blackhole => stop(packet.punt.unwrap_or_else(route::blackhole)),
         RouteKind::Unreachable => stop(Reason::Unreachable),
         RouteKind::Prohibit => stop(Reason::Prohibit),
         RouteKind::None => stop(Reason::NoRoute),

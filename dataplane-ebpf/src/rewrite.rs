@@ -18,7 +18,7 @@ use dataplane_common::{
     wire::{Be16, EtherType, Ethernet, Ipv4, Ipv6, Mac, VlanTag, decrement_ttl},
 };
 
-use crate::{features, maps, pipeline::Way};
+use crate::{features, maps, pipeline::Egress};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
@@ -29,8 +29,8 @@ const OTHER_HOST: u32 = 3;
 
 /// Whether the tags that a packet came with, or those that it is to have, are any.
 #[inline(always)]
-fn tags(way: &Way) -> bool {
-    features::VLANS.on() && (way.tags != 0 || way.adjacency.tags[0].is_some())
+fn tags(egress: &Egress) -> bool {
+    features::VLANS.on() && (egress.tags != 0 || egress.adjacency.tags[0].is_some())
 }
 
 /// The tags of an adjacency in one word: the outer one on top.
@@ -48,15 +48,15 @@ const fn apart(tags: u32) -> (Tag, Tag) {
 /// Rewrites a frame for its way; `false` when there is no room for its tags. It is not too short: the pipeline has ruled
 /// that out.
 #[inline(always)]
-pub fn frame(context: &XdpContext, way: &Way) -> bool {
-    if !tags(way) {
-        return write(context.data(), context.data_end(), NETWORK, way).is_some();
+pub fn frame(context: &XdpContext, egress: &Egress) -> bool {
+    if !tags(egress) {
+        return write(context.data(), context.data_end(), NETWORK, egress).is_some();
     }
-    let v6 = u32::from(way.family == u64::from(V6::NUMBER));
-    let [outer, inner] = way.adjacency.tags;
+    let v6 = u32::from(egress.family == u64::from(V6::NUMBER));
+    let [outer, inner] = egress.adjacency.tags;
     let network = NETWORK + outer.length() + inner.length();
-    exchange_frame_tags(context.ctx, way.tags as u32, both(&way.adjacency), v6) != 0
-        && write(context.data(), context.data_end(), network, way).is_some()
+    exchange_frame_tags(context.ctx, egress.tags as u32, both(&egress.adjacency), v6) != 0
+        && write(context.data(), context.data_end(), network, egress).is_some()
 }
 
 /// Makes room for the tags that a frame is to have, and writes them; 0: there is no room. A global function: the verifier
@@ -64,12 +64,12 @@ pub fn frame(context: &XdpContext, way: &Way) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn exchange_frame_tags(context: *mut xdp_md, came: u32, wanted: u32, v6: u32) -> u32 {
-    let carried = if v6 != 0 { EtherType::IPV6 } else { EtherType::IPV4 };
-    u32::from(put_tags(context, came, wanted, carried).is_some())
+    let l3 = if v6 != 0 { EtherType::IPV6 } else { EtherType::IPV4 };
+    u32::from(put_tags(context, came, wanted, l3).is_some())
 }
 
 #[inline(always)]
-fn put_tags(context: *mut xdp_md, came: u32, wanted: u32, carried: EtherType) -> Option<()> {
+fn put_tags(context: *mut xdp_md, came: u32, wanted: u32, l3: EtherType) -> Option<()> {
     let (outer, inner) = apart(wanted);
     let had = came * size_of::<VlanTag>() as u32;
     let shift = had.wrapping_sub((outer.length() + inner.length()) as u32).cast_signed();
@@ -82,12 +82,12 @@ fn put_tags(context: *mut xdp_md, came: u32, wanted: u32, carried: EtherType) ->
     if inner.is_some() {
         put::<TYPE>(start, end, outer)?;
         put::<{ TYPE + size_of::<VlanTag>() }>(start, end, inner)?;
-        name::<{ TYPE + 2 * size_of::<VlanTag>() }>(start, end, carried)
+        name::<{ TYPE + 2 * size_of::<VlanTag>() }>(start, end, l3)
     } else if outer.is_some() {
         put::<TYPE>(start, end, outer)?;
-        name::<{ TYPE + size_of::<VlanTag>() }>(start, end, carried)
+        name::<{ TYPE + size_of::<VlanTag>() }>(start, end, l3)
     } else {
-        name::<TYPE>(start, end, carried)
+        name::<TYPE>(start, end, l3)
     }
 }
 
@@ -105,12 +105,12 @@ fn put<const AT: usize>(start: usize, end: usize, tag: Tag) -> Option<()> {
 
 /// Writes what follows.
 #[inline(always)]
-fn name<const AT: usize>(start: usize, end: usize, carried: EtherType) -> Option<()> {
+fn name<const AT: usize>(start: usize, end: usize, l3: EtherType) -> Option<()> {
     if start + AT + size_of::<EtherType>() > end {
         return None;
     }
     // SAFETY: inside the packet, as just checked; nothing else refers into it.
-    unsafe { *((start + AT) as *mut EtherType) = carried };
+    unsafe { *((start + AT) as *mut EtherType) = l3 };
     Some(())
 }
 
@@ -159,22 +159,22 @@ fn push(skb: *mut __sk_buff, tag: Tag) -> bool {
 
 /// Gives an skb the tags of its way; where the network header then begins, or `None`, and then it can not be sent.
 #[inline(always)]
-fn exchange(context: &TcContext, way: &Way) -> Option<usize> {
-    if !tags(way) {
+fn exchange(context: &TcContext, egress: &Egress) -> Option<usize> {
+    if !tags(egress) {
         return Some(NETWORK);
     }
-    if exchange_skb_tags(context.skb.skb, way.tags as u32, both(&way.adjacency)) == 0 {
+    if exchange_skb_tags(context.skb.skb, egress.tags as u32, both(&egress.adjacency)) == 0 {
         return None;
     }
-    Some(NETWORK + way.adjacency.tags[1].length())
+    Some(NETWORK + egress.adjacency.tags[1].length())
 }
 
 /// Rewrites an skb for its way; `false` when it can not be written, and then nothing was.
 #[inline(always)]
-pub fn skb(context: &TcContext, way: &Way) -> bool {
-    let Some(network) = exchange(context, way) else { return false };
-    let Some(change) = write(context.data(), context.data_end(), network, way) else { return false };
-    settle(context, way, change);
+pub fn skb(context: &TcContext, egress: &Egress) -> bool {
+    let Some(network) = exchange(context, egress) else { return false };
+    let Some(change) = write(context.data(), context.data_end(), network, egress) else { return false };
+    settle(context, egress, change);
     true
 }
 
@@ -184,8 +184,8 @@ pub fn skb(context: &TcContext, way: &Way) -> bool {
 /// and the copy has lost what XDP said. One `tcpdump` on the port, and each packet would be judged and counted twice. Calls
 /// cost, so a port without XDP does not make them.
 #[inline(always)]
-pub fn marked_skb(context: &TcContext, way: &Way) -> bool {
-    rewrite_marked(context.skb.skb, way.index as u32, way.family as u32, way.tags as u32) != 0
+pub fn marked_skb(context: &TcContext, egress: &Egress) -> bool {
+    rewrite_marked(context.skb.skb, egress.index as u32, egress.family as u32, egress.tags as u32) != 0
 }
 
 /// A global function, so that what it needs on the stack is not there while the chains are asked.
@@ -193,17 +193,17 @@ pub fn marked_skb(context: &TcContext, way: &Way) -> bool {
 #[inline(never)]
 extern "C" fn rewrite_marked(skb: *mut __sk_buff, index: u32, family: u32, tags: u32) -> u32 {
     let Some(adjacency) = maps::adjacency(index) else { return 0 };
-    let way = Way { adjacency, index: u64::from(index), family: u64::from(family), tags: u64::from(tags) };
+    let egress = Egress { adjacency, index: u64::from(index), family: u64::from(family), tags: u64::from(tags) };
     let context = TcContext::new(skb);
-    let done = exchange(&context, &way).is_some_and(|network| store_headers(&context, network, &way));
+    let done = exchange(&context, &egress).is_some_and(|network| store_headers(&context, network, &egress));
     u32::from(done)
 }
 
 /// Writes the headers by calls.
 #[inline(always)]
-fn store_headers(context: &TcContext, network: usize, way: &Way) -> bool {
+fn store_headers(context: &TcContext, network: usize, egress: &Egress) -> bool {
     let (start, end) = (context.data(), context.data_end());
-    if way.family == u64::from(V6::NUMBER) {
+    if egress.family == u64::from(V6::NUMBER) {
         if start + network + size_of::<Ipv6>() > end {
             return false;
         }
@@ -215,7 +215,7 @@ fn store_headers(context: &TcContext, network: usize, way: &Way) -> bool {
         if !store(context, network + offset_of!(Ipv6, next_header), &next) {
             return false;
         }
-        settle(context, way, change);
+        settle(context, egress, change);
     } else {
         if start + network + size_of::<Ipv4>() > end {
             return false;
@@ -230,15 +230,15 @@ fn store_headers(context: &TcContext, network: usize, way: &Way) -> bool {
     }
     // What could be written once can be written again.
     // SAFETY: destination and source are neighbours in an `Adjacency`, as they are in the frame.
-    let addresses = unsafe { &*(&raw const way.adjacency.destination).cast::<[u8; 2 * size_of::<Mac>()]>() };
+    let addresses = unsafe { &*(&raw const egress.adjacency.destination).cast::<[u8; 2 * size_of::<Mac>()]>() };
     store(context, 0, addresses)
 }
 
 /// A device may have summed up the whole packet (`CHECKSUM_COMPLETE`). IPv4 makes good for its TTL in its own checksum; IPv6
 /// has none.
 #[inline(always)]
-fn settle(context: &TcContext, way: &Way, change: u32) {
-    if way.family == u64::from(V6::NUMBER) {
+fn settle(context: &TcContext, egress: &Egress, change: u32) {
+    if egress.family == u64::from(V6::NUMBER) {
         // SAFETY: the context is the program's own.
         unsafe { bpf_csum_update(context.skb.skb, change) };
     }
@@ -246,12 +246,12 @@ fn settle(context: &TcContext, way: &Way, change: u32) {
 
 /// Writes the headers, of which the network header begins at `network`. Returns how the sum over the packet changed.
 #[inline(always)]
-fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
+fn write(start: usize, end: usize, network: usize, egress: &Egress) -> Option<u32> {
     // The verifier does not conclude from behind tags to what is in front of them.
     if start + size_of::<Ethernet>() > end {
         return None;
     }
-    if way.family == u64::from(V6::NUMBER) {
+    if egress.family == u64::from(V6::NUMBER) {
         if start + network + size_of::<Ipv6>() > end {
             return None;
         }
@@ -260,7 +260,7 @@ fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
         let old = Be16::from_bytes([header.next_header, header.hop_limit]);
         header.hop_limit -= 1;
         let new = Be16::from_bytes([header.next_header, header.hop_limit]);
-        address(start, &way.adjacency);
+        address(start, &egress.adjacency);
         Some(u32::from(!old.raw()) + u32::from(new.raw()))
     } else {
         if start + network + size_of::<Ipv4>() > end {
@@ -270,7 +270,7 @@ fn write(start: usize, end: usize, network: usize, way: &Way) -> Option<u32> {
         let header = unsafe { &mut *((start + network) as *mut Ipv4) };
         header.ttl -= 1;
         header.checksum = decrement_ttl(header.checksum);
-        address(start, &way.adjacency);
+        address(start, &egress.adjacency);
         Some(0)
     }
 }

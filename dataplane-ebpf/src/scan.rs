@@ -9,8 +9,8 @@ use core::{
 
 use aya_ebpf::helpers::bpf_loop;
 use dataplane_common::abi::{
-    self, Acts, Answer, CHAINS, Filter, Ifindex, Key, Lines as _, Probe, QUIET, RULE_SETS, Ruling, SCREENED, Search,
-    Tables, entry,
+    self, ActionCode, Acts, CHAINS, EntryMatch, Filter, Ifindex, Key, Lines as _, Probe, QUIET, RULE_SETS, Search,
+    TABLES_PER_WORD, Tables, entry,
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 /// What a chain says about a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Finding {
+pub enum ChainVerdict {
     /// Goes on.
     Accept = 0,
     /// Ends here.
@@ -31,8 +31,8 @@ pub enum Finding {
     Unreadable = 2,
 }
 
-const GO_ON: c_long = 0;
-const ENOUGH: c_long = 1;
+const CONTINUE: c_long = 0;
+const STOP: c_long = 1;
 
 /// What a scan has to say yet.
 const MORE: u32 = 3;
@@ -40,16 +40,17 @@ const MORE: u32 = 3;
 /// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`], which is of that family, and
 /// which is to leave through `oif` (0 where nobody knows yet).
 #[inline(always)]
-pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> Finding {
-    let mut said = if ipv6 { scan_v6(generation, chain, oif, bytes) } else { scan_v4(generation, chain, oif, bytes) };
-    if said == MORE {
+pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> ChainVerdict {
+    let mut outcome =
+        if ipv6 { scan_v6(generation, chain, oif, bytes) } else { scan_v4(generation, chain, oif, bytes) };
+    if outcome == MORE {
         let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
-        said = scanned(generation, chain);
+        outcome = scanned(generation, chain);
     }
-    match said {
-        0 => Finding::Accept,
-        2 => Finding::Unreadable,
-        _ => Finding::Drop,
+    match outcome {
+        0 => ChainVerdict::Accept,
+        2 => ChainVerdict::Unreadable,
+        _ => ChainVerdict::Drop,
     }
 }
 
@@ -58,12 +59,12 @@ pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -
 #[inline(always)]
 pub fn refuses(ipv6: bool, generation: u32, chain: u32, oif: Ifindex) -> u32 {
     let chain = chain | QUIET;
-    let mut said = if ipv6 { scan_v6(generation, chain, oif, 0) } else { scan_v4(generation, chain, oif, 0) };
-    if said == MORE {
+    let mut outcome = if ipv6 { scan_v6(generation, chain, oif, 0) } else { scan_v4(generation, chain, oif, 0) };
+    if outcome == MORE {
         let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
-        said = scanned(generation, chain);
+        outcome = scanned(generation, chain);
     }
-    (said | said.wrapping_neg()) >> 31
+    (outcome | outcome.wrapping_neg()) >> 31
 }
 
 /// A first turn, which is nearly always enough; without a call in it, because on some machines to return from one costs as
@@ -72,16 +73,16 @@ pub fn refuses(ipv6: bool, generation: u32, chain: u32, oif: Ifindex) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scan_v4(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
-    features::spare();
-    first::<false>(generation, chain, oif, bytes).unwrap_or(Finding::Drop as u32)
+    features::jump_pad();
+    first::<false>(generation, chain, oif, bytes).unwrap_or(ChainVerdict::Drop as u32)
 }
 
 /// See [`scan_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scan_v6(generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
-    features::spare();
-    first::<true>(generation, chain, oif, bytes).unwrap_or(Finding::Drop as u32)
+    features::jump_pad();
+    first::<true>(generation, chain, oif, bytes).unwrap_or(ChainVerdict::Drop as u32)
 }
 
 /// All other turns; how many they were. Alone, because what it needs of the stack is not there for what it calls.
@@ -98,12 +99,12 @@ extern "C" fn scan_on_v6() -> c_long {
     others(again::<true>)
 }
 
-/// What all turns have found, as a [`Finding`].
+/// What all turns have found, as a [`ChainVerdict`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scanned(generation: u32, chain: u32) -> u32 {
     let found = || Some(conclude(&maps::key()?.search, maps::filter(generation), chain));
-    found().unwrap_or(Finding::Drop) as u32
+    found().unwrap_or(ChainVerdict::Drop) as u32
 }
 
 #[inline(always)]
@@ -119,7 +120,7 @@ fn first<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u64
     if tables.count != 0 {
         next_tables::<IPV6>(key);
     }
-    let enough = walk::<IPV6, STEPS>(key) == ENOUGH;
+    let enough = walk::<IPV6, STEPS>(key) == STOP;
     Some(if enough { conclude(&key.search, filter, chain) as u32 } else { MORE })
 }
 
@@ -131,25 +132,25 @@ fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
 
 /// What was found.
 #[inline(always)]
-fn conclude(search: &Search, filter: &Filter, chain: u32) -> Finding {
+fn conclude(search: &Search, filter: &Filter, chain: u32) -> ChainVerdict {
     let quiet = is_quiet(search);
     if !quiet {
         trace::chain(chain);
     }
     let Search { rule, bytes, .. } = *search;
     if search.is_empty() {
-        let policy = Ruling::from_number(filter.policies[chain as usize % CHAINS]);
-        return if policy == Ruling::Accept { Finding::Accept } else { Finding::Drop };
+        let policy = ActionCode::from_number(filter.policies[chain as usize % CHAINS]);
+        return if policy == ActionCode::Accept { ChainVerdict::Accept } else { ChainVerdict::Drop };
     }
-    let ruling = Ruling::of(rule);
-    if ruling != Ruling::Unreadable && !quiet {
+    let action = ActionCode::of(rule);
+    if action != ActionCode::Unreadable && !quiet {
         maps::count_rule((rule & entry::COUNTER) as u32, bytes);
     }
-    match ruling {
-        Ruling::Accept => Finding::Accept,
-        Ruling::Unreadable => Finding::Unreadable,
+    match action {
+        ActionCode::Accept => ChainVerdict::Accept,
+        ActionCode::Unreadable => ChainVerdict::Unreadable,
         // It goes on when it has taken all turns that there are: nobody can say what comes behind.
-        Ruling::Drop | Ruling::Continue => Finding::Drop,
+        ActionCode::Drop | ActionCode::Continue => ChainVerdict::Drop,
     }
 }
 
@@ -161,19 +162,19 @@ fn is_quiet(search: &Search) -> bool {
 
 /// Nothing asked yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
 #[inline(always)]
-fn begin(search: &mut Search, base: u32, &Tables { first, count, screen, catch_all }: &Tables, bytes: u64) {
+fn begin(search: &mut Search, base: u32, &Tables { first, count, prefilter, catch_all }: &Tables, bytes: u64) {
     search.base = base;
     search.first = first;
     search.end = first + count;
-    search.screen = screen;
+    search.prefilter = prefilter;
     search.left = black_box(0);
     search.unit = 0;
     search.from = 0;
     search.catch_all = catch_all;
     search.rewind();
     search.bytes = bytes;
-    if features::TELLING.on() {
-        search.told = [0; 2];
+    if features::LOGGING.on() {
+        search.log_rules = [0; 2];
     }
 }
 
@@ -189,16 +190,16 @@ const MORE_STEPS: u32 = 8;
 #[inline(always)]
 fn finish(search: &mut Search) -> c_long {
     if search.is_empty() {
-        return ENOUGH;
+        return STOP;
     }
     let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
     let holds = !features::LIMITS.on() || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
     if holds {
-        if features::TELLING.on() && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
-            search.told[usize::from(search.told[0] != 0)] = search.rule as u32;
+        if features::LOGGING.on() && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
+            search.log_rules[usize::from(search.log_rules[0] != 0)] = search.rule as u32;
         }
-        if Ruling::of(search.rule) != Ruling::Continue {
-            return ENOUGH;
+        if ActionCode::of(search.rule) != ActionCode::Continue {
+            return STOP;
         }
         if !is_quiet(search) {
             maps::count_rule(counter, search.bytes);
@@ -206,28 +207,28 @@ fn finish(search: &mut Search) -> c_long {
     }
     search.from = search.best + 1;
     search.rewind();
-    GO_ON
+    CONTINUE
 }
 
 /// One more turn.
 extern "C" fn again<const IPV6: bool>(_: u32, _: *mut c_void) -> c_long {
     // LLVM knows that it is 0 or 1, and leaves it at that; the verifier does not.
     let enough = black_box(if IPV6 { walk_v6() } else { walk_v4() });
-    if enough == 0 { GO_ON } else { ENOUGH }
+    if enough == 0 { CONTINUE } else { STOP }
 }
 
 /// A turn as a global function: the verifier looks at it once, not for every turn of the loop.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_v4() -> u32 {
-    maps::key().map_or(1, |key| u32::from(walk::<false, MORE_STEPS>(key) == ENOUGH))
+    maps::key().map_or(1, |key| u32::from(walk::<false, MORE_STEPS>(key) == STOP))
 }
 
 /// See [`walk_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_v6() -> u32 {
-    maps::key().map_or(1, |key| u32::from(walk::<true, MORE_STEPS>(key) == ENOUGH))
+    maps::key().map_or(1, |key| u32::from(walk::<true, MORE_STEPS>(key) == STOP))
 }
 
 /// Goes on where the search is: asks an entry of the run at hand or, when there is none, of that in the next table. How far it
@@ -239,33 +240,33 @@ fn walk<const IPV6: bool, const STEPS: u32>(key: &mut Key) -> c_long {
         let mut unit = key.search.unit;
         if unit == 0 {
             if key.search.left != 0 {
-                unit = look_up::<IPV6>(key);
+                unit = probe_next::<IPV6>(key);
             } else if key.search.table < key.search.end {
                 next_tables::<IPV6>(key);
-            } else if finish(&mut key.search) == ENOUGH {
-                return ENOUGH;
+            } else if finish(&mut key.search) == STOP {
+                return STOP;
             }
         }
         if unit != 0 {
-            key.search.unit = ask::<IPV6>(key, unit);
+            key.search.unit = match_entry::<IPV6>(key, unit);
         }
         steps += 1;
     }
-    GO_ON
+    CONTINUE
 }
 
 /// Finds out which of the next tables have something for the packet.
 #[inline(always)]
 fn next_tables<const IPV6: bool>(key: &mut Key) {
-    let Search { base, first, table, end, screen, .. } = key.search;
+    let Search { base, first, table, end, prefilter, .. } = key.search;
     key.search.at = table;
-    key.search.table = table + SCREENED;
-    key.search.left = screen.candidates(&Arena, base, ((table - first) / SCREENED, end - table), key, IPV6);
+    key.search.table = table + TABLES_PER_WORD;
+    key.search.left = prefilter.candidates(&Arena, base, ((table - first) / TABLES_PER_WORD, end - table), key, IPV6);
 }
 
 /// Looks into the next of these tables: where its run for the packet begins, or 0.
 #[inline(always)]
-fn look_up<const IPV6: bool>(key: &mut Key) -> u32 {
+fn probe_next<const IPV6: bool>(key: &mut Key) -> u32 {
     let Search { base, at, left, end, best, .. } = key.search;
     key.search.left = left & (left - 1);
     let table = at + abi::lowest(left);
@@ -282,16 +283,16 @@ fn look_up<const IPV6: bool>(key: &mut Key) -> u32 {
 
 /// Asks the entry at a unit; gives the next of its run, or 0 when no more of it can matter.
 #[inline(always)]
-fn ask<const IPV6: bool>(key: &mut Key, unit: u32) -> u32 {
+fn match_entry<const IPV6: bool>(key: &mut Key, unit: u32) -> u32 {
     let base = key.search.base;
     let differs = if IPV6 { Some(|| addresses_differ(base, unit)) } else { None };
     let next = unit + if IPV6 { 2 } else { 1 };
-    match abi::ask(&Arena, base, unit, key, (key.search.from, key.search.best), differs) {
-        Answer::End => 0,
-        Answer::Next => next,
-        Answer::Fits { order, rule, last } => {
+    match abi::match_entry(&Arena, base, unit, key, (key.search.from, key.search.best), differs) {
+        EntryMatch::End => 0,
+        EntryMatch::Next => next,
+        EntryMatch::Fits { order, rule, last } => {
             let rest = (rule >> 32) as u32;
-            let fits = rest == 0 || (rest_agrees(base, rest) != 0 && sets_agree(base, rest) != 0);
+            let fits = rest == 0 || (fields_match(base, rest) != 0 && sets_agree(base, rest) != 0);
             if fits {
                 key.search.best = u64::from(order);
                 key.search.rule = rule;
@@ -318,7 +319,7 @@ extern "C" fn within(counter: u32, bytes: u64) -> u32 {
 /// Whether all else that a rule asks holds, but for sets.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rest_agrees(base: u32, unit: u32) -> u32 {
+extern "C" fn fields_match(base: u32, unit: u32) -> u32 {
     u32::from(maps::key().is_some_and(|key| abi::agrees(&Arena, base, unit, key)))
 }
 
@@ -347,23 +348,23 @@ fn is_member(base: u32, unit: u32, number: u32) -> u32 {
     let (tables, selectors) = abi::set(&Arena, base, unit, number as usize & 3);
     abi::seek(key, selectors);
     key.search.set = (tables >> 32) as u32;
-    key.search.held = 0;
+    key.search.in_set = 0;
     // SAFETY: the callback has the type that bpf_loop calls, and looks at no context.
     unsafe { bpf_loop((tables & 0xffff) as u32, look as *mut c_void, core::ptr::null_mut(), 0) };
-    maps::key().map_or(0, |key| key.search.held)
+    maps::key().map_or(0, |key| key.search.in_set)
 }
 
 /// Looks into one table of a set.
 extern "C" fn look(index: u32, _: *mut c_void) -> c_long {
-    let Some(key) = maps::key() else { return ENOUGH };
+    let Some(key) = maps::key() else { return STOP };
     let (base, set) = (key.search.base, key.search.set + index);
     let has_value = |slots: u64, value| has_value(base, slots, value) != 0;
     let is_same = |element| is_element(base, set, element) != 0;
     if abi::holds(&Arena, base, set, &key.sought, (has_value, is_same)) {
-        key.search.held = 1;
-        return ENOUGH;
+        key.search.in_set = 1;
+        return STOP;
     }
-    GO_ON
+    CONTINUE
 }
 
 /// Whether the slots of a narrow table have a value. A global function, as the next one, so that what it needs of the stack is

@@ -7,7 +7,7 @@
 use dataplane_common::{
     abi::{
         ADDRESS_WORDS, AF_INET, AF_INET6, Control, Ifindex, NeighbourKey, NextHopGroup, Port, RouteKind, Target,
-        lookup4, may_be_local, near6, search_on6, search6,
+        lookup4, lookup6_base, may_be_local, search_on6, search6,
     },
     decide::{Family, V4, V6},
     wire::{Address6, Bytes, IPV4_FRAGMENT_MASK, Icmp, Ipv6, Tag, protocol},
@@ -36,11 +36,11 @@ pub trait Routed: Family {
 /// Whether the mirror of this family decides for a port.
 #[inline(always)]
 pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
-    let inquires = features::INQUIRIES.on() && port.flags().contains(F::INQUIRES);
-    control.mirror & F::MIRROR != 0 && !inquires
+    let by_kernel = features::KERNEL_LOOKUP.on() && port.flags().contains(F::KERNEL_LOOKUP);
+    control.mirror & F::MIRROR != 0 && !by_kernel
 }
 
-/// The next hop of a group for a flow: the index of an adjacency, or [`NOBODY`], and above it the MTU of the route (0: none).
+/// The next hop of a group for a flow: the index of an adjacency, or [`NO_ADJACENCY`], and above it the MTU of the route (0: none).
 #[inline(always)]
 pub fn next_hop(control: Control, group: u32, flow: u32) -> u64 {
     if features::MULTIPATH.on() {
@@ -51,7 +51,7 @@ pub fn next_hop(control: Control, group: u32, flow: u32) -> u64 {
     }
     match maps::group(group) {
         Some(group) => hop(group, u32::from(group.members[0])),
-        None => u64::from(NOBODY),
+        None => u64::from(NO_ADJACENCY),
     }
 }
 
@@ -59,8 +59,8 @@ pub fn next_hop(control: Control, group: u32, flow: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn member_for(group: u32, flow: u32) -> u64 {
-    let Some(group) = maps::group(group) else { return u64::from(NOBODY) };
-    group.member(flow).map_or(u64::from(NOBODY), |member| hop(group, member))
+    let Some(group) = maps::group(group) else { return u64::from(NO_ADJACENCY) };
+    group.member(flow).map_or(u64::from(NO_ADJACENCY), |member| hop(group, member))
 }
 
 #[inline(always)]
@@ -69,7 +69,7 @@ fn hop(group: &NextHopGroup, member: u32) -> u64 {
 }
 
 /// No adjacency.
-pub const NOBODY: u32 = u32::MAX - 1;
+pub const NO_ADJACENCY: u32 = u32::MAX - 1;
 
 impl Routed for V4 {
     #[inline(always)]
@@ -93,7 +93,7 @@ impl Routed for V4 {
 impl Routed for V6 {
     #[inline(always)]
     fn lookup(control: Control, address: Address6) -> Target {
-        match near6(&Table6, control.fib6, features::WIDE_FIB6.on(), address) {
+        match lookup6_base(&Table6, control.fib6, features::WIDE_FIB6.on(), address) {
             Ok(target) => target,
             Err(root) => Target::from_raw(lookup_v6(control.fib6, root, address.high, address.low)),
         }
@@ -128,18 +128,18 @@ pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
 
 /// Whether the controller has been away for longer than the operator allows.
 #[inline(always)]
-pub fn abandoned() -> bool {
-    !maps::is_found(false) && alone() != 0
+pub fn controller_gone() -> bool {
+    !maps::liveness_is(false) && check_controller() != 0
 }
 
 /// Finds it out for this tick, unless somebody has.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn alone() -> u32 {
-    let known = maps::is_found(true);
+extern "C" fn check_controller() -> u32 {
+    let known = maps::liveness_is(true);
     let gone = known || maps::expired();
     if !known {
-        maps::keep_pulse(gone);
+        maps::store_liveness(gone);
     }
     u32::from(gone)
 }

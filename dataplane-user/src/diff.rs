@@ -150,8 +150,8 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
 /// The families for which some port needs a feature that the programs do not have yet.
 fn waiting(want: &Want, missing: Features) -> u32 {
     let needs = [
-        (Features::INQUIRIES, PortFlags::INQUIRES_V4, Control::MIRROR_V4),
-        (Features::INQUIRIES, PortFlags::INQUIRES_V6, Control::MIRROR_V6),
+        (Features::KERNEL_LOOKUP, PortFlags::KERNEL_LOOKUP_V4, Control::MIRROR_V4),
+        (Features::KERNEL_LOOKUP, PortFlags::KERNEL_LOOKUP_V6, Control::MIRROR_V6),
     ];
     let ports = || want.ports.values().chain(want.vlans.values()).map(Port::flags);
     let waits = |(feature, flag, _): &(Features, PortFlags, u32)| {

@@ -29,7 +29,7 @@ pub(crate) struct Heap {
 
 impl Heap {
     /// A job was done that may have left much behind.
-    pub(crate) fn litter(&mut self) {
+    pub(crate) fn note_garbage(&mut self) {
         let soon = Instant::now() + SOON;
         self.due.get_or_insert(self.last.map_or(soon, |last| soon.max(last + SELDOM)));
     }
@@ -41,7 +41,7 @@ impl Heap {
 
     /// Gives free memory back, if much was taken since that was done last. It takes a few milliseconds where the heap is
     /// large.
-    pub(crate) fn tidy(&mut self) {
+    pub(crate) fn collect(&mut self) {
         (self.due, self.last) = (None, Some(Instant::now()));
         let Some(mut now) = resident() else { return };
         if now > self.least + SLACK {

@@ -71,7 +71,7 @@ impl Scrape {
             attached.get_or_create(&vec![name(), ("mode", port.mode.clone())]).set(i64::from(!reasons.is_empty()));
             for reason in Reason::ALL {
                 if let Some(count) = reasons.get(reason.name()) {
-                    let verdict = reason.decision().name().to_owned();
+                    let verdict = reason.verdict().name().to_owned();
                     let labels = vec![name(), ("verdict", verdict), ("reason", reason.name().to_owned())];
                     packets.get_or_create(&labels).inc_by(*count);
                 }
@@ -84,7 +84,7 @@ impl Scrape {
         for reason in Reason::ALL {
             let labels = vec![
                 ("reason", reason.name().to_owned()),
-                ("verdict", reason.decision().name().to_owned()),
+                ("verdict", reason.verdict().name().to_owned()),
                 ("meaning", escaped(reason.meaning())),
                 ("advice", escaped(reason.advice())),
             ];

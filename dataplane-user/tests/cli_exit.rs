@@ -91,7 +91,7 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
 }
 
 #[test]
-fn each_verb_asks_what_it_says_and_gives_the_daemons_exit_code() {
+fn each_verb_sends_its_request_and_returns_the_exit_code() {
     const KINDS: [FailureKind; 5] = [
         FailureKind::Failed,
         FailureKind::NotFound,
@@ -114,7 +114,7 @@ fn each_verb_asks_what_it_says_and_gives_the_daemons_exit_code() {
 }
 
 #[test]
-fn without_a_daemon_each_verb_is_4_and_says_how_to_start_one() {
+fn without_a_daemon_each_verb_is_4_with_a_hint() {
     let directory = directory();
     let file = directory.path().join("new.toml");
     fs::write(&file, CONFIG).expect("a file");
@@ -140,7 +140,7 @@ fn a_daemon_that_hangs_up_is_4() {
 }
 
 #[test]
-fn bad_usage_is_2_and_asks_nobody() {
+fn bad_usage_is_2_without_a_request() {
     let rows = [
         "",
         "frobnicate",
@@ -310,7 +310,7 @@ fn watch_is_one_object_a_line_and_ends_with_its_reader() {
 }
 
 #[test]
-fn watch_tells_rates_and_ends_after_its_count() {
+fn watch_prints_rates_and_ends_after_its_count() {
     let looks = AtomicU64::new(0);
     let daemon = Daemon::start(move |_| {
         let packets = looks.fetch_add(1_000_000, Ordering::Relaxed);

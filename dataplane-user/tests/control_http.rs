@@ -120,7 +120,7 @@ fn what_is_not_a_scrape_is_refused() {
 }
 
 #[test]
-fn a_daemon_that_cannot_tell_says_why() {
+fn a_failed_scrape_has_a_reason() {
     let answer = say(&serve(QUICK, None), GET.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("it is purple\n"), "{answer}");
 }
@@ -146,7 +146,7 @@ fn the_silent_and_the_slow_are_cut() {
 }
 
 #[test]
-fn the_ring_is_asked_once_for_all_who_come_together() {
+fn concurrent_scrapes_share_one_answer() {
     let served = serve(Limits { fresh: Duration::from_mins(1), ..QUICK }, Some("# EOF\n".to_owned()));
     let all: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..20).map(|_| scope.spawn(|| say(&served, GET.as_bytes()))).collect();

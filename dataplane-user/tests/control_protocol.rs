@@ -3,7 +3,7 @@
 use dataplane_user::{
     control::{
         json,
-        protocol::{Answer, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
+        protocol::{ConfigText, Data, Failure, FailureKind, Reply, Request, Response, Selection},
         row::{Counts, MirrorRow, MirrorState, Stats},
     },
     model::{Mode, ModeChoice},
@@ -96,26 +96,26 @@ fn answers_go_there_and_back() {
         heartbeat: 60,
     };
     let rows = [
-        (Answer::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
+        (Response::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
         (
-            Answer::Reply(Reply::from(Data::Config("a".to_owned())).warn("b")),
+            Response::Reply(Reply::from(Data::Config("a".to_owned())).warn("b")),
             r#"{"reply":{"data":{"config":"a"},"warnings":["b"]}}"#.to_owned(),
         ),
         (
-            Answer::Reply(Data::Stats(stats).into()),
+            Response::Reply(Data::Stats(stats).into()),
             format!(
                 r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),
         (
-            Answer::Failure(Failure::new(FailureKind::NotFound, "no port eth9")),
+            Response::Failure(Failure::new(FailureKind::NotFound, "no port eth9")),
             r#"{"failure":{"kind":"not_found","message":"no port eth9"}}"#.to_owned(),
         ),
     ];
     for (answer, line) in rows {
         assert_eq!(json::line(&answer).expect("JSON"), line);
-        assert_eq!(json::parse::<Answer>(line.as_bytes()).expect("an answer"), answer);
+        assert_eq!(json::parse::<Response>(line.as_bytes()).expect("an answer"), answer);
     }
 }
 

@@ -161,7 +161,7 @@ fn only_sockets_of_its_own_are_removed() {
 }
 
 #[test]
-fn nonsense_is_answered_and_cut_and_harms_nobody() {
+fn malformed_requests_are_refused() {
     let deep = "[".repeat(100_000);
     let rows: [&[u8]; 11] = [
         b"",
@@ -260,7 +260,7 @@ fn requests_are_answered_in_order_and_in_pieces() {
 }
 
 #[test]
-fn silent_peers_hold_nobody_up_and_are_cut() {
+fn silent_peers_are_cut_and_delay_no_one() {
     let limits = Limits { request: Duration::from_secs(2), ..Limits::default() };
     let daemon = Daemon::start_with(limits, |call| {
         let _ = call.reply.send(Ok(Data::Done.into()));
@@ -281,7 +281,7 @@ fn silent_peers_hold_nobody_up_and_are_cut() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_holds_nobody_up() {
+fn a_peer_that_does_not_read_delays_no_one() {
     const BIG: usize = 4 << 20;
     let limits = Limits { write: Duration::from_millis(500), ..Limits::default() };
     let daemon = Daemon::start_with(limits, |call| {
@@ -304,7 +304,7 @@ fn a_peer_that_does_not_read_holds_nobody_up() {
 }
 
 #[test]
-fn a_ring_that_is_stuck_or_gone_is_told() {
+fn a_stuck_or_closed_ring_is_reported() {
     let limits = Limits { ring: Duration::from_millis(200), ..Limits::default() };
     let stuck = Daemon::start_with(limits, |_| thread::sleep(Duration::from_millis(10)));
     let failure = Client::connect(&stuck.socket).expect("it listens").call(&Request::PortList).expect_err("dropped");
@@ -335,7 +335,7 @@ fn a_ring_that_is_stuck_or_gone_is_told() {
 }
 
 #[test]
-fn calls_of_who_has_gone_are_not_wanted() {
+fn calls_of_closed_connections_are_dropped() {
     let wanted = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = Arc::clone(&wanted);
     let daemon = Daemon::start_with(Limits::default(), move |call| {
@@ -364,7 +364,7 @@ fn calls_of_who_has_gone_are_not_wanted() {
 }
 
 #[test]
-fn pages_are_asked_for_as_they_are_taken() {
+fn pages_are_requested_as_they_are_read() {
     const PAGES: usize = 400;
     let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = Arc::clone(&asked);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf};
 
-use dataplane_common::{Decision, Reason};
+use dataplane_common::{Reason, Verdict};
 use dataplane_user::{config, release};
 
 fn document(name: &str) -> PathBuf {
@@ -22,17 +22,17 @@ fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-const VERDICTS: [(Decision, &str, &str); 5] = [
-    (Decision::Forward, "Forwarded", "The packet was sent to its next hop. These count as FORWARDED."),
-    (Decision::Deliver, "Delivered", "The packet goes up the stack of this machine. These count as DELIVERED."),
-    (Decision::Drop, "Dropped", "The packet ends here. These count as DROPPED."),
+const VERDICTS: [(Verdict, &str, &str); 5] = [
+    (Verdict::Forward, "Forwarded", "The packet was sent to its next hop. These count as FORWARDED."),
+    (Verdict::Deliver, "Delivered", "The packet goes up the stack of this machine. These count as DELIVERED."),
+    (Verdict::Drop, "Dropped", "The packet ends here. These count as DROPPED."),
     (
-        Decision::Kernel,
+        Verdict::Kernel,
         "Left to the kernel",
         "The packet goes up, and the kernel decides, answers or resolves. These count as PASSED.",
     ),
     (
-        Decision::Withhold,
+        Verdict::Withhold,
         "Stopped at the egress",
         "The packet came from this machine or from its kernel, and may not leave. It is not part of what a port received.",
     ),
@@ -48,7 +48,7 @@ fn reasons() -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n## {heading}\n\nVerdict `{}`. {what}\n\n", verdict.name());
         text += "| reason | meaning | what to do |\n|---|---|---|\n";
-        for reason in Reason::ALL.iter().filter(|reason| reason.decision() == verdict) {
+        for reason in Reason::ALL.iter().filter(|reason| reason.verdict() == verdict) {
             let _ = writeln!(text, "| `{}` | {} | {} |", reason.name(), reason.meaning(), reason.advice());
         }
     }

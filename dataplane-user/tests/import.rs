@@ -63,7 +63,7 @@ fn rule_sets_come_to_valid_configs() {
 }
 
 #[test]
-fn what_cannot_be_translated_is_told_at_its_place() {
+fn untranslatable_rules_are_reported_at_their_position() {
     for path in files("refused") {
         let output = import(&path);
         assert_eq!(output.status.code(), Some(5), "{}: {}", path.display(), text(&output.stderr));
@@ -169,7 +169,7 @@ fn what_comes_to_too_much_is_refused_soon() {
 }
 
 #[test]
-fn many_errors_and_notes_are_told_soon() {
+fn many_errors_and_notes_are_reported_quickly() {
     let directory = directory();
     let path = directory.path().join("many.nft");
     for (rule, code) in [("ct state new accept", 5), ("ip6 nexthdr udp drop", 0)] {
@@ -186,7 +186,7 @@ fn many_errors_and_notes_are_told_soon() {
 }
 
 #[test]
-fn what_an_extension_of_iptables_says_is_not_a_comment() {
+fn output_of_iptables_extensions_is_no_comment() {
     let directory = directory();
     let path = directory.path().join("listing.nft");
     let table = |rule: &str| {

@@ -309,7 +309,7 @@ fn model_follows_the_kernel() {
                 want.problems.iter().filter(|problem| !matches!(problem, Problem::Taken { .. })).collect();
             assert!(faults.is_empty(), "{faults:?} after {step}");
             // Whose packets the kernel must be asked about.
-            assert_eq!(want.features.contains(Features::INQUIRIES), step.starts_with("rule add"), "after {step}");
+            assert_eq!(want.features.contains(Features::KERNEL_LOOKUP), step.starts_with("rule add"), "after {step}");
         }
     });
 }

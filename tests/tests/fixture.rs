@@ -21,7 +21,7 @@ use dataplane_tests::{
     lab::{Need, kernel_at_least, ready},
 };
 use dataplane_user::{
-    fib::Sizes,
+    fib::TableSizes,
     filter::build,
     kernel::Hook,
     lower::filter::{ChainRules, LoweredFilter, lower},
@@ -38,7 +38,7 @@ fn every_row_ends_as_it_says() {
         return;
     }
     let rows = rows::all();
-    for sizes in [Sizes::SMALL, Sizes::for_routes(10_000, 10_000)] {
+    for sizes in [TableSizes::SMALL, TableSizes::for_routes(10_000, 10_000)] {
         let failures = World::sized(sizes, |world| {
             let check = |row: &Row| row.check(world).err().map(|error| format!("{error:#}"));
             Ok(rows.iter().filter_map(check).collect::<Vec<_>>())
@@ -104,7 +104,7 @@ fn every_reason_has_a_row() {
 }
 
 /// Runs a packet at a hook; the network through whose host 2 it leaves.
-fn way(world: &mut World, hook: Hook, packet: &Packet) -> anyhow::Result<u8> {
+fn link(world: &mut World, hook: Hook, packet: &Packet) -> anyhow::Result<u8> {
     let row = Row::to_be_forwarded(packet.frame());
     world.prepare(&row)?;
     let ran = world.run(hook, row.arrival(world))?;
@@ -125,7 +125,7 @@ fn equal_paths_share_the_flows_and_keep_each_whole() {
             for flow in 0..FLOWS {
                 let (source, target) = (version.address((0, 10 + flow % 50)), version.address((net::EQUAL, flow)));
                 let packet = |from, to| ip(source, target).udp(from, to, 16);
-                let path = way(world, hook, &packet(1, 2))?;
+                let path = link(world, hook, &packet(1, 2))?;
                 second += u32::from(path == 2);
                 // Ports do not count, or the fragments of one datagram would part.
                 let fragments = match version {
@@ -135,7 +135,7 @@ fn equal_paths_share_the_flows_and_keep_each_whole() {
                     }
                 };
                 for other in [packet(5, 6), packet(1, 2).ttl(9)].into_iter().chain(fragments) {
-                    ensure!(way(world, hook, &other)? == path, "{other:?} did not go the way of its flow, {path}");
+                    ensure!(link(world, hook, &other)? == path, "{other:?} did not go the way of its flow, {path}");
                 }
             }
             shares.push((version, hook, second));
@@ -219,7 +219,7 @@ fn lowered(rules: &[String]) -> LoweredFilter {
 }
 
 #[test]
-fn tables_are_tried_before_they_are_live() {
+fn tables_are_self_tested_before_they_are_live() {
     if !possible() {
         return;
     }
@@ -238,20 +238,20 @@ fn tables_are_tried_before_they_are_live() {
     // More by hand.
     let packets = std::env::var("DATAPLANE_TRIED").map_or(1280, |text| text.parse().expect("a number of packets"));
     let mut random = fastrand::Rng::with_seed(1);
-    let mut tried = Vec::new();
-    while tried.len() < packets {
-        tried.extend(all.trials(&mut random));
+    let mut tests = Vec::new();
+    while tests.len() < packets {
+        tests.extend(all.self_tests(&mut random));
     }
     let (all, fewer) = (build(&all).expect("few shapes"), build(&fewer).expect("few shapes"));
-    let (right, wrong) = World::sized(Sizes::SMALL.with_filter(all.lines()), |world| {
-        let answers = |answers: Vec<_>| tried.iter().zip(answers).filter(|(one, answer)| one.rule == *answer).count();
-        Ok((answers(world.tried(&all, &tried)?), answers(world.tried(&fewer, &tried)?)))
+    let (right, wrong) = World::sized(TableSizes::SMALL.with_filter(all.lines()), |world| {
+        let answers = |answers: Vec<_>| tests.iter().zip(answers).filter(|(one, answer)| one.rule == *answer).count();
+        Ok((answers(world.self_test(&all, &tests)?), answers(world.self_test(&fewer, &tests)?)))
     })
     .expect("a world");
-    println!("{right} of {} packets, and {wrong} with half of the rules", tried.len());
-    assert_eq!(right, tried.len());
-    assert!(tried.iter().filter(|one| one.rule.is_some()).count() > tried.len() / 4, "few packets met a rule");
-    assert!(wrong < tried.len(), "tables that are wrong were not found out");
+    println!("{right} of {} packets, and {wrong} with half of the rules", tests.len());
+    assert_eq!(right, tests.len());
+    assert!(tests.iter().filter(|one| one.rule.is_some()).count() > tests.len() / 4, "few packets met a rule");
+    assert!(wrong < tests.len(), "tables that are wrong were not found out");
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn every_program_is_cheap_to_verify() {
     let counts = World::with(|world| {
         let mut counts = Vec::new();
         // What is off makes a program longer here: an index that is small has the tree beside it, and one way no function.
-        let all = Features::all() - Features::REHEARSAL;
+        let all = Features::all() - Features::DRY_RUN;
         let small = all - Features::WIDE_FIB4 - Features::WIDE_FIB6 - Features::MULTIPATH;
         for features in [Features::empty(), typical, small, all, Features::all()] {
             let object = world.load(features)?;

@@ -59,25 +59,25 @@ bitflags! {
         /// There are IPv4 routes of type local that the kernel did not make by itself.
         const CUSTOM_LOCAL = 1 << 12;
         /// Some rule logs or rejects.
-        const TELLING = 1 << 13;
+        const LOGGING = 1 << 13;
         /// Some rule has a limit.
         const LIMITS = 1 << 14;
         /// Somebody watches packets.
         const TRACING = 1 << 15;
         /// Some port asks the kernel for routes.
-        const INQUIRIES = 1 << 16;
+        const KERNEL_LOOKUP = 1 << 16;
         /// Packets are the controller's own, and nobody is sent any: next hops are not told to be in use.
-        const REHEARSAL = 1 << 17;
+        const DRY_RUN = 1 << 17;
         /// The kernel has policies of `IPsec`.
         const IPSEC = 1 << 18;
         /// Somebody takes the frames of a port before IP sees them.
-        const TAKEN = 1 << 19;
+        const RX_HANDLER = 1 << 19;
         /// The kernel answers in the stead of IPv6 neighbours elsewhere.
         const PROXY_NDP = 1 << 20;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// What rules ask for.
-        const RULES = Self::CHAINS.bits() | Self::TELLING.bits() | Self::LIMITS.bits();
+        const RULES = Self::CHAINS.bits() | Self::LOGGING.bits() | Self::LIMITS.bits();
     }
 }
 
@@ -86,7 +86,7 @@ pub type Instruction = [u8; 8];
 
 /// Where a program asks whether a feature is on: it loads a mark that says which feature, and compares it with [`Switch::ON`].
 /// A loader that knows what is on puts the answer there. At best that is a jump, or nothing at all ([`Switch::decide`]); else
-/// the answer is loaded ([`Switch::answer`]), and the verifier removes the comparison. Either way it removes what nobody can
+/// the answer is loaded ([`Switch::load_constant`]), and the verifier removes the comparison. Either way it removes what nobody can
 /// come to; of a variable that is read two or three instructions would stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch {
@@ -98,10 +98,10 @@ pub struct Switch {
 impl Switch {
     /// What is loaded where a feature is on; where it is off, and where nobody has said so, something else.
     pub const ON: i32 = 1;
-    /// How many [`Self::spare`] jumps are at the beginning of a function that has them.
-    pub const SPARE: usize = 64;
+    /// How many [`Self::pad_jump`] jumps are at the beginning of a function that has them.
+    pub const PAD_JUMPS: usize = 64;
     /// What is loaded in front of them.
-    pub const SPARE_MARK: i32 = 0x5b << 24;
+    pub const PAD_MARK: i32 = 0x5b << 24;
     /// Above the bits of the features, in a mark.
     const SIGN: i32 = 0x5a << 24;
     /// `r0 = ...`: operation, register, and an offset that is none.
@@ -129,17 +129,17 @@ impl Switch {
     /// Whether a load begins the spare jumps of a function, behind a jump to them and one around them. The verifier refuses
     /// instructions that no jump leads to before it finds out that nobody comes there, and would remove them: a spare jump,
     /// never taken, leads to what a decided switch leaves without.
-    pub fn begins_spare(load: Instruction) -> bool {
-        Self::loaded(load) == Some(Self::SPARE_MARK)
+    pub fn begins_pad(load: Instruction) -> bool {
+        Self::loaded(load) == Some(Self::PAD_MARK)
     }
 
     /// A spare jump over so many instructions.
-    pub fn spare(offset: i16) -> Instruction {
+    pub fn pad_jump(offset: i16) -> Instruction {
         Self::compare(offset.to_le_bytes())
     }
 
     /// `r0 = 0` or [`Self::ON`].
-    pub fn answer(yes: bool) -> Instruction {
+    pub fn load_constant(yes: bool) -> Instruction {
         let mut load = Self::NOTHING;
         load[..4].copy_from_slice(&Self::LOAD);
         load[4..].copy_from_slice(&if yes { Self::ON } else { 0 }.to_le_bytes());
@@ -191,11 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_says_whether_any_of_its_features_is_on() {
+    fn a_switch_is_on_if_any_of_its_features_is() {
         let switch = Switch::of(load(Switch::mark(Features::CHAINS)), COMPARE).expect("a switch");
         assert!(switch.is_on(Features::INPUT | Features::IPV6));
         assert!(!switch.is_on(Features::IPV6));
-        assert_eq!([Switch::answer(true), Switch::answer(false)], [load(1), load(0)]);
+        assert_eq!([Switch::load_constant(true), Switch::load_constant(false)], [load(1), load(0)]);
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let switch = Switch::of(load(Switch::mark(Features::IPV6)), COMPARE).expect("a switch");
         assert_eq!(switch.decide(Features::IPV6), ([Switch::NOTHING, [0x05, 0, 0x34, 0x12, 0, 0, 0, 0]], 0));
         assert_eq!(switch.decide(Features::VLANS), ([Switch::NOTHING; 2], 0x1234));
-        assert_eq!(Switch::spare(0x1234), COMPARE);
+        assert_eq!(Switch::pad_jump(0x1234), COMPARE);
         assert_eq!(Switch::NOTHING, [0x05, 0, 0, 0, 0, 0, 0, 0]);
     }
 
@@ -212,7 +212,7 @@ mod tests {
         let switch = load(Switch::mark(Features::IPV6));
         for (what, first, second) in [
             ("another number", load(Features::IPV6.bits().cast_signed()), COMPARE),
-            ("spare jumps", load(Switch::SPARE_MARK), COMPARE),
+            ("spare jumps", load(Switch::PAD_MARK), COMPARE),
             ("another register", [0xb7, 1, 0, 0, switch[4], switch[5], switch[6], switch[7]], COMPARE),
             ("not compared", switch, switch),
             ("compared with something else", switch, [0x15, 0, 0x34, 0x12, 2, 0, 0, 0]),
@@ -220,8 +220,8 @@ mod tests {
         ] {
             assert_eq!(Switch::of(first, second), None, "{what}");
         }
-        assert!(Switch::begins_spare(load(Switch::SPARE_MARK)));
-        assert!(!Switch::begins_spare(switch));
+        assert!(Switch::begins_pad(load(Switch::PAD_MARK)));
+        assert!(!Switch::begins_pad(switch));
     }
 
     #[test]

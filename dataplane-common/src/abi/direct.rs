@@ -5,7 +5,7 @@
 
 use super::{
     BRANCH, Target,
-    fib::{SECOND, far, generation},
+    fib::{SECOND, dynamic_start, generation},
 };
 
 /// Entries of an element of `FIB4`.
@@ -19,10 +19,10 @@ const LOCAL_BITS: u32 = 15;
 pub const LOCALS: usize = 1 << LOCAL_BITS >> 4;
 /// Entries by the first 16 bits.
 pub const ROOTS: usize = 1 << 16;
-/// `NEAR4`: the filter over local addresses, and the entries by the first 16 bits, each in both generations.
-pub type Near4 = [u16; NEAR_ENTRIES];
-/// Half words of [`Near4`].
-pub const NEAR_ENTRIES: usize = 2 * (LOCALS + ROOTS);
+/// `FIB4_BASE`: the filter over local addresses, and the entries by the first 16 bits, each in both generations.
+pub type Fib4Base = [u16; BASE_ENTRIES];
+/// Half words of [`Fib4Base`].
+pub const BASE_ENTRIES: usize = 2 * (LOCALS + ROOTS);
 
 /// How one generation of `FIB4` is laid out: first level, if it takes 24 bits, and groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Layout4 {
 
 /// Where the table is read.
 pub trait Blocks {
-    /// Four half words of the filters over local addresses, by their number in [`Near4`].
+    /// Four half words of the filters over local addresses, by their number in [`Fib4Base`].
     fn locals(&self, four: u32) -> u64;
     /// An entry by the first 16 bits, by its number among those of both generations.
     fn root(&self, number: u32) -> u16;
@@ -64,9 +64,9 @@ pub trait Blocks {
 /// The longest match for `address` in the live generation.
 #[inline(always)]
 pub fn lookup4(blocks: &impl Blocks, live: u32, wide: bool, address: u32) -> Target {
-    let groups = far(live) + Layout4::first_blocks(wide);
+    let groups = dynamic_start(live) + Layout4::first_blocks(wide);
     let mut entry = if wide {
-        blocks.entry(far(live) + (address >> 16), (address >> 8) as u8)
+        blocks.entry(dynamic_start(live) + (address >> 16), (address >> 8) as u8)
     } else {
         let entry = blocks.root(generation(live) << 16 | address >> 16);
         if entry & BRANCH == 0 {

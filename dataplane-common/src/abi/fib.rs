@@ -164,6 +164,6 @@ pub(super) const fn generation(live: u32) -> u32 {
 
 /// Where its far part begins.
 #[inline(always)]
-pub(super) const fn far(live: u32) -> u32 {
+pub(super) const fn dynamic_start(live: u32) -> u32 {
     live & !SECOND
 }

@@ -3,7 +3,7 @@
 //! A rule becomes an entry for each box of addresses, ports and the like that it describes. Entries with the same mask
 //! (made coarser where that saves a table) share a table, which is asked with one look into a hash: what has the same masked
 //! key is one *run* of entries, in the order of the rules. Tables are asked in the order of their first rule, until what was
-//! found is before all that is left; those that have nothing for the packet's addresses are passed over ([`Screen`]). A rule
+//! found is before all that is left; those that have nothing for the packet's addresses are passed over ([`Prefilter`]). A rule
 //! that every packet fits is in no table: it is what is found before any is asked ([`CatchAll`]). So what a packet costs depends
 //! on the number of tables (tens), not of rules.
 //!
@@ -13,7 +13,7 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{ADDRESS_WORDS, CLASSES, Screen, Search};
+use super::{ADDRESS_WORDS, CLASSES, Prefilter, Search};
 
 /// Chains, in the order prerouting, input, forward, output.
 pub const CHAINS: usize = 4;
@@ -46,7 +46,7 @@ impl Span {
 /// What a rule, or the policy of a chain, says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-pub enum Ruling {
+pub enum ActionCode {
     /// Ends the chain; the packet goes on.
     Accept = 0,
     /// Ends the packet.
@@ -57,7 +57,7 @@ pub enum Ruling {
     Unreadable = 3,
 }
 
-impl Ruling {
+impl ActionCode {
     /// From its number; anything unknown drops.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
@@ -106,7 +106,7 @@ pub struct Tables {
     /// How many follow.
     pub count: u32,
     /// Which of them have something for a packet. Those of sets have none.
-    pub screen: Screen,
+    pub prefilter: Prefilter,
     /// What decides where nothing in them is before it. Sets have none.
     pub catch_all: CatchAll,
 }
@@ -138,7 +138,7 @@ impl Default for CatchAll {
 pub struct Filter {
     /// By chain and [`super::Class`].
     pub tables: [[Tables; CLASSES]; CHAINS],
-    /// [`Ruling`] of each chain where no rule decides: accept or drop.
+    /// [`ActionCode`] of each chain where no rule decides: accept or drop.
     pub policies: [u32; CHAINS],
     /// Line of `FILTER` at which this generation begins.
     pub base: u32,
@@ -149,8 +149,8 @@ pub struct Filter {
 impl Filter {
     /// What a new map holds: no tables, and chains that accept.
     pub const EMPTY: Self = {
-        let screen = Screen { line: 0, mask: 0, destination: 0, source: 0 };
-        let tables = Tables { first: 0, count: 0, screen, catch_all: CatchAll::NONE };
+        let prefilter = Prefilter { line: 0, mask: 0, destination: 0, source: 0 };
+        let tables = Tables { first: 0, count: 0, prefilter, catch_all: CatchAll::NONE };
         Self { tables: [[tables; CLASSES]; CHAINS], policies: [0; CHAINS], base: 0, reserved: 0 }
     };
 }
@@ -175,7 +175,7 @@ pub mod entry {
     pub const PORTS: usize = 0;
     /// Order `<< 32`, IPv4 prefix length of the destination `<< 24`, of the source `<< 16`, protocol `<< 8`, flags.
     pub const NUMBERS: usize = 1;
-    /// Unit of what else it asks or 0 `<< 32`, [`super::Acts`] `<< 28`, [`super::Ruling`] `<< 24`, counter.
+    /// Unit of what else it asks or 0 `<< 32`, [`super::Acts`] `<< 28`, [`super::ActionCode`] `<< 24`, counter.
     pub const RULE: usize = 2;
     /// IPv6: how many bits of each word of the addresses count, the first in the lowest byte.
     pub const LENGTHS_V6: usize = 7;
@@ -188,7 +188,7 @@ pub mod entry {
 }
 
 /// Which words of the second line of a rest are what; the first has masks (upper half) and values of [`crate::abi::Key::rest`].
-pub mod more {
+pub mod extra {
     /// Length, first and last `<< 16` (lower half); number of sets (bits 32 to 39), which are negated (bits 40 to 47).
     pub const LENGTH: usize = 0;
     /// The first set: two words each. Line of its first table `<< 32`, number of tables; then its selectors, a byte each.

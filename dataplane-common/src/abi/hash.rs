@@ -48,13 +48,13 @@ pub const fn shift(slots: usize) -> u32 {
 
 /// The place of a tag among slots.
 #[inline(always)]
-pub const fn place(tag: u32, shift: u32) -> u32 {
+pub const fn slot_index(tag: u32, shift: u32) -> u32 {
     left(tag, shift) >> 5
 }
 
 /// Which bit of a slot's upper half tells of a tag.
 #[inline(always)]
-pub const fn trace(tag: u32, shift: u32) -> u64 {
+pub const fn bloom_bit(tag: u32, shift: u32) -> u64 {
     1 << (32 + (left(tag, shift) & 31))
 }
 
@@ -64,11 +64,11 @@ const fn left(tag: u32, shift: u32) -> u32 {
 }
 
 /// The number in the slot of a tag, or 0 when nothing with this tag is there. A slot has a number in its lower half, and in
-/// the upper half the [`trace`]s of the tags that it leads to.
+/// the upper half the [`bloom_bit`]s of the tags that it leads to.
 #[inline(always)]
 pub fn slot<L: Lines>(lines: &L, base: u32, slots: u64, tag: u32) -> u32 {
     let shift = (slots >> 32) as u32;
-    let place = place(tag, shift);
-    let found = word(lines, base + slots as u32 + place / WORDS as u32, place as usize % WORDS);
-    if found & trace(tag, shift) == 0 { 0 } else { found as u32 }
+    let slot_index = slot_index(tag, shift);
+    let found = word(lines, base + slots as u32 + slot_index / WORDS as u32, slot_index as usize % WORDS);
+    if found & bloom_bit(tag, shift) == 0 { 0 } else { found as u32 }
 }

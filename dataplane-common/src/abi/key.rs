@@ -7,10 +7,10 @@ use super::{Search, Sought};
 /// Words of the addresses in a [`Key`].
 pub const ADDRESS_WORDS: usize = 4;
 /// Words of a [`Key`] that only what is seldom asked is compared with (a *rest*).
-pub const REST_WORDS: usize = 8;
+pub const FIELD_WORDS: usize = 8;
 
 /// Which word of [`Key::rest`] holds what. Numbers are in the host's byte order.
-pub mod rest {
+pub mod field {
     /// Family (4 or 6) `<< 24`, protocol `<< 16`, DSCP `<< 8`, TTL or hop limit.
     pub const NETWORK: usize = 0;
     /// Interface index of the way in; 0 in chain output.
@@ -19,7 +19,7 @@ pub mod rest {
     pub const OIF: usize = 2;
     /// VLAN identifier with [`VLAN_PRESENT`] `<< 16`, IPv4 fragment word (flags and offset).
     pub const VLAN_FRAGMENT: usize = 3;
-    /// Link destination address, first four bytes. All three words of link addresses are as they lie in the frame ([`turned`]).
+    /// Link destination address, first four bytes. All three words of link addresses are as they lie in the frame ([`key_order`]).
     pub const LINK_DESTINATION: usize = 4;
     /// Link destination address, last two bytes `<< 16`, link source address, first two bytes.
     pub const LINK_MIDDLE: usize = 5;
@@ -32,7 +32,7 @@ pub mod rest {
 
     /// A word that is a number as word `at` of a key has it, or the other way round.
     #[inline(always)]
-    pub const fn turned(at: usize, word: u32) -> u32 {
+    pub const fn key_order(at: usize, word: u32) -> u32 {
         if at >= LINK_DESTINATION && at <= LINK_SOURCE { word.to_be() } else { word }
     }
 }
@@ -62,7 +62,7 @@ pub struct Key {
     /// See [`mixed`].
     pub mixed: u64,
     /// See [`rest`].
-    pub rest: [u32; REST_WORDS],
+    pub fields: [u32; FIELD_WORDS],
     /// Length of the IP packet, in bytes.
     pub length: u32,
     /// What could be read.
@@ -81,14 +81,14 @@ impl Key {
     /// Notes the way out.
     #[inline(always)]
     pub const fn set_oif(&mut self, oif: u32) {
-        self.rest[rest::OIF] = oif;
-        self.mixed = self.mixed & !mixed::OIF | fold(oif) as u64;
+        self.fields[field::OIF] = oif;
+        self.mixed = self.mixed & !mixed::OIF | hash_ifindex(oif) as u64;
     }
 
     /// The family: 4 or 6.
     #[inline(always)]
     pub const fn family(&self) -> u32 {
-        self.rest[rest::NETWORK] >> 24
+        self.fields[field::NETWORK] >> 24
     }
 
     /// The class that is asked about this packet.
@@ -100,8 +100,8 @@ impl Key {
     /// The same where the family is known.
     #[inline(always)]
     pub const fn class_of(&self, ipv6: bool) -> Class {
-        let dim = self.flags.contains(KeyFlags::UNREADABLE) as u32;
-        Class(if ipv6 { Class::IPV6 } else { 0 } | if dim != 0 { Class::DIM } else { 0 })
+        let unreadable = self.flags.contains(KeyFlags::UNREADABLE) as u32;
+        Class(if ipv6 { Class::IPV6 } else { 0 } | if unreadable != 0 { Class::UNREADABLE } else { 0 })
     }
 }
 
@@ -121,14 +121,14 @@ pub mod mixed {
     /// All of it together.
     #[inline(always)]
     pub const fn of(source_port: u64, destination_port: u64, protocol: u64, iif: u32, oif: u32) -> u64 {
-        let links = (super::fold(iif) as u64) << 12 | super::fold(oif) as u64;
+        let links = (super::hash_ifindex(iif) as u64) << 12 | super::hash_ifindex(oif) as u64;
         source_port << 48 | destination_port << 32 | protocol << 24 | links
     }
 }
 
 /// An interface index in twelve bits: few machines have links that look alike in them, and entries ask for all bits.
 #[inline(always)]
-pub const fn fold(ifindex: u32) -> u32 {
+pub const fn hash_ifindex(ifindex: u32) -> u32 {
     ifindex & 0xfff
 }
 
@@ -143,7 +143,7 @@ impl Class {
     /// Bit: IPv6.
     const IPV6: u32 = 1;
     /// Bit: the transport header could not be read.
-    const DIM: u32 = 2;
+    const UNREADABLE: u32 = 2;
     /// All of them, by their numbers.
     pub const ALL: [Self; CLASSES] = [Self(0), Self(1), Self(2), Self(3)];
 
@@ -160,7 +160,7 @@ impl Class {
     }
 
     /// Whether it is for packets whose transport header could not be read.
-    pub const fn is_dim(self) -> bool {
-        self.0 & Self::DIM != 0
+    pub const fn is_unreadable(self) -> bool {
+        self.0 & Self::UNREADABLE != 0
     }
 }

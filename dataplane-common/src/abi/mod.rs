@@ -7,56 +7,63 @@ mod adjacency;
 mod control;
 mod counter;
 mod direct;
-mod event;
+mod egress_permit;
 mod fib;
 mod filter;
+mod handoff;
 mod hash;
-mod inquiry;
+mod kernel_lookup;
+mod kernel_offsets;
 mod key;
 mod limit;
 mod loss;
-mod mark;
-mod passage;
+mod packet_event;
 mod policy;
 mod port;
-mod screen;
+mod prefilter;
 mod search;
+mod self_test;
 mod set;
-mod taker;
 mod trace;
 mod tree;
-mod trial;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
 pub use control::{Control, Features, Instruction, Switch};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
-pub use direct::{BLOCK, Block, Blocks, LOCALS, Layout4, NEAR_ENTRIES, Near4, ROOTS, local_bit, lookup4, may_be_local};
-pub use event::{EVENT_BYTES, EVENT_RING, Event, told};
+pub use direct::{
+    BASE_ENTRIES, BLOCK, Block, Blocks, Fib4Base, LOCALS, Layout4, ROOTS, local_bit, lookup4, may_be_local,
+};
+pub use egress_permit::{
+    CLASS_BITS, EGRESS_LINKS, EgressClasses, EgressLink, EgressLinkFlags, EgressPermit, MAX_CLASSES,
+};
 pub use fib::{BRANCH, Mixed, Prefixed, RouteKind, SECOND, Target};
-pub use filter::{Acts, CHAINS, CatchAll, Filter, QUIET, Ruling, Span, TABLES, Tables, entry, more, table};
-pub use hash::{Hash, place, shift, trace};
-pub use inquiry::{AF_INET, AF_INET6, Asked, Inquiry, NeighbourKey, answer};
-pub use key::{ADDRESS_WORDS, CLASSES, Class, Key, KeyFlags, REST_WORDS, fold, mixed, rest};
+pub use filter::{ActionCode, Acts, CHAINS, CatchAll, Filter, QUIET, Span, TABLES, Tables, entry, extra, table};
+pub use handoff::Handoff;
+pub use hash::{Hash, bloom_bit, shift, slot_index};
+pub use kernel_lookup::{AF_INET, AF_INET6, FibLookup, KernelLookup, NeighbourKey, fib_result};
+pub use kernel_offsets::KernelOffsets;
+pub use key::{ADDRESS_WORDS, CLASSES, Class, FIELD_WORDS, Key, KeyFlags, field, hash_ifindex, mixed};
 pub use limit::{Limit, LimitFlags};
 pub use loss::Observer;
-pub use mark::Mark;
-pub use passage::{Passage, WAY_BITS, WAY_CLASSES, WAYS_OUT, WayFlags, WayOut, Ways};
+pub use packet_event::{PACKET_EVENT_BYTES, PACKET_EVENT_RING, PacketEvent, event_kind};
 pub use policy::{COVERS, Cover, Policies};
 pub use port::{ELSEWHERE, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
-pub use screen::{SCREENED, Screen, lowest};
-pub use search::{Answer, Probe, RUN, Search, agrees, ask, differ, mask32, mask64, probe};
+pub use prefilter::{Prefilter, TABLES_PER_WORD, lowest};
+pub use search::{EntryMatch, Probe, RUN, Search, agrees, differ, mask32, mask64, match_entry, probe};
+pub use self_test::SelfTestFrame;
 pub use set::{
-    ELEMENT_WORDS, NAMESAKES, RULE_SETS, SLOT_PROBES, Selector, Sought, element_differs, has, holds, is_element,
-    narrow_slot, narrow_tag, pick, seek, set, set_table, sets,
+    ELEMENT_WORDS, MAX_CHAIN, RULE_SETS, SLOT_PROBES, Selector, Sought, element_differs, has, holds, is_element,
+    narrow_hash, narrow_slot, pick, seek, set, set_table, sets,
 };
-pub use taker::Places;
-pub use trace::{PANES, Pane, SIGHTING_BYTES, SIGHTING_RING, Sighting, Trail, Watch, draw, met, skips};
+pub use trace::{
+    TRACE_FILTERS, TRACE_RECORD_BYTES, TRACE_RING, TraceConfig, TraceContext, TraceFilter, TraceRecord, chain_trace,
+    draw, skips,
+};
 pub use tree::{
-    INDEX_LINES, Layout6, Line, Lines, NEAR_LINES, NEAR_TREE_LINE, NEAR_TREES, Near, Near6, TREE, TREE_LINE, WORDS,
-    lookup6, near6, search_on6, search6, tree_class, tree_lines,
+    BASE_LINES, BASE_TREE_LINE, BASE_TREES, BaseLines, Fib6Base, INDEX_LINES, Layout6, Line, Lines, TREE, TREE_LINE,
+    WORDS, lookup6, lookup6_base, search_on6, search6, tree_class, tree_lines,
 };
-pub use trial::Trial;
 pub use vlan::{Tag, VLANS, VlanKey};
 
 /// Interface index of the kernel; 0 is none.
@@ -69,19 +76,19 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
     include_bytes!("direct.rs"),
-    include_bytes!("event.rs"),
+    include_bytes!("packet_event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
     include_bytes!("hash.rs"),
-    include_bytes!("inquiry.rs"),
+    include_bytes!("kernel_lookup.rs"),
     include_bytes!("key.rs"),
     include_bytes!("limit.rs"),
     include_bytes!("loss.rs"),
-    include_bytes!("mark.rs"),
-    include_bytes!("passage.rs"),
+    include_bytes!("handoff.rs"),
+    include_bytes!("egress_permit.rs"),
     include_bytes!("policy.rs"),
     include_bytes!("port.rs"),
-    include_bytes!("screen.rs"),
+    include_bytes!("prefilter.rs"),
     include_bytes!("search.rs"),
     include_bytes!("set.rs"),
     include_bytes!("trace.rs"),
@@ -121,16 +128,16 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// VLAN devices as [`super::Port`], by [`super::VlanKey`].
     pub const VLANS: &str = "VLANS";
-    /// One [`super::Near4`], in a section.
-    pub const NEAR4: &str = ".bss.near4";
+    /// One [`super::Fib4Base`], in a section.
+    pub const FIB4_BASE: &str = ".bss.base4";
     /// What is in that section.
-    pub const NEAR4_SYMBOL: &str = "NEAR4";
+    pub const FIB4_BASE_SYMBOL: &str = "FIB4_BASE";
     /// [`super::Block`]; see [`super::Layout4`].
     pub const FIB4: &str = "FIB4";
-    /// One [`super::Near6`], in a section.
-    pub const NEAR6: &str = ".bss.near6";
+    /// One [`super::Fib6Base`], in a section.
+    pub const FIB6_BASE: &str = ".bss.base6";
     /// What is in that section.
-    pub const NEAR6_SYMBOL: &str = "NEAR6";
+    pub const FIB6_BASE_SYMBOL: &str = "FIB6_BASE";
     /// [`super::Line`]; see [`super::Layout6`].
     pub const FIB6: &str = "FIB6";
     /// [`super::NextHopGroup`] by index.
@@ -143,8 +150,8 @@ pub mod map {
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// [`super::Policies`]: those of IPv4, then those of IPv6.
     pub const POLICIES: &str = "POLICIES";
-    /// Per CPU, one [`super::Asked`].
-    pub const ASKED: &str = "ASKED";
+    /// Per CPU, one [`super::KernelLookup`].
+    pub const KERNEL_LOOKUP: &str = "KERNEL_LOOKUP";
     /// Devices that XDP transmits on, by interface index.
     pub const EGRESS: &str = "EGRESS";
     /// [`super::Filter`] by generation.
@@ -156,27 +163,27 @@ pub mod map {
     /// Per CPU, [`super::Counter`] by the counter of a rule.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
     /// One word: the [`super::Observer::id`] of the observer that counts losses.
-    pub const ON_WATCH: &str = "ON_WATCH";
+    pub const ACTIVE_OBSERVER: &str = "ACTIVE_OBSERVER";
     /// Name of the read-only global that holds the words of a [`super::Observer`].
     pub const OBSERVER: &str = "OBSERVER";
-    /// Name of the read-only global that holds the words of [`super::Places`].
-    pub const PLACES: &str = "PLACES";
+    /// Name of the read-only global that holds the words of [`super::KernelOffsets`].
+    pub const KERNEL_OFFSETS: &str = "KERNEL_OFFSETS";
     /// [`super::Limit`] by the counter of a rule.
     pub const LIMITS: &str = "LIMITS";
     /// One word: after which moment of `CLOCK_MONOTONIC`, in nanoseconds, the controller is taken for gone; 0 is never.
     pub const HEARTBEAT: &str = "HEARTBEAT";
-    /// One [`super::Ways`].
-    pub const WAYS: &str = "WAYS";
-    /// [`super::WayOut`] by interface index.
-    pub const WAYS_OUT: &str = "WAYS_OUT";
-    /// Ring of [`super::Event`].
-    pub const EVENTS: &str = "EVENTS";
-    /// One [`super::Watch`].
-    pub const WATCH: &str = "WATCH";
-    /// Per CPU, one [`super::Trail`].
-    pub const TRAIL: &str = "TRAIL";
-    /// Ring of [`super::Sighting`].
-    pub const SIGHTINGS: &str = "SIGHTINGS";
+    /// One [`super::EgressClasses`].
+    pub const EGRESS_CLASSES: &str = "EGRESS_CLASSES";
+    /// [`super::EgressLink`] by interface index.
+    pub const EGRESS_LINKS: &str = "EGRESS_LINKS";
+    /// Ring of [`super::PacketEvent`].
+    pub const PACKET_EVENTS: &str = "PACKET_EVENTS";
+    /// One [`super::TraceConfig`].
+    pub const TRACE_CONFIG: &str = "TRACE_CONFIG";
+    /// Per CPU, one [`super::TraceContext`].
+    pub const TRACE_CONTEXT: &str = "TRACE_CONTEXT";
+    /// Ring of [`super::TraceRecord`].
+    pub const TRACE_RECORDS: &str = "TRACE_RECORDS";
     /// Per CPU, one [`super::Key`].
     pub const KEY: &str = "KEY";
 }
@@ -191,23 +198,23 @@ sizes! {
     Control = 16;
     Counter = 16;
     PortCounters = 1024;
-    Mark = 8;
-    Ways = 80;
-    WayOut = 8;
+    Handoff = 8;
+    EgressClasses = 80;
+    EgressLink = 8;
     Port = 32;
     VlanKey = 8;
-    Inquiry = 64;
-    Asked = 176;
+    FibLookup = 64;
+    KernelLookup = 176;
     NeighbourKey = 24;
     Policies = 1032;
-    Event = 1336;
+    PacketEvent = 1336;
     Limit = 32;
-    Pane = 160;
-    Watch = 2608;
-    Trail = 48;
-    Sighting = 1600;
+    TraceFilter = 160;
+    TraceConfig = 2608;
+    TraceContext = 48;
+    TraceRecord = 1600;
     Filter = 536;
-    Screen = 8;
+    Prefilter = 8;
     Block = 512;
     Line = 64;
     Target = 2;

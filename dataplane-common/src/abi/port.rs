@@ -66,16 +66,16 @@ bitflags! {
         /// Our program is the one at XDP, so whatever is redirected there is ours.
         const XDP = 1 << 7;
         /// Where IPv4 packets go the kernel is asked: routing rules or a VRF have a say.
-        const INQUIRES_V4 = 1 << 8;
+        const KERNEL_LOOKUP_V4 = 1 << 8;
         /// The same for IPv6.
-        const INQUIRES_V6 = 1 << 9;
+        const KERNEL_LOOKUP_V6 = 1 << 9;
         /// It is asked for the table of the port's VRF, and no rule.
         const IN_VRF = 1 << 10;
         /// XDP does not see what there is to know, and all its frames are for tc: VLAN devices are on it, and its peer may be a
         /// local stack that leaves tags beside its frames (veth); or XDP comes behind the kernel's `IPsec` (generic).
         const HIDDEN_TAGS = 1 << 11;
         /// Its untagged frames are somebody else's before IP sees them (`rx_handler` of the kernel).
-        const TAKEN = 1 << 12;
+        const RX_HANDLER = 1 << 12;
     }
 }
 

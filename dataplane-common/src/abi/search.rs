@@ -1,9 +1,9 @@
 //! One step of a search: looking into a table, asking an entry. How the steps follow each other is for each half to say.
 
 use super::{
-    ADDRESS_WORDS, CatchAll, Hash, Key, Lines, REST_WORDS, Screen, entry,
+    ADDRESS_WORDS, CatchAll, FIELD_WORDS, Hash, Key, Lines, Prefilter, entry, extra,
     hash::{slot, word},
-    more, table,
+    table,
 };
 
 /// Entries that one masked key can have.
@@ -24,7 +24,7 @@ pub struct Search {
     /// The line behind the last.
     pub end: u32,
     /// Which tables have something for the packet.
-    pub screen: Screen,
+    pub prefilter: Prefilter,
     /// The next entry of the run at hand; 0 when there is none.
     pub unit: u32,
     /// Bits of the tables that are still to be asked, of those from `at` on.
@@ -40,15 +40,15 @@ pub struct Search {
     /// Bytes to count at rules.
     pub bytes: u64,
     /// The first rules that log or reject: the lower halves of their words [`entry::RULE`]; 0 when there are none.
-    pub told: [u32; 2],
+    pub log_rules: [u32; 2],
     /// Line of the first table of the set at hand.
     pub set: u32,
     /// Whether it holds the packet.
-    pub held: u32,
+    pub in_set: u32,
     /// Not 0: nothing is counted, and nothing is said to the controller.
     pub quiet: u32,
     /// Ways out that chain forward has refused: bits of their classes, and above them how many it has accepted.
-    pub ways: u32,
+    pub egress_classes: u32,
 }
 
 impl Search {
@@ -69,11 +69,11 @@ impl Search {
         self.best >= Self::NONE
     }
 
-    /// What was found, as [`super::met`] has it.
+    /// What was found, as [`super::chain_trace`] has it.
     #[inline(always)]
-    pub const fn verdict(&self) -> u32 {
-        let found = super::met::ASKED | super::met::RULE | (self.rule & entry::COUNTER) as u32;
-        if self.is_empty() { super::met::ASKED } else { found }
+    pub const fn trace_word(&self) -> u32 {
+        let found = super::chain_trace::EVALUATED | super::chain_trace::RULE | (self.rule & entry::COUNTER) as u32;
+        if self.is_empty() { super::chain_trace::EVALUATED } else { found }
     }
 }
 
@@ -110,7 +110,7 @@ pub fn probe<L: Lines>(lines: &L, base: u32, table: u32, key: &Key, ipv6: bool, 
 
 /// What an entry says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum EntryMatch {
     /// Nothing more in this run.
     End,
     /// Not this one.
@@ -156,21 +156,21 @@ const fn outside(value: u64, span: u64) -> u64 {
 /// `ipv6` is for IPv6 entries, and says whether their addresses differ from the packet's ([`differ`]). All comparisons become
 /// one number: the verifier follows every branch.
 #[inline(always)]
-pub fn ask<L: Lines>(
+pub fn match_entry<L: Lines>(
     lines: &L,
     base: u32,
     unit: u32,
     key: &Key,
     (from, best): (u64, u64),
     ipv6: Option<impl Fn() -> u64>,
-) -> Answer {
-    let Some(line) = lines.line(base + unit / 2) else { return Answer::End };
+) -> EntryMatch {
+    let Some(line) = lines.line(base + unit / 2) else { return EntryMatch::End };
     let first = if ipv6.is_some() { 0 } else { (unit as usize & 1) * 4 };
     let behind = first + if ipv6.is_some() { ADDRESS_WORDS } else { 1 };
     let numbers = lines.word(line, behind + entry::NUMBERS);
     let order = numbers >> 32;
     if order >= best {
-        return Answer::End;
+        return EntryMatch::End;
     }
     let mut differs = order.wrapping_sub(from) >> 63;
     if let Some(differ) = ipv6 {
@@ -185,9 +185,9 @@ pub fn ask<L: Lines>(
     differs |= numbers & 0xf & !u64::from(key.flags.bits());
     let last = numbers & entry::LAST != 0;
     if differs != 0 {
-        return if last { Answer::End } else { Answer::Next };
+        return if last { EntryMatch::End } else { EntryMatch::Next };
     }
-    Answer::Fits { order: order as u32, rule: lines.word(line, behind + entry::RULE), last }
+    EntryMatch::Fits { order: order as u32, rule: lines.word(line, behind + entry::RULE), last }
 }
 
 /// Not zero when the addresses of the IPv6 entry at a unit are not those of the packet.
@@ -209,15 +209,15 @@ pub fn agrees<L: Lines>(lines: &L, base: u32, unit: u32, key: &Key) -> bool {
     let Some(line) = lines.line(base + unit / 2) else { return false };
     let mut at = 0;
     let mut differs = 0;
-    while at < REST_WORDS {
+    while at < FIELD_WORDS {
         let pair = lines.word(line, at);
-        differs |= (key.rest[at] ^ pair as u32) & (pair >> 32) as u32;
+        differs |= (key.fields[at] ^ pair as u32) & (pair >> 32) as u32;
         at += 1;
     }
     if differs != 0 {
         return false;
     }
-    let spans = word(lines, base + unit / 2 + 1, more::LENGTH);
+    let spans = word(lines, base + unit / 2 + 1, extra::LENGTH);
     // Jumbograms and packets still to be cut are longer than a span can say.
     let length = if key.length > 0xffff { 0xffff } else { u64::from(key.length) };
     spans >> 16 & 0xffff <= length && length <= spans & 0xffff

@@ -1,9 +1,8 @@
 //! Sets that rules ask: tables of elements, one for each combination of masks.
 
 use super::{
-    Hash, Key, Lines, WORDS,
+    Hash, Key, Lines, WORDS, extra, field,
     hash::{slot, word},
-    more, rest,
 };
 
 /// How far from its home a value of a narrow set may be.
@@ -16,13 +15,13 @@ pub const ELEMENT_WORDS: usize = 6;
 /// The sets that a rest asks: how many, and which must not hold the packet.
 #[inline(always)]
 pub fn sets<L: Lines>(lines: &L, base: u32, unit: u32) -> u64 {
-    word(lines, base + unit / 2 + 1, more::LENGTH) >> 32
+    word(lines, base + unit / 2 + 1, extra::LENGTH) >> 32
 }
 
 /// A set that a rest asks: its tables (line of the first `<< 32`, how many), and its selectors.
 #[inline(always)]
 pub fn set<L: Lines>(lines: &L, base: u32, unit: u32, number: usize) -> (u64, u64) {
-    let at = more::SETS + 2 * number;
+    let at = extra::SETS + 2 * number;
     (word(lines, base + unit / 2 + 1, at), word(lines, base + unit / 2 + 1, at + 1))
 }
 
@@ -74,8 +73,8 @@ pub type Sought = [u64; WORDS];
 #[inline(always)]
 pub fn pick(key: &Key, selector: u64) -> (u64, u64) {
     let link = |high: u32, low: u32| (u64::from(high) << 32 | u64::from(low), 0);
-    let rest = &key.rest;
-    let number = |at: usize| rest::turned(at, rest[at]);
+    let fields = &key.fields;
+    let number = |at: usize| field::key_order(at, fields[at]);
     match selector {
         1 => (key.address[0] >> 32, 0),
         2 => (key.address[0] & 0xffff_ffff, 0),
@@ -84,13 +83,13 @@ pub fn pick(key: &Key, selector: u64) -> (u64, u64) {
         5 => (key.mixed >> 32 & 0xffff, 0),
         6 => (key.mixed >> 48, 0),
         7 => (key.mixed >> 24 & 0xff, 0),
-        8 => (u64::from(rest[rest::IIF]), 0),
-        9 => (u64::from(rest[rest::OIF]), 0),
+        8 => (u64::from(fields[field::IIF]), 0),
+        9 => (u64::from(fields[field::OIF]), 0),
         10 => {
-            let (first, middle) = (number(rest::LINK_DESTINATION), number(rest::LINK_MIDDLE));
+            let (first, middle) = (number(field::LINK_DESTINATION), number(field::LINK_MIDDLE));
             link(first >> 16, first << 16 | middle >> 16)
         }
-        _ => link(number(rest::LINK_MIDDLE) & 0xffff, number(rest::LINK_SOURCE)),
+        _ => link(number(field::LINK_MIDDLE) & 0xffff, number(field::LINK_SOURCE)),
     }
 }
 
@@ -116,11 +115,11 @@ pub fn seek(key: &mut Key, selectors: u64) {
 }
 
 /// Elements of one table that may share a slot.
-pub const NAMESAKES: u32 = 8;
+pub const MAX_CHAIN: u32 = 8;
 
 /// Where the one word of a narrow element, below 2^32, is looked for.
 #[inline(always)]
-pub const fn narrow_tag(value: u32) -> u32 {
+pub const fn narrow_hash(value: u32) -> u32 {
     let mixed = (value ^ value >> 16).wrapping_mul(0x7feb_352d);
     let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x846c_a68b);
     mixed ^ mixed >> 16
@@ -129,11 +128,11 @@ pub const fn narrow_tag(value: u32) -> u32 {
 /// Whether the slots of a narrow table have a value: linear, from its home on.
 #[inline(always)]
 pub fn has<L: Lines>(lines: &L, base: u32, slots: u64, value: u32) -> bool {
-    let (mask, home) = ((slots >> 32) as u32, narrow_tag(value));
+    let (mask, home) = ((slots >> 32) as u32, narrow_hash(value));
     let mut probe = 0;
     while probe < SLOT_PROBES {
-        let place = home.wrapping_add(probe) & mask;
-        let found = word(lines, base + slots as u32 + place / WORDS as u32, place as usize % WORDS);
+        let slot = home.wrapping_add(probe) & mask;
+        let found = word(lines, base + slots as u32 + slot / WORDS as u32, slot as usize % WORDS);
         if found == 0 || found == narrow_slot(value) {
             return found != 0;
         }
@@ -172,13 +171,13 @@ pub fn holds<L: Lines>(
         at += 1;
     }
     let mut element = slot(lines, base, slots, hash.tag());
-    let mut namesakes = 0;
-    while element != 0 && namesakes < NAMESAKES {
+    let mut chained = 0;
+    while element != 0 && chained < MAX_CHAIN {
         if is_same(element) {
             return true;
         }
         element = word(lines, base + element, set_table::NEXT) as u32;
-        namesakes += 1;
+        chained += 1;
     }
     false
 }

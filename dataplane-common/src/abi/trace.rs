@@ -2,27 +2,27 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{ADDRESS_WORDS, CHAINS, Key, KeyFlags, Limit, REST_WORDS, Span};
+use super::{ADDRESS_WORDS, CHAINS, FIELD_WORDS, Key, KeyFlags, Limit, Span};
 
 /// Bytes of a frame that a sighting has room for: an Ethernet frame of 1514 bytes with three tags.
-pub const SIGHTING_BYTES: usize = 1528;
+pub const TRACE_RECORD_BYTES: usize = 1528;
 /// Bytes of the ring that sightings go through.
-pub const SIGHTING_RING: usize = 1 << 20;
+pub const TRACE_RING: usize = 1 << 20;
 /// Boxes that may be watched for at a time.
-pub const PANES: usize = 16;
+pub const TRACE_FILTERS: usize = 16;
 
 /// A box of packets: masked comparisons with the words of a [`Key`], as the entries of the filter make them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Pane {
+pub struct TraceFilter {
     /// Which bits of [`Key::address`] count.
     pub address_mask: [u64; ADDRESS_WORDS],
     /// What they must be.
     pub address: [u64; ADDRESS_WORDS],
     /// Which bits of [`Key::rest`] count.
-    pub rest_mask: [u32; REST_WORDS],
+    pub field_mask: [u32; FIELD_WORDS],
     /// What they must be.
-    pub rest: [u32; REST_WORDS],
+    pub fields: [u32; FIELD_WORDS],
     /// The reasons that count, a bit each by their numbers.
     pub reasons: u64,
     /// Source ports.
@@ -41,11 +41,11 @@ pub struct Pane {
     pub reserved_too: u32,
 }
 
-impl Pane {
+impl TraceFilter {
     /// Whether a packet that ends for a reason, by its number, is in the box. One number for all comparisons: a branch for
     /// each would double the paths that the verifier follows.
     #[inline(always)]
-    pub fn shows(&self, key: &Key, reason: u32) -> bool {
+    pub fn matches(&self, key: &Key, reason: u32) -> bool {
         let mut differs = 0;
         let mut word = 0;
         while word < ADDRESS_WORDS {
@@ -53,8 +53,8 @@ impl Pane {
             word += 1;
         }
         word = 0;
-        while word < REST_WORDS {
-            differs |= u64::from((key.rest[word] ^ self.rest[word]) & self.rest_mask[word]);
+        while word < FIELD_WORDS {
+            differs |= u64::from((key.fields[word] ^ self.fields[word]) & self.field_mask[word]);
             word += 1;
         }
         let needs = u32::from(self.needs);
@@ -94,8 +94,8 @@ impl Key {
     pub fn blank(&mut self, iif: u32) {
         self.address = [0; ADDRESS_WORDS];
         self.mixed = super::mixed::of(0, 0, 0, iif, 0);
-        self.rest = [0; REST_WORDS];
-        self.rest[super::rest::IIF] = iif;
+        self.fields = [0; FIELD_WORDS];
+        self.fields[super::field::IIF] = iif;
         self.length = 0;
         self.offset = 0;
         self.flags = KeyFlags::empty();
@@ -106,43 +106,50 @@ impl Key {
 /// watcher comes or goes. A packet may meet it half written, and be told of to one who did not ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Watch {
+pub struct TraceConfig {
     /// How many packets are told of in a time, whatever is watched for. The kernel half writes [`Limit::full`].
     pub limit: Limit,
     /// How many of the boxes are in use.
     pub count: u32,
     /// How many bytes of a frame are told.
     pub bytes: u32,
-    /// The least of [`Pane::skips`]: a packet whose random number is below it leaves no trail.
+    /// The least of [`TraceFilter::skips`]: a packet whose random number is below it leaves no trail.
     pub skips: u32,
     /// Zero.
     pub reserved: u32,
     /// The boxes.
-    pub panes: [Pane; PANES],
+    pub filters: [TraceFilter; TRACE_FILTERS],
 }
 
-impl Default for Watch {
+impl Default for TraceConfig {
     fn default() -> Self {
-        Self { limit: Limit::default(), count: 0, bytes: 0, skips: 0, reserved: 0, panes: [Pane::default(); PANES] }
+        Self {
+            limit: Limit::default(),
+            count: 0,
+            bytes: 0,
+            skips: 0,
+            reserved: 0,
+            filters: [TraceFilter::default(); TRACE_FILTERS],
+        }
     }
 }
 
 /// What the packet at hand has met. One for each CPU; a packet begins with an empty one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Trail {
-    /// What each chain said: 0 where it was not asked, else [`met`].
+pub struct TraceContext {
+    /// What each chain said: 0 where it was not asked, else [`chain_trace`].
     pub chains: [u32; CHAINS],
-    /// What the lookup of the route gave: a [`super::Target`], or [`met::NOTHING`].
+    /// What the lookup of the route gave: a [`super::Target`], or [`chain_trace::NONE`].
     pub target: u32,
-    /// The adjacency, by its index, or [`met::NOTHING`].
+    /// The adjacency, by its index, or [`chain_trace::NONE`].
     pub adjacency: u32,
     /// The boxes that show it, a bit each.
-    pub panes: u32,
+    pub filters: u32,
     /// The number that was drawn for it.
     pub chance: u32,
     /// Whether a box may show it: 0 or 1. If not, nothing of the rest is written.
-    pub watched: u32,
+    pub traced: u32,
     /// Zero.
     pub reserved: u32,
     /// Packets that were not told of, for want of room in the ring or of tokens. Kept from packet to packet.
@@ -150,25 +157,25 @@ pub struct Trail {
 }
 
 /// What a chain said, as a number: the counter of the rule that decided, and flags.
-pub mod met {
+pub mod chain_trace {
     /// The chain was asked.
-    pub const ASKED: u32 = 1 << 31;
+    pub const EVALUATED: u32 = 1 << 31;
     /// A rule decided, whose counter is below; else the policy did.
     pub const RULE: u32 = 1 << 30;
     /// Bits of the counter.
     pub const COUNTER: u32 = 0xff_ffff;
     /// No target, no adjacency.
-    pub const NOTHING: u32 = u32::MAX;
+    pub const NONE: u32 = u32::MAX;
 }
 
 /// A packet, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Sighting {
+pub struct TraceRecord {
     /// When: nanoseconds of the monotonic clock.
     pub time: u64,
     /// A bit for each box that shows it.
-    pub panes: u32,
+    pub filters: u32,
     /// Number of the reason.
     pub reason: u32,
     /// The port.
@@ -185,16 +192,16 @@ pub struct Sighting {
     pub captured: u32,
     /// Where its IP header begins; 0 where none was read.
     pub offset: u32,
-    /// See [`Trail::chains`].
+    /// See [`TraceContext::chains`].
     pub chains: [u32; CHAINS],
-    /// See [`Trail::target`].
+    /// See [`TraceContext::target`].
     pub target: u32,
-    /// See [`Trail::adjacency`].
+    /// See [`TraceContext::adjacency`].
     pub adjacency: u32,
     /// Zero.
     pub reserved: u32,
-    /// The frame as it came in; what is behind [`Sighting::captured`] is of no meaning.
-    pub bytes: [u8; SIGHTING_BYTES],
+    /// The frame as it came in; what is behind [`TraceRecord::captured`] is of no meaning.
+    pub bytes: [u8; TRACE_RECORD_BYTES],
 }
 
 impl From<Span> for [u16; 2] {
@@ -218,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_drawn_as_were_asked_for() {
+    fn as_many_are_drawn_as_requested() {
         for one_in in [2, 10, 1000] {
             let numbers = core::iter::successors(Some(draw(0)), |number| Some(draw(*number)));
             let shown = numbers.take(1_000_000).filter(|number| *number >= skips(one_in)).count();

@@ -7,7 +7,7 @@ use core::hint::black_box;
 
 use super::{
     BRANCH, Target,
-    fib::{SECOND, far, generation},
+    fib::{SECOND, dynamic_start, generation},
 };
 use crate::wire::Address6;
 
@@ -22,13 +22,13 @@ pub const INDEX_LINES: u32 = (1 << 16) / ROOTS;
 /// Lines of the index by the 20 bits behind `2000::/3`.
 const GLOBAL_LINES: u32 = (1 << 20) / ROOTS;
 /// Trees of one line that a generation has near.
-pub const NEAR_TREES: u32 = 1024;
+pub const BASE_TREES: u32 = 1024;
 /// Where they begin.
-pub const NEAR_TREE_LINE: u32 = 2 * INDEX_LINES;
-/// Lines of [`Near6`]. The lines of `FIB6` are counted on from there.
-pub const NEAR_LINES: u32 = NEAR_TREE_LINE + 2 * NEAR_TREES;
-/// `NEAR6`: the index by the first 16 bits, and trees of one line, each in both generations.
-pub type Near6 = [Line; NEAR_LINES as usize];
+pub const BASE_TREE_LINE: u32 = 2 * INDEX_LINES;
+/// Lines of [`Fib6Base`]. The lines of `FIB6` are counted on from there.
+pub const BASE_LINES: u32 = BASE_TREE_LINE + 2 * BASE_TREES;
+/// `FIB6_BASE`: the index by the first 16 bits, and trees of one line, each in both generations.
+pub type Fib6Base = [Line; BASE_LINES as usize];
 /// In a root: a tree, else a target.
 pub const TREE: u32 = 1 << 31;
 /// The upper bits of a root whose tree is one line.
@@ -115,11 +115,11 @@ pub trait Lines {
 }
 
 /// Where the table is read.
-pub trait Near: Lines {
+pub trait BaseLines: Lines {
     /// An entry of the index by the first 16 bits, by its number among those of both generations.
     fn root(&self, number: u32) -> u32;
     /// The line with this number, if it is near.
-    fn near(&self, line: u32) -> Option<Self::Line>;
+    fn base_line(&self, line: u32) -> Option<Self::Line>;
 }
 
 /// The root with this number among those that begin at a line.
@@ -131,9 +131,9 @@ fn root(lines: &impl Lines, first: u32, number: u32) -> u32 {
 
 /// What the index says of an address whose first half is `high`.
 #[inline(always)]
-fn index6(lines: &impl Near, live: u32, wide: bool, high: u64) -> u32 {
+fn index6(lines: &impl BaseLines, live: u32, wide: bool, high: u64) -> u32 {
     if wide && high >> 61 == 1 {
-        root(lines, NEAR_LINES + far(live), (high >> 41) as u32 & 0xf_ffff)
+        root(lines, BASE_LINES + dynamic_start(live), (high >> 41) as u32 & 0xf_ffff)
     } else {
         lines.root(generation(live) << 16 | (high >> 48) as u32)
     }
@@ -142,11 +142,11 @@ fn index6(lines: &impl Near, live: u32, wide: bool, high: u64) -> u32 {
 /// The longest match where the index says it all, or a tree of one line does, as that of a small table; else the root with
 /// which [`search_on6`] goes on.
 #[inline(always)]
-pub fn near6(lines: &impl Near, live: u32, wide: bool, address: Address6) -> Result<Target, u32> {
+pub fn lookup6_base(lines: &impl BaseLines, live: u32, wide: bool, address: Address6) -> Result<Target, u32> {
     let root = index6(lines, live, wide, address.high);
     // The number of a line alone, if the tree is that line; what is no tree becomes more than any line.
     let only = if !wide {
-        lines.near(root.wrapping_sub(TREE))
+        lines.base_line(root.wrapping_sub(TREE))
     } else if root >> TREE_LINE.count_ones() == ONE_LINE {
         lines.line(root & TREE_LINE)
     } else {
@@ -163,7 +163,7 @@ pub fn near6(lines: &impl Near, live: u32, wide: bool, address: Address6) -> Res
 
 /// The longest match for `address` in the live generation.
 #[inline(always)]
-pub fn lookup6(lines: &impl Near, live: u32, wide: bool, address: Address6) -> Target {
+pub fn lookup6(lines: &impl BaseLines, live: u32, wide: bool, address: Address6) -> Target {
     search_on6(lines, live, wide, index6(lines, live, wide, address.high), address)
 }
 
@@ -175,7 +175,7 @@ pub fn search_on6(lines: &impl Lines, live: u32, wide: bool, first: u32, address
     if found & BRANCH == 0 {
         return Target::from_raw(u32::from(found));
     }
-    let escapes = NEAR_LINES + far(live) + Layout6::escape_line(wide);
+    let escapes = BASE_LINES + dynamic_start(live) + Layout6::escape_line(wide);
     let found = lines.search(root(lines, escapes, u32::from(found & !BRANCH)), low);
     if found & BRANCH == 0 {
         return Target::from_raw(u32::from(found));

@@ -6,7 +6,7 @@ use crate::{Reason, abi::PortFlags, wire::Address6};
 
 /// Where a packet belongs, by its addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placing {
+pub enum AddressClass {
     /// The routing table says.
     Routed,
     /// To this machine and others: the kernel's, once it has met chain input.
@@ -48,35 +48,35 @@ const fn is_plain(address: u32) -> bool {
 
 /// In the order of `ip_route_input_rcu` and `ip_route_input_slow` (`net/ipv4/route.c`).
 #[inline(always)]
-pub(super) fn place_v4(source: u32, destination: u32, flags: PortFlags) -> Placing {
+pub(super) fn classify_v4(source: u32, destination: u32, flags: PortFlags) -> AddressClass {
     if is_plain(source) && is_plain(destination) {
-        return Placing::Routed;
+        return AddressClass::Routed;
     }
     cold_path();
     if is_multicast(destination) {
-        return Placing::Group(Reason::Multicast);
+        return AddressClass::Group(Reason::Multicast);
     }
     if is_multicast(source) || source == u32::MAX {
-        return Placing::Martian(Reason::MartianSource);
+        return AddressClass::Martian(Reason::MartianSource);
     }
     if destination == u32::MAX || (source == 0 && destination == 0) {
-        return Placing::Group(Reason::Broadcast);
+        return AddressClass::Group(Reason::Broadcast);
     }
     if is_this_network(source) {
-        return Placing::Martian(Reason::MartianSource);
+        return AddressClass::Martian(Reason::MartianSource);
     }
     if is_this_network(destination) {
-        return Placing::Martian(Reason::MartianDestination);
+        return AddressClass::Martian(Reason::MartianDestination);
     }
     if !flags.contains(PortFlags::ROUTE_LOCALNET) {
         if is_loopback(destination) {
-            return Placing::Martian(Reason::MartianDestination);
+            return AddressClass::Martian(Reason::MartianDestination);
         }
         if is_loopback(source) {
-            return Placing::Martian(Reason::MartianSource);
+            return AddressClass::Martian(Reason::MartianSource);
         }
     }
-    Placing::Routed
+    AddressClass::Routed
 }
 
 /// `::1`.
@@ -100,30 +100,30 @@ const fn is_plain_v6(address: Address6) -> bool {
 
 /// As `ip6_rcv_core` (`net/ipv6/ip6_input.c`): RFC 4291 sections 2.5.3, 2.7 and 2.7.1.
 #[inline(always)]
-pub(super) fn place_v6(source: Address6, destination: Address6) -> Placing {
+pub(super) fn classify_v6(source: Address6, destination: Address6) -> AddressClass {
     if is_plain_v6(source) && is_plain_v6(destination) {
-        return Placing::Routed;
+        return AddressClass::Routed;
     }
     cold_path();
     if source == LOOPBACK || is_multicast_v6(source) {
-        return Placing::Martian(Reason::MartianSource);
+        return AddressClass::Martian(Reason::MartianSource);
     }
     if destination == LOOPBACK {
-        return Placing::Martian(Reason::MartianDestination);
+        return AddressClass::Martian(Reason::MartianDestination);
     }
     if is_multicast_v6(destination) {
         let scope = (destination.high >> 48) as u8 & 0x0f;
         return if scope <= 1 {
-            Placing::Martian(Reason::MartianDestination)
+            AddressClass::Martian(Reason::MartianDestination)
         } else {
-            Placing::Group(Reason::Multicast)
+            AddressClass::Group(Reason::Multicast)
         };
     }
     if is_link_local(destination) {
         // Whose it is depends on the link, which the table does not know.
-        return Placing::Group(Reason::LinkScope);
+        return AddressClass::Group(Reason::LinkScope);
     }
-    Placing::Routed
+    AddressClass::Routed
 }
 
 /// As `ip6_forward` (`net/ipv6/ip6_output.c`): RFC 4291 section 2.5.6. A destination of link scope has its place already.

@@ -6,7 +6,7 @@ use super::{
     transport::{Readable, Transport},
 };
 use crate::{
-    abi::{Ifindex, Key, KeyFlags, mixed, rest as word},
+    abi::{Ifindex, Key, KeyFlags, field as word, mixed},
     wire::Ethernet,
 };
 
@@ -21,7 +21,7 @@ pub fn key<F: Family>(
     transport: Transport,
 ) {
     let network = F::NUMBER << 24 | (datagram.protocol as u32) << 16 | dscp << 8 | datagram.ttl as u32;
-    let vlan = frame.vlan.said(word::VLAN_PRESENT);
+    let vlan = frame.vlan.id_and_presence(word::VLAN_PRESENT);
     let readable = match transport.readable {
         Readable::Ports => KeyFlags::TRANSPORT.union(KeyFlags::PORTS),
         Readable::Icmp => KeyFlags::TRANSPORT,
@@ -30,11 +30,11 @@ pub fn key<F: Family>(
     };
     F::fill(&mut key.address, datagram.destination, datagram.source);
     key.mixed = mixed::of(transport.source, transport.destination, datagram.protocol, iif, 0);
-    key.rest[word::NETWORK] = network;
-    key.rest[word::IIF] = iif;
-    key.rest[word::OIF] = 0;
-    key.rest[word::VLAN_FRAGMENT] = vlan << 16 | datagram.fragment as u32;
-    key.rest[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
+    key.fields[word::NETWORK] = network;
+    key.fields[word::IIF] = iif;
+    key.fields[word::OIF] = 0;
+    key.fields[word::VLAN_FRAGMENT] = vlan << 16 | datagram.fragment as u32;
+    key.fields[word::TRANSPORT] = (transport.flags << 16 | transport.icmp) as u32;
     key.length = datagram.length as u32;
     key.offset = frame.offset as u32;
     key.flags = readable;
@@ -43,12 +43,13 @@ pub fn key<F: Family>(
 /// Adds the link header.
 #[inline(always)]
 pub fn ethernet(key: &mut Key, header: &Ethernet) {
-    [key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]] = header.addresses();
+    [key.fields[word::LINK_DESTINATION], key.fields[word::LINK_MIDDLE], key.fields[word::LINK_SOURCE]] =
+        header.addresses();
     key.flags = key.flags.union(KeyFlags::ETHERNET);
 }
 
 /// Says that there is none.
 #[inline(always)]
 pub fn bare(key: &mut Key) {
-    [key.rest[word::LINK_DESTINATION], key.rest[word::LINK_MIDDLE], key.rest[word::LINK_SOURCE]] = [0; 3];
+    [key.fields[word::LINK_DESTINATION], key.fields[word::LINK_MIDDLE], key.fields[word::LINK_SOURCE]] = [0; 3];
 }

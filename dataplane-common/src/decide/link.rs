@@ -10,7 +10,7 @@ use crate::{
 /// What a frame carries, as far as we care.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
-pub enum Carried {
+pub enum L3Protocol {
     /// An IPv4 packet.
     Ipv4,
     /// An IPv6 packet.
@@ -21,7 +21,7 @@ pub enum Carried {
     Other,
 }
 
-impl From<EtherType> for Carried {
+impl From<EtherType> for L3Protocol {
     #[inline(always)]
     fn from(ethertype: EtherType) -> Self {
         // As numbers: patterns of bytes would be compared byte by byte.
@@ -41,7 +41,7 @@ impl From<EtherType> for Carried {
 /// For whom a frame is (`skb->pkt_type` of the kernel).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
-pub enum Audience {
+pub enum PacketType {
     /// One link address.
     Host,
     /// A broadcast or multicast link address.
@@ -72,7 +72,7 @@ impl Vlan {
 
     /// The identifier and, where there is a tag, this bit: a number without a branch.
     #[inline(always)]
-    pub const fn said(self, present: u32) -> u32 {
+    pub const fn id_and_presence(self, present: u32) -> u32 {
         self.tag().id() as u32 | (present * self.tag().count())
     }
 
@@ -99,15 +99,15 @@ impl From<Tag> for Vlan {
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     /// What is behind the tags.
-    pub carried: Carried,
+    pub l3: L3Protocol,
     /// For whom it is.
-    pub audience: Audience,
+    pub packet_type: PacketType,
     /// The outermost VLAN tag.
     pub vlan: Vlan,
     /// The one behind it.
     pub inner: Vlan,
     /// Only the kernel can go on with it, once it has met the filter: tagged, and no VLAN device is known for it.
-    pub detour: Option<Reason>,
+    pub punt: Option<Reason>,
     /// Where the network header begins, in bytes from the start of the frame.
     pub offset: usize,
 }
@@ -131,27 +131,27 @@ impl Frame {
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<u64>, stripped: Vlan) -> Result<Frame, Reason> {
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Reason::NotIp.found() };
-    let audience = match ours {
-        Some(ours) if ethernet.recipient() == ours => Audience::Host,
+    let packet_type = match ours {
+        Some(ours) if ethernet.recipient() == ours => PacketType::Host,
         _ => {
             cold_path();
-            let others = if ours.is_some() { Audience::Other } else { Audience::Host };
-            if ethernet.destination.is_group() { Audience::Group } else { others }
+            let others = if ours.is_some() { PacketType::Other } else { PacketType::Host };
+            if ethernet.destination.is_group() { PacketType::Group } else { others }
         }
     };
-    let others = audience == Audience::Other;
+    let others = packet_type == PacketType::Other;
     if !ethernet.ethertype.is_tag() && stripped == Vlan::NONE {
-        let (carried, offset) = (ethernet.ethertype.into(), size_of::<Ethernet>());
-        let frame = Frame { carried, audience, vlan: Vlan::NONE, inner: Vlan::NONE, detour: None, offset };
+        let (l3, offset) = (ethernet.ethertype.into(), size_of::<Ethernet>());
+        let frame = Frame { l3, packet_type, vlan: Vlan::NONE, inner: Vlan::NONE, punt: None, offset };
         return if others { Reason::OtherHost.found() } else { Ok(frame) };
     }
     match packet.tags(ethernet.ethertype, stripped.tag()).outcome() {
         Ok(Tagged { ethertype, offset, outer, inner }) => Ok(Frame {
-            carried: ethertype.into(),
-            audience,
+            l3: ethertype.into(),
+            packet_type,
             vlan: outer.into(),
             inner: inner.into(),
-            detour: Some(Reason::Vlan),
+            punt: Some(Reason::Vlan),
             offset,
         }),
         // Whatever is wrong with it, it is not ours to drop.

@@ -10,8 +10,8 @@ mod link;
 mod network;
 mod transport;
 
-pub use address::{Placing, Scope};
+pub use address::{AddressClass, Scope};
 pub use key::{bare, ethernet, key};
-pub use link::{Audience, Carried, Frame, Vlan, frame};
+pub use link::{Frame, L3Protocol, PacketType, Vlan, frame};
 pub use network::{Datagram, Family, V4, V6, flow};
 pub use transport::{PseudoHeader, Readable, Transport, is_partial, is_pending, segment_length, transport};

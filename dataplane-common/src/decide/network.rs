@@ -1,7 +1,7 @@
 //! The network layer: the header checks of `ip_rcv_core` and `ip6_rcv_core`, and what the rest of the path asks for.
 
 use super::{
-    address::{Placing, Scope},
+    address::{AddressClass, Scope},
     transport::PseudoHeader,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub struct Datagram<A> {
     /// IPv4: flags and offset; IPv6: offset and more-fragments, moved to the places IPv4 has them.
     pub fragment: u64,
     /// Only the kernel can go on with it, once it has met the filter.
-    pub detour: Option<Reason>,
+    pub punt: Option<Reason>,
 }
 
 impl<A> Datagram<A> {
@@ -57,7 +57,7 @@ pub trait Family {
     /// The port's flag for forwarding.
     const FORWARDING: PortFlags;
     /// The port's flag for asking the kernel for routes.
-    const INQUIRES: PortFlags;
+    const KERNEL_LOOKUP: PortFlags;
     /// The bit in [`Control::mirror`].
     const MIRROR: u32;
 
@@ -79,9 +79,9 @@ pub trait Family {
     fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32>;
 
     /// What the addresses alone say.
-    fn placing(packet: &Datagram<Self::Address>, flags: PortFlags) -> Placing;
+    fn address_class(packet: &Datagram<Self::Address>, flags: PortFlags) -> AddressClass;
 
-    /// Whether a router may pass on a packet that [`Self::placing`] leaves to the routing table, by its addresses.
+    /// Whether a router may pass on a packet that [`Self::address_class`] leaves to the routing table, by its addresses.
     fn scope(packet: &Datagram<Self::Address>) -> Scope;
 
     /// Whether a router may fragment the packet.
@@ -113,7 +113,7 @@ impl Family for V4 {
     type Address = u32;
     const NUMBER: u32 = 4;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V4;
-    const INQUIRES: PortFlags = PortFlags::INQUIRES_V4;
+    const KERNEL_LOOKUP: PortFlags = PortFlags::KERNEL_LOOKUP_V4;
     const MIRROR: u32 = Control::MIRROR_V4;
 
     #[inline(always)]
@@ -156,7 +156,7 @@ impl Family for V4 {
             protocol: u64::from(header.protocol),
             ttl: u64::from(header.ttl),
             fragment: u64::from(header.fragment.get()),
-            detour: if plain { None } else { Some(Reason::Options) },
+            punt: if plain { None } else { Some(Reason::Options) },
         })
     }
 
@@ -166,8 +166,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn placing(packet: &Datagram<u32>, flags: PortFlags) -> Placing {
-        super::address::place_v4(packet.source, packet.destination, flags)
+    fn address_class(packet: &Datagram<u32>, flags: PortFlags) -> AddressClass {
+        super::address::classify_v4(packet.source, packet.destination, flags)
     }
 
     #[inline(always)]
@@ -194,7 +194,7 @@ impl Family for V6 {
     type Address = Address6;
     const NUMBER: u32 = 6;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V6;
-    const INQUIRES: PortFlags = PortFlags::INQUIRES_V6;
+    const KERNEL_LOOKUP: PortFlags = PortFlags::KERNEL_LOOKUP_V6;
     const MIRROR: u32 = Control::MIRROR_V6;
 
     #[inline(always)]
@@ -219,7 +219,7 @@ impl Family for V6 {
         }
         let next = u64::from(header.next_header);
         let start = Chain { payload: offset + size_of::<Ipv6>(), protocol: next, fragment: 0 };
-        let (chain, detour) = if is_extension(next) {
+        let (chain, punt) = if is_extension(next) {
             let options = next == protocol::HOP_BY_HOP;
             (packet.walk(start, offset + total).outcome()?, if options { Some(Reason::HopByHop) } else { None })
         } else {
@@ -233,7 +233,7 @@ impl Family for V6 {
             protocol: chain.protocol,
             ttl: u64::from(header.hop_limit),
             fragment: chain.fragment,
-            detour,
+            punt,
         })
     }
 
@@ -243,8 +243,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn placing(packet: &Datagram<Address6>, _: PortFlags) -> Placing {
-        super::address::place_v6(packet.source, packet.destination)
+    fn address_class(packet: &Datagram<Address6>, _: PortFlags) -> AddressClass {
+        super::address::classify_v6(packet.source, packet.destination)
     }
 
     #[inline(always)]

@@ -5,19 +5,19 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use dataplane_common::{
     Reason,
     abi::PortFlags,
-    decide::{Datagram, Family as _, Placing, Scope, V4, V6},
+    decide::{AddressClass, Datagram, Family as _, Scope, V4, V6},
     wire::Address6,
 };
 
-const ROUTED: Placing = Placing::Routed;
-const SOURCE: Placing = Placing::Martian(Reason::MartianSource);
-const DESTINATION: Placing = Placing::Martian(Reason::MartianDestination);
-const BROADCAST: Placing = Placing::Group(Reason::Broadcast);
-const MULTICAST: Placing = Placing::Group(Reason::Multicast);
-const LINK: Placing = Placing::Group(Reason::LinkScope);
+const ROUTED: AddressClass = AddressClass::Routed;
+const SOURCE: AddressClass = AddressClass::Martian(Reason::MartianSource);
+const DESTINATION: AddressClass = AddressClass::Martian(Reason::MartianDestination);
+const BROADCAST: AddressClass = AddressClass::Group(Reason::Broadcast);
+const MULTICAST: AddressClass = AddressClass::Group(Reason::Multicast);
+const LINK: AddressClass = AddressClass::Group(Reason::LinkScope);
 
 fn between<A>(source: A, destination: A) -> Datagram<A> {
-    Datagram { source, destination, length: 40, payload: 54, protocol: 17, ttl: 64, fragment: 0, detour: None }
+    Datagram { source, destination, length: 40, payload: 54, protocol: 17, ttl: 64, fragment: 0, punt: None }
 }
 
 fn v4(source: &str, destination: &str) -> Datagram<u32> {
@@ -71,9 +71,13 @@ fn ipv4_is_placed_in_the_order_of_the_kernel() {
     for (source, destination, plain, localnet) in rows {
         let packet = v4(source, destination);
         let others = PortFlags::all().difference(PortFlags::ROUTE_LOCALNET);
-        assert_eq!(V4::placing(&packet, PortFlags::empty()), plain, "{source} -> {destination}");
-        assert_eq!(V4::placing(&packet, others), plain, "{source} -> {destination}, other flags");
-        assert_eq!(V4::placing(&packet, PortFlags::ROUTE_LOCALNET), localnet, "{source} -> {destination}, localnet");
+        assert_eq!(V4::address_class(&packet, PortFlags::empty()), plain, "{source} -> {destination}");
+        assert_eq!(V4::address_class(&packet, others), plain, "{source} -> {destination}, other flags");
+        assert_eq!(
+            V4::address_class(&packet, PortFlags::ROUTE_LOCALNET),
+            localnet,
+            "{source} -> {destination}, localnet"
+        );
         assert_eq!(V4::scope(&packet), Scope::Global);
     }
 }
@@ -112,7 +116,7 @@ fn ipv6_is_placed_as_the_kernel_does() {
     ];
     for (source, destination, wanted) in rows {
         for flags in [PortFlags::empty(), PortFlags::all()] {
-            assert_eq!(V6::placing(&v6(source, destination), flags), wanted, "{source} -> {destination}");
+            assert_eq!(V6::address_class(&v6(source, destination), flags), wanted, "{source} -> {destination}");
         }
     }
 }

@@ -83,7 +83,7 @@ fn every_header_is_stepped_over() {
 }
 
 #[test]
-fn fragments_are_told_apart() {
+fn fragments_are_recognised() {
     let chain = Err(Reason::FragmentChain);
     check(&[
         ("first", FRAGMENT, vec![fragment(TCP, 0, true)], Ok((8, TCP, 0x2000))),

@@ -3,7 +3,7 @@
 use dataplane_common::abi::{BRANCH, LOCALS, RouteKind, Target, local_bit, tree_class, tree_lines};
 
 #[test]
-fn a_target_says_what_was_put_in() {
+fn a_target_round_trips() {
     use RouteKind::{Blackhole, Broadcast, Kernel, Local, Multicast, None, Prohibit, Unicast, Unreachable};
     for kind in [None, Local, Broadcast, Multicast, Blackhole, Prohibit, Unreachable, Kernel] {
         let target = Target::new(kind, 0);

@@ -66,8 +66,8 @@ fn members_share_flows_by_weight() {
 }
 
 fn flow<F: Family>(source: F::Address, destination: F::Address) -> u32 {
-    let (length, payload, protocol, ttl, fragment, detour) = (40, 54, 17, 64, 0, None);
-    F::flow(&Datagram { source, destination, length, payload, protocol, ttl, fragment, detour })
+    let (length, payload, protocol, ttl, fragment, punt) = (40, 54, 17, 64, 0, None);
+    F::flow(&Datagram { source, destination, length, payload, protocol, ttl, fragment, punt })
 }
 
 #[test]
@@ -97,8 +97,8 @@ proptest! {
         let member = group.member(flow::<V4>(source, destination));
         prop_assert!(member.is_some_and(|member| (100..100 + weights.len() as u32).contains(&member)));
         // Nothing but addresses counts: all fragments of a datagram take one way.
-        let (length, payload, protocol, ttl, fragment, detour) = (1500, 34, 6, 3, 0x20b9, None);
-        let later = Datagram { source, destination, length, payload, protocol, ttl, fragment, detour };
+        let (length, payload, protocol, ttl, fragment, punt) = (1500, 34, 6, 3, 0x20b9, None);
+        let later = Datagram { source, destination, length, payload, protocol, ttl, fragment, punt };
         prop_assert_eq!(group.member(V4::flow(&later)), member);
     }
 }

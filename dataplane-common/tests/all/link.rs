@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     Reason,
-    decide::{Audience, Carried, Vlan, frame},
+    decide::{L3Protocol, PacketType, Vlan, frame},
     wire::{EtherType, Mac},
 };
 use proptest::prelude::*;
@@ -51,17 +51,17 @@ fn tags_are_counted_with_the_one_that_hardware_took() {
         (&[S, C, C], Some(7), depth),
     ];
     for (tags, stripped, wanted) in rows {
-        for (ethertype, carried) in [(0x0800, Carried::Ipv4), (0x86dd, Carried::Ipv6), (0x0806, Carried::Other)] {
+        for (ethertype, l3) in [(0x0800, L3Protocol::Ipv4), (0x86dd, L3Protocol::Ipv6), (0x0806, L3Protocol::Other)] {
             let found = frame(&tagged(OURS, tags, ethertype)[..], Some(WIDE), stripped.map_or(Vlan::NONE, customer));
-            let wanted = wanted.map(|(vlan, offset)| (vlan, offset, carried, Audience::Host));
-            let found = found.map(|frame| (frame.vlan.id(), frame.offset, frame.carried, frame.audience));
+            let wanted = wanted.map(|(vlan, offset)| (vlan, offset, l3, PacketType::Host));
+            let found = found.map(|frame| (frame.vlan.id(), frame.offset, frame.l3, frame.packet_type));
             assert_eq!(found, wanted, "{tags:x?} {stripped:x?} {ethertype:#x}");
         }
     }
 }
 
 #[test]
-fn a_frame_that_ends_early_is_said_so() {
+fn a_frame_that_ends_early_is_truncated() {
     let whole = tagged(OURS, &[(0x88a8, 1), (0x8100, 2)], 0x0800);
     for length in 0..whole.len() {
         let wanted = if length < 14 { Reason::NotIp } else { Reason::Truncated };
@@ -72,7 +72,7 @@ fn a_frame_that_ends_early_is_said_so() {
 
 #[test]
 fn frames_are_for_us_for_a_group_or_for_others() {
-    let (host, group, others) = (Ok(Audience::Host), Ok(Audience::Group), Err(Reason::OtherHost));
+    let (host, group, others) = (Ok(PacketType::Host), Ok(PacketType::Group), Err(Reason::OtherHost));
     let rows = [
         (OURS, Some(WIDE), host),
         (GROUP, Some(WIDE), group),
@@ -84,33 +84,33 @@ fn frames_are_for_us_for_a_group_or_for_others() {
         (GROUP, None, group),
     ];
     for (to, ours, wanted) in rows {
-        let found = frame(&tagged(to, &[], 0x0800)[..], ours, Vlan::NONE).map(|frame| frame.audience);
+        let found = frame(&tagged(to, &[], 0x0800)[..], ours, Vlan::NONE).map(|frame| frame.packet_type);
         assert_eq!(found, wanted, "{to} for {ours:?}");
     }
 }
 
 /// To whom, tags, then: for whom it is, or why not.
-type Tagged = (Mac, &'static [(u16, u16)], Result<Audience, Reason>);
+type Tagged = (Mac, &'static [(u16, u16)], Result<PacketType, Reason>);
 
 /// What a VLAN device may have as its own address: known once its tag is.
 #[test]
 fn tagged_frames_for_others_are_read() {
     let rows: &[Tagged] = &[
-        (OTHER, &[(0x8100, 7)], Ok(Audience::Other)),
-        (OTHER, &[(0x88a8, 7), (0x8100, 8)], Ok(Audience::Other)),
+        (OTHER, &[(0x8100, 7)], Ok(PacketType::Other)),
+        (OTHER, &[(0x88a8, 7), (0x8100, 8)], Ok(PacketType::Other)),
         (OTHER, &[(0x8100, 7), (0x8100, 8), (0x8100, 9)], Err(Reason::OtherHost)),
-        (OURS, &[(0x8100, 7)], Ok(Audience::Host)),
-        (GROUP, &[(0x8100, 7)], Ok(Audience::Group)),
+        (OURS, &[(0x8100, 7)], Ok(PacketType::Host)),
+        (GROUP, &[(0x8100, 7)], Ok(PacketType::Group)),
     ];
     for (to, tags, wanted) in rows {
         let found = frame(&tagged(*to, tags, 0x0800)[..], Some(WIDE), Vlan::NONE);
-        assert_eq!(found.map(|frame| frame.audience), *wanted, "{to} {tags:x?}");
-        assert!(found.is_err() || found.is_ok_and(|frame| frame.detour == Some(Reason::Vlan)));
+        assert_eq!(found.map(|frame| frame.packet_type), *wanted, "{to} {tags:x?}");
+        assert!(found.is_err() || found.is_ok_and(|frame| frame.punt == Some(Reason::Vlan)));
     }
 }
 
 #[test]
-fn both_tags_are_told_with_their_kinds() {
+fn both_tags_are_read_with_their_kinds() {
     let found = frame(&tagged(OURS, &[(0x88a8, 0xe064), (0x8100, 7)], 0x0800)[..], Some(WIDE), Vlan::NONE);
     let found = found.map(|frame| (frame.vlan, frame.inner));
     assert_eq!(found, Ok((Vlan::new(EtherType::SERVICE_VLAN, 100), customer(7))));
@@ -123,7 +123,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..40), tag: Option<u16>) {
         if let Ok(frame) = frame(&bytes[..], None, tag.map_or(Vlan::NONE, customer)) {
-            prop_assert!(frame.offset <= bytes.len() && frame.carried != Carried::Tag);
+            prop_assert!(frame.offset <= bytes.len() && frame.l3 != L3Protocol::Tag);
             prop_assert!(frame.vlan.id().is_none_or(|id| id < 4096));
         }
     }

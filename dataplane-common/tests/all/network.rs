@@ -18,7 +18,7 @@ fn read<F: Family>(frame: &[u8], segmented: bool) -> Result<Datagram<F::Address>
 type Wanted = Result<(usize, usize, Option<Reason>), Reason>;
 
 fn gist<A>(found: Result<Datagram<A>, Reason>) -> Wanted {
-    found.map(|packet| (packet.length, packet.payload, packet.detour))
+    found.map(|packet| (packet.length, packet.payload, packet.punt))
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn fields_are_read_from_their_places() {
 }
 
 #[test]
-fn fragments_are_told_by_flags_and_offset() {
+fn fragments_are_recognised_by_flags_and_offset() {
     // Fragment word; fragment at all, later than the first, may be cut further.
     let rows = [
         (0x0000, false, false, true),

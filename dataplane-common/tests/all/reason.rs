@@ -1,9 +1,9 @@
 //! The list of reasons, and how a link address is written.
 
-use dataplane_common::{Decision, Reason, wire::Mac};
+use dataplane_common::{Reason, Verdict, wire::Mac};
 
 #[test]
-fn every_reason_says_what_it_means() {
+fn every_reason_has_a_meaning() {
     for reason in Reason::ALL {
         let (name, meaning, advice) = (reason.name(), reason.meaning(), reason.advice());
         let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
@@ -12,19 +12,19 @@ fn every_reason_says_what_it_means() {
         assert!(meaning.starts_with(|first: char| first.is_uppercase()), "{name}: {meaning}");
         assert!(!meaning.contains(['\n', '`']) && !meaning.contains("  "), "{name}: {meaning}");
         assert!(!advice.is_empty() && !advice.ends_with('.'), "{name}: {advice}");
-        assert!(!reason.decision().name().is_empty(), "{name}");
+        assert!(!reason.verdict().name().is_empty(), "{name}");
     }
 }
 
 #[test]
 fn only_one_reason_is_to_forward() {
-    let of = |decision| Reason::ALL.iter().filter(|reason| reason.decision() == decision).count();
-    assert_eq!(of(Decision::Forward), 1);
-    assert_eq!(of(Decision::Deliver), 1);
+    let of = |decision| Reason::ALL.iter().filter(|reason| reason.verdict() == decision).count();
+    assert_eq!(of(Verdict::Forward), 1);
+    assert_eq!(of(Verdict::Deliver), 1);
     // At their way out packets are withheld, all others belong to what a port received.
     for reason in Reason::ALL {
         let leaves = reason.name().ends_with("_output") || *reason == Reason::FilterEgress;
-        assert_eq!(reason.decision() == Decision::Withhold, leaves, "{}", reason.name());
+        assert_eq!(reason.verdict() == Verdict::Withhold, leaves, "{}", reason.name());
     }
 }
 

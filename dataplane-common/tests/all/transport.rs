@@ -47,7 +47,7 @@ const ICMP_READ: Transport = Transport { readable: Readable::Icmp, icmp: 0x0803,
 const BROKEN: Transport = Transport::BROKEN;
 
 #[test]
-fn headers_are_read_or_said_to_be_broken() {
+fn headers_are_read_or_broken() {
     let rows = [
         ("TCP", TCP, tcp(5, 20), TCP_READ),
         ("TCP with options", TCP, tcp(15, 60), TCP_READ),

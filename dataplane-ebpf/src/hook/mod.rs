@@ -1,11 +1,11 @@
 //! Where the pipeline runs: at the driver on a frame, or at tc on an skb.
 
+pub mod self_test;
 pub mod tc;
-pub mod trial;
 pub mod xdp;
 
 use dataplane_common::{
-    abi::{Ifindex, Mark},
+    abi::{Handoff, Ifindex},
     decide::Vlan,
     wire::Bytes,
 };
@@ -21,13 +21,13 @@ pub enum Tier {
 
 /// Which chains have judged, and counted, a packet: a number, so that the verifier need not follow a path for each.
 #[derive(Clone, Copy)]
-pub struct Met(u64);
+pub struct ChainsDone(u64);
 
-impl Met {
+impl ChainsDone {
     /// None.
-    pub const NOTHING: Self = Self(0);
+    pub const NONE: Self = Self(0);
 
-    /// Those that a [`Mark::state`] says.
+    /// Those that a [`Handoff::state`] says.
     #[inline(always)]
     pub const fn from_state(state: u32) -> Self {
         Self(state as u64)
@@ -36,13 +36,13 @@ impl Met {
     /// Prerouting, at least.
     #[inline(always)]
     pub const fn prerouting(self) -> bool {
-        self.0 >= Mark::PREROUTED as u64
+        self.0 >= Handoff::PREROUTED as u64
     }
 
     /// All of its chains.
     #[inline(always)]
     pub const fn all(self) -> bool {
-        self.0 >= Mark::FILTERED as u64
+        self.0 >= Handoff::FILTERED as u64
     }
 }
 
@@ -67,10 +67,10 @@ pub trait Hook: Bytes {
     fn stripped_vlan(&self) -> Vlan;
 
     /// Tells the controller of the packet, when rules of a chain that was just asked say so.
-    fn tell(&self, chain: u32);
+    fn log_packet(&self, chain: u32);
 
-    /// Asks the kernel about the packet in [`crate::maps::asked`], where it leaves what it says.
-    fn inquire(&self);
+    /// Asks the kernel about the packet in [`crate::maps::kernel_lookup`], where it leaves what it says.
+    fn kernel_lookup(&self);
 
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
     fn is_marked(&self) -> bool;
@@ -85,8 +85,8 @@ pub trait Hook: Bytes {
     fn is_unwrapped(&self) -> bool;
 
     /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
-    fn show(&self, reason: u32, oif: Ifindex);
+    fn trace(&self, reason: u32, oif: Ifindex);
 
     /// Which chains an earlier tier has led it through.
-    fn met(&self) -> Met;
+    fn chains_done(&self) -> ChainsDone;
 }

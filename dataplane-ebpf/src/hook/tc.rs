@@ -9,16 +9,16 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Reason,
-    abi::{self, Asked, Ifindex, Mark, Passage},
+    abi::{self, EgressPermit, Handoff, Ifindex, KernelLookup},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
-use super::{Hook, Met, Tier};
+use super::{ChainsDone, Hook, Tier};
 use crate::{
-    event, features, inquiry, maps, output,
-    passage::{self, End, Leave},
-    pipeline::{self, Verdict, Way},
+    egress_permit::{self, Disposition, EgressVerdict},
+    features, fib_lookup, maps, output, packet_log,
+    pipeline::{self, Egress, Outcome},
     rewrite, tables, trace,
 };
 
@@ -101,13 +101,13 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn tell(&self, chain: u32) {
-        tell_skb(self.context.skb.skb, chain);
+    fn log_packet(&self, chain: u32) {
+        log_skb(self.context.skb.skb, chain);
     }
 
     #[inline(always)]
-    fn inquire(&self) {
-        inquire_skb(self.context.skb.skb);
+    fn kernel_lookup(&self) {
+        kernel_lookup_skb(self.context.skb.skb);
     }
 
     #[inline(always)]
@@ -133,15 +133,15 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn show(&self, reason: u32, oif: Ifindex) {
-        show_skb(self.context.skb.skb, reason, oif);
+    fn trace(&self, reason: u32, oif: Ifindex) {
+        trace_skb(self.context.skb.skb, reason, oif);
     }
 
     #[inline(always)]
-    fn met(&self) -> Met {
+    fn chains_done(&self) -> ChainsDone {
         // Read anew each time: else the verifier would follow a path for each that it may be. Not from the packet, which
         // loses it when its headers are brought into one piece.
-        if self.behind { Met::from_state(maps::met()) } else { Met::NOTHING }
+        if self.behind { ChainsDone::from_state(maps::chains_done()) } else { ChainsDone::NONE }
     }
 }
 
@@ -154,18 +154,18 @@ pub fn run(context: &TcContext) -> i32 {
 /// Settles what XDP left open, and judges what it could not mark.
 #[inline(always)]
 pub fn run_behind_xdp(context: &TcContext) -> i32 {
-    let state = mark_of_skb(context.skb.skb);
-    if state & Mark::STATE == Mark::JUDGED {
-        stamp(context.skb.skb, Passage::from_raw(state >> 16));
+    let state = handoff_of_skb(context.skb.skb);
+    if state & Handoff::STATE == Handoff::JUDGED {
+        stamp(context.skb.skb, EgressPermit::from_raw(state >> 16));
         return TC_ACT_UNSPEC;
     }
-    maps::remember_met(state);
+    maps::store_chains_done(state);
     judge(context, true, rewrite::marked_skb)
 }
 
 /// Judges an skb and does what the verdict says.
 #[inline(always)]
-fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -> bool) -> i32 {
+fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress) -> bool) -> i32 {
     // SAFETY: the context is the program's own.
     let kind = unsafe { (*context.skb.skb).pkt_type };
     if kind == LOOPBACK {
@@ -177,24 +177,24 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
     let verdict = pipeline::run(&skb, port);
     let bytes = skb.length() as u64;
     let reason = match verdict {
-        Verdict::Transmit(way) => {
-            trace::depart(&skb, &way);
-            if rewrite(context, &way) {
+        Outcome::Transmit(egress) => {
+            trace::forwarded(&skb, &egress);
+            if rewrite(context, &egress) {
                 maps::count(slot, Reason::Forwarded, bytes);
-                way.adjacency.mark();
+                egress.adjacency.mark_used();
                 if features::FORWARD.on() {
-                    stamp(context.skb.skb, maps::ways().map_or(Passage::NONE, Passage::any));
+                    stamp(context.skb.skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
                 }
                 // SAFETY: a helper without pointers.
-                return unsafe { bpf_redirect(way.adjacency.device, 0) } as i32;
+                return unsafe { bpf_redirect(egress.adjacency.device, 0) } as i32;
             }
             Reason::NoEgress
         }
         // There is no tier below but the kernel; the pipeline does not defer here.
-        Verdict::Defer(_) => Reason::NoEgress,
-        Verdict::Stop(reason) => reason,
+        Outcome::Defer(_) => Reason::NoEgress,
+        Outcome::Stop(reason) => reason,
     };
-    conclude_skb(context.skb.skb, slot, passage::judge(&skb, reason).raw()).cast_signed()
+    conclude_skb(context.skb.skb, slot, egress_permit::judge(&skb, reason).raw()).cast_signed()
 }
 
 /// Counts an skb that was judged; gives the action. A global function: there are many ways to this end.
@@ -203,10 +203,10 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Way) -
 extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     let context = TcContext::new(skb);
     let skb = Skb { context: &context, behind: false };
-    let end = End::from_raw(end).held_back(|| is_young_skb(context.skb.skb));
+    let end = Disposition::from_raw(end).withhold_unknown_link(|| is_unknown_link_skb(context.skb.skb));
     let reason = end.reason();
-    end.tell(&skb);
-    stamp(context.skb.skb, end.passage());
+    end.log(&skb);
+    stamp(context.skb.skb, end.permit());
     maps::count_number(slot, reason, skb.length() as u64);
     trace::end(&skb, reason);
     (if Reason::drops(reason) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
@@ -214,10 +214,10 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
 
 /// Says to tc egress what a packet may do. Whatever somebody else wrote there goes.
 #[inline(always)]
-fn stamp(skb: *mut __sk_buff, passage: Passage) {
+fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
     if features::FORWARD.on() {
         // SAFETY: the context is the program's own.
-        unsafe { (*skb).tc_index = passage.raw() };
+        unsafe { (*skb).tc_index = permit.raw() };
     }
 }
 
@@ -225,14 +225,14 @@ fn stamp(skb: *mut __sk_buff, passage: Passage) {
 #[inline(always)]
 pub fn run_egress(context: &TcContext) -> i32 {
     if features::FORWARD.on() {
-        match leave(context) {
-            Leave::Own => {}
-            Leave::Go => return TC_ACT_UNSPEC,
-            Leave::Enter => {
-                stamp(context.skb.skb, Passage::NONE);
+        match judge_egress(context) {
+            EgressVerdict::Own => {}
+            EgressVerdict::Pass => return TC_ACT_UNSPEC,
+            EgressVerdict::Encapsulate => {
+                stamp(context.skb.skb, EgressPermit::NONE);
                 return TC_ACT_UNSPEC;
             }
-            Leave::Stay => return TC_ACT_SHOT,
+            EgressVerdict::Drop => return TC_ACT_SHOT,
         }
     }
     if features::OUTPUT.on() { run_output(context) } else { TC_ACT_UNSPEC }
@@ -240,28 +240,28 @@ pub fn run_egress(context: &TcContext) -> i32 {
 
 /// What becomes of a packet at its way out. One that goes has been judged: a device below, which it comes to next, need not.
 #[inline(always)]
-fn leave(context: &TcContext) -> Leave {
+fn judge_egress(context: &TcContext) -> EgressVerdict {
     let skb = context.skb.skb;
     // SAFETY: the context is the program's own.
-    let passage = Passage::from_raw(u32::from(unsafe { (*skb).tc_index } as u16));
-    if passage == Passage::NONE {
-        return Leave::Own;
+    let permit = EgressPermit::from_raw(u32::from(unsafe { (*skb).tc_index } as u16));
+    if permit == EgressPermit::NONE {
+        return EgressVerdict::Own;
     }
     // SAFETY: as above.
     let iif = unsafe { (*skb).ingress_ifindex };
     // SAFETY: as above.
     let oif = unsafe { (*skb).ifindex };
-    let leave = passage::leave(passage, iif, oif);
-    if leave == Leave::Stay {
+    let judge_egress = egress_permit::judge_egress(permit, iif, oif);
+    if judge_egress == EgressVerdict::Drop {
         // At the port that it would leave through; other links count together.
         let slot = maps::port(oif).map_or(abi::ELSEWHERE, |(slot, _)| slot);
         // SAFETY: as above.
         let bytes = unsafe { (*skb).len };
         maps::count(slot, Reason::FilterEgress, bytes.into());
-    } else if leave == Leave::Go {
-        stamp(skb, maps::ways().map_or(Passage::NONE, Passage::any));
+    } else if judge_egress == EgressVerdict::Pass {
+        stamp(skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
     }
-    leave
+    judge_egress
 }
 
 /// Chain output, for the packets that begin here.
@@ -285,15 +285,15 @@ fn run_output(context: &TcContext) -> i32 {
     }
 }
 
-/// See [`passage::is_young`].
+/// See [`egress_permit::is_unknown_link`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_young_skb(raw: *mut __sk_buff) -> u32 {
-    let lookup = |asked: &mut Asked| {
+extern "C" fn is_unknown_link_skb(raw: *mut __sk_buff) -> u32 {
+    let lookup = |query: &mut KernelLookup| {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, 0) }
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, 0) }
     };
-    u32::from(passage::is_young(lookup))
+    u32::from(egress_permit::is_unknown_link(lookup))
 }
 
 /// A global function: the verifier looks at it once, not once for every path that goes on from it.
@@ -319,13 +319,13 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
 /// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn inquire_skb(raw: *mut __sk_buff) -> u32 {
+extern "C" fn kernel_lookup_skb(raw: *mut __sk_buff) -> u32 {
     let context = TcContext::new(raw);
-    let ask = |asked: &mut Asked, flags| {
+    let run = |query: &mut KernelLookup, flags| {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, flags) }
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
     };
-    inquiry::ask(&Skb { context: &context, behind: false }, ask);
+    fib_lookup::lookup(&Skb { context: &context, behind: false }, run);
     0
 }
 
@@ -351,18 +351,18 @@ extern "C" fn unwrapped_skb(skb: *mut __sk_buff) -> u32 {
 /// Puts the frame, and which rules tell of it, into the ring.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
+extern "C" fn log_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
     // SAFETY: the context is the program's own.
     let length = unsafe { (*skb).len };
     // SAFETY: the helper writes as many bytes as it is told, which are there.
-    event::tell(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
+    packet_log::emit(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
     0
 }
 
 /// Puts the frame, and what became of it, into the ring, if somebody watches for it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
+extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
     // SAFETY: the context is the program's own.
     let length = unsafe { (*skb).len };
     // SAFETY: as above.
@@ -370,7 +370,7 @@ extern "C" fn show_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
     let tier = Tier::Tc as u32;
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
-    trace::show((port, reason, oif, tier), length, load);
+    trace::emit((port, reason, oif, tier), length, load);
     0
 }
 
@@ -385,18 +385,18 @@ fn gather(context: &TcContext) {
     }
 }
 
-/// What XDP said about this packet ([`Mark::state`]); 0: nothing. A global function, so that the verifier sees a number here,
+/// What XDP said about this packet ([`Handoff::state`]); 0: nothing. A global function, so that the verifier sees a number here,
 /// and not a path for each that it may be.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mark_of_skb(skb: *mut __sk_buff) -> u32 {
+extern "C" fn handoff_of_skb(skb: *mut __sk_buff) -> u32 {
     let context = TcContext::new(skb);
     // SAFETY: the context is the program's own.
     let (start, end) = unsafe { ((*skb).data_meta as usize, context.data()) };
-    if start + size_of::<Mark>() > end {
+    if start + size_of::<Handoff>() > end {
         return 0;
     }
     // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
-    let mark = unsafe { &*(start as *const Mark) };
-    if mark.magic == Mark::MAGIC { mark.state } else { 0 }
+    let handoff = unsafe { &*(start as *const Handoff) };
+    if handoff.magic == Handoff::MAGIC { handoff.state } else { 0 }
 }

@@ -12,16 +12,16 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Reason,
-    abi::{Asked, Ifindex, Mark, PortFlags},
+    abi::{Handoff, Ifindex, KernelLookup, PortFlags},
     decide::Vlan,
     wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
-use super::{Hook, Met, Tier};
+use super::{ChainsDone, Hook, Tier};
 use crate::{
-    event, inquiry, maps,
-    passage::{self, End},
-    pipeline::{self, Verdict},
+    egress_permit::{self, Disposition},
+    fib_lookup, maps, packet_log,
+    pipeline::{self, Outcome},
     rewrite, tables, trace,
 };
 
@@ -91,13 +91,13 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn tell(&self, chain: u32) {
-        tell_frame(self.0.ctx, chain);
+    fn log_packet(&self, chain: u32) {
+        log_frame(self.0.ctx, chain);
     }
 
     #[inline(always)]
-    fn inquire(&self) {
-        inquire_frame(self.0.ctx);
+    fn kernel_lookup(&self) {
+        kernel_lookup_frame(self.0.ctx);
     }
 
     #[inline(always)]
@@ -121,13 +121,13 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn show(&self, reason: u32, oif: Ifindex) {
-        show_frame(self.0.ctx, reason, oif);
+    fn trace(&self, reason: u32, oif: Ifindex) {
+        trace_frame(self.0.ctx, reason, oif);
     }
 
     #[inline(always)]
-    fn met(&self) -> Met {
-        Met::NOTHING
+    fn chains_done(&self) -> ChainsDone {
+        ChainsDone::NONE
     }
 }
 
@@ -145,27 +145,27 @@ pub fn run(context: &XdpContext) -> u32 {
     let Some((slot, port)) = maps::port(frame.ifindex()) else { return XDP_PASS };
     let verdict = pipeline::run(&frame, port);
     let reason = match verdict {
-        Verdict::Transmit(way) => {
+        Outcome::Transmit(egress) => {
             // The device first: a frame that has been rewritten can not go back to the kernel.
             let bytes = frame.length() as u64;
-            trace::depart(&frame, &way);
-            if maps::redirect(way.adjacency.device) && rewrite::frame(context, &way) {
+            trace::forwarded(&frame, &egress);
+            if maps::redirect(egress.adjacency.device) && rewrite::frame(context, &egress) {
                 maps::count(slot, Reason::Forwarded, bytes);
-                way.adjacency.mark();
+                egress.adjacency.mark_used();
                 return XDP_REDIRECT;
             }
             Reason::NoEgress
         }
-        Verdict::Defer(state) => {
+        Outcome::Defer(state) => {
             if state != 0 {
-                mark(context, state as u32);
+                hand_off(context, state as u32);
             }
             return XDP_PASS;
         }
-        Verdict::Stop(reason) => reason,
+        Outcome::Stop(reason) => reason,
     };
     let tc = u32::from(port.flags().contains(PortFlags::TC));
-    conclude_frame(context.ctx, slot, passage::judge(&frame, reason).raw(), tc)
+    conclude_frame(context.ctx, slot, egress_permit::judge(&frame, reason).raw(), tc)
 }
 
 /// Counts and marks a frame that was judged; gives the action. A global function: there are many ways to this end.
@@ -175,27 +175,27 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
     let context = XdpContext::new(context);
     let frame = Frame(&context);
     let bytes = frame.total();
-    let end = End::from_raw(end).held_back(|| is_young_frame(context.ctx));
+    let end = Disposition::from_raw(end).withhold_unknown_link(|| is_unknown_link_frame(context.ctx));
     let reason = end.reason();
-    end.tell(&frame);
+    end.log(&frame);
     let dropped = Reason::drops(reason);
     // A frame that can not be marked is left to tc, which will judge and count it itself.
-    if dropped || mark(&context, Mark::JUDGED | end.passage().raw() << 16) || tc == 0 {
+    if dropped || hand_off(&context, Handoff::JUDGED | end.permit().raw() << 16) || tc == 0 {
         maps::count_number(slot, reason, bytes);
         trace::end(&frame, reason);
     }
     if dropped { XDP_DROP } else { XDP_PASS }
 }
 
-/// See [`passage::is_young`].
+/// See [`egress_permit::is_unknown_link`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_young_frame(raw: *mut xdp_md) -> u32 {
-    let lookup = |asked: &mut Asked| {
+extern "C" fn is_unknown_link_frame(raw: *mut xdp_md) -> u32 {
+    let lookup = |query: &mut KernelLookup| {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, 0) }
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, 0) }
     };
-    u32::from(passage::is_young(lookup))
+    u32::from(egress_permit::is_unknown_link(lookup))
 }
 
 /// A global function: the verifier looks at it once, not once for every path that goes on from it.
@@ -224,31 +224,31 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
 /// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn inquire_frame(raw: *mut xdp_md) -> u32 {
+extern "C" fn kernel_lookup_frame(raw: *mut xdp_md) -> u32 {
     let context = XdpContext::new(raw);
-    let ask = |asked: &mut Asked, flags| {
+    let run = |query: &mut KernelLookup, flags| {
         // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut asked.inquiry).cast(), inquiry::LENGTH, flags) }
+        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
     };
-    inquiry::ask(&Frame(&context), ask);
+    fib_lookup::lookup(&Frame(&context), run);
     0
 }
 
 /// Puts the frame, and which rules tell of it, into the ring.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_frame(context: *mut xdp_md, chain: u32) -> u32 {
+extern "C" fn log_frame(context: *mut xdp_md, chain: u32) -> u32 {
     // SAFETY: the context is the program's own.
     let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
     // SAFETY: the helper writes as many bytes as it is told, which are there.
-    event::tell(chain, length, |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 });
+    packet_log::emit(chain, length, |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 });
     0
 }
 
 /// Puts the frame, and what became of it, into the ring, if somebody watches for it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn show_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
+extern "C" fn trace_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
     // SAFETY: the context is the program's own.
     let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
     // SAFETY: as above.
@@ -256,22 +256,22 @@ extern "C" fn show_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
     let tier = Tier::Xdp as u32;
     // SAFETY: the helper writes as many bytes as it is told, which are there.
     let load = |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 };
-    trace::show((port, reason, oif, tier), length, load);
+    trace::emit((port, reason, oif, tier), length, load);
     0
 }
 
 /// Leaves word for tc in front of the frame; `false` where the driver has no room for it.
 #[inline(always)]
-fn mark(context: &XdpContext, state: u32) -> bool {
+fn hand_off(context: &XdpContext, state: u32) -> bool {
     // SAFETY: the context is the program's own; no reference into the packet is used after this.
-    if unsafe { bpf_xdp_adjust_meta(context.ctx, -(size_of::<Mark>() as u32).cast_signed()) } != 0 {
+    if unsafe { bpf_xdp_adjust_meta(context.ctx, -(size_of::<Handoff>() as u32).cast_signed()) } != 0 {
         return false;
     }
     let start = context.metadata();
-    if start + size_of::<Mark>() > context.metadata_end() {
+    if start + size_of::<Handoff>() > context.metadata_end() {
         return false;
     }
     // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
-    unsafe { *(start as *mut Mark) = Mark { magic: Mark::MAGIC, state } };
+    unsafe { *(start as *mut Handoff) = Handoff { magic: Handoff::MAGIC, state } };
     true
 }

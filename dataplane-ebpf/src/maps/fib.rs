@@ -6,7 +6,7 @@ use core::{arch::asm, ptr::NonNull};
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use dataplane_common::abi::{
-    Block, Blocks, LOCALS, Line, Lines, NEAR_ENTRIES, NEAR_LINES, Near, Near4, Near6, ROOTS, Target, WORDS,
+    BASE_ENTRIES, BASE_LINES, BaseLines, Block, Blocks, Fib4Base, Fib6Base, LOCALS, Line, Lines, ROOTS, Target, WORDS,
 };
 
 use super::{MAPPED, find};
@@ -14,11 +14,11 @@ use crate::tables;
 
 /// In sections, as [`super::CONTROL`].
 #[unsafe(no_mangle)]
-#[unsafe(link_section = ".bss.near4")]
-static mut NEAR4: Aligned<Near4> = Aligned([0; NEAR_ENTRIES]);
+#[unsafe(link_section = ".bss.base4")]
+static mut FIB4_BASE: Aligned<Fib4Base> = Aligned([0; BASE_ENTRIES]);
 #[unsafe(no_mangle)]
-#[unsafe(link_section = ".bss.near6")]
-static mut NEAR6: Near6 = [[0; WORDS]; NEAR_LINES as usize];
+#[unsafe(link_section = ".bss.base6")]
+static mut FIB6_BASE: Fib6Base = [[0; WORDS]; BASE_LINES as usize];
 #[btf_map]
 static FIB4: Array<Block, 2, MAPPED> = Array::new();
 #[btf_map]
@@ -34,14 +34,14 @@ pub struct Table4;
 impl Blocks for Table4 {
     #[inline(always)]
     fn locals(&self, four: u32) -> u64 {
-        let word = (&raw const NEAR4).cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
+        let word = (&raw const FIB4_BASE).cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
         // SAFETY: the filters of both generations are at the beginning.
         unsafe { word.read_volatile() }
     }
 
     #[inline(always)]
     fn root(&self, number: u32) -> u16 {
-        let roots = (&raw const NEAR4).cast::<u16>().wrapping_add(2 * LOCALS);
+        let roots = (&raw const FIB4_BASE).cast::<u16>().wrapping_add(2 * LOCALS);
         // SAFETY: the entries of both generations are behind the filters, and the mask leaves no other.
         unsafe { roots.wrapping_add(number as usize & (2 * ROOTS - 1)).read_volatile() }
     }
@@ -63,7 +63,7 @@ impl Lines for Table6 {
 
     #[inline(always)]
     fn line(&self, line: u32) -> Option<NonNull<u64>> {
-        self.near(line).or_else(|| find::<_, u64>(&FIB6, line - NEAR_LINES))
+        self.base_line(line).or_else(|| find::<_, u64>(&FIB6, line - BASE_LINES))
     }
 
     #[inline(always)]
@@ -86,20 +86,20 @@ impl Lines for Table6 {
     }
 }
 
-impl Near for Table6 {
+impl BaseLines for Table6 {
     #[inline(always)]
     fn root(&self, number: u32) -> u32 {
-        let root = (&raw const NEAR6).cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
+        let root = (&raw const FIB6_BASE).cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
         // SAFETY: both generations of the index are at the beginning, and the mask leaves no other root.
         unsafe { root.read_volatile() }
     }
 
     #[inline(always)]
-    fn near(&self, line: u32) -> Option<NonNull<u64>> {
-        if line >= NEAR_LINES {
+    fn base_line(&self, line: u32) -> Option<NonNull<u64>> {
+        if line >= BASE_LINES {
             return None;
         }
-        let line = (&raw mut NEAR6).cast::<Line>().wrapping_add(line as usize);
+        let line = (&raw mut FIB6_BASE).cast::<Line>().wrapping_add(line as usize);
         // SAFETY: no static is at address 0; LLVM would ask.
         Some(unsafe { NonNull::new_unchecked(line.cast()) })
     }

@@ -16,9 +16,9 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{
-        self, Adjacency, Asked, Control, Counter, Event, Filter, Ifindex, Key, Limit, LimitFlags, Line, Lines,
-        NeighbourKey, NextHopGroup, PORT_PROBES, Policies, Port, PortCounters, Sighting, Target, Trail,
-        VLANS as VLAN_DEVICES, VlanKey, WORDS, Watch, WayOut, Ways,
+        self, Adjacency, Control, Counter, EgressClasses, EgressLink, Filter, Ifindex, KernelLookup, Key, Limit,
+        LimitFlags, Line, Lines, NeighbourKey, NextHopGroup, PORT_PROBES, PacketEvent, Policies, Port, PortCounters,
+        Target, TraceConfig, TraceContext, TraceRecord, VLANS as VLAN_DEVICES, VlanKey, WORDS,
     },
 };
 
@@ -59,7 +59,7 @@ static RULE_COUNTERS: PerCpuArray<Counter, { abi::RULE_COUNTERS as usize }> = Pe
 #[btf_map]
 static LIMITS: HashMap<u32, Limit, { abi::RULE_COUNTERS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
-static EVENTS: RingBuf<Event, { abi::EVENT_RING }> = RingBuf::new();
+static PACKET_EVENTS: RingBuf<PacketEvent, { abi::PACKET_EVENT_RING }> = RingBuf::new();
 #[btf_map]
 static EGRESS: DevMapHash<{ abi::PORTS as usize }> = DevMapHash::new();
 
@@ -72,32 +72,33 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize },
 static POLICIES: Array<Policies, 2> = Array::new();
 /// What the kernel is asked, and what it answers: too large for the stack.
 #[btf_map]
-static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+static KERNEL_LOOKUP: PerCpuArray<KernelLookup, 1> = PerCpuArray::new();
 /// Until when the controller is taken to be there.
 #[btf_map]
 static HEARTBEAT: Array<u64, 1> = Array::new();
 /// What was last found out about the controller, and in which tick of the kernel's timer: asked once in each, by whichever CPU
 /// comes first. The last bit says whether it was gone.
-static mut PULSE: u64 = 0;
+static mut LIVENESS: u64 = 0;
 /// What somebody watches for.
 #[btf_map]
-static WATCH: Array<Watch, 1> = Array::new();
+static TRACE_CONFIG: Array<TraceConfig, 1> = Array::new();
 /// What the packet at hand has met.
 #[btf_map]
-static TRAIL: PerCpuArray<Trail, 1> = PerCpuArray::new();
+static TRACE_CONTEXT: PerCpuArray<TraceContext, 1> = PerCpuArray::new();
 #[btf_map]
-static SIGHTINGS: RingBuf<Sighting, { abi::SIGHTING_RING }> = RingBuf::new();
+static TRACE_RECORDS: RingBuf<TraceRecord, { abi::TRACE_RING }> = RingBuf::new();
 
 /// The classes of ways out.
 #[btf_map]
-static WAYS: Array<Ways, 1> = Array::new();
+static EGRESS_CLASSES: Array<EgressClasses, 1> = Array::new();
 /// Which link is of which class. Not allocated in advance, as above.
 #[btf_map]
-static WAYS_OUT: HashMap<u32, WayOut, { abi::WAYS_OUT as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static EGRESS_LINKS: HashMap<u32, EgressLink, { abi::EGRESS_LINKS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Which observer of losses counts: of two daemons in turn, one.
 #[btf_map]
-static ON_WATCH: Array<u64, 1> = Array::new();
+static ACTIVE_OBSERVER: Array<u64, 1> = Array::new();
 
 /// What rules ask of the packet at hand: too large for the stack. A program runs to its end before another of ours can
 /// begin on the same CPU.
@@ -134,34 +135,34 @@ pub fn key() -> Option<&'static mut Key> {
 
 /// Room for what the kernel is asked about the packet at hand.
 #[inline(always)]
-pub fn asked() -> Option<&'static mut Asked> {
+pub fn kernel_lookup() -> Option<&'static mut KernelLookup> {
     // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
-    find::<_, Asked>(&ASKED, 0).map(|asked| unsafe { &mut *asked.as_ptr() })
+    find::<_, KernelLookup>(&KERNEL_LOOKUP, 0).map(|query| unsafe { &mut *query.as_ptr() })
 }
 
 /// Keeps which chains the packet at hand has met.
 #[inline(always)]
-pub fn remember_met(state: u32) {
-    if let Some(asked) = asked() {
-        asked.met = u64::from(state);
+pub fn store_chains_done(state: u32) {
+    if let Some(query) = kernel_lookup() {
+        query.chains_done = u64::from(state);
     }
 }
 
 /// What was kept; nothing where there is no such place.
 #[inline(always)]
-pub fn met() -> u32 {
-    let Some(asked) = find::<_, Asked>(&ASKED, 0) else { return 0 };
+pub fn chains_done() -> u32 {
+    let Some(query) = find::<_, KernelLookup>(&KERNEL_LOOKUP, 0) else { return 0 };
     // SAFETY: the slot is this CPU's own.
-    let met = unsafe { &raw const (*asked.as_ptr()).met };
+    let chains_done = unsafe { &raw const (*query.as_ptr()).chains_done };
     // SAFETY: as above; nobody keeps a reference to it.
-    (unsafe { met.read_volatile() }) as u32
+    (unsafe { chains_done.read_volatile() }) as u32
 }
 
 /// The target of the packet at hand. Read anew, so that nobody knows it before.
 #[inline(always)]
-pub fn said(asked: &Asked) -> Target {
+pub fn found_target(query: &KernelLookup) -> Target {
     // SAFETY: a word of a structure that is there.
-    Target::from_raw(unsafe { (&raw const asked.target).read_volatile() } as u32)
+    Target::from_raw(unsafe { (&raw const query.target).read_volatile() } as u32)
 }
 
 /// What is found by a [`NeighbourKey`], in words of its size.
@@ -262,8 +263,8 @@ impl Deref for Adjacent {
 impl Adjacent {
     /// Marks it as used. Most packets find it marked: the cache line, which all CPUs read, is not written for them.
     #[inline(always)]
-    pub fn mark(self) {
-        if features::REHEARSAL.on() {
+    pub fn mark_used(self) {
+        if features::DRY_RUN.on() {
             return;
         }
         // SAFETY: elements of arrays stay where they are.
@@ -339,18 +340,18 @@ pub fn expired() -> bool {
 
 /// What was found out about the controller in this tick: whether it was `gone` is known, and it is so.
 #[inline(always)]
-pub fn is_found(gone: bool) -> bool {
-    let pulse = &raw const PULSE;
+pub fn liveness_is(gone: bool) -> bool {
+    let liveness = &raw const LIVENESS;
     // SAFETY: one word, which other CPUs write as a whole.
-    unsafe { pulse.read_volatile() == (tick() << 1 | u64::from(gone)) }
+    unsafe { liveness.read_volatile() == (tick() << 1 | u64::from(gone)) }
 }
 
 /// Keeps what was found out.
 #[inline(always)]
-pub fn keep_pulse(gone: bool) {
-    let pulse = &raw mut PULSE;
+pub fn store_liveness(gone: bool) {
+    let liveness = &raw mut LIVENESS;
     // SAFETY: as above.
-    unsafe { pulse.write_volatile(tick() << 1 | u64::from(gone)) };
+    unsafe { liveness.write_volatile(tick() << 1 | u64::from(gone)) };
 }
 
 /// The tick of the kernel's timer: the verifier turns the call into a load.
@@ -362,8 +363,8 @@ fn tick() -> u64 {
 
 /// Whether this observer of losses is the one that counts.
 #[inline(always)]
-pub fn on_watch(observer: u64) -> bool {
-    lookup(&ON_WATCH, 0).is_some_and(|id| *id == observer)
+pub fn is_active_observer(observer: u64) -> bool {
+    lookup(&ACTIVE_OBSERVER, 0).is_some_and(|id| *id == observer)
 }
 
 /// Counts a packet at a rule.
@@ -402,49 +403,49 @@ fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
 
 /// The classes of ways out.
 #[inline(always)]
-pub fn ways() -> Option<&'static Ways> {
-    lookup(&WAYS, 0)
+pub fn egress_classes() -> Option<&'static EgressClasses> {
+    lookup(&EGRESS_CLASSES, 0)
 }
 
 /// A link as a way out.
 #[inline(always)]
-pub fn way_out(ifindex: Ifindex) -> Option<&'static WayOut> {
+pub fn egress_link(ifindex: Ifindex) -> Option<&'static EgressLink> {
     let index = Index(ifindex);
     // SAFETY: the key is as long as the map's, and the values are of its type, which stay until no program runs any more.
-    let way = unsafe { bpf_map_lookup_elem((&raw const WAYS_OUT).cast_mut().cast(), (&raw const index.0).cast()) };
+    let link = unsafe { bpf_map_lookup_elem((&raw const EGRESS_LINKS).cast_mut().cast(), (&raw const index.0).cast()) };
     // SAFETY: as above.
-    NonNull::new(way.cast::<WayOut>()).map(|way| unsafe { way.as_ref() })
+    NonNull::new(link.cast::<EgressLink>()).map(|link| unsafe { link.as_ref() })
 }
 
 /// Room for an event; none while the ring is full.
 #[inline(always)]
-pub fn event() -> Option<RingBufEntry<Event>> {
-    EVENTS.reserve(0)
+pub fn event() -> Option<RingBufEntry<PacketEvent>> {
+    PACKET_EVENTS.reserve(0)
 }
 
 /// What the packet at hand has met so far.
 #[inline(always)]
-pub fn trail() -> Option<&'static mut Trail> {
+pub fn trace_context() -> Option<&'static mut TraceContext> {
     // SAFETY: the slot is this CPU's own, and each function asks for it once.
-    find::<_, Trail>(&TRAIL, 0).map(|trail| unsafe { &mut *trail.as_ptr() })
+    find::<_, TraceContext>(&TRACE_CONTEXT, 0).map(|trace_context| unsafe { &mut *trace_context.as_ptr() })
 }
 
 /// What somebody watches for.
 #[inline(always)]
-pub fn watch() -> Option<&'static Watch> {
-    lookup(&WATCH, 0)
+pub fn trace_config() -> Option<&'static TraceConfig> {
+    lookup(&TRACE_CONFIG, 0)
 }
 
 /// Whether one more packet may be told of at this moment.
 #[inline(always)]
-pub fn may_show() -> bool {
-    find::<_, Limit>(&WATCH, 0).is_some_and(|limit| take(limit, 1))
+pub fn may_trace() -> bool {
+    find::<_, Limit>(&TRACE_CONFIG, 0).is_some_and(|limit| take(limit, 1))
 }
 
 /// Room for a sighting; none while the ring is full.
 #[inline(always)]
-pub fn sighting() -> Option<RingBufEntry<Sighting>> {
-    SIGHTINGS.reserve(0)
+pub fn trace_record() -> Option<RingBufEntry<TraceRecord>> {
+    TRACE_RECORDS.reserve(0)
 }
 
 /// # Safety

@@ -13,7 +13,7 @@ use crate::{
     hook::Hook,
     maps,
     pipeline::{Step, stop},
-    scan::{Finding, scan},
+    scan::{ChainVerdict, scan},
     trace,
 };
 
@@ -33,7 +33,7 @@ pub fn prepare<'h, F: Family, H: Hook>(
     packet: &Datagram<F::Address>,
     control: Control,
 ) -> Step<Filter<'h, H>> {
-    if trace::keyed()
+    if trace::needs_key()
         && let Some(key) = maps::key()
     {
         // These headers have been read before: the verifier is to see one way on from here, and no other.
@@ -54,40 +54,40 @@ impl<H: Hook> Filter<'_, H> {
     /// Before the route is known.
     #[inline(always)]
     pub fn prerouting(&self) -> Step<()> {
-        if !features::PREROUTING.on() || self.hook.met().prerouting() {
+        if !features::PREROUTING.on() || self.hook.chains_done().prerouting() {
             return ControlFlow::Continue(());
         }
-        self.ask(0, 0, Reason::FilterPrerouting)
+        self.judge(0, 0, Reason::FilterPrerouting)
     }
 
     /// To this machine.
     #[inline(always)]
     pub fn input(&self) -> Step<()> {
-        if !features::INPUT.on() || self.hook.met().all() {
+        if !features::INPUT.on() || self.hook.chains_done().all() {
             return ControlFlow::Continue(());
         }
-        self.ask(1, 0, Reason::FilterInput)
+        self.judge(1, 0, Reason::FilterInput)
     }
 
     /// Through this machine, out of `oif`.
     #[inline(always)]
     pub fn forward(&self, oif: Ifindex) -> Step<()> {
-        if !features::FORWARD.on() || self.hook.met().all() {
+        if !features::FORWARD.on() || self.hook.chains_done().all() {
             return ControlFlow::Continue(());
         }
-        self.ask(2, oif, Reason::FilterForward)
+        self.judge(2, oif, Reason::FilterForward)
     }
 
     #[inline(always)]
-    fn ask(&self, chain: u32, oif: Ifindex, reason: Reason) -> Step<()> {
-        let finding = scan(self.ipv6, self.generation, chain, oif, self.hook.length() as u64);
-        if features::TELLING.on() {
-            self.hook.tell(chain);
+    fn judge(&self, chain: u32, oif: Ifindex, reason: Reason) -> Step<()> {
+        let verdict = scan(self.ipv6, self.generation, chain, oif, self.hook.length() as u64);
+        if features::LOGGING.on() {
+            self.hook.log_packet(chain);
         }
-        match finding {
-            Finding::Accept => ControlFlow::Continue(()),
-            Finding::Drop => stop(reason),
-            Finding::Unreadable => stop(Reason::Unreadable),
+        match verdict {
+            ChainVerdict::Accept => ControlFlow::Continue(()),
+            ChainVerdict::Drop => stop(reason),
+            ChainVerdict::Unreadable => stop(Reason::Unreadable),
         }
     }
 }

@@ -4,15 +4,15 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{AdjacencyFlags, Control, Mark, NextHopGroup, Port, PortFlags, RouteKind, Target},
-    decide::{self, Audience, Datagram, Family, Frame, Scope},
+    abi::{AdjacencyFlags, Control, Handoff, NextHopGroup, Port, PortFlags, RouteKind, Target},
+    decide::{self, Datagram, Family, Frame, PacketType, Scope},
 };
 
 use crate::{
     features,
     hook::{Hook, Tier},
     maps::{self, Adjacent},
-    pipeline::{Step, Verdict, Way, stop},
+    pipeline::{Egress, Outcome, Step, stop},
     tables, trace,
 };
 
@@ -31,7 +31,7 @@ pub struct Hop {
 pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Port) -> Step<()> {
     // One question instead of two: bits, of which a frame to us that may go on has none.
     let off = !port.flags() & F::FORWARDING;
-    if u64::from(off.bits()) | frame.audience as u64 != Audience::Host as u64 {
+    if u64::from(off.bits()) | frame.packet_type as u64 != PacketType::Host as u64 {
         return stop(if off.is_empty() { Reason::GroupFrame } else { Reason::ForwardingOff });
     }
     match F::scope(packet) {
@@ -82,7 +82,7 @@ pub fn measure<F: Family, H: Hook>(
         return ControlFlow::Continue(false);
     }
     if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
-        return ControlFlow::Break(Verdict::Defer(u64::from(Mark::PREROUTED)));
+        return ControlFlow::Break(Outcome::Defer(u64::from(Handoff::PREROUTED)));
     }
     let segment = hook.segment_size();
     if segment != 0 && decide::segment_length(hook, packet, frame.offset, segment) <= hop.mtu {
@@ -93,7 +93,7 @@ pub fn measure<F: Family, H: Hook>(
 
 /// Sends the packet on its way, or leaves it to whoever can.
 #[inline(always)]
-pub fn depart<F: Family, H: Hook>(
+pub fn transmit<F: Family, H: Hook>(
     hook: &H,
     port: &Port,
     frame: &Frame,
@@ -101,8 +101,8 @@ pub fn depart<F: Family, H: Hook>(
     hop: &Hop,
     oversize: bool,
 ) -> Step<core::convert::Infallible> {
-    if packet.detour.is_some() || oversize {
-        return stop(packet.detour.unwrap_or(Reason::TooBig));
+    if packet.punt.is_some() || oversize {
+        return stop(packet.punt.unwrap_or(Reason::TooBig));
     }
     let adjacency = hop.adjacency;
     if adjacency.ifindex == port.ifindex {
@@ -120,7 +120,7 @@ pub fn depart<F: Family, H: Hook>(
         }
     }
     // The filter needs no controller; neighbours and ways out do.
-    if tables::abandoned() {
+    if tables::controller_gone() {
         return stop(Reason::NoController);
     }
     // Without a link header there is none to rewrite.
@@ -131,7 +131,7 @@ pub fn depart<F: Family, H: Hook>(
     // device takes (`xdp_ok_fwd_dev` in include/linux/filter.h).
     let too_long = H::TIER == Tier::Xdp && hook.length() > frame.offset + adjacency.mtu as usize;
     if direct && !too_long {
-        return ControlFlow::Break(Verdict::Transmit(Way {
+        return ControlFlow::Break(Outcome::Transmit(Egress {
             adjacency,
             index: hop.index,
             family: u64::from(F::NUMBER),
@@ -141,7 +141,7 @@ pub fn depart<F: Family, H: Hook>(
     }
     let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
     if H::TIER == Tier::Xdp && tc_can {
-        return ControlFlow::Break(Verdict::Defer(u64::from(Mark::FILTERED)));
+        return ControlFlow::Break(Outcome::Defer(u64::from(Handoff::FILTERED)));
     }
     stop(Reason::NoEgress)
 }

@@ -5,14 +5,14 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Port, PortFlags},
-    decide::{self, Audience, Carried, Frame, Vlan},
+    decide::{self, Frame, L3Protocol, PacketType, Vlan},
     wire::Ipv4,
 };
 
 use crate::{
     features,
     hook::{Hook, Tier},
-    pipeline::{Step, Verdict, stop},
+    pipeline::{Outcome, Step, stop},
 };
 
 /// Reads the link header; where the device has none, what IP says about itself. A frame that may have a tag that XDP does not
@@ -20,15 +20,15 @@ use crate::{
 #[inline(always)]
 pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     // Asked where it is needed, and not remembered: the verifier would walk the rest once for each answer.
-    let taken = || features::TAKEN.on() && port.flags().contains(PortFlags::TAKEN);
+    let taken = || features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER);
     if features::NO_ETHERNET.on() && port.flags().contains(PortFlags::NO_ETHERNET) {
         return if taken() { stop(Reason::Taken) } else { bare(hook) };
     }
     let hidden = port.flags().contains(PortFlags::HIDDEN_TAGS);
     // The kernel tries no skb that ends inside its IP header: of such a frame only XDP can be asked what would become of it.
-    let asked = features::REHEARSAL.on() && hook.length() < SHORT;
-    if H::TIER == Tier::Xdp && features::HIDING.on() && hidden && !asked {
-        return ControlFlow::Break(Verdict::Defer(0));
+    let dry_run = features::DRY_RUN.on() && hook.length() < SHORT;
+    if H::TIER == Tier::Xdp && features::HIDING.on() && hidden && !dry_run {
+        return ControlFlow::Break(Outcome::Defer(0));
     }
     match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
         // Tagged ones come in through VLAN devices before anybody takes them (`__netif_receive_skb_core`).
@@ -48,7 +48,7 @@ fn other<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         return stop(Reason::OtherHost);
     }
     if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
-        return ControlFlow::Break(Verdict::Defer(0));
+        return ControlFlow::Break(Outcome::Defer(0));
     }
     if !hook.is_ours() {
         return stop(Reason::OtherHost);
@@ -66,17 +66,17 @@ const SHORT: usize = 54;
 #[inline(always)]
 fn bare<H: Hook>(hook: &H) -> Step<Frame> {
     // Both families have their version in the same place; no packet of either is shorter than an IPv4 header.
-    let carried = match hook.header::<Ipv4>(0).map(Ipv4::version) {
-        Some(4) => Carried::Ipv4,
-        Some(6) => Carried::Ipv6,
+    let l3 = match hook.header::<Ipv4>(0).map(Ipv4::version) {
+        Some(4) => L3Protocol::Ipv4,
+        Some(6) => L3Protocol::Ipv6,
         _ => return stop(Reason::NotIp),
     };
     ControlFlow::Continue(Frame {
-        carried,
-        audience: Audience::Host,
+        l3,
+        packet_type: PacketType::Host,
         vlan: Vlan::NONE,
         inner: Vlan::NONE,
-        detour: None,
+        punt: None,
         offset: 0,
     })
 }

@@ -3,7 +3,7 @@
 
 pub mod filter;
 pub mod forward;
-pub mod inquiry;
+pub mod kernel_lookup;
 pub mod link;
 pub mod network;
 pub mod policy;

@@ -9,7 +9,7 @@ use dataplane_common::{
 
 use crate::{
     hook::{Hook, Tier},
-    pipeline::{Step, Verdict, stop},
+    pipeline::{Outcome, Step, stop},
 };
 
 /// Checks the header as `ip_rcv` and `ip6_rcv` do. A tagged one without a device goes up after the filter.
@@ -17,12 +17,12 @@ use crate::{
 pub fn check<F: Family, H: Hook>(hook: &H, frame: &Frame) -> Step<Datagram<F::Address>> {
     match F::datagram(hook, frame.offset, hook.length(), hook.segment_size() != 0) {
         Ok(packet) => {
-            let detour = if frame.detour.is_some() { frame.detour } else { packet.detour };
-            ControlFlow::Continue(Datagram { detour, ..packet })
+            let punt = if frame.punt.is_some() { frame.punt } else { packet.punt };
+            ControlFlow::Continue(Datagram { punt, ..packet })
         }
         // More of the frame lies in other buffers: tc sees it whole.
         Err(Reason::Truncated | Reason::BadLength) if H::TIER == Tier::Xdp && hook.is_scattered() => {
-            ControlFlow::Break(Verdict::Defer(0))
+            ControlFlow::Break(Outcome::Defer(0))
         }
         Err(reason) => stop(reason),
     }

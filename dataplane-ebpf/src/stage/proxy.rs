@@ -10,7 +10,7 @@ use crate::{features, hook::Hook, tables::Routed};
 /// The route of a packet that would be forwarded: this machine, if it is neighbour discovery for an address that the port's
 /// network is told of in the stead of another (`ip6_forward_proxy_check` in `net/ipv6/ip6_output.c`).
 #[inline(always)]
-pub fn ask<F: Routed, H: Hook>(
+pub fn route<F: Routed, H: Hook>(
     hook: &H,
     port: &Port,
     frame: &Frame,

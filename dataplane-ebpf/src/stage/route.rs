@@ -30,7 +30,7 @@ pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Addre
 /// What becomes of a packet whose route is a blackhole, as far as we know.
 #[inline(always)]
 pub fn blackhole() -> Reason {
-    if tables::abandoned() { Reason::NoController } else { Reason::Blackhole }
+    if tables::controller_gone() { Reason::NoController } else { Reason::Blackhole }
 }
 
 /// Why a route is the kernel's.

@@ -5,7 +5,7 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Control, Port, PortFlags, RouteKind},
-    decide::{Datagram, Placing},
+    decide::{AddressClass, Datagram},
 };
 
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
 
 /// What the addresses alone decide.
 #[inline(always)]
-pub fn place<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<Placing> {
-    match F::placing(packet, port.flags()) {
-        Placing::Martian(reason) => stop(reason),
-        placing => ControlFlow::Continue(placing),
+pub fn classify<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<AddressClass> {
+    match F::address_class(packet, port.flags()) {
+        AddressClass::Martian(reason) => stop(reason),
+        address_class => ControlFlow::Continue(address_class),
     }
 }
 
@@ -32,25 +32,25 @@ pub fn validate<F: Routed, H: Hook>(
     control: Control,
     packet: &Datagram<F::Address>,
     port: &Port,
-    way: RouteKind,
+    route: RouteKind,
 ) -> Step<()> {
     if F::NUMBER != 4 {
         return ControlFlow::Continue(());
     }
     // On most machines a source only has to be nobody's here.
-    let asks = features::RP_FILTER.on() || features::CUSTOM_LOCAL.on();
-    if !asks && !F::may_be_local(control, packet.source) {
+    let needed = features::RP_FILTER.on() || features::CUSTOM_LOCAL.on();
+    if !needed && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
     }
-    let leads = match way {
+    let leads = match route {
         RouteKind::Unicast => port.flags().contains(F::FORWARDING),
         RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast => true,
         // Nowhere; or where only the kernel can say, of the way back too.
         _ => false,
     };
     // Where the kernel was asked for the route, it was asked for the way back, too; what is for us it gets.
-    let inquires = features::INQUIRIES.on() && port.flags().contains(F::INQUIRES);
-    if !leads || inquires {
+    let by_kernel = features::KERNEL_LOOKUP.on() && port.flags().contains(F::KERNEL_LOOKUP);
+    if !leads || by_kernel {
         return ControlFlow::Continue(());
     }
     // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.

@@ -10,7 +10,7 @@ use dataplane_common::{
 use crate::{
     features,
     hook::{Hook, Tier},
-    pipeline::{Step, Verdict},
+    pipeline::{Outcome, Step},
 };
 
 /// A checksum that is still to be filled in is for tc: XDP would send it as it is.
@@ -24,7 +24,7 @@ pub fn check<F: Family<Address: PseudoHeader>, H: Hook>(
     let suspicious =
         H::TIER == Tier::Xdp && features::PARTIAL_CHECKSUMS.on() && port.flags().contains(PortFlags::PARTIAL_CHECKSUMS);
     if suspicious && decide::is_pending(hook, packet, frame.offset) {
-        return ControlFlow::Break(Verdict::Defer(0));
+        return ControlFlow::Break(Outcome::Defer(0));
     }
     ControlFlow::Continue(())
 }

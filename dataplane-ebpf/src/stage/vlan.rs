@@ -5,7 +5,7 @@ use core::ops::ControlFlow;
 use dataplane_common::{
     Reason,
     abi::{Port, PortFlags},
-    decide::{Audience, Frame, Vlan},
+    decide::{Frame, PacketType, Vlan},
     wire::Ethernet,
 };
 
@@ -25,20 +25,20 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
         return ControlFlow::Continue((frame, port));
     }
     let device = device(port, &frame);
-    let mut audience = frame.audience;
+    let mut packet_type = frame.packet_type;
     // As `vlan_do_receive` (`net/8021q/vlan_core.c`): the address of the device will do, too.
-    if let (Audience::Other, Some(device)) = (audience, device)
+    if let (PacketType::Other, Some(device)) = (packet_type, device)
         && hook.header::<Ethernet>(0).is_some_and(|ethernet| ethernet.destination == device.mac)
     {
-        audience = Audience::Host;
+        packet_type = PacketType::Host;
     }
-    if audience == Audience::Other {
+    if packet_type == PacketType::Other {
         return stop(Reason::OtherHost);
     }
     match device {
-        Some(device) => ControlFlow::Continue((Frame { audience, detour: None, ..frame }, device)),
-        None if features::TAKEN.on() && port.flags().contains(PortFlags::TAKEN) => stop(Reason::Taken),
-        None => ControlFlow::Continue((Frame { audience, ..frame }, port)),
+        Some(device) => ControlFlow::Continue((Frame { packet_type, punt: None, ..frame }, device)),
+        None if features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER) => stop(Reason::Taken),
+        None => ControlFlow::Continue((Frame { packet_type, ..frame }, port)),
     }
 }
 

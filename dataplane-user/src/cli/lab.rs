@@ -102,17 +102,17 @@ impl Lab {
     pub(super) fn dispatch(self) -> anyhow::Result<()> {
         ensure!(rustix::process::geteuid().is_root(), "a lab is made of network namespaces, which needs root");
         match self {
-            Self::Up(Name { name }) => Place(name).up(),
-            Self::Down(Name { name }) => Place(name).down(),
-            Self::Shell(Shell { name, machine, command }) => Place(name).enter(machine, &command),
+            Self::Up(Name { name }) => LabDirs(name).up(),
+            Self::Down(Name { name }) => LabDirs(name).down(),
+            Self::Shell(Shell { name, machine, command }) => LabDirs(name).enter(machine, &command),
         }
     }
 }
 
 /// A lab by its name.
-struct Place(String);
+struct LabDirs(String);
 
-impl Place {
+impl LabDirs {
     fn home(&self) -> PathBuf {
         Path::new(HOME).join(&self.0)
     }

@@ -22,7 +22,7 @@ pub(super) fn print(session: &Session) -> anyhow::Result<()> {
 fn row(reason: Reason) -> ReasonRow {
     ReasonRow {
         name: reason.name().to_owned(),
-        verdict: reason.decision().name().to_owned(),
+        verdict: reason.verdict().name().to_owned(),
         meaning: reason.meaning().to_owned(),
         advice: reason.advice().to_owned(),
     }
@@ -38,7 +38,7 @@ pub(super) fn page() -> String {
     );
     for reason in Reason::ALL {
         let [name, verdict, meaning, advice] =
-            [reason.name(), reason.decision().name(), reason.meaning(), reason.advice()].map(escaped);
+            [reason.name(), reason.verdict().name(), reason.meaning(), reason.advice()].map(escaped);
         // Writing to a string cannot fail.
         let _ = write!(page, ".TP\n\\fB{name}\\fR ({verdict})\n{meaning}\n.br\nWhat to do: {advice}\n");
     }
@@ -60,7 +60,7 @@ mod tests {
     fn the_page_has_every_reason_with_meaning_and_advice() {
         let page = page();
         for reason in Reason::ALL {
-            let entry = format!("\\fB{}\\fR ({})\n", escaped(reason.name()), reason.decision().name());
+            let entry = format!("\\fB{}\\fR ({})\n", escaped(reason.name()), reason.verdict().name());
             let after = page.split_once(&entry).unwrap_or_else(|| panic!("{} is not there", reason.name())).1;
             assert!(after.starts_with(&escaped(reason.meaning())), "{}", reason.name());
             assert!(after.contains(&escaped(reason.advice())), "{}", reason.name());

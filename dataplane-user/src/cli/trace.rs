@@ -182,11 +182,11 @@ fn text(row: &PacketRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::row::Judgement, rule::ChainName};
+    use crate::{control::row::VerdictRow, rule::ChainName};
 
     #[test]
     fn a_packet_in_text() {
-        let judgement = Judgement {
+        let judgement = VerdictRow {
             verdict: "drop".to_owned(),
             reason: "filter_forward".to_owned(),
             chain: Some(ChainName::Forward),
@@ -194,7 +194,7 @@ mod tests {
             rule: Some("tcp dport 23 drop".to_owned()),
             prefix: Some("198.18.1.0/24".to_owned()),
             dev: Some("eth1".to_owned()),
-            ..Judgement::default()
+            ..VerdictRow::default()
         };
         let row = PacketRow {
             time: 1_763_900_000_123_456_789,

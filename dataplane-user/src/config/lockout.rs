@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::{Config, Elements};
 use crate::rule::{
-    ChainName, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, LinkField, LinkPattern, Match,
-    PacketType, Policy, Port, Protocol, Range, Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values, Verdict,
+    Action, ChainName, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, LinkField, LinkPattern,
+    Match, PacketType, Policy, Port, Protocol, Range, Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values,
 };
 
 /// TCP's number (RFC 9293).
@@ -76,14 +76,14 @@ impl fmt::Display for Culprit {
 
 /// What is known of a match or a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Met {
+enum MatchedRule {
     Yes,
     No,
     /// It depends on what is not known beforehand: the link, the length, the hop limit.
     Maybe,
 }
 
-impl Met {
+impl MatchedRule {
     /// Of all together.
     fn all(each: impl Iterator<Item = Self>) -> Self {
         each.fold(Self::Yes, |all, one| match (all, one) {
@@ -94,9 +94,9 @@ impl Met {
     }
 }
 
-impl From<bool> for Met {
-    fn from(met: bool) -> Self {
-        if met { Self::Yes } else { Self::No }
+impl From<bool> for MatchedRule {
+    fn from(matched: bool) -> Self {
+        if matched { Self::Yes } else { Self::No }
     }
 }
 
@@ -108,9 +108,9 @@ impl Config {
         }
         [ChainName::Prerouting, ChainName::Input].into_iter().find_map(|chain| {
             for (index, rule) in self.chain(chain).rules.iter().enumerate() {
-                match (self.meets(rule, session, iif), rule.verdict()) {
-                    (Met::Yes, Verdict::Accept) => return None,
-                    (Met::Yes | Met::Maybe, Verdict::Drop | Verdict::Reject(_)) => {
+                match (self.meets(rule, session, iif), rule.action()) {
+                    (MatchedRule::Yes, Action::Accept) => return None,
+                    (MatchedRule::Yes | MatchedRule::Maybe, Action::Drop | Action::Reject(_)) => {
                         return Some(Culprit::Rule(chain, index, rule.to_string()));
                     }
                     _ => {}
@@ -120,16 +120,16 @@ impl Config {
         })
     }
 
-    fn meets(&self, rule: &Rule, session: &Session, iif: Option<&str>) -> Met {
+    fn meets(&self, rule: &Rule, session: &Session, iif: Option<&str>) -> MatchedRule {
         // A limit lets some packets by.
-        let limited = if rule.statements().is_empty() { Met::Yes } else { Met::Maybe };
-        Met::all(rule.matches().iter().map(|asked| self.holds(asked, session, iif)).chain([limited]))
+        let limited = if rule.statements().is_empty() { MatchedRule::Yes } else { MatchedRule::Maybe };
+        MatchedRule::all(rule.matches().iter().map(|asked| self.holds(asked, session, iif)).chain([limited]))
     }
 
-    fn holds(&self, asked: &Match, session: &Session, iif: Option<&str>) -> Met {
+    fn holds(&self, asked: &Match, session: &Session, iif: Option<&str>) -> MatchedRule {
         let family = if session.peer.is_ipv4() { Family::V4 } else { Family::V6 };
         if asked.family().is_some_and(|other| other != family) {
-            return Met::No;
+            return MatchedRule::No;
         }
         let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
         match asked {
@@ -138,14 +138,14 @@ impl Config {
                     Item::Ipv4(range) => Some(range.contains(address)),
                     _ => None,
                 }),
-                IpAddr::V6(_) => Met::No,
+                IpAddr::V6(_) => MatchedRule::No,
             },
             Match::Ipv6(side, test) => match end(*side).ip() {
                 IpAddr::V6(address) => self.ranges(test, address, |item| match item {
                     Item::Ipv6(range) => Some(range.contains(address)),
                     _ => None,
                 }),
-                IpAddr::V4(_) => Met::No,
+                IpAddr::V4(_) => MatchedRule::No,
             },
             Match::Port(Transport::Tcp | Transport::Any, side, test) => {
                 let port = Port(end(*side).port());
@@ -155,7 +155,7 @@ impl Config {
                 })
             }
             Match::Port(..) | Match::IcmpType(_) | Match::Icmpv6Type(_) | Match::IcmpCode(_) | Match::Icmpv6Code(_) => {
-                Met::No
+                MatchedRule::No
             }
             // A session is between two.
             Match::PacketType(test) => self.ranges(test, PacketType(0), |_| None),
@@ -166,37 +166,43 @@ impl Config {
             Match::TcpFlags(flags) => flagged(flags).into(),
             Match::Fragment(fragment) => whole(fragment),
             Match::Link(field, test) => self.link(*field, test, iif),
-            Match::Family(_) => Met::Yes,
+            Match::Family(_) => MatchedRule::Yes,
             Match::Concatenation(asked) => self.together(asked, session, iif),
-            Match::Dscp(..) | Match::HopLimit(..) | Match::Length(_) | Match::Vlan(_) | Match::Ether(..) => Met::Maybe,
+            Match::Dscp(..) | Match::HopLimit(..) | Match::Length(_) | Match::Vlan(_) | Match::Ether(..) => {
+                MatchedRule::Maybe
+            }
         }
     }
 
-    fn together(&self, asked: &Concatenation, session: &Session, iif: Option<&str>) -> Met {
+    fn together(&self, asked: &Concatenation, session: &Session, iif: Option<&str>) -> MatchedRule {
         let elements = match asked.test().values() {
             Values::Listed(elements) => elements.as_slice(),
             Values::Set(name) => match self.elements(name) {
                 Some(elements) => elements,
-                None => return Met::Maybe,
+                None => return MatchedRule::Maybe,
             },
         };
         let fits = |element: &Element| {
             let fields = asked.fields().iter().zip(&element.0);
-            Met::all(fields.map(|(field, item)| part(*field, item, session, iif)))
+            MatchedRule::all(fields.map(|(field, item)| part(*field, item, session, iif)))
         };
-        let met: Vec<_> = elements.iter().map(fits).collect();
+        let matched: Vec<_> = elements.iter().map(fits).collect();
         let lacks = asked.protocols().is_some_and(|protocols| !protocols.contains(&TCP));
         match (lacks, asked.test().negated()) {
-            (true, _) => Met::No,
-            (false, _) if !met.contains(&Met::Yes) && met.contains(&Met::Maybe) => Met::Maybe,
-            (false, negated) => (met.contains(&Met::Yes) != negated).into(),
+            (true, _) => MatchedRule::No,
+            (false, _) if !matched.contains(&MatchedRule::Yes) && matched.contains(&MatchedRule::Maybe) => {
+                MatchedRule::Maybe
+            }
+            (false, negated) => (matched.contains(&MatchedRule::Yes) != negated).into(),
         }
     }
 
-    fn ranges<T: Value>(&self, test: &Test<Range<T>>, value: T, inside: impl Fn(&Item) -> Option<bool>) -> Met {
+    fn ranges<T: Value>(&self, test: &Test<Range<T>>, value: T, inside: impl Fn(&Item) -> Option<bool>) -> MatchedRule {
         match test.values() {
             Values::Listed(ranges) => (ranges.iter().any(|range| range.contains(value)) != test.negated()).into(),
-            Values::Set(name) => self.set(name, inside).map_or(Met::Maybe, |held| (held != test.negated()).into()),
+            Values::Set(name) => {
+                self.set(name, inside).map_or(MatchedRule::Maybe, |held| (held != test.negated()).into())
+            }
         }
     }
 
@@ -209,13 +215,13 @@ impl Config {
         })
     }
 
-    fn link(&self, field: LinkField, test: &Test<LinkPattern>, iif: Option<&str>) -> Met {
+    fn link(&self, field: LinkField, test: &Test<LinkPattern>, iif: Option<&str>) -> MatchedRule {
         let name = match field {
             LinkField::Iif | LinkField::Iifname => iif,
             // What is delivered has no way out.
             LinkField::Oif | LinkField::Oifname => return test.negated().into(),
         };
-        let Some(name) = name else { return Met::Maybe };
+        let Some(name) = name else { return MatchedRule::Maybe };
         match test.values() {
             Values::Listed(patterns) => (patterns.iter().any(|pattern| pattern.fits(name)) != test.negated()).into(),
             Values::Set(set) => {
@@ -223,32 +229,32 @@ impl Config {
                     Item::Link(pattern) => Some(pattern.fits(name)),
                     _ => None,
                 });
-                held.map_or(Met::Maybe, |held| (held != test.negated()).into())
+                held.map_or(MatchedRule::Maybe, |held| (held != test.negated()).into())
             }
         }
     }
 }
 
 /// Whether one part of an element holds a session's packets.
-fn part(field: Field, item: &Item, session: &Session, iif: Option<&str>) -> Met {
+fn part(field: Field, item: &Item, session: &Session, iif: Option<&str>) -> MatchedRule {
     let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
     match (field, item) {
         (Field::Ipv4(side), Item::Ipv4(range)) => match end(side).ip() {
             IpAddr::V4(address) => range.contains(address).into(),
-            IpAddr::V6(_) => Met::No,
+            IpAddr::V6(_) => MatchedRule::No,
         },
         (Field::Ipv6(side), Item::Ipv6(range)) => match end(side).ip() {
             IpAddr::V6(address) => range.contains(address).into(),
-            IpAddr::V4(_) => Met::No,
+            IpAddr::V4(_) => MatchedRule::No,
         },
         (Field::Port(_, side), Item::Service(range)) => range.contains(Port(end(side).port())).into(),
         (Field::Protocol(_), Item::Protocol(range)) => range.contains(Protocol(TCP)).into(),
         (Field::Link(LinkField::Iif | LinkField::Iifname), Item::Link(pattern)) => {
-            iif.map_or(Met::Maybe, |name| pattern.fits(name).into())
+            iif.map_or(MatchedRule::Maybe, |name| pattern.fits(name).into())
         }
         // What is delivered has no way out.
-        (Field::Link(_), _) => Met::No,
-        _ => Met::Maybe,
+        (Field::Link(_), _) => MatchedRule::No,
+        _ => MatchedRule::Maybe,
     }
 }
 
@@ -256,16 +262,16 @@ fn flagged(flags: &TcpFlags) -> bool {
     flags.values().contains(&(ACK & flags.mask())) != flags.negated()
 }
 
-fn whole(fragment: &Fragment) -> Met {
-    let Values::Listed(ranges) = fragment.test().values() else { return Met::Maybe };
+fn whole(fragment: &Fragment) -> MatchedRule {
+    let Values::Listed(ranges) = fragment.test().values() else { return MatchedRule::Maybe };
     let holds = |word: u16| {
         let word = FragmentWord(word & fragment.mask());
         ranges.iter().any(|range| range.contains(word)) != fragment.test().negated()
     };
     match WHOLE.map(holds) {
-        [true, true] => Met::Yes,
-        [false, false] => Met::No,
-        _ => Met::Maybe,
+        [true, true] => MatchedRule::Yes,
+        [false, false] => MatchedRule::No,
+        _ => MatchedRule::Maybe,
     }
 }
 

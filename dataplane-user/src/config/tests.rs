@@ -114,7 +114,7 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
 ];
 
 #[test]
-fn faults_say_where() {
+fn faults_have_a_position() {
     for (text, line, column, place, message) in FAULTS {
         let error = parse(text, "some.toml").expect_err(text);
         assert_eq!((error.line, error.column), (*line, *column), "{text}{error}");

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     json,
-    protocol::{Answer, CHANGE_LIMIT, Data, Failure, FailureKind, Reply, Request},
+    protocol::{CHANGE_LIMIT, Data, Failure, FailureKind, Reply, Request, Response},
     socket,
 };
 
@@ -67,8 +67,8 @@ impl Client {
         let sent = self.stream.get_mut().write_all(line.as_bytes());
         let answer = self.answer();
         match (sent, answer) {
-            (_, Ok(Answer::Reply(reply))) => Ok(reply),
-            (_, Ok(Answer::Failure(failure))) | (Ok(()), Err(failure)) => Err(failure),
+            (_, Ok(Response::Reply(reply))) => Ok(reply),
+            (_, Ok(Response::Failure(failure))) | (Ok(()), Err(failure)) => Err(failure),
             (Err(error), Err(_)) => Err(unreachable(&self.path, &error)),
         }
     }
@@ -88,12 +88,12 @@ impl Client {
             return Ok(None);
         }
         match self.answer()? {
-            Answer::Reply(reply) => Ok(Some(reply.data)),
-            Answer::Failure(failure) => Err(failure),
+            Response::Reply(reply) => Ok(Some(reply.data)),
+            Response::Failure(failure) => Err(failure),
         }
     }
 
-    fn answer(&mut self) -> Result<Answer, Failure> {
+    fn answer(&mut self) -> Result<Response, Failure> {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line).map_err(|error| unreachable(&self.path, &error))?;
         if line.last() != Some(&b'\n') {

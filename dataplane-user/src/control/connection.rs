@@ -13,7 +13,7 @@ use super::{
     guest::{Bytes, Desk, Guests, Seat},
     json,
     page::{Cursor, Line, Part},
-    protocol::{Answer, CHANGE_LIMIT, Data, Failure, FailureKind, REQUEST_LIMIT, Request},
+    protocol::{CHANGE_LIMIT, Data, Failure, FailureKind, REQUEST_LIMIT, Request, Response},
     server::{Call, Limits, Peer, hung_up},
 };
 
@@ -286,14 +286,14 @@ impl Connection {
                 _ = self.read(1) => None,
             };
             let Some(data) = data else { return Ok(()) };
-            let line = json::line(&Answer::Reply(data.into()))? + "\n";
+            let line = json::line(&Response::Reply(data.into()))? + "\n";
             self.write(line.as_bytes()).await?;
         }
     }
 
     /// Says why a request is not fulfilled.
     async fn refuse(&self, failure: Failure) -> io::Result<()> {
-        let line = json::line(&Answer::Failure(failure))? + "\n";
+        let line = json::line(&Response::Failure(failure))? + "\n";
         self.write(line.as_bytes()).await
     }
 

@@ -212,7 +212,7 @@ impl Format {
 
 /// What is answered.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+struct HttpResponse {
     status: &'static str,
     /// Whether the text follows, or a `HEAD` was asked.
     bodied: bool,
@@ -220,7 +220,7 @@ struct Answer {
     body: Arc<str>,
 }
 
-impl Answer {
+impl HttpResponse {
     fn plain(status: &'static str, body: &str) -> Self {
         Self { status, bodied: true, kind: PLAIN, body: body.into() }
     }
@@ -248,18 +248,18 @@ async fn welcome(mut stream: TcpStream, source: &Source) -> io::Result<()> {
     let answer = match timeout(limits.request, head(&mut stream)).await {
         Ok(Ok(Some(head))) => match asked(&head) {
             Ok((bodied, format)) => match source.text(format).await {
-                Ok(body) => Answer { status: "200 OK", bodied, kind: format.kind(), body },
-                Err(why) => Answer::plain("503 Service Unavailable", &why),
+                Ok(body) => HttpResponse { status: "200 OK", bodied, kind: format.kind(), body },
+                Err(why) => HttpResponse::plain("503 Service Unavailable", &why),
             },
             Err(refusal) => refusal,
         },
         // Nothing was asked.
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
-            Answer::plain("431 Request Header Fields Too Large", "the head of the request is too long\n")
+            HttpResponse::plain("431 Request Header Fields Too Large", "the head of the request is too long\n")
         }
         Ok(Err(error)) => return Err(error),
-        Err(_) => Answer::plain("408 Request Timeout", "no request came in time\n"),
+        Err(_) => HttpResponse::plain("408 Request Timeout", "no request came in time\n"),
     };
     let end = tokio::time::Instant::now() + limits.answer;
     timeout_at(end, stream.write_all(&answer.bytes())).await??;
@@ -291,22 +291,25 @@ async fn head(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Whether the text is asked for (with `HEAD`: only what would come with it) and how, or what is answered instead.
-fn asked(head: &[u8]) -> Result<(bool, Format), Answer> {
+fn asked(head: &[u8]) -> Result<(bool, Format), HttpResponse> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    let malformed = || Answer::plain("400 Bad Request", "this is no request of HTTP/1\n");
+    let malformed = || HttpResponse::plain("400 Bad Request", "this is no request of HTTP/1\n");
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Answer::plain("431 Request Header Fields Too Large", "the request has too many headers\n"));
+            return Err(HttpResponse::plain(
+                "431 Request Header Fields Too Large",
+                "the request has too many headers\n",
+            ));
         }
         Ok(httparse::Status::Partial) | Err(_) => return Err(malformed()),
     }
     let path = request.path.and_then(|target| target.split('?').next()).unwrap_or_default();
     match (request.method, path) {
         (Some(method @ ("GET" | "HEAD")), "/metrics") => Ok((method == "GET", Format::of(request.headers))),
-        (Some("GET" | "HEAD"), _) => Err(Answer::plain("404 Not Found", "metrics are at /metrics\n")),
-        _ => Err(Answer::plain(NOT_ALLOWED, "metrics can be read only: GET /metrics\n")),
+        (Some("GET" | "HEAD"), _) => Err(HttpResponse::plain("404 Not Found", "metrics are at /metrics\n")),
+        _ => Err(HttpResponse::plain(NOT_ALLOWED, "metrics can be read only: GET /metrics\n")),
     }
 }
 
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_head_has_no_body() {
-        let answer = |bodied| Answer { status: "200 OK", bodied, kind: OPENMETRICS, body: "# EOF\n".into() };
+        let answer = |bodied| HttpResponse { status: "200 OK", bodied, kind: OPENMETRICS, body: "# EOF\n".into() };
         let text = |bodied| String::from_utf8(answer(bodied).bytes()).expect("text");
         assert_eq!(text(true), text(false) + "# EOF\n");
         assert!(text(false).contains("\r\nContent-Length: 6\r\n") && text(false).ends_with("\r\n\r\n"));

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{
-    protocol::{Answer, Data, Reply},
+    protocol::{Data, Reply, Response},
     row::SetRow,
 };
 use crate::rule::ChainName;
@@ -98,9 +98,9 @@ impl Line {
                 (Data::Sets(Vec::new()), self.sets(rows, more)?)
             }
             // Others have one page.
-            data => return serde_json::to_string(&Answer::Reply(Reply { data, warnings })),
+            data => return serde_json::to_string(&Response::Reply(Reply { data, warnings })),
         };
-        let whole = serde_json::to_string(&Answer::Reply(Reply { data: empty, warnings }))?;
+        let whole = serde_json::to_string(&Response::Reply(Reply { data: empty, warnings }))?;
         // The first list in it is the empty one.
         let (opening, closing) = whole.split_once("[]").unwrap_or((&whole, ""));
         let mut piece = if self.begun { String::new() } else { format!("{opening}[") };
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::control::row::{NextHopRow, RouteRow, RuleRow};
 
-    fn line(parts: Vec<Part>) -> Answer {
+    fn line(parts: Vec<Part>) -> Response {
         let mut line = Line::default();
         let pieces: String = parts.into_iter().map(|part| line.piece(part).expect("JSON")).collect();
         serde_json::from_str(&pieces).unwrap_or_else(|error| panic!("{error}: {pieces}"))
@@ -182,11 +182,11 @@ mod tests {
                 rest = behind;
                 parts.push(part(Data::Routes(page.to_vec()), next().filter(|_| index + 1 < sizes.len())));
             }
-            assert_eq!(line(parts), Answer::Reply(Data::Routes(routes.clone()).into()), "{sizes:?}");
+            assert_eq!(line(parts), Response::Reply(Data::Routes(routes.clone()).into()), "{sizes:?}");
         }
         let none = vec![part(Data::Rules(Vec::<RuleRow>::new()), None)];
-        assert_eq!(line(none), Answer::Reply(Data::Rules(Vec::new()).into()));
-        assert_eq!(line(vec![part(Data::Done, None)]), Answer::Reply(Data::Done.into()));
+        assert_eq!(line(none), Response::Reply(Data::Rules(Vec::new()).into()));
+        assert_eq!(line(vec![part(Data::Done, None)]), Response::Reply(Data::Done.into()));
     }
 
     #[test]
@@ -205,6 +205,6 @@ mod tests {
             part(Data::Sets(vec![set("d", &["6"])]), None),
         ];
         let want = vec![set("a", &[]), set("b", &["1", "2", "3", "4"]), set("c", &["5"]), set("d", &["6"])];
-        assert_eq!(line(parts), Answer::Reply(Data::Sets(want).into()));
+        assert_eq!(line(parts), Response::Reply(Data::Sets(want).into()));
     }
 }

@@ -1,6 +1,6 @@
 //! What is said on the control socket.
 //!
-//! The client sends a [`Request`] a line, the daemon answers each with an [`Answer`] on a line, in order.
+//! The client sends a [`Request`] a line, the daemon answers each with an [`Response`] on a line, in order.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -293,7 +293,7 @@ impl From<ConfigText> for Apply {
 /// What the daemon says to one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Answer {
+pub enum Response {
     /// It is done.
     Reply(Reply),
     /// It is not done, and nothing was changed.

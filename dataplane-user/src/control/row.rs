@@ -126,7 +126,7 @@ pub enum Table {
 /// The answer of `route get`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRow {
-    /// Name of a [`dataplane_common::Decision`].
+    /// Name of a [`dataplane_common::Verdict`].
     pub decision: String,
     /// Name of a [`dataplane_common::Reason`].
     pub reason: String,
@@ -146,8 +146,8 @@ pub struct DecisionRow {
 
 /// What became of a packet, and who said so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Judgement {
-    /// Name of a [`dataplane_common::Decision`].
+pub struct VerdictRow {
+    /// Name of a [`dataplane_common::Verdict`].
     pub verdict: String,
     /// Name of a [`dataplane_common::Reason`].
     pub reason: String,
@@ -185,7 +185,7 @@ pub struct PacketRow {
     pub tier: String,
     /// What became of it.
     #[serde(flatten)]
-    pub judgement: Judgement,
+    pub judgement: VerdictRow,
     /// Bytes of the frame.
     pub length: u32,
     /// What can be read of it.
@@ -199,7 +199,7 @@ pub struct PacketRow {
 pub struct Explanation {
     /// What would become of it.
     #[serde(flatten)]
-    pub judgement: Judgement,
+    pub judgement: VerdictRow,
     /// The outgoing frame, in hex, where it is forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<String>,
@@ -261,7 +261,7 @@ pub struct SetRow {
 pub struct ReasonRow {
     /// Name of a [`dataplane_common::Reason`].
     pub name: String,
-    /// Name of its [`dataplane_common::Decision`].
+    /// Name of its [`dataplane_common::Verdict`].
     pub verdict: String,
     /// One line.
     pub meaning: String,

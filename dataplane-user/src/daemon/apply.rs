@@ -6,8 +6,8 @@ use dataplane_common::abi::{Adjacency, Features, NextHopGroup, Port};
 use super::{Daemon, guard::guarded};
 use crate::{
     diff::{Change, Have, order},
-    fib::Sizes,
-    kernel::{Object, Place, Routing, grace},
+    fib::TableSizes,
+    kernel::{GrowableMaps, Object, PinDirs, grace},
     lower::{Lowering, Update, Want},
 };
 
@@ -19,7 +19,7 @@ impl Daemon {
         let lowering = std::mem::replace(&mut self.lowering, Lowering::new([].into()));
         let done = guarded(|| self.write(update, lowering.want())).unwrap_or_else(|panic| Err(anyhow!("{panic}")));
         self.lowering = lowering;
-        self.behind = done.is_err();
+        self.maps_dirty = done.is_err();
         if done.is_ok() {
             self.lowering.grace_passed();
         }
@@ -37,7 +37,10 @@ impl Daemon {
         let have = Have { mirror: self.tables.mirror(), features: self.object.features() };
         let goal = Have {
             mirror: want.mirror,
-            features: want.features | self.chains.features() | self.watchers.features() | self.expected_features(),
+            features: want.features
+                | self.chains.features()
+                | self.trace_subscribers.features()
+                | self.expected_features(),
         };
         let changes = order(have, goal, update, want);
         let flip = |step: &Change<'_>| {
@@ -62,7 +65,7 @@ impl Daemon {
             }
             self.step(step)?;
         }
-        self.relieve(want)?;
+        self.make_room(want)?;
         if changes.steps.iter().any(|step| matches!(step, Change::RemovePort(_))) {
             // Whoever found the port still counts in its slot.
             grace();
@@ -101,39 +104,39 @@ impl Daemon {
     }
 
     /// Moves routes and rules into larger tables, which are whole before any program reads them; whether these were larger.
-    pub(super) fn grow(&mut self, sizes: Sizes, want: &Want) -> anyhow::Result<bool> {
+    pub(super) fn grow(&mut self, sizes: TableSizes, want: &Want) -> anyhow::Result<bool> {
         if sizes == self.sizes {
             return Ok(false);
         }
         self.mend_pins();
         self.generation += 1;
-        let place = self.bpffs.place(self.generation)?;
-        let larger = self.larger(sizes, &place, want);
-        let (object, routing) = larger.inspect_err(|_| self.bpffs.forget_routing(&place))?;
+        let pin_dirs = self.bpffs.pin_dirs(self.generation)?;
+        let larger = self.larger(sizes, &pin_dirs, want);
+        let (object, routing) = larger.inspect_err(|_| self.bpffs.forget_routing(&pin_dirs))?;
         let before = std::mem::replace(&mut self.tables.routing, routing);
         // It would hold on to the old maps.
-        self.trying = None;
+        self.self_test = None;
         if let Err(error) = self.swap(object) {
             self.tables.routing = before;
-            self.bpffs.forget_routing(&place);
+            self.bpffs.forget_routing(&pin_dirs);
             return Err(error.context("programs that read larger tables could not be put in place"));
         }
         self.sizes = sizes;
-        self.stage = None;
+        self.dry_run = None;
         before.retire()?;
-        self.pins.hold(&place)?;
-        self.pins.forget(&self.place.routing);
-        self.bpffs.forget_routing(&std::mem::replace(&mut self.place, place));
+        self.pins.hold(&pin_dirs)?;
+        self.pins.forget(&self.pin_dirs.routing);
+        self.bpffs.forget_routing(&std::mem::replace(&mut self.pin_dirs, pin_dirs));
         tracing::info!(?sizes, "larger tables");
         Ok(true)
     }
 
     /// Larger tables with all routes, and programs that read them.
-    fn larger(&self, sizes: Sizes, place: &Place, want: &Want) -> anyhow::Result<(Object, Routing)> {
+    fn larger(&self, sizes: TableSizes, pin_dirs: &PinDirs, want: &Want) -> anyhow::Result<(Object, GrowableMaps)> {
         let features = self.object.features();
-        let mut object = Object::open(features, sizes, place)?;
+        let mut object = Object::open(features, sizes, pin_dirs)?;
         object.ready(&self.hooks_in_use(features))?;
-        let mut routing = Routing::take(&mut object, sizes)?;
+        let mut routing = GrowableMaps::take(&mut object, sizes)?;
         for (index, group) in &want.groups {
             routing.write_group(*index, group)?;
         }
@@ -146,21 +149,21 @@ impl Daemon {
 
     /// Makes the room that the config asks for, and finds some for routes that found none: by painting all anew, without the gaps that changes have left, and then in
     /// larger tables. What has been tried in vain is tried again when something else is left over.
-    fn relieve(&mut self, want: &Want) -> anyhow::Result<()> {
-        let asked = Sizes::for_routes(self.fib.ipv4_routes as usize, self.fib.ipv6_routes as usize);
+    fn make_room(&mut self, want: &Want) -> anyhow::Result<()> {
+        let asked = TableSizes::for_routes(self.fib.ipv4_routes as usize, self.fib.ipv6_routes as usize);
         self.grow(self.sizes.joined(asked), want)?;
-        if self.tables.routing.starved() == self.hopeless {
+        if self.tables.routing.overflowed() == self.exhausted {
             return Ok(());
         }
         grace();
-        if self.tables.routing.starved()[0] != 0 {
+        if self.tables.routing.overflowed()[0] != 0 {
             self.tables.routing.load_fib4(&want.fib4)?;
         }
-        if self.tables.routing.starved()[1] != 0 {
+        if self.tables.routing.overflowed()[1] != 0 {
             self.tables.routing.load_fib6(&want.fib6)?;
         }
-        while self.grow(self.sizes.relieved(self.tables.routing.starved()), want)? {}
-        self.hopeless = self.tables.routing.starved();
+        while self.grow(self.sizes.enlarged_for(self.tables.routing.overflowed()), want)? {}
+        self.exhausted = self.tables.routing.overflowed();
         Ok(())
     }
 
@@ -170,7 +173,7 @@ impl Daemon {
             return Ok(());
         }
         self.mend_pins();
-        let mut object = Object::open(features, self.sizes, &self.place)?;
+        let mut object = Object::open(features, self.sizes, &self.pin_dirs)?;
         // Before the first port gets them: one that is refused changes nothing.
         object.ready(&self.hooks_in_use(features))?;
         self.swap(object)

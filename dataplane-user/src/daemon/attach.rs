@@ -53,7 +53,7 @@ impl Daemon {
             } else if let Some(port) = self.ports.attached.get_mut(ifindex).filter(|port| all && !port.linked) {
                 port.linked = true;
                 tracing::info!(port = link.name, mode = %port.mode, "attached");
-                self.tend_gate();
+                self.update_gate();
             }
         }
         failed
@@ -150,7 +150,7 @@ impl Daemon {
 
     /// Writes ports ahead of all else, where the programs can do what they ask for. Whether that could be.
     pub(super) fn enter_ports(&mut self, update: &Update) -> bool {
-        if self.behind || update.anew || !self.object.features().contains(self.lowering.want().features) {
+        if self.maps_dirty || update.anew || !self.object.features().contains(self.lowering.want().features) {
             return false;
         }
         if !update.ports.is_empty() {

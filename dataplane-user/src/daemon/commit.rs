@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 use anyhow::{Context as _, anyhow};
 use dataplane_common::abi::{Features, Ifindex, Limit};
 
-use super::{Daemon, filter::Chains, guard::guarded};
+use super::{Daemon, chains::Chains, guard::guarded};
 use crate::{
     filter,
     kernel::grace,
@@ -82,11 +82,11 @@ impl Daemon {
             self.tables.write_limit(*counter, limit)?;
         }
         self.load(self.object.features() | lowered.features)?;
-        self.part_ways()?;
+        self.widen_egress_classes()?;
         let staged = self.tables.routing.stage_filter(&image)?;
-        self.try_filter(staged, &lowered)?;
+        self.self_test_filter(staged, &lowered)?;
         self.tables.routing.flip_filter(staged)?;
-        self.settle_ways()?;
+        self.settle_egress_classes()?;
         self.image = image;
         if before.keys().any(|counter| !lowered.limits.contains_key(counter)) {
             grace();
@@ -94,14 +94,14 @@ impl Daemon {
                 self.tables.remove_limit(*counter)?;
             }
         }
-        self.chains.asks(lowered.features);
+        self.chains.set_features(lowered.features);
         let others = self.object.features().difference(Features::RULES | Features::IPV6);
         // No chain asks for IPv6 any more, but maybe an address.
         self.load(others | self.lowering.want().features.intersection(Features::IPV6) | lowered.features)?;
         self.committed = Committed { limits: lowered.limits, links, is_stale: false };
         self.chains.renumber();
-        self.telling.forget();
-        self.places = None;
+        self.packet_log.forget();
+        self.rule_index = None;
         self.chains.counters.settle();
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, history::Before};
+use super::{Daemon, history::PastConfig};
 use crate::{
     config::{self, Config, Session},
     control::protocol::{Apply, Data, Failure, FailureKind, Reply},
@@ -29,13 +29,13 @@ pub(super) struct Pending {
 
 /// A config that waits for `config confirm`.
 #[derive(Debug)]
-pub(super) struct Probation {
+pub(super) struct PendingConfig {
     /// When it is taken back.
     pub until: Instant,
     before: String,
 }
 
-impl Probation {
+impl PendingConfig {
     /// The text of the config to go back to.
     pub(super) fn before(&self) -> &str {
         &self.before
@@ -44,9 +44,9 @@ impl Probation {
 
 impl Pending {
     /// For a daemon that finds it at its start.
-    pub(super) fn resume(self, now: u64) -> Probation {
+    pub(super) fn resume(self, now: u64) -> PendingConfig {
         let left = self.deadline.saturating_sub(now).min(self.seconds.into());
-        Probation { until: Instant::now() + Duration::from_secs(left), before: self.before }
+        PendingConfig { until: Instant::now() + Duration::from_secs(left), before: self.before }
     }
 }
 
@@ -66,13 +66,13 @@ fn nothing_pending() -> Failure {
 impl Daemon {
     /// When the config on probation is taken back; not before the kernel's tables have been read.
     pub(super) fn unconfirmed(&self) -> Option<Instant> {
-        self.probation.as_ref().filter(|_| self.loading.is_none()).map(|probation| probation.until)
+        self.pending_config.as_ref().filter(|_| self.loading.is_none()).map(|pending_config| pending_config.until)
     }
 
     /// Applies a config: for good, or until its time is over.
     pub(super) fn config_apply(&mut self, apply: &Apply, uid: u32) -> Result<Reply, Failure> {
-        if let Some(probation) = &self.probation {
-            let left = probation.until.saturating_duration_since(Instant::now()).as_secs();
+        if let Some(pending_config) = &self.pending_config {
+            let left = pending_config.until.saturating_duration_since(Instant::now()).as_secs();
             return Err(Failure::new(
                 FailureKind::Rejected,
                 format!(
@@ -91,11 +91,11 @@ impl Daemon {
         }
         let until = apply.confirm.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         // What is written down meanwhile says that it waits.
-        self.probation = until.map(|until| Probation { until, before: before.clone() });
+        self.pending_config = until.map(|until| PendingConfig { until, before: before.clone() });
         let reply = match self.put_in_force(&config, &apply.path, &apply.toml) {
             Ok(reply) => reply,
             Err(failure) => {
-                if self.probation.take().is_some() {
+                if self.pending_config.take().is_some() {
                     self.save();
                     self.forget_pending();
                 }
@@ -103,7 +103,7 @@ impl Daemon {
             }
         };
         if self.running().to_toml() != before {
-            self.history.push(Before::new(now(), uid, before));
+            self.history.push(PastConfig::new(now(), uid, before));
             self.save_history();
         }
         Ok(warning.into_iter().fold(reply, Reply::warn))
@@ -111,19 +111,19 @@ impl Daemon {
 
     /// The config on probation stays.
     pub(super) fn config_confirm(&mut self) -> Result<Reply, Failure> {
-        if self.probation.is_none() {
+        if self.pending_config.is_none() {
             return Err(nothing_pending());
         }
         // On disk first: a config that was confirmed must not be taken back by a daemon that starts. And what says that one waits
         // goes before what it waits for, or a daemon that starts would miss that.
-        let probation = self.probation.take();
+        let pending_config = self.pending_config.take();
         self.save();
         let written = match &self.unsaved {
             None => self.state.write_pending(None),
             Some(error) => Err(anyhow::anyhow!("{error}")),
         };
         if let Err(error) = written {
-            self.probation = probation;
+            self.pending_config = pending_config;
             self.save();
             return Err(unwritten(error));
         }
@@ -132,8 +132,8 @@ impl Daemon {
 
     /// Goes back to the config before.
     pub(super) fn config_rollback(&mut self) -> Result<Reply, Failure> {
-        let before = if let Some(probation) = &self.probation {
-            Some(probation.before.clone())
+        let before = if let Some(pending_config) = &self.pending_config {
+            Some(pending_config.before.clone())
         } else {
             let running = self.running().to_toml();
             self.latest_before(|before| before != running).map(|(_, toml)| toml)
@@ -142,11 +142,11 @@ impl Daemon {
             Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
         })?;
         let config = super::operate::parse("the config before", &toml)?;
-        let probation = self.probation.take();
+        let pending_config = self.pending_config.take();
         let reply = match self.put_in_force(&config, "the config before", &toml) {
             Ok(reply) => reply,
             Err(failure) => {
-                self.probation = probation;
+                self.pending_config = pending_config;
                 self.save();
                 return Err(failure);
             }
@@ -165,8 +165,8 @@ impl Daemon {
             Ok(_) => tracing::warn!("the config was not confirmed in time: rolled back to the one before"),
             Err(failure) => {
                 tracing::error!("the config was not confirmed in time, and cannot be rolled back: {failure}");
-                if let Some(probation) = &mut self.probation {
-                    probation.until = Instant::now() + AGAIN;
+                if let Some(pending_config) = &mut self.pending_config {
+                    pending_config.until = Instant::now() + AGAIN;
                 }
             }
         }

@@ -17,7 +17,7 @@ pub(super) fn difference(running: &Running, wanted: &Config) -> Difference {
     settings(&running.settings, wanted, &mut difference);
     sets(running, wanted, &mut difference);
     for name in ChainName::ALL {
-        let old: Vec<_> = running.chains.rules(name).iter().map(|standing| &*standing.rule).collect();
+        let old: Vec<_> = running.chains.rules(name).iter().map(|installed| &*installed.rule).collect();
         chain(name, (running.chains.policy(name), &old), wanted, &mut difference);
     }
     difference

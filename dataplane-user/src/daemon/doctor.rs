@@ -11,7 +11,7 @@ use crate::{
         protocol::Whereabouts,
         row::{Finding, Status},
     },
-    rule::{ChainName, Verdict},
+    rule::{Action, ChainName},
 };
 
 /// As others can find it.
@@ -34,7 +34,7 @@ impl Daemon {
                 });
             }
         }
-        findings.extend(self.observed.as_ref().map(|observed| match observed {
+        findings.extend(self.tx_error_status.as_ref().map(|observed| match observed {
             Ok(()) => Finding {
                 check: "losses".to_owned(),
                 status: Status::Ok,
@@ -53,7 +53,7 @@ impl Daemon {
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());
-        findings.extend(self.exposing.finding());
+        findings.extend(self.metrics_endpoint.finding());
         findings.extend(self.state_findings());
         let unwritten = self.unwritten.clone();
         let stale = || "the rules in force are not those of the config".to_owned();
@@ -95,8 +95,8 @@ impl Daemon {
     /// Whether senders of rejected packets are answered, when a rule says so.
     fn rejecting(&self) -> Option<Finding> {
         let mut rules = ChainName::ALL.into_iter().flat_map(|chain| self.chains.rules(chain));
-        rules.find(|standing| matches!(standing.rule.verdict(), Verdict::Reject(_)))?;
-        let (status, found, fix) = match self.telling.answerer.missing() {
+        rules.find(|installed| matches!(installed.rule.action(), Action::Reject(_)))?;
+        let (status, found, fix) = match self.packet_log.rejecter.missing() {
             None => (Status::Ok, "senders of rejected packets are answered".to_owned(), ""),
             Some(error) => (
                 Status::Warn,

@@ -6,19 +6,19 @@ use std::{
 };
 
 use dataplane_common::{
-    Decision, Reason,
-    abi::{Features, Ifindex, Limit, RouteKind, Sighting, Target, met},
+    Reason, Verdict,
+    abi::{Features, Ifindex, Limit, RouteKind, Target, TraceRecord, chain_trace},
 };
 
-use super::{Daemon, sight};
+use super::{Daemon, trace_row};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
-        row::{Explanation, Judgement, Stage},
+        row::{Explanation, Stage, VerdictRow},
     },
     event::Network,
-    fib::Sizes,
-    kernel::{Hook, Ran, Rehearsal, RehearsalError},
+    fib::TableSizes,
+    kernel::{Hook, Ran, TestRun, TestRunError},
     model::Mode,
     netlink::listeners,
 };
@@ -32,16 +32,16 @@ const LONGEST: usize = 9_216;
 
 /// Programs to try packets on, and what they were made for.
 #[derive(Debug)]
-pub(super) struct Rehearsed {
-    rehearsal: Rehearsal,
+pub(super) struct DryRun {
+    test_run: TestRun,
     features: Features,
-    sizes: Sizes,
+    sizes: TableSizes,
     generation: u32,
     limits: BTreeMap<u32, Limit>,
 }
 
-impl From<RehearsalError> for Failure {
-    fn from(error: RehearsalError) -> Self {
+impl From<TestRunError> for Failure {
+    fn from(error: TestRunError) -> Self {
         Self::new(FailureKind::Failed, error.to_string())
     }
 }
@@ -51,7 +51,7 @@ impl From<RehearsalError> for Failure {
 pub(super) struct Trip {
     ifindex: Ifindex,
     hooks: &'static [Hook],
-    stage: Arc<Mutex<Rehearsed>>,
+    dry_run: Arc<Mutex<DryRun>>,
 }
 
 /// What the programs did to a frame.
@@ -59,7 +59,7 @@ pub(super) struct Trip {
 pub(super) struct Arrived {
     frame: Vec<u8>,
     ran: Ran,
-    sighting: Sighting,
+    record: TraceRecord,
     /// How often it was handed over.
     handed_over: usize,
 }
@@ -67,8 +67,8 @@ pub(super) struct Arrived {
 impl Trip {
     /// Runs the frames, in hex, through the programs: without the ring.
     pub(super) fn run(self, frames: &[String]) -> Result<Vec<Arrived>, Failure> {
-        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        stage.rehearsal.ready()?;
+        let mut dry_run = self.dry_run.lock().unwrap_or_else(PoisonError::into_inner);
+        dry_run.test_run.ready()?;
         let frames = frames.iter().map(|text| {
             let frame = hex::decode(text).map_err(|error| {
                 Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
@@ -77,22 +77,22 @@ impl Trip {
                 let said = format!("a frame has {} bytes, and {LONGEST} are the most", frame.len());
                 return Err(Failure::new(FailureKind::Usage, said));
             }
-            rehearse(&mut stage.rehearsal, self.hooks, self.ifindex, frame)
+            run_tiers(&mut dry_run.test_run, self.hooks, self.ifindex, frame)
         });
         frames.collect()
     }
 }
 
 /// Runs a frame through the tiers of a port, until one judges it.
-fn rehearse(rehearsal: &mut Rehearsal, hooks: &[Hook], ifindex: Ifindex, frame: Vec<u8>) -> Result<Arrived, Failure> {
+fn run_tiers(test_run: &mut TestRun, hooks: &[Hook], ifindex: Ifindex, frame: Vec<u8>) -> Result<Arrived, Failure> {
     for (handed_over, hook) in hooks.iter().enumerate() {
-        let ran = match rehearsal.run(*hook, ifindex, &frame) {
+        let ran = match test_run.run(*hook, ifindex, &frame) {
             // The kernel tries no skb that ends inside its IP header; at XDP the same pipeline reads it.
-            Err(RehearsalError::Run { .. }) if frame.len() < HEADERS => rehearsal.run(Hook::Generic, ifindex, &frame),
+            Err(TestRunError::Run { .. }) if frame.len() < HEADERS => test_run.run(Hook::Generic, ifindex, &frame),
             ran => ran,
         }?;
-        if let Some(sighting) = ran.sighting {
-            return Ok(Arrived { frame, ran, sighting, handed_over });
+        if let Some(record) = ran.record {
+            return Ok(Arrived { frame, ran, record, handed_over });
         }
     }
     Err(Failure::new(FailureKind::Failed, "no program judges this frame; is its port still attached?"))
@@ -115,53 +115,53 @@ impl Daemon {
             Mode::Generic => &[Hook::Generic, Hook::TcIngress],
             Mode::Tc => &[Hook::TcIngress],
         };
-        Ok(Trip { ifindex, hooks, stage: self.set_stage()? })
+        Ok(Trip { ifindex, hooks, dry_run: self.load_dry_run()? })
     }
 
     /// What became of frames that have arrived.
     pub(super) fn explain(&mut self, arrived: impl Iterator<Item = Arrived>) -> Vec<Explanation> {
-        self.find_rules();
+        self.index_rules();
         let explain = |it: Arrived| {
             let stage =
                 Stage { name: "xdp".to_owned(), result: "leaves it to tc, which can do what XDP cannot".to_owned() };
-            self.explanation(&it.frame, &it.ran, &it.sighting, vec![stage; it.handed_over])
+            self.explanation(&it.frame, &it.ran, &it.record, vec![stage; it.handed_over])
         };
         arrived.map(explain).collect()
     }
 
     /// Opens programs like those in use, unless that is done.
-    fn set_stage(&mut self) -> Result<Arc<Mutex<Rehearsed>>, Failure> {
+    fn load_dry_run(&mut self) -> Result<Arc<Mutex<DryRun>>, Failure> {
         let features = self.object.features().difference(Features::TRACING);
         let (sizes, generation, limits) = (self.sizes, self.generation, &self.committed.limits);
-        if let Some(stage) = &self.stage {
+        if let Some(dry_run) = &self.dry_run {
             // One that is in use was made for what it is asked about now, or another takes its place.
-            let set = stage.try_lock().is_ok_and(|stage| {
-                (stage.features, stage.generation, &stage.limits) == (features, generation, limits)
-                    && stage.sizes == sizes
+            let set = dry_run.try_lock().is_ok_and(|dry_run| {
+                (dry_run.features, dry_run.generation, &dry_run.limits) == (features, generation, limits)
+                    && dry_run.sizes == sizes
             });
             if set {
-                return Ok(Arc::clone(stage));
+                return Ok(Arc::clone(dry_run));
             }
         }
-        self.stage = None;
+        self.dry_run = None;
         self.mend_pins();
         let (sizes, generation, limits) = (self.sizes, self.generation, &self.committed.limits);
-        let mut rehearsal = Rehearsal::open(features, sizes, &self.place)?;
+        let mut test_run = TestRun::open(features, sizes, &self.pin_dirs)?;
         for (counter, limit) in limits {
-            rehearsal.write_limit(*counter, limit)?;
+            test_run.write_limit(*counter, limit)?;
         }
         let limits = limits.clone();
-        let stage = Arc::new(Mutex::new(Rehearsed { rehearsal, features, sizes, generation, limits }));
-        self.stage = Some(Arc::clone(&stage));
-        Ok(stage)
+        let dry_run = Arc::new(Mutex::new(DryRun { test_run, features, sizes, generation, limits }));
+        self.dry_run = Some(Arc::clone(&dry_run));
+        Ok(dry_run)
     }
 
-    fn explanation(&self, before: &[u8], ran: &Ran, sighting: &Sighting, mut stages: Vec<Stage>) -> Explanation {
-        let judgement = self.judgement(sighting);
+    fn explanation(&self, before: &[u8], ran: &Ran, record: &TraceRecord, mut stages: Vec<Stage>) -> Explanation {
+        let judgement = self.verdict_row(record);
         let mut stage = |name: &str, result: String| stages.push(Stage { name: name.to_owned(), result });
-        let tier = if sighting.tier == 0 { "XDP" } else { "tc" };
-        stage("parse", format!("at {tier}: {}", self.line(sighting)));
-        let said = self.said(sighting);
+        let tier = if record.tier == 0 { "XDP" } else { "tc" };
+        stage("parse", format!("at {tier}: {}", self.line(record)));
+        let said = self.chain_traces(record);
         let mut chains = said.iter().map(|said| {
             let result = match said.rule {
                 Some(rule) => format!("rule {}: {}", rule.handle, rule.rule),
@@ -170,36 +170,37 @@ impl Daemon {
             };
             (said.chain.name(), result)
         });
-        let prerouting = (sighting.chains[0] != 0).then(|| chains.next()).flatten();
+        let prerouting = (record.chains[0] != 0).then(|| chains.next()).flatten();
         if let Some((name, result)) = prerouting {
             stage(name, result);
         }
-        if sighting.target != met::NOTHING {
-            let target = Target::from_raw(sighting.target);
+        if record.target != chain_trace::NONE {
+            let target = Target::from_raw(record.target);
             let prefix = judgement.prefix.as_deref().unwrap_or("no prefix");
             stage("route", format!("{prefix}: {}", kind(target.kind())));
-            let asked = sighting.adjacency != met::NOTHING || sight::reason(sighting) == Reason::NeighbourUnresolved;
+            let asked =
+                record.adjacency != chain_trace::NONE || trace_row::reason(record) == Reason::NeighbourUnresolved;
             if target.kind() == RouteKind::Unicast && asked {
-                stage("next hop", self.next_hop(target, sighting, &judgement));
+                stage("next hop", self.next_hop(target, record, &judgement));
             }
         }
         for (name, result) in chains {
             stage(name, result);
         }
-        let reason = sight::reason(sighting);
+        let reason = trace_row::reason(record);
         stage("verdict", format!("{}: {}: {}", judgement.verdict, reason.name(), reason.meaning()));
-        let frame = (reason.decision() == Decision::Forward).then_some(&ran.frame);
+        let frame = (reason.verdict() == Verdict::Forward).then_some(&ran.frame);
         if let Some(after) = frame {
-            stage("frame", changes(before, after, sighting.offset as usize));
+            stage("frame", changes(before, after, record.offset as usize));
         }
-        if matches!(reason.decision(), Decision::Deliver | Decision::Kernel) {
-            stage("kernel", next(sighting, reason));
+        if matches!(reason.verdict(), Verdict::Deliver | Verdict::Kernel) {
+            stage("kernel", next(record, reason));
         }
         Explanation { judgement, frame: frame.map(hex::encode), stages }
     }
 
     /// The group, its member, and what is known of the neighbour.
-    fn next_hop(&self, target: Target, sighting: &Sighting, judgement: &Judgement) -> String {
+    fn next_hop(&self, target: Target, record: &TraceRecord, judgement: &VerdictRow) -> String {
         let members = self.lowering.want().groups.get(&target.group()).map_or(0, |group| {
             group.members[..group.slots as usize].iter().collect::<std::collections::BTreeSet<_>>().len()
         });
@@ -210,7 +211,7 @@ impl Daemon {
             .lladdr
             .as_ref()
             .map_or("whose link address is not known".to_owned(), |lladdr| format!("lladdr {lladdr}"));
-        format!("{group}: adjacency {} via {via} dev {dev} {neighbour}", sighting.adjacency)
+        format!("{group}: adjacency {} via {via} dev {dev} {neighbour}", record.adjacency)
     }
 }
 
@@ -254,11 +255,11 @@ fn changes(before: &[u8], after: &[u8], offset: usize) -> String {
 }
 
 /// What the kernel would do with a packet that it gets.
-fn next(sighting: &Sighting, reason: Reason) -> String {
+fn next(record: &TraceRecord, reason: Reason) -> String {
     if reason != Reason::Local {
         return reason.advice().to_owned();
     }
-    let Some(packet) = sight::packet(sighting) else { return "goes up the stack".to_owned() };
+    let Some(packet) = trace_row::packet(record) else { return "goes up the stack".to_owned() };
     let protocol = packet.protocol.unwrap_or_default();
     let port = packet.transport().get(2..4).and_then(|bytes| Some(u16::from_be_bytes(*bytes.first_chunk()?)));
     let family = if matches!(packet.network, Network::V4(_)) { "IPv4" } else { "IPv6" };

@@ -17,7 +17,7 @@ const LONGEST: usize = 15;
 
 /// The table in front of the kernel, as it was last written.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PortGate {
     gate: Gate,
     /// None: there is no table, or nobody knows what it holds.
     written: Option<(Vec<GateRule>, BTreeSet<Ifindex>)>,
@@ -29,7 +29,7 @@ pub(super) struct Waiting {
     adopted: BTreeSet<Ifindex>,
 }
 
-impl Waiting {
+impl PortGate {
     pub(super) fn new(pins: &std::path::Path) -> Self {
         Self { gate: Gate::of(pins), written: None, trouble: None, stray: true, adopted: BTreeSet::new() }
     }
@@ -57,7 +57,7 @@ impl Daemon {
     /// programs of ours.
     fn write_gate(&mut self, linked: BTreeSet<Ifindex>) {
         let rules = self.gate_rules();
-        let Waiting { gate, written, stray, trouble, .. } = &mut self.waiting;
+        let PortGate { gate, written, stray, trouble, .. } = &mut self.port_gate;
         let done = match written {
             _ if rules.is_empty() => {
                 let there = written.take().is_some() || std::mem::take(stray) || trouble.is_some();
@@ -66,23 +66,23 @@ impl Daemon {
             Some((of, ready)) if *of == rules => {
                 let new: Vec<_> = linked.difference(ready).copied().collect();
                 let gone: Vec<_> = ready.difference(&linked).copied().collect();
-                gate.admit(&new).and_then(|()| gate.dismiss(&gone))
+                gate.admit(&new).and_then(|()| gate.hold_back(&gone))
             }
             _ => gate.write(&rules, &linked.iter().copied().collect::<Vec<_>>()),
         };
         match done {
             Ok(()) => {
-                self.waiting.trouble = None;
-                self.waiting.written = (!rules.is_empty()).then_some((rules, linked));
+                self.port_gate.trouble = None;
+                self.port_gate.written = (!rules.is_empty()).then_some((rules, linked));
             }
             // A kernel without nf_tables has nothing to take away.
             Err(error) if rules.is_empty() => tracing::debug!("{error}"),
             Err(error) => {
                 let trouble = error.to_string();
-                if self.waiting.trouble.as_ref() != Some(&trouble) {
+                if self.port_gate.trouble.as_ref() != Some(&trouble) {
                     tracing::error!("links that are not ready are not held back: {trouble}");
                 }
-                (self.waiting.written, self.waiting.trouble) = (None, Some(trouble));
+                (self.port_gate.written, self.port_gate.trouble) = (None, Some(trouble));
             }
         }
     }
@@ -95,39 +95,39 @@ impl Daemon {
         }
         // Links that are no ports have tc egress, too.
         let filtered = self.links.list().into_iter().filter(|(_, hook)| *hook != Hook::TcEgress);
-        self.waiting.adopted = filtered.map(|(ifindex, _)| ifindex).collect();
-        self.tend_gate();
+        self.port_gate.adopted = filtered.map(|(ifindex, _)| ifindex).collect();
+        self.update_gate();
     }
 
     /// All that is wanted is attached.
     pub(super) fn open_gate(&mut self) {
-        self.waiting.adopted.clear();
-        self.tend_gate();
+        self.port_gate.adopted.clear();
+        self.update_gate();
     }
 
     /// Whether the table was seen in the kernel.
     pub(super) fn sees_gate(&self) -> Option<bool> {
         let own = self.model.netfilter.own.as_ref()?;
-        Some(own.iter().any(|name| name == self.waiting.gate.name()))
+        Some(own.iter().any(|name| name == self.port_gate.gate.name()))
     }
 
     /// Somebody took the table away, with all tables most likely: it is written again.
-    pub(super) fn mourn_gate(&mut self) {
-        if self.waiting.written.take().is_some() {
-            tracing::warn!("table inet {} was deleted; it is written again", self.waiting.gate.name());
-            self.tend_gate();
+    pub(super) fn note_gate_deleted(&mut self) {
+        if self.port_gate.written.take().is_some() {
+            tracing::warn!("table inet {} was deleted; it is written again", self.port_gate.gate.name());
+            self.update_gate();
         }
     }
 
     /// Brings the table in line with the ports that are linked.
-    pub(super) fn tend_gate(&mut self) {
-        self.tend_gate_but(&BTreeMap::new());
+    pub(super) fn update_gate(&mut self) {
+        self.update_gate_except(&BTreeMap::new());
     }
 
     /// The same, but for ports that will have another mode, and keep their programs until then.
-    pub(super) fn tend_gate_but(&mut self, former: &BTreeMap<Ifindex, Attached>) {
+    pub(super) fn update_gate_except(&mut self, former: &BTreeMap<Ifindex, Attached>) {
         let linked = self.ports.attached.iter().filter(|(_, port)| port.linked).map(|(ifindex, _)| *ifindex);
-        let linked = linked.chain(self.waiting.adopted.iter().copied()).chain(former.keys().copied());
+        let linked = linked.chain(self.port_gate.adopted.iter().copied()).chain(former.keys().copied());
         self.write_gate(linked.collect());
     }
 
@@ -136,17 +136,17 @@ impl Daemon {
         if self.leaves_ports() {
             return;
         }
-        if self.waiting.written.is_some() && self.sees_gate() == Some(false) {
-            self.waiting.written = None;
-            self.tend_gate();
-        } else if self.waiting.trouble.is_some() {
-            self.tend_gate();
+        if self.port_gate.written.is_some() && self.sees_gate() == Some(false) {
+            self.port_gate.written = None;
+            self.update_gate();
+        } else if self.port_gate.trouble.is_some() {
+            self.update_gate();
         }
     }
 
     /// Why packets of links that are not ready are not dropped, though the config says so.
     pub(super) fn gate_trouble(&self) -> Option<String> {
-        let trouble = self.waiting.trouble.as_ref()?;
+        let trouble = self.port_gate.trouble.as_ref()?;
         Some(format!("links that are not ready are not held back: {trouble}"))
     }
 
@@ -158,7 +158,7 @@ impl Daemon {
             Some(found) => Finding { check, status: Status::Fail, found, fix: "modprobe nf_tables".to_owned() },
             None if waits => {
                 let found =
-                    format!("packets of links that are not ready wait at table inet {}", self.waiting.gate.name());
+                    format!("packets of links that are not ready wait at table inet {}", self.port_gate.gate.name());
                 Finding { check, status: Status::Ok, found, fix: String::new() }
             }
             None => return None,

@@ -47,10 +47,10 @@ impl Daemon {
         self.beat();
         self.mend_pins();
         mirror.look_at_netfilter();
-        self.exposing.retry();
+        self.metrics_endpoint.retry();
         self.make_good();
         self.retry_gate();
-        self.heap.tidy();
+        self.heap.collect();
         self.state.journal.settle();
         if let Err(error) = self.tables.routing.rest() {
             tracing::warn!("memory of the tables cannot be let go: {error}");
@@ -58,8 +58,8 @@ impl Daemon {
         if self.unsaved.is_some() {
             self.save();
         }
-        if self.look_for_takers() {
-            self.follow_news();
+        if self.update_rx_handlers() {
+            self.reconcile_if_touched();
         }
     }
 

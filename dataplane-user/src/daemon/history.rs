@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, recall::HISTORY, seal, state::State};
+use super::{Daemon, recovery::HISTORY, seal, state::State};
 use crate::control::row::HistoryRow;
 
 /// Configs that are remembered.
@@ -12,7 +12,7 @@ const MOST: usize = 10;
 
 /// A config that was in force, and who put another in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Before {
+pub(super) struct PastConfig {
     /// When it was replaced, in seconds since 1970 UTC.
     pub time: u64,
     /// User who replaced it.
@@ -28,7 +28,7 @@ pub(super) struct Before {
     seal: u64,
 }
 
-impl Before {
+impl PastConfig {
     pub(super) fn new(time: u64, uid: u32, toml: String) -> Self {
         Self { time, uid, toml, file: 0, seal: 0 }
     }
@@ -38,12 +38,12 @@ impl Before {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct History {
     #[serde(default)]
-    pub configs: Vec<Before>,
+    pub configs: Vec<PastConfig>,
 }
 
 impl History {
     /// One more; the oldest goes.
-    pub(super) fn push(&mut self, before: Before) {
+    pub(super) fn push(&mut self, before: PastConfig) {
         self.configs.push(before);
         let gone = self.configs.len().saturating_sub(MOST);
         self.configs.drain(..gone);
@@ -60,7 +60,7 @@ fn name(file: u64) -> String {
 }
 
 /// The text of a config of before, of which the file is in this directory.
-fn text(directory: &Path, before: &Before) -> Option<String> {
+fn text(directory: &Path, before: &PastConfig) -> Option<String> {
     if before.file == 0 {
         return Some(before.toml.clone());
     }
@@ -75,13 +75,13 @@ fn text(directory: &Path, before: &Before) -> Option<String> {
 /// The configs of before, the latest first, as they are told. Reading the files takes its time.
 pub(super) fn rows(directory: &Path, history: &History) -> Vec<HistoryRow> {
     let row =
-        |before: &Before| Some(HistoryRow { time: before.time, uid: before.uid, config: text(directory, before)? });
+        |before: &PastConfig| Some(HistoryRow { time: before.time, uid: before.uid, config: text(directory, before)? });
     history.configs.iter().rev().filter_map(row).collect()
 }
 
 impl State {
     /// The text of a config of before; it is said where that cannot be read.
-    pub(super) fn text(&self, before: &Before) -> Option<String> {
+    pub(super) fn text(&self, before: &PastConfig) -> Option<String> {
         text(&self.path(""), before)
     }
 
@@ -135,7 +135,7 @@ mod tests {
 
     /// What a daemon that starts knows.
     fn known(state: &State) -> Vec<(u64, String)> {
-        let history = state.remember(false).history;
+        let history = state.recover(false).history;
         history.configs.iter().map(|before| (before.time, state.text(before).expect("a text"))).collect()
     }
 
@@ -143,10 +143,10 @@ mod tests {
     fn texts_are_in_files_and_go_with_their_configs() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = State::open(directory.path()).expect("a state");
-        let mut history = state.remember(false).history;
+        let mut history = state.recover(false).history;
         assert!(history.configs.is_empty());
         for time in 0..25 {
-            history.push(Before::new(time, 0, if time == 20 { String::new() } else { format!("# {time}\n") }));
+            history.push(PastConfig::new(time, 0, if time == 20 { String::new() } else { format!("# {time}\n") }));
             state.write_history(&mut history).expect("a history");
             assert!(history.configs.iter().all(|before| before.toml.is_empty()), "{history:?}");
         }
@@ -166,8 +166,8 @@ mod tests {
         let former = "[[configs]]\ntime = 7\nuid = 1\ntoml = \"# seven\\n\"\n";
         fs::write(directory.path().join("history.toml"), former).expect("a file");
         assert_eq!(known(&state), [(7, "# seven\n".to_owned())]);
-        let mut history = state.remember(false).history;
-        history.push(Before::new(8, 0, "# eight\n".to_owned()));
+        let mut history = state.recover(false).history;
+        history.push(PastConfig::new(8, 0, "# eight\n".to_owned()));
         state.write_history(&mut history).expect("a history");
         assert_eq!(known(&state), [(7, "# seven\n".to_owned()), (8, "# eight\n".to_owned())]);
         assert!(history.configs.iter().all(|before| before.file != 0));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     seal,
-    state::{Entry, Ledger, private},
+    state::{Entry, RuleHandles, private},
 };
 use crate::{
     config::Config,
@@ -170,7 +170,12 @@ impl Journal {
     ///
     /// # Errors
     /// What is wrong with it. What came before that place is done.
-    pub(super) fn replay(&self, texts: [&str; 2], running: &mut Config, ledger: &mut Ledger) -> anyhow::Result<()> {
+    pub(super) fn replay(
+        &self,
+        texts: [&str; 2],
+        running: &mut Config,
+        rule_handles: &mut RuleHandles,
+    ) -> anyhow::Result<()> {
         let behind = seal::hash(texts);
         // Where it belongs to others, it is what was not removed after the files were written.
         let length = Length::read(&self.length());
@@ -198,7 +203,7 @@ impl Journal {
                 anyhow::ensure!(line.sealed || ours.is_none(), "it has lost its seal");
                 Ok(json::parse::<Line>(line.text.as_bytes())?)
             });
-            read.and_then(|line| take(line, running, ledger)).with_context(|| format!("line {place}"))?;
+            read.and_then(|line| take(line, running, rule_handles)).with_context(|| format!("line {place}"))?;
             count += 1;
         }
         let lines = ours.map_or(0, |length| length.lines);
@@ -207,7 +212,7 @@ impl Journal {
     }
 }
 
-fn take(line: Line, running: &mut Config, ledger: &mut Ledger) -> anyhow::Result<()> {
+fn take(line: Line, running: &mut Config, rule_handles: &mut RuleHandles) -> anyhow::Result<()> {
     match line {
         Line::Behind(_) => anyhow::bail!("it begins again"),
         Line::Add { entry, in_front } => {
@@ -216,15 +221,15 @@ fn take(line: Line, running: &mut Config, ledger: &mut Ledger) -> anyhow::Result
             let rules = &mut running.chains[chain.index()].rules;
             let place = if in_front { 0 } else { rules.len() };
             rules.insert(place, rule);
-            ledger.next = ledger.next.max(entry.handle + 1);
-            let place = if in_front { 0 } else { ledger.rules.len() };
-            ledger.rules.insert(place, entry);
+            rule_handles.next = rule_handles.next.max(entry.handle + 1);
+            let place = if in_front { 0 } else { rule_handles.rules.len() };
+            rule_handles.rules.insert(place, entry);
         }
         Line::Remove { chain, handle } => {
             let of_chain = |entry: &&Entry| entry.chain == chain;
-            let place = ledger.rules.iter().filter(of_chain).position(|entry| entry.handle == handle);
+            let place = rule_handles.rules.iter().filter(of_chain).position(|entry| entry.handle == handle);
             let place = place.with_context(|| format!("chain {chain} has no rule with handle {handle}"))?;
-            ledger.rules.retain(|entry| entry.chain != chain || entry.handle != handle);
+            rule_handles.rules.retain(|entry| entry.chain != chain || entry.handle != handle);
             let rules = &mut running.chains[chain.parse::<ChainName>()?.index()].rules;
             anyhow::ensure!(place < rules.len(), "chain {chain} has fewer rules than handles");
             rules.remove(place);

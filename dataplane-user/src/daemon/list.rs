@@ -126,12 +126,12 @@ impl Daemon {
         let chains = ChainName::ALL.into_iter().filter(|chain| only.is_none_or(|only| only == *chain));
         for chain in chains.skip_while(|chain| begun.is_some_and(|(begun, _)| begun != *chain)) {
             let first = begun.filter(|(begun, _)| *begun == chain).map_or(0, |(_, place)| place);
-            for (place, standing) in self.chains.rules(chain).iter().enumerate().skip(first) {
-                let row = self.rule_row(chain, standing)?;
+            for (place, installed) in self.chains.rules(chain).iter().enumerate().skip(first) {
+                let row = self.rule_row(chain, installed)?;
                 let full = page.takes(1, row.rule.len());
                 rows.push(row);
                 if full {
-                    let next = Cursor::Rules { chain, place, handle: standing.handle };
+                    let next = Cursor::Rules { chain, place, handle: installed.handle };
                     return Ok((Data::Rules(rows), Some(next)));
                 }
             }
@@ -142,8 +142,8 @@ impl Daemon {
     /// The place behind a rule that was told; where it stood, if it is gone.
     fn place_behind(&self, chain: ChainName, place: usize, handle: u64) -> usize {
         let rules = self.chains.rules(chain);
-        let here = rules.get(place).filter(|standing| standing.handle == handle).map(|_| place);
-        let found = here.or_else(|| rules.iter().position(|standing| standing.handle == handle));
+        let here = rules.get(place).filter(|installed| installed.handle == handle).map(|_| place);
+        let found = here.or_else(|| rules.iter().position(|installed| installed.handle == handle));
         found.map_or(place, |place| place + 1)
     }
 

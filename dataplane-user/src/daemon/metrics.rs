@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Daemon, answer::digest};
+use super::{Daemon, query::digest};
 use crate::{
     config::MetricsConfig,
     control::{
@@ -29,19 +29,19 @@ impl Daemon {
             };
             ports.push((port, reasons));
         }
-        let standing = ChainName::ALL
+        let installed = ChainName::ALL
             .into_iter()
-            .flat_map(|chain| self.chains.rules(chain).iter().map(move |standing| (chain, standing)));
+            .flat_map(|chain| self.chains.rules(chain).iter().map(move |installed| (chain, installed)));
         // Only those that are told are read.
-        let rules = standing
+        let rules = installed
             .clone()
             .take(RULES)
-            .map(|(chain, standing)| self.rule_row(chain, standing))
+            .map(|(chain, installed)| self.rule_row(chain, installed))
             .collect::<Result<_, _>>()?;
         Ok(Scrape {
             ports,
             rules,
-            all_rules: standing.count() as u64,
+            all_rules: installed.count() as u64,
             neighbours: self.neighbours().count() as u64,
             mirror: self.mirror_row(),
             missed: self.tables.missed()?,
@@ -52,7 +52,7 @@ impl Daemon {
 }
 
 /// Metrics over HTTP: what the config says, and what could be had of it.
-pub(super) struct Exposing {
+pub(super) struct MetricsEndpoint {
     /// What the config says.
     pub wanted: MetricsConfig,
     /// Where the ring is asked.
@@ -63,7 +63,7 @@ pub(super) struct Exposing {
     served: Option<Result<Exposition, String>>,
 }
 
-impl Exposing {
+impl MetricsEndpoint {
     /// Nowhere yet.
     pub(super) fn new(calls: mpsc::Sender<Call>, service: Handle) -> Self {
         Self { wanted: MetricsConfig::default(), calls, service, served: None }

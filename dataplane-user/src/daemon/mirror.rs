@@ -14,14 +14,14 @@ pub(super) const COMPARE: Duration = Duration::from_mins(5);
 
 /// The counts of all comparisons.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Compared {
+pub(super) struct ResyncStats {
     resyncs: u64,
     mended: u64,
 }
 
 impl Daemon {
     /// Takes in what the kernel said, and counts what its announcements had missed.
-    pub(super) fn hear(&mut self, events: Vec<Event>, mirror: &mut Mirror) {
+    pub(super) fn on_events(&mut self, events: Vec<Event>, mirror: &mut Mirror) {
         let mut missed = Missed::default();
         let gated = self.sees_gate();
         for event in events {
@@ -31,17 +31,17 @@ impl Daemon {
             self.model.follow(event, &mut self.touched);
         }
         if gated == Some(true) && self.sees_gate() == Some(false) {
-            self.mourn_gate();
+            self.note_gate_deleted();
         }
         if missed.count != 0 {
             let examples = missed.examples.join("; ");
             tracing::warn!("the mirror had missed {} changes of the kernel, mended now: {examples}", missed.count);
         }
         if self.touched.links && self.loading.is_none() {
-            self.look_for_takers();
+            self.update_rx_handlers();
         }
-        self.compared.mended += missed.count as u64;
-        self.compared.resyncs += u64::from(mirror.compared());
+        self.resync_stats.mended += missed.count as u64;
+        self.resync_stats.resyncs += u64::from(mirror.compared());
     }
 
     /// How far the mirror is, and how well it follows.
@@ -55,8 +55,8 @@ impl Daemon {
             state,
             routes4: known4.max(routes4) as u64,
             routes6: known6.max(routes6) as u64,
-            resyncs: self.compared.resyncs,
-            mended: self.compared.mended,
+            resyncs: self.resync_stats.resyncs,
+            mended: self.resync_stats.mended,
             probes: self.probes.sent,
         }
     }

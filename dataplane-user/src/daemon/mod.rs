@@ -3,25 +3,21 @@
 //! One task owns everything. What the kernel says and what operators ask for arrive here in turn, so no state is ever seen
 //! half changed.
 
-mod amend;
-mod answer;
 mod apply;
 mod attach;
+mod chains;
 mod commit;
 mod confirm;
 mod counter;
 mod difference;
 mod doctor;
-mod event;
+mod egress;
 mod explain;
-mod filter;
 mod former;
 mod gate;
 mod guard;
 mod heartbeat;
 mod history;
-mod hold;
-mod inquiry;
 mod journal;
 mod large;
 mod list;
@@ -31,23 +27,27 @@ mod name;
 mod neighbour;
 mod netfilter;
 mod operate;
+mod packet_log;
+mod patch;
 mod pin;
 mod port;
 mod postpone;
 mod privilege;
+mod quarantine;
+mod query;
 mod queue;
-mod recall;
-mod reject;
+mod recovery;
+mod rejecter;
+mod route_get;
 mod running;
+mod rx_handler;
 mod seal;
+mod self_test;
 mod service;
 mod set;
-mod sight;
 mod state;
-mod taker;
 mod trace;
-mod trial;
-mod ways;
+mod trace_row;
 
 use std::{
     path::PathBuf,
@@ -70,36 +70,36 @@ use crate::{
         protocol::Request,
         server::{Call, Server},
     },
-    fib::Sizes,
+    fib::TableSizes,
     filter::Image,
     heap::{self, Heap},
-    kernel::{Bpffs, Links, Losses, Object, Pins, Place, Tables, Takers, earlier_slots},
+    kernel::{Bpffs, Links, Object, PinDirs, Pins, RxHandlers, Tables, TxErrorMonitor, earlier_slots},
     lower::{Lowering, Problem, filter::unsupported},
     model::{Model, Touched},
     netlink::{Mirror, Prober},
     rule::ChainName,
 };
+use chains::Chains;
 use commit::Committed;
-use confirm::Probation;
-use event::Telling;
-use explain::Rehearsed;
-use filter::Chains;
-use gate::Waiting;
+use confirm::PendingConfig;
+use egress::EgressState;
+use explain::DryRun;
+use gate::PortGate;
 use history::History;
-use hold::Held;
-use metrics::Exposing;
-use mirror::{COMPARE, Compared};
+use metrics::MetricsEndpoint;
+use mirror::{COMPARE, ResyncStats};
 use name::Names;
 use neighbour::Probes;
-use pin::Pinned;
+use packet_log::PacketLog;
+use pin::PinHealth;
 use port::Ports;
+use quarantine::Quarantine;
 use queue::{ANSWER, Queue};
-use recall::{Fault, Remembered};
-use sight::Places;
+use recovery::{Fault, RecoveredState};
+use self_test::LoadedSelfTest;
 use state::State;
-use trace::Watchers;
-use trial::Trying;
-use ways::Leaving;
+use trace::TraceSubscribers;
+use trace_row::RuleIndex;
 
 /// How long news may wait for more of its kind, so that a burst becomes one change.
 const GATHER: Duration = Duration::from_millis(5);
@@ -146,8 +146,8 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
     let mut prober = Prober::open()?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
     let service = service::Service::new()?;
-    let exposing = Exposing::new(calls.clone(), service.handle());
-    let mut daemon = Daemon::new(bpffs, state, (config, first), exposing)?;
+    let metrics_endpoint = MetricsEndpoint::new(calls.clone(), service.handle());
+    let mut daemon = Daemon::new(bpffs, state, (config, first), metrics_endpoint)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
@@ -164,7 +164,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut glance = tokio::time::interval(trace::GLANCE);
     glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut packets, mut sightings) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
+    let (mut packets, mut trace_records) = daemon.tables.rings()?.context("the rings are read by somebody else")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -176,17 +176,17 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
             _ = beat.tick(), if daemon.loading.is_none() => daemon.tick(&mut mirror),
             _ = hangup.recv() => mirror.compare(),
             _ = compare.tick() => mirror.compare(),
-            () = until(daemon.watchers.due()) => daemon.look_after_watchers(),
-            () = until(daemon.telling.due()) => daemon.telling.say(Instant::now()),
-            () = until(daemon.heap.due()) => daemon.heap.tidy(),
+            () = until(daemon.trace_subscribers.due()) => daemon.expire_subscribers(),
+            () = until(daemon.packet_log.due()) => daemon.packet_log.report_suppressed(Instant::now()),
+            () = until(daemon.heap.due()) => daemon.heap.collect(),
             () = until(due) => {
                 due = None;
-                daemon.follow_news();
+                daemon.reconcile_if_touched();
             }
             _ = probe.tick(), if daemon.loading.is_none() => {
                 // An entry that was made permanent a moment ago must not be used: the kernel would take that from it.
                 match mirror.advance(ANSWER) {
-                    Ok(events) => daemon.hear(events, &mut mirror),
+                    Ok(events) => daemon.on_events(events, &mut mirror),
                     Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
                 }
                 daemon.probe(&mut prober);
@@ -202,7 +202,7 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
             }
             events = mirror.next() => {
                 match events {
-                    Ok(events) => daemon.hear(events, &mut mirror),
+                    Ok(events) => daemon.on_events(events, &mut mirror),
                     Err(error) if daemon.loading.is_some() => return Err(error.into()),
                     Err(error) => {
                         // The next call lists everything again.
@@ -211,21 +211,21 @@ async fn serve(options: &Options, config: Option<Config>, first: Option<anyhow::
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 }
-                daemon.go_on(&mirror)?;
+                daemon.finish_startup(&mirror)?;
                 if daemon.loading.is_none() && !daemon.touched.is_empty() {
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }
             Some(doing) = concluding.recv() => daemon.conclude(doing, &done),
             // Last: whoever floods a rule that logs waits, and not the ring.
-            told = packets.next() => {
-                match told {
-                    Ok(events) => events.iter().for_each(|event| daemon.tell(event)),
+            events = packets.next() => {
+                match events {
+                    Ok(events) => events.iter().for_each(|event| daemon.log_packet(event)),
                     Err(error) => tracing::error!("events of packets cannot be read: {error}"),
                 }
             }
-            _ = glance.tick(), if daemon.watchers.due().is_some() => {
-                let taken = std::iter::repeat_with(|| sightings.take()).take(trace::GLANCES);
+            _ = glance.tick(), if daemon.trace_subscribers.due().is_some() => {
+                let taken = std::iter::repeat_with(|| trace_records.take()).take(trace::GLANCES);
                 taken.take_while(|seen| !seen.is_empty()).for_each(|seen| daemon.show(&seen));
             }
         }
@@ -271,23 +271,23 @@ struct Daemon {
     object: Object,
     tables: Tables,
     /// What the tables of routes were made with.
-    sizes: Sizes,
+    sizes: TableSizes,
     /// Where their maps are pinned.
-    place: Place,
+    pin_dirs: PinDirs,
     /// How often they were made anew.
     generation: u32,
     /// How many places of them the largest ones have no room for.
-    hopeless: [usize; 2],
+    exhausted: [usize; 2],
     /// Maps that are pinned.
     pins: Pins,
     /// Whether all is pinned that should be.
-    pinned: Pinned,
+    pin_health: PinHealth,
     links: Links,
-    losses: Losses,
+    tx_errors: TxErrorMonitor,
     /// Whether losses behind redirects are counted, or why not; `None` while no port is at XDP.
-    observed: Option<Result<(), String>>,
+    tx_error_status: Option<Result<(), String>>,
     /// Who tells of others that take frames; none where that failed.
-    takers: Option<Result<Takers, ()>>,
+    rx_handlers: Option<Result<RxHandlers, ()>>,
     /// Whether programs came or went since the mirror was told.
     relinked: bool,
     model: Model,
@@ -295,11 +295,11 @@ struct Daemon {
     /// What changed of the model since it was lowered.
     touched: Touched,
     /// A write failed, or none was tried: nobody knows what the maps hold.
-    behind: bool,
+    maps_dirty: bool,
     /// What the operator has been told.
     problems: Vec<Problem>,
     /// Ways out for packets that the kernel forwards.
-    leaving: Leaving,
+    egress_state: EgressState,
     /// How many routes are read, until all are for the first time.
     loading: Option<(usize, usize)>,
     /// Calls that change something, and wait for that.
@@ -314,11 +314,11 @@ struct Daemon {
     /// How flows get on with what else the kernel would do.
     flows: FlowsConfig,
     /// What of that the operator has been told.
-    told: netfilter::Told,
+    netfilter_notices: netfilter::NetfilterNotices,
     /// Links whose packets wait.
-    waiting: Waiting,
+    port_gate: PortGate,
     /// Metrics over HTTP.
-    exposing: Exposing,
+    metrics_endpoint: MetricsEndpoint,
     /// How far this daemon's clock is ahead of the kernel half's.
     offset: i128,
     /// The filter that is live.
@@ -332,24 +332,24 @@ struct Daemon {
     /// What is wrong with the state that was found.
     faults: Vec<Fault>,
     /// It cannot be trusted, and nobody has said yet what is to be in force.
-    held: Option<Held>,
+    quarantine: Option<Quarantine>,
     /// The config in force waits for `config confirm`.
-    probation: Option<Probation>,
+    pending_config: Option<PendingConfig>,
     history: History,
     /// Comparisons of the mirror with the kernel.
-    compared: Compared,
+    resync_stats: ResyncStats,
     /// Neighbours that are kept alive.
     probes: Probes,
     /// Packets that rules log or reject.
-    telling: Telling,
+    packet_log: PacketLog,
     /// Those who watch packets.
-    watchers: Watchers,
+    trace_subscribers: TraceSubscribers,
     /// Where rules stand, by their counters.
-    places: Places,
+    rule_index: RuleIndex,
     /// Programs to try packets on.
-    stage: Option<Arc<Mutex<Rehearsed>>>,
+    dry_run: Option<Arc<Mutex<DryRun>>>,
     /// The program that tries the tables of a commit.
-    trying: Option<Trying>,
+    self_test: Option<LoadedSelfTest>,
     /// Memory that can be given back.
     heap: Heap,
     /// When the daemon started.
@@ -364,54 +364,54 @@ impl Daemon {
         bpffs: Bpffs,
         state: State,
         (config, first): (Option<Config>, Option<anyhow::Result<Config>>),
-        exposing: Exposing,
+        metrics_endpoint: MetricsEndpoint,
     ) -> anyhow::Result<Self> {
         // A daemon that did not come far left maps without ports: the one before it is the one that counts.
         let slots = bpffs.earlier().iter().map(|earlier| earlier_slots(earlier)).find(|slots| !slots.is_empty());
         let mut slots = slots.unwrap_or_default();
         let links = Links::new(bpffs.links());
         let attached = links.are_attached();
-        let mut remembered = state.remember(attached);
-        let first = first.filter(|_| config.is_none() && !remembered.any && !attached).transpose()?;
+        let mut recovered = state.recover(attached);
+        let first = first.filter(|_| config.is_none() && !recovered.any && !attached).transpose()?;
         let config = config.or(first);
-        let doubtful = config.is_none() && remembered.faults.iter().any(|fault| fault.grave);
-        let held = doubtful.then(|| remembered.hold(attached && !bpffs.is_closed(), &mut slots));
-        let Remembered { ports, mut chains, running, features, history, pending, faults, .. } = remembered;
-        let (sizes, generation) = (Sizes::SMALL, 0);
-        let place = bpffs.place(generation)?;
-        let inherited = place.lasting.join(map::RULE_COUNTERS).exists();
+        let doubtful = config.is_none() && recovered.faults.iter().any(|fault| fault.grave);
+        let quarantine = doubtful.then(|| recovered.quarantine(attached && !bpffs.is_closed(), &mut slots));
+        let RecoveredState { ports, mut chains, running, features, history, pending, faults, .. } = recovered;
+        let (sizes, generation) = (TableSizes::SMALL, 0);
+        let pin_dirs = bpffs.pin_dirs(generation)?;
+        let inherited = pin_dirs.lasting.join(map::RULE_COUNTERS).exists();
         // Most likely what it will come to. Programs are loaded for the first port that needs them.
-        let mut object = Object::open(features, sizes, &place)?;
+        let mut object = Object::open(features, sizes, &pin_dirs)?;
         let tables = Tables::take(&mut object, sizes)?;
         let mut pins = Pins::default();
-        pins.hold(&place)?;
+        pins.hold(&pin_dirs)?;
         if !inherited {
             chains.counters.are_zero();
         }
-        let waiting = Waiting::new(&bpffs.links());
-        let losses = Losses::new(bpffs.links());
+        let port_gate = PortGate::new(&bpffs.links());
+        let tx_errors = TxErrorMonitor::new(bpffs.links());
         let mut daemon = Self {
             bpffs,
             state,
             object,
             tables,
             sizes,
-            place,
+            pin_dirs,
             generation,
-            hopeless: [0; 2],
+            exhausted: [0; 2],
             pins,
-            pinned: Pinned::default(),
+            pin_health: PinHealth::default(),
             links,
-            losses,
-            observed: None,
-            takers: None,
+            tx_errors,
+            tx_error_status: None,
+            rx_handlers: None,
             relinked: false,
             model: Model::default(),
             lowering: Lowering::new(slots.clone()),
             touched: Touched::all(),
-            behind: true,
+            maps_dirty: true,
             problems: Vec::new(),
-            leaving: Leaving::default(),
+            egress_state: EgressState::default(),
             loading: Some((0, 0)),
             early: Vec::new(),
             ports,
@@ -420,25 +420,25 @@ impl Daemon {
             fib: running.fib,
             heartbeat: running.heartbeat,
             flows: running.flows,
-            told: netfilter::Told::default(),
-            waiting,
-            exposing,
+            netfilter_notices: netfilter::NetfilterNotices::default(),
+            port_gate,
+            metrics_endpoint,
             offset: heartbeat::offset(),
             committed: Committed::default(),
             image: Image::default(),
             unsaved: None,
             unwritten: None,
             faults,
-            held,
-            probation: None,
+            quarantine,
+            pending_config: None,
             history,
-            compared: Compared::default(),
+            resync_stats: ResyncStats::default(),
             probes: Probes::default(),
-            telling: Telling::new(Instant::now()),
-            watchers: Watchers::default(),
-            places: None,
-            stage: None,
-            trying: None,
+            packet_log: PacketLog::new(Instant::now()),
+            trace_subscribers: TraceSubscribers::default(),
+            rule_index: None,
+            dry_run: None,
+            self_test: None,
             heap: Heap::default(),
             born: Instant::now(),
         };
@@ -454,9 +454,9 @@ impl Daemon {
             daemon.state.set_aside(&daemon.faults)?;
             daemon.state.write_pending(None)?;
         } else if let Some(pending) = pending.filter(|_| !doubtful) {
-            let probation = pending.resume(confirm::now());
-            if probation.until <= Instant::now() {
-                let before = config::parse(probation.before(), "pending.toml")?;
+            let pending_config = pending.resume(confirm::now());
+            if pending_config.until <= Instant::now() {
+                let before = config::parse(pending_config.before(), "pending.toml")?;
                 daemon.ports.replace(&before);
                 daemon.chains.replace(&before)?;
                 daemon.fib = before.fib;
@@ -466,10 +466,10 @@ impl Daemon {
                 tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
-            daemon.probation = Some(probation);
+            daemon.pending_config = Some(pending_config);
         }
-        daemon.exposing.want(metrics);
-        daemon.begin_to_hold();
+        daemon.metrics_endpoint.want(metrics);
+        daemon.begin_quarantine();
         daemon.close_gate();
         Ok(daemon)
     }
@@ -478,7 +478,7 @@ impl Daemon {
     fn start(&mut self) -> anyhow::Result<()> {
         self.beat();
         self.commit_first()?;
-        if self.held.is_none() {
+        if self.quarantine.is_none() {
             self.state.set_aside(&self.faults)?;
             if !self.state.path("running.toml").exists() {
                 // Programs without a word of them on the disk would be taken for those of a daemon whose state is gone.
@@ -496,12 +496,12 @@ impl Daemon {
             self.prepare();
         }
         self.save();
-        self.heap.litter();
+        self.heap.note_garbage();
         Ok(())
     }
 
     /// Begins to work as soon as all tables have been read, and answers who waited for that.
-    fn go_on(&mut self, mirror: &Mirror) -> anyhow::Result<()> {
+    fn finish_startup(&mut self, mirror: &Mirror) -> anyhow::Result<()> {
         if self.loading.is_some() && mirror.is_settled() {
             self.loading = None;
             self.start()?;
@@ -517,10 +517,10 @@ impl Daemon {
     }
 
     /// Follows what was heard. Ports and rules depend on links alone.
-    fn follow_news(&mut self) {
+    fn reconcile_if_touched(&mut self) {
         if self.touched.links {
             self.follow();
-        } else if !self.touched.is_empty() || self.behind {
+        } else if !self.touched.is_empty() || self.maps_dirty {
             let _logged = self.reconcile();
         }
     }
@@ -558,13 +558,13 @@ impl Daemon {
             let warning = format!("in force, but not written down: {error}; a restart would undo it");
             answer = answer.map(|part| Part { reply: part.reply.warn(warning), ..part });
         }
-        self.heap.litter();
+        self.heap.note_garbage();
         large::reply(call, answer);
     }
 
     /// After a panic nobody knows what was done of a change: everything is written again.
     fn recover(&mut self) {
-        (self.behind, self.touched) = (true, Touched::all());
+        (self.maps_dirty, self.touched) = (true, Touched::all());
         if let Err(panic) = guard::guarded(|| self.follow()) {
             tracing::error!("what was half done could not be put right: {panic}; `dataplane run` starts afresh");
         }
@@ -572,11 +572,11 @@ impl Daemon {
 
     /// Writes down what a next daemon must know.
     fn save(&mut self) {
-        if self.held.is_some() {
+        if self.quarantine.is_some() {
             return;
         }
-        let (running, probation) = (self.running(), self.probation.is_some());
-        let saved = self.state.save(&running, &self.ports, &self.chains, self.object.features(), probation);
+        let (running, pending_config) = (self.running(), self.pending_config.is_some());
+        let saved = self.state.save(&running, &self.ports, &self.chains, self.object.features(), pending_config);
         self.note_saved(saved);
     }
 

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_until_somebody_takes_them() {
+    fn names_stay_until_another_link_takes_them() {
         let links = |names: &[(u32, &str, &[&str])]| {
             let link = |(ifindex, name, altnames): &(u32, &str, &[&str])| {
                 let altnames = altnames.iter().map(ToString::to_string).collect();

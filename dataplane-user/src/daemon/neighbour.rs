@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn those_in_use_and_stale_are_asked_for() {
+    fn stale_neighbours_in_use_are_probed() {
         // What it is about; who was used in each round, who is stale then, who is asked for.
         type Round = (&'static [u32], &'static [u32], &'static [u32]);
         let rows: &[(&str, &[Round])] = &[
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_has_a_turn() {
+    fn every_neighbour_is_probed_in_turn() {
         let mut probes = Probes::default();
         let all = 3 * LIMIT as u32 + 10;
         let mut asked = BTreeSet::new();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_forgotten_when_it_is_stale_no_more() {
+    fn a_neighbour_that_is_not_stale_any_more_is_not_probed() {
         let mut probes = Probes::default();
         let all = LIMIT as u32 + 5;
         assert_eq!(probes.round((0..all).map(whose), |_| true).len(), LIMIT);

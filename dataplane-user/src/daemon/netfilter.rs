@@ -16,7 +16,7 @@ use crate::{
 
 /// The chains that the operator has been told of.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct NetfilterNotices {
     chains: BTreeSet<(NetfilterHook, String)>,
     choice: NetfilterChoice,
     shaped: BTreeSet<String>,
@@ -46,8 +46,8 @@ impl Daemon {
     pub(super) fn notice_netfilter(&mut self) {
         let met: Vec<NetfilterChain> = self.met().into_iter().cloned().collect();
         let chains: BTreeSet<_> = met.iter().map(|chain| (chain.hook, chain.name.clone())).collect();
-        let told = std::mem::take(&mut self.told.chains);
-        let anew = self.told.choice != self.flows.netfilter;
+        let told = std::mem::take(&mut self.netfilter_notices.chains);
+        let anew = self.netfilter_notices.choice != self.flows.netfilter;
         let key = |chain: &NetfilterChain| (chain.hook, chain.name.clone());
         let new: Vec<_> = met.iter().filter(|chain| anew || !told.contains(&key(chain))).collect();
         if !new.is_empty() {
@@ -57,10 +57,10 @@ impl Daemon {
         }
         let shaped: BTreeSet<_> = self.model.links.values().filter_map(|link| self.shaped(link)).collect();
         if !self.ports.attached.is_empty() {
-            shaped.difference(&self.told.shaped).for_each(|what| tracing::info!("{what}"));
-            self.told.shaped = shaped;
+            shaped.difference(&self.netfilter_notices.shaped).for_each(|what| tracing::info!("{what}"));
+            self.netfilter_notices.shaped = shaped;
         }
-        (self.told.chains, self.told.choice) = (chains, self.flows.netfilter);
+        (self.netfilter_notices.chains, self.netfilter_notices.choice) = (chains, self.flows.netfilter);
     }
 
     /// What an operator who attaches to these links has to know.

@@ -1,6 +1,6 @@
 //! What operators ask for.
 
-use super::{Daemon, difference::difference, filter::NoSuchRule};
+use super::{Daemon, chains::NoSuchRule, difference::difference};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern, UntilReady},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
@@ -148,8 +148,8 @@ impl Daemon {
 
     fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
         let rule = self.check(text)?;
-        let standing = self.add_rule(chain, rule, in_front).map_err(failure)?;
-        Ok(Data::Rules(vec![self.rule_row(chain, &standing)?]).into())
+        let installed = self.add_rule(chain, rule, in_front).map_err(failure)?;
+        Ok(Data::Rules(vec![self.rule_row(chain, &installed)?]).into())
     }
 
     /// Puts a config in the place of the running one, all or nothing; `path` and `toml` are for the errors.
@@ -187,7 +187,7 @@ impl Daemon {
         if let Some(warning) = self.gate_trouble() {
             reply = reply.warn(warning);
         }
-        if let Some(warning) = self.exposing.trouble() {
+        if let Some(warning) = self.metrics_endpoint.trouble() {
             reply = reply.warn(warning);
         }
         if (before.settings.ports.len(), before.settings.flows) != (self.ports.config().len(), self.flows) {
@@ -209,7 +209,7 @@ impl Daemon {
         self.heartbeat = config.heartbeat;
         self.flows = config.flows;
         self.beat();
-        self.exposing.want(config.metrics);
+        self.metrics_endpoint.want(config.metrics);
     }
 
     /// Why the maps do not hold what they should.

@@ -6,7 +6,7 @@ use crate::control::row::{Finding, Status};
 
 /// What the daemon knows of its pins.
 #[derive(Debug, Default)]
-pub(super) struct Pinned {
+pub(super) struct PinHealth {
     /// Why they cannot be put back.
     trouble: Option<String>,
     /// How many were put back.
@@ -25,22 +25,22 @@ impl Daemon {
                 "{mended} pins in {} were removed by somebody, and are there again; nothing was detached",
                 self.bpffs.root().display()
             );
-            self.pinned.mended += mended;
+            self.pin_health.mended += mended;
         }
         if let Some(trouble) = &trouble
-            && self.pinned.trouble.is_none()
+            && self.pin_health.trouble.is_none()
         {
             tracing::error!("{trouble}; {}", self.without_pins());
         }
-        self.pinned.trouble = trouble;
+        self.pin_health.trouble = trouble;
     }
 
     fn try_to_mend(&mut self) -> anyhow::Result<usize> {
         self.bpffs.mend()?;
         let mut mended = self.pins.mend()? + self.links.mend()?;
-        if matches!(self.observed, Some(Ok(()))) && !self.losses.are_observed() {
+        if matches!(self.tx_error_status, Some(Ok(()))) && !self.tx_errors.are_observed() {
             // Made anew with the next port, or now.
-            self.observed = None;
+            self.tx_error_status = None;
             mended += 1;
             self.observe_losses();
         }
@@ -58,7 +58,7 @@ impl Daemon {
     /// For the doctor: where the daemon has its pins, and whether they are there.
     pub(super) fn pin_finding(&self) -> Finding {
         let root = self.bpffs.root().display();
-        let (status, found, fix) = match (&self.pinned.trouble, self.pinned.mended) {
+        let (status, found, fix) = match (&self.pin_health.trouble, self.pin_health.mended) {
             (Some(trouble), _) => (
                 Status::Fail,
                 format!("{trouble}; {}", self.without_pins()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Daemon, state::Ledger};
+use super::{Daemon, state::RuleHandles};
 use crate::{
     config::{Config, FlowsConfig, NetfilterChoice, PortConfig},
     control::row::Counts,
@@ -50,8 +50,8 @@ pub(super) struct Retired {
 }
 
 impl Ports {
-    pub(super) fn new(config: &Config, ledger: &Ledger) -> Self {
-        Self { config: config.ports.clone(), off: ledger.off.iter().cloned().collect(), ..Self::default() }
+    pub(super) fn new(config: &Config, rule_handles: &RuleHandles) -> Self {
+        Self { config: config.ports.clone(), off: rule_handles.off.iter().cloned().collect(), ..Self::default() }
     }
 
     /// Slots whose counters go on.
@@ -133,13 +133,13 @@ impl Daemon {
             let _written = self.reconcile();
             return;
         }
-        self.tend_gate();
+        self.update_gate();
         self.ports.postponed.clear();
         let former = self.detach_unwanted();
-        self.tend_gate_but(&former);
+        self.update_gate_except(&former);
         let new = self.plan();
         let refreshed = self.refresh_chains().map_err(|error| format!("{error:#}"));
-        self.follow_ways();
+        self.update_egress();
         let update = self.lower();
         let mut again = false;
         // A port is filtered as soon as the programs know it; routes, for which packets in flight must be waited for, and XDP
@@ -158,7 +158,7 @@ impl Daemon {
         self.attach_ways_out(&new);
         again |= self.attach_planned(&new, |_| true);
         // Links know devices, so of new ports it is known from here on.
-        let again = self.look_for_takers() | again;
+        let again = self.update_rx_handlers() | again;
         if again {
             let _logged = self.reconcile();
             self.observe_losses();
@@ -170,17 +170,17 @@ impl Daemon {
     pub(super) fn observe_losses(&mut self) {
         let redirects = self.ports.attached.values().any(|port| port.mode != Mode::Tc);
         let may = self.ports.config.iter().any(|port| port.mode != ModeChoice::Fixed(Mode::Tc));
-        if !(redirects || may && self.observed.is_some()) {
-            self.losses.end();
-            self.observed = None;
-        } else if self.observed.is_none() {
-            let done = self.losses.observe(self.sizes, &self.place).map_err(|error| error.to_string());
+        if !(redirects || may && self.tx_error_status.is_some()) {
+            self.tx_errors.end();
+            self.tx_error_status = None;
+        } else if self.tx_error_status.is_none() {
+            let done = self.tx_errors.observe(self.sizes, &self.pin_dirs).map_err(|error| error.to_string());
             if let Err(error) = &done {
                 tracing::warn!(
                     "frames that a way out does not take count as forwarded, and not as redirect_failed: {error}"
                 );
             }
-            self.observed = Some(done);
+            self.tx_error_status = Some(done);
         }
     }
 
@@ -244,7 +244,7 @@ impl Daemon {
     /// Takes off the links of ports that an earlier daemon had and this one does not want.
     pub(super) fn drop_stale_links(&mut self) {
         for (ifindex, hook) in self.links.list() {
-            let guarded = hook == Hook::TcEgress && self.leaving.guarded.contains(&ifindex);
+            let guarded = hook == Hook::TcEgress && self.egress_state.guarded.contains(&ifindex);
             if !self.ports.attached.contains_key(&ifindex)
                 && !guarded
                 && let Err(error) = self.links.detach(ifindex, hook)
@@ -262,7 +262,7 @@ impl Daemon {
         self.detach_unwanted();
         self.guard();
         self.drop_stale_links();
-        self.tend_gate();
+        self.update_gate();
         let _logged = self.reconcile();
         self.observe_losses();
     }
@@ -293,7 +293,7 @@ impl Daemon {
 
     fn retire(&mut self, slot: u32) -> Result<(), crate::kernel::TableError> {
         let counters = self.tables.port_counters(slot)?;
-        let (counts, reasons) = super::answer::digest(&counters);
+        let (counts, reasons) = super::query::digest(&counters);
         self.ports.retired.counts += counts;
         for (name, packets) in reasons {
             *self.ports.retired.reasons.entry(name).or_default() += packets;
@@ -324,7 +324,7 @@ impl Daemon {
             tracing::error!("{error}; it is tried again each second");
         }
         self.unwritten = unwritten;
-        let full = [IpVersion::V4, IpVersion::V6].into_iter().zip(self.tables.routing.starved());
+        let full = [IpVersion::V4, IpVersion::V6].into_iter().zip(self.tables.routing.overflowed());
         let full = full.filter(|(_, left)| *left != 0).map(|(version, left)| Problem::RoutesFull { version, left });
         let problems: Vec<_> = self.lowering.want().problems.iter().cloned().chain(full).collect();
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
@@ -336,7 +336,7 @@ impl Daemon {
 
     /// Applies an update, and with it all that could not be written before.
     fn catch_up(&mut self, update: Update) -> anyhow::Result<()> {
-        let update = if self.behind { Update::anew(self.lowering.want()) } else { update };
+        let update = if self.maps_dirty { Update::anew(self.lowering.want()) } else { update };
         self.apply(&update)
     }
 }

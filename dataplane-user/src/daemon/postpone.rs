@@ -27,7 +27,7 @@ impl Daemon {
 
     /// Tries again what could not be written.
     pub(super) fn make_good(&mut self) {
-        if self.loading.is_none() && (self.behind || self.committed.is_stale || !self.ports.postponed.is_empty()) {
+        if self.loading.is_none() && (self.maps_dirty || self.committed.is_stale || !self.ports.postponed.is_empty()) {
             self.follow();
         }
     }

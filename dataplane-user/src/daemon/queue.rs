@@ -88,12 +88,12 @@ impl Daemon {
         if first {
             // It is answered after what came before it, unless that is a long listing.
             match mirror.advance(ANSWER) {
-                Ok(events) => self.hear(events, mirror),
+                Ok(events) => self.on_events(events, mirror),
                 Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
             }
-            self.go_on(mirror)?;
+            self.finish_startup(mirror)?;
             if self.loading.is_none() {
-                self.follow_news();
+                self.reconcile_if_touched();
             }
         }
         if let Some(call) = self.hand_over(call, done) {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_may_change_go_first_and_nobody_is_forgotten() {
+    fn writers_go_first_and_all_readers_are_served() {
         let (sender, mut waiting) = mpsc::channel(8);
         let mut queue = Queue::new();
         let (first, _one) = call(65534, 1);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_gone_is_not_answered() {
+    fn closed_connections_are_not_answered() {
         let mut queue = Queue::new();
         let (gone, answer) = call(0, 1);
         drop(answer);

@@ -1,6 +1,6 @@
 //! The config that is in force.
 
-use super::{Daemon, filter::Chains};
+use super::{Daemon, chains::Chains};
 use crate::config::Config;
 
 /// What is in force, as of a moment: cheap to take, and to be made something of elsewhere.
@@ -28,7 +28,7 @@ impl Daemon {
             fib: self.fib,
             heartbeat: self.heartbeat,
             flows: self.flows,
-            metrics: self.exposing.wanted,
+            metrics: self.metrics_endpoint.wanted,
             ..Config::default()
         };
         Running { settings, chains: self.chains.clone() }

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sealed_is_told_from_what_was_changed() {
+    fn a_seal_detects_changes() {
         for (file, open) in [
             (toml("[ports]\na = 1\n"), open_toml as fn(&str) -> Result<Unsealed<'_>, Broken>),
             (toml(""), open_toml),

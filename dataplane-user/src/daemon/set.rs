@@ -69,7 +69,7 @@ impl Daemon {
     }
 
     fn change_set(&mut self, name: &SetName, change: impl FnOnce(&mut Vec<Element>)) -> Result<Reply, Failure> {
-        let change = |chains: &mut super::filter::Chains| {
+        let change = |chains: &mut super::chains::Chains| {
             if let Some(SetConfig { elements: Elements::Listed(listed), .. }) = chains.set_mut(name) {
                 change(Arc::make_mut(listed));
             }

@@ -12,7 +12,7 @@
 //! DIR/NAME.damaged-T  what could not be trusted, set aside T seconds after 1970 UTC
 //! ```
 //!
-//! All of it is for the daemon's user alone. What a daemon that starts makes of it is in `recall.rs`.
+//! All of it is for the daemon's user alone. What a daemon that starts makes of it is in `recovery.rs`.
 
 use std::{
     fs,
@@ -30,12 +30,12 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    chains::Chains,
     confirm::Pending,
-    filter::Chains,
     former,
     journal::{Journal, Line},
     port::Ports,
-    recall::Fault,
+    recovery::Fault,
     seal,
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(super) struct State {
 
 /// What the config cannot say.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Ledger {
+pub(super) struct RuleHandles {
     /// The next rule gets this handle.
     pub next: u64,
     /// Ports that a pattern of the config fits, but that the operator has switched off.
@@ -75,7 +75,8 @@ pub(super) struct Ledger {
     pub ports: Option<Vec<String>>,
     /// Whether the config waits for `config confirm`.
     #[serde(default)]
-    pub probation: bool,
+    #[serde(rename = "probation")]
+    pub pending_config: bool,
 }
 
 /// One rule.
@@ -143,23 +144,24 @@ impl State {
         ports: &Ports,
         chains: &Chains,
         features: Features,
-        probation: bool,
+        pending_config: bool,
     ) -> anyhow::Result<()> {
         let used = ChainName::ALL.into_iter().filter(|chain| *running.chain(*chain) != ChainConfig::default());
-        let ledger = Ledger {
+        let rule_handles = RuleHandles {
             next: chains.next(),
             off: ports.off(),
             features: features.bits(),
-            rules: chains.ledger(),
+            rules: chains.rule_handles(),
             chains: Some(used.map(|chain| chain.name().to_owned()).collect()),
             ports: Some(running.ports.iter().map(|port| port.pattern.as_str().to_owned()).collect()),
-            probation,
+            pending_config,
         };
-        let (running, ledger) = (seal::toml(&former::readable(&running.to_toml())), seal::json(&json::line(&ledger)?));
+        let (running, rule_handles) =
+            (seal::toml(&former::readable(&running.to_toml())), seal::json(&json::line(&rule_handles)?));
         self.write("running.toml", &running)?;
-        self.write("handles.json", &ledger)?;
+        self.write("handles.json", &rule_handles)?;
         self.settle()?;
-        self.journal.begin([&running, &ledger]);
+        self.journal.begin([&running, &rule_handles]);
         Ok(())
     }
 
@@ -184,7 +186,7 @@ impl State {
         if std::mem::replace(&mut self.kept, true) || faults.is_empty() {
             return Ok(());
         }
-        let history = faults.iter().any(|fault| fault.file == super::recall::HISTORY);
+        let history = faults.iter().any(|fault| fault.file == super::recovery::HISTORY);
         let all = faults.iter().any(|fault| fault.grave);
         for entry in
             fs::read_dir(&self.directory).with_context(|| format!("cannot read {}", self.directory.display()))?

@@ -2,17 +2,19 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dataplane_common::abi::{Features, Limit, PANES, Pane, SIGHTING_BYTES, Sighting, Watch};
+use dataplane_common::abi::{
+    Features, Limit, TRACE_FILTERS, TRACE_RECORD_BYTES, TraceConfig, TraceFilter, TraceRecord,
+};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::{Daemon, sight};
+use super::{Daemon, trace_row};
 use crate::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply},
         row::PacketRow,
     },
-    lower::watch::panes,
+    lower::trace_filter::trace_filters,
     rule::{LinkPattern, parse_watched},
 };
 
@@ -30,15 +32,15 @@ const HEADERS: u32 = 128;
 
 /// Those who watch.
 #[derive(Debug, Default)]
-pub(super) struct Watchers {
-    all: Vec<Watcher>,
+pub(super) struct TraceSubscribers {
+    all: Vec<TraceSubscriber>,
     /// When to look after them.
     due: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Watcher {
-    panes: Vec<Pane>,
+struct TraceSubscriber {
+    trace_filters: Vec<TraceFilter>,
     /// A bit for each of its boxes.
     bits: u32,
     bytes: u32,
@@ -51,30 +53,31 @@ struct Watcher {
     told: u64,
 }
 
-impl Watchers {
+impl TraceSubscribers {
     /// What programs must be able to.
     pub(super) fn features(&self) -> Features {
         if self.all.is_empty() { Features::empty() } else { Features::TRACING }
     }
 
-    /// When [`Daemon::look_after_watchers`] has something to do.
+    /// When [`Daemon::expire_subscribers`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// All boxes together, one watcher's behind the other's.
-    fn watch(&mut self) -> Watch {
-        let mut watch = Watch { limit: limit(), ..Watch::default() };
-        for watcher in &mut self.all {
-            watcher.bits = 0;
-            for pane in &watcher.panes {
-                watcher.bits |= 1 << watch.count;
-                watch.panes[watch.count as usize] = *pane;
+    fn watch(&mut self) -> TraceConfig {
+        let mut watch = TraceConfig { limit: limit(), ..TraceConfig::default() };
+        for subscriber in &mut self.all {
+            subscriber.bits = 0;
+            for trace_filter in &subscriber.trace_filters {
+                subscriber.bits |= 1 << watch.count;
+                watch.filters[watch.count as usize] = *trace_filter;
                 watch.count += 1;
             }
-            watch.bytes = watch.bytes.max(watcher.bytes);
+            watch.bytes = watch.bytes.max(subscriber.bytes);
         }
-        watch.skips = watch.panes[..watch.count as usize].iter().map(|pane| pane.skips).min().unwrap_or(0);
+        watch.skips =
+            watch.filters[..watch.count as usize].iter().map(|trace_filter| trace_filter.skips).min().unwrap_or(0);
         watch
     }
 }
@@ -95,21 +98,29 @@ impl Daemon {
         let watched = parse_watched(filter)
             .map_err(|error| Failure::new(FailureKind::Rejected, error.render(filter, "filter")))?;
         let links = |pattern: &LinkPattern| self.fitting(pattern);
-        let panes =
-            panes(&watched, one_in, &links).map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
-        let used: usize = self.watchers.all.iter().map(|watcher| watcher.panes.len()).sum();
-        if used + panes.len() > PANES {
+        let trace_filters = trace_filters(&watched, one_in, &links)
+            .map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
+        let used: usize = self.trace_subscribers.all.iter().map(|subscriber| subscriber.trace_filters.len()).sum();
+        if used + trace_filters.len() > TRACE_FILTERS {
             let said = format!(
-                "this needs {} of {PANES} comparisons, and others who watch use {used}: ask for less, or wait for them",
-                panes.len()
+                "this needs {} of {TRACE_FILTERS} comparisons, and others who watch use {used}: ask for less, or wait for them",
+                trace_filters.len()
             );
             return Err(Failure::new(FailureKind::Failed, said));
         }
-        let bytes = bytes.clamp(HEADERS, SIGHTING_BYTES as u32);
+        let bytes = bytes.clamp(HEADERS, TRACE_RECORD_BYTES as u32);
         let before = self.tables.missed()?;
-        self.watchers.all.push(Watcher { panes, bits: 0, bytes, packets, missed: 0, before, told: 0 });
+        self.trace_subscribers.all.push(TraceSubscriber {
+            trace_filters,
+            bits: 0,
+            bytes,
+            packets,
+            missed: 0,
+            before,
+            told: 0,
+        });
         if let Err(error) = self.watch() {
-            self.watchers.all.pop();
+            self.trace_subscribers.all.pop();
             if let Err(error) = self.watch() {
                 tracing::error!("what is watched for could not be written again: {error:#}");
             }
@@ -120,60 +131,62 @@ impl Daemon {
 
     /// Says what is watched for, and loads programs that look, or that do not.
     fn watch(&mut self) -> anyhow::Result<()> {
-        let watch = self.watchers.watch();
+        let watch = self.trace_subscribers.watch();
         self.tables.write_watch(&watch)?;
-        let features = self.object.features().difference(Features::TRACING) | self.watchers.features();
+        let features = self.object.features().difference(Features::TRACING) | self.trace_subscribers.features();
         self.load(features)?;
         // Also behind the last one, so that what it left in the ring is nobody else's.
-        self.watchers.due = Some(Instant::now() + LOOK);
+        self.trace_subscribers.due = Some(Instant::now() + LOOK);
         Ok(())
     }
 
     /// Tells those who watch for a packet.
-    pub(super) fn show(&mut self, sightings: &[Sighting]) {
-        if self.watchers.all.is_empty() {
+    pub(super) fn show(&mut self, trace_records: &[TraceRecord]) {
+        if self.trace_subscribers.all.is_empty() {
             return;
         }
         let since = since_1970();
-        self.find_rules();
-        for sighting in sightings {
-            let row = self.packet_row(sighting, since);
-            let panes = sighting.panes;
-            for watcher in self.watchers.all.iter_mut().filter(|watcher| watcher.bits & panes != 0) {
-                if let Err(TrySendError::Full(_)) = watcher.packets.try_send(Data::Packet(row.clone().into())) {
-                    watcher.missed += 1;
+        self.index_rules();
+        for record in trace_records {
+            let row = self.packet_row(record, since);
+            let trace_filters = record.filters;
+            for subscriber in
+                self.trace_subscribers.all.iter_mut().filter(|subscriber| subscriber.bits & trace_filters != 0)
+            {
+                if let Err(TrySendError::Full(_)) = subscriber.packets.try_send(Data::Packet(row.clone().into())) {
+                    subscriber.missed += 1;
                 }
             }
         }
     }
 
-    fn packet_row(&self, sighting: &Sighting, since: u64) -> PacketRow {
+    fn packet_row(&self, record: &TraceRecord, since: u64) -> PacketRow {
         PacketRow {
-            time: since.saturating_add(sighting.time),
-            port: self.name(sighting.port),
-            tier: if sighting.tier == 0 { "xdp" } else { "tc" }.to_owned(),
-            judgement: self.judgement(sighting),
-            length: sighting.length,
-            packet: self.line(sighting),
-            frame: hex::encode(sight::bytes(sighting)),
+            time: since.saturating_add(record.time),
+            port: self.name(record.port),
+            tier: if record.tier == 0 { "xdp" } else { "tc" }.to_owned(),
+            judgement: self.verdict_row(record),
+            length: record.length,
+            packet: self.line(record),
+            frame: hex::encode(trace_row::bytes(record)),
         }
     }
 
     /// Lets go of watchers that have left, and tells the others what they missed.
-    pub(super) fn look_after_watchers(&mut self) {
-        let before = self.watchers.all.len();
-        self.watchers.all.retain(|watcher| !watcher.packets.is_closed());
-        self.watchers.due = (!self.watchers.all.is_empty()).then(|| Instant::now() + LOOK);
-        if self.watchers.all.len() != before
+    pub(super) fn expire_subscribers(&mut self) {
+        let before = self.trace_subscribers.all.len();
+        self.trace_subscribers.all.retain(|subscriber| !subscriber.packets.is_closed());
+        self.trace_subscribers.due = (!self.trace_subscribers.all.is_empty()).then(|| Instant::now() + LOOK);
+        if self.trace_subscribers.all.len() != before
             && let Err(error) = self.watch()
         {
             tracing::error!("the programs that watch packets could not be taken back: {error:#}");
         }
         let total = self.tables.missed().unwrap_or_default();
-        for watcher in &mut self.watchers.all {
-            let missed = watcher.missed + total.saturating_sub(watcher.before);
-            if missed > watcher.told && watcher.packets.try_send(Data::Missed(missed)).is_ok() {
-                watcher.told = missed;
+        for subscriber in &mut self.trace_subscribers.all {
+            let missed = subscriber.missed + total.saturating_sub(subscriber.before);
+            if missed > subscriber.told && subscriber.packets.try_send(Data::Missed(missed)).is_ok() {
+                subscriber.told = missed;
             }
         }
     }

@@ -10,7 +10,7 @@ use super::packet::{Network, Packet};
 
 /// Names of the interfaces that a packet came and goes by; empty where there is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ways<'a> {
+pub struct Interfaces<'a> {
     /// The way in.
     pub iif: &'a str,
     /// The way out.
@@ -18,8 +18,8 @@ pub struct Ways<'a> {
 }
 
 /// The line of a packet, without a prefix.
-pub fn line(packet: &Packet<'_>, ways: Ways<'_>) -> String {
-    let mut text = format!("IN={} OUT={}", ways.iif, ways.oif);
+pub fn line(packet: &Packet<'_>, interfaces: Interfaces<'_>) -> String {
+    let mut text = format!("IN={} OUT={}", interfaces.iif, interfaces.oif);
     // Nothing fails that writes into a text.
     let _ = link(&mut text, packet.link).and_then(|()| network(&mut text, packet));
     text

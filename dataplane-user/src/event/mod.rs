@@ -2,15 +2,15 @@
 //!
 //! All of this is pure: bytes in, text or bytes out. What comes here was sent by strangers, and may lie about its lengths.
 
-mod answer;
 mod line;
 mod packet;
 mod rate;
+mod reject_reply;
 
-pub use answer::{Answer, answer};
-pub use line::{Ways, line};
+pub use line::{Interfaces, line};
 pub use packet::{Network, Packet};
 pub use rate::Bucket;
+pub use reject_reply::{RejectReply, answer};
 
 #[cfg(test)]
 mod tests;

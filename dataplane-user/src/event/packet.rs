@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane_common::{
-    abi::{EVENT_BYTES, Event},
+    abi::{PACKET_EVENT_BYTES, PacketEvent},
     wire::{Bytes as _, Chain, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, protocol},
 };
 
@@ -37,8 +37,8 @@ pub struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// Reads an event; `None` when its bytes are no IP packet.
-    pub fn read(event: &'a Event) -> Option<Self> {
-        let frame = event.bytes.get(..(event.captured as usize).min(EVENT_BYTES))?;
+    pub fn read(event: &'a PacketEvent) -> Option<Self> {
+        let frame = event.bytes.get(..(event.captured as usize).min(PACKET_EVENT_BYTES))?;
         Self::within(frame, event.offset as usize, event.length as usize)
     }
 

@@ -5,15 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_common::abi::{EVENT_BYTES, Event};
+use dataplane_common::abi::{PACKET_EVENT_BYTES, PacketEvent};
 use etherparse::{NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, VlanId};
 
-use super::{Answer, Bucket, Packet, Ways, answer, line};
+use super::{Bucket, Interfaces, Packet, RejectReply, answer, line};
 use crate::rule::{RejectWith, Unreachable4, Unreachable6, UnreachableAny};
 
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const WAYS: Ways<'_> = Ways { iif: "eth0", oif: "eth1" };
+const WAYS: Interfaces<'_> = Interfaces { iif: "eth0", oif: "eth1" };
 const LINK: &str = "IN=eth0 OUT=eth1 MAC=02:00:00:00:00:01:02:00:00:00:00:02";
 
 type Ip = PacketBuilderStep<etherparse::IpHeaders>;
@@ -39,14 +39,14 @@ macro_rules! frame {
 }
 
 /// An event of a frame, whose IP header is behind an Ethernet header of this length.
-fn event(frame: &[u8], offset: usize) -> Event {
-    let captured = frame.len().min(EVENT_BYTES);
-    let mut bytes = [0; EVENT_BYTES];
+fn event(frame: &[u8], offset: usize) -> PacketEvent {
+    let captured = frame.len().min(PACKET_EVENT_BYTES);
+    let mut bytes = [0; PACKET_EVENT_BYTES];
     bytes[..captured].copy_from_slice(&frame[..captured]);
-    Event {
+    PacketEvent {
         counter: 0,
         chain: 2,
-        told: 3,
+        kind: 3,
         iif: 1,
         oif: 2,
         length: frame.len() as u32,
@@ -148,7 +148,7 @@ fn lines_are_those_of_the_kernel() {
 }
 
 #[test]
-fn who_is_answered() {
+fn only_some_packets_get_a_reply() {
     let group = PacketBuilder::ethernet2(HOST, [0xff; 6]).ipv4([192, 0, 2, 1], [198, 51, 100, 2], 63);
     let from = |source: [u8; 4], to: [u8; 4]| {
         frame!(PacketBuilder::ethernet2(HOST, ROUTER).ipv4(source, to, 63).udp(1, 2), &[])
@@ -173,13 +173,13 @@ fn who_is_answered() {
     let mut partial = udp();
     partial[40..42].copy_from_slice(&pseudo.to_be_bytes());
     let (default, rst) = (RejectWith::Default, RejectWith::TcpReset);
-    let unreachable = |code| Some(Answer::Unreachable(code));
-    let rows: Vec<(&str, Vec<u8>, RejectWith, Option<Answer>)> = vec![
+    let unreachable = |code| Some(RejectReply::Unreachable(code));
+    let rows: Vec<(&str, Vec<u8>, RejectWith, Option<RejectReply>)> = vec![
         ("UDP", udp(), default, unreachable(3)),
         ("UDP over IPv6", frame!(v6().udp(1, 2), &[]), default, unreachable(4)),
         ("TCP", tcp(), default, unreachable(3)),
-        ("TCP, reset", tcp(), rst, Some(Answer::Reset)),
-        ("TCP over IPv6, reset", frame!(v6().tcp(1, 2, 3, 4).syn(), &[]), rst, Some(Answer::Reset)),
+        ("TCP, reset", tcp(), rst, Some(RejectReply::Reset)),
+        ("TCP over IPv6, reset", frame!(v6().tcp(1, 2, 3, 4).syn(), &[]), rst, Some(RejectReply::Reset)),
         ("UDP has no reset", udp(), rst, None),
         ("a reset is not answered by one", frame!(v4().tcp(1, 2, 3, 4).rst(), &[]), rst, None),
         ("a code of IPv4", udp(), RejectWith::Icmp(Unreachable4::AdminProhibited), unreachable(13)),
@@ -347,14 +347,14 @@ fn hostile_packets_do_no_harm() {
     // Lengths that the kernel half never tells.
     let whole = event(&frame!(v4().udp(1, 2), &[]), 14);
     for wrong in [
-        Event { offset: u32::MAX, ..whole },
-        Event { captured: 0, ..whole },
-        Event { captured: 20, ..whole },
-        Event { captured: 14, ..whole },
+        PacketEvent { offset: u32::MAX, ..whole },
+        PacketEvent { captured: 0, ..whole },
+        PacketEvent { captured: 20, ..whole },
+        PacketEvent { captured: 14, ..whole },
     ] {
         assert!(Packet::read(&wrong).is_none());
     }
-    assert!(Packet::read(&Event { captured: u32::MAX, length: 0, ..whole }).is_some());
+    assert!(Packet::read(&PacketEvent { captured: u32::MAX, length: 0, ..whole }).is_some());
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::{
 };
 
 use dataplane_common::abi::{
-    BLOCK, BRANCH, Blocks, LOCALS, Layout4, NEAR_ENTRIES, ROOTS, RouteKind, Target, local_bit, lookup4,
+    BASE_ENTRIES, BLOCK, BRANCH, Blocks, LOCALS, Layout4, ROOTS, RouteKind, Target, local_bit, lookup4,
 };
 
 use super::{
-    Entry, Memory, Painter, Rib, sorted,
+    Entry, Memory, Painter, PrefixTrie, sorted,
     sweep::{Routes, sweep},
 };
 use crate::{model::Prefix, parallel::both};
@@ -20,12 +20,12 @@ use crate::{model::Prefix, parallel::both};
 /// Local routes with up to this many addresses enter the filter address by address.
 const LOCAL_ADDRESSES: u32 = 1024;
 
-/// Paints `NEAR4` and, behind it, `FIB4`.
+/// Paints `FIB4_BASE` and, behind it, `FIB4`.
 #[derive(Debug)]
-pub struct Direct<M> {
+pub struct DirectTable<M> {
     memory: M,
     layout: Layout4,
-    rib: Rib<u32>,
+    trie: PrefixTrie<u32>,
     /// The live generation, 0 or 1.
     generation: u32,
     /// Groups that were never used in this generation begin here.
@@ -34,26 +34,26 @@ pub struct Direct<M> {
     /// Out of use, but maybe still read.
     retired: Vec<u16>,
     /// Places whose routes found no group.
-    starved: BTreeSet<Prefix<u32>>,
+    overflowed: BTreeSet<Prefix<u32>>,
 }
 
-impl<M: Memory<Word = AtomicU16>> Direct<M> {
+impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
     /// On memory full of zeros, for what is near and two generations of what is far. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
     pub fn new(memory: M, layout: Layout4) -> Self {
-        assert!(memory.size() >= NEAR_ENTRIES + 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
+        assert!(memory.size() >= BASE_ENTRIES + 2 * layout.blocks() as usize * BLOCK, "memory for two generations");
         assert!(layout.groups <= u32::from(BRANCH), "an entry names a group with 15 bits");
         Self {
             memory,
             layout,
-            rib: Rib::default(),
+            trie: PrefixTrie::default(),
             generation: 0,
             unused: 0,
             free: Vec::new(),
             retired: Vec::new(),
-            starved: BTreeSet::new(),
+            overflowed: BTreeSet::new(),
         }
     }
 
@@ -74,10 +74,11 @@ impl<M: Memory<Word = AtomicU16>> Direct<M> {
 
     /// Where the entries begin that a group's number, or none, stands for.
     fn entries(&self, group: Option<u16>) -> usize {
-        let far = |block: u32| NEAR_ENTRIES + (self.generation * self.layout.blocks() + block) as usize * BLOCK;
+        let dynamic_start =
+            |block: u32| BASE_ENTRIES + (self.generation * self.layout.blocks() + block) as usize * BLOCK;
         match group {
-            Some(group) => far(Layout4::first_blocks(self.layout.wide) + u32::from(group)),
-            None if self.layout.wide => far(0),
+            Some(group) => dynamic_start(Layout4::first_blocks(self.layout.wide) + u32::from(group)),
+            None if self.layout.wide => dynamic_start(0),
             None => 2 * LOCALS + self.generation as usize * ROOTS,
         }
     }
@@ -107,10 +108,10 @@ impl<M: Memory<Word = AtomicU16>> Direct<M> {
             let here = self.memory.word(place(block.first())).load(Ordering::Relaxed);
             let known = (!fresh && here & BRANCH != 0).then_some(here & !BRANCH);
             let Some(group) = known.or_else(|| self.take()) else {
-                self.starved.insert(block);
+                self.overflowed.insert(block);
                 return Target::KERNEL.raw();
             };
-            self.starved.remove(&block);
+            self.overflowed.remove(&block);
             self.paint(inside, block, cover, (Some(group), resolution + 8), known.is_none());
             u32::from(BRANCH | group)
         });
@@ -180,11 +181,11 @@ impl<M: Memory<Word = AtomicU16>> Direct<M> {
     }
 }
 
-impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
+impl<M: Memory<Word = AtomicU16>> Painter for DirectTable<M> {
     type Address = u32;
 
-    fn rib(&self) -> &Rib<u32> {
-        &self.rib
+    fn trie(&self) -> &PrefixTrie<u32> {
+        &self.trie
     }
 
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u32>, Target)>) -> u32 {
@@ -193,7 +194,7 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
         self.unused = 0;
         self.free.clear();
         self.retired.clear();
-        self.starved.clear();
+        self.overflowed.clear();
         self.memory.each(self.locals(), |word| word.store(0, Ordering::Relaxed));
         let paint = || {
             for route in &routes {
@@ -201,13 +202,13 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
             }
             self.paint(&routes, Prefix::all(), 0, (None, self.resolution()), true);
         };
-        (self.rib, ()) = both(routes.len(), || Rib::from_sorted(&routes), paint);
+        (self.trie, ()) = both(routes.len(), || PrefixTrie::from_sorted(&routes), paint);
         self.layout.live(self.generation)
     }
 
     fn enter(&mut self, prefix: Prefix<u32>, target: Option<Target>) -> bool {
-        let Some(target) = target.map(|target| target.raw() as u16) else { return self.rib.remove(prefix).is_some() };
-        let new = self.rib.insert(prefix, target) != Some(target);
+        let Some(target) = target.map(|target| target.raw() as u16) else { return self.trie.remove(prefix).is_some() };
+        let new = self.trie.insert(prefix, target) != Some(target);
         if new {
             self.enter_local(Entry { first: prefix.first(), length: prefix.length(), target });
         }
@@ -219,23 +220,23 @@ impl<M: Memory<Word = AtomicU16>> Painter for Direct<M> {
     }
 
     fn repaint(&mut self, region: Prefix<u32>) {
-        if !self.starved.is_empty() {
-            self.starved.retain(|place| !region.contains(place.first()));
+        if !self.overflowed.is_empty() {
+            self.overflowed.retain(|place| !region.contains(place.first()));
         }
         let mut routes = Routes::new();
-        let cover = self.rib.inside(region, &mut routes);
+        let cover = self.trie.inside(region, &mut routes);
         self.paint(&routes, region, cover, (None, self.resolution()), false);
     }
 
     fn grace_passed(&mut self) {
         self.free.append(&mut self.retired);
-        for place in std::mem::take(&mut self.starved) {
+        for place in std::mem::take(&mut self.overflowed) {
             self.repaint(self.region(place));
         }
     }
 
-    fn starved(&self) -> usize {
-        self.starved.len()
+    fn overflowed(&self) -> usize {
+        self.overflowed.len()
     }
 
     fn lookup(&mut self, address: u32) -> Target {
@@ -263,6 +264,6 @@ impl<M: Memory<Word = AtomicU16>> Blocks for Reader<'_, M> {
     }
 
     fn entry(&self, block: u32, entry: u8) -> u16 {
-        self.read(NEAR_ENTRIES + block as usize * BLOCK + usize::from(entry))
+        self.read(BASE_ENTRIES + block as usize * BLOCK + usize::from(entry))
     }
 }

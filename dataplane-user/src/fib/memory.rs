@@ -42,32 +42,32 @@ impl<W> Memory for Vec<W> {
 
 /// What is near, and what is far behind it.
 #[derive(Debug)]
-pub struct Joined<M> {
-    near: M,
-    far: M,
+pub struct ChainedMemory<M> {
+    base: M,
+    dynamic: M,
 }
 
-impl<M: Memory> Joined<M> {
+impl<M: Memory> ChainedMemory<M> {
     /// One memory from two.
-    pub fn new(near: M, far: M) -> Self {
-        Self { near, far }
+    pub fn new(base: M, dynamic: M) -> Self {
+        Self { base, dynamic }
     }
 
     /// Both of them.
     pub fn parts(&mut self) -> [&mut M; 2] {
-        [&mut self.near, &mut self.far]
+        [&mut self.base, &mut self.dynamic]
     }
 }
 
-impl<M: Memory> Memory for Joined<M> {
+impl<M: Memory> Memory for ChainedMemory<M> {
     type Word = M::Word;
 
     fn size(&self) -> usize {
-        self.near.size() + self.far.size()
+        self.base.size() + self.dynamic.size()
     }
 
     fn some(&mut self, Range { start, end }: Range<usize>) -> &[M::Word] {
-        let near = self.near.size();
-        if start < near { self.near.some(start..end.min(near)) } else { self.far.some(start - near..end - near) }
+        let base = self.base.size();
+        if start < base { self.base.some(start..end.min(base)) } else { self.dynamic.some(start - base..end - base) }
     }
 }

@@ -1,13 +1,13 @@
 //! The forwarding tables as the kernel half reads them, painted from routes. Pure: the memory may be a map or a vector.
 //!
-//! A painter keeps its routes ([`Rib`]), so that it knows what lies below a route that goes. One change is made in the live
+//! A painter keeps its routes ([`PrefixTrie`]), so that it knows what lies below a route that goes. One change is made in the live
 //! generation: what is new is written first, and the entry that leads to it last, with one aligned store. What nothing leads
 //! to any more is used again only after [`Painter::grace_passed`]. Many changes are painted into the idle generation
 //! ([`Painter::load`]), and the caller makes it live.
 
 mod direct;
 mod memory;
-mod rib;
+mod prefix_trie;
 mod size;
 mod sweep;
 mod tree;
@@ -15,12 +15,12 @@ mod tree;
 use dataplane_common::abi::Target;
 use smallvec::SmallVec;
 
-pub use direct::Direct;
-pub use memory::{Joined, Memory};
-pub use rib::{Bits, Rib};
-pub use size::Sizes;
+pub use direct::DirectTable;
+pub use memory::{ChainedMemory, Memory};
+pub use prefix_trie::{Bits, PrefixTrie};
+pub use size::TableSizes;
 pub use sweep::Entry;
-pub use tree::Tree;
+pub use tree::RangeTree;
 
 use crate::model::Prefix;
 
@@ -30,7 +30,7 @@ pub trait Painter {
     type Address: Bits;
 
     /// The routes it holds.
-    fn rib(&self) -> &Rib<Self::Address>;
+    fn trie(&self) -> &PrefixTrie<Self::Address>;
 
     /// Replaces all routes, in the idle generation, which nobody may be reading; returns what
     /// [`dataplane_common::abi::Control`] must say for it. From now on it is
@@ -65,7 +65,7 @@ pub trait Painter {
     fn grace_passed(&mut self);
 
     /// How many places of the table are left to the kernel, for want of room.
-    fn starved(&self) -> usize;
+    fn overflowed(&self) -> usize;
 
     /// What the live generation says.
     fn lookup(&mut self, address: Self::Address) -> Target;

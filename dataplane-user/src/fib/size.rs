@@ -15,7 +15,7 @@ const LINES: u32 = 1 << 20;
 
 /// Sizes that maps are made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
+pub struct TableSizes {
     /// Of `FIB4`.
     pub ipv4: Layout4,
     /// Of `FIB6`.
@@ -26,7 +26,7 @@ pub struct Sizes {
     pub filter: u32,
 }
 
-impl Sizes {
+impl TableSizes {
     /// For a machine with few routes and rules: 4.1 MB in all.
     pub const SMALL: Self = Self {
         ipv4: Layout4 { wide: false, groups: 1024 },
@@ -83,13 +83,13 @@ impl Sizes {
     /// From these, the next larger ones for the families that have found no place for some routes; the same when there are
     /// no larger ones.
     #[must_use]
-    pub fn relieved(self, [starved4, starved6]: [usize; 2]) -> Self {
+    pub fn enlarged_for(self, [overflowed4, overflowed6]: [usize; 2]) -> Self {
         let mut sizes = self;
-        if starved4 != 0 {
+        if overflowed4 != 0 {
             let groups = if self.ipv4.wide { self.ipv4.groups * 2 } else { self.ipv4.groups };
             sizes.ipv4 = Layout4 { wide: true, groups: groups.min(BRANCH.into()) };
         }
-        if starved6 != 0 {
+        if overflowed6 != 0 {
             let lines = if self.ipv6.wide { self.ipv6.lines * 2 } else { self.ipv6.lines };
             sizes.ipv6 = Layout6 { wide: true, escapes: BRANCH.into(), lines: lines.min(LINES) };
         }
@@ -114,7 +114,7 @@ impl Sizes {
     }
 }
 
-impl Default for Sizes {
+impl Default for TableSizes {
     fn default() -> Self {
         Self::SMALL
     }

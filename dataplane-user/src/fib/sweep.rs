@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::rib::Bits;
+use super::prefix_trie::Bits;
 use crate::model::Prefix;
 
 /// A route, its target as a number.

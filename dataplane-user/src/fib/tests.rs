@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU16, AtomicU64},
 };
 
-use dataplane_common::abi::{BLOCK, Layout4, Layout6, NEAR_ENTRIES, NEAR_LINES, RouteKind, WORDS};
+use dataplane_common::abi::{BASE_ENTRIES, BASE_LINES, BLOCK, Layout4, Layout6, RouteKind, WORDS};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,16 +13,16 @@ use crate::{cases::cases, model::Family as _};
 
 type Model<A> = BTreeMap<(A, u8), Target>;
 
-fn direct(wide: bool, groups: u32) -> Direct<Joined<Vec<AtomicU16>>> {
+fn direct(wide: bool, groups: u32) -> DirectTable<ChainedMemory<Vec<AtomicU16>>> {
     let layout = Layout4 { wide, groups };
     let entries = |count| (0..count).map(|_| AtomicU16::new(0)).collect();
-    Direct::new(Joined::new(entries(NEAR_ENTRIES), entries(2 * layout.blocks() as usize * BLOCK)), layout)
+    DirectTable::new(ChainedMemory::new(entries(BASE_ENTRIES), entries(2 * layout.blocks() as usize * BLOCK)), layout)
 }
 
-fn tree(wide: bool, escapes: u32, lines: u32) -> Tree<Joined<Vec<AtomicU64>>> {
+fn tree(wide: bool, escapes: u32, lines: u32) -> RangeTree<ChainedMemory<Vec<AtomicU64>>> {
     let layout = Layout6 { wide, escapes, lines };
     let lines = |count: u32| (0..count as usize * WORDS).map(|_| AtomicU64::new(0)).collect();
-    Tree::new(Joined::new(lines(NEAR_LINES), lines(2 * layout.total())), layout)
+    RangeTree::new(ChainedMemory::new(lines(BASE_LINES), lines(2 * layout.total())), layout)
 }
 
 fn longest<A: Bits>(model: &Model<A>, at: A) -> Target {
@@ -130,7 +130,7 @@ fn run<P: Painter>(painter: &mut P, from: impl Fn(u128) -> P::Address, steps: Ve
                 model = after;
             }
         }
-        assert_eq!(painter.rib().len(), model.len());
+        assert_eq!(painter.trie().len(), model.len());
         for at in edges(&model, &probes) {
             let (found, expected) = (painter.lookup(at), longest(&model, at));
             assert!(
@@ -139,17 +139,17 @@ fn run<P: Painter>(painter: &mut P, from: impl Fn(u128) -> P::Address, steps: Ve
                 at.to_ip()
             );
         }
-        assert!(!exact || painter.starved() == 0);
+        assert!(!exact || painter.overflowed() == 0);
     }
-    let all: Vec<_> = painter.rib().all().iter().map(|entry| (entry.first, entry.length)).collect();
+    let all: Vec<_> = painter.trie().all().iter().map(|entry| (entry.first, entry.length)).collect();
     assert_eq!(all, model.keys().copied().collect::<Vec<_>>());
     for (first, length) in all {
         painter.change([(Prefix::new(first, length), None)]);
     }
-    assert!(painter.rib().is_empty());
+    assert!(painter.trie().is_empty());
     painter.grace_passed();
     painter.grace_passed();
-    assert_eq!(painter.starved(), 0);
+    assert_eq!(painter.overflowed(), 0);
     assert!(probes.into_iter().all(|at| painter.lookup(at) == Target::NONE));
 }
 

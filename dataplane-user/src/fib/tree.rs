@@ -8,30 +8,30 @@ use std::{
 
 use dataplane_common::{
     abi::{
-        BRANCH, INDEX_LINES, Layout6, Lines, NEAR_LINES, NEAR_TREE_LINE, NEAR_TREES, Near, TREE, TREE_LINE, Target,
-        WORDS, lookup6, near6, tree_class, tree_lines,
+        BASE_LINES, BASE_TREE_LINE, BASE_TREES, BRANCH, BaseLines, INDEX_LINES, Layout6, Lines, TREE, TREE_LINE,
+        Target, WORDS, lookup6, lookup6_base, tree_class, tree_lines,
     },
     wire::Address6,
 };
 
 use super::{
-    Entry, Memory, Painter, Rib, sorted,
+    Entry, Memory, Painter, PrefixTrie, sorted,
     sweep::{Routes, sweep, within},
 };
 use crate::{model::Prefix, parallel::both};
 
-/// Paints `NEAR6` and, behind it, `FIB6`.
+/// Paints `FIB6_BASE` and, behind it, `FIB6`.
 #[derive(Debug)]
-pub struct Tree<M> {
+pub struct RangeTree<M> {
     memory: M,
     layout: Layout6,
-    rib: Rib<u128>,
+    trie: PrefixTrie<u128>,
     /// The live generation, 0 or 1.
     generation: u32,
     /// Lines and escapes in use.
     room: Room,
     /// Places whose routes found no room.
-    starved: BTreeSet<Prefix<u128>>,
+    overflowed: BTreeSet<Prefix<u128>>,
 }
 
 /// What is free, in one generation.
@@ -40,7 +40,7 @@ struct Room {
     /// Lines that were never used begin here, counted from the first tree.
     unused: u32,
     /// So many trees of one line that are near were used.
-    near: u32,
+    base_line: u32,
     /// Trees by the class of their size, by their first line.
     free: BTreeMap<u32, Vec<u32>>,
     /// Out of use, but maybe still read.
@@ -50,18 +50,18 @@ struct Room {
     retired_escapes: Vec<u16>,
 }
 
-impl<M: Memory<Word = AtomicU64>> Tree<M> {
+impl<M: Memory<Word = AtomicU64>> RangeTree<M> {
     /// On memory full of zeros, for what is near and two generations of what is far. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
     pub fn new(memory: M, layout: Layout6) -> Self {
-        let lines = NEAR_LINES + 2 * layout.total();
+        let lines = BASE_LINES + 2 * layout.total();
         assert!(memory.size() >= lines as usize * WORDS, "memory for two generations");
         assert!(lines <= TREE_LINE, "a root names a line with 22 bits");
         assert!(layout.escapes <= u32::from(BRANCH), "an entry names an escape with 15 bits");
-        let (room, starved) = (Room::default(), BTreeSet::new());
-        Self { memory, layout, rib: Rib::default(), generation: 0, room, starved }
+        let (room, overflowed) = (Room::default(), BTreeSet::new());
+        Self { memory, layout, trie: PrefixTrie::default(), generation: 0, room, overflowed }
     }
 
     /// What it paints in.
@@ -72,7 +72,7 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
     /// Lines of trees that are in use or may still be read.
     pub fn lines(&self) -> usize {
         let free: u32 = self.room.free.iter().map(|(class, trees)| tree_lines(*class) * trees.len() as u32).sum();
-        (self.room.unused + self.room.near - free) as usize
+        (self.room.unused + self.room.base_line - free) as usize
     }
 
     /// Escapes in use.
@@ -96,18 +96,18 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
     }
 
     /// Where the far part of the live generation begins.
-    fn far(&self) -> u32 {
-        NEAR_LINES + self.generation * self.layout.total()
+    fn dynamic_start(&self) -> u32 {
+        BASE_LINES + self.generation * self.layout.total()
     }
 
     fn escape_line(&self) -> u32 {
-        self.far() + Layout6::escape_line(self.layout.wide)
+        self.dynamic_start() + Layout6::escape_line(self.layout.wide)
     }
 
     /// The index that `region` is in: where it begins, how many bits it takes, and how many of them are counted.
     fn index(&self, region: Prefix<u128>) -> (u32, u8, u32) {
         if self.layout.wide && GLOBAL.contains(&region.first()) && region.length() >= GLOBAL_LENGTH {
-            (self.far(), GLOBAL_LENGTH + 20, (1 << 20) - 1)
+            (self.dynamic_start(), GLOBAL_LENGTH + 20, (1 << 20) - 1)
         } else {
             (self.generation * INDEX_LINES, 16, u32::MAX)
         }
@@ -120,7 +120,7 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
             let room = (self.room.unused, self.room.unused_escapes);
             self.plant(inside, block, cover, 64).unwrap_or_else(|| {
                 debug_assert!(room.0 <= self.room.unused && room.1 <= self.room.unused_escapes);
-                self.starved.insert(block);
+                self.overflowed.insert(block);
                 Target::KERNEL.raw()
             })
         });
@@ -205,16 +205,16 @@ impl<M: Memory<Word = AtomicU64>> Tree<M> {
         if let Some(line) = self.room.free.get_mut(&class).and_then(Vec::pop) {
             return Some(line);
         }
-        let (begin, lines, near) = (self.room.unused, tree_lines(class), self.room.near);
+        let (begin, lines, base_line) = (self.room.unused, tree_lines(class), self.room.base_line);
         // Large tables leave out what is near: so their programs need not ask where a tree is.
-        if lines == 1 && near < NEAR_TREES && !self.layout.wide {
-            self.room.near += 1;
-            return Some(NEAR_TREE_LINE + self.generation * NEAR_TREES + near);
+        if lines == 1 && base_line < BASE_TREES && !self.layout.wide {
+            self.room.base_line += 1;
+            return Some(BASE_TREE_LINE + self.generation * BASE_TREES + base_line);
         }
         let fits = begin + lines <= self.layout.lines;
         fits.then(|| {
             self.room.unused += lines;
-            self.far() + self.layout.tree_line() + begin
+            self.dynamic_start() + self.layout.tree_line() + begin
         })
     }
 
@@ -272,32 +272,32 @@ const GLOBAL_LENGTH: u8 = 3;
 /// What global addresses begin with.
 const GLOBAL: std::ops::Range<u128> = 1 << 125..1 << 126;
 
-impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
+impl<M: Memory<Word = AtomicU64>> Painter for RangeTree<M> {
     type Address = u128;
 
-    fn rib(&self) -> &Rib<u128> {
-        &self.rib
+    fn trie(&self) -> &PrefixTrie<u128> {
+        &self.trie
     }
 
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<u128>, Target)>) -> u32 {
         let routes = sorted(routes);
         self.generation ^= 1;
         self.room = Room::default();
-        self.starved.clear();
+        self.overflowed.clear();
         let paint = || {
             for region in self.regions(Prefix::all()) {
                 let (inside, cover) = within(&routes, region);
                 self.paint(inside, region, cover, true);
             }
         };
-        (self.rib, ()) = both(routes.len(), || Rib::from_sorted(&routes), paint);
+        (self.trie, ()) = both(routes.len(), || PrefixTrie::from_sorted(&routes), paint);
         self.layout.live(self.generation)
     }
 
     fn enter(&mut self, prefix: Prefix<u128>, target: Option<Target>) -> bool {
         match target.map(|target| target.raw() as u16) {
-            Some(target) => self.rib.insert(prefix, target) != Some(target),
-            None => self.rib.remove(prefix).is_some(),
+            Some(target) => self.trie.insert(prefix, target) != Some(target),
+            None => self.trie.remove(prefix).is_some(),
         }
     }
 
@@ -307,11 +307,11 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
 
     fn repaint(&mut self, region: Prefix<u128>) {
         for region in self.regions(region) {
-            if !self.starved.is_empty() {
-                self.starved.retain(|place| !region.contains(place.first()));
+            if !self.overflowed.is_empty() {
+                self.overflowed.retain(|place| !region.contains(place.first()));
             }
             let mut routes = Routes::new();
-            let cover = self.rib.inside(region, &mut routes);
+            let cover = self.trie.inside(region, &mut routes);
             self.paint(&routes, region, cover, false);
         }
     }
@@ -321,13 +321,13 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
             self.room.free.entry(class).or_default().push(line);
         }
         self.room.free_escapes.append(&mut self.room.retired_escapes);
-        for place in std::mem::take(&mut self.starved) {
+        for place in std::mem::take(&mut self.overflowed) {
             self.repaint(place);
         }
     }
 
-    fn starved(&self) -> usize {
-        self.starved.len()
+    fn overflowed(&self) -> usize {
+        self.overflowed.len()
     }
 
     fn lookup(&mut self, address: u128) -> Target {
@@ -335,7 +335,11 @@ impl<M: Memory<Word = AtomicU64>> Painter for Tree<M> {
         let (lines, address) = (Reader(RefCell::new(&mut self.memory)), Address6::from(address));
         let wide = self.layout.wide;
         let target = lookup6(&lines, live, wide, address);
-        debug_assert_eq!(near6(&lines, live, wide, address).unwrap_or(target), target, "both ways lead to the same");
+        debug_assert_eq!(
+            lookup6_base(&lines, live, wide, address).unwrap_or(target),
+            target,
+            "both ways lead to the same"
+        );
         target
     }
 }
@@ -355,13 +359,13 @@ impl<M: Memory<Word = AtomicU64>> Lines for Reader<'_, M> {
     }
 }
 
-impl<M: Memory<Word = AtomicU64>> Near for Reader<'_, M> {
+impl<M: Memory<Word = AtomicU64>> BaseLines for Reader<'_, M> {
     fn root(&self, number: u32) -> u32 {
         let word = self.0.borrow_mut().word(number as usize / 2).load(Ordering::Acquire);
         (word >> (32 * (number & 1))) as u32
     }
 
-    fn near(&self, line: u32) -> Option<usize> {
-        (line < NEAR_LINES).then(|| line as usize * WORDS)
+    fn base_line(&self, line: u32) -> Option<usize> {
+        (line < BASE_LINES).then(|| line as usize * WORDS)
     }
 }

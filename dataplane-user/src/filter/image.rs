@@ -1,11 +1,11 @@
 //! The memory of one generation.
 
 use dataplane_common::abi::{
-    CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, narrow_slot, narrow_tag, place, shift, trace,
+    CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, bloom_bit, narrow_hash, narrow_slot, shift, slot_index,
 };
 
 /// Tables that a chain and class can get in place.
-pub(super) const SPARE: u32 = 8;
+pub(super) const FREE_TABLES: u32 = 8;
 
 /// One generation, as it is written into the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Image {
     /// Where the tables are; its base is 0.
     pub filter: Filter,
     /// Lines behind the tables of each chain and class that are nobody's yet.
-    pub(super) spare: [[u32; CLASSES]; CHAINS],
+    pub(super) free_tables: [[u32; CLASSES]; CHAINS],
 }
 
 impl Image {
@@ -77,7 +77,7 @@ impl Builder {
     }
 
     /// Goes on where an image ends.
-    pub(super) fn behind(words: Vec<u64>) -> Self {
+    pub(super) fn appending_to(words: Vec<u64>) -> Self {
         Self { words, half: None }
     }
 
@@ -87,7 +87,7 @@ impl Builder {
     }
 
     pub(super) fn finish(self, filter: &Filter) -> Image {
-        Image { words: self.words, filter: *filter, spare: [[SPARE; CLASSES]; CHAINS] }
+        Image { words: self.words, filter: *filter, free_tables: [[FREE_TABLES; CLASSES]; CHAINS] }
     }
 }
 
@@ -112,9 +112,9 @@ impl<T: Ord> Slots<T> {
     /// Adds to the slot of a tag.
     pub(super) fn add(&mut self, tag: u32, item: T) {
         let shift = shift(self.traces.len());
-        let place = place(tag, shift);
-        self.traces[place as usize] |= trace(tag, shift);
-        self.items.push((place, item));
+        let slot = slot_index(tag, shift);
+        self.traces[slot as usize] |= bloom_bit(tag, shift);
+        self.items.push((slot, item));
     }
 
     /// The longest list.
@@ -126,18 +126,18 @@ impl<T: Ord> Slots<T> {
         lengths.into_iter().max().unwrap_or(0)
     }
 
-    /// Writes the slots, each with the number that `lead` gives its list, which is sorted; returns what tables say of them.
+    /// Writes the slots, each with the number that `number_of` gives its list, which is sorted; returns what tables say of them.
     pub(super) fn write(
         mut self,
         builder: &mut Builder,
-        mut lead: impl FnMut(&mut Builder, &[(u32, T)]) -> u32,
+        mut number_of: impl FnMut(&mut Builder, &[(u32, T)]) -> u32,
     ) -> u64 {
         self.items.sort_unstable();
         let count = self.traces.len();
         let lines = builder.lines((count / WORDS) as u32);
         for list in self.items.chunk_by(|(a, _), (b, _)| a == b) {
-            let (place, number) = (list[0].0, lead(builder, list));
-            builder.write(lines * WORDS as u32 + place, &[self.traces[place as usize] | u64::from(number)]);
+            let (slot, number) = (list[0].0, number_of(builder, list));
+            builder.write(lines * WORDS as u32 + slot, &[self.traces[slot as usize] | u64::from(number)]);
         }
         u64::from(shift(count)) << 32 | u64::from(lines)
     }
@@ -155,7 +155,7 @@ pub(super) fn write_narrow(builder: &mut Builder, values: &[u32]) -> u64 {
 }
 
 fn settle(slots: &mut [u64], value: u32) -> bool {
-    let (home, mask) = (narrow_tag(value), slots.len() as u32 - 1);
+    let (home, mask) = (narrow_hash(value), slots.len() as u32 - 1);
     let mut places = (0..SLOT_PROBES).map(|probe| (home.wrapping_add(probe) & mask) as usize);
     places.find(|place| slots[*place] == 0).is_some_and(|place| {
         slots[place] = narrow_slot(value);

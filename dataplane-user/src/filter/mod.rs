@@ -4,12 +4,12 @@
 //! Daly and others, IEEE/ACM Transactions on Networking, 2019). See [`dataplane_common::abi::Filter`] for what a packet
 //! meets.
 
-mod amend;
 mod image;
-mod screen;
+mod patch;
+mod prefilter;
 mod search;
+mod self_test;
 mod set;
-mod trial;
 mod tuple;
 
 #[cfg(test)]
@@ -18,19 +18,19 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use dataplane_common::abi::{
-    CHAINS, CatchAll, Class, Filter, KeyFlags, REST_WORDS, Ruling, Span, Tables, WORDS, entry as word, more, rest,
-    table,
+    ActionCode, CHAINS, CatchAll, Class, FIELD_WORDS, Filter, KeyFlags, Span, Tables, WORDS, entry as word, extra,
+    field, table,
 };
 use thiserror::Error;
 
-pub use amend::Amendment;
 pub use image::Image;
+pub use patch::Patch;
 pub use search::{Effort, Found};
+pub use self_test::SelfTest;
 pub use set::Elements;
-pub use trial::Tried;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
-use image::{Builder, SPARE, Slots, slots_for};
+use image::{Builder, FREE_TABLES, Slots, slots_for};
 use tuple::{Filled, Item, Tuples};
 
 /// Why tables can not be built.
@@ -52,12 +52,12 @@ pub enum BuildError {
 pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
     let mut builder = Builder::default();
     let sets = lowered.sets.iter().map(|set| set::write(&mut builder, set)).collect::<Result<Vec<_>, _>>()?;
-    let mut rests = Rests { known: HashMap::new(), sets: &sets };
+    let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &sets };
     let mut filter = Filter::default();
     for chain in 0..CHAINS {
         filter.policies[chain] = lowered.policies[chain] as u32;
         for class in Class::ALL {
-            let tables = class_tables(&mut builder, &mut rests, &lowered.entries[chain], class);
+            let tables = class_tables(&mut builder, &mut extra_fields, &lowered.entries[chain], class);
             filter.tables[chain][class.number() as usize] = tables;
         }
     }
@@ -65,11 +65,11 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
 }
 
 /// The tables of one class of packets.
-fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry], class: Class) -> Tables {
+fn class_tables(builder: &mut Builder, extra_fields: &mut ExtraFields<'_>, entries: &[Entry], class: Class) -> Tables {
     let family = if class.is_ipv6() { 6 } else { 4 };
     let ours = entries.iter().filter(|entry| entry.is_for(family));
-    let dimmed = if class.is_dim() { dimmed(ours.clone()) } else { Vec::new() };
-    let ours: Vec<_> = if class.is_dim() { dimmed.iter().collect() } else { ours.collect() };
+    let for_unreadable = if class.is_unreadable() { for_unreadable(ours.clone()) } else { Vec::new() };
+    let ours: Vec<_> = if class.is_unreadable() { for_unreadable.iter().collect() } else { ours.collect() };
     let mut tuples = Tuples::default();
     let mut items = Vec::with_capacity(ours.len());
     let mut catch_all = None;
@@ -87,7 +87,7 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
     // Tables were filled in the order of the rules.
     let first = |members: &[(u32, u32)]| members.first().map_or(u64::MAX, |(_, number)| order(*number).into());
     tables.sort_by_key(|table| first(&table.members));
-    let lines = builder.lines(tables.len() as u32 + SPARE);
+    let lines = builder.lines(tables.len() as u32 + FREE_TABLES);
     let mut rows = Vec::new();
     for (place, Filled { mask, tags, members }) in tables.iter().enumerate() {
         let mut slots = Slots::new(slots_for(*tags));
@@ -98,7 +98,7 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
             rows.clear();
             for (_, number) in run {
                 let (entry, item) = &items[*number as usize];
-                rows.push(entry_words(builder, rests, entry, item, class));
+                rows.push(entry_words(builder, extra_fields, entry, item, class));
             }
             write_rows(builder, &mut rows, class)
         });
@@ -109,16 +109,17 @@ fn class_tables(builder: &mut Builder, rests: &mut Rests<'_>, entries: &[Entry],
         line[table::FIRST] = first(members);
     }
     let of_table = |table: &Filled| table.members.iter().map(|(_, number)| &items[*number as usize].1).collect();
-    let screen = screen::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
-    Tables { first: lines, count: tables.len() as u32, screen, catch_all: catch_all.unwrap_or_default() }
+    let prefilter = prefilter::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
+    Tables { first: lines, count: tables.len() as u32, prefilter, catch_all: catch_all.unwrap_or_default() }
 }
 
 /// What entries say of packets that can not be read, each once: many differ only in ports.
-fn dimmed<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Entry> {
+fn for_unreadable<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Entry> {
     let mut said = HashSet::new();
-    let mut is_news =
-        |entry: &Entry| entry.ruling != Ruling::Unreadable || said.insert(Entry { order: 0, counter: 0, ..*entry });
-    entries.filter_map(|entry| entry.dimmed()).filter(|entry| is_news(entry)).collect()
+    let mut is_news = |entry: &Entry| {
+        entry.action_code != ActionCode::Unreadable || said.insert(Entry { order: 0, counter: 0, ..*entry })
+    };
+    entries.filter_map(|entry| entry.for_unreadable()).filter(|entry| is_news(entry)).collect()
 }
 
 /// Writes the rows of a run.
@@ -147,7 +148,13 @@ const fn addresses(class: Class) -> usize {
 /// An entry; IPv4 uses half of it.
 type Row = [u64; WORDS];
 
-fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, item: &Item, class: Class) -> Row {
+fn entry_words(
+    builder: &mut Builder,
+    extra_fields: &mut ExtraFields<'_>,
+    entry: &Entry,
+    item: &Item,
+    class: Class,
+) -> Row {
     let mut words = [0; WORDS];
     let behind = addresses(class);
     words[..behind].copy_from_slice(&item.address[..behind]);
@@ -163,37 +170,37 @@ fn entry_words(builder: &mut Builder, rests: &mut Rests<'_>, entry: &Entry, item
         u64::from(item.lengths[0]) << 24 | u64::from(item.lengths[1]) << 16
     };
     words[behind + word::NUMBERS] = u64::from(entry.order) << 32 | lengths | flags;
-    let rest = rests.unit(builder, entry, item.protocol.is_some());
+    let rest = extra_fields.unit(builder, entry, item.protocol.is_some());
     words[behind + word::RULE] = u64::from(rest) << 32 | rule_word(entry);
     words
 }
 
 /// The word [`word::RULE`] of an entry, but for its rest.
 fn rule_word(entry: &Entry) -> u64 {
-    u64::from(entry.acts.bits()) << 28 | (entry.ruling as u64) << 24 | u64::from(entry.counter) & word::COUNTER
+    u64::from(entry.acts.bits()) << 28 | (entry.action_code as u64) << 24 | u64::from(entry.counter) & word::COUNTER
 }
 
 /// What entries ask besides addresses, protocol and ports: the same for many, so each is there once.
-struct Rests<'a> {
-    known: HashMap<([u64; REST_WORDS], Span, Memberships), u32>,
+struct ExtraFields<'a> {
+    known: HashMap<([u64; FIELD_WORDS], Span, Memberships), u32>,
     /// Where the tables of each set are.
     sets: &'a [Tables],
 }
 
-impl Rests<'_> {
+impl ExtraFields<'_> {
     /// The unit of an entry's rest, or 0 when it has none.
     fn unit(&mut self, builder: &mut Builder, entry: &Entry, protocol_compared: bool) -> u32 {
-        let mut masks = [0; REST_WORDS];
+        let mut masks = [0; FIELD_WORDS];
         for (at, pair) in masks.iter_mut().enumerate() {
-            let mut mask = entry.mask[key::REST + at];
-            if key::REST + at == key::NETWORK {
+            let mut mask = entry.mask[key::FIELDS + at];
+            if key::FIELDS + at == key::NETWORK {
                 // The family is that of the class.
                 mask &= if protocol_compared { 0x0000_ffff } else { 0x00ff_ffff };
             }
-            let [value, mask] = [entry.value[key::REST + at] & mask, mask].map(|word| rest::turned(at, word));
+            let [value, mask] = [entry.value[key::FIELDS + at] & mask, mask].map(|word| field::key_order(at, word));
             *pair = u64::from(mask) << 32 | u64::from(value);
         }
-        if masks == [0; REST_WORDS] && entry.length == Span::FULL && entry.sets.iter().all(Option::is_none) {
+        if masks == [0; FIELD_WORDS] && entry.length == Span::FULL && entry.sets.iter().all(Option::is_none) {
             return 0;
         }
         let sets = self.sets;
@@ -205,12 +212,12 @@ impl Rests<'_> {
             let asked = entry.sets.iter().flatten();
             for (number, set) in asked.clone().enumerate() {
                 let Tables { first, count, .. } = sets[set.set as usize];
-                second[more::SETS + 2 * number] = u64::from(first) << 32 | u64::from(count);
-                second[more::SETS + 2 * number + 1] = set.selectors;
+                second[extra::SETS + 2 * number] = u64::from(first) << 32 | u64::from(count);
+                second[extra::SETS + 2 * number + 1] = set.selectors;
                 negated |= u64::from(set.negated) << number;
             }
             let length = u64::from(entry.length.low) << 16 | u64::from(entry.length.high);
-            second[more::LENGTH] = (negated << 8 | asked.count() as u64) << 32 | length;
+            second[extra::LENGTH] = (negated << 8 | asked.count() as u64) << 32 | length;
             builder.line(line + 1).copy_from_slice(&second);
             2 * line
         })
@@ -218,4 +225,4 @@ impl Rests<'_> {
 }
 
 /// What a rule that needs nothing to be readable needs.
-const _: () = assert!(KeyFlags::all().bits() <= 0xf && Ruling::Unreadable as u8 <= 0xf);
+const _: () = assert!(KeyFlags::all().bits() <= 0xf && ActionCode::Unreadable as u8 <= 0xf);

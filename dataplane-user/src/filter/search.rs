@@ -1,8 +1,8 @@
 //! What the kernel half would find, by the same code, in memory.
 
 use dataplane_common::abi::{
-    Answer, CatchAll, Key, Lines, Probe, RUN, Ruling, SCREENED, Tables, WORDS, agrees, ask, differ, entry, has, holds,
-    is_element, probe, seek, set, sets,
+    ActionCode, CatchAll, EntryMatch, Key, Lines, Probe, RUN, TABLES_PER_WORD, Tables, WORDS, agrees, differ, entry,
+    has, holds, is_element, match_entry, probe, seek, set, sets,
 };
 
 use super::Image;
@@ -15,7 +15,7 @@ pub struct Found {
     /// The index of its counter.
     pub counter: u32,
     /// What it says.
-    pub ruling: Ruling,
+    pub action_code: ActionCode,
 }
 
 /// How much was looked at.
@@ -46,13 +46,13 @@ impl Image {
     pub fn find(&self, chain: usize, key: &Key, from: u32) -> (Option<Found>, Effort) {
         let lines = Memory(&self.words);
         let (class, mut effort) = (key.class(), Effort::default());
-        let Tables { first, count, screen, catch_all } = self.filter.tables[chain][class.number() as usize];
+        let Tables { first, count, prefilter, catch_all } = self.filter.tables[chain][class.number() as usize];
         let mut best = caught(catch_all).filter(|found| found.order >= from);
         for number in 0..count {
-            let group = number / SCREENED;
-            let these = (group, count - group * SCREENED);
-            let candidates = screen.candidates(&lines, 0, these, key, class.is_ipv6());
-            if candidates & 1 << (number % SCREENED) == 0 {
+            let group = number / TABLES_PER_WORD;
+            let these = (group, count - group * TABLES_PER_WORD);
+            let candidates = prefilter.candidates(&lines, 0, these, key, class.is_ipv6());
+            if candidates & 1 << (number % TABLES_PER_WORD) == 0 {
                 continue;
             }
             let (table, beyond) = (first + number, best.map_or(1 << 32, |found| u64::from(found.order)));
@@ -66,11 +66,11 @@ impl Image {
                 effort.entries += 1;
                 let unit = unit + place * if class.is_ipv6() { 2 } else { 1 };
                 let differs = class.is_ipv6().then_some(|| differ(&lines, 0, unit, key));
-                match ask(&lines, 0, unit, key, (from.into(), beyond), differs) {
-                    Answer::End => break,
-                    Answer::Next => {}
-                    Answer::Fits { order, rule, last } => {
-                        if rest_agrees(&lines, (rule >> 32) as u32, key) {
+                match match_entry(&lines, 0, unit, key, (from.into(), beyond), differs) {
+                    EntryMatch::End => break,
+                    EntryMatch::Next => {}
+                    EntryMatch::Fits { order, rule, last } => {
+                        if fields_match(&lines, (rule >> 32) as u32, key) {
                             best = Some(found(order, rule));
                             break;
                         }
@@ -91,10 +91,10 @@ fn caught(CatchAll { order, rule }: CatchAll) -> Option<Found> {
 }
 
 fn found(order: u32, rule: u64) -> Found {
-    Found { order, counter: (rule & entry::COUNTER) as u32, ruling: Ruling::of(rule) }
+    Found { order, counter: (rule & entry::COUNTER) as u32, action_code: ActionCode::of(rule) }
 }
 
-fn rest_agrees(lines: &Memory<'_>, unit: u32, key: &Key) -> bool {
+fn fields_match(lines: &Memory<'_>, unit: u32, key: &Key) -> bool {
     if unit == 0 {
         return true;
     }

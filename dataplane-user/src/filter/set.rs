@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use dataplane_common::abi::{ELEMENT_WORDS, Hash, NAMESAKES, TABLES, Tables, set_table};
+use dataplane_common::abi::{ELEMENT_WORDS, Hash, MAX_CHAIN, TABLES, Tables, set_table};
 
 use super::{
     BuildError,
@@ -57,7 +57,7 @@ fn write_wide(builder: &mut Builder, values: &HashSet<Words>) -> u64 {
             slots.add(tag, value);
         }
         // A slot that leads to too many is told apart with more of them; equal tags are as unlikely as they can be.
-        if slots.longest() <= NAMESAKES as usize {
+        if slots.longest() <= MAX_CHAIN as usize {
             break slots;
         }
         count *= 2;

@@ -1,9 +1,9 @@
 //! The tables against the list of entries, one by one.
 
-use dataplane_common::abi::{Class, Key, KeyFlags, Ruling, mixed, rest};
+use dataplane_common::abi::{ActionCode, Class, Key, KeyFlags, field, mixed};
 use proptest::prelude::*;
 
-use super::{Amendment, Elements, Found, Image, Tried, build};
+use super::{Elements, Found, Image, Patch, SelfTest, build};
 use crate::{
     cases::cases,
     lower::filter::{Entry, LoweredFilter, Membership, key},
@@ -31,8 +31,8 @@ fn entry() -> impl Strategy<Value = Entry> {
 
 /// All packets, or all of a family.
 fn unconditional() -> impl Strategy<Value = Entry> {
-    (prop::option::of(prop::sample::select(vec![4, 6])), ruling()).prop_map(|(family, ruling)| {
-        let mut entry = Entry { ruling, ..Entry::ANY };
+    (prop::option::of(prop::sample::select(vec![4, 6])), action_code()).prop_map(|(family, action_code)| {
+        let mut entry = Entry { action_code, ..Entry::ANY };
         if let Some(family) = family {
             entry.mask[key::NETWORK] = 0xff << 24;
             entry.value[key::NETWORK] = family << 24;
@@ -41,8 +41,8 @@ fn unconditional() -> impl Strategy<Value = Entry> {
     })
 }
 
-fn ruling() -> impl Strategy<Value = Ruling> {
-    prop::sample::select(vec![Ruling::Accept, Ruling::Drop, Ruling::Continue])
+fn action_code() -> impl Strategy<Value = ActionCode> {
+    prop::sample::select(vec![ActionCode::Accept, ActionCode::Drop, ActionCode::Continue])
 }
 
 fn asking() -> impl Strategy<Value = Entry> {
@@ -51,51 +51,54 @@ fn asking() -> impl Strategy<Value = Entry> {
         (prop::option::of((small(), small(), prop::bool::ANY)), prop::option::of((small(), small(), prop::bool::ANY)));
     let links = (prop::option::of(0..3u32), prop::option::of(0..3u32), prop::option::weighted(0.1, 0..4u32));
     let set = prop::option::weighted(0.2, (0..2u32, prop::bool::ANY, 1..9u64));
-    (network, span, links, set, ruling()).prop_map(|(network, (sport, dport), (iif, oif, ttl), set, ruling)| {
-        let (ipv6, addresses, lengths, protocol) = network;
-        let mut entry = Entry { ruling, ..Entry::ANY };
-        let mut ask = |word: usize, mask: u32, value: u32| {
-            entry.mask[word] |= mask;
-            entry.value[word] |= value & mask;
-        };
-        if protocol != Some(7) || ipv6 {
-            ask(key::NETWORK, 0xff << 24, if ipv6 { 6 } else { 4 } << 24);
-        }
-        for ((start, address), length) in [key::DESTINATION, key::SOURCE].into_iter().zip(addresses).zip(lengths) {
-            if protocol == Some(7) && !ipv6 {
-                break;
+    (network, span, links, set, action_code()).prop_map(
+        |(network, (sport, dport), (iif, oif, ttl), set, action_code)| {
+            let (ipv6, addresses, lengths, protocol) = network;
+            let mut entry = Entry { action_code, ..Entry::ANY };
+            let mut ask = |word: usize, mask: u32, value: u32| {
+                entry.mask[word] |= mask;
+                entry.value[word] |= value & mask;
+            };
+            if protocol != Some(7) || ipv6 {
+                ask(key::NETWORK, 0xff << 24, if ipv6 { 6 } else { 4 } << 24);
             }
-            let words: &[u32] = if ipv6 { &[0x2001_0db8, address & 3, 0, address] } else { &[address] };
-            for (at, value) in words.iter().enumerate() {
-                let bits = length.saturating_sub(at as u32 * 32).min(32);
-                ask(start + at, u32::MAX.checked_shl(32 - bits).unwrap_or(0), *value);
+            for ((start, address), length) in [key::DESTINATION, key::SOURCE].into_iter().zip(addresses).zip(lengths) {
+                if protocol == Some(7) && !ipv6 {
+                    break;
+                }
+                let words: &[u32] = if ipv6 { &[0x2001_0db8, address & 3, 0, address] } else { &[address] };
+                for (at, value) in words.iter().enumerate() {
+                    let bits = length.saturating_sub(at as u32 * 32).min(32);
+                    ask(start + at, u32::MAX.checked_shl(32 - bits).unwrap_or(0), *value);
+                }
             }
-        }
-        if let Some(protocol) = protocol {
-            ask(key::NETWORK, 0xff << 16, protocol << 16);
-        }
-        for (word, mask, value) in [(key::IIF, u32::MAX, iif), (key::OIF, u32::MAX, oif), (key::NETWORK, 0xff, ttl)] {
-            if let Some(value) = value {
-                ask(word, mask, value);
+            if let Some(protocol) = protocol {
+                ask(key::NETWORK, 0xff << 16, protocol << 16);
             }
-        }
-        let span = |low: u16, high: u16, one: bool| {
-            let high = if one { low } else { high };
-            dataplane_common::abi::Span { low: low.min(high), high: low.max(high) }
-        };
-        if let Some((low, high, one)) = sport {
-            entry.source_port = span(low, high, one);
-            entry.needs |= KeyFlags::PORTS;
-        }
-        if let Some((low, high, one)) = dport {
-            entry.destination_port = span(low, high, one);
-            entry.needs |= KeyFlags::PORTS;
-        }
-        if let Some((set, negated, selectors)) = set {
-            entry.sets[0] = Some(Membership { set, negated, selectors, portless: None });
-        }
-        entry
-    })
+            for (word, mask, value) in [(key::IIF, u32::MAX, iif), (key::OIF, u32::MAX, oif), (key::NETWORK, 0xff, ttl)]
+            {
+                if let Some(value) = value {
+                    ask(word, mask, value);
+                }
+            }
+            let span = |low: u16, high: u16, one: bool| {
+                let high = if one { low } else { high };
+                dataplane_common::abi::Span { low: low.min(high), high: low.max(high) }
+            };
+            if let Some((low, high, one)) = sport {
+                entry.source_port = span(low, high, one);
+                entry.needs |= KeyFlags::PORTS;
+            }
+            if let Some((low, high, one)) = dport {
+                entry.destination_port = span(low, high, one);
+                entry.needs |= KeyFlags::PORTS;
+            }
+            if let Some((set, negated, selectors)) = set {
+                entry.sets[0] = Some(Membership { set, negated, selectors, portless: None });
+            }
+            entry
+        },
+    )
 }
 
 fn packet() -> impl Strategy<Value = Key> {
@@ -109,9 +112,9 @@ fn packet() -> impl Strategy<Value = Key> {
             } else {
                 [wide(to) << 32 | wide(from), 0, 0, 0]
             };
-            key.rest[rest::NETWORK] = if ipv6 { 6 } else { 4 } << 24 | (protocol as u32) << 16 | ttl;
-            key.rest[rest::IIF] = iif;
-            key.rest[rest::OIF] = oif;
+            key.fields[field::NETWORK] = if ipv6 { 6 } else { 4 } << 24 | (protocol as u32) << 16 | ttl;
+            key.fields[field::IIF] = iif;
+            key.fields[field::OIF] = oif;
             let ports = if readable == 0 { [0, 0] } else { [sport, dport] };
             key.mixed = mixed::of(ports[0].into(), ports[1].into(), protocol, iif, oif);
             key.flags = match readable {
@@ -134,7 +137,7 @@ fn elements(values: &[(u32, u32)]) -> Elements {
     elements
 }
 
-fn first(lowered: &LoweredFilter, packet: &Key, from: u32) -> Option<(u32, Ruling)> {
+fn first(lowered: &LoweredFilter, packet: &Key, from: u32) -> Option<(u32, ActionCode)> {
     let holds = |membership: Membership| {
         let mut packet = *packet;
         dataplane_common::abi::seek(&mut packet, membership.selectors);
@@ -142,13 +145,13 @@ fn first(lowered: &LoweredFilter, packet: &Key, from: u32) -> Option<(u32, Rulin
         lowered.sets[membership.set as usize].hold(&sought)
     };
     lowered.entries[2].iter().filter(|entry| entry.order >= from && entry.is_for(packet.family())).find_map(|entry| {
-        let entry = if packet.class().is_dim() { entry.dimmed()? } else { *entry };
-        entry.fits(packet, holds).then_some((entry.order, entry.ruling))
+        let entry = if packet.class().is_unreadable() { entry.for_unreadable()? } else { *entry };
+        entry.fits(packet, holds).then_some((entry.order, entry.action_code))
     })
 }
 
 /// A rule more, with an order that none has, or one less.
-fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool, usize, Entry)) -> Option<Amendment> {
+fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool, usize, Entry)) -> Option<Patch> {
     let entries = &mut lowered.entries[2];
     if add || entries.is_empty() {
         let at = at % (entries.len() + 1);
@@ -183,20 +186,20 @@ proptest! {
         let mut image = build(&lowered).expect("few shapes");
         for change in changes {
             let mut live = image.words.clone();
-            let Some(Amendment { fresh, leads, .. }) = amend(&mut image, &mut lowered, change) else {
+            let Some(Patch { appended_from, pointer_writes, .. }) = amend(&mut image, &mut lowered, change) else {
                 image = build(&lowered).expect("few shapes");
                 continue;
             };
-            prop_assert_eq!(fresh, live.len());
-            live.extend_from_slice(&image.words[fresh..]);
-            for (at, to) in leads {
+            prop_assert_eq!(appended_from, live.len());
+            live.extend_from_slice(&image.words[appended_from..]);
+            for (at, to) in pointer_writes {
                 live[at] = to;
             }
             prop_assert_eq!(&live, &image.words);
             for packet in &packets {
                 let (found, _) = image.find(2, packet, 0);
                 prop_assert_eq!(
-                    found.map(|found| (found.order, found.ruling)), first(&lowered, packet, 0), "{:?}", packet
+                    found.map(|found| (found.order, found.action_code)), first(&lowered, packet, 0), "{:?}", packet
                 );
             }
         }
@@ -215,18 +218,18 @@ proptest! {
         let image = build(&lowered).expect("few shapes");
         for packet in &packets {
             // Nobody asks behind a rule that could not be read: what it says again there is left out.
-            for from in [0, if packet.class().is_dim() { 0 } else { from }] {
+            for from in [0, if packet.class().is_unreadable() { 0 } else { from }] {
                 let (found, _) = image.find(2, packet, from);
                 prop_assert_eq!(
-                    found.map(|found| (found.order, found.ruling)), first(&lowered, packet, from), "{:?}", packet
+                    found.map(|found| (found.order, found.action_code)), first(&lowered, packet, from), "{:?}", packet
                 );
             }
         }
         prop_assert!(Class::ALL.iter().all(|class| image.filter.tables[0][class.number() as usize].count == 0));
-        for Tried { chain, key, rule } in lowered.trials(&mut fastrand::Rng::with_seed(from.into())) {
+        for SelfTest { chain, key, rule } in lowered.self_tests(&mut fastrand::Rng::with_seed(from.into())) {
             let behind = |from| image.find(chain, &key, from).0;
             let mut found = behind(0);
-            while let Some(Found { order, ruling: Ruling::Continue, .. }) = found {
+            while let Some(Found { order, action_code: ActionCode::Continue, .. }) = found {
                 found = behind(order + 1);
             }
             prop_assert_eq!(found.map(|found| (found.order, found.counter)), rule, "{:?}", key);

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use dataplane_common::abi::{ADDRESS_WORDS, Hash, TABLES, fold, mask32, mask64, mixed};
+use dataplane_common::abi::{ADDRESS_WORDS, Hash, TABLES, hash_ifindex, mask32, mask64, mixed};
 
 use crate::lower::filter::{Entry, key};
 
@@ -53,7 +53,7 @@ impl Item {
         ];
         let exact = fields.iter().filter(|(exact, _)| *exact).fold(0, |bits, (_, mask)| bits | mask);
         let ports = u64::from(source.low) << 48 | u64::from(destination.low) << 32;
-        let links = u64::from(fold(iif.unwrap_or(0))) << 12 | u64::from(fold(oif.unwrap_or(0)));
+        let links = u64::from(hash_ifindex(iif.unwrap_or(0))) << 12 | u64::from(hash_ifindex(oif.unwrap_or(0)));
         let mixed = (ports | u64::from(protocol.unwrap_or(0)) << 24 | links) & exact;
         Self { address, lengths: [length(to), length(from)], protocol, mixed, exact }
     }
@@ -232,10 +232,10 @@ fn coarsened(item: &Item, ipv6: bool) -> [Tuple; 3] {
     let step = if ipv6 { 16 } else { 8 };
     let down = |length: u8, step: u8| length / step * step;
     let lengths = item.lengths.map(|length| down(length, step));
-    let told = u32::from(lengths[0]) + u32::from(lengths[1]);
+    let known = u32::from(lengths[0]) + u32::from(lengths[1]);
     // Where addresses tell much, ports need not.
     let much = if ipv6 { 64 } else { 32 };
-    let coarse = Tuple { lengths, exact: if told >= much { 0 } else { item.exact } };
+    let coarse = Tuple { lengths, exact: if known >= much { 0 } else { item.exact } };
     let fine = Tuple { lengths: item.lengths.map(|length| down(length, step / 2)), exact: item.exact };
     [coarse, fine, Tuple { lengths: item.lengths, exact: item.exact }]
 }

@@ -206,7 +206,7 @@ mod tests {
     const PORT: Option<[u8; 6]> = Some([2, 0, 0, 0, 0, 1]);
 
     #[test]
-    fn packets_are_what_was_said() {
+    fn expressions_build_their_packets() {
         for (text, port, lengths) in [
             ("udp 198.18.0.2:1024 > 198.18.1.2:9", PORT, 42),
             ("udp 198.18.0.2:1024>198.18.1.2:9 length 10", PORT, 52),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_expressions_are_reported() {
         let form = |text: &str| ExpressionError::Form(text.to_owned());
         for (text, error) in [
             ("", form("")),

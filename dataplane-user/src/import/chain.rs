@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::problem::Place;
+use super::problem::Position;
 use super::room::{Full, Room};
 use super::simplify::simplified;
 use crate::config::SetConfig;
-use crate::rule::{ChainName, Family, Match, Policy, Rule, SetName, Statement, Text, Verdict};
+use crate::rule::{Action, ChainName, Family, Match, Policy, Rule, SetName, Statement, Text};
 
 /// What the lines of a file may ask, all told: some hundred thousand rules.
 const ROOM: usize = 2_000_000;
@@ -46,7 +46,7 @@ pub(super) struct Chain {
     /// Where packets come from, if not from other chains.
     pub(super) hook: Option<Hook>,
     pub(super) lines: Vec<Line>,
-    pub(super) place: Place,
+    pub(super) place: Position,
 }
 
 /// Where a base chain stands.
@@ -61,7 +61,7 @@ pub(super) struct Hook {
 /// One rule as it was written.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) matches: Vec<Match>,
     pub(super) statements: Vec<Statement>,
     pub(super) says: Says,
@@ -71,7 +71,7 @@ pub(super) struct Line {
 /// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Says {
-    Verdict(Verdict),
+    Action(Action),
     /// Ask that chain, and then the next line.
     Jump(String),
     /// Ask that chain, and then what comes behind this one.
@@ -83,10 +83,10 @@ pub(super) enum Says {
 /// A rule that leads nowhere.
 #[derive(Clone, Debug)]
 pub(super) struct Flat {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) matches: Vec<Match>,
     pub(super) statements: Vec<Statement>,
-    pub(super) verdict: Verdict,
+    pub(super) action: Action,
     pub(super) comment: Option<Text>,
 }
 
@@ -98,13 +98,13 @@ impl Flat {
         }
         let more = self.matches.iter().filter(|asked| !condition.contains(asked));
         let matches: Vec<_> = condition.iter().chain(more).cloned().collect();
-        Rule::new(matches.clone(), Vec::new(), self.verdict, None).ok()?;
+        Rule::new(matches.clone(), Vec::new(), self.action, None).ok()?;
         Some(Self { matches: simplified(matches)?, ..self.clone() })
     }
 
     /// Whether every packet meets it and ends there.
     pub(super) fn decides_all(&self) -> bool {
         let limited = self.statements.iter().any(|statement| matches!(statement, Statement::Limit(_)));
-        self.matches.is_empty() && !limited && self.verdict != Verdict::Continue
+        self.matches.is_empty() && !limited && self.action != Action::Continue
     }
 }

@@ -1,6 +1,6 @@
 //! What nft can say and this filter can not, and what to do about it.
 
-use super::problem::Place;
+use super::problem::Position;
 
 /// What is said about connection tracking; there is one answer to all of it.
 pub(super) const STATEFUL: &str = "connection tracking is stateful, and this filter keeps no state: let answers in by rules of their own, such as \
@@ -73,7 +73,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
 ];
 
 /// What is said about the construct that `rest` begins with, and its place; none when it is none of these.
-pub(super) fn foreign(rest: &str, start: usize) -> Option<(Place, String)> {
+pub(super) fn foreign(rest: &str, start: usize) -> Option<(Position, String)> {
     let begin = rest.len() - rest.trim_start().len();
     let mut words = words(rest);
     let first = words.next()?;

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::chain::{Chain, Flat, Hook, Ruleset};
 use super::complement::asks_transport;
 use super::inline::Inline;
-use super::problem::{Place, Problems};
+use super::problem::{Position, Problems};
 use super::simplify::simplified;
 use crate::config::{ChainConfig, Config, PortConfig, PortPattern, SetConfig, UntilReady};
 use crate::model::ModeChoice;
 use crate::rule::{
-    ChainName, Family, Fragments, HopLimit, Item, Limit, LinkField, Match, PacketType, Policy, Protocol, ProtocolField,
-    Range, Rule, SetName, Statement, Test, Value, Values, Verdict,
+    Action, ChainName, Family, Fragments, HopLimit, Item, Limit, LinkField, Match, PacketType, Policy, Protocol,
+    ProtocolField, Range, Rule, SetName, Statement, Test, Value, Values,
 };
 
 /// Headers of IPv6 that are before the one that `meta l4proto` names (RFC 8200, section 4; RFC 6275): hop-by-hop, routing,
@@ -29,12 +29,12 @@ impl Base<'_> {
     /// Whether a packet may end in it and still have other chains of the hook before it: they follow each other only where
     /// that does not happen.
     fn is_open(&self) -> bool {
-        self.hook.policy == Policy::Drop || self.rules.iter().any(|rule| rule.verdict == Verdict::Accept)
+        self.hook.policy == Policy::Drop || self.rules.iter().any(|rule| rule.action == Action::Accept)
     }
 
     /// Whether it does more than drop, so that its place among others matters.
     fn tells(&self) -> bool {
-        self.rules.iter().any(|rule| !rule.statements.is_empty() || matches!(rule.verdict, Verdict::Reject(_)))
+        self.rules.iter().any(|rule| !rule.statements.is_empty() || matches!(rule.action, Action::Reject(_)))
     }
 
     fn sees(&self, family: Family) -> bool {
@@ -70,14 +70,14 @@ pub(super) fn config(ruleset: &Ruleset, problems: &mut Problems) -> Config {
 }
 
 /// What a config says around its chains, so that these come to the same as the tables.
-fn around(config: &mut Config, strict: Option<Place>, problems: &mut Problems) {
+fn around(config: &mut Config, strict: Option<Position>, problems: &mut Problems) {
     if config.chains.iter().all(|chain| *chain == ChainConfig::default()) {
         return;
     }
     if let Ok(pattern) = PortPattern::new("*") {
         config.ports.push(PortConfig { pattern, mode: ModeChoice::Auto, until_ready: UntilReady::default() });
     }
-    let drops = |rule: &Rule| matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
+    let drops = |rule: &Rule| matches!(rule.action(), Action::Drop | Action::Reject(_));
     let unread = |rule: &Rule| drops(rule) && rule.matches().iter().any(asks_transport);
     if !config.chains.iter().flat_map(|chain| &chain.rules).any(unread) {
         return;
@@ -165,7 +165,7 @@ fn one(
             for (family, _, place) in &policies {
                 let Some(place) = place.clone() else { continue };
                 let matches = vec![Match::Family(*family)];
-                rules.push(Flat { place, matches, statements: Vec::new(), verdict: Verdict::Drop, comment: None });
+                rules.push(Flat { place, matches, statements: Vec::new(), action: Action::Drop, comment: None });
             }
             Policy::Accept
         }
@@ -259,7 +259,7 @@ fn finished(name: ChainName, rule: Flat, sets: &BTreeMap<SetName, SetConfig>, pr
     }
     // What no packet can meet, no rule need say.
     let matches = simplified(matches)?;
-    match Rule::new(matches, statements, rule.verdict, rule.comment) {
+    match Rule::new(matches, statements, rule.action, rule.comment) {
         Ok(rule) => Some(rule),
         Err(error) => {
             problems.error(rule.place, error.to_string());
@@ -276,7 +276,7 @@ fn holds<T: Value>(test: &Test<Range<T>>, value: T) -> Option<bool> {
 
 /// A match of chain forward in the terms of the packet that came in. The kernel takes one off the TTL before it asks that
 /// chain (`ip_forward`, `ip6_forward`); here it is asked before. None when no packet fits.
-fn received(asked: Match, place: &Place, problems: &mut Problems) -> Option<Match> {
+fn received(asked: Match, place: &Position, problems: &mut Problems) -> Option<Match> {
     let Match::HopLimit(family, test) = &asked else { return Some(asked) };
     let Values::Listed(ranges) = test.values() else { return Some(asked) };
     let one_more = |range: &Range<HopLimit>| {

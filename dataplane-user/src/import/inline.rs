@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 use super::chain::{Chain, Flat, Line, Says, too_much};
 use super::complement::{asks_transport, complement};
-use super::problem::{Place, Problems};
+use super::problem::{Position, Problems};
 use super::room::{Full, Room, weight};
-use crate::rule::{Limit, Match, Policy, Statement, Verdict};
+use crate::rule::{Action, Limit, Match, Policy, Statement};
 
 /// Chains on the way to a rule; nft has 16 (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 64;
@@ -37,7 +37,7 @@ pub(super) struct Inline<'a> {
     /// Whether there was no room for some of it, which has been told.
     full: bool,
     /// A `return` whose opposite only rules can say that drop what they can not read.
-    pub(super) strict: Option<Place>,
+    pub(super) strict: Option<Position>,
     problems: &'a mut Problems,
 }
 
@@ -95,9 +95,9 @@ impl<'a> Inline<'a> {
     fn line(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) -> Result<(), Full> {
         let always = line.matches.is_empty();
         match &line.says {
-            Says::Verdict(verdict) => {
+            Says::Action(action) => {
                 self.room.take(weight(&line.matches))?;
-                let rule = flat(line, *verdict);
+                let rule = flat(line, *action);
                 rest.ends |= rule.decides_all();
                 rest.rules.push_front(rule);
             }
@@ -124,8 +124,8 @@ impl<'a> Inline<'a> {
     /// `return`.
     fn leave(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) -> Result<(), Full> {
         if let Some(policy) = policy {
-            let verdict = if policy == Policy::Accept { Verdict::Accept } else { Verdict::Drop };
-            let rule = flat(line, verdict);
+            let action = if policy == Policy::Accept { Action::Accept } else { Action::Drop };
+            let rule = flat(line, action);
             rest.ends |= rule.decides_all();
             rest.rules.push_front(rule);
             return Ok(());
@@ -145,7 +145,7 @@ impl<'a> Inline<'a> {
             rest.rules.clear();
             return Ok(());
         }
-        let drops = rest.rules.iter().all(|rule| rule.verdict == Verdict::Drop);
+        let drops = rest.rules.iter().all(|rule| rule.action == Action::Drop);
         let Some(others) = complement(&line.matches, chain.family, drops) else {
             self.problems.error(line.place.clone(), no_complement(line));
             return Ok(());
@@ -174,7 +174,7 @@ impl<'a> Inline<'a> {
     fn under(&mut self, line: &Line, block: &Block) -> Result<Vec<Flat>, Full> {
         let mut rules = Vec::new();
         if !line.statements.is_empty() {
-            rules.push(flat(line, Verdict::Continue));
+            rules.push(flat(line, Action::Continue));
         }
         for rule in &block.rules {
             rules.extend(self.joined(rule, &line.matches)?);
@@ -232,9 +232,9 @@ impl<'a> Inline<'a> {
     }
 }
 
-fn flat(line: &Line, verdict: Verdict) -> Flat {
+fn flat(line: &Line, action: Action) -> Flat {
     let Line { place, matches, statements, comment, .. } = line.clone();
-    Flat { place, matches, statements, verdict, comment }
+    Flat { place, matches, statements, action, comment }
 }
 
 fn no_complement(line: &Line) -> String {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::problem::Place;
+use super::problem::Position;
 
 /// A listing; the places of its objects are kept.
 #[derive(Deserialize)]
@@ -19,7 +19,7 @@ struct Listing<'a> {
 /// A table in the making.
 #[derive(Default)]
 struct Table {
-    declarations: Vec<(String, Place)>,
+    declarations: Vec<(String, Position)>,
     chains: Vec<Chain>,
     /// Chains by name.
     named: HashMap<String, usize>,
@@ -34,15 +34,15 @@ struct Tables {
 
 struct Chain {
     name: String,
-    head: (String, Place),
-    rules: Vec<(String, Place)>,
+    head: (String, Position),
+    rules: Vec<(String, Position)>,
 }
 
 /// The text, and where each place of it comes from.
 ///
 /// # Errors
 /// What is wrong with the JSON, and where.
-pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + use<>), (Place, String)> {
+pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Position) -> Position + use<>), (Position, String)> {
     let listing: Listing<'_> = serde_json::from_str(text).map_err(|error| {
         let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
         let at = (before + error.column().saturating_sub(1)).min(text.len());
@@ -59,14 +59,14 @@ pub(super) fn listing(text: &str) -> Result<(String, impl Fn(Place) -> Place + u
         }
     }
     let (text, places) = written(&tables.all);
-    let there = move |place: Place| {
+    let there = move |place: Position| {
         let found = places.partition_point(|(begin, _)| *begin <= place.start);
         places.get(found.saturating_sub(1)).map_or(0..0, |(_, there)| there.clone())
     };
     Ok((text, there))
 }
 
-fn object_of(kind: &str, value: &Value, place: &Place, tables: &mut Tables) -> Result<(), (Place, String)> {
+fn object_of(kind: &str, value: &Value, place: &Position, tables: &mut Tables) -> Result<(), (Position, String)> {
     if kind == "metainfo" {
         return Ok(());
     }
@@ -119,10 +119,10 @@ fn object_of(kind: &str, value: &Value, place: &Place, tables: &mut Tables) -> R
 }
 
 /// The text of all tables, and where each piece of it begins and comes from.
-fn written(tables: &[(String, Table)]) -> (String, Vec<(usize, Place)>) {
+fn written(tables: &[(String, Table)]) -> (String, Vec<(usize, Position)>) {
     let mut text = String::new();
     let mut places = Vec::new();
-    let mut put = |text: &mut String, piece: &str, place: &Place| {
+    let mut put = |text: &mut String, piece: &str, place: &Position| {
         places.push((text.len(), place.clone()));
         text.push_str(piece);
         text.push('\n');
@@ -210,12 +210,12 @@ fn statement(statement: &Value) -> String {
         },
         ("mangle", _) => format!("{} set {}", field(&value["key"]), compared(&value["value"], &[])),
         ("set", _) => format!("{} {}", plain(&value["op"]), plain(&value["set"])),
-        _ => verdict(statement),
+        _ => action(statement),
     }
 }
 
 /// What a rule or an element of a map says, or a word that nothing else is known of.
-fn verdict(value: &Value) -> String {
+fn action(value: &Value) -> String {
     let Some((kind, value)) = value.as_object().and_then(|object| object.iter().next()) else { return plain(value) };
     match value.get("target") {
         Some(target) => format!("{kind} {}", plain(target)),
@@ -288,7 +288,7 @@ fn item(value: &Value, links: &[bool]) -> String {
         Value::String(word) if link && !word.starts_with('@') => format!("\"{word}\""),
         Value::Bool(true) => "exists".to_owned(),
         Value::Bool(false) => "missing".to_owned(),
-        Value::Array(pair) if pair.len() == 2 => format!("{} : {}", item(&pair[0], links), verdict(&pair[1])),
+        Value::Array(pair) if pair.len() == 2 => format!("{} : {}", item(&pair[0], links), action(&pair[1])),
         Value::Object(object) => match object.iter().next() {
             Some((kind, Value::Array(items))) if kind == "set" => format!("{{ {} }}", listed(items, links)),
             Some((kind, one)) if kind == "set" => format!("{{ {} }}", item(one, links)),

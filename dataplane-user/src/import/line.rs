@@ -7,12 +7,12 @@ use chumsky::prelude::*;
 use super::chain::{Line, Says, too_much};
 use super::foreign::foreign;
 use super::piece::{Boxed, Elements, FIELD, PAIR, Piece, piece, several};
-use super::problem::{Place, Problems};
+use super::problem::{Position, Problems};
 use super::room::{MATCHES, Room, weight};
 use super::set::Table;
 use crate::rule::parse::run;
 use crate::rule::parse::token::space;
-use crate::rule::{Contradiction, Match, Rule, RuleError, Statement, Text, Verdict};
+use crate::rule::{Action, Contradiction, Match, Rule, RuleError, Statement, Text};
 
 /// One way of fitting what stands for several: what must hold, and the verdict that comes with it.
 type Way = (Vec<Match>, Option<Says>);
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Says what is not kept of a `log`.
-fn shape(text: &str, place: &Place, problems: &mut Problems) {
+fn shape(text: &str, place: &Position, problems: &mut Problems) {
     let mut outside = text.split('"').step_by(2).flat_map(str::split_whitespace);
     if let Some(word) = outside.find(|word| matches!(*word, "flags" | "snaplen" | "queue-threshold")) {
         let message = format!("`{word}` of `log` is not kept: a line shows what can be read of a packet here");
@@ -92,9 +92,9 @@ impl Draft {
     fn take<'x>(
         &mut self,
         piece: Piece<'x>,
-        place: Place,
+        place: Position,
         (table, room): (&Table<'x>, &mut Room),
-    ) -> Result<(), (Place, String)> {
+    ) -> Result<(), (Position, String)> {
         let asks = matches!(piece, Piece::Match(_) | Piece::Concat { .. } | Piece::Vmap { .. });
         if let (true, Some(statement)) = (asks, self.statements.first()) {
             let message = format!("this stands behind `{statement}`, which would meet fewer packets: matches go first");
@@ -130,22 +130,22 @@ impl Draft {
                         listed.into_iter().map(|(pair, span)| (pair, moved(&span, &place))).collect()
                     }
                     Elements::Named(name) => {
-                        let pair = |(text, place): &(&'x str, Place)| Ok((said_of(text, place)?, place.clone()));
+                        let pair = |(text, place): &(&'x str, Position)| Ok((said_of(text, place)?, place.clone()));
                         let said = named_of(name, &place, table, room)?.iter();
-                        said.map(pair).collect::<Result<Vec<_>, (Place, String)>>()?
+                        said.map(pair).collect::<Result<Vec<_>, (Position, String)>>()?
                     }
                 };
                 let way =
-                    |((text, says), place): ((&str, Says), Place)| Ok((fitting(&keys, text, &place)?, Some(says)));
+                    |((text, says), place): ((&str, Says), Position)| Ok((fitting(&keys, text, &place)?, Some(says)));
                 self.factor(&elements.into_iter().map(way).collect::<Result<Vec<_>, _>>()?, &place, room)?;
-                self.says = Some(Says::Verdict(Verdict::Continue));
+                self.says = Some(Says::Action(Action::Continue));
             }
         }
         Ok(())
     }
 
     /// Every way until now with each of these.
-    fn factor(&mut self, ways: &[Way], place: &Place, room: &mut Room) -> Result<(), (Place, String)> {
+    fn factor(&mut self, ways: &[Way], place: &Position, room: &mut Room) -> Result<(), (Position, String)> {
         let all = |ways: &[Way]| ways.iter().map(|(asked, _)| weight(asked)).sum::<usize>();
         let total =
             all(&self.ways).saturating_mul(ways.len()).saturating_add(all(ways).saturating_mul(self.ways.len()));
@@ -170,10 +170,10 @@ impl Draft {
         Ok(())
     }
 
-    fn lines(self, place: &Place, problems: &mut Problems) -> Vec<Line> {
+    fn lines(self, place: &Position, problems: &mut Problems) -> Vec<Line> {
         let mut lines = Vec::new();
         for (matches, says) in self.ways {
-            if let Err(Contradiction { .. }) = Rule::new(matches.clone(), Vec::new(), Verdict::Drop, None)
+            if let Err(Contradiction { .. }) = Rule::new(matches.clone(), Vec::new(), Action::Drop, None)
                 .inspect_err(|error| problems.error(place.clone(), error.to_string()))
             {
                 return Vec::new();
@@ -182,7 +182,7 @@ impl Draft {
                 place: place.clone(),
                 matches,
                 statements: self.statements.clone(),
-                says: says.or_else(|| self.says.clone()).unwrap_or(Says::Verdict(Verdict::Continue)),
+                says: says.or_else(|| self.says.clone()).unwrap_or(Says::Action(Action::Continue)),
                 comment: self.comment.clone(),
             });
         }
@@ -193,21 +193,21 @@ impl Draft {
 /// The elements of a named set or map, for which there must be room.
 fn named_of<'t, 'x>(
     name: &str,
-    place: &Place,
+    place: &Position,
     table: &'t Table<'x>,
     room: &mut Room,
-) -> Result<&'t [(&'x str, Place)], (Place, String)> {
+) -> Result<&'t [(&'x str, Position)], (Position, String)> {
     let elements = table.elements(name).map_err(|message| (place.clone(), message))?;
     room.take(elements.len()).map_err(|full| (place.clone(), too_much(full)))?;
     Ok(elements)
 }
 
-fn moved(span: &Range<usize>, place: &Place) -> Place {
+fn moved(span: &Range<usize>, place: &Position) -> Position {
     place.start + span.start..place.start + span.end
 }
 
 /// The matches that an element of several parts stands for: each field with its part.
-fn fitting(keys: &[&str], element: &str, place: &Place) -> Result<Vec<Match>, (Place, String)> {
+fn fitting(keys: &[&str], element: &str, place: &Position) -> Result<Vec<Match>, (Position, String)> {
     let parts: Vec<_> = element.split(" . ").map(str::trim).collect();
     if parts.len() != keys.len() {
         let message = format!("`{element}` has {} parts, where {} fields are asked", parts.len(), keys.len());
@@ -225,6 +225,6 @@ fn fitting(keys: &[&str], element: &str, place: &Place) -> Result<Vec<Match>, (P
 }
 
 /// An element of a named map: what it is about, and its verdict.
-fn said_of<'a>(text: &'a str, place: &Place) -> Result<(&'a str, Says), (Place, String)> {
+fn said_of<'a>(text: &'a str, place: &Position) -> Result<(&'a str, Says), (Position, String)> {
     PAIR.with(|cache| run(text, cache.get().clone())).map_err(|error| (place.clone(), error.to_string()))
 }

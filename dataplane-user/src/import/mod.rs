@@ -22,7 +22,7 @@ mod simplify;
 pub use problem::ImportError;
 
 use crate::config::{self, Config};
-use problem::{Place, Problems};
+use problem::{Position, Problems};
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn import(language: Language, text: &str, path: &str) -> Result<Imported, Im
     if !problems.any()
         && let Err(error) = config::parse(&config.to_toml(), path)
     {
-        problems.error(Place { start: 0, end: 0 }, format!("what this comes to is not a config: {}", error.message));
+        problems.error(Position { start: 0, end: 0 }, format!("what this comes to is not a config: {}", error.message));
     }
     if problems.any() {
         return Err(problems.into_error(text, path, json));

@@ -9,7 +9,7 @@ use chumsky::prelude::*;
 
 use super::chain::{Chain, Hook, Ruleset};
 use super::line::Reader;
-use super::problem::{Place, Problems};
+use super::problem::{Position, Problems};
 use super::set::Table;
 use crate::config::SetConfig;
 use crate::rule::parse::token::{Extra, is_value, run_of, space, symbol, token};
@@ -124,7 +124,7 @@ fn extension(comment: &str) -> Option<&str> {
 }
 
 /// A brace without its other half.
-fn unbalanced(text: &str) -> Option<(Place, &'static str)> {
+fn unbalanced(text: &str) -> Option<(Position, &'static str)> {
     let mut open = Vec::new();
     let mut quoted = false;
     for (at, letter) in text.char_indices() {
@@ -142,7 +142,7 @@ fn unbalanced(text: &str) -> Option<(Place, &'static str)> {
 }
 
 /// The text of a statement as it came, and its place.
-fn place((text, start): &Text<'_>) -> Place {
+fn place((text, start): &Text<'_>) -> Position {
     *start..start + text.len()
 }
 
@@ -289,7 +289,7 @@ fn another_name(name: &SetName, table: &str, sets: &BTreeMap<SetName, SetConfig>
 }
 
 fn chain<'a>(
-    (name, at): (&'a str, Place),
+    (name, at): (&'a str, Position),
     family: Option<Family>,
     body: &[Item<'a>],
     (reader, table): (&Reader<'a>, &Table<'a>),

@@ -92,7 +92,7 @@ fn says<'a>() -> Boxed<'a, Says> {
         keyword("jump").ignore_then(name()).map(Says::Jump).boxed(),
         keyword("goto").ignore_then(name()).map(Says::Goto).boxed(),
         keyword("return").to(Says::Return).boxed(),
-        statement::verdict().map(Says::Verdict),
+        statement::action().map(Says::Action),
     ))
     .boxed()
 }

@@ -15,23 +15,23 @@ const LONGEST: usize = 2000;
 const EXCERPT: usize = 160;
 
 /// Bytes of the file.
-pub(super) type Place = Range<usize>;
+pub(super) type Position = Range<usize>;
 
 /// What was found on the way.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    errors: Vec<(Place, String)>,
-    notes: Vec<(Place, String)>,
+    errors: Vec<(Position, String)>,
+    notes: Vec<(Position, String)>,
 }
 
 impl Problems {
     /// Something that the config cannot say.
-    pub(super) fn error(&mut self, place: Place, message: impl Into<String>) {
+    pub(super) fn error(&mut self, place: Position, message: impl Into<String>) {
         self.errors.push((place, message.into()));
     }
 
     /// Something that the config says otherwise, or leaves out because it has no effect.
-    pub(super) fn note(&mut self, place: Place, message: impl Into<String>) {
+    pub(super) fn note(&mut self, place: Position, message: impl Into<String>) {
         self.notes.push((place, message.into()));
     }
 
@@ -41,8 +41,8 @@ impl Problems {
     }
 
     /// The same, about another text.
-    pub(super) fn moved(self, there: impl Fn(Place) -> Place) -> Self {
-        let moved = |all: Vec<(Place, String)>| all.into_iter().map(|(place, what)| (there(place), what)).collect();
+    pub(super) fn moved(self, there: impl Fn(Position) -> Position) -> Self {
+        let moved = |all: Vec<(Position, String)>| all.into_iter().map(|(place, what)| (there(place), what)).collect();
         Self { errors: moved(self.errors), notes: moved(self.notes) }
     }
 
@@ -50,7 +50,7 @@ impl Problems {
     pub(super) fn notes(&self, text: &str, path: &str) -> Vec<String> {
         // One walk through the text, however many there are.
         let (mut at, mut line, mut column) = (0, 1, 1);
-        let note = |(place, what): &(Place, String)| {
+        let note = |(place, what): &(Position, String)| {
             let passed = text.get(at..place.start).unwrap_or_default();
             at += passed.len();
             match passed.rfind('\n') {
@@ -69,7 +69,7 @@ impl Problems {
     pub(super) fn into_error(self, text: &str, path: &str, excerpt: bool) -> ImportError {
         // A tab is shown wider than it is counted: then the caret would stand elsewhere.
         let spaced = text.replace('\t', " ");
-        let shown = |(place, what): &(Place, String)| {
+        let shown = |(place, what): &(Position, String)| {
             if !excerpt && !is_long(&spaced, place) {
                 return render(&spaced, path, place.clone(), what);
             }
@@ -86,13 +86,13 @@ impl Problems {
 }
 
 /// Whether the lines of a place are too long to be shown.
-fn is_long(text: &str, place: &Place) -> bool {
+fn is_long(text: &str, place: &Position) -> bool {
     let before = text[..place.start].bytes().rev().take_while(|byte| *byte != b'\n').take(LONGEST).count();
     let behind = text[place.end..].bytes().take_while(|byte| *byte != b'\n').take(LONGEST).count();
     before + place.len() + behind >= LONGEST
 }
 
-fn ordered(all: &[(Place, String)]) -> Vec<&(Place, String)> {
+fn ordered(all: &[(Position, String)]) -> Vec<&(Position, String)> {
     let mut ordered: Vec<_> = all.iter().collect();
     ordered.sort_by_key(|(place, _)| (place.start, place.end));
     ordered.dedup();

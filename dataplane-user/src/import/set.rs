@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::problem::{Place, Problems};
+use super::problem::{Position, Problems};
 use crate::config::{Elements, SetConfig};
 use crate::rule::{ItemKind, Match, SetName, SetType, parse_element, parse_set_type};
 
@@ -11,7 +11,7 @@ pub(super) struct Table<'a> {
     /// As nft names it, with its family.
     pub(super) name: String,
     /// Elements of sets and maps, as they were written.
-    named: HashMap<&'a str, Vec<(&'a str, Place)>>,
+    named: HashMap<&'a str, Vec<(&'a str, Position)>>,
     /// Sets that are called otherwise in the config, where names are of all tables.
     renamed: HashMap<SetName, SetName>,
 }
@@ -22,7 +22,7 @@ impl<'a> Table<'a> {
     }
 
     /// The elements of a set or map, for where they have to be written out.
-    pub(super) fn elements(&self, name: &str) -> Result<&[(&'a str, Place)], String> {
+    pub(super) fn elements(&self, name: &str) -> Result<&[(&'a str, Position)], String> {
         let found = self.named.get(name).map(Vec::as_slice);
         found.ok_or_else(|| format!("there is no set or map @{name} in table {}", self.name))
     }
@@ -49,7 +49,7 @@ impl<'a> Table<'a> {
     /// A set or map: what stands between its braces, a statement each.
     pub(super) fn declare(
         &mut self,
-        (name, place): (&'a str, Place),
+        (name, place): (&'a str, Position),
         is_map: bool,
         body: &[(&'a str, usize)],
         problems: &mut Problems,
@@ -169,7 +169,7 @@ pub(super) fn extent(rest: &str) -> usize {
 }
 
 /// The elements of `elements = { a, b }`, with their places; those of maps with their verdicts.
-fn split(text: &str, start: usize) -> Vec<(&str, Place)> {
+fn split(text: &str, start: usize) -> Vec<(&str, Position)> {
     let Some((open, close)) = text.find('{').zip(text.rfind('}')) else { return Vec::new() };
     let mut elements = Vec::new();
     let mut quoted = false;

@@ -281,7 +281,7 @@ fn around_the_chains() {
 }
 
 #[test]
-fn headers_that_are_walked_are_not_asked_for() {
+fn skipped_headers_need_no_match() {
     for rule in [
         "meta l4proto ah drop",
         "meta l4proto != { tcp, 135 } drop",
@@ -298,7 +298,7 @@ fn headers_that_are_walked_are_not_asked_for() {
 }
 
 #[test]
-fn advice_is_about_what_is_asked() {
+fn advice_fits_the_match() {
     for (rule, advice) in [
         ("fib saddr . iif oif missing drop", "rp_filter=1 (strict) instead; for IPv6 there is no such setting"),
         ("fib saddr oif missing drop", "rp_filter=2"),

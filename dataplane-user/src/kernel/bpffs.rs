@@ -64,7 +64,7 @@ pub struct Bpffs {
 
 /// Where the maps of loaded programs are pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PinDirs {
     /// What every daemon takes over.
     pub lasting: PathBuf,
     /// What each daemon makes anew.
@@ -144,17 +144,17 @@ impl Bpffs {
     }
 
     /// Where the maps of programs are pinned whose routing tables are the `number`th that this daemon made.
-    pub fn place(&self, number: u32) -> Result<Place, BpffsError> {
+    pub fn pin_dirs(&self, number: u32) -> Result<PinDirs, BpffsError> {
         let own = self.epoch();
         let routing = own.join(format!("routing-{number}"));
         let failed = |error| BpffsError::Io { what: "create directories in", path: own.clone(), error };
         fs::create_dir_all(&routing).map_err(failed)?;
-        Ok(Place { lasting: self.lasting(), own, routing })
+        Ok(PinDirs { lasting: self.lasting(), own, routing })
     }
 
     /// Removes the pins of routing tables. Programs that still use them keep them.
-    pub fn forget_routing(&self, place: &Place) {
-        remove(&place.routing);
+    pub fn forget_routing(&self, dirs: &PinDirs) {
+        remove(&dirs.routing);
     }
 
     /// Whether what is attached drops all, because nobody knows what is to be dropped.

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_tells_where_devices_are() {
+    fn the_btf_of_this_kernel_has_the_offsets() {
         let Ok(btf) = Btf::of_kernel() else {
             println!("SKIPPED: needs a kernel with BTF");
             return;

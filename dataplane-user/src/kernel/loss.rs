@@ -16,11 +16,11 @@ use dataplane_common::abi::Observer;
 use thiserror::Error;
 
 use super::{
-    Object, ObjectError, Place, TableError,
+    Object, ObjectError, PinDirs, TableError,
     btf::{Btf, BtfError},
     object::chain,
 };
-use crate::fib::Sizes;
+use crate::fib::TableSizes;
 
 /// Programs, and the tracepoints that they are for.
 const OBSERVERS: [(&str, &str); 2] =
@@ -30,7 +30,7 @@ const PIN: &str = "lost_";
 
 /// Why losses are not counted.
 #[derive(Debug, Error)]
-pub enum LossError {
+pub enum TxErrorMonitorError {
     /// It is not known where devices have their index.
     #[error(transparent)]
     Btf(#[from] BtfError),
@@ -58,21 +58,21 @@ pub enum LossError {
 
 /// The pinned observers.
 #[derive(Debug)]
-pub struct Losses {
+pub struct TxErrorMonitor {
     directory: PathBuf,
 }
 
-impl Losses {
+impl TxErrorMonitor {
     /// Those pinned in a directory.
     pub fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
 
-    /// Observes the ports of the maps in `place` from now on, instead of any earlier observer: no frame is missed or counted
+    /// Observes the ports of the maps in `dirs` from now on, instead of any earlier observer: no frame is missed or counted
     /// twice.
-    pub fn observe(&self, sizes: Sizes, place: &Place) -> Result<(), LossError> {
+    pub fn observe(&self, sizes: TableSizes, dirs: &PinDirs) -> Result<(), TxErrorMonitorError> {
         let btf = Btf::of_kernel()?;
-        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(LossError::Namespace)?.ino();
+        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(TxErrorMonitorError::Namespace)?.ino();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let observer = Observer {
             id: now.as_nanos() as u64,
@@ -82,7 +82,7 @@ impl Losses {
             number: btf.offset("net", "ns.inum")?,
         };
         let suffix = format!("-{:x}", observer.id);
-        let mut object = Object::observers(observer, sizes, place)?;
+        let mut object = Object::observers(observer, sizes, dirs)?;
         for (name, tracepoint) in OBSERVERS {
             let link = attach(&mut object, name, tracepoint);
             let pinned = link.and_then(|link| Ok(link.pin(self.directory.join(format!("{name}{suffix}")))?));
@@ -118,14 +118,14 @@ impl Losses {
     }
 }
 
-fn attach(object: &mut Object, name: &'static str, tracepoint: &str) -> Result<FdLink, LossError> {
+fn attach(object: &mut Object, name: &'static str, tracepoint: &str) -> Result<FdLink, TxErrorMonitorError> {
     let program = object.observer(name)?;
     let mut attach = || {
         program.load()?;
         let id = program.attach(tracepoint)?;
         program.take_link(id)
     };
-    attach().map(FdLink::from).map_err(|error| LossError::Program { name, error })
+    attach().map(FdLink::from).map_err(|error| TxErrorMonitorError::Program { name, error })
 }
 
 /// Removes a pin. One that stays belongs to an observer that is off watch.

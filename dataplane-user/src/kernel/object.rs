@@ -14,13 +14,13 @@ use aya::{
     programs::{Iter, Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, Filter, Near4, Near6, Observer, PORTS, Places, Port, map,
+    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, KernelOffsets, Observer, PORTS, Port, map,
 };
 use thiserror::Error;
 
-use super::{Hook, Place, TableError, mmap::Mapping, switch, table::Rows, trial};
+use super::{Hook, PinDirs, TableError, mmap::Mapping, self_test, switch, table::Rows};
 use crate::{
-    fib::{Memory as _, Sizes},
+    fib::{Memory as _, TableSizes},
     release::OLDEST,
 };
 
@@ -31,7 +31,8 @@ const MAPPABLE: u32 = 1 << 10;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dataplane"));
 
 /// Maps that every daemon takes over.
-const LASTING: &[&str] = &[map::COUNTERS, map::RULE_COUNTERS, map::ON_WATCH, map::WAYS, map::WAYS_OUT];
+const LASTING: &[&str] =
+    &[map::COUNTERS, map::RULE_COUNTERS, map::ACTIVE_OBSERVER, map::EGRESS_CLASSES, map::EGRESS_LINKS];
 /// Maps that each daemon makes anew.
 const OWN: &[&str] = &[
     map::PORTS,
@@ -41,16 +42,16 @@ const OWN: &[&str] = &[
     map::POLICIES,
     map::EGRESS,
     map::LIMITS,
-    map::EVENTS,
+    map::PACKET_EVENTS,
     map::HEARTBEAT,
-    map::WATCH,
-    map::TRAIL,
-    map::SIGHTINGS,
+    map::TRACE_CONFIG,
+    map::TRACE_CONTEXT,
+    map::TRACE_RECORDS,
 ];
 
 /// Maps that are made anew when routes or rules outgrow them.
 const ROUTING: &[&str] =
-    &[map::CONTROL, map::NEAR4, map::FIB4, map::NEAR6, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
+    &[map::CONTROL, map::FIB4_BASE, map::FIB4, map::FIB6_BASE, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
 
 /// Why the programs are not loaded.
 #[derive(Debug, Error)]
@@ -82,9 +83,9 @@ pub enum ObjectError {
 
 /// What programs beside the path are told of the kernel.
 #[derive(Clone, Copy, Debug, Default)]
-struct Told {
+struct KernelLog {
     observer: Observer,
-    places: Places,
+    offsets: KernelOffsets,
 }
 
 /// All causes of an error in one line.
@@ -106,16 +107,16 @@ pub struct Object {
 
 impl Object {
     /// Loads all programs with `features`, for tables of these `sizes`.
-    pub fn load(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        let mut object = Self::open(features, sizes, place)?;
+    pub fn load(features: Features, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
+        let mut object = Self::open(features, sizes, dirs)?;
         object.ready(&Hook::ALL)?;
         Ok(object)
     }
 
-    /// The same, but programs are loaded when they are needed. Maps that are pinned in `place` are used, missing ones made and
+    /// The same, but programs are loaded when they are needed. Maps that are pinned in `dirs` are used, missing ones made and
     /// pinned.
-    pub fn open(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        Self::with_pins(features, Told::default(), sizes, place)
+    pub fn open(features: Features, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
+        Self::with_pins(features, KernelLog::default(), sizes, dirs)
     }
 
     /// Loads the programs of these hooks, unless they are: all at once, since each takes the verifier its time.
@@ -129,35 +130,35 @@ impl Object {
     }
 
     /// Opens the object for the observers of losses, which are loaded one by one.
-    pub(super) fn observers(observer: Observer, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        Self::with_pins(Features::empty(), Told { observer, ..Told::default() }, sizes, place)
+    pub(super) fn observers(observer: Observer, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
+        Self::with_pins(Features::empty(), KernelLog { observer, ..KernelLog::default() }, sizes, dirs)
     }
 
     /// Opens the object for the iterator over links.
-    pub(super) fn takers(places: Places, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
-        Self::with_pins(Features::empty(), Told { places, ..Told::default() }, sizes, place)
+    pub(super) fn rx_handlers(offsets: KernelOffsets, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
+        Self::with_pins(Features::empty(), KernelLog { offsets, ..KernelLog::default() }, sizes, dirs)
     }
 
     /// Opens the object for a rehearsal: with the maps of what is live, but for those that programs write. These are its own.
-    pub(super) fn rehearsal(features: Features, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+    pub(super) fn for_test_run(features: Features, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
         let mut loader = Self::loader(sizes);
         // The places of ports and rules that are not there are not counted.
         loader.map_max_entries(map::COUNTERS, 1);
         loader.map_max_entries(map::RULE_COUNTERS, 1);
         let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::POLICIES, map::EGRESS];
-        let ways = [map::WAYS, map::WAYS_OUT];
-        pin(&mut loader, &[(&ways, &place.lasting), (&read, &place.own), (ROUTING, &place.routing)]);
-        Self::finish(loader, features, Told::default(), sizes, place)
+        let ways = [map::EGRESS_CLASSES, map::EGRESS_LINKS];
+        pin(&mut loader, &[(&ways, &dirs.lasting), (&read, &dirs.own), (ROUTING, &dirs.routing)]);
+        Self::finish(loader, features, KernelLog::default(), sizes, dirs)
     }
 
-    fn with_pins(features: Features, told: Told, sizes: Sizes, place: &Place) -> Result<Self, ObjectError> {
+    fn with_pins(features: Features, log: KernelLog, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
         let mut loader = Self::loader(sizes);
-        pin(&mut loader, &[(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)]);
-        Self::finish(loader, features, told, sizes, place)
+        pin(&mut loader, &[(LASTING, &dirs.lasting), (OWN, &dirs.own), (ROUTING, &dirs.routing)]);
+        Self::finish(loader, features, log, sizes, dirs)
     }
 
     /// How large the maps are.
-    fn loader<'a>(sizes: Sizes) -> EbpfLoader<'a> {
+    fn loader<'a>(sizes: TableSizes) -> EbpfLoader<'a> {
         let mut loader = EbpfLoader::new();
         // It has read all types of the kernel, some 20 MB, and no program of ours asks for one.
         loader.btf(None);
@@ -171,31 +172,31 @@ impl Object {
     fn finish(
         loader: EbpfLoader<'_>,
         features: Features,
-        told: Told,
-        sizes: Sizes,
-        place: &Place,
+        log: KernelLog,
+        sizes: TableSizes,
+        dirs: &PinDirs,
     ) -> Result<Self, ObjectError> {
         // A map of a section is written when it is opened, with what the object says that it holds.
-        let control: [u8; size_of::<Control>()] = live(&place.routing, map::CONTROL)?;
-        let filters: [u8; 2 * size_of::<Filter>()] = live(&place.routing, map::FILTERS)?;
-        let ports = shared::<{ PORTS as usize * size_of::<Port>() }>(&place.own, map::PORTS)?;
-        let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&place.own, map::ADJACENCIES)?;
-        let near4 = shared::<{ size_of::<Near4>() }>(&place.routing, map::NEAR4)?;
-        let near6 = shared::<{ size_of::<Near6>() }>(&place.routing, map::NEAR6)?;
-        let object = switch::turned(OBJECT, features | sizes.features())?;
-        let (observer, places) = (told.observer.words(), told.places.words());
+        let control: [u8; size_of::<Control>()] = live(&dirs.routing, map::CONTROL)?;
+        let filters: [u8; 2 * size_of::<Filter>()] = live(&dirs.routing, map::FILTERS)?;
+        let ports = shared::<{ PORTS as usize * size_of::<Port>() }>(&dirs.own, map::PORTS)?;
+        let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&dirs.own, map::ADJACENCIES)?;
+        let base4 = shared::<{ size_of::<Fib4Base>() }>(&dirs.routing, map::FIB4_BASE)?;
+        let lookup6_base = shared::<{ size_of::<Fib6Base>() }>(&dirs.routing, map::FIB6_BASE)?;
+        let object = switch::specialised(OBJECT, features | sizes.features())?;
+        let (observer, offsets) = (log.observer.words(), log.offsets.words());
         // It holds on to the globals until it has loaded.
         let mut loader = loader;
         // The log costs the verifier time and the daemon memory; the errors carry what matters.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global(map::OBSERVER, &observer, true);
-        loader.override_global(map::PLACES, &places, true);
+        loader.override_global(map::KERNEL_OFFSETS, &offsets, true);
         loader.override_global(map::CONTROL_SYMBOL, &control, true);
         loader.override_global(map::FILTERS_SYMBOL, &filters, true);
         loader.override_global(map::PORTS_SYMBOL, &ports[..], true);
         loader.override_global(map::ADJACENCIES_SYMBOL, &adjacencies[..], true);
-        loader.override_global(map::NEAR4_SYMBOL, &near4[..], true);
-        loader.override_global(map::NEAR6_SYMBOL, &near6[..], true);
+        loader.override_global(map::FIB4_BASE_SYMBOL, &base4[..], true);
+        loader.override_global(map::FIB6_BASE_SYMBOL, &lookup6_base[..], true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 
@@ -212,9 +213,9 @@ impl Object {
     }
 
     /// The program that asks a generation of the filter.
-    pub(super) fn trial(&mut self) -> Result<&mut Xdp, ObjectError> {
-        let program = self.ebpf.program_mut(trial::PROGRAM).ok_or(ObjectError::Missing(trial::PROGRAM))?;
-        program.try_into().map_err(|error| ObjectError::Program { name: trial::PROGRAM, error })
+    pub(super) fn self_test(&mut self) -> Result<&mut Xdp, ObjectError> {
+        let program = self.ebpf.program_mut(self_test::PROGRAM).ok_or(ObjectError::Missing(self_test::PROGRAM))?;
+        program.try_into().map_err(|error| ObjectError::Program { name: self_test::PROGRAM, error })
     }
 
     /// One of the tc programs.
@@ -238,7 +239,7 @@ impl Object {
 
     /// Lets an observer count, and no other.
     pub(super) fn take_watch(&mut self, observer: Observer) -> Result<(), TableError> {
-        Rows::<8>::take(self, map::ON_WATCH)?.write(0, &observer.id)
+        Rows::<8>::take(self, map::ACTIVE_OBSERVER)?.write(0, &observer.id)
     }
 
     /// A map that stays here.
@@ -272,14 +273,14 @@ pub(super) fn pinned(directory: &Path, name: &str) -> PathBuf {
 }
 
 /// Where all maps of a place are pinned.
-pub(super) fn pins(place: &Place) -> impl Iterator<Item = PathBuf> {
-    let folders = [(LASTING, &place.lasting), (OWN, &place.own), (ROUTING, &place.routing)];
+pub(super) fn pins(dirs: &PinDirs) -> impl Iterator<Item = PathBuf> {
+    let folders = [(LASTING, &dirs.lasting), (OWN, &dirs.own), (ROUTING, &dirs.routing)];
     folders.into_iter().flat_map(|(names, folder)| names.iter().map(|name| pinned(folder, name)))
 }
 
 /// Says where maps are pinned, or are to be.
-fn pin<'a>(loader: &mut EbpfLoader<'a>, places: &[(&[&'a str], &PathBuf)]) {
-    for (names, directory) in places {
+fn pin<'a>(loader: &mut EbpfLoader<'a>, offsets: &[(&[&'a str], &PathBuf)]) {
+    for (names, directory) in offsets {
         for name in *names {
             loader.map_pin_path(name, pinned(directory, name));
         }

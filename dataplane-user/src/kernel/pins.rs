@@ -12,7 +12,7 @@ use aya::{
 };
 use thiserror::Error;
 
-use super::{Place, object};
+use super::{PinDirs, object};
 
 /// Why a pin cannot be put back.
 #[derive(Debug, Error)]
@@ -52,8 +52,8 @@ impl Pins {
     ///
     /// # Errors
     /// A map cannot be opened.
-    pub fn hold(&mut self, place: &Place) -> Result<(), PinsError> {
-        for path in object::pins(place) {
+    pub fn hold(&mut self, dirs: &PinDirs) -> Result<(), PinsError> {
+        for path in object::pins(dirs) {
             if !self.0.contains_key(&path) && path.exists() {
                 let map = MapData::from_pin(&path).map_err(|error| PinsError::Open { path: path.clone(), error })?;
                 self.0.insert(path, map);

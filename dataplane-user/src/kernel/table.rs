@@ -10,14 +10,15 @@ use std::{
 
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError};
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Counter, EVENT_RING, Event, Ifindex, Limit, NeighbourKey, PORTS, Policies, Port,
-    PortCounters, SIGHTING_RING, Sighting, Trail, VlanKey, Watch, WayOut, Ways, map,
+    ADJACENCIES, Adjacency, Control, Counter, EgressClasses, EgressLink, Ifindex, Limit, NeighbourKey,
+    PACKET_EVENT_RING, PORTS, PacketEvent, Policies, Port, PortCounters, TRACE_RING, TraceConfig, TraceContext,
+    TraceRecord, VlanKey, map,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Events, Object, ObjectError, Routing, mmap::Mapping, object, policy::Shields, routing::memory};
-use crate::fib::{Memory as _, Sizes};
+use super::{Events, GrowableMaps, Object, ObjectError, growable::memory, mmap::Mapping, object, policy::Shields};
+use crate::fib::{Memory as _, TableSizes};
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -123,7 +124,7 @@ impl<const SIZE: usize> Sums<SIZE> {
 }
 
 /// The rings of events and of sightings.
-pub type Rings = (Events<Event>, Events<Sighting>);
+pub type Rings = (Events<PacketEvent>, Events<TraceRecord>);
 
 /// The buckets of the rules with limits.
 pub(super) type Limits = HashMap<MapData, u32, [u8; size_of::<Limit>()]>;
@@ -136,7 +137,7 @@ pub(super) fn limits(object: &mut Object) -> Result<Limits, TableError> {
 /// All maps of one daemon.
 pub struct Tables {
     /// Routes, and what is live.
-    pub routing: Routing,
+    pub routing: GrowableMaps,
     ports: Mapping<AtomicU64>,
     adjacencies: Mapping<AtomicU64>,
     heartbeat: Rows<8>,
@@ -147,17 +148,17 @@ pub struct Tables {
     neighbours: HashMap<MapData, [u8; size_of::<NeighbourKey>()], u32>,
     policies: Shields,
     limits: Limits,
-    ways: Rows<{ size_of::<Ways>() }>,
-    ways_out: HashMap<MapData, u32, [u8; size_of::<WayOut>()]>,
-    watch: Rows<{ size_of::<Watch>() }>,
-    trail: Sums<{ size_of::<Trail>() }>,
+    egress_classes: Rows<{ size_of::<EgressClasses>() }>,
+    egress_links: HashMap<MapData, u32, [u8; size_of::<EgressLink>()]>,
+    watch: Rows<{ size_of::<TraceConfig>() }>,
+    trace_context: Sums<{ size_of::<TraceContext>() }>,
     /// Until somebody reads them.
     rings: Option<(Map, Map)>,
 }
 
 impl Tables {
     /// Takes the maps out of a loaded object, which was loaded with these sizes. Nothing is live yet.
-    pub fn take(object: &mut Object, sizes: Sizes) -> Result<Self, TableError> {
+    pub fn take(object: &mut Object, sizes: TableSizes) -> Result<Self, TableError> {
         let egress = object.take_map(map::EGRESS)?;
         let egress = egress.try_into().map_err(|error| TableError::Map { name: map::EGRESS, error })?;
         let limits = limits(object)?;
@@ -165,10 +166,11 @@ impl Tables {
         let vlans = vlans.try_into().map_err(|error| TableError::Map { name: map::VLANS, error })?;
         let neighbours = object.take_map(map::NEIGHBOURS)?;
         let neighbours = neighbours.try_into().map_err(|error| TableError::Map { name: map::NEIGHBOURS, error })?;
-        let ways_out = object.take_map(map::WAYS_OUT)?;
-        let ways_out = ways_out.try_into().map_err(|error| TableError::Map { name: map::WAYS_OUT, error })?;
+        let egress_links = object.take_map(map::EGRESS_LINKS)?;
+        let egress_links =
+            egress_links.try_into().map_err(|error| TableError::Map { name: map::EGRESS_LINKS, error })?;
         let tables = Self {
-            routing: Routing::take(object, sizes)?,
+            routing: GrowableMaps::take(object, sizes)?,
             ports: memory(object, map::PORTS, PORTS as usize * words::<Port>())?,
             adjacencies: memory(object, map::ADJACENCIES, ADJACENCIES as usize * words::<Adjacency>())?,
             heartbeat: Rows::take(object, map::HEARTBEAT)?,
@@ -179,11 +181,11 @@ impl Tables {
             neighbours,
             policies: Shields::take(object)?,
             limits,
-            ways: Rows::take(object, map::WAYS)?,
-            ways_out,
-            watch: Rows::take(object, map::WATCH)?,
-            trail: Sums::take(object, map::TRAIL)?,
-            rings: Some((object.take_map(map::EVENTS)?, object.take_map(map::SIGHTINGS)?)),
+            egress_classes: Rows::take(object, map::EGRESS_CLASSES)?,
+            egress_links,
+            watch: Rows::take(object, map::TRACE_CONFIG)?,
+            trace_context: Sums::take(object, map::TRACE_CONTEXT)?,
+            rings: Some((object.take_map(map::PACKET_EVENTS)?, object.take_map(map::TRACE_RECORDS)?)),
         };
         Ok(tables)
     }
@@ -247,20 +249,20 @@ impl Tables {
 
     /// The rings of events and of sightings, for the one who reads them; none for the next.
     pub fn rings(&mut self) -> Result<Option<Rings>, TableError> {
-        let Some((events, sightings)) = self.rings.take() else { return Ok(None) };
-        let events = Events::new(events, map::EVENTS, EVENT_RING)?;
-        Ok(Some((events, Events::new(sightings, map::SIGHTINGS, SIGHTING_RING)?)))
+        let Some((events, trace_records)) = self.rings.take() else { return Ok(None) };
+        let events = Events::new(events, map::PACKET_EVENTS, PACKET_EVENT_RING)?;
+        Ok(Some((events, Events::new(trace_records, map::TRACE_RECORDS, TRACE_RING)?)))
     }
 
     /// Says which packets are watched for.
-    pub fn write_watch(&mut self, watch: &Watch) -> Result<(), TableError> {
+    pub fn write_watch(&mut self, watch: &TraceConfig) -> Result<(), TableError> {
         self.watch.write(0, watch)
     }
 
     /// How many packets were not told of, though somebody watches for them.
     pub fn missed(&self) -> Result<u64, TableError> {
         let mut sum = 0;
-        self.trail.read(0, |cpu: &Trail| sum += cpu.missed)?;
+        self.trace_context.read(0, |cpu: &TraceContext| sum += cpu.missed)?;
         Ok(sum)
     }
 
@@ -317,34 +319,34 @@ impl Tables {
     }
 
     /// The classes of ways out, as this daemon or one before it left them.
-    pub fn ways(&self) -> Result<Ways, TableError> {
-        self.ways.read(0)
+    pub fn egress_classes(&self) -> Result<EgressClasses, TableError> {
+        self.egress_classes.read(0)
     }
 
     /// Writes the classes of ways out.
-    pub fn write_ways(&mut self, ways: &Ways) -> Result<(), TableError> {
-        self.ways.write(0, ways)
+    pub fn write_egress_classes(&mut self, classes: &EgressClasses) -> Result<(), TableError> {
+        self.egress_classes.write(0, classes)
     }
 
     /// The links that are known as ways out.
-    pub fn ways_out(&self) -> Result<BTreeMap<Ifindex, WayOut>, TableError> {
-        let failed = |error| TableError::Map { name: map::WAYS_OUT, error };
-        let rows = self.ways_out.iter().map(|row| row.map(|(ifindex, way)| (ifindex, zerocopy::transmute!(way))));
+    pub fn egress_links(&self) -> Result<BTreeMap<Ifindex, EgressLink>, TableError> {
+        let failed = |error| TableError::Map { name: map::EGRESS_LINKS, error };
+        let rows = self.egress_links.iter().map(|row| row.map(|(ifindex, link)| (ifindex, zerocopy::transmute!(link))));
         rows.collect::<Result<_, _>>().map_err(failed)
     }
 
     /// Writes a link as a way out.
-    pub fn write_way_out(&mut self, ifindex: Ifindex, way: &WayOut) -> Result<(), TableError> {
-        let way: [u8; size_of::<WayOut>()] = zerocopy::transmute!(*way);
-        self.ways_out.insert(ifindex, way, 0).map_err(|error| TableError::Map { name: map::WAYS_OUT, error })
+    pub fn write_egress_link(&mut self, ifindex: Ifindex, link: &EgressLink) -> Result<(), TableError> {
+        let link: [u8; size_of::<EgressLink>()] = zerocopy::transmute!(*link);
+        self.egress_links.insert(ifindex, link, 0).map_err(|error| TableError::Map { name: map::EGRESS_LINKS, error })
     }
 
     /// Takes a link out.
-    pub fn remove_way_out(&mut self, ifindex: Ifindex) -> Result<(), TableError> {
-        match self.ways_out.remove(&ifindex) {
+    pub fn remove_egress_link(&mut self, ifindex: Ifindex) -> Result<(), TableError> {
+        match self.egress_links.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(TableError::Map { name: map::WAYS_OUT, error }),
+            Err(error) => Err(TableError::Map { name: map::EGRESS_LINKS, error }),
         }
     }
 

@@ -15,7 +15,7 @@ const VLAN_HLEN: u32 = 4;
 /// Who is to be reached: through which link, and which address on it. Without an address it stands for all of an on-link
 /// prefix that have no neighbour entry yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Who {
+pub(super) struct NextHopKey {
     pub(super) dev: Ifindex,
     pub(super) via: Option<IpAddr>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Who {
 /// One way of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Hop {
-    pub(super) who: Who,
+    pub(super) next_hop: NextHopKey,
     pub(super) weight: u32,
     /// The kernel does not use it at the moment.
     pub(super) dead: bool,
@@ -41,7 +41,7 @@ impl Path {
     pub(super) fn on_link(&self) -> Option<Ifindex> {
         let mut living = self.hops.iter().filter(|hop| !hop.dead);
         match (living.next(), living.next()) {
-            (Some(Hop { who: Who { dev, via: None }, .. }), None) => Some(*dev),
+            (Some(Hop { next_hop: NextHopKey { dev, via: None }, .. }), None) => Some(*dev),
             _ => None,
         }
     }
@@ -75,35 +75,35 @@ fn transmits(model: &Model, link: &Link) -> bool {
 }
 
 /// What is known of a next hop. A link that is gone gives the empty adjacency.
-pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, who: Who) -> Adjacency {
-    let Some(link) = model.links.get(&who.dev) else { return Adjacency::NONE };
+pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, next_hop: NextHopKey) -> Adjacency {
+    let Some(link) = model.links.get(&next_hop.dev) else { return Adjacency::NONE };
     let mut flags = AdjacencyFlags::empty();
     // What leaves by the device under a VLAN device passes by what is on the latter, at tc as well.
     let direct = |device: &Link| device.ifindex == link.ifindex || model.leaves_plainly(link);
     let carrier = vlan::carrier(model, link)
         .filter(|(device, _)| direct(device) && transmits(model, link) && transmits(model, device));
-    let (device, tags) = carrier.map_or((who.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
+    let (device, tags) = carrier.map_or((next_hop.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
     // XDP may send one tag beyond the MTU, and no more (`xdp_ok_fwd_dev`, `net/core/dev.c` of the kernel).
     let fits = carrier.is_some_and(|(device, [_, inner])| !inner.is_some() || link.mtu + VLAN_HLEN <= device.mtu);
     flags.set(AdjacencyFlags::TC_TRANSMIT, carrier.is_some());
     flags.set(AdjacencyFlags::XDP_TRANSMIT, fits && egress.contains(&device));
-    let neighbour = who.via.and_then(|via| model.neighbours.get(&(who.dev, via))?.resolved());
+    let neighbour = next_hop.via.and_then(|via| model.neighbours.get(&(next_hop.dev, via))?.resolved());
     let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
     flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
     let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
-    Adjacency { ifindex: who.dev, device, flags: flags.bits(), used: 0, mtu: link.mtu, destination, source, tags }
+    Adjacency { ifindex: next_hop.dev, device, flags: flags.bits(), used: 0, mtu: link.mtu, destination, source, tags }
 }
 
 /// The group of a path whose members have these indices. Ways that are dead, or whose link was switched off, have no part
 /// in it: the routes stay where they are. Without any way the kernel says what to do.
-pub(super) fn group(model: &Model, path: &Path, index: impl Fn(&Who) -> Option<u32>) -> NextHopGroup {
-    let enabled = |hop: &&Hop| !hop.dead && model.links.get(&hop.who.dev).is_none_or(|link| link.enabled);
+pub(super) fn group(model: &Model, path: &Path, index: impl Fn(&NextHopKey) -> Option<u32>) -> NextHopGroup {
+    let enabled = |hop: &&Hop| !hop.dead && model.links.get(&hop.next_hop.dev).is_none_or(|link| link.enabled);
     let living: Vec<&Hop> = path.hops.iter().filter(enabled).collect();
     let weights: Vec<u32> = living.iter().map(|hop| hop.weight).collect();
     let members = living
         .iter()
         .zip(slots(&weights))
-        .flat_map(|(hop, count)| std::iter::repeat_n(index(&hop.who).unwrap_or_default(), count as usize));
+        .flat_map(|(hop, count)| std::iter::repeat_n(index(&hop.next_hop).unwrap_or_default(), count as usize));
     let mut group = NextHopGroup { mtu: path.mtu, ..NextHopGroup::EMPTY };
     for (slot, member) in group.members.iter_mut().zip(members) {
         *slot = member as u16;

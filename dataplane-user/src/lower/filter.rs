@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{CHAINS, Features, Ifindex, Limit, Ruling};
+use dataplane_common::abi::{ActionCode, CHAINS, Features, Ifindex, Limit};
 use thiserror::Error;
 
 pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
@@ -36,7 +36,7 @@ pub struct ChainRules<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoweredFilter {
     /// What each chain does with what no entry fits: accept or drop.
-    pub policies: [Ruling; CHAINS],
+    pub policies: [ActionCode; CHAINS],
     /// The entries of each chain, in the order of its rules.
     pub entries: [Vec<Entry>; CHAINS],
     /// The sets that entries ask, by their numbers.
@@ -49,7 +49,7 @@ pub struct LoweredFilter {
 
 impl Default for LoweredFilter {
     fn default() -> Self {
-        let policies = [Ruling::Accept; CHAINS];
+        let policies = [ActionCode::Accept; CHAINS];
         Self {
             policies,
             entries: Default::default(),
@@ -141,7 +141,7 @@ pub fn lower<'s>(
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
 ) -> Result<LoweredFilter, FilterError> {
-    lower_rest(chains, links, sets, &mut |_, _| None)
+    lower_remaining(chains, links, sets, &mut |_, _| None)
 }
 
 /// The boxes of what a rule asks for, for one who compares packets with them himself.
@@ -157,13 +157,13 @@ pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Resul
 
 /// The boxes of a rule that needs nothing but a place in the tables: that asks for no links and no sets, and has no limit.
 /// `None` for others, and for what can not be lowered.
-pub fn alone(rule: &Rule) -> Option<Vec<Entry>> {
-    by_itself(rule).filter(|_| rule::limit(rule).is_none())
+pub fn entries_of_rule(rule: &Rule) -> Option<Vec<Entry>> {
+    lower_alone(rule).filter(|_| rule::limit(rule).is_none())
 }
 
 /// The boxes of a rule that asks for no links and no sets, but for order, counter and what is done with fragments. `None` for
 /// others, and for what can not be lowered.
-pub fn by_itself(rule: &Rule) -> Option<Vec<Entry>> {
+pub fn lower_alone(rule: &Rule) -> Option<Vec<Entry>> {
     if rule.names_links() || rule.sets().next().is_some() {
         return None;
     }
@@ -172,17 +172,17 @@ pub fn by_itself(rule: &Rule) -> Option<Vec<Entry>> {
 }
 
 /// What a program must be able to, besides asking the chain, for a rule to do what it says.
-pub fn asks(rule: &Rule) -> Features {
+pub fn features_of(rule: &Rule) -> Features {
     let mut features = Features::empty();
-    features.set(Features::TELLING, rule::tells(rule));
+    features.set(Features::LOGGING, rule::tells(rule));
     features
 }
 
-/// As [`lower`], for chains of which `known` gives some rules' boxes, by chain and place: what [`by_itself`] made of them.
+/// As [`lower`], for chains of which `known` gives some rules' boxes, by chain and place: what [`lower_alone`] made of them.
 ///
 /// # Errors
 /// As [`lower`].
-pub fn lower_rest<'s>(
+pub fn lower_remaining<'s>(
     chains: [ChainRules<'_>; CHAINS],
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
@@ -197,7 +197,7 @@ pub fn lower_rest<'s>(
             let order = order(index);
             lowered.limits.extend(rule::limit(rule).map(|limit| (*counter, limit)));
             if rule::tells(rule) {
-                lowered.features |= Features::TELLING;
+                lowered.features |= Features::LOGGING;
             }
             if let Some(known) = known(chain, index) {
                 entries.extend(known.into_iter().map(|entry| Entry { order, counter: *counter, ..entry }));
@@ -212,7 +212,7 @@ pub fn lower_rest<'s>(
         for entry in entries {
             entry.strict = fragments == Fragments::DropUnreadable;
         }
-        lowered.policies[chain.index()] = policy.ruling();
+        lowered.policies[chain.index()] = policy.action_code();
         // By rules, not by entries: a link that comes or goes must not ask for another program.
         if !rules.is_empty() || policy != Policy::Accept {
             lowered.features |= chain.feature();

@@ -11,7 +11,7 @@ pub(super) type Holders = [u32; 2];
 #[derive(Clone, Debug)]
 pub(super) struct Indices<K> {
     held: BTreeMap<K, u32>,
-    places: Vec<Option<Place<K>>>,
+    slots: Vec<Option<Slot<K>>>,
     /// Held by nobody at some time since [`Indices::sweep`].
     idle: BTreeSet<u32>,
     free: BTreeSet<u32>,
@@ -21,7 +21,7 @@ pub(super) struct Indices<K> {
 }
 
 #[derive(Clone, Debug)]
-struct Place<K> {
+struct Slot<K> {
     key: K,
     holders: Holders,
 }
@@ -31,7 +31,7 @@ impl<K: Ord + Clone> Indices<K> {
     pub(super) fn new(limit: u32) -> Self {
         Self {
             held: BTreeMap::new(),
-            places: Vec::new(),
+            slots: Vec::new(),
             idle: BTreeSet::new(),
             free: BTreeSet::new(),
             fresh: 0..limit,
@@ -60,10 +60,10 @@ impl<K: Ord + Clone> Indices<K> {
     }
 
     fn settle(&mut self, index: u32, key: K) -> u32 {
-        if self.places.len() <= index as usize {
-            self.places.resize_with(index as usize + 1, || None);
+        if self.slots.len() <= index as usize {
+            self.slots.resize_with(index as usize + 1, || None);
         }
-        self.places[index as usize] = Some(Place { key: key.clone(), holders: [0; 2] });
+        self.slots[index as usize] = Some(Slot { key: key.clone(), holders: [0; 2] });
         self.held.insert(key, index);
         self.idle.insert(index);
         index
@@ -75,28 +75,28 @@ impl<K: Ord + Clone> Indices<K> {
     }
 
     /// One holder more.
-    pub(super) fn hold(&mut self, index: u32, family: usize) {
-        self.place(index).holders[family] += 1;
+    pub(super) fn acquire(&mut self, index: u32, family: usize) {
+        self.slot(index).holders[family] += 1;
     }
 
     /// One holder less.
     pub(super) fn release(&mut self, index: u32, family: usize) {
-        let place = self.place(index);
-        place.holders[family] -= 1;
-        if place.holders == [0; 2] {
+        let slot = self.slot(index);
+        slot.holders[family] -= 1;
+        if slot.holders == [0; 2] {
             self.idle.insert(index);
         }
     }
 
     /// Who holds it.
     pub(super) fn holders(&self, index: u32) -> Holders {
-        self.places[index as usize].as_ref().map_or([0; 2], |place| place.holders)
+        self.slots[index as usize].as_ref().map_or([0; 2], |slot| slot.holders)
     }
 
     /// Lets an index stand for another key from now on.
     pub(super) fn rename(&mut self, index: u32, key: K) {
-        let place = self.place(index);
-        let before = std::mem::replace(&mut place.key, key.clone());
+        let slot = self.slot(index);
+        let before = std::mem::replace(&mut slot.key, key.clone());
         self.held.remove(&before);
         self.held.insert(key, index);
     }
@@ -106,10 +106,10 @@ impl<K: Ord + Clone> Indices<K> {
         let idle = std::mem::take(&mut self.idle);
         let mut gone = Vec::new();
         for index in idle {
-            if let Some(place) = self.places[index as usize].take_if(|place| place.holders == [0; 2]) {
-                self.held.remove(&place.key);
+            if let Some(slot) = self.slots[index as usize].take_if(|slot| slot.holders == [0; 2]) {
+                self.held.remove(&slot.key);
                 self.quarantine.push(index);
-                gone.push((index, place.key));
+                gone.push((index, slot.key));
             }
         }
         gone
@@ -122,7 +122,7 @@ impl<K: Ord + Clone> Indices<K> {
 
     /// The key of an index that is in use.
     pub(super) fn key(&self, index: u32) -> Option<&K> {
-        self.places.get(index as usize)?.as_ref().map(|place| &place.key)
+        self.slots.get(index as usize)?.as_ref().map(|slot| &slot.key)
     }
 
     /// Nobody can hold what was given back before.
@@ -130,8 +130,8 @@ impl<K: Ord + Clone> Indices<K> {
         self.free.extend(self.quarantine.drain(..));
     }
 
-    fn place(&mut self, index: u32) -> &mut Place<K> {
-        self.places[index as usize].as_mut().expect("an index in use")
+    fn slot(&mut self, index: u32) -> &mut Slot<K> {
+        self.slots[index as usize].as_mut().expect("an index in use")
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
                 indices.grace_passed();
             }
             let found: Vec<_> = keys.chars().map(|key| indices.get(&key).or_else(|| indices.enter(key))).collect();
-            found.iter().flatten().for_each(|index| indices.hold(*index, 0));
+            found.iter().flatten().for_each(|index| indices.acquire(*index, 0));
             held.drain(..).for_each(|index| indices.release(index, 0));
             held.extend(found.iter().flatten().copied());
             indices.sweep();
@@ -176,7 +176,7 @@ mod tests {
     fn an_index_may_stand_for_something_else() {
         let mut indices = Indices::new(2);
         let index = indices.enter('a').expect("room");
-        indices.hold(index, 1);
+        indices.acquire(index, 1);
         indices.rename(index, 'b');
         assert_eq!((indices.get(&'a'), indices.get(&'b'), indices.holders(index)), (None, Some(index), [0, 1]));
         assert_eq!(indices.sweep(), []);

@@ -1,20 +1,20 @@
 //! The model becomes the contents of the maps. Pure: the same model and the same history give the same contents.
 
 mod adjacency;
+pub mod egress;
+mod family_state;
 pub mod filter;
 mod index;
-mod inquiry;
+mod kernel_lookup;
 mod next_hop;
 mod policy;
 mod port;
 mod problem;
 mod route;
-mod side;
 mod target;
+pub mod trace_filter;
 mod update;
 mod vlan;
-pub mod watch;
-pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,9 +26,9 @@ use dataplane_common::abi::{
 use crate::model::{
     Attachment, IpVersion, Link, Model, Prefix, RouteInfo, RouteSource, RouteType, TABLE_LOCAL, Touched, TouchedRoutes,
 };
+use family_state::{FamilyState, Full, PerFamily, changes};
 use next_hop::NextHops;
 use route::Paths;
-use side::{Full, Side, Sided, changes};
 
 pub use problem::{Problem, Shielded};
 pub use target::{TargetChanges, Targets};
@@ -94,8 +94,8 @@ impl Default for Want {
 pub struct Lowering {
     slots: port::Slots,
     next_hops: NextHops,
-    side4: Side<u32>,
-    side6: Side<u128>,
+    side4: FamilyState<u32>,
+    side6: FamilyState<u128>,
     /// Whether there are local IPv4 routes that the kernel did not make, and at which `Routes::renewals` that was found.
     custom_local: (u64, bool),
     /// The least MTU of any route, by family, and at which `Routes::renewals` that was found.
@@ -119,8 +119,8 @@ impl Lowering {
         Self {
             slots: port::Slots::new(kept),
             next_hops: NextHops::new(),
-            side4: Side::default(),
-            side6: Side::default(),
+            side4: FamilyState::default(),
+            side6: FamilyState::default(),
             custom_local: (u64::MAX, false),
             route_mtu: ([u64::MAX; 2], [0; 2]),
             usable: BTreeSet::new(),
@@ -174,7 +174,7 @@ impl Lowering {
 
     /// The adjacencies that are next hops of their own, by index: on which link, and which address.
     pub fn next_hops(&self) -> impl Iterator<Item = (u32, (Ifindex, IpAddr))> {
-        self.next_hops.whos()
+        self.next_hops.next_hop_keys()
     }
 
     /// No packet that began before the last [`Update`] was written is still being judged: indices that it gave back may be
@@ -220,14 +220,14 @@ impl Lowering {
     }
 
     /// One family's table. Where it can not be complete it has local addresses only, and the family's bit in `mirror` is off.
-    fn update_family<A: Sided>(
+    fn update_family<A: PerFamily>(
         &mut self,
         model: &Model,
         touched: &Touched,
         doubtful: &BTreeSet<Ifindex>,
         update: &mut Update,
     ) {
-        let side = A::side(self);
+        let side = A::state(self);
         side.follow(model, &touched.neighbours);
         let TouchedRoutes::Some(routes) = A::touched(touched) else {
             side.relist(model);
@@ -258,7 +258,7 @@ impl Lowering {
     }
 
     /// Prefixes one by one. When there is no room for one, those behind it are as they were.
-    fn update_each<A: Sided>(
+    fn update_each<A: PerFamily>(
         &mut self,
         model: &Model,
         prefixes: BTreeSet<Prefix<A>>,
@@ -266,9 +266,9 @@ impl Lowering {
     ) -> Result<(), NoRoom> {
         let mut paths = Paths::default();
         for prefix in prefixes {
-            let target = match route::one(model, &A::side(self).hosts, &mut paths, prefix) {
+            let target = match route::one(model, &A::state(self).hosts, &mut paths, prefix) {
                 None => None,
-                Some(leaf) => Some(self.next_hops.hold::<A>(leaf, &paths).ok_or(NoRoom)?),
+                Some(entry) => Some(self.next_hops.acquire::<A>(entry, &paths).ok_or(NoRoom)?),
             };
             let before = A::targets(&mut self.want).set(prefix, target);
             self.next_hops.release::<A>(before);
@@ -280,30 +280,30 @@ impl Lowering {
     }
 
     /// The whole table.
-    fn update_all<A: Sided>(&mut self, model: &Model, update: &mut Update) {
-        let hosts = std::mem::take(&mut A::side(self).hosts);
+    fn update_all<A: PerFamily>(&mut self, model: &Model, update: &mut Update) {
+        let hosts = std::mem::take(&mut A::state(self).hosts);
         let found = self.all_targets::<A>(model, &hosts);
-        let side = A::side(self);
+        let side = A::state(self);
         (side.hosts, side.full) = (hosts, None);
         match found {
             Ok((targets, left)) => {
                 side.left = left;
                 self.exchange(targets, update);
             }
-            Err(NoRoom) => self.retreat::<A>(model, Problem::NextHopsFull(A::VERSION), update),
+            Err(NoRoom) => self.fall_back_to_kernel::<A>(model, Problem::NextHopsFull(A::VERSION), update),
         }
     }
 
     /// Local addresses only: what is for this machine is still told from what is not, because they meet different chains.
-    fn retreat<A: Sided>(&mut self, model: &Model, problem: Problem, update: &mut Update) {
-        let side = A::side(self);
+    fn fall_back_to_kernel<A: PerFamily>(&mut self, model: &Model, problem: Problem, update: &mut Update) {
+        let side = A::state(self);
         (side.full, side.left) = (Some(Full::new(problem, A::routes(model))), 0);
         let targets = self.all_targets::<A>(&model.local_only(), &BTreeSet::new());
         self.exchange(targets.map(|(targets, _)| targets).unwrap_or_default(), update);
     }
 
     /// All targets of a family, held, and how many neighbours had to be left out.
-    fn all_targets<A: Sided>(
+    fn all_targets<A: PerFamily>(
         &mut self,
         model: &Model,
         hosts: &BTreeSet<(A, Ifindex)>,
@@ -314,16 +314,16 @@ impl Lowering {
             model,
             hosts,
             &mut paths,
-            |prefix, leaf| leaves.push((prefix, leaf)),
-            |address, leaf| {
-                cut_out.push((Prefix::new(address, A::BITS as u8), leaf));
+            |prefix, entry| leaves.push((prefix, entry)),
+            |address, entry| {
+                cut_out.push((Prefix::new(address, A::BITS as u8), entry));
             },
         );
-        self.next_hops.inherit::<A>(&paths);
+        self.next_hops.reuse::<A>(&paths);
         // Routes come first: what they need must fit, and neighbours take what room is left.
         let mut found = Vec::with_capacity(leaves.len());
-        for (prefix, leaf) in leaves {
-            let Some(target) = self.next_hops.hold::<A>(leaf, &paths) else {
+        for (prefix, entry) in leaves {
+            let Some(target) = self.next_hops.acquire::<A>(entry, &paths) else {
                 for (_, target) in found {
                     self.next_hops.release::<A>(Some(target));
                 }
@@ -333,8 +333,8 @@ impl Lowering {
         }
         let mut targets: Targets<A> = found.into_iter().collect();
         let mut left = 0;
-        for (prefix, leaf) in cut_out {
-            match self.next_hops.hold::<A>(leaf, &paths) {
+        for (prefix, entry) in cut_out {
+            match self.next_hops.acquire::<A>(entry, &paths) {
                 Some(target) => {
                     let hidden = targets.set(prefix, Some(target));
                     self.next_hops.release::<A>(hidden);
@@ -346,7 +346,7 @@ impl Lowering {
     }
 
     /// Puts other targets in place of those of a family.
-    fn exchange<A: Sided>(&mut self, targets: Targets<A>, update: &mut Update) {
+    fn exchange<A: PerFamily>(&mut self, targets: Targets<A>, update: &mut Update) {
         let before = std::mem::replace(A::targets(&mut self.want), targets);
         before.iter().for_each(|(_, target)| self.next_hops.release::<A>(Some(target)));
         A::changes(update).extend(before.difference(A::targets(&mut self.want)));

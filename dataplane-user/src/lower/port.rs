@@ -60,8 +60,8 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     // To the kernel a packet comes in through the VRF (`l3mdev_ip_rcv`).
     let domain = model.domain(link);
     let sources = [IpVersion::V4, IpVersion::V6].map(|version| model.route_source(version, link));
-    flags.set(PortFlags::INQUIRES_V4, sources[0] != RouteSource::Mirror);
-    flags.set(PortFlags::INQUIRES_V6, sources[1] != RouteSource::Mirror);
+    flags.set(PortFlags::KERNEL_LOOKUP_V4, sources[0] != RouteSource::Mirror);
+    flags.set(PortFlags::KERNEL_LOOKUP_V6, sources[1] != RouteSource::Mirror);
     flags.set(PortFlags::IN_VRF, domain != link);
     flags.set(PortFlags::FORWARDING_V4, model.forwarding(IpVersion::V4, domain.ifindex));
     flags.set(PortFlags::FORWARDING_V6, model.forwarding(IpVersion::V6, link.ifindex));
@@ -75,7 +75,7 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     let behind = attachment.mode == Mode::Generic && attachment.tc && !model.ipsec.is_empty();
     flags.set(PortFlags::HIDDEN_TAGS, behind);
     let taken = model.taker(link).is_some();
-    flags.set(PortFlags::TAKEN, taken);
+    flags.set(PortFlags::RX_HANDLER, taken);
     flags.set(PortFlags::ROUTE_LOCALNET, domain.route_localnet);
     Port {
         ifindex: link.ifindex,
@@ -99,9 +99,9 @@ pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
         for (flag, feature) in [
             (PortFlags::PARTIAL_CHECKSUMS, Features::PARTIAL_CHECKSUMS),
             (PortFlags::NO_ETHERNET, Features::NO_ETHERNET),
-            (PortFlags::TAKEN, Features::TAKEN),
-            (PortFlags::INQUIRES_V4, Features::INQUIRIES),
-            (PortFlags::INQUIRES_V6, Features::INQUIRIES),
+            (PortFlags::RX_HANDLER, Features::RX_HANDLER),
+            (PortFlags::KERNEL_LOOKUP_V4, Features::KERNEL_LOOKUP),
+            (PortFlags::KERNEL_LOOKUP_V6, Features::KERNEL_LOOKUP),
         ] {
             if flags.contains(flag) {
                 features |= feature;
@@ -119,7 +119,7 @@ mod tests {
     use crate::model::Event;
 
     #[test]
-    fn frames_that_somebody_takes_are_not_ours() {
+    fn frames_with_an_rx_handler_are_not_ours() {
         let own = Mac([2, 0, 0, 0, 0, 1]);
         let mac = Some(own);
         for (kind, ours) in
@@ -130,8 +130,8 @@ mod tests {
             model.apply(Event::Link(Link { ifindex: 9, kind: Some(kind.to_owned()), mac, ..Link::default() }));
             let written = port(&model, &member, Attachment { mode: Mode::Tc, tc: true, follow: true });
             assert_eq!(written.mac, if ours { own } else { Mac::default() }, "{kind}");
-            assert_eq!(written.flags().contains(PortFlags::TAKEN), !ours, "{kind}");
-            assert_eq!(features([written].iter()).contains(Features::TAKEN), !ours, "{kind}");
+            assert_eq!(written.flags().contains(PortFlags::RX_HANDLER), !ours, "{kind}");
+            assert_eq!(features([written].iter()).contains(Features::RX_HANDLER), !ours, "{kind}");
         }
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use dataplane_common::abi::{Ifindex, NextHopGroup, RouteKind};
 
-use super::adjacency::{Hop, Path, Who};
+use super::adjacency::{Hop, NextHopKey, Path};
 use crate::model::{Candidates, Family, IpVersion, Link, Model, NextHopFlags, Prefix, RouteInfo, RouteType};
 
 /// What a prefix maps to, before paths have indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leaf {
+pub(super) enum FibEntry {
     /// No next hop.
     Kind(RouteKind),
     /// A path of [`Paths`].
@@ -18,8 +18,8 @@ pub(super) enum Leaf {
 
 /// What the routes of one prefix come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
-    Leaf(Leaf),
+enum BestRoute {
+    FibEntry(FibEntry),
     /// On to the next table.
     Throw,
 }
@@ -57,10 +57,10 @@ impl Paths {
 }
 
 /// The longest match of each table, at most three: its length and what it says.
-type Tops = [Option<(u8, Choice)>; 3];
+type BestByTable = [Option<(u8, BestRoute)>; 3];
 
 /// A prefix around the current position: its last address, its table, and what it hides there.
-type Open<A> = (A, usize, Option<(u8, Choice)>);
+type Open<A> = (A, usize, Option<(u8, BestRoute)>);
 
 /// What all prefixes of a family come to: `route` gets every prefix of the tables, in order, and `host` every neighbour that
 /// is to be cut out of the on-link prefix around it.
@@ -68,10 +68,10 @@ pub(super) fn all<A: Family>(
     model: &Model,
     hosts: &BTreeSet<(A, Ifindex)>,
     paths: &mut Paths,
-    mut route: impl FnMut(Prefix<A>, Leaf),
-    mut host: impl FnMut(A, Leaf),
+    mut route: impl FnMut(Prefix<A>, FibEntry),
+    mut host: impl FnMut(A, FibEntry),
 ) {
-    let mut tops = Tops::default();
+    let mut best = BestByTable::default();
     // Innermost last.
     let mut open: Vec<Open<A>> = Vec::new();
     let mut known = HashMap::new();
@@ -83,7 +83,7 @@ pub(super) fn all<A: Family>(
         let place = hosts.peek().map(|(address, _)| Prefix::new(*address, A::BITS as u8));
         let Some(prefix) = next.into_iter().chain(place).min() else { return };
         while let Some((_, table, hidden)) = open.pop_if(|(last, ..)| *last < prefix.first()) {
-            tops[table] = hidden;
+            best[table] = hidden;
         }
         let mut decides = false;
         for (table, rows) in tables.iter_mut().enumerate() {
@@ -94,19 +94,19 @@ pub(super) fn all<A: Family>(
                 _ => choose(model, prefix, candidates, paths),
             };
             if let Some(choice) = choice {
-                open.push((prefix.last(), table, tops[table].replace((prefix.length(), choice))));
+                open.push((prefix.last(), table, best[table].replace((prefix.length(), choice))));
                 decides = true;
             }
         }
-        let leaf = resolve::<A>(&tops);
+        let entry = resolve::<A>(&best);
         if decides {
-            route(prefix, leaf);
+            route(prefix, entry);
         }
         while let Some((address, dev)) =
             hosts.next_if(|(address, _)| place == Some(prefix) && prefix.contains(*address))
         {
-            if let Some(leaf) = cut_out(paths, leaf, address, dev) {
-                host(address, leaf);
+            if let Some(entry) = cut_out(paths, entry, address, dev) {
+                host(address, entry);
             }
         }
     }
@@ -118,23 +118,23 @@ pub(super) fn one<A: Family>(
     hosts: &BTreeSet<(A, Ifindex)>,
     paths: &mut Paths,
     prefix: Prefix<A>,
-) -> Option<Leaf> {
-    let mut tops = Tops::default();
-    for (top, table) in tops.iter_mut().zip(A::TABLES) {
+) -> Option<FibEntry> {
+    let mut best = BestByTable::default();
+    for (top, table) in best.iter_mut().zip(A::TABLES) {
         *top = A::routes(model)
             .around(*table, prefix)
             .find_map(|(outer, candidates)| Some((outer.length(), choose(model, outer, candidates, paths)?)));
     }
-    let leaf = resolve::<A>(&tops);
+    let entry = resolve::<A>(&best);
     if prefix.is_host() {
         let address = prefix.first();
         let devs = hosts.range((address, 0)..=(address, Ifindex::MAX));
-        if let Some(host) = devs.copied().find_map(|(address, dev)| cut_out(paths, leaf, address, dev)) {
+        if let Some(host) = devs.copied().find_map(|(address, dev)| cut_out(paths, entry, address, dev)) {
             return Some(host);
         }
     }
-    let decides = tops.iter().flatten().any(|(length, _)| *length == prefix.length());
-    decides.then_some(leaf)
+    let decides = best.iter().flatten().any(|(length, _)| *length == prefix.length());
+    decides.then_some(entry)
 }
 
 /// The prefixes that a change of the routes of `prefix` in `table` may matter for: itself, those inside it in other tables,
@@ -167,18 +167,18 @@ pub(super) fn through<A: Family>(model: &Model, devs: &BTreeSet<Ifindex>) -> imp
 
 /// A single address in an on-link prefix: that of a neighbour on the very link that the prefix is on, so a better route is
 /// never overridden.
-fn cut_out<A: Family>(paths: &mut Paths, around: Leaf, address: A, dev: Ifindex) -> Option<Leaf> {
-    let Leaf::Path(number) = around else { return None };
+fn cut_out<A: Family>(paths: &mut Paths, around: FibEntry, address: A, dev: Ifindex) -> Option<FibEntry> {
+    let FibEntry::Path(number) = around else { return None };
     let outer = paths.get(number);
-    let hop = Hop { who: Who { dev, via: Some(address.to_ip()) }, weight: 1, dead: false };
+    let hop = Hop { next_hop: NextHopKey { dev, via: Some(address.to_ip()) }, weight: 1, dead: false };
     let host = (outer.on_link() == Some(dev)).then(|| Path { hops: vec![hop], mtu: outer.mtu })?;
-    Some(Leaf::Path(paths.number(host)))
+    Some(FibEntry::Path(paths.number(host)))
 }
 
 /// What the tables say together. Where it depends on how the kernel keeps table local, which can not be seen from outside,
 /// the kernel must say.
-fn resolve<A: Family>(tops: &Tops) -> Leaf {
-    let [local, main, default] = *tops;
+fn resolve<A: Family>(best: &BestByTable) -> FibEntry {
+    let [local, main, default] = *best;
     let separate = first_word([local, main, default]);
     if !A::MERGED_LOCAL {
         return separate;
@@ -187,24 +187,29 @@ fn resolve<A: Family>(tops: &Tops) -> Leaf {
         (Some(local), Some(main)) => Some(if main.0 > local.0 { main } else { local }),
         (local, main) => local.or(main),
     };
-    if first_word([longer, default]) == separate { separate } else { Leaf::Kind(RouteKind::Kernel) }
+    if first_word([longer, default]) == separate { separate } else { FibEntry::Kind(RouteKind::Kernel) }
 }
 
 /// The first table that matches and does not throw.
-fn first_word<const N: usize>(tops: [Option<(u8, Choice)>; N]) -> Leaf {
-    tops.into_iter()
+fn first_word<const N: usize>(best: [Option<(u8, BestRoute)>; N]) -> FibEntry {
+    best.into_iter()
         .flatten()
         .find_map(|(_, choice)| match choice {
-            Choice::Leaf(leaf) => Some(leaf),
-            Choice::Throw => None,
+            BestRoute::FibEntry(entry) => Some(entry),
+            BestRoute::Throw => None,
         })
-        .unwrap_or(Leaf::Kind(RouteKind::None))
+        .unwrap_or(FibEntry::Kind(RouteKind::None))
 }
 
 /// What the routes of one prefix come to; `None` if none of them is alive, so that a shorter prefix decides
 /// (`fib_table_lookup` in `net/ipv4/fib_trie.c`, `fib6_table_lookup` in `net/ipv6/route.c`).
-fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: Candidates<'_, A>, paths: &mut Paths) -> Option<Choice> {
-    const KERNEL: Choice = Choice::Leaf(Leaf::Kind(RouteKind::Kernel));
+fn choose<A: Family>(
+    model: &Model,
+    prefix: Prefix<A>,
+    routes: Candidates<'_, A>,
+    paths: &mut Paths,
+) -> Option<BestRoute> {
+    const KERNEL: BestRoute = BestRoute::FibEntry(FibEntry::Kind(RouteKind::Kernel));
     if routes.iter().any(|route| route.tos != 0 || route.source != Prefix::all()) {
         return Some(KERNEL);
     }
@@ -217,10 +222,10 @@ fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: Candidates<'_, A>
         return Some(KERNEL);
     }
     let kind = match route.kind {
-        RouteType::Throw => return Some(Choice::Throw),
+        RouteType::Throw => return Some(BestRoute::Throw),
         RouteType::Unicast => {
-            let leaf = path(model, route).map(|path| Leaf::Path(paths.number(path)));
-            return Some(leaf.map_or(KERNEL, Choice::Leaf));
+            let entry = path(model, route).map(|path| FibEntry::Path(paths.number(path)));
+            return Some(entry.map_or(KERNEL, BestRoute::FibEntry));
         }
         RouteType::Local | RouteType::Anycast => RouteKind::Local,
         RouteType::Broadcast => RouteKind::Broadcast,
@@ -230,7 +235,7 @@ fn choose<A: Family>(model: &Model, prefix: Prefix<A>, routes: Candidates<'_, A>
         RouteType::Prohibit => RouteKind::Prohibit,
         RouteType::Other(_) => RouteKind::Kernel,
     };
-    Some(Choice::Leaf(Leaf::Kind(kind)))
+    Some(BestRoute::FibEntry(FibEntry::Kind(kind)))
 }
 
 /// Routes without a way of their own always are; others as long as one way is.
@@ -255,7 +260,7 @@ fn path<A: Family>(model: &Model, route: &RouteInfo<A>) -> Option<Path> {
     // One way has no need of a weight, and routes that differ in nothing else share a group.
     let single = route.next_hops.len() == 1;
     let hops = route.next_hops.iter().map(|hop| Hop {
-        who: Who { dev: hop.dev, via: hop.via },
+        next_hop: NextHopKey { dev: hop.dev, via: hop.via },
         weight: if single { 1 } else { hop.weight },
         dead: hop.flags.contains(NextHopFlags::DEAD),
     });

@@ -184,7 +184,7 @@ fn what_we_do_not_understand_is_the_kernels() {
 }
 
 #[test]
-fn equal_ipv6_routes_are_the_kernels_unless_they_say_the_same() {
+fn equal_ipv6_routes_are_the_kernels_unless_identical() {
     let destination = Prefix::new(sample::address::<u128>((2, 0)), 64);
     for (kind, expected) in [(RouteType::Unicast, RouteKind::Kernel), (RouteType::Multicast, RouteKind::Multicast)] {
         let mut model = sample::model();
@@ -201,7 +201,7 @@ fn equal_ipv6_routes_are_the_kernels_unless_they_say_the_same() {
 type Tweak<'a> = &'a dyn Fn(&mut Model);
 
 #[test]
-fn adjacencies_say_what_the_link_and_the_neighbour_can() {
+fn adjacencies_follow_link_and_neighbour() {
     const ALL: AdjacencyFlags = AdjacencyFlags::all();
     let (resolved, xdp, tc) = (AdjacencyFlags::RESOLVED, AdjacencyFlags::XDP_TRANSMIT, AdjacencyFlags::TC_TRANSMIT);
     let link = |model: &mut Model, change: fn(&mut Link)| change(model.links.get_mut(&3).expect("link 3"));
@@ -282,7 +282,7 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
 }
 
 #[test]
-fn where_rules_have_a_say_the_kernel_is_asked() {
+fn with_routing_rules_the_kernel_looks_up() {
     let rule =
         |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
     let both = Control::MIRROR_V4 | Control::MIRROR_V6;
@@ -293,9 +293,9 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
     let mut lowering = Lowering::new([].into());
     let want = lowering.lower(&model, &attached(&model));
     assert_eq!((families(&want), &want.problems[..]), (both, &[][..]));
-    assert!(want.features.contains(Features::INQUIRIES | Features::CUSTOM_LOCAL));
+    assert!(want.features.contains(Features::KERNEL_LOOKUP | Features::CUSTOM_LOCAL));
     let port = want.ports[&2];
-    assert_eq!(port.flags() & (PortFlags::INQUIRES_V4 | PortFlags::INQUIRES_V6), PortFlags::INQUIRES_V4);
+    assert_eq!(port.flags() & (PortFlags::KERNEL_LOOKUP_V4 | PortFlags::KERNEL_LOOKUP_V6), PortFlags::KERNEL_LOOKUP_V4);
     assert_eq!((port.domain, port.route_mtu), (2, [1400, 0]));
     // Neighbours are found by address, on whatever link and in whatever network.
     let known = model.neighbours.iter().filter(|(_, neighbour)| neighbour.resolved().is_some());
@@ -324,13 +324,13 @@ fn where_rules_have_a_say_the_kernel_is_asked() {
     }
     model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
     let want = lowering.lower(&model, &attached(&model));
-    assert_eq!((want.neighbours.len(), want.features.contains(Features::INQUIRIES)), (0, false));
+    assert_eq!((want.neighbours.len(), want.features.contains(Features::KERNEL_LOOKUP)), (0, false));
     model.links.get_mut(&2).expect("link 2").master = Some(9);
     let address = "198.18.0.1".parse().expect("an address");
     model.apply(Event::Address(Address { ifindex: 2, address, length: 24, peer: None }));
     let want = lowering.lower(&model, &attached(&model));
     assert_eq!((families(&want), &want.problems[..]), (both, &[][..]));
-    let flags = PortFlags::INQUIRES_V4 | PortFlags::INQUIRES_V6 | PortFlags::IN_VRF;
+    let flags = PortFlags::KERNEL_LOOKUP_V4 | PortFlags::KERNEL_LOOKUP_V6 | PortFlags::IN_VRF;
     assert!(want.ports[&2].flags().contains(flags) && want.ports[&2].domain == 9, "{:?}", want.ports[&2]);
     for ours in ["198.18.0.1", "198.18.0.255"] {
         assert_eq!(want.neighbours.get(&NeighbourKey::v4(9, v4(ours))), Some(&NeighbourKey::OURS), "{ours}");
@@ -471,7 +471,7 @@ proptest! {
 }
 
 #[test]
-fn a_group_of_one_way_has_the_number_of_its_adjacency() {
+fn a_group_of_one_hop_has_the_number_of_its_adjacency() {
     let mut model = sample::model();
     let mut lowering = Lowering::new([].into());
     let mut direct = |specs: &[(u8, u32)]| {
@@ -500,7 +500,7 @@ fn a_group_of_one_way_has_the_number_of_its_adjacency() {
 }
 
 #[test]
-fn a_way_that_dies_changes_a_group_and_no_prefix() {
+fn a_dead_hop_changes_a_group_and_no_prefix() {
     let dead = |gateway| NextHop { flags: NextHopFlags::DEAD, ..hop(gateway) };
     let table = |hops: &[NextHop]| {
         let route = |number: u32| with(unicast(hops), |route| route.destination = Prefix::new(number << 8, 24));

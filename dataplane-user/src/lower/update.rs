@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane_common::abi::{Adjacency, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey};
 
-use super::{TargetChanges, Want, side::changes};
+use super::{TargetChanges, Want, family_state::changes};
 
 /// What of [`Want`] is to be different. `None`: it is to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

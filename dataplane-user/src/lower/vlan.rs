@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_whose_peer_may_hide_tags_says_so() {
+    fn a_port_whose_peer_may_hide_tags_is_flagged() {
         let hides = |model: &Model| {
             let port = Lowering::new([].into()).lower(model, &ports(&[2])).ports[&2];
             port.flags().contains(PortFlags::HIDDEN_TAGS)
@@ -184,7 +184,7 @@ mod tests {
     fn a_way_out_of_a_device_is_one_out_of_what_it_is_on() {
         let adjacency = |model: &Model, dev: Ifindex| -> Adjacency {
             let egress = super::super::adjacency::egress(model);
-            super::super::adjacency::adjacency(model, &egress, super::super::adjacency::Who { dev, via: None })
+            super::super::adjacency::adjacency(model, &egress, super::super::adjacency::NextHopKey { dev, via: None })
         };
         let both = AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT;
         let whole = model(|_| {});

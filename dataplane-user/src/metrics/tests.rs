@@ -135,11 +135,11 @@ fn a_broken_format_is_seen() {
 }
 
 #[test]
-fn every_number_is_told() {
+fn every_number_is_exported() {
     let text = scrape().text();
     let lines: HashSet<_> = text.lines().collect();
     for (count, reason) in (1..).zip(Reason::ALL) {
-        let (verdict, name) = (reason.decision().name(), reason.name());
+        let (verdict, name) = (reason.verdict().name(), reason.name());
         let want =
             format!("dataplane_port_packets_total{{port=\"a\",verdict=\"{verdict}\",reason=\"{name}\"}} {count}");
         assert!(lines.contains(want.as_str()), "{want}\n{text}");

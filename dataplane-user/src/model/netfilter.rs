@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_say_what_they_do() {
+    fn chains_have_a_description() {
         let plain = chain(NetfilterHook::Forward, &[IpVersion::V4], &[]);
         assert_eq!(plain.to_string(), "inet t c (hook forward, 1 rule)");
         let ingress = chain(NetfilterHook::Ingress, &[IpVersion::V4], &["eth0", "eth1"]);

@@ -110,7 +110,7 @@ fn a_link_takes_with_it_what_is_on_it() {
 }
 
 #[test]
-fn who_says_where_packets_go_depends_on_the_rules() {
+fn the_route_source_depends_on_the_rules() {
     use RouteSource::{Kernel, Mirror, Stack};
     let rule = |version| RoutingRule::defaults(version).next().expect("the rule of table local");
     let (v4, v6) = (rule(IpVersion::V4), rule(IpVersion::V6));
@@ -169,7 +169,7 @@ fn news() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn the_same_news_twice_change_nothing(all in prop::collection::vec(news(), 1..40)) {
+    fn a_repeated_event_changes_nothing(all in prop::collection::vec(news(), 1..40)) {
         let mut model = sample::model();
         for event in all {
             model.apply(event.clone());

@@ -7,7 +7,7 @@ use dataplane_common::abi::Ifindex;
 use super::{
     Error,
     attribute::{Attributes, u32_at},
-    socket::Asker,
+    socket::Requester,
 };
 
 /// `struct if_stats_msg`.
@@ -47,8 +47,8 @@ pub struct LinkCounters {
 pub fn link_counters() -> Result<BTreeMap<Ifindex, LinkCounters>, Error> {
     let mut request = [0; HEADER];
     request[8..].copy_from_slice(&FILTER.to_ne_bytes());
-    let mut asker = Asker::open(libc::NETLINK_ROUTE as isize)?;
-    let rows = asker.dump("counters of links", RTM_GETSTATS, &request, |message| parse(message.payload))?;
+    let mut requester = Requester::open(libc::NETLINK_ROUTE as isize)?;
+    let rows = requester.dump("counters of links", RTM_GETSTATS, &request, |message| parse(message.payload))?;
     Ok(rows.into_iter().collect())
 }
 

@@ -151,7 +151,7 @@ mod tests {
     use crate::model::AttachedXdp;
 
     #[test]
-    fn what_the_kernel_does_not_tell_is_supposed_with_care() {
+    fn missing_xdp_features_are_assumed_off() {
         let attached = |mode| vec![AttachedXdp { program: 1, mode }];
         let veth = |ifindex, parent, parent_netns, xdp| Link {
             ifindex,

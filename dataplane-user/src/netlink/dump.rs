@@ -2,12 +2,12 @@
 
 use super::Error;
 use super::attribute::u8_at;
-use super::socket::{Asker, Message};
+use super::socket::{Message, Requester};
 use crate::model::Family;
 
 /// A dump of one family's entries. A kernel without IPv6 has none of them.
 fn dump<T>(
-    asker: &mut Asker,
+    requester: &mut Requester,
     what: &'static str,
     kind: u16,
     header: usize,
@@ -17,7 +17,7 @@ fn dump<T>(
     let mut request = vec![0; header];
     request[0] = family;
     let ours = |message: &Message<'_>| (u8_at(message.payload, 0)? == family).then(|| parse(message)).flatten();
-    match asker.dump(what, kind, &request, ours) {
+    match requester.dump(what, kind, &request, ours) {
         Err(error) if family == u128::NUMBER && is_foreign(&error) => Ok(Vec::new()),
         other => other,
     }
@@ -25,14 +25,14 @@ fn dump<T>(
 
 /// The entries of both families.
 pub(super) fn both<T>(
-    asker: &mut Asker,
+    requester: &mut Requester,
     what: &'static str,
     kind: u16,
     header: usize,
     parse: impl Fn(&Message<'_>) -> Option<T>,
 ) -> Result<Vec<T>, Error> {
-    let mut found = dump(asker, what, kind, header, u32::NUMBER, &parse)?;
-    found.extend(dump(asker, what, kind, header, u128::NUMBER, &parse)?);
+    let mut found = dump(requester, what, kind, header, u32::NUMBER, &parse)?;
+    found.extend(dump(requester, what, kind, header, u128::NUMBER, &parse)?);
     Ok(found)
 }
 

@@ -8,7 +8,7 @@ use super::{
     Error,
     attribute::{Attributes, put, text},
     device::{self, CONTROLLER, HEADER},
-    socket::Asker,
+    socket::Requester,
 };
 
 const MSG_FEATURES_GET: u8 = 11;
@@ -27,12 +27,12 @@ const NESTED: u16 = 0x8000;
 ///
 /// The socket, or the kernel refuses.
 pub fn offloads(ifindex: Ifindex) -> Result<BTreeSet<String>, Error> {
-    let mut asker = Asker::open(libc::NETLINK_GENERIC as isize)?;
-    let family = asker.get("netlink families", CONTROLLER, &device::family_request("ethtool"), |message| {
+    let mut requester = Requester::open(libc::NETLINK_GENERIC as isize)?;
+    let family = requester.get("netlink families", CONTROLLER, &device::family_request("ethtool"), |message| {
         device::parse_family_id(message.payload)
     })?;
     let Some(family) = family else { return Ok(BTreeSet::new()) };
-    let found = asker.get("offloads", family, &request(ifindex), |message| Some(parse(message.payload)))?;
+    let found = requester.get("offloads", family, &request(ifindex), |message| Some(parse(message.payload)))?;
     Ok(found.unwrap_or_default())
 }
 

@@ -82,7 +82,7 @@ impl Mirror {
             let mut request = vec![0; route::HEADER];
             (request[0], request[5]) = (u128::NUMBER, route.protocol);
             put(&mut request, RTA_TABLE, &route.table.to_ne_bytes());
-            let found = self.asker.dump("routes", libc::RTM_GETROUTE, &request, |message| {
+            let found = self.requester.dump("routes", libc::RTM_GETROUTE, &request, |message| {
                 let found = route::parse::<u128>(message.payload).filter(|found| same(found, &route))?;
                 Some((lifetime(message.payload), found))
             });
@@ -91,7 +91,7 @@ impl Mirror {
                 // The table is gone, with all its routes.
                 Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => None,
                 Err(error) => {
-                    self.doubt(Stale::ROUTES6);
+                    self.mark_stale(Stale::ROUTES6);
                     return Err(error);
                 }
             };
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_are_told() {
+    fn lifetimes_are_parsed() {
         for (expires, expected) in [
             (0, Lifetime::Endless),
             (200, Lifetime::Left(Duration::from_secs(2))),

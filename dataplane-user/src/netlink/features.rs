@@ -3,7 +3,7 @@
 use dataplane_common::abi::Ifindex;
 
 use super::device::{self, GenericFamily};
-use super::socket::{Asker, Listener};
+use super::socket::{Listener, Requester};
 use super::{Error, Mirror};
 use crate::model::{Event, Snapshot, XdpFeatures};
 
@@ -11,22 +11,22 @@ use crate::model::{Event, Snapshot, XdpFeatures};
 pub(super) struct Devices {
     pub(super) family: GenericFamily,
     pub(super) listener: Listener,
-    asker: Asker,
+    requester: Requester,
 }
 
 impl Devices {
     pub(super) fn open() -> Result<Option<Self>, Error> {
-        let mut asker = Asker::open(libc::NETLINK_GENERIC as isize)?;
+        let mut requester = Requester::open(libc::NETLINK_GENERIC as isize)?;
         let request = device::family_request("netdev");
-        let family = asker
+        let family = requester
             .get("netlink families", device::CONTROLLER, &request, |message| device::parse_family(message.payload))?;
         let Some(family) = family else { return Ok(None) };
         let listener = Listener::open(libc::NETLINK_GENERIC as isize, &[family.group])?;
-        Ok(Some(Self { family, listener, asker }))
+        Ok(Some(Self { family, listener, requester }))
     }
 
     pub(super) fn list(&mut self) -> Result<Vec<(Ifindex, XdpFeatures)>, Error> {
-        self.asker.dump("device features", self.family.id, &device::dump_request(), |message| {
+        self.requester.dump("device features", self.family.id, &device::dump_request(), |message| {
             device::parse_features(message.payload)
         })
     }

@@ -9,7 +9,7 @@ use super::{
     Error,
     attribute::put,
     netfilter::{HEADER, NFTABLES, OWN_TABLE, terminated},
-    socket::{Asker, Part},
+    socket::{Part, Requester},
 };
 
 const NFT_MSG_NEWTABLE: u16 = 0;
@@ -144,7 +144,7 @@ impl Gate {
     }
 
     /// These are none any more.
-    pub fn dismiss(&self, links: &[Ifindex]) -> Result<(), Error> {
+    pub fn hold_back(&self, links: &[Ifindex]) -> Result<(), Error> {
         send(self.elements(NFT_MSG_DELSETELEM, 0, links).collect())
     }
 
@@ -182,7 +182,7 @@ fn send(parts: Vec<Part>) -> Result<(), Error> {
     if parts.is_empty() {
         return Ok(());
     }
-    Asker::open(libc::NETLINK_NETFILTER as isize)?.transact(
+    Requester::open(libc::NETLINK_NETFILTER as isize)?.transact(
         "table of links that are not ready",
         (NFTABLES >> 8) as u8,
         parts,

@@ -4,7 +4,7 @@ use super::{
     Error,
     attribute::{Attributes, put, text},
     netfilter::{HEADER, is_missing, number, unnamed},
-    socket::Asker,
+    socket::Requester,
 };
 use crate::model::{IpVersion, NetfilterChain, NetfilterHook};
 
@@ -76,13 +76,13 @@ impl Hooked {
 
 /// All that forwarded packets pass; `None` where the kernel does not tell.
 pub(super) fn list() -> Result<Option<Vec<Hooked>>, Error> {
-    let mut asker = Asker::open(libc::NETLINK_NETFILTER as isize)?;
+    let mut requester = Requester::open(libc::NETLINK_NETFILTER as isize)?;
     let mut found = Vec::new();
     for (family, version) in [(2, IpVersion::V4), (10, IpVersion::V6)] {
         for (wanted, hook) in HOOKS {
             let mut request = vec![family, 0, 0, 0];
             put(&mut request, HOOK_NUMBER, &wanted.to_be_bytes());
-            match asker.dump("hooks of netfilter", GET, &request, |message| parse(message.payload, version, hook)) {
+            match requester.dump("hooks of netfilter", GET, &request, |message| parse(message.payload, version, hook)) {
                 Err(error) if is_missing(&error) => return Ok(None),
                 // Nothing was ever hooked there.
                 Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_table_tells_of_counts() {
+    fn chains_without_a_table_count() {
         let rows = [
             ("ip_vs_out_hook", false, true),
             ("", false, true),

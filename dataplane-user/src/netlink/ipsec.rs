@@ -1,7 +1,7 @@
 //! Policies of `IPsec` (`net/xfrm/xfrm_user.c`): any change makes them stale, and they are listed again.
 
 use super::attribute::{Attributes, u8_at, u16_at, u32_at};
-use super::socket::{Asker, Heard, Listener};
+use super::socket::{Listener, RecvResult, Requester};
 use super::{Error, Mirror, Stale};
 use crate::model::{Family, Ipsec, Pairs, Prefix};
 
@@ -38,7 +38,7 @@ const BLOCK: u8 = 1;
 /// Who tells of policies.
 pub(super) enum Policies {
     /// The kernel.
-    Told(Listener, Asker),
+    Told(Listener, Requester),
     /// Nobody: the kernel has none.
     None,
     /// The kernel, but not us.
@@ -47,7 +47,9 @@ pub(super) enum Policies {
 
 impl Policies {
     pub(super) fn open() -> Self {
-        match Listener::open(PROTOCOL, &GROUPS).and_then(|listener| Ok(Self::Told(listener, Asker::open(PROTOCOL)?))) {
+        match Listener::open(PROTOCOL, &GROUPS)
+            .and_then(|listener| Ok(Self::Told(listener, Requester::open(PROTOCOL)?)))
+        {
             Ok(told) => told,
             Err(Error::Open(error)) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Self::None,
             Err(error) => {
@@ -60,7 +62,7 @@ impl Policies {
     }
 
     /// Waits for something to be announced.
-    pub(super) async fn wait(&mut self) -> Result<Heard, Error> {
+    pub(super) async fn wait(&mut self) -> Result<RecvResult, Error> {
         match self {
             Self::Told(listener, _) => listener.wait().await,
             _ => std::future::pending().await,
@@ -68,13 +70,13 @@ impl Policies {
     }
 
     pub(super) fn list(&mut self) -> Result<Ipsec, Error> {
-        let asker = match self {
-            Self::Told(_, asker) => asker,
+        let requester = match self {
+            Self::Told(_, requester) => requester,
             Self::None => return Ok(Ipsec::default()),
             Self::Unknown => return Ok(Ipsec::unknown()),
         };
-        let mut ipsec = Ipsec { all: blocks_by_default(asker)?, ..Ipsec::default() };
-        let policies = asker
+        let mut ipsec = Ipsec { all: blocks_by_default(requester)?, ..Ipsec::default() };
+        let policies = requester
             .dump("IPsec policies", XFRM_MSG_GETPOLICY, &[0; REQUEST], |message| Some(message.payload.to_vec()))?;
         for policy in &policies {
             // One that can not be read may cover anything.
@@ -88,15 +90,15 @@ impl Policies {
 
 impl Mirror {
     /// Takes what was announced. Says whether there may be more.
-    pub(super) fn take_policies(&mut self, heard: &Heard) {
+    pub(super) fn take_policies(&mut self, heard: &RecvResult) {
         let Policies::Told(listener, _) = &self.policies else { return };
         let news = match heard {
-            Heard::Nothing => false,
-            Heard::Overrun => true,
-            Heard::Datagram => listener.messages().any(|message| !ASSOCIATIONS.contains(&message.kind)),
+            RecvResult::Nothing => false,
+            RecvResult::Overrun => true,
+            RecvResult::Datagram => listener.messages().any(|message| !ASSOCIATIONS.contains(&message.kind)),
         };
         if news {
-            self.doubt(Stale::IPSEC);
+            self.mark_stale(Stale::IPSEC);
         }
     }
 
@@ -104,7 +106,7 @@ impl Mirror {
     pub(super) fn drain_policies(&mut self) -> Result<(), Error> {
         while let Policies::Told(listener, _) = &mut self.policies {
             let heard = listener.poll()?;
-            if matches!(heard, Heard::Nothing) {
+            if matches!(heard, RecvResult::Nothing) {
                 break;
             }
             self.take_policies(&heard);
@@ -115,12 +117,12 @@ impl Mirror {
 
 /// Whether what no policy covers is stopped on its way through (`ip xfrm policy setdefault`). Kernels before 5.15 have no such
 /// setting.
-fn blocks_by_default(asker: &mut Asker) -> Result<bool, Error> {
+fn blocks_by_default(requester: &mut Requester) -> Result<bool, Error> {
     let blocks = |payload: &[u8]| {
         // In, through, out.
         (1..3).any(|direction| u8_at(payload, direction) == Some(BLOCK))
     };
-    match asker.get("IPsec defaults", XFRM_MSG_GETDEFAULT, &[0; 4], |message| Some(blocks(message.payload))) {
+    match requester.get("IPsec defaults", XFRM_MSG_GETDEFAULT, &[0; 4], |message| Some(blocks(message.payload))) {
         Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         other => Ok(other?.unwrap_or_default()),
     }

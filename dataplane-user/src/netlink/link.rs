@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vlan_device_says_its_tag() {
+    fn the_tag_of_a_vlan_device_is_read() {
         for (protocol, qos, expected) in [
             ([0x81, 0x00], false, Vlan { tag: Tag::new(false, 100), prioritises: false }),
             ([0x88, 0xa8], false, Vlan { tag: Tag::new(true, 100), prioritises: false }),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_says_whether_it_takes_the_frames_of_what_it_is_on() {
+    fn links_that_take_frames_are_recognised() {
         for (kind, mode, expected) in [
             ("macvlan", 8, true),
             ("macvtap", 8, true),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_says_what_ip_is_told_of_it() {
+    fn the_ip_settings_of_a_link_are_read() {
         let of = |v4: Option<&[usize]>, v6: Option<(u32, &[usize])>| {
             let words = |on: &[usize], mtu: u32| -> Vec<u8> {
                 let mut words = [0; 60];

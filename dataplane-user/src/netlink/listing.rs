@@ -5,7 +5,7 @@ use std::time::Instant;
 use netlink_packet_core::NLM_F_DUMP;
 
 use super::expiry::{self, Expiring, Lifetime};
-use super::socket::{ATTEMPTS, Answer, Asker};
+use super::socket::{ATTEMPTS, Answer, Requester};
 use super::{Error, Stale, is_foreign, route};
 use crate::model::{Event, Family, IpVersion, Listing, Snapshot, Touched};
 
@@ -16,7 +16,7 @@ const HELD: usize = 1 << 16;
 pub(super) struct Reading {
     /// A socket of its own: an answer that is being read stands in the way of all others, and one that is given up can only
     /// be closed.
-    asker: Asker,
+    requester: Requester,
     answer: Answer,
     found: Found,
     attempts: u32,
@@ -41,9 +41,9 @@ impl Found {
 impl Reading {
     /// Asks for all routes of a family.
     pub(super) fn begin(version: IpVersion) -> Result<Self, Error> {
-        let mut asker = Asker::open(libc::NETLINK_ROUTE as isize)?;
-        let answer = ask(&mut asker, version)?;
-        Ok(Self { asker, answer, found: Found::new(version), attempts: 1, held: Vec::new() })
+        let mut requester = Requester::open(libc::NETLINK_ROUTE as isize)?;
+        let answer = ask(&mut requester, version)?;
+        Ok(Self { requester, answer, found: Found::new(version), attempts: 1, held: Vec::new() })
     }
 
     /// Of which family.
@@ -88,7 +88,7 @@ impl Reading {
         let version = self.version();
         loop {
             let found = &mut self.found;
-            let last = self.asker.read(&mut self.answer, |message| match found {
+            let last = self.requester.read(&mut self.answer, |message| match found {
                 Found::V4(listing) => route::parse(message.payload).into_iter().for_each(|route| listing.push(route)),
                 Found::V6(listing) => {
                     expiring.note(message.kind, message.payload);
@@ -108,7 +108,7 @@ impl Reading {
                 Ok(true) => {
                     self.attempts += 1;
                     self.found = Found::new(version);
-                    self.answer = ask(&mut self.asker, version)?;
+                    self.answer = ask(&mut self.requester, version)?;
                 }
                 // A kernel without IPv6 has no routes of it.
                 Err(error) if version == IpVersion::V6 && is_foreign(&error) => return Ok(true),
@@ -137,11 +137,11 @@ impl Reading {
     }
 }
 
-fn ask(asker: &mut Asker, version: IpVersion) -> Result<Answer, Error> {
+fn ask(requester: &mut Requester, version: IpVersion) -> Result<Answer, Error> {
     let mut request = [0; route::HEADER];
     request[0] = match version {
         IpVersion::V4 => u32::NUMBER,
         IpVersion::V6 => u128::NUMBER,
     };
-    asker.ask("routes", libc::RTM_GETROUTE, NLM_F_DUMP, &request)
+    requester.ask("routes", libc::RTM_GETROUTE, NLM_F_DUMP, &request)
 }

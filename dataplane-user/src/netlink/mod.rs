@@ -19,7 +19,6 @@ mod expiry;
 mod features;
 mod gate;
 mod hook;
-mod inquiry;
 mod ipsec;
 mod legacy;
 mod link;
@@ -31,6 +30,7 @@ mod netfilter;
 pub mod qdisc;
 mod quiet;
 mod route;
+mod route_get;
 mod rule;
 mod socket;
 
@@ -49,16 +49,16 @@ use expiry::Expiring;
 use features::Devices;
 use ipsec::Policies;
 use listing::Reading;
-use netfilter::Watch;
+use netfilter::NetfilterMonitor;
 use quiet::Quiet;
-use socket::{Asker, Heard, Listener, Message};
+use socket::{Listener, Message, RecvResult, Requester};
 
 pub use counter::{LinkCounters, link_counters};
 pub use error::Error;
 pub use gate::{Gate, GateRule};
-pub use inquiry::{Path, path};
 pub use listen::listeners;
 pub use neighbour::Prober;
+pub use route_get::{Path, path};
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops, tc.
 const GROUPS: [u32; 12] = [
@@ -101,11 +101,11 @@ bitflags! {
 /// Follows the kernel's tables in one network namespace.
 pub struct Mirror {
     listener: Listener,
-    asker: Asker,
+    requester: Requester,
     reading: Option<Reading>,
     comparison: Comparison,
     devices: Option<Devices>,
-    netfilter: Watch,
+    netfilter: NetfilterMonitor,
     stale: Stale,
     /// Announcements were lost, and not all of those before them are read.
     overrun: bool,
@@ -131,11 +131,11 @@ impl Mirror {
         }
         Ok(Self {
             listener: Listener::open(libc::NETLINK_ROUTE as isize, &GROUPS)?,
-            asker: Asker::open(libc::NETLINK_ROUTE as isize)?,
+            requester: Requester::open(libc::NETLINK_ROUTE as isize)?,
             reading: None,
             comparison: Comparison::default(),
             devices,
-            netfilter: Watch::open(),
+            netfilter: NetfilterMonitor::open(),
             stale: Stale::all(),
             overrun: false,
             pending: Vec::new(),
@@ -201,17 +201,17 @@ impl Mirror {
     /// Our own programs came or went. Kernels that tell what drivers offer tell that too; others must be asked.
     pub fn programs_changed(&mut self) {
         if self.devices.is_none() {
-            self.doubt(Stale::LINKS);
+            self.mark_stale(Stale::LINKS);
         }
     }
 
     /// Makes the next [`Mirror::next`] list everything again.
     pub fn resync(&mut self) {
-        self.doubt(Stale::all());
+        self.mark_stale(Stale::all());
     }
 
     /// These have to be listed: what is known of them may be old.
-    fn doubt(&mut self, kinds: Stale) {
+    fn mark_stale(&mut self, kinds: Stale) {
         self.stale |= kinds;
         self.comparison.skip(kinds);
     }
@@ -259,7 +259,7 @@ impl Mirror {
         let mut all = true;
         loop {
             let heard = self.listener.poll()?;
-            if matches!(heard, Heard::Nothing) {
+            if matches!(heard, RecvResult::Nothing) {
                 break;
             }
             self.take_rtnetlink(&heard);
@@ -270,27 +270,27 @@ impl Mirror {
         }
         while let Some(devices) = &mut self.devices {
             let heard = devices.listener.poll()?;
-            if matches!(heard, Heard::Nothing) {
+            if matches!(heard, RecvResult::Nothing) {
                 break;
             }
             self.take_features(&heard);
         }
         self.drain_policies()?;
         if self.netfilter.is_due()? {
-            self.doubt(Stale::NETFILTER);
+            self.mark_stale(Stale::NETFILTER);
         }
         Ok(all)
     }
 
-    fn take_rtnetlink(&mut self, heard: &Heard) {
+    fn take_rtnetlink(&mut self, heard: &RecvResult) {
         match heard {
-            Heard::Nothing => {}
-            Heard::Overrun => {
-                self.doubt(Stale::all() - Stale::FEATURES - Stale::IPSEC - Stale::NETFILTER);
+            RecvResult::Nothing => {}
+            RecvResult::Overrun => {
+                self.mark_stale(Stale::all() - Stale::FEATURES - Stale::IPSEC - Stale::NETFILTER);
                 self.overrun = true;
                 self.reading = None;
             }
-            Heard::Datagram => {
+            RecvResult::Datagram => {
                 let mut doubtful = Stale::empty();
                 for message in self.listener.messages() {
                     doubtful |= unannounced(&message, &mut self.usable);
@@ -302,17 +302,17 @@ impl Mirror {
                     }
                     self.pending.push(event);
                 }
-                self.doubt(doubtful);
+                self.mark_stale(doubtful);
             }
         }
     }
 
-    fn take_features(&mut self, heard: &Heard) {
+    fn take_features(&mut self, heard: &RecvResult) {
         let Some(devices) = &self.devices else { return };
         match heard {
-            Heard::Nothing => {}
-            Heard::Overrun => self.doubt(Stale::FEATURES),
-            Heard::Datagram => {
+            RecvResult::Nothing => {}
+            RecvResult::Overrun => self.mark_stale(Stale::FEATURES),
+            RecvResult::Datagram => {
                 let ours = devices.listener.messages().filter(|message| message.kind == devices.family.id);
                 self.pending.extend(ours.filter_map(|message| device::parse(message.payload)));
             }
@@ -360,14 +360,14 @@ impl Mirror {
     /// The list of links takes the lock under which links, addresses and IPv4 routes change: what has begun is over, and
     /// announced, when it returns.
     fn wait_for_changes(&mut self) -> Result<(), Error> {
-        self.asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>).map(drop)
+        self.requester.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>).map(drop)
     }
 
     fn list(&mut self, kind: Stale) -> Result<Option<Snapshot>, Error> {
-        let asker = &mut self.asker;
+        let requester = &mut self.requester;
         Ok(Some(match kind {
             Stale::LINKS => {
-                let found = asker.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |message| {
+                let found = requester.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |message| {
                     Some((link::parse(message.payload)?, usable(message.payload)))
                 })?;
                 self.usable = found.iter().map(|(link, flags)| (link.ifindex, *flags)).collect();
@@ -379,22 +379,22 @@ impl Mirror {
             },
             Stale::NETCONF => {
                 let parse = |message: &Message<'_>| Some(netconf::parse(message.payload)?.0);
-                Snapshot::Netconf(both(asker, "settings", netconf::GET, netconf::HEADER, parse)?)
+                Snapshot::Netconf(both(requester, "settings", netconf::GET, netconf::HEADER, parse)?)
             }
             Stale::ADDRESSES => {
                 let parse = |message: &Message<'_>| address::parse(message.payload);
-                Snapshot::Addresses(both(asker, "addresses", libc::RTM_GETADDR, address::HEADER, parse)?)
+                Snapshot::Addresses(both(requester, "addresses", libc::RTM_GETADDR, address::HEADER, parse)?)
             }
             Stale::NEIGHBOURS => {
                 let parse = |message: &Message<'_>| neighbour::parse(message.payload);
-                Snapshot::Neighbours(both(asker, "neighbours", libc::RTM_GETNEIGH, neighbour::HEADER, parse)?)
+                Snapshot::Neighbours(both(requester, "neighbours", libc::RTM_GETNEIGH, neighbour::HEADER, parse)?)
             }
             Stale::RULES => {
                 let parse = |message: &Message<'_>| rule::parse(message.payload);
-                Snapshot::RoutingRules(both(asker, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
+                Snapshot::RoutingRules(both(requester, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
             }
             Stale::IPSEC => Snapshot::Ipsec(self.policies.list()?),
-            Stale::QDISCS => Snapshot::Qdiscs(qdisc::shaping(asker)?),
+            Stale::QDISCS => Snapshot::Qdiscs(qdisc::shaping(requester)?),
             Stale::NETFILTER => Snapshot::Netfilter(self.netfilter.survey()),
             _ => return Ok(None),
         }))

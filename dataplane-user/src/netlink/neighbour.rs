@@ -8,7 +8,7 @@ use netlink_packet_core::NLM_F_ACK;
 use super::{
     Error,
     attribute::{Attributes, ip, mac, put, u8_at, u16_at, u32_at, version},
-    socket::Asker,
+    socket::Requester,
 };
 use crate::model::{Family as _, Neighbour, NeighbourState};
 
@@ -49,12 +49,12 @@ const NTF_USE: u8 = 0x01;
 ///
 /// The kernel takes `permanent`, `extern_learn` and `managed` from an entry that is used in this way (seen with Linux 6.18):
 /// only others may be.
-pub struct Prober(Asker);
+pub struct Prober(Requester);
 
 impl Prober {
     /// A socket in the caller's network namespace.
     pub fn open() -> Result<Self, Error> {
-        Asker::open(libc::NETLINK_ROUTE as isize).map(Self)
+        Requester::open(libc::NETLINK_ROUTE as isize).map(Self)
     }
 
     /// Uses a neighbour; whether the kernel still has it. One that is not there is not made.

@@ -12,7 +12,7 @@ use super::{
     Error,
     attribute::{Attributes, put, text, u8_at},
     hook, legacy,
-    socket::{Asker, Heard, Listener},
+    socket::{Listener, RecvResult, Requester},
 };
 use crate::model::{IpVersion, Netfilter, NetfilterChain, NetfilterHook};
 
@@ -65,7 +65,7 @@ pub(super) const OWN_TABLE: &str = "dataplane_until_ready";
 const GATHER: Duration = Duration::from_millis(20);
 
 /// What is known of netfilter, and how changes are heard of.
-pub(super) struct Watch {
+pub(super) struct NetfilterMonitor {
     /// None where the kernel has no nftables, or does not let this user listen: then it is asked each time.
     listener: Option<Listener>,
     /// When it is to be asked.
@@ -74,7 +74,7 @@ pub(super) struct Watch {
     known: Option<(Vec<u8>, Netfilter)>,
 }
 
-impl Watch {
+impl NetfilterMonitor {
     pub(super) fn open() -> Self {
         let listener = Listener::open(libc::NETLINK_NETFILTER as isize, &[GROUP]);
         let listener = listener.inspect_err(|error| tracing::debug!("{error}; netfilter is asked each second")).ok();
@@ -109,7 +109,7 @@ impl Watch {
     pub(super) fn is_due(&mut self) -> Result<bool, Error> {
         while let Some(listener) = &mut self.listener {
             let heard = listener.poll()?;
-            if matches!(heard, Heard::Nothing) {
+            if matches!(heard, RecvResult::Nothing) {
                 break;
             }
             if concerns(listener, &heard) {
@@ -137,8 +137,8 @@ impl Watch {
 
     /// The chains of nftables, from the last time if no rule has changed since.
     fn nftables(&mut self) -> Result<Netfilter, Error> {
-        let mut asker = Asker::open(libc::NETLINK_NETFILTER as isize)?;
-        let generation = match asker.get("rules' generation", NFTABLES | NFT_MSG_GETGEN, &[0; HEADER], |message| {
+        let mut requester = Requester::open(libc::NETLINK_NETFILTER as isize)?;
+        let generation = match requester.get("rules' generation", NFTABLES | NFT_MSG_GETGEN, &[0; HEADER], |message| {
             let is = message.kind & 0xff == NFT_MSG_NEWGEN;
             Attributes::behind(message.payload, HEADER).find(|(kind, _)| is && *kind == GENERATION)?.1.to_vec().into()
         }) {
@@ -151,7 +151,7 @@ impl Watch {
             return Ok(seen.clone());
         }
         self.known = None;
-        let seen = nftables(&mut asker)?;
+        let seen = nftables(&mut requester)?;
         self.known = Some((generation, seen.clone()));
         Ok(seen)
     }
@@ -166,12 +166,12 @@ async fn until(due: Option<Instant>) {
 }
 
 /// Whether a datagram says more than that elements of sets came or went.
-fn concerns(listener: &Listener, heard: &Heard) -> bool {
+fn concerns(listener: &Listener, heard: &RecvResult) -> bool {
     let rules = NFTABLES | NFT_MSG_NEWTABLE..=NFTABLES | NFT_MSG_DELRULE;
     match heard {
-        Heard::Nothing => false,
-        Heard::Overrun => true,
-        Heard::Datagram => listener.messages().any(|message| rules.contains(&message.kind)),
+        RecvResult::Nothing => false,
+        RecvResult::Overrun => true,
+        RecvResult::Datagram => listener.messages().any(|message| rules.contains(&message.kind)),
     }
 }
 
@@ -214,10 +214,12 @@ struct Key {
 }
 
 /// The chains of nftables that have rules or a dropping policy, and the tables that are ours.
-fn nftables(asker: &mut Asker) -> Result<Netfilter, Error> {
+fn nftables(requester: &mut Requester) -> Result<Netfilter, Error> {
     let all = [0; HEADER];
-    let tables = asker.dump("netfilter tables", NFTABLES | NFT_MSG_GETTABLE, &all, |message| table(message.payload))?;
-    let bases = asker.dump("netfilter chains", NFTABLES | NFT_MSG_GETCHAIN, &all, |message| base(message.payload))?;
+    let tables =
+        requester.dump("netfilter tables", NFTABLES | NFT_MSG_GETTABLE, &all, |message| table(message.payload))?;
+    let bases =
+        requester.dump("netfilter chains", NFTABLES | NFT_MSG_GETCHAIN, &all, |message| base(message.payload))?;
     let mut chains = Vec::new();
     for (key, chain) in bases {
         let asleep =
@@ -228,7 +230,7 @@ fn nftables(asker: &mut Asker) -> Result<Netfilter, Error> {
         let mut request = vec![key.family, 0, 0, 0];
         put(&mut request, RULE_TABLE, &terminated(&key.table));
         put(&mut request, RULE_CHAIN, &terminated(&key.chain));
-        let rules = asker.dump("netfilter rules", NFTABLES | NFT_MSG_GETRULE, &request, |message| {
+        let rules = requester.dump("netfilter rules", NFTABLES | NFT_MSG_GETRULE, &request, |message| {
             holder(message.payload).filter(|holder| *holder == key)
         })?;
         let chain = NetfilterChain { rules: Some(rules.len()), ..chain };

@@ -8,7 +8,7 @@ use dataplane_common::abi::Ifindex;
 use super::{
     Error,
     attribute::{Attributes, text, u32_at},
-    socket::Asker,
+    socket::Requester,
 };
 
 /// `struct tcmsg`.
@@ -27,8 +27,9 @@ pub(super) fn is_plain(kind: &str) -> bool {
 }
 
 /// The disciplines that shape, rank or drop what a device sends (`htb`, `cake`, ...), by device.
-pub(super) fn shaping(asker: &mut Asker) -> Result<BTreeMap<Ifindex, Vec<String>>, Error> {
-    let all = asker.dump("queueing disciplines", libc::RTM_GETQDISC, &[0; HEADER], |message| parse(message.payload))?;
+pub(super) fn shaping(requester: &mut Requester) -> Result<BTreeMap<Ifindex, Vec<String>>, Error> {
+    let all =
+        requester.dump("queueing disciplines", libc::RTM_GETQDISC, &[0; HEADER], |message| parse(message.payload))?;
     let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (ifindex, kind) in all {
         let kinds = found.entry(ifindex).or_default();
@@ -55,13 +56,13 @@ fn parse(payload: &[u8]) -> Option<(Ifindex, String)> {
 ///
 /// The socket, or a dump that never settles.
 pub fn classifiers(ifindex: Ifindex) -> Result<Vec<String>, Error> {
-    let mut asker = Asker::open(libc::NETLINK_ROUTE as isize)?;
+    let mut requester = Requester::open(libc::NETLINK_ROUTE as isize)?;
     let mut kinds = Vec::new();
     for parent in PARENTS {
         let mut request = vec![0; HEADER];
         request[4..8].copy_from_slice(&ifindex.to_ne_bytes());
         request[12..16].copy_from_slice(&parent.to_ne_bytes());
-        match asker.dump("classifiers", libc::RTM_GETTFILTER, &request, |message| {
+        match requester.dump("classifiers", libc::RTM_GETTFILTER, &request, |message| {
             let kind = Attributes::behind(message.payload, HEADER).find(|(kind, _)| *kind == TCA_KIND);
             kind.map(|(_, value)| text(value))
         }) {
@@ -80,7 +81,7 @@ mod tests {
     use super::{super::attribute::put, *};
 
     #[test]
-    fn kinds_are_read_and_told_apart() {
+    fn kinds_are_read() {
         for (kind, plain) in [("cake", false), ("htb", false), ("fq_codel", true), ("mq", true), ("pfifo", false)] {
             let mut message = vec![0; HEADER];
             message[4..8].copy_from_slice(&7_u32.to_ne_bytes());

@@ -67,8 +67,9 @@ impl Mirror {
             return Ok(());
         }
         self.quiet.due = Instant::now() + ROUND;
-        let links =
-            self.asker.dump("links", libc::RTM_GETLINK, &link::request(), |message| link::parse(message.payload))?;
+        let links = self
+            .requester
+            .dump("links", libc::RTM_GETLINK, &link::request(), |message| link::parse(message.payload))?;
         for link in links {
             // One that is not known is about to be announced, one whose index is new in this listing as well.
             let Some(known) = self.quiet.known.get_mut(&link.ifindex).filter(|known| **known != link) else { continue };
@@ -86,7 +87,7 @@ impl Mirror {
     fn look_at_proxies(&mut self) -> Result<(), Error> {
         let request = neighbour::proxies_request();
         let parse = |message: &Message<'_>| neighbour::proxy(message.payload);
-        let listed = match self.asker.dump("proxied neighbours", libc::RTM_GETNEIGH, &request, parse) {
+        let listed = match self.requester.dump("proxied neighbours", libc::RTM_GETNEIGH, &request, parse) {
             // A kernel without IPv6.
             Err(error) if is_foreign(&error) => Vec::new(),
             other => other?,

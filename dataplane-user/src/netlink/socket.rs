@@ -53,7 +53,7 @@ pub(super) struct Listener {
 }
 
 /// What became of a read.
-pub(super) enum Heard {
+pub(super) enum RecvResult {
     /// A datagram.
     Datagram,
     /// Nothing is left to read now.
@@ -76,14 +76,14 @@ impl Listener {
     }
 
     /// Waits for a datagram. May be dropped while waiting.
-    pub(super) async fn wait(&mut self) -> Result<Heard, Error> {
+    pub(super) async fn wait(&mut self) -> Result<RecvResult, Error> {
         self.buffer.clear();
         let heard = std::future::poll_fn(|context| self.socket.poll_recv(context, &mut self.buffer)).await;
         Self::judge(heard)
     }
 
     /// The next datagram if there is one.
-    pub(super) fn poll(&mut self) -> Result<Heard, Error> {
+    pub(super) fn poll(&mut self) -> Result<RecvResult, Error> {
         self.buffer.clear();
         Self::judge(self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT).map(drop))
     }
@@ -93,11 +93,11 @@ impl Listener {
         messages(&self.buffer)
     }
 
-    fn judge(heard: io::Result<()>) -> Result<Heard, Error> {
+    fn judge(heard: io::Result<()>) -> Result<RecvResult, Error> {
         match heard {
-            Ok(()) => Ok(Heard::Datagram),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Heard::Overrun),
+            Ok(()) => Ok(RecvResult::Datagram),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(RecvResult::Nothing),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(RecvResult::Overrun),
             Err(error) => Err(Error::Receive(error)),
         }
     }
@@ -113,13 +113,13 @@ fn enlarge(socket: &Socket) -> Result<(), Error> {
 
 /// Asks questions. The kernel works on an answer while we read it, so nothing here waits for long. Of an answer that was
 /// left half read the rest is skipped.
-pub(super) struct Asker {
+pub(super) struct Requester {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-impl Asker {
+impl Requester {
     /// A socket of `protocol` in the caller's network namespace.
     pub(super) fn open(protocol: isize) -> Result<Self, Error> {
         let mut socket = Socket::new(protocol).map_err(Error::open)?;

@@ -10,9 +10,9 @@ use proptest::sample::select;
 use super::display::Named;
 use super::value::{Range, Value};
 use super::{
-    Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField, LinkPattern, Log,
-    LogTarget, MacAddress, Match, PacketType, Port, Protocol, ProtocolField, RejectWith, Rule, SetName, Side,
-    Statement, TcpFlags, Test, Text, Verdict,
+    Action, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField,
+    LinkPattern, Log, LogTarget, MacAddress, Match, PacketType, Port, Protocol, ProtocolField, RejectWith, Rule,
+    SetName, Side, Statement, TcpFlags, Test, Text,
 };
 
 /// Links of the tests' world, by index less one.
@@ -211,7 +211,7 @@ fn statement() -> impl Strategy<Value = Statement> {
     prop_oneof![limit, log]
 }
 
-fn verdict() -> impl Strategy<Value = Verdict> {
+fn action() -> impl Strategy<Value = Action> {
     let with = prop_oneof![
         Just(RejectWith::Default),
         Just(RejectWith::TcpReset),
@@ -219,24 +219,24 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         named().prop_map(RejectWith::Icmpv6),
         named().prop_map(RejectWith::Icmpx),
     ];
-    prop_oneof![plain_verdict(), with.prop_map(Verdict::Reject)]
+    prop_oneof![plain_action(), with.prop_map(Action::Reject)]
 }
 
-fn plain_verdict() -> impl Strategy<Value = Verdict> {
-    select(vec![Verdict::Accept, Verdict::Drop, Verdict::Continue])
+fn plain_action() -> impl Strategy<Value = Action> {
+    select(vec![Action::Accept, Action::Drop, Action::Continue])
 }
 
 /// Any rule.
 pub(crate) fn rule() -> impl Strategy<Value = Rule> {
     let asked = prop_oneof![5 => asked(), 1 => set_match()];
-    (vec(asked, 0..4), vec(statement(), 0..3), verdict(), option::of(text()))
-        .prop_filter_map("no contradiction", |(matches, statements, verdict, comment)| {
-            Rule::new(matches, statements, verdict, comment).ok()
+    (vec(asked, 0..4), vec(statement(), 0..3), action(), option::of(text()))
+        .prop_filter_map("no contradiction", |(matches, statements, action, comment)| {
+            Rule::new(matches, statements, action, comment).ok()
         })
 }
 
 /// A rule that can be lowered.
 pub(crate) fn plain_rule() -> impl Strategy<Value = Rule> {
-    (vec(asked(), 0..4), plain_verdict())
-        .prop_filter_map("no contradiction", |(matches, verdict)| Rule::new(matches, Vec::new(), verdict, None).ok())
+    (vec(asked(), 0..4), plain_action())
+        .prop_filter_map("no contradiction", |(matches, action)| Rule::new(matches, Vec::new(), action, None).ok())
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::concatenation::Concatenation;
 use super::consistency::{self, Contradiction};
 use super::name::{LinkPattern, SetName};
-use super::statement::{Statement, Verdict};
+use super::statement::{Action, Statement};
 use super::text::Text;
 use super::value::{
     Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, PacketType, Port,
@@ -19,7 +19,7 @@ use super::value::{
 pub struct Rule {
     matches: Vec<Match>,
     statements: Vec<Statement>,
-    verdict: Verdict,
+    action: Action,
     comment: Option<Text>,
 }
 
@@ -31,11 +31,11 @@ impl Rule {
     pub fn new(
         matches: Vec<Match>,
         statements: Vec<Statement>,
-        verdict: Verdict,
+        action: Action,
         comment: Option<Text>,
     ) -> Result<Self, Contradiction> {
         consistency::check(&matches)?;
-        Ok(Self { matches, statements, verdict, comment })
+        Ok(Self { matches, statements, action, comment })
     }
 
     /// What it asks of a packet; all of it must hold.
@@ -49,8 +49,8 @@ impl Rule {
     }
 
     /// What it says.
-    pub const fn verdict(&self) -> Verdict {
-        self.verdict
+    pub const fn action(&self) -> Action {
+        self.action
     }
 
     /// The operator's words.

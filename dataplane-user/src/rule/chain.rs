@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use dataplane_common::abi::{CHAINS, Features, Ruling};
+use dataplane_common::abi::{ActionCode, CHAINS, Features};
 use thiserror::Error;
 
 /// Where in a packet's way rules are asked.
@@ -129,10 +129,10 @@ impl Policy {
     }
 
     /// As the kernel half reads it.
-    pub const fn ruling(self) -> Ruling {
+    pub const fn action_code(self) -> ActionCode {
         match self {
-            Self::Accept => Ruling::Accept,
-            Self::Drop => Ruling::Drop,
+            Self::Accept => ActionCode::Accept,
+            Self::Drop => ActionCode::Drop,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::{Display, Formatter, Result};
 
 use super::ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 use super::statement::{
-    Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
-    UnreachableAny, Verdict,
+    Action, Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
+    UnreachableAny,
 };
 
 /// Things that are written as one of a few words.
@@ -62,7 +62,7 @@ impl Display for Rule {
         for statement in self.statements() {
             write!(f, "{statement} ")?;
         }
-        write!(f, "{}", self.verdict())?;
+        write!(f, "{}", self.action())?;
         self.comment().map_or(Ok(()), |comment| write!(f, " comment \"{comment}\""))
     }
 }
@@ -204,7 +204,7 @@ impl Display for Log {
     }
 }
 
-impl Display for Verdict {
+impl Display for Action {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Accept => f.write_str("accept"),

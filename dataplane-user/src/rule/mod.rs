@@ -29,8 +29,8 @@ pub use parse::{Parsed, parse, parse_spanned};
 pub(crate) use parse::{parse_element, parse_set_type};
 pub use set::{Element, Item, ItemKind, SetType};
 pub use statement::{
-    Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
-    UnreachableAny, Verdict,
+    Action, Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
+    UnreachableAny,
 };
 pub use text::{TEXT_LENGTH, Text};
 pub use value::{

@@ -91,7 +91,7 @@ pub enum LogLevel {
 
 /// What a rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Action {
     /// Ends the chain; the packet goes on.
     Accept,
     /// Ends the packet.

@@ -43,7 +43,7 @@ pub fn parse_watched(text: &str) -> Result<Watched, RuleError> {
         };
         let span = *value_at..value_at + value.len();
         reasons &= match *keyword {
-            "verdict" => named(value, &DECISIONS, |reason| reason.decision().name()),
+            "verdict" => named(value, &DECISIONS, |reason| reason.verdict().name()),
             "reason" => {
                 let names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
                 named(value, &names, Reason::name)
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn matches_verdicts_and_reasons() {
         let all = u64::MAX;
-        let drops = Reason::ALL.iter().filter(|reason| reason.decision().name() == "drop");
+        let drops = Reason::ALL.iter().filter(|reason| reason.verdict().name() == "drop");
         let drops = drops.fold(0, |bits, reason| bits | 1_u64 << (*reason as u64));
         let bit = |reason: Reason| 1_u64 << (reason as u64);
         for (text, matches, reasons) in [
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_with_its_place() {
+    fn an_invalid_trace_filter_is_reported_with_its_position() {
         for (text, place) in [
             ("verdict", 0..7),
             ("verdict maybe", 8..13),

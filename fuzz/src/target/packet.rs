@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dataplane_common::{
-    decide::{Carried, Family, Frame, V4, V6, Vlan, frame, is_pending, segment_length, transport},
+    decide::{Family, Frame, L3Protocol, V4, V6, Vlan, frame, is_pending, segment_length, transport},
     wire::Mac,
 };
 
@@ -57,9 +57,9 @@ fn feed(input: &[u8]) {
     for ours in [None, Some(Mac::wide(&[2, 0, 0, 0, 0, 1, 0, 0], 0))] {
         let Ok(frame) = frame(input, ours, Vlan::NONE) else { continue };
         assert!(frame.offset <= input.len(), "{frame:?}");
-        match frame.carried {
-            Carried::Ipv4 => walk::<V4>(input, &frame),
-            Carried::Ipv6 => walk::<V6>(input, &frame),
+        match frame.l3 {
+            L3Protocol::Ipv4 => walk::<V4>(input, &frame),
+            L3Protocol::Ipv6 => walk::<V6>(input, &frame),
             _ => {}
         }
     }

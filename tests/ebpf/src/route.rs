@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dataplane_common::{
-    abi::{Block, Blocks, LOCALS, Line, Lines, NEAR_ENTRIES, NEAR_LINES, Near, ROOTS, WORDS, lookup4, lookup6},
+    abi::{BASE_ENTRIES, BASE_LINES, BaseLines, Block, Blocks, LOCALS, Line, Lines, ROOTS, WORDS, lookup4, lookup6},
     wire::Address6,
 };
 use dataplane_tests_ebpf::LOOKUPS;
@@ -43,11 +43,11 @@ const _: () = assert!(size_of::<Question>() == LENGTH as usize);
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
-/// [`dataplane_common::abi::Near4`], in words of eight bytes. Looked up, as all here: the project's own program knows its address.
+/// [`dataplane_common::abi::Fib4Base`], in words of eight bytes. Looked up, as all here: the project's own program knows its address.
 #[btf_map]
-static NEAR4: Array<[u64; NEAR_ENTRIES / 4], 1, MAPPED> = Array::new();
+static FIB4_BASE: Array<[u64; BASE_ENTRIES / 4], 1, MAPPED> = Array::new();
 #[btf_map]
-static NEAR6: Array<[u64; NEAR_LINES as usize * WORDS], 1, MAPPED> = Array::new();
+static FIB6_BASE: Array<[u64; BASE_LINES as usize * WORDS], 1, MAPPED> = Array::new();
 #[btf_map]
 static FIB4: Array<Block, 2, MAPPED> = Array::new();
 #[btf_map]
@@ -71,16 +71,16 @@ struct Table4;
 impl Blocks for Table4 {
     #[inline(always)]
     fn locals(&self, four: u32) -> u64 {
-        let Some(near) = NEAR4.get_ptr(0) else { return 0 };
-        let word = near.cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
+        let Some(base_line) = FIB4_BASE.get_ptr(0) else { return 0 };
+        let word = base_line.cast::<u64>().wrapping_add(four as usize & (2 * LOCALS / 4 - 1));
         // SAFETY: the filters of both generations are at the beginning.
         unsafe { word.read_volatile() }
     }
 
     #[inline(always)]
     fn root(&self, number: u32) -> u16 {
-        let Some(near) = NEAR4.get_ptr(0) else { return 0 };
-        let roots = near.cast::<u16>().wrapping_add(2 * LOCALS);
+        let Some(base_line) = FIB4_BASE.get_ptr(0) else { return 0 };
+        let roots = base_line.cast::<u16>().wrapping_add(2 * LOCALS);
         // SAFETY: the entries of both generations are behind the filters, and the mask leaves no other.
         unsafe { roots.wrapping_add(number as usize & (2 * ROOTS - 1)).read_volatile() }
     }
@@ -101,10 +101,10 @@ impl Lines for Table6 {
 
     #[inline(always)]
     fn line(&self, line: u32) -> Option<NonNull<u64>> {
-        if line < NEAR_LINES {
-            return self.near(line);
+        if line < BASE_LINES {
+            return self.base_line(line);
         }
-        NonNull::new(FIB6.get_ptr(line - NEAR_LINES)?.cast::<u64>().cast_mut())
+        NonNull::new(FIB6.get_ptr(line - BASE_LINES)?.cast::<u64>().cast_mut())
     }
 
     #[inline(always)]
@@ -115,21 +115,21 @@ impl Lines for Table6 {
     }
 }
 
-impl Near for Table6 {
+impl BaseLines for Table6 {
     #[inline(always)]
     fn root(&self, number: u32) -> u32 {
-        let Some(near) = NEAR6.get_ptr(0) else { return 0 };
-        let root = near.cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
+        let Some(base_line) = FIB6_BASE.get_ptr(0) else { return 0 };
+        let root = base_line.cast::<u32>().wrapping_add(number as usize & (2 * ROOTS - 1));
         // SAFETY: both generations of the index are at the beginning, and the mask leaves no other root.
         unsafe { root.read_volatile() }
     }
 
     #[inline(always)]
-    fn near(&self, line: u32) -> Option<NonNull<u64>> {
-        if line >= NEAR_LINES {
+    fn base_line(&self, line: u32) -> Option<NonNull<u64>> {
+        if line >= BASE_LINES {
             return None;
         }
-        NonNull::new(NEAR6.get_ptr(0)?.cast::<Line>().wrapping_add(line as usize).cast::<u64>().cast_mut())
+        NonNull::new(FIB6_BASE.get_ptr(0)?.cast::<Line>().wrapping_add(line as usize).cast::<u64>().cast_mut())
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use aya::{TestRun as _, TestRunOptions};
 use dataplane_common::abi::{CHAINS, Features};
 use dataplane_user::{
-    fib::Sizes,
+    fib::TableSizes,
     filter::{Image, build},
     kernel::Hook,
     lower::filter::{ChainRules, LoweredFilter, lower},
@@ -116,7 +116,7 @@ fn measure(set: &Set, settings: &Settings) -> Result<Row> {
     let drawn: Vec<Flow> =
         (0..settings.packets).map(|_| set.filters[random.usize(..set.filters.len())].draw(&mut random)).collect();
     let strange = strangers(&image, settings.packets, &mut random);
-    let sizes = Sizes::SMALL.with_filter(image.lines());
+    let sizes = TableSizes::SMALL.with_filter(image.lines());
     let (hot, cold, none, base) =
         World::sized(sizes, |world| contest(world, &lowered, &image, &drawn, &strange, settings))?;
     Ok(Row {
@@ -153,13 +153,13 @@ fn strangers(image: &Image, count: usize, random: &mut Rng) -> Vec<Flow> {
 
 /// A packet as the kernel half describes it.
 fn key((source, destination, source_port, destination_port, protocol): &Flow) -> dataplane_common::abi::Key {
-    use dataplane_common::abi::{Key, KeyFlags, mixed, rest};
+    use dataplane_common::abi::{Key, KeyFlags, field, mixed};
     let mut key = Key { length: 46, ..Key::default() };
     key.address[0] = u64::from(u32::from(*destination)) << 32 | u64::from(u32::from(*source));
     let ports = [6, 17].contains(protocol);
     let (from, to) = if ports { (*source_port, *destination_port) } else { (0, 0) };
     key.mixed = mixed::of(from.into(), to.into(), (*protocol).into(), 0, 0);
-    key.rest[rest::NETWORK] = 4 << 24 | u32::from(*protocol) << 16 | 64;
+    key.fields[field::NETWORK] = 4 << 24 | u32::from(*protocol) << 16 | 64;
     key.flags = if ports { KeyFlags::PORTS | KeyFlags::TRANSPORT } else { KeyFlags::empty() };
     key
 }

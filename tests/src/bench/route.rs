@@ -15,10 +15,10 @@ use aya::{
     maps::{Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::Xdp,
 };
-use dataplane_common::abi::{BLOCK, NEAR_ENTRIES, NEAR_LINES, RouteKind, Target, WORDS};
+use dataplane_common::abi::{BASE_ENTRIES, BASE_LINES, BLOCK, RouteKind, Target, WORDS};
 use dataplane_tests_ebpf::LOOKUPS;
 use dataplane_user::{
-    fib::{Direct, Joined, Painter, Sizes, Tree},
+    fib::{ChainedMemory, DirectTable, Painter, RangeTree, TableSizes},
     kernel::Mapping,
     model::{Family as Addressed, Prefix},
 };
@@ -161,7 +161,7 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let hot = (table4(settings.routes, Frames::Hot).destinations, table6(settings.routes, Frames::Hot).destinations);
     let bits4 = |keys: &[Ipv4Addr]| keys.iter().map(|key| key.to_bits()).collect();
     let bits6 = |keys: &[Ipv6Addr]| keys.iter().map(|key| key.to_bits()).collect();
-    let sizes = Sizes::for_routes(all4.routes.len(), all6.routes.len());
+    let sizes = TableSizes::for_routes(all4.routes.len(), all6.routes.len());
     let lane4 = Lane::<u32> {
         routes: parsed(&all4.routes)?,
         keys: [(Frames::Hot, bits4(&hot.0)), (Frames::Cold, bits4(&all4.destinations))],
@@ -180,20 +180,20 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Outcome> {
     }
     let mut bench = Bench { namespace, sizes, ingress, settings };
     tell("IPv4");
-    let begin = |ebpf: &mut Ebpf, sizes: Sizes| -> Result<_> {
-        let near = memory::<AtomicU16>(ebpf, "NEAR4", NEAR_ENTRIES)?;
-        let far = memory(ebpf, "FIB4", 2 * sizes.ipv4.blocks() as usize * BLOCK)?;
-        Ok(Direct::new(Joined::new(near, far), sizes.ipv4))
+    let begin = |ebpf: &mut Ebpf, sizes: TableSizes| -> Result<_> {
+        let base = memory::<AtomicU16>(ebpf, "NEAR4", BASE_ENTRIES)?;
+        let dynamic = memory(ebpf, "FIB4", 2 * sizes.ipv4.blocks() as usize * BLOCK)?;
+        Ok(DirectTable::new(ChainedMemory::new(base, dynamic), sizes.ipv4))
     };
-    let bytes = |sizes: Sizes| (NEAR_ENTRIES + 2 * sizes.ipv4.blocks() as usize * BLOCK) * 2;
+    let bytes = |sizes: TableSizes| (BASE_ENTRIES + 2 * sizes.ipv4.blocks() as usize * BLOCK) * 2;
     bench.family(&lane4, 4, begin, (bytes, kernel[0]), &mut outcome)?;
     tell("IPv6");
-    let begin = |ebpf: &mut Ebpf, sizes: Sizes| -> Result<_> {
-        let near = memory::<AtomicU64>(ebpf, "NEAR6", NEAR_LINES as usize * WORDS)?;
-        let far = memory(ebpf, "FIB6", 2 * sizes.ipv6.total() as usize * WORDS)?;
-        Ok(Tree::new(Joined::new(near, far), sizes.ipv6))
+    let begin = |ebpf: &mut Ebpf, sizes: TableSizes| -> Result<_> {
+        let base = memory::<AtomicU64>(ebpf, "NEAR6", BASE_LINES as usize * WORDS)?;
+        let dynamic = memory(ebpf, "FIB6", 2 * sizes.ipv6.total() as usize * WORDS)?;
+        Ok(RangeTree::new(ChainedMemory::new(base, dynamic), sizes.ipv6))
     };
-    let bytes = |sizes: Sizes| (NEAR_LINES + 2 * sizes.ipv6.total()) as usize * WORDS * 8;
+    let bytes = |sizes: TableSizes| (BASE_LINES + 2 * sizes.ipv6.total()) as usize * WORDS * 8;
     bench.family(&lane6, 6, begin, (bytes, kernel[1]), &mut outcome)?;
     Ok(outcome)
 }
@@ -242,7 +242,7 @@ fn memory<T: dataplane_user::kernel::Word>(ebpf: &mut Ebpf, name: &str, words: u
 
 struct Bench<'a> {
     namespace: Namespace,
-    sizes: Sizes,
+    sizes: TableSizes,
     ingress: u32,
     settings: &'a Settings,
 }
@@ -278,8 +278,8 @@ impl Bench<'_> {
         &mut self,
         lane: &Lane<A>,
         family: u8,
-        begin: impl Fn(&mut Ebpf, Sizes) -> Result<P>,
-        (bytes, (kernel, kernel_bytes)): (impl Fn(Sizes) -> usize, (Duration, i64)),
+        begin: impl Fn(&mut Ebpf, TableSizes) -> Result<P>,
+        (bytes, (kernel, kernel_bytes)): (impl Fn(TableSizes) -> usize, (Duration, i64)),
         outcome: &mut Outcome,
     ) -> Result<()> {
         let mut handled = None;
@@ -292,12 +292,12 @@ impl Bench<'_> {
                     painter.load(lane.routes.iter().copied());
                     let load = start.elapsed();
                     // As the daemon does: what its guess had no room for gets larger tables.
-                    let starved = painter.starved();
-                    let larger = self.sizes.relieved(if family == 4 { [starved, 0] } else { [0, starved] });
-                    if starved == 0 {
+                    let overflowed = painter.overflowed();
+                    let larger = self.sizes.enlarged_for(if family == 4 { [overflowed, 0] } else { [0, overflowed] });
+                    if overflowed == 0 {
                         break (ebpf, painter, load);
                     }
-                    ensure!(larger != self.sizes, "the table has no room for {starved} places");
+                    ensure!(larger != self.sizes, "the table has no room for {overflowed} places");
                     self.sizes = larger;
                 };
                 let start = Instant::now();

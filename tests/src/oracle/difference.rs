@@ -123,7 +123,7 @@ mod tests {
     use crate::fixture::packet::{Packet, between};
 
     #[test]
-    fn the_file_is_short_and_says_why() {
+    fn the_file_is_short_and_has_a_reason() {
         let known = known().expect("the file");
         assert!(TEXT.lines().count() <= 15 && !known.is_empty(), "{} lines", TEXT.lines().count());
     }

@@ -106,11 +106,11 @@ fn rejects(mode: &str) {
 }
 
 #[test]
-fn rejected_senders_are_told_in_native() {
+fn rejected_senders_get_an_error_in_native() {
     rejects("native");
 }
 
 #[test]
-fn rejected_senders_are_told_in_tc() {
+fn rejected_senders_get_an_error_in_tc() {
     rejects("tc");
 }

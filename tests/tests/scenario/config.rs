@@ -63,7 +63,7 @@ fn the_bad_is_refused_at_its_place_and_changes_nothing() {
 }
 
 #[test]
-fn check_diff_and_apply_tell_by_their_codes() {
+fn check_diff_and_apply_have_exit_codes() {
     let Some(scene) = Scene::idle(&[]) else { return };
     let path = write(&scene, "good.toml", GOOD);
     let path = path.to_str().expect("a path of letters");
@@ -146,7 +146,7 @@ fn a_config_without_ports_detaches_none_unasked() {
 }
 
 #[test]
-fn a_config_that_nobody_confirms_is_taken_back() {
+fn an_unconfirmed_config_is_rolled_back() {
     let Some(mut scene) = Scene::attached(&[], "native") else { return };
     let shown = scene.cli(&["config", "show"]);
     let shut = write(&scene, "shut.toml", &format!("{shown}\n[chains.forward]\npolicy = \"drop\"\n"));

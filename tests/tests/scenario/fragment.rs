@@ -69,7 +69,7 @@ fn does_not_slip_past(mode: &str) {
 }
 
 /// As in nft, for those who ask for it: a rule is not met by what it can not read, and datagrams arrive without their head.
-fn pass_when_asked_for(mode: &str) {
+fn pass_when_configured(mode: &str) {
     let Some(scene) = Scene::attached(&[], mode) else { return };
     scene.rule("forward", "udp dport 5301 drop");
     let file = scene.lab.dir().join("passing.toml");
@@ -112,12 +112,12 @@ fn imported_rules_let_other_datagrams_through() {
 
 #[test]
 fn pass_in_native() {
-    pass_when_asked_for("native");
+    pass_when_configured("native");
 }
 
 #[test]
 fn pass_in_tc() {
-    pass_when_asked_for("tc");
+    pass_when_configured("tc");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn what_is_lost_in_generic_counts_as_dropped() {
 }
 
 #[test]
-fn the_doctor_says_whether_losses_are_counted() {
+fn the_doctor_checks_loss_counting() {
     let Some(scene) = Scene::attached(&[], "native") else { return };
     let finding = |scene: &Scene| {
         let output = scene.daemon.attempt(&["doctor", "-j"]).expect("the doctor runs");

@@ -141,7 +141,7 @@ fn metrics_over_http() {
 }
 
 #[test]
-fn slow_scrapers_keep_nobody_waiting() {
+fn slow_scrapers_delay_no_one() {
     let local = "127.0.0.1:9464";
     let Some(scene) = Scene::configured(&[], &config(local)) else { return };
     // More than are served at once, which say nothing, or half of it.

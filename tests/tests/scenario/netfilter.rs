@@ -176,7 +176,7 @@ fn rules_decide_and_only_where_there_are_some() {
 }
 
 #[test]
-fn the_config_may_say_to_pass_them_by() {
+fn the_config_may_bypass_them() {
     let config = |word: &str| {
         format!(
             "[ports]\nclient0 = {{ mode = \"native\" }}\nserver0 = {{ mode = \"tc\" }}\n[flows]\nnetfilter = \"{word}\"\n"

@@ -48,18 +48,18 @@ impl Flood {
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
             threads.push(thread::spawn(move || {
                 let start = Instant::now();
-                let mut tried = 0;
+                let mut tests = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let due = u64::try_from(start.elapsed().as_micros()).expect("a short test") * RATE / 1_000_000;
-                    for _ in 0..due.saturating_sub(tried).min(64) {
-                        let length = if tried % 16 == 0 { 1400 } else { 8 };
-                        tried += 1;
+                    for _ in 0..due.saturating_sub(tests).min(64) {
+                        let length = if tests % 16 == 0 { 1400 } else { 8 };
+                        tests += 1;
                         // What the kernel of the client says of it is no matter.
                         if socket.send_to(&[0; 1400][..length], to).is_ok() {
                             sent.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    tried = tried.max(due.saturating_sub(64));
+                    tests = tests.max(due.saturating_sub(64));
                     thread::sleep(Duration::from_micros(200));
                 }
             }));

@@ -23,7 +23,7 @@ fn as_nobody(scene: &Scene, words: &[&str]) -> Output {
 }
 
 #[test]
-fn nobody_changes_nothing() {
+fn user_nobody_changes_nothing() {
     let Some(scene) = Scene::attached(&[Need::Tool("setpriv")], "tc") else { return };
     scene.rule("forward", "udp dport 5301 drop");
     let (shown, socket) = (scene.cli(&["config", "show"]), scene.daemon.socket());

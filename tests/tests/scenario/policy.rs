@@ -176,7 +176,7 @@ fn routing_rules_are_followed_in_tc() {
 
 /// What only the kernel's own path follows.
 #[test]
-fn what_programs_can_not_ask_is_left_to_the_kernel() {
+fn what_programs_cannot_look_up_is_left_to_the_kernel() {
     let Some(scene) = Scene::attached(&[], "native") else { return };
     scene.router().run("ip -6 rule add lookup main suppress_prefixlength 0 priority 100").expect("a rule");
     within(PROMPT, || {

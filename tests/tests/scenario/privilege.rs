@@ -214,7 +214,7 @@ fn picture(scene: &Scene) -> Vec<String> {
 }
 
 #[test]
-fn who_has_no_rights_changes_nothing() {
+fn users_without_rights_change_nothing() {
     let Some(scene) = Scene::configured(&[Need::Tool("setpriv")], CONFIG) else { return };
     let program = scene.lab.dir().join("dataplane-nobody");
     fs::copy(lab::binary().expect("the program"), &program).expect("a copy of the program");

@@ -298,7 +298,7 @@ fn readers_do_not_keep_root_waiting() {
 
 /// A daemon that is held up answers those who still wait, and does nothing for those who have gone.
 #[test]
-fn what_nobody_waits_for_is_not_done() {
+fn abandoned_requests_are_not_executed() {
     let Some(scene) = Scene::attached(&[], "tc") else { return };
     scene.rule("forward", "udp dport 5302 drop");
     let pid = Pid::from_raw(scene.daemon.pid().expect("a daemon").cast_signed()).expect("a process");

@@ -58,12 +58,12 @@ fn rejects(mode: &str) {
 }
 
 #[test]
-fn senders_are_told_in_native() {
+fn senders_get_an_error_in_native() {
     rejects("native");
 }
 
 #[test]
-fn senders_are_told_in_tc() {
+fn senders_get_an_error_in_tc() {
     rejects("tc");
 }
 
@@ -101,11 +101,11 @@ fn logs(mode: &str) {
 }
 
 #[test]
-fn the_operator_is_told_in_native() {
+fn rejects_are_logged_in_native() {
     logs("native");
 }
 
 #[test]
-fn the_operator_is_told_in_tc() {
+fn rejects_are_logged_in_tc() {
     logs("tc");
 }

@@ -75,7 +75,7 @@ rules = [
 "#;
 
 #[test]
-fn fields_are_asked_together() {
+fn concatenations_match() {
     let Some(scene) = Scene::idle(&[]) else { return };
     let path = scene.lab.dir().join("together.toml");
     fs::write(&path, TOGETHER).expect("a file");

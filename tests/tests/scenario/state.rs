@@ -324,7 +324,7 @@ fn a_probation_ends_whatever_happens_to_its_file() {
 }
 
 #[test]
-fn nobody_else_reads_the_state() {
+fn other_users_cannot_read_the_state() {
     let Some((mut scene, config)) = scene("tc") else { return };
     scene.cli(&["config", "apply", config.to_str().expect("UTF-8"), "--confirm", "60"]);
     scene.rule("forward", LATER);

@@ -79,23 +79,23 @@ fn traces(mode: &str) {
 }
 
 #[test]
-fn packets_are_told_once_in_native() {
+fn packets_are_traced_once_in_native() {
     traces("native");
 }
 
 #[test]
-fn packets_are_told_once_in_generic() {
+fn packets_are_traced_once_in_generic() {
     traces("generic");
 }
 
 #[test]
-fn packets_are_told_once_in_tc() {
+fn packets_are_traced_once_in_tc() {
     traces("tc");
 }
 
 /// A flood is told in part, and what is picked by chance is about the share that was asked for.
 #[test]
-fn a_flood_is_told_in_part() {
+fn a_flood_is_traced_in_part() {
     let Some(scene) = Scene::attached(&[Need::Tool("ping")], "native") else { return };
     // One after the other: they would share what is told in a second.
     let told = |words: &[&str]| {

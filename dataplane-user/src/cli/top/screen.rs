@@ -154,7 +154,7 @@ impl Screen {
             let total = *self.now.stats.reasons.get(reason.name())?;
             let rate = self.rate(total, |sample| sample.stats.reasons.get(reason.name()).copied());
             let name = reason.name().to_owned();
-            (total > 0).then(|| Counted { name, text: reason.decision().name().to_owned(), rate, total })
+            (total > 0).then(|| Counted { name, text: reason.verdict().name().to_owned(), rate, total })
         });
         self.sorted(rows.collect())
     }

@@ -16,10 +16,10 @@ fn journal(directory: &Path) -> Journal {
 }
 
 /// What a daemon that starts finds, and whether it may trust that.
-fn replayed(directory: &Path, files: [&str; 2]) -> (Config, Ledger, anyhow::Result<()>) {
-    let (mut running, mut ledger) = (Config::default(), Ledger::default());
-    let done = journal(directory).replay(files, &mut running, &mut ledger);
-    (running, ledger, done)
+fn replayed(directory: &Path, files: [&str; 2]) -> (Config, RuleHandles, anyhow::Result<()>) {
+    let (mut running, mut rule_handles) = (Config::default(), RuleHandles::default());
+    let done = journal(directory).replay(files, &mut running, &mut rule_handles);
+    (running, rule_handles, done)
 }
 
 const FILES: [&str; 2] = ["[chains.forward]\n", "{}"];
@@ -47,11 +47,11 @@ fn settled(directory: &Path) -> Journal {
 fn what_happened_happens_again() {
     let directory = tempfile::tempdir().expect("a directory");
     filled(directory.path());
-    let (running, ledger, done) = replayed(directory.path(), FILES);
+    let (running, rule_handles, done) = replayed(directory.path(), FILES);
     done.expect("whole");
     assert_eq!(rules(&running), ["tcp dport 1 drop", "tcp dport 3 drop"]);
-    let handles: Vec<_> = ledger.rules.iter().map(|entry| entry.handle).collect();
-    assert_eq!((handles, ledger.next), (vec![8, 9], 10));
+    let handles: Vec<_> = rule_handles.rules.iter().map(|entry| entry.handle).collect();
+    assert_eq!((handles, rule_handles.next), (vec![8, 9], 10));
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn behind_other_files_it_is_what_was_left_there() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut filled = filled(directory.path());
     for files in [["[chains.input]\n", "{}"], [FILES[0], "{ }"], ["", ""]] {
-        let (running, ledger, done) = replayed(directory.path(), files);
+        let (running, rule_handles, done) = replayed(directory.path(), files);
         done.expect("nothing is lost");
-        assert_eq!((rules(&running), ledger.next), (vec![], 0), "{files:?}");
+        assert_eq!((rules(&running), rule_handles.next), (vec![], 0), "{files:?}");
     }
     filled.begin(FILES);
     let (running, _, done) = replayed(directory.path(), FILES);

@@ -1,15 +1,15 @@
 //! One rule of iptables: options before and behind `-m`, and the target.
 
 use super::super::chain::{Line, Says, too_much};
-use super::super::problem::Place;
+use super::super::problem::Position;
 use super::super::room::{MATCHES, Room, weight};
 use super::asked::{self, Asked};
 use super::target;
 use super::word::Word;
-use crate::rule::{Family, Match, Rule, Statement, Text, Verdict};
+use crate::rule::{Action, Family, Match, Rule, Statement, Text};
 
 /// What is wrong, and where.
-pub(super) type Fault = (Place, String);
+pub(super) type Fault = (Position, String);
 
 /// What was read of a rule until now.
 pub(super) struct Draft {
@@ -66,7 +66,7 @@ impl<'w> Words<'w> {
 /// All that it cannot be translated for.
 pub(super) fn lines(
     words: &[Word],
-    whole: &Place,
+    whole: &Position,
     (family, room): (Family, &mut Room),
 ) -> Result<(Vec<Line>, Vec<Fault>), Vec<Fault>> {
     let mut words = Words { words, at: 0 };
@@ -103,7 +103,7 @@ pub(super) fn lines(
         }
     }
     for way in &draft.ways {
-        if let (true, Err(error)) = (faults.is_empty(), Rule::new(way.clone(), Vec::new(), Verdict::Drop, None)) {
+        if let (true, Err(error)) = (faults.is_empty(), Rule::new(way.clone(), Vec::new(), Action::Drop, None)) {
             faults.push((whole.clone(), error.to_string()));
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn lines(
         place: whole.clone(),
         matches: matches.clone(),
         statements: draft.statements.clone(),
-        says: says.clone().unwrap_or(Says::Verdict(Verdict::Continue)),
+        says: says.clone().unwrap_or(Says::Action(Action::Continue)),
         comment: draft.comment.clone(),
     };
     let lines = draft.ways.iter().map(line).collect();

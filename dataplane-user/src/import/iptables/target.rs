@@ -4,7 +4,7 @@ use super::super::chain::Says;
 use super::super::foreign::{SEGMENTS, STATEFUL};
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
-use crate::rule::{Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6, Verdict};
+use crate::rule::{Action, Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6};
 
 /// Targets that change packets or keep something.
 const FOREIGN: &[(&str, &str)] = &[
@@ -49,10 +49,10 @@ const CODES: &str = "this code cannot be sent here; take one of the others of `m
 /// The target, with its options.
 pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> Result<Says, Fault> {
     match target.text.as_str() {
-        "ACCEPT" => Ok(Says::Verdict(Verdict::Accept)),
-        "DROP" => Ok(Says::Verdict(Verdict::Drop)),
+        "ACCEPT" => Ok(Says::Action(Action::Accept)),
+        "DROP" => Ok(Says::Action(Action::Drop)),
         "RETURN" => Ok(Says::Return),
-        "REJECT" => reject(draft.family, words).map(|with| Says::Verdict(Verdict::Reject(with))),
+        "REJECT" => reject(draft.family, words).map(|with| Says::Action(Action::Reject(with))),
         "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
         "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),
         name => match FOREIGN.iter().find(|(known, _)| *known == name) {
@@ -136,7 +136,7 @@ fn log(draft: &mut Draft, words: &mut Words<'_>, known: [&str; 2]) -> Result<Say
         }
     }
     draft.statements.push(Statement::Log(log));
-    Ok(Says::Verdict(Verdict::Continue))
+    Ok(Says::Action(Action::Continue))
 }
 
 /// By number or name (syslog(3)). The usual one, 4, is not said.

@@ -1,19 +1,19 @@
 //! A line of `iptables-save` as words, each with its place.
 
-use super::super::problem::Place;
+use super::super::problem::Position;
 
 /// A word: what it says, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
     pub(super) text: String,
-    pub(super) place: Place,
+    pub(super) place: Position,
 }
 
 /// The words of a line. In quotes, `\"` and `\\` stand for what is behind the backslash (`xtables_save_string`).
 ///
 /// # Errors
 /// Quotes that are not closed.
-pub(super) fn words(line: &str, start: usize) -> Result<Vec<Word>, (Place, String)> {
+pub(super) fn words(line: &str, start: usize) -> Result<Vec<Word>, (Position, String)> {
     let mut words = Vec::new();
     let mut letters = line.char_indices().peekable();
     while let Some((begin, first)) = letters.next() {

@@ -6,14 +6,14 @@ use super::entry::{Entry, KEY_WORDS, Membership, Memberships, key};
 
 /// Where a field is: the words of a key as one string of bits, most significant first.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct BitOffset {
     /// First bit.
     start: usize,
     /// How many.
     bits: u32,
 }
 
-impl Place {
+impl BitOffset {
     pub(super) const FAMILY: Self = Self::at(key::NETWORK, 0, 8);
     pub(super) const PROTOCOL: Self = Self::at(key::NETWORK, 8, 8);
     /// Six bits, at the lower end of their byte.
@@ -175,6 +175,6 @@ fn overlap(a: Span, b: Span) -> Option<Span> {
 fn joined(a: Memberships, b: Memberships) -> Memberships {
     let mut both = Memberships::default();
     let all = a.into_iter().chain(b).flatten();
-    both.iter_mut().zip(all.take(RULE_SETS)).for_each(|(place, set)| *place = Some(set));
+    both.iter_mut().zip(all.take(RULE_SETS)).for_each(|(offset, set)| *offset = Some(set));
     both
 }

@@ -2,18 +2,18 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use dataplane_common::abi::{Acts, Key, KeyFlags, RULE_SETS, Ruling, Selector, Span, rest};
+use dataplane_common::abi::{ActionCode, Acts, Key, KeyFlags, RULE_SETS, Selector, Span, field};
 
 /// Words of a packet's key that masks are for: the addresses, most significant first, then [`Key::rest`].
 pub const KEY_WORDS: usize = 16;
 
 /// Which of these words holds what.
 pub mod key {
-    use dataplane_common::abi::{REST_WORDS, rest};
+    use dataplane_common::abi::{FIELD_WORDS, field};
 
     /// The words behind the addresses as [`dataplane_common::abi::Key::rest`] has them.
-    pub fn rest_of(words: &[u32; super::KEY_WORDS]) -> [u32; REST_WORDS] {
-        std::array::from_fn(|at| rest::turned(at, words[REST + at]))
+    pub fn fields_of(words: &[u32; super::KEY_WORDS]) -> [u32; FIELD_WORDS] {
+        std::array::from_fn(|at| field::key_order(at, words[FIELDS + at]))
     }
 
     /// Destination address: IPv4 in the first word, IPv6 in all four.
@@ -21,21 +21,21 @@ pub mod key {
     /// Source address, likewise.
     pub const SOURCE: usize = 4;
     /// Where those of [`dataplane_common::abi::Key::rest`] begin; the next are some of them.
-    pub const REST: usize = 8;
-    /// See [`rest::NETWORK`].
-    pub const NETWORK: usize = REST + rest::NETWORK;
-    /// See [`rest::IIF`].
-    pub const IIF: usize = REST + rest::IIF;
-    /// See [`rest::OIF`].
-    pub const OIF: usize = REST + rest::OIF;
-    /// See [`rest::VLAN_FRAGMENT`].
-    pub const VLAN_FRAGMENT: usize = REST + rest::VLAN_FRAGMENT;
-    /// See [`rest::LINK_DESTINATION`].
-    pub const LINK_DESTINATION: usize = REST + rest::LINK_DESTINATION;
-    /// See [`rest::LINK_MIDDLE`].
-    pub const LINK_MIDDLE: usize = REST + rest::LINK_MIDDLE;
-    /// See [`rest::TRANSPORT`].
-    pub const TRANSPORT: usize = REST + rest::TRANSPORT;
+    pub const FIELDS: usize = 8;
+    /// See [`field::NETWORK`].
+    pub const NETWORK: usize = FIELDS + field::NETWORK;
+    /// See [`field::IIF`].
+    pub const IIF: usize = FIELDS + field::IIF;
+    /// See [`field::OIF`].
+    pub const OIF: usize = FIELDS + field::OIF;
+    /// See [`field::VLAN_FRAGMENT`].
+    pub const VLAN_FRAGMENT: usize = FIELDS + field::VLAN_FRAGMENT;
+    /// See [`field::LINK_DESTINATION`].
+    pub const LINK_DESTINATION: usize = FIELDS + field::LINK_DESTINATION;
+    /// See [`field::LINK_MIDDLE`].
+    pub const LINK_MIDDLE: usize = FIELDS + field::LINK_MIDDLE;
+    /// See [`field::TRANSPORT`].
+    pub const TRANSPORT: usize = FIELDS + field::TRANSPORT;
 }
 
 /// A set that a rule asks.
@@ -53,7 +53,7 @@ pub struct Membership {
 
 impl Membership {
     /// The same for packets whose ports can not be read.
-    fn dimmed(self) -> Option<Self> {
+    fn for_unreadable(self) -> Option<Self> {
         if !asks_ports(self.selectors) {
             return Some(self);
         }
@@ -87,7 +87,7 @@ pub struct Entry {
     /// Index of the rule's counter.
     pub counter: u32,
     /// What the rule says.
-    pub ruling: Ruling,
+    pub action_code: ActionCode,
     /// What it does besides.
     pub acts: Acts,
     /// Whether it drops what can not be read, if it drops.
@@ -106,7 +106,7 @@ impl Entry {
         sets: [None; RULE_SETS],
         order: 0,
         counter: 0,
-        ruling: Ruling::Accept,
+        action_code: ActionCode::Accept,
         acts: Acts::empty(),
         strict: true,
     };
@@ -125,19 +125,19 @@ impl Entry {
             && spans == [Span::FULL; 3]
             && self.needs.is_empty()
             && self.sets == [None; RULE_SETS]
-            && matches!(self.ruling, Ruling::Accept | Ruling::Drop)
+            && matches!(self.action_code, ActionCode::Accept | ActionCode::Drop)
             && !self.acts.contains(Acts::LIMIT)
     }
 
     /// What is left of it for packets whose transport header can not be read: whoever drops by it drops them, if it is
     /// strict. None when such packets do not meet it.
-    pub fn dimmed(mut self) -> Option<Self> {
+    pub fn for_unreadable(mut self) -> Option<Self> {
         let transport = KeyFlags::TRANSPORT | KeyFlags::PORTS;
         if !self.needs.intersects(transport) {
             return Some(self);
         }
         // What a limit lets by is not known here.
-        if !self.strict || self.ruling != Ruling::Drop || self.acts.contains(Acts::LIMIT) {
+        if !self.strict || self.action_code != ActionCode::Drop || self.acts.contains(Acts::LIMIT) {
             return None;
         }
         self.acts = Acts::empty();
@@ -145,15 +145,15 @@ impl Entry {
         (self.source_port, self.destination_port) = (Span::FULL, Span::FULL);
         (self.mask[key::TRANSPORT], self.value[key::TRANSPORT]) = (0, 0);
         for set in &mut self.sets {
-            *set = set.and_then(Membership::dimmed);
+            *set = set.and_then(Membership::for_unreadable);
         }
         self.sets.sort_by_key(Option::is_none);
-        self.ruling = Ruling::Unreadable;
+        self.action_code = ActionCode::Unreadable;
         Some(self)
     }
 
     /// Some bits, the same for entries that differ in nothing but order and counter. Others have others, mostly.
-    pub fn marks(&self) -> u64 {
+    pub fn bloom_bits(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         Self { order: 0, counter: 0, ..*self }.hash(&mut hasher);
         let hash = hasher.finish();
@@ -190,9 +190,9 @@ fn words(packet: &Key) -> [u32; KEY_WORDS] {
         let addresses = packet.address.into_iter().flat_map(halves);
         words.iter_mut().zip(addresses).for_each(|(word, half)| *word = half);
     }
-    for (at, (word, rest)) in words[key::REST..].iter_mut().zip(packet.rest).enumerate() {
-        *word = rest::turned(at, rest);
+    for (at, (word, field)) in words[key::FIELDS..].iter_mut().zip(packet.fields).enumerate() {
+        *word = field::key_order(at, field);
     }
-    debug_assert_eq!(key::REST + rest::TRANSPORT + 1, KEY_WORDS);
+    debug_assert_eq!(key::FIELDS + field::TRANSPORT + 1, KEY_WORDS);
     words
 }

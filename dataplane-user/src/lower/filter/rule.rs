@@ -1,15 +1,15 @@
 //! One rule to its entries.
 
-use dataplane_common::abi::{Acts, Ifindex, KeyFlags, Limit, LimitFlags, RULE_SETS, Ruling, Selector, Span};
+use dataplane_common::abi::{ActionCode, Acts, Ifindex, KeyFlags, Limit, LimitFlags, RULE_SETS, Selector, Span};
 use dataplane_common::wire::protocol;
 
-use super::bits::{Box, Interval, Place, complement, merged};
+use super::bits::{BitOffset, Box, Interval, complement, merged};
 use super::entry::{Entry, Membership, key};
 use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Concatenation, Element, Family, Field, Item, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match,
-    PacketType, Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values, Verdict,
+    Action, Concatenation, Element, Family, Field, Item, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match,
+    PacketType, Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values,
 };
 
 /// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
@@ -54,13 +54,13 @@ pub(super) fn entries(
             return Err(FilterFault::Large(rest.fold(boxes.len(), usize::saturating_mul)));
         }
     }
-    let ruling = match rule.verdict() {
-        Verdict::Accept => Ruling::Accept,
-        Verdict::Continue => Ruling::Continue,
-        Verdict::Drop | Verdict::Reject(_) => Ruling::Drop,
+    let action_code = match rule.action() {
+        Action::Accept => ActionCode::Accept,
+        Action::Continue => ActionCode::Continue,
+        Action::Drop | Action::Reject(_) => ActionCode::Drop,
     };
     let acts = acts(rule);
-    Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, ruling, acts, ..entry }).collect())
+    Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, action_code, acts, ..entry }).collect())
 }
 
 /// What a rule does besides its verdict.
@@ -69,7 +69,7 @@ fn acts(rule: &Rule) -> Acts {
         Statement::Limit(_) => Acts::LIMIT,
         Statement::Log(_) => Acts::LOG,
     });
-    let reject = matches!(rule.verdict(), Verdict::Reject(_)).then_some(Acts::REJECT);
+    let reject = matches!(rule.action(), Action::Reject(_)).then_some(Acts::REJECT);
     statements.chain(reject).collect()
 }
 
@@ -127,24 +127,24 @@ fn factors(
 ) -> Result<Vec<Vec<Box>>, Unsupported> {
     let mut factors = Vec::new();
     if let Some(family) = asked.family() {
-        factors.push(vec![Place::FAMILY.masked(version(family), Place::FAMILY.last())]);
+        factors.push(vec![BitOffset::FAMILY.masked(version(family), BitOffset::FAMILY.last())]);
     }
     // The protocol of `ip protocol` is the test itself.
     if !matches!(asked, Match::Protocol(..))
         && let Some(protocols) = asked.protocols()
     {
         let intervals = protocols.into_iter().map(|number| (number.into(), number.into())).collect();
-        factors.push(Place::PROTOCOL.intervals(&merged(intervals)));
+        factors.push(BitOffset::PROTOCOL.intervals(&merged(intervals)));
     }
     factors.extend(match asked {
         Match::Ipv4(side, test) => {
             vec![values(test, (ipv4_selector(*side), ItemKind::Ipv4), sets, |test| {
-                field(Place::address(address_word(*side), 32), test)
+                field(BitOffset::address(address_word(*side), 32), test)
             })?]
         }
         Match::Ipv6(side, test) => {
             vec![values(test, (ipv6_selector(*side), ItemKind::Ipv6), sets, |test| {
-                field(Place::address(address_word(*side), 128), test)
+                field(BitOffset::address(address_word(*side), 128), test)
             })?]
         }
         Match::Port(_, side, test) => {
@@ -154,29 +154,29 @@ fn factors(
             )]
         }
         Match::Protocol(_, test) => {
-            vec![values(test, (Selector::Protocol, ItemKind::Protocol), sets, |test| field(Place::PROTOCOL, test))?]
+            vec![values(test, (Selector::Protocol, ItemKind::Protocol), sets, |test| field(BitOffset::PROTOCOL, test))?]
         }
         Match::TcpFlags(flags) => tcp_flags(flags),
-        Match::IcmpType(test) => vec![needing(field(Place::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
-        Match::Icmpv6Type(test) => vec![needing(field(Place::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
-        Match::IcmpCode(test) => vec![needing(field(Place::ICMP_CODE, test), KeyFlags::TRANSPORT)],
-        Match::Icmpv6Code(test) => vec![needing(field(Place::ICMP_CODE, test), KeyFlags::TRANSPORT)],
+        Match::IcmpType(test) => vec![needing(field(BitOffset::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
+        Match::Icmpv6Type(test) => vec![needing(field(BitOffset::ICMP_TYPE, test), KeyFlags::TRANSPORT)],
+        Match::IcmpCode(test) => vec![needing(field(BitOffset::ICMP_CODE, test), KeyFlags::TRANSPORT)],
+        Match::Icmpv6Code(test) => vec![needing(field(BitOffset::ICMP_CODE, test), KeyFlags::TRANSPORT)],
         Match::PacketType(test) => vec![packet_types(test, sets)],
-        Match::Dscp(_, test) => vec![field(Place::DSCP, test)],
-        Match::HopLimit(_, test) => vec![field(Place::HOP_LIMIT, test)],
-        Match::Fragment(fragment) if fragment.mask() == u16::MAX => vec![field(Place::FRAGMENT, fragment.test())],
+        Match::Dscp(_, test) => vec![field(BitOffset::DSCP, test)],
+        Match::HopLimit(_, test) => vec![field(BitOffset::HOP_LIMIT, test)],
+        Match::Fragment(fragment) if fragment.mask() == u16::MAX => vec![field(BitOffset::FRAGMENT, fragment.test())],
         Match::Fragment(fragment) => {
             let values: Vec<_> = listed(fragment.test()).iter().map(|range| range.ends().0.bits()).collect();
-            masked(Place::FRAGMENT, fragment.mask().into(), fragment.test().negated(), &values)
+            masked(BitOffset::FRAGMENT, fragment.mask().into(), fragment.test().negated(), &values)
         }
         Match::Length(test) => vec![spans(test, |length| Entry { length, ..Entry::ANY })],
         Match::Link(link, test) => vec![interfaces(*link, test, links, sets)?],
-        Match::Vlan(test) => vec![vec![Place::TAGGED.masked(1, 1)], field(Place::VLAN, test)],
+        Match::Vlan(test) => vec![vec![BitOffset::TAGGED.masked(1, 1)], field(BitOffset::VLAN, test)],
         Match::Ether(side, test) => {
-            let place = if *side == Side::Source { Place::LINK_SOURCE } else { Place::LINK_DESTINATION };
+            let offset = if *side == Side::Source { BitOffset::LINK_SOURCE } else { BitOffset::LINK_DESTINATION };
             let selector = if *side == Side::Source { Selector::LinkSource } else { Selector::LinkDestination };
             vec![needing(
-                values(test, (selector, ItemKind::Ether), sets, |test| field(place, test))?,
+                values(test, (selector, ItemKind::Ether), sets, |test| field(offset, test))?,
                 KeyFlags::ETHERNET,
             )]
         }
@@ -229,7 +229,7 @@ fn concatenation(
         }
     };
     let set = number(true)?;
-    let drops = matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
+    let drops = matches!(rule.action(), Action::Drop | Action::Reject(_));
     let rest = selectors(false);
     // Where nothing but ports is asked, or all but some, any packet may be meant.
     let portless = if drops && !test.negated() && rest != selectors(true) && rest != 0 {
@@ -343,8 +343,8 @@ fn intervals<T: Value>(test: &Test<Range<T>>) -> Vec<Interval> {
     if test.negated() { complement(&inside, T::last()) } else { inside }
 }
 
-fn field<T: Value>(place: Place, test: &Test<Range<T>>) -> Vec<Box> {
-    place.intervals(&intervals(test))
+fn field<T: Value>(offset: BitOffset, test: &Test<Range<T>>) -> Vec<Box> {
+    offset.intervals(&intervals(test))
 }
 
 fn spans<T: Value>(test: &Test<Range<T>>, entry: impl Fn(Span) -> Entry) -> Vec<Box> {
@@ -360,29 +360,29 @@ fn ports(side: Side, test: &Test<Range<crate::rule::Port>>) -> Vec<Box> {
 }
 
 /// The bits of `mask` are one of `values`, or none of them: then a factor for each.
-fn masked(place: Place, mask: u128, negated: bool, values: &[u128]) -> Vec<Vec<Box>> {
+fn masked(offset: BitOffset, mask: u128, negated: bool, values: &[u128]) -> Vec<Vec<Box>> {
     if negated {
-        values.iter().map(|value| place.differing(*value, mask)).collect()
+        values.iter().map(|value| offset.differing(*value, mask)).collect()
     } else {
-        vec![values.iter().map(|value| place.masked(*value, mask)).collect()]
+        vec![values.iter().map(|value| offset.masked(*value, mask)).collect()]
     }
 }
 
 fn tcp_flags(flags: &TcpFlags) -> Vec<Vec<Box>> {
     let values: Vec<_> = flags.values().iter().map(|value| u128::from(*value)).collect();
-    let factors = masked(Place::TCP_FLAGS, flags.mask().into(), flags.negated(), &values);
+    let factors = masked(BitOffset::TCP_FLAGS, flags.mask().into(), flags.negated(), &values);
     factors.into_iter().map(|boxes| needing(boxes, KeyFlags::TRANSPORT)).collect()
 }
 
 /// Whom a frame is for, as `eth_type_trans` of the kernel finds out. What is for another host meets no chain, and what has no
 /// link header is for this one.
 fn packet_types(test: &Test<Range<PacketType>>, sets: &mut Sets<'_>) -> Vec<Box> {
-    let all = Place::LINK_DESTINATION.last();
+    let all = BitOffset::LINK_DESTINATION.last();
     let asked = |kind: u8| listed(test).iter().any(|range| range.contains(PacketType(kind))) != test.negated();
-    let group = Place::LINK_GROUP.masked(1, 1).needing(KeyFlags::ETHERNET);
+    let group = BitOffset::LINK_GROUP.masked(1, 1).needing(KeyFlags::ETHERNET);
     let to_some = match (asked(1), asked(2)) {
         (false, false) => None,
-        (true, false) => Some(Place::LINK_DESTINATION.masked(all, all).needing(KeyFlags::ETHERNET)),
+        (true, false) => Some(BitOffset::LINK_DESTINATION.masked(all, all).needing(KeyFlags::ETHERNET)),
         (true, true) => Some(group),
         (false, true) => {
             let set = sets.listed([(all, all)].into_iter(), 48);
@@ -390,7 +390,7 @@ fn packet_types(test: &Test<Range<PacketType>>, sets: &mut Sets<'_>) -> Vec<Box>
             group.and(&Box::member(Membership { set, negated: true, selectors, portless: None }))
         }
     };
-    let to_us = asked(0).then(|| Place::LINK_GROUP.masked(0, 1));
+    let to_us = asked(0).then(|| BitOffset::LINK_GROUP.masked(0, 1));
     to_us.into_iter().chain(to_some).collect()
 }
 
@@ -400,9 +400,9 @@ fn interfaces(
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &Sets<'_>,
 ) -> Result<Vec<Box>, Unsupported> {
-    let place = match link {
-        LinkField::Iif | LinkField::Iifname => Place::IIF,
-        LinkField::Oif | LinkField::Oifname => Place::OIF,
+    let offset = match link {
+        LinkField::Iif | LinkField::Iifname => BitOffset::IIF,
+        LinkField::Oif | LinkField::Oifname => BitOffset::OIF,
     };
     let patterns = match test.values() {
         Values::Set(name) => sets.patterns(name)?,
@@ -414,5 +414,5 @@ fn interfaces(
     };
     let indices = patterns.iter().flat_map(meant).map(|index| (index.into(), index.into()));
     let inside = merged(indices.collect());
-    Ok(place.intervals(&if test.negated() { complement(&inside, place.last()) } else { inside }))
+    Ok(offset.intervals(&if test.negated() { complement(&inside, offset.last()) } else { inside }))
 }

@@ -1,6 +1,6 @@
 mod packet;
 
-use dataplane_common::abi::{Acts, CHAINS, Features, Ifindex, LimitFlags, Ruling, seek};
+use dataplane_common::abi::{ActionCode, Acts, CHAINS, Features, Ifindex, LimitFlags, seek};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -46,8 +46,8 @@ fn hits(lowered: &LoweredFilter, packet: &Packet) -> Vec<(u32, Hit)> {
         lowered.sets[membership.set as usize].hold(&std::array::from_fn(|at| key.sought[at]))
     };
     let hit = |entry: &Entry| {
-        let entry = if key.class().is_dim() { entry.dimmed()? } else { *entry };
-        let hit = if entry.ruling == Ruling::Unreadable { Hit::Unreadable } else { Hit::Yes };
+        let entry = if key.class().is_unreadable() { entry.for_unreadable()? } else { *entry };
+        let hit = if entry.action_code == ActionCode::Unreadable { Hit::Unreadable } else { Hit::Yes };
         (entry.is_for(key.family()) && entry.fits(&key, holds)).then_some((entry.counter, hit))
     };
     let mut hits: Vec<_> = lowered.entries[ChainName::Forward.index()].iter().filter_map(hit).collect();
@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn entries_say_what_the_rules_say(
+    fn entries_match_what_the_rules_match(
         rules in vec(plain_rule(), 1..4),
         (packets, steering, strict) in (vec(packet::packets(), 8), any::<[u8; 16]>(), any::<bool>()),
     ) {
@@ -198,7 +198,7 @@ fn a_small_router() {
 }
 
 #[test]
-fn chains_follow_each_other_and_tell_what_is_needed() {
+fn chains_are_lowered_in_order_with_their_features() {
     let rules = ["tcp dport { 22, 80 } drop", "continue", "iifname absent drop"].map(|text| parse(text).expect(text));
     let rules = numbered(&rules);
     let mut chains = [ChainRules::default(); CHAINS];
@@ -207,10 +207,10 @@ fn chains_follow_each_other_and_tell_what_is_needed() {
     chains[3].rules = &rules[1..2];
     let lowered = lower(chains, &links).expect("room");
     assert_eq!(lowered.entries.each_ref().map(Vec::len), [2, 0, 0, 1]);
-    assert_eq!(lowered.policies, [Ruling::Accept, Ruling::Drop, Ruling::Accept, Ruling::Accept]);
+    assert_eq!(lowered.policies, [ActionCode::Accept, ActionCode::Drop, ActionCode::Accept, ActionCode::Accept]);
     assert_eq!(lowered.features, Features::PREROUTING | Features::INPUT | Features::OUTPUT | Features::IPV6);
-    let rulings: Vec<_> = lowered.entries.iter().flatten().map(|entry| (entry.counter, entry.ruling)).collect();
-    assert_eq!(rulings, [(0, Ruling::Drop), (0, Ruling::Drop), (1, Ruling::Continue)]);
+    let rulings: Vec<_> = lowered.entries.iter().flatten().map(|entry| (entry.counter, entry.action_code)).collect();
+    assert_eq!(rulings, [(0, ActionCode::Drop), (0, ActionCode::Drop), (1, ActionCode::Continue)]);
 
     let waiting = lower(in_forward(&rules[2..]), &links).expect("room");
     assert_eq!((waiting.entries[2].len(), waiting.features), (0, Features::FORWARD | Features::IPV6));
@@ -242,7 +242,7 @@ fn what_is_not_supported_is_named() {
 }
 
 #[test]
-fn what_is_too_large_says_how_much_it_needs() {
+fn the_error_for_too_large_rules_names_the_size() {
     let huge = "tcp flags & (fin|syn|rst|psh) != fin ip frag-off & 0x1fff != 0 vlan id != 5 ip ttl != 64 ip dscp != 1 \
                 ether saddr != { 2:0:0:0:0:1-2:0:0:0:0:5 } accept";
     let error = lower(in_forward(&numbered(&[parse(huge).expect("a rule")])), &links).expect_err("large");
@@ -342,7 +342,7 @@ fn limits_are_those_of_nft() {
     let lowered = lower(in_forward(&numbered(&rules)), &links).expect("rules");
     let acts: Vec<_> = lowered.entries[2].iter().map(|entry| entry.acts).collect();
     assert_eq!(acts, [Acts::REJECT, Acts::LOG, Acts::all()]);
-    assert_eq!(lowered.features, Features::FORWARD | Features::TELLING | Features::LIMITS | Features::IPV6);
+    assert_eq!(lowered.features, Features::FORWARD | Features::LOGGING | Features::LIMITS | Features::IPV6);
 }
 
 #[test]
@@ -365,10 +365,10 @@ fn what_is_lowered_by_itself_is_the_same() {
         let links = |_: &LinkPattern| vec![ifindex];
         let sets = |_: &crate::rule::SetName| Some((&hosts, &elements[..]));
         let fresh = super::lower(chains(), &links, &sets);
-        let mut known = |_, index: usize| super::by_itself(&rules[order[index]]);
-        let again = super::lower_rest(chains(), &links, &sets, &mut known);
+        let mut known = |_, index: usize| super::lower_alone(&rules[order[index]]);
+        let again = super::lower_remaining(chains(), &links, &sets, &mut known);
         assert_eq!(again, fresh, "turn {turn}");
     }
-    let known = rules.iter().map(|rule| super::by_itself(rule).is_some());
+    let known = rules.iter().map(|rule| super::lower_alone(rule).is_some());
     assert_eq!(known.collect::<Vec<_>>(), [true, false, false, false, true]);
 }

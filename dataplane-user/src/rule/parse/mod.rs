@@ -17,7 +17,7 @@ use chumsky::prelude::*;
 use super::ast::{Match, Rule};
 use super::error::{RuleError, RuleFault};
 use super::set::{Element, ItemKind, SetType};
-use super::statement::{Statement, Verdict};
+use super::statement::{Action, Statement};
 use super::text::Text;
 use fault::{Fault, Reason};
 use token::{Extra, keyword, symbol, token};
@@ -78,7 +78,7 @@ pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
     let pieces = RULE.with(|cache| run(text, cache.get().clone()))?;
     let mut spans: Vec<_> = pieces.matches.iter().map(|(_, span)| trimmed(text, span.into_range())).collect();
     let matches = pieces.matches.into_iter().map(|(asked, _)| asked).collect();
-    match Rule::new(matches, pieces.statements, pieces.verdict, pieces.comment) {
+    match Rule::new(matches, pieces.statements, pieces.action, pieces.comment) {
         Ok(rule) => Ok(Parsed { rule, spans }),
         Err(error) => {
             Err(RuleError { span: spans.swap_remove(error.index), fault: RuleFault::Invalid(error.to_string()) })
@@ -112,7 +112,7 @@ pub(crate) fn parse_set_type(text: &str) -> Result<SetType, RuleError> {
 struct Pieces {
     matches: Vec<(Match, SimpleSpan)>,
     statements: Vec<Statement>,
-    verdict: Verdict,
+    action: Action,
     comment: Option<Text>,
 }
 
@@ -124,7 +124,7 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
     let matches = choice((asked.map_with(|asked, extra| Some((asked, extra.span()))), counter.clone().to(None)));
     let does = statement::any();
     let statements = choice((does.map(Some), counter.to(None)));
-    let verdict = statement::verdict().labelled("a verdict (accept, drop, reject, continue)").boxed();
+    let action = statement::action().labelled("a verdict (accept, drop, reject, continue)").boxed();
     let comment = keyword("comment").ignore_then(token::quoted("a comment in quotes"));
     // A rule that says nothing at all is a mistake, not a rule that continues.
     let something = token("a match, a statement or a verdict", |rest| (!rest.is_empty()).then_some((0, ())));
@@ -132,13 +132,13 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
         .ignore_then(something)
         .ignore_then(matches.repeated().collect::<Vec<_>>())
         .then(statements.repeated().collect::<Vec<_>>())
-        .then(verdict.or_not())
+        .then(action.or_not())
         .then(comment.or_not())
         .then_ignore(end("the end of the rule"))
-        .map(|(((matches, statements), verdict), comment)| Pieces {
+        .map(|(((matches, statements), action), comment)| Pieces {
             matches: matches.into_iter().flatten().collect(),
             statements: statements.into_iter().flatten().collect(),
-            verdict: verdict.unwrap_or(Verdict::Continue),
+            action: action.unwrap_or(Action::Continue),
             comment,
         })
 }

@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::field::named;
 use super::token::{Extra, integer, keyword, quoted, symbol};
 use crate::rule::display::BYTE_UNITS;
-use crate::rule::statement::{Limit, LimitUnit, Log, LogTarget, RejectWith, Statement, Verdict};
+use crate::rule::statement::{Action, Limit, LimitUnit, Log, LogTarget, RejectWith, Statement};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -98,12 +98,12 @@ fn shape<'a>() -> Boxed<'a, ()> {
 }
 
 /// What the rule says.
-pub(crate) fn verdict<'a>() -> Boxed<'a, Verdict> {
+pub(crate) fn action<'a>() -> Boxed<'a, Action> {
     choice((
-        keyword("accept").to(Verdict::Accept),
-        keyword("drop").to(Verdict::Drop),
-        keyword("continue").to(Verdict::Continue),
-        reject().map(Verdict::Reject),
+        keyword("accept").to(Action::Accept),
+        keyword("drop").to(Action::Drop),
+        keyword("continue").to(Action::Continue),
+        reject().map(Action::Reject),
     ))
     .boxed()
 }

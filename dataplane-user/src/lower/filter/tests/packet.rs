@@ -2,16 +2,16 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dataplane_common::abi::{Key, KeyFlags, mixed, rest};
+use dataplane_common::abi::{Key, KeyFlags, field, mixed};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::rule::arbitrary::{LINKS, bits, ipv4, ipv6};
 use crate::rule::{
-    Dscp, Element, Family, Field, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Item, Length,
-    LinkField, LinkPattern, MacAddress, Match, PacketType, Port, Protocol, Range, Rule, Test, Transport, Value, Values,
-    Verdict, VlanId,
+    Action, Dscp, Element, Family, Field, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Item,
+    Length, LinkField, LinkPattern, MacAddress, Match, PacketType, Port, Protocol, Range, Rule, Test, Transport, Value,
+    Values, VlanId,
 };
 
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -160,15 +160,15 @@ impl Packet {
             }
         };
         let version = if self.family == Family::V4 { 4 } else { 6 };
-        words[rest::NETWORK] = u32::from_be_bytes([version, self.protocol, self.dscp, self.hop_limit]);
-        words[rest::IIF] = self.iif;
-        words[rest::OIF] = self.oif;
-        let tag = self.vlan.map_or(0, |id| rest::VLAN_PRESENT | u32::from(id));
-        words[rest::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
+        words[field::NETWORK] = u32::from_be_bytes([version, self.protocol, self.dscp, self.hop_limit]);
+        words[field::IIF] = self.iif;
+        words[field::OIF] = self.oif;
+        let tag = self.vlan.map_or(0, |id| field::VLAN_PRESENT | u32::from(id));
+        words[field::VLAN_FRAGMENT] = tag << 16 | u32::from(self.fragment);
         let mut flags = KeyFlags::empty();
         if let Some([MacAddress(source), MacAddress(destination)]) = self.ether {
             let bytes = [destination, source].concat();
-            for (word, bytes) in (rest::LINK_DESTINATION..).zip(bytes.chunks(4)) {
+            for (word, bytes) in (field::LINK_DESTINATION..).zip(bytes.chunks(4)) {
                 words[word] = u32::from_ne_bytes(bytes.try_into().expect("four bytes"));
             }
             flags |= KeyFlags::ETHERNET;
@@ -178,13 +178,13 @@ impl Packet {
         if self.readable {
             let (tcp, icmp) = (self.protocol == 6, [1, 58].contains(&self.protocol));
             let [kind, code] = if icmp { [self.kind, self.code] } else { [0, 0] };
-            words[rest::TRANSPORT] = u32::from_be_bytes([0, if tcp { self.flags } else { 0 }, kind, code]);
+            words[field::TRANSPORT] = u32::from_be_bytes([0, if tcp { self.flags } else { 0 }, kind, code]);
             flags.set(KeyFlags::TRANSPORT, tcp || icmp);
             flags.set(KeyFlags::PORTS, self.has_ports());
             ports = if self.has_ports() { self.ports } else { ports };
         }
         let mixed = mixed::of(ports[0].into(), ports[1].into(), self.protocol.into(), self.iif, self.oif);
-        Key { address, mixed, rest: words, length: self.length.into(), flags, ..Key::default() }
+        Key { address, mixed, fields: words, length: self.length.into(), flags, ..Key::default() }
     }
 
     /// What is to be found: unreadable when some content of what could not be read would meet the rule.
@@ -215,7 +215,7 @@ impl Packet {
                 })
             },
         );
-        let drops = matches!(rule.verdict(), Verdict::Drop | Verdict::Reject(_));
+        let drops = matches!(rule.action(), Action::Drop | Action::Reject(_));
         if found && drops { Hit::Unreadable } else { Hit::No }
     }
 

@@ -1,0 +1,27 @@
+//! What XDP tells tc about a packet, in the metadata in front of it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Lies in the metadata area of what XDP passes on. Without it, tc judges the packet as if XDP had not been there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Handoff {
+    /// [`Handoff::MAGIC`].
+    pub magic: u32,
+    /// How far it got: one of the constants below; 0 is nowhere. With [`Handoff::JUDGED`], the upper half is a
+    /// [`super::EgressPermit`].
+    pub state: u32,
+}
+
+impl Handoff {
+    /// Bits of [`Handoff::state`] that say how far it got.
+    pub const STATE: u32 = 0xffff;
+    /// Tells our metadata from anybody else's.
+    pub const MAGIC: u32 = 0x6470_6c6e;
+    /// Judged and counted: up to the kernel.
+    pub const JUDGED: u32 = 1;
+    /// Met chain prerouting, which counted it; not yet counted at the port.
+    pub const PREROUTED: u32 = 2;
+    /// Met all of its chains, which counted it, and is for tc to send; not yet counted at the port.
+    pub const FILTERED: u32 = 3;
+}

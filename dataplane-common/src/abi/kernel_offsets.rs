@@ -1,0 +1,35 @@
+//! What the observer of devices is told when it is loaded.
+
+/// Where it finds things in the kernel's own structures: bytes from the start of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelOffsets {
+    /// `struct bpf_link`: its type.
+    pub kind: u64,
+    /// `struct bpf_xdp_link`: the device.
+    pub xdp: u64,
+    /// `struct tcx_link`: the device.
+    pub tcx: u64,
+    /// `struct net_device`: its index.
+    pub ifindex: u64,
+    /// `struct net_device`: its network namespace.
+    pub net: u64,
+    /// `struct net`: its number.
+    pub number: u64,
+    /// `struct net_device`: who is handed its frames before IP.
+    pub handler: u64,
+}
+
+impl KernelOffsets {
+    /// How many words it has.
+    pub const WORDS: usize = 7;
+
+    /// As the global is laid out.
+    pub const fn words(self) -> [u64; Self::WORDS] {
+        [self.kind, self.xdp, self.tcx, self.ifindex, self.net, self.number, self.handler]
+    }
+
+    /// What [`Self::words`] made words.
+    pub const fn from_words([kind, xdp, tcx, ifindex, net, number, handler]: [u64; Self::WORDS]) -> Self {
+        Self { kind, xdp, tcx, ifindex, net, number, handler }
+    }
+}

@@ -1,0 +1,220 @@
+//! Chain forward for packets that go up: the kernel may forward them, by what the mirror does not know yet.
+//!
+//! At ingress the chain is asked about one link of each class of ways out. What it drops whatever the way out ends here; all
+//! else travels with the packet ([`EgressPermit`]), and tc egress holds it to that.
+
+#![expect(unsafe_code, reason = "answers stand in a map, where the verifier does not follow them")]
+
+use dataplane_common::{
+    Reason,
+    abi::{
+        AF_INET, AF_INET6, CLASS_BITS, EgressClasses, EgressLink, EgressLinkFlags, EgressPermit, Ifindex, KernelLookup,
+        Key, MAX_CLASSES, fib_result, field,
+    },
+    wire::Be16,
+};
+
+use crate::{
+    features,
+    hook::Hook,
+    maps,
+    scan::{self, ChainVerdict},
+};
+
+/// Number of chain forward.
+const FORWARD: u32 = 2;
+
+/// How a packet ends that is not sent: a reason, what tc egress is told, and whether a rule of chain forward dropped it only now.
+#[derive(Clone, Copy)]
+pub struct Disposition(u32);
+
+impl Disposition {
+    const JUST_DROPPED: u32 = 1 << 8;
+
+    const fn new(reason: u32, permit: EgressPermit) -> Self {
+        Self(reason | permit.raw() << 16)
+    }
+
+    /// As one number, for global functions.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// See [`Self::raw`].
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The number of the reason.
+    #[inline(always)]
+    pub const fn reason(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// What tc egress is told.
+    #[inline(always)]
+    pub const fn permit(self) -> EgressPermit {
+        EgressPermit::from_raw(self.0 >> 16)
+    }
+
+    /// Holds a packet back that the kernel would send, at this moment, through a link that is younger than the classes: no tc
+    /// egress is there, or none that knows it. `lookup` asks the kernel.
+    #[inline(always)]
+    #[must_use]
+    pub fn withhold_unknown_link(self, lookup: impl Fn() -> u32) -> Self {
+        if features::FORWARD.on() && self.permit().depends() && Reason::is_for_others(self.reason()) && lookup() != 0 {
+            return Self(Reason::FilterForward as u32);
+        }
+        self
+    }
+
+    /// Says to the controller what the rule that dropped it wants said.
+    #[inline(always)]
+    pub fn log<H: Hook>(self, hook: &H) {
+        if features::FORWARD.on() && features::LOGGING.on() && self.0 & Self::JUST_DROPPED != 0 {
+            hook.log_packet(FORWARD);
+        }
+    }
+}
+
+/// What becomes of a packet that was not sent.
+#[inline(always)]
+pub fn judge<H: Hook>(hook: &H, reason: Reason) -> Disposition {
+    if features::FORWARD.on() {
+        Disposition(check_forward(reason as u32, hook.length() as u64))
+    } else {
+        Disposition::new(reason as u32, EgressPermit::NONE)
+    }
+}
+
+/// An [`Disposition`]. A global function: there are many ways to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_forward(reason: u32, bytes: u64) -> u32 {
+    disposition(reason, bytes).0
+}
+
+#[inline(always)]
+fn disposition(reason: u32, bytes: u64) -> Disposition {
+    let unchecked = Disposition::new(reason, EgressPermit::NONE);
+    if !Reason::may_be_forwarded(reason) {
+        return unchecked;
+    }
+    let (Some(classes), Some(key)) = (maps::egress_classes(), maps::key()) else { return unchecked };
+    let (ipv6, generation) = (key.family() == 6, maps::control(4).filter);
+    // Chain forward has let it take this way out; else it is not known.
+    let known = key.fields[field::OIF];
+    if known != 0 && classes.alike != 0 {
+        return Disposition::new(reason, EgressPermit::any(classes));
+    }
+    if known != 0 && classes.count > CLASS_BITS {
+        let class = maps::egress_link(known).map_or(u32::from(u8::MAX), |link| link.class[0].into());
+        return Disposition::new(reason, EgressPermit::one(classes, class));
+    }
+    let (bits, accepted) = evaluate_classes(classes, key, ipv6, generation);
+    if accepted == 0 && Reason::is_for_others(reason) {
+        // No way out would change it: the rule counts, logs and rejects.
+        let verdict = scan::scan(ipv6, generation, FORWARD, classes.links[0], bytes);
+        let reason = if verdict == ChainVerdict::Unreadable { Reason::Unreadable } else { Reason::FilterForward };
+        return Disposition(reason as u32 | Disposition::JUST_DROPPED);
+    }
+    let anywhere = classes.alike != 0 && accepted != 0;
+    Disposition::new(reason, if anywhere { EgressPermit::any(classes) } else { EgressPermit::some(classes, bits) })
+}
+
+/// The bits of the classes of ways out that chain forward lets the packet at hand take, and whether that is any. What has been
+/// answered so far stands in memory: the verifier would follow each combination of answers.
+#[inline(always)]
+fn evaluate_classes(classes: &EgressClasses, key: &mut Key, ipv6: bool, generation: u32) -> (u32, u32) {
+    let answers = &raw mut key.search.egress_classes;
+    // SAFETY: a word of this CPU's own key.
+    unsafe { answers.write_volatile(0) };
+    let mut at = 0;
+    while at < MAX_CLASSES {
+        if at as u32 >= classes.count {
+            break;
+        }
+        let refused = scan::refuses(ipv6, generation, FORWARD, classes.links[at]);
+        let bit = if (at as u32) < CLASS_BITS { at } else { CLASS_BITS as usize - 1 };
+        // SAFETY: as above.
+        let before = unsafe { answers.read_volatile() };
+        // SAFETY: as above.
+        unsafe { answers.write_volatile((before | refused << bit) + ((refused ^ 1) << 8)) };
+        at += 1;
+    }
+    // SAFETY: as above.
+    let answers = unsafe { answers.read_volatile() };
+    // Classes that nobody was asked about share the last bit.
+    let beyond = u32::from(classes.count > MAX_CLASSES as u32) << (CLASS_BITS - 1);
+    (!(answers | beyond) & 0xff, answers >> 8)
+}
+
+/// Whether the kernel would send the packet at hand through a link that is not known as a way out. `lookup` hands it the
+/// question.
+#[inline(always)]
+pub fn is_unknown_link(lookup: impl Fn(&mut KernelLookup) -> i64) -> bool {
+    let (Some(key), Some(query)) = (maps::key(), maps::kernel_lookup()) else { return true };
+    let network = key.fields[field::NETWORK];
+    let (ipv6, class) = (key.family() == 6, network >> 8 & 0x3f);
+    query.params.family = (if ipv6 { AF_INET6 } else { AF_INET }) as u8;
+    query.params.protocol = (network >> 16) as u8;
+    query.params.source_port = Be16::from_bytes(((key.mixed >> 48) as u16).to_be_bytes());
+    query.params.destination_port = Be16::from_bytes(((key.mixed >> 32) as u16).to_be_bytes());
+    query.params.length = 1;
+    query.params.ifindex = key.fields[field::IIF];
+    // As `FibLookup::service` has them.
+    query.params.service = if ipv6 { (class << 22).to_be() } else { (class << 26).to_be() };
+    let words = |high: u64, low: u64| [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
+    let (to, from) = if ipv6 {
+        (words(key.address[0], key.address[1]), words(key.address[2], key.address[3]))
+    } else {
+        (words(key.address[0] & !0xffff_ffff, 0), words(key.address[0] << 32, 0))
+    };
+    for at in 0..4 {
+        query.params.destination[at] = to[at].to_be();
+        query.params.source[at] = from[at].to_be();
+    }
+    matches!(lookup(query), fib_result::SUCCESS | fib_result::NO_NEIGHBOUR)
+        && maps::egress_link(query.params.ifindex).is_none()
+}
+
+/// What tc egress does with a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum EgressVerdict {
+    /// It came in through no port: chain output may have something to say.
+    Own,
+    /// It goes.
+    Pass,
+    /// It goes into a tunnel: what carries it is this machine's own packet.
+    Encapsulate,
+    /// Chain forward does not let it take this way out.
+    Drop,
+}
+
+/// Whether a packet with this passage, which came in through `iif` (0 where the kernel does not know) may leave through `oif`.
+#[inline(always)]
+pub fn judge_egress(permit: EgressPermit, iif: Ifindex, oif: Ifindex) -> EgressVerdict {
+    let Some(classes) = maps::egress_classes() else { return EgressVerdict::Own };
+    if !permit.is_of(classes) {
+        return EgressVerdict::Own;
+    }
+    let enters = |link: &EgressLink| link.flags().contains(EgressLinkFlags::TUNNEL);
+    if permit.is_any() {
+        // Only chain output wants to know.
+        let enters = features::OUTPUT.on() && maps::egress_link(oif).is_some_and(enters);
+        return if enters { EgressVerdict::Encapsulate } else { EgressVerdict::Pass };
+    }
+    // What a tunnel delivered still has the passage of what carried it.
+    if iif != 0 && maps::egress_link(iif).is_some_and(|link| link.flags().contains(EgressLinkFlags::FOREIGN)) {
+        return EgressVerdict::Own;
+    }
+    match maps::egress_link(oif) {
+        Some(link) if !permit.allows(link) => EgressVerdict::Drop,
+        Some(link) if enters(link) => EgressVerdict::Encapsulate,
+        Some(_) => EgressVerdict::Pass,
+        // Younger than the rules: the chain has not been asked about it.
+        None => EgressVerdict::Drop,
+    }
+}

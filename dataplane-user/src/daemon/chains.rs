@@ -1,0 +1,327 @@
+//! The chains: rules with their handles and counters.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, OnceLock},
+};
+
+use anyhow::Context as _;
+use dataplane_common::abi::{ActionCode, CHAINS, Features, Ifindex, RULE_COUNTERS};
+
+use super::{counter::Counters, state};
+use crate::{
+    config::{ChainConfig, Config, SetConfig},
+    lower::filter::{ChainRules, Entry, FilterError, LoweredFilter, lower_alone, lower_remaining, order},
+    parallel::each,
+    rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
+};
+
+/// A rule in force. Its counter belongs to its handle, and both survive every change that keeps the rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InstalledRule {
+    pub handle: u64,
+    pub counter: u32,
+    pub rule: Arc<Rule>,
+    /// [`Entry::bloom_bits`] of what its boxes say of packets that can not be read; not known of one that asks for links or sets.
+    unreadable_bloom: OnceLock<u64>,
+}
+
+impl InstalledRule {
+    fn new(rule: Rule, handle: u64, counter: u32) -> Self {
+        Self { handle, counter, rule: rule.into(), unreadable_bloom: OnceLock::new() }
+    }
+
+    /// What it is lowered to, if that takes nothing but the rule.
+    fn lower(&self) -> Option<Vec<Entry>> {
+        let boxes = lower_alone(&self.rule)?;
+        self.note(&boxes);
+        Some(boxes)
+    }
+
+    /// Notes of what it is lowered to what is needed later. The boxes themselves would be most of a daemon's memory.
+    pub(super) fn note(&self, boxes: &[Entry]) {
+        let unreadable_bloom = boxes
+            .iter()
+            .filter_map(|entry| entry.for_unreadable())
+            .filter(|entry| entry.action_code == ActionCode::Unreadable);
+        self.unreadable_bloom
+            .get_or_init(|| unreadable_bloom.fold(0, |bloom_bits, entry| bloom_bits | entry.bloom_bits()));
+    }
+}
+
+/// All chains, in the order of [`ChainName::ALL`]. A copy shares the rules and the sets.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chains {
+    policies: [Policy; CHAINS],
+    fragments: Fragments,
+    rules: [Vec<InstalledRule>; CHAINS],
+    /// Of each rule, its place among all in the tables that are live.
+    orders: [Vec<u32>; CHAINS],
+    sets: Arc<BTreeMap<SetName, SetConfig>>,
+    next: u64,
+    features: Features,
+    pub(super) counters: Counters,
+}
+
+/// There is no rule with this handle.
+#[derive(Debug, thiserror::Error)]
+#[error("chain {chain} has no rule with handle {handle}; `dataplane rule list {chain}` shows the handles")]
+pub(super) struct NoSuchRule {
+    chain: ChainName,
+    handle: u64,
+}
+
+impl Chains {
+    /// From what an earlier daemon wrote down.
+    pub(super) fn new(config: &Config, rule_handles: &state::RuleHandles) -> Self {
+        let mut chains = Self { next: rule_handles.next.max(1), ..Self::default() };
+        // Before any rule gets another: those of all rules that were written down.
+        chains.counters = Counters::new(rule_handles.rules.iter().map(|entry| entry.counter));
+        for chain in ChainName::ALL {
+            chains.policies[chain.index()] = config.chain(chain).policy;
+            let mut known: HashMap<&str, VecDeque<_>> = HashMap::new();
+            for entry in rule_handles.rules.iter().filter(|entry| entry.chain == chain.name()) {
+                known.entry(&entry.rule).or_default().push_back(entry);
+            }
+            for rule in &config.chain(chain).rules {
+                let text = rule.to_string();
+                let found = known.get_mut(&*text).and_then(VecDeque::pop_front);
+                let installed = match found {
+                    Some(entry) => InstalledRule::new(rule.clone(), entry.handle, entry.counter),
+                    None => match chains.install(rule.clone()) {
+                        Ok(installed) => installed,
+                        Err(error) => {
+                            tracing::error!("{error:#}");
+                            continue;
+                        }
+                    },
+                };
+                chains.rules[chain.index()].push(installed);
+            }
+            for gone in known.into_values().flatten() {
+                chains.counters.leave(gone.counter);
+            }
+        }
+        chains.sets = Arc::new(config.sets.clone());
+        chains.fragments = config.fragments;
+        chains
+    }
+
+    /// Gives a new rule its handle and counter.
+    pub(super) fn install(&mut self, rule: Rule) -> anyhow::Result<InstalledRule> {
+        let counter = self.counters.take().with_context(|| {
+            format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule")
+        })?;
+        let handle = self.next;
+        self.next += 1;
+        Ok(InstalledRule::new(rule, handle, counter))
+    }
+
+    /// A rule that was the last to get its handle and counter does not come to be.
+    pub(super) fn withdraw(&mut self, installed: &InstalledRule) {
+        self.next = installed.handle;
+        self.counters.leave(installed.counter);
+    }
+
+    /// Notes a rule that is in the tables already, with its order there.
+    pub(super) fn put(&mut self, chain: ChainName, installed: InstalledRule, order: u32, in_front: bool) {
+        let (rules, orders) = (&mut self.rules[chain.index()], &mut self.orders[chain.index()]);
+        let position = if in_front { 0 } else { rules.len() };
+        rules.insert(position, installed);
+        orders.insert(position, order);
+    }
+
+    /// Forgets a rule that is not in the tables any more.
+    pub(super) fn take_out(&mut self, chain: ChainName, position: usize) {
+        let gone = self.rules[chain.index()].remove(position);
+        self.orders[chain.index()].remove(position);
+        self.counters.leave(gone.counter);
+    }
+
+    /// The place of a rule among those of its chain, and its order in the tables.
+    pub(super) fn position(&self, chain: ChainName, handle: u64) -> Option<(usize, u32)> {
+        let position = self.rules(chain).iter().position(|installed| installed.handle == handle)?;
+        Some((position, *self.orders[chain.index()].get(position)?))
+    }
+
+    /// The boxes of rules of a chain, with their orders and counters, as far as they may be the same as `sought` for packets that
+    /// can not be read, but for the rule with one order. Nothing where that is not known of all.
+    pub(super) fn alike<'c>(
+        &'c self,
+        chain: ChainName,
+        but: u32,
+        sought: &Entry,
+    ) -> Option<impl Iterator<Item = (Entry, u32, u32)> + use<'c>> {
+        if self.rules(chain).iter().any(|installed| installed.unreadable_bloom.get().is_none()) {
+            return None;
+        }
+        let bloom_bits = sought.bloom_bits();
+        let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]).filter(move |(_, order)| **order != but);
+        let alike = placed.filter(move |(installed, _)| {
+            installed.unreadable_bloom.get().is_some_and(|unreadable_bloom| unreadable_bloom & bloom_bits == bloom_bits)
+        });
+        Some(alike.flat_map(|(installed, order)| {
+            let boxes = lower_alone(&installed.rule).unwrap_or_default().into_iter();
+            boxes.map(|entry| (entry, *order, installed.counter))
+        }))
+    }
+
+    /// A box of a rule, with all that is not the rule's own.
+    pub(super) fn placed(&self, entry: &Entry, order: u32, counter: u32) -> Entry {
+        Entry { order, counter, strict: self.fragments == Fragments::DropUnreadable, ..*entry }
+    }
+
+    /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
+    pub(super) fn replace(&mut self, config: &Config) -> anyhow::Result<()> {
+        for chain in ChainName::ALL {
+            let mut known: HashMap<Arc<Rule>, VecDeque<InstalledRule>> = HashMap::new();
+            for installed in std::mem::take(&mut self.rules[chain.index()]) {
+                known.entry(Arc::clone(&installed.rule)).or_default().push_back(installed);
+            }
+            let rules = config.chain(chain).rules.iter().map(|rule| {
+                let kept = known.get_mut(rule).and_then(VecDeque::pop_front);
+                kept.map_or_else(|| self.install(rule.clone()), Ok)
+            });
+            let rules = rules.collect::<anyhow::Result<_>>()?;
+            self.rules[chain.index()] = rules;
+            for gone in known.into_values().flatten() {
+                self.counters.leave(gone.counter);
+            }
+            self.policies[chain.index()] = config.chain(chain).policy;
+        }
+        self.fragments = config.fragments;
+        if *self.sets != config.sets {
+            self.sets = Arc::new(config.sets.clone());
+        }
+        Ok(())
+    }
+
+    /// Puts a rule at the end of a chain, or in front of it.
+    pub(super) fn add(&mut self, chain: ChainName, rule: Rule, in_front: bool) -> anyhow::Result<InstalledRule> {
+        let installed = self.install(rule)?;
+        let rules = &mut self.rules[chain.index()];
+        let position = if in_front { 0 } else { rules.len() };
+        rules.insert(position, installed.clone());
+        Ok(installed)
+    }
+
+    /// Takes a rule out.
+    pub(super) fn remove(&mut self, chain: ChainName, handle: u64) -> Result<(), NoSuchRule> {
+        let rules = &mut self.rules[chain.index()];
+        let position =
+            rules.iter().position(|installed| installed.handle == handle).ok_or(NoSuchRule { chain, handle })?;
+        let gone = rules.remove(position);
+        self.counters.leave(gone.counter);
+        Ok(())
+    }
+
+    /// Takes all rules of a chain out; its policy stays.
+    pub(super) fn flush(&mut self, chain: ChainName) {
+        for gone in self.rules[chain.index()].drain(..) {
+            self.counters.leave(gone.counter);
+        }
+    }
+
+    /// The sets by their names.
+    pub(super) fn sets(&self) -> &BTreeMap<SetName, SetConfig> {
+        &self.sets
+    }
+
+    /// The set of this name, to be changed.
+    pub(super) fn set_mut(&mut self, name: &SetName) -> Option<&mut SetConfig> {
+        Arc::make_mut(&mut self.sets).get_mut(name)
+    }
+
+    /// Rules have the orders that lowering all of them gives.
+    pub(super) fn renumber(&mut self) {
+        for (orders, rules) in self.orders.iter_mut().zip(&self.rules) {
+            *orders = (0..rules.len()).map(order).collect();
+        }
+    }
+
+    /// An order for a rule at the end of a chain, or in front of it; none where no number is left.
+    pub(super) fn order(&self, chain: ChainName, in_front: bool) -> Option<u32> {
+        let orders = &self.orders[chain.index()];
+        if in_front {
+            Some(orders.first()? / 2).filter(|order| *order > 0)
+        } else {
+            orders.last()?.checked_add(order(0))
+        }
+    }
+
+    /// The rules of a chain, in order.
+    pub(super) fn rules(&self, chain: ChainName) -> &[InstalledRule] {
+        &self.rules[chain.index()]
+    }
+
+    /// The part of the running config that is about chains and sets.
+    pub(super) fn config(&self) -> Config {
+        let chain = |index: usize| ChainConfig {
+            policy: self.policies[index],
+            rules: self.rules[index].iter().map(|installed| Rule::clone(&installed.rule)).collect(),
+        };
+        let chains = std::array::from_fn(chain);
+        Config { fragments: self.fragments, sets: BTreeMap::clone(&self.sets), chains, ..Config::default() }
+    }
+
+    /// What rules do with what they can not read.
+    pub(super) fn fragments(&self) -> Fragments {
+        self.fragments
+    }
+
+    /// What a chain does with what no rule matches.
+    pub(super) fn policy(&self, chain: ChainName) -> Policy {
+        self.policies[chain.index()]
+    }
+
+    /// The handle of the next rule.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// What the chains ask of the program, as last committed.
+    pub(super) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What must be written down beside the config.
+    pub(super) fn rule_handles(&self) -> Vec<state::Entry> {
+        let entry = |chain: ChainName, installed: &InstalledRule| state::Entry {
+            chain: chain.name().to_owned(),
+            rule: installed.rule.to_string(),
+            handle: installed.handle,
+            counter: installed.counter,
+        };
+        let entries =
+            ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
+        entries.collect()
+    }
+
+    /// What the chains come to, with the links that fit a pattern now.
+    pub(super) fn lower(&self, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<LoweredFilter, FilterError> {
+        // Most rules; the others follow.
+        let mut known: [Vec<_>; CHAINS] = std::array::from_fn(|index| each(&self.rules[index], InstalledRule::lower));
+        let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
+            self.rules[index].iter().map(|installed| (&*installed.rule, installed.counter)).collect()
+        });
+        let chains = std::array::from_fn(|index| ChainRules {
+            policy: self.policies[index],
+            fragments: self.fragments,
+            rules: &rules[index],
+        });
+        let sets = |name: &SetName| {
+            let set = self.sets.get(name)?;
+            Some((&set.kind, set.listed()?))
+        };
+        let mut known = |chain: ChainName, position: usize| known[chain.index()].get_mut(position)?.take();
+        lower_remaining(chains, links, &sets, &mut known)
+    }
+
+    /// What the program is asked for from now on.
+    pub(super) fn set_features(&mut self, features: Features) {
+        self.features = features;
+    }
+}
+
+#[cfg(test)]
+mod tests;

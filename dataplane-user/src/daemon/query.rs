@@ -1,0 +1,345 @@
+//! Rows for the verbs that only read.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use dataplane_common::{
+    Reason, Verdict,
+    abi::{Adjacency, AdjacencyFlags, Control, ELSEWHERE, PortCounters, PortFlags, RouteKind, Target},
+};
+
+use super::{Daemon, chains::InstalledRule};
+use crate::{
+    control::{
+        protocol::{Failure, FailureKind},
+        row::{Counts, DecisionRow, LinkRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table},
+    },
+    kernel::TableError,
+    lower::{Shielded, Targets},
+    model::{
+        Family, IpVersion, Link, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
+        TABLE_MAIN,
+    },
+    netlink::{LinkCounters, link_counters},
+    rule::ChainName,
+};
+
+/// The state of a port whose programs an earlier daemon attached, and this one leaves as they are.
+const QUARANTINED: &str = "held";
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        Self::new(FailureKind::Failed, error.to_string())
+    }
+}
+
+/// The counters of a port by decision and by reason.
+pub(super) fn digest(counters: &PortCounters) -> (Counts, BTreeMap<&'static str, u64>) {
+    let mut sums = [0; 4];
+    let mut reasons = BTreeMap::new();
+    for (reason, counter) in Reason::ALL.iter().zip(counters.reasons) {
+        reasons.insert(reason.name(), counter.packets);
+        match reason.verdict() {
+            Verdict::Forward => sums[0] += counter.packets,
+            Verdict::Deliver => sums[1] += counter.packets,
+            Verdict::Drop => sums[2] += counter.packets,
+            Verdict::Kernel => sums[3] += counter.packets,
+            // Not received on the port.
+            Verdict::Withhold => {}
+        }
+    }
+    (Counts::new(sums[0], sums[1], sums[2], sums[3]), reasons)
+}
+
+impl Daemon {
+    /// The slot of a port.
+    pub(super) fn slot(&self, ifindex: u32) -> Option<u32> {
+        self.lowering.want().ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
+    }
+
+    /// Ports that are attached, that failed, and that are waited for by name.
+    pub(super) fn port_rows(&self, only: Option<&str>) -> Result<Vec<PortRow>, Failure> {
+        let mut rows = Vec::new();
+        for (ifindex, port) in &self.ports.attached {
+            let Some(link) = self.model.links.get(ifindex) else { continue };
+            let counts = match self.slot(*ifindex) {
+                Some(slot) => digest(&self.tables.port_counters(slot)?).0,
+                None => Counts::default(),
+            };
+            let state = if link.up { "up" } else { "down" };
+            let (taken, ipsec) = (self.model.taker(link), Shielded::by(&self.model.ipsec).is_some());
+            let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
+            rows.push(PortRow { routes, taken, ipsec, netfilter, ..row(link, port.mode.name(), state, counts) });
+        }
+        for (ifindex, slot) in self.quarantined_slots() {
+            let Some(link) = self.model.links.get(ifindex) else { continue };
+            let mode = self.links.mode(*ifindex);
+            rows.push(row(link, mode, QUARANTINED, digest(&self.tables.port_counters(*slot)?).0));
+        }
+        for (ifindex, reason) in self.ports.failed.iter().chain(&self.ports.postponed) {
+            let Some(link) = self.model.links.get(ifindex) else { continue };
+            let mode = self.ports.wanted(link, self.names.former(*ifindex)).map_or("auto", |wanted| wanted.mode.name());
+            rows.push(row(link, mode, &format!("failed: {reason}"), Counts::default()));
+        }
+        for wanted in self.ports.config() {
+            let name = wanted.pattern.as_str();
+            if !wanted.pattern.is_glob() && self.link_called(name).is_none() {
+                let link = Link { name: name.to_owned(), ..Link::default() };
+                rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
+            }
+        }
+        let meant = only.and_then(|name| self.link_called(name)).map(|link| link.ifindex);
+        rows.retain(|row| only.is_none_or(|name| row.name == name || Some(row.ifindex) == meant));
+        if let (Some(name), true) = (only, rows.is_empty()) {
+            return Err(Failure::new(
+                FailureKind::NotFound,
+                format!("{name} is not a port; `dataplane port list` shows what is attached"),
+            ));
+        }
+        Ok(rows)
+    }
+
+    fn routes_row(&self, link: &Link) -> RoutesRow {
+        let name = |version| self.route_source(version, link).name().to_owned();
+        RoutesRow { ipv4: name(IpVersion::V4), ipv6: name(IpVersion::V6) }
+    }
+
+    /// Who says where packets go that come in through a link.
+    fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
+        let bit = match version {
+            IpVersion::V4 => Control::MIRROR_V4,
+            IpVersion::V6 => Control::MIRROR_V6,
+        };
+        let mirrored = self.lowering.want().mirror & bit != 0;
+        if mirrored { self.model.route_source(version, link) } else { RouteSource::Stack }
+    }
+
+    /// Totals, reasons and ports; of one port where one is named.
+    pub(super) fn stats(&self, only: Option<&str>) -> Result<Stats, Failure> {
+        let ports = self.port_rows(only)?;
+        let mut totals = Counts::default();
+        let mut sums: BTreeMap<&'static str, u64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
+        let own = self.lowering.want().ports.iter().map(|(slot, port)| (port.ifindex, *slot));
+        let quarantine = self.quarantined_slots().iter().map(|(ifindex, slot)| (*ifindex, *slot));
+        for (ifindex, slot) in own.chain(quarantine) {
+            if !ports.iter().any(|row| row.ifindex == ifindex) {
+                continue;
+            }
+            let (counts, reasons) = digest(&self.tables.port_counters(slot)?);
+            totals += counts;
+            for (name, packets) in reasons {
+                *sums.entry(name).or_default() += packets;
+            }
+        }
+        if only.is_none() {
+            for (name, packets) in digest(&self.tables.port_counters(ELSEWHERE)?).1 {
+                *sums.entry(name).or_default() += packets;
+            }
+            totals += self.ports.retired.counts;
+            for (name, packets) in &self.ports.retired.reasons {
+                *sums.entry(name).or_default() += packets;
+            }
+        }
+        let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
+        let links = link_rows(&ports);
+        Ok(Stats { totals, reasons, ports, links, mirror: self.mirror_row(), heartbeat: self.heartbeat.after })
+    }
+
+    /// A rule with its counts.
+    pub(super) fn rule_row(&self, chain: ChainName, installed: &InstalledRule) -> Result<RuleRow, Failure> {
+        let counter = self.tables.rule_counter(installed.counter)?;
+        Ok(RuleRow {
+            chain,
+            handle: installed.handle,
+            rule: installed.rule.to_string(),
+            packets: counter.packets,
+            bytes: counter.bytes,
+        })
+    }
+
+    pub(super) fn name(&self, ifindex: u32) -> String {
+        self.model.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+    }
+
+    pub(super) fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
+        RouteRow {
+            dst: prefix.to_string(),
+            kind: route.kind.name().to_owned(),
+            nexthops: route
+                .next_hops
+                .iter()
+                .map(|hop| NextHopRow {
+                    via: hop.via,
+                    dev: (hop.dev != 0).then(|| self.name(hop.dev)),
+                    weight: hop.weight,
+                })
+                .collect(),
+            mtu: route.mtu,
+            packets: None,
+        }
+    }
+
+    /// What would be done with a packet to `address`.
+    pub(super) fn decision(
+        &self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        iif: Option<&str>,
+    ) -> Result<DecisionRow, Failure> {
+        if from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
+            return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
+        }
+        let iif = iif.map(|name| self.link(name)).transpose()?;
+        let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+        let asks = |link: &Link| self.route_source(version, link) == RouteSource::Kernel;
+        let attached = || self.ports.attached.keys().filter_map(|port| self.model.links.get(port));
+        if iif.map_or_else(|| attached().any(asks), asks) {
+            return self.asked(address, from, iif);
+        }
+        Ok(match address {
+            IpAddr::V4(v4) => {
+                self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)
+            }
+            IpAddr::V6(v6) => {
+                self.decide(address, u128::from(v6), &self.lowering.want().fib6, &self.model.routes6, from, iif)
+            }
+        })
+    }
+
+    fn decide<A: Family>(
+        &self,
+        dst: IpAddr,
+        address: A,
+        targets: &Targets<A>,
+        routes: &Routes<A>,
+        from: Option<IpAddr>,
+        iif: Option<&Link>,
+    ) -> DecisionRow {
+        let target = targets.lookup(address);
+        let adjacency = self.adjacency(target, address, from);
+        let reason = self.reason::<A>(target, adjacency, iif);
+        let matched = longest(routes, address);
+        let hop = matched.and_then(|(_, route)| {
+            let out = adjacency.map(|adjacency| adjacency.ifindex);
+            route.next_hops.iter().find(|hop| Some(hop.dev) == out).or(route.next_hops.first())
+        });
+        let dev =
+            adjacency.map(|adjacency| adjacency.ifindex).or_else(|| hop.map(|hop| hop.dev).filter(|dev| *dev != 0));
+        DecisionRow {
+            decision: reason.verdict().name().to_owned(),
+            reason: reason.name().to_owned(),
+            dst,
+            prefix: matched.map(|(prefix, _)| prefix.to_string()),
+            dev: dev.map(|ifindex| self.name(ifindex)),
+            via: hop.and_then(|hop| hop.via),
+            lladdr: adjacency
+                .filter(|adjacency| adjacency.flags().contains(AdjacencyFlags::RESOLVED))
+                .map(|adjacency| adjacency.destination.to_string()),
+            table: if matches!(reason, Reason::KernelRoute | Reason::MirrorOff) {
+                Table::Kernel
+            } else {
+                Table::Mirror
+            },
+        }
+    }
+
+    /// The next hop that a flow between these addresses takes.
+    fn adjacency<A: Family>(&self, target: Target, address: A, from: Option<IpAddr>) -> Option<&Adjacency> {
+        if target.kind() != RouteKind::Unicast {
+            return None;
+        }
+        let group = self.lowering.want().groups.get(&target.group())?;
+        let source = from.and_then(A::from_ip).unwrap_or_default();
+        let member = group.member(dataplane_common::decide::flow(source, address))?;
+        self.lowering.want().adjacencies.get(&member)
+    }
+
+    /// The reason the kernel half would give, filters aside, in the order of its pipeline.
+    fn reason<A: Family>(&self, target: Target, adjacency: Option<&Adjacency>, iif: Option<&Link>) -> Reason {
+        let forwarding = if A::VERSION == IpVersion::V4 { PortFlags::FORWARDING_V4 } else { PortFlags::FORWARDING_V6 };
+        let port = iif.and_then(|link| {
+            let want = self.lowering.want();
+            let mut known = want.ports.values().chain(want.vlans.values());
+            known.find(|port| port.ifindex == link.ifindex)
+        });
+        match target.kind() {
+            RouteKind::Local => return Reason::Local,
+            RouteKind::Broadcast => return Reason::Broadcast,
+            RouteKind::Multicast => return Reason::Multicast,
+            _ if self.lowering.want().mirror & A::MIRROR == 0 => return Reason::MirrorOff,
+            RouteKind::Blackhole => return Reason::Blackhole,
+            RouteKind::Unreachable => return Reason::Unreachable,
+            RouteKind::Prohibit => return Reason::Prohibit,
+            RouteKind::None => return Reason::NoRoute,
+            RouteKind::Kernel => return Reason::KernelRoute,
+            RouteKind::Unicast => {}
+        }
+        if port.is_some_and(|port| !port.flags().contains(forwarding)) {
+            return Reason::ForwardingOff;
+        }
+        let Some(adjacency) = adjacency else { return Reason::NeighbourUnresolved };
+        if port.is_some_and(|port| port.ifindex == adjacency.ifindex) {
+            return Reason::SamePort;
+        }
+        let able = adjacency.flags();
+        if !able.contains(AdjacencyFlags::RESOLVED) {
+            Reason::NeighbourUnresolved
+        } else if !able.intersects(AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT) {
+            Reason::NoEgress
+        } else {
+            Reason::Forwarded
+        }
+    }
+}
+
+/// The longest match in the first table that has one, for people: the decision itself comes from the targets.
+pub(super) fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
+    [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].into_iter().find_map(|table| {
+        let (prefix, candidates) = routes.around(table, Prefix::new(address, A::BITS as u8)).next()?;
+        let route = candidates.iter().next().filter(|route| route.kind != RouteType::Throw)?;
+        Some((prefix, route))
+    })
+}
+
+/// What the kernel counts at ports.
+fn link_rows(ports: &[PortRow]) -> Vec<LinkRow> {
+    let counters = link_counters().unwrap_or_else(|error| {
+        tracing::warn!("the counters of links cannot be read: {error}");
+        BTreeMap::new()
+    });
+    ports.iter().filter_map(|port| Some(link_row(port, counters.get(&port.ifindex)?))).collect()
+}
+
+/// The kernel's counters of a port, and ours where they are ahead: a driver may not count what XDP takes from it.
+fn link_row(port: &PortRow, counters: &LinkCounters) -> LinkRow {
+    // Without what was dropped: drivers that do not count that as received count it as dropped.
+    let ours = port.counts.rx - port.counts.dropped;
+    LinkRow {
+        name: port.name.clone(),
+        ifindex: port.ifindex,
+        rx_packets: counters.rx_packets.max(ours),
+        rx_bytes: counters.rx_bytes,
+        rx_errors: counters.rx_errors,
+        rx_dropped: counters.rx_dropped,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        tx_errors: counters.tx_errors,
+        tx_dropped: counters.tx_dropped,
+    }
+}
+
+fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
+    PortRow {
+        name: link.name.clone(),
+        ifindex: link.ifindex,
+        mode: mode.to_owned(),
+        state: state.to_owned(),
+        mac: link.mac.map(|mac| mac.to_string()),
+        mtu: link.mtu,
+        vlan: link.vlan.map(|vlan| vlan.tag.id()),
+        routes: RoutesRow::default(),
+        taken: None,
+        ipsec: false,
+        netfilter: "none".to_owned(),
+        counts,
+    }
+}
