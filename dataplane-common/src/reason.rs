@@ -55,16 +55,16 @@ macro_rules! reasons {
                 match self { $(Self::$variant => Verdict::$verdict),+ }
             }
 
-            /// Whether the reason with this number drops. A program asks it about a number: about a reason LLVM would find out
-            /// at each place that names one, and carry the answer along.
+            /// Whether the reason with this number drops. A program passes a number: for a reason LLVM would compute the result
+            /// at each place that names one, and carry it along.
             #[inline(always)]
             pub const fn drops(number: u32) -> bool {
                 const DROPS: u64 = $((matches!(Verdict::$verdict, Verdict::Drop) as u64) << Reason::$variant as u64)|+;
                 DROPS >> (number & 63) & 1 != 0
             }
 
-            /// The outcome of a check that found it. Rare, and not foreseen: else LLVM would load the reason before it asks,
-            /// for every packet.
+            /// The outcome of a check that found it. Rare, and marked as cold: otherwise LLVM would load the reason before the
+            /// check, for every packet.
             #[inline(always)]
             pub const fn found<T>(self) -> Result<T, Self> {
                 cold_path();
@@ -76,7 +76,7 @@ macro_rules! reasons {
                 match self { $(Self::$variant => concat!($($doc),+)),+ }.trim()
             }
 
-            /// What an operator who sees it count may want to do.
+            /// What an operator can do when the counter grows.
             pub const fn advice(self) -> &'static str {
                 match self { $(Self::$variant => $advice),+ }
             }

@@ -101,7 +101,7 @@ bitflags! {
 }
 
 impl Adjacency {
-    /// Nobody.
+    /// An unused entry (all zero: no device, no flags).
     pub const NONE: Self = Self {
         ifindex: 0,
         device: 0,

@@ -23,8 +23,8 @@ impl Control {
     pub const MIRROR_V4: u32 = 1;
     /// Bit of [`Control::mirror`] for IPv6.
     pub const MIRROR_V6: u32 = 2;
-    /// Bit of [`Control::mirror`]: each group of next hops is the one adjacency of its own number
-    /// ([`super::NextHopGroup::is_adjacency`]), so nobody has to look into the group.
+    /// Bit of [`Control::mirror`]: each next-hop group has exactly the one adjacency of its own number
+    /// ([`super::NextHopGroup::is_adjacency`]), so programs skip the lookup of the group.
     pub const DIRECT: u32 = 4;
 }
 
@@ -62,21 +62,21 @@ bitflags! {
         const LOGGING = 1 << 13;
         /// Some rule has a limit.
         const LIMITS = 1 << 14;
-        /// Somebody watches packets.
+        /// There are subscribers of traced packets.
         const TRACING = 1 << 15;
-        /// Some port asks the kernel for routes.
+        /// Some port looks up routes in the kernel.
         const KERNEL_LOOKUP = 1 << 16;
-        /// Packets are the controller's own, and nobody is sent any: next hops are not told to be in use.
+        /// Packets are the controller's own and are not sent: next hops are not marked as used.
         const DRY_RUN = 1 << 17;
         /// The kernel has policies of `IPsec`.
         const IPSEC = 1 << 18;
-        /// Somebody takes the frames of a port before IP sees them.
+        /// Some port has an `rx_handler` that takes its frames before IP sees them.
         const RX_HANDLER = 1 << 19;
-        /// The kernel answers in the stead of IPv6 neighbours elsewhere.
+        /// The kernel is an NDP proxy: it answers for IPv6 neighbours on other links.
         const PROXY_NDP = 1 << 20;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
-        /// What rules ask for.
+        /// Features that rules may need.
         const RULES = Self::CHAINS.bits() | Self::LOGGING.bits() | Self::LIMITS.bits();
     }
 }
@@ -84,10 +84,11 @@ bitflags! {
 /// An instruction, as it is loaded.
 pub type Instruction = [u8; 8];
 
-/// Where a program asks whether a feature is on: it loads a mark that says which feature, and compares it with [`Switch::ON`].
-/// A loader that knows what is on puts the answer there. At best that is a jump, or nothing at all ([`Switch::decide`]); else
-/// the answer is loaded ([`Switch::load_constant`]), and the verifier removes the comparison. Either way it removes what nobody can
-/// come to; of a variable that is read two or three instructions would stay.
+/// A place in a program that tests whether a feature is on: it loads a number that names the feature, and compares it with
+/// [`Switch::ON`]. The loader knows which features are on, and patches the place. In the best case it writes a jump, or no
+/// operation ([`Switch::decide`]); otherwise it writes a constant ([`Switch::load_constant`]), and the verifier removes the
+/// comparison. In both cases the verifier removes the code that cannot be reached. A variable would leave two or three
+/// instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch {
     features: Features,
@@ -96,7 +97,7 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// What is loaded where a feature is on; where it is off, and where nobody has said so, something else.
+    /// The constant for a feature that is on. An unpatched program and a feature that is off have another one.
     pub const ON: i32 = 1;
     /// How many [`Self::pad_jump`] jumps are at the beginning of a function that has them.
     pub const PAD_JUMPS: usize = 64;
@@ -126,14 +127,14 @@ impl Switch {
         (compare == Self::compare(offset)).then_some(Self { features, offset })
     }
 
-    /// Whether a load begins the spare jumps of a function, behind a jump to them and one around them. The verifier refuses
-    /// instructions that no jump leads to before it finds out that nobody comes there, and would remove them: a spare jump,
-    /// never taken, leads to what a decided switch leaves without.
+    /// Whether a load begins the pad jumps of a function, which stand behind a jump to them and a jump around them. The
+    /// verifier refuses instructions that no jump leads to before it finds out that they are dead, and would remove them. A pad
+    /// jump, which is never taken, leads to the code that a decided switch cuts off.
     pub fn begins_pad(load: Instruction) -> bool {
         Self::loaded(load) == Some(Self::PAD_MARK)
     }
 
-    /// A spare jump over so many instructions.
+    /// A pad jump over so many instructions.
     pub fn pad_jump(offset: i16) -> Instruction {
         Self::compare(offset.to_le_bytes())
     }

@@ -1,7 +1,7 @@
 //! The IPv4 table: what its words mean, and how it is searched.
 //!
-//! Entries of 16 bits, by the first 24 bits of an address, with groups of 256 behind them. Where there are few routes the first
-//! level takes 16 bits only, is near, and the next 8 bits have groups too.
+//! Entries of 16 bits, by the first 24 bits of an address, with blocks of 256 entries behind them. With few routes the first
+//! level takes only 16 bits and lies in the base part, and the next 8 bits have blocks too.
 
 use super::{
     BRANCH, Target,

@@ -1,9 +1,9 @@
-//! What tc ingress tells tc egress about a packet: which ways out chain forward lets it take.
+//! The permit that tc ingress gives a packet for tc egress: the links through which chain forward lets it leave.
 //!
-//! A packet that goes up may be forwarded by the kernel, through a way out that nobody knows before. So chain forward is asked
-//! at ingress, about the packet as it came, for one link of each *class* of ways out: links of one class are the same to all
-//! rules of the chain. The answer travels in `skb->tc_index`, which nobody shows or changes on the way (address translation,
-//! fragments and tunnels lie in between), and tc egress looks up the class of the link at hand.
+//! A packet that goes up may be forwarded by the kernel, through a link that is not known at ingress. So chain forward is
+//! evaluated at ingress, on the packet as it came, for one link of each *class* of egress links: all rules of the chain treat
+//! the links of a class alike. The result travels in `skb->tc_index`, which the kernel neither shows nor changes on the path
+//! (address translation, fragments and tunnels lie in between), and tc egress looks up the class of its own link.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -12,21 +12,21 @@ use super::Ifindex;
 /// Classes of ways out that have a bit of their own in a [`EgressPermit`]; all others share the last bit, and may take none of their
 /// ways unless they may take all.
 pub const CLASS_BITS: u32 = 8;
-/// Classes that chain forward is asked about.
+/// Classes for which chain forward is evaluated.
 pub const MAX_CLASSES: usize = 16;
 /// Links that can be looked up as ways out.
 pub const EGRESS_LINKS: u32 = 65_536;
 
-/// The 16 bits of `skb->tc_index`. From the top: whose they are (4 bits, never 0), epoch (2), what is said (2), ways out (8).
+/// The 16 bits of `skb->tc_index`. From the top: owner (4 bits, never 0), epoch (2), kind (2), links (8).
 ///
-/// | said | means |
+/// | kind | means |
 /// |---|---|
 /// | 0 | it may leave through any link: the chain says so, we send it ourselves, or it was let out before |
 /// | 1 | it may leave through links whose class has its bit set |
 /// | 2 | it may leave through links of this class |
 /// | 3 | nothing yet |
 ///
-/// Zero, or the number of somebody else: it did not come in through a port of ours.
+/// Zero, or the number of another owner: the packet did not come in through a port of this daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EgressPermit(u32);
 
@@ -151,8 +151,8 @@ bitflags::bitflags! {
     /// What a link is, beside its class.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct EgressLinkFlags: u32 {
-        /// What comes in through it came in through no port of ours: a tunnel, or a link that is nobody's upper device and no
-        /// port.
+        /// Its packets did not come in through a port of this daemon: it is a tunnel, or a link that is no port and has no port
+        /// above or below it.
         const FOREIGN = 1 << 0;
         /// What leaves through it is put into another packet, which is this machine's own.
         const TUNNEL = 1 << 1;

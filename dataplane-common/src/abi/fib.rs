@@ -1,10 +1,10 @@
 //! The forwarding information base: what routes say of an address.
 //!
 //! IPv4 is a table of entries by the first bits ([`super::Layout4`]), IPv6 an index and trees of sorted words behind it
-//! ([`super::Layout6`]). An entry is a [`Target`], or with [`BRANCH`] the number of what it leads to. Each table has two parts
-//! with both generations in it: what is near lies in a section, whose address programs know, and is as large on any machine;
-//! what is far lies in an array, as large as the routes need. [`super::Control`] says which generation is live, and where its
-//! far part begins.
+//! ([`super::Layout6`]). An entry is a [`Target`], or with [`BRANCH`] the number of the block or tree that it leads to. Each
+//! table has two parts, with both generations in each: the base part has a fixed size and lies in a section, whose address
+//! programs know; the dynamic part is an array, as large as the routes need. [`super::Control`] has the live generation and the
+//! start of its dynamic part.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -83,7 +83,7 @@ pub enum RouteKind {
     Unreachable = 6,
     /// Answered with administratively prohibited.
     Prohibit = 7,
-    /// The mirror can not say: the kernel must.
+    /// The mirror cannot decide: the packet is the kernel's.
     Kernel = 8,
 }
 
@@ -100,7 +100,7 @@ impl Target {
     pub const KERNEL: Self = Self(RouteKind::Kernel as u16);
     /// The number of the first group.
     const FIRST_GROUP: u16 = 16;
-    /// How many groups can be told apart.
+    /// How many groups have a number of their own.
     pub const GROUPS: u32 = (BRANCH - Self::FIRST_GROUP) as u32;
 
     /// A route of `kind`; `group` counts for unicast only. A group that has no number is the kernel's.
@@ -153,7 +153,7 @@ impl Target {
 /// In an entry: not a target, but the number of a group (IPv4) or an escape (IPv6).
 pub const BRANCH: u16 = 1 << 15;
 
-/// Beside the place where the live generation of a table begins: it is the second, in what is near too.
+/// Beside the start of the live generation of a table: it is the second one, also in the base part.
 pub const SECOND: u32 = 1 << 31;
 
 /// Which generation is live, 0 or 1.

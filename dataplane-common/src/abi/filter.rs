@@ -1,11 +1,11 @@
 //! The filter as the kernel half reads it: tables of entries by masked keys.
 //!
-//! A rule becomes an entry for each box of addresses, ports and the like that it describes. Entries with the same mask
-//! (made coarser where that saves a table) share a table, which is asked with one look into a hash: what has the same masked
-//! key is one *run* of entries, in the order of the rules. Tables are asked in the order of their first rule, until what was
-//! found is before all that is left; those that have nothing for the packet's addresses are passed over ([`Prefilter`]). A rule
-//! that every packet fits is in no table: it is what is found before any is asked ([`CatchAll`]). So what a packet costs depends
-//! on the number of tables (tens), not of rules.
+//! A rule becomes an entry for each box of addresses, ports and the like that it describes. Entries with the same mask (made
+//! coarser where that saves a table) share a table, which costs one hash lookup: the entries with the same masked key are one
+//! *run*, in the order of the rules. Tables are searched in the order of their first rule, until the match comes before all
+//! remaining tables; tables that have no entry for the packet's addresses are skipped ([`Prefilter`]). A rule that matches
+//! every packet is in no table: the search begins with it as its result ([`CatchAll`]). So the cost of a packet depends on the
+//! number of tables (tens), not of rules.
 //!
 //! Each chain has four classes of tables ([`super::Class`]): of either family, for packets whose transport header could be read
 //! and for those where it could not. All of one generation lies in one half of the map `FILTER`, in lines of eight words.
@@ -51,9 +51,9 @@ pub enum ActionCode {
     Accept = 0,
     /// Ends the packet.
     Drop = 1,
-    /// Counts, then the next rule is asked.
+    /// Counts, then goes on with the next rule.
     Continue = 2,
-    /// A rule that drops asks for what can not be read.
+    /// A rule that drops matches on fields that cannot be read.
     Unreadable = 3,
 }
 
@@ -82,9 +82,9 @@ bitflags! {
     pub struct Acts: u32 {
         /// Holds only within, or over, a rate ([`super::Limit`]).
         const LIMIT = 1 << 0;
-        /// Tells the controller, which logs the packet.
+        /// Sends the packet to the controller, which logs it.
         const LOG = 1 << 1;
-        /// Tells the controller, which answers the sender.
+        /// Sends the packet to the controller, which answers the sender.
         const REJECT = 1 << 2;
     }
 }
@@ -111,7 +111,7 @@ pub struct Tables {
     pub catch_all: CatchAll,
 }
 
-/// The first rule that accepts or drops all packets of a class; none behind it is ever asked.
+/// The first rule that accepts or drops all packets of a class; rules behind it never match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CatchAll {
@@ -175,7 +175,7 @@ pub mod entry {
     pub const PORTS: usize = 0;
     /// Order `<< 32`, IPv4 prefix length of the destination `<< 24`, of the source `<< 16`, protocol `<< 8`, flags.
     pub const NUMBERS: usize = 1;
-    /// Unit of what else it asks or 0 `<< 32`, [`super::Acts`] `<< 28`, [`super::ActionCode`] `<< 24`, counter.
+    /// Unit of the extra fields or 0 `<< 32`, [`super::Acts`] `<< 28`, [`super::ActionCode`] `<< 24`, counter.
     pub const RULE: usize = 2;
     /// IPv6: how many bits of each word of the addresses count, the first in the lowest byte.
     pub const LENGTHS_V6: usize = 7;

@@ -1,4 +1,4 @@
-//! What XDP tells tc about a packet, in the metadata in front of it.
+//! What XDP hands to tc with a packet, in the metadata in front of it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,7 +16,7 @@ pub struct Handoff {
 impl Handoff {
     /// Bits of [`Handoff::state`] that say how far it got.
     pub const STATE: u32 = 0xffff;
-    /// Tells our metadata from anybody else's.
+    /// Distinguishes our metadata from that of other programs.
     pub const MAGIC: u32 = 0x6470_6c6e;
     /// Judged and counted: up to the kernel.
     pub const JUDGED: u32 = 1;

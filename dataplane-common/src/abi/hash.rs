@@ -52,7 +52,7 @@ pub const fn slot_index(tag: u32, shift: u32) -> u32 {
     left(tag, shift) >> 5
 }
 
-/// Which bit of a slot's upper half tells of a tag.
+/// The bit in a slot's upper half that stands for a tag.
 #[inline(always)]
 pub const fn bloom_bit(tag: u32, shift: u32) -> u64 {
     1 << (32 + (left(tag, shift) & 31))

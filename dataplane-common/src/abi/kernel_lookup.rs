@@ -1,4 +1,4 @@
-//! Asking the kernel for a route, where its rules and tables are not mirrored.
+//! The kernel's own route lookup, where its rules and tables are not mirrored.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -32,11 +32,11 @@ pub struct FibLookup {
     pub link: [u32; 4],
 }
 
-/// A packet that the kernel is asked about, and what it says: room beside the stack of a program, which has none for it.
+/// A packet for the kernel's lookup, and the result. It lies in a map, because the stack of a program has no room for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct KernelLookup {
-    /// What it is asked.
+    /// The parameters of the helper.
     pub params: FibLookup,
     /// Source address, as in [`FibLookup`].
     pub source: [u32; 4],
@@ -66,18 +66,18 @@ pub struct KernelLookup {
     pub rp_filter: u32,
     /// Of the port.
     pub route_mtu: u32,
-    /// Said: [`super::Target::raw`].
+    /// Result: [`super::Target::raw`].
     pub target: u64,
-    /// Said: the way out; 0: none.
+    /// Result: the egress link; 0: none.
     pub out: u64,
-    /// Said: the adjacency of the next hop (beyond all adjacencies: not known), and above it the MTU.
+    /// Result: the adjacency of the next hop (beyond all adjacencies: not known), and above it the MTU.
     pub next: u64,
     /// Which chains an earlier tier has led the packet through ([`super::Handoff::state`]).
     pub chains_done: u64,
 }
 
 impl KernelLookup {
-    /// In [`KernelLookup::next`]: nobody was asked.
+    /// In [`KernelLookup::next`]: there was no lookup.
     pub const NOT_DONE: u64 = u64::MAX;
 }
 
@@ -91,13 +91,13 @@ pub mod fib_result {
     pub const UNREACHABLE: i64 = 2;
     /// To be answered with prohibited.
     pub const PROHIBIT: i64 = 3;
-    /// Not to be forwarded: for this machine, or there is no route, or a rule said no.
+    /// Not to be forwarded: it is for this machine, or there is no route, or a rule forbids it.
     pub const NOT_FORWARDED: i64 = 4;
     /// There is a way, and the neighbour is not known.
     pub const NO_NEIGHBOUR: i64 = 7;
 }
 
-/// By what an adjacency is found when the kernel has said where a packet goes.
+/// The key by which an adjacency is found after the kernel's lookup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NeighbourKey {

@@ -1,4 +1,4 @@
-//! What the observer of devices is told when it is loaded.
+//! Offsets in structures of the kernel, for the program that reads `rx_handler` of devices.
 
 /// Where it finds things in the kernel's own structures: bytes from the start of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct KernelOffsets {
     pub net: u64,
     /// `struct net`: its number.
     pub number: u64,
-    /// `struct net_device`: who is handed its frames before IP.
+    /// `struct net_device`: the handler that gets its frames before IP.
     pub handler: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a rule can ask of a packet.
+//! The key: the fields of a packet that rules can match.
 
 use bitflags::bitflags;
 
@@ -6,7 +6,7 @@ use super::{Search, Sought};
 
 /// Words of the addresses in a [`Key`].
 pub const ADDRESS_WORDS: usize = 4;
-/// Words of a [`Key`] that only what is seldom asked is compared with (a *rest*).
+/// Words of a [`Key`] behind the addresses, which few rules match (the *fields*).
 pub const FIELD_WORDS: usize = 8;
 
 /// Which word of [`Key::rest`] holds what. Numbers are in the host's byte order.
@@ -52,7 +52,7 @@ bitflags! {
     }
 }
 
-/// What a rule can ask of a packet.
+/// The fields of a packet that rules can match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Key {
@@ -71,7 +71,7 @@ pub struct Key {
     pub offset: u32,
     /// Zero.
     pub reserved: u32,
-    /// What the set at hand is asked for.
+    /// The words to look up in the current set.
     pub sought: Sought,
     /// How far the search of the kernel half is.
     pub search: Search,
@@ -91,7 +91,7 @@ impl Key {
         self.fields[field::NETWORK] >> 24
     }
 
-    /// The class that is asked about this packet.
+    /// The class whose tables are searched for this packet.
     #[inline(always)]
     pub const fn class(&self) -> Class {
         self.class_of(self.family() == 6)
@@ -126,7 +126,7 @@ pub mod mixed {
     }
 }
 
-/// An interface index in twelve bits: few machines have links that look alike in them, and entries ask for all bits.
+/// An interface index in twelve bits. Few machines have links that collide in them, and entries compare all bits.
 #[inline(always)]
 pub const fn hash_ifindex(ifindex: u32) -> u32 {
     ifindex & 0xfff

@@ -1,4 +1,4 @@
-//! Rates that rules keep: token buckets, told by the time at which they would be full again.
+//! Rate limits of rules: token buckets, each stored as the time at which it would be full again.
 
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

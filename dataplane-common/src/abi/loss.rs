@@ -1,10 +1,10 @@
-//! What the observer of losses is told when it is loaded.
+//! The constants that the loss observer is loaded with.
 
 /// Words of [`Observer`].
 const WORDS: usize = 5;
 
-/// Who an observer is, and where it finds in the kernel's own structures which device is meant. The kernel tells devices by
-/// pointers, and interface indices are of one network namespace.
+/// The identity of an observer, and the offsets by which it finds a device in structures of the kernel. The kernel identifies
+/// devices by pointers, and interface indices belong to one network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observer {
     /// Never 0. The one that is on watch counts; those of earlier daemons do no more.

@@ -158,7 +158,7 @@ pub mod map {
     pub const FILTERS: &str = ".data.filters";
     /// What is in that section.
     pub const FILTERS_SYMBOL: &str = "FILTERS";
-    /// [`super::Line`]; what they hold is said in [`super::Filter`].
+    /// [`super::Line`]; [`super::Filter`] describes what they hold.
     pub const FILTER: &str = "FILTER";
     /// Per CPU, [`super::Counter`] by the counter of a rule.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";

@@ -1,4 +1,4 @@
-//! What the kernel half tells the controller of single packets: those that a rule logs, and those that it rejects.
+//! Single packets that the kernel half sends to the controller: those that a rule logs, and those that it rejects.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -8,11 +8,11 @@ pub const PACKET_EVENT_BYTES: usize = 1304;
 /// Bytes of the ring that events go through.
 pub const PACKET_EVENT_RING: usize = 1 << 18;
 
-/// Why a packet is told of; several may be true.
+/// Why a packet is sent; several bits may be set.
 pub mod event_kind {
     /// A rule logs it.
     pub const LOG: u16 = 1;
-    /// A rule rejects it: its sender is to be told.
+    /// A rule rejects it: its sender gets an error.
     pub const REJECT: u16 = 2;
 }
 

@@ -12,7 +12,7 @@ pub const COVERS: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Cover {
-    /// Bits that are asked for.
+    /// The bits that must match.
     pub mask: [u64; ADDRESS_WORDS],
     /// What they must be.
     pub value: [u64; ADDRESS_WORDS],

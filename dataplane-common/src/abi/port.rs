@@ -39,7 +39,7 @@ pub struct Port {
     pub reserved: u8,
     /// MTU of the device, in bytes, without the link header.
     pub mtu: u32,
-    /// As what the kernel is asked for routes: its VRF, or itself.
+    /// The interface for lookups in the kernel: the port's VRF, or the port itself.
     pub domain: Ifindex,
     /// The least MTU that any route has, of IPv4 and of IPv6, in bytes; 0: none has one.
     pub route_mtu: [u32; 2],
@@ -65,16 +65,16 @@ bitflags! {
         const ROUTE_LOCALNET = 1 << 6;
         /// Our program is the one at XDP, so whatever is redirected there is ours.
         const XDP = 1 << 7;
-        /// Where IPv4 packets go the kernel is asked: routing rules or a VRF have a say.
+        /// The kernel looks up IPv4 routes: there are routing rules or a VRF.
         const KERNEL_LOOKUP_V4 = 1 << 8;
         /// The same for IPv6.
         const KERNEL_LOOKUP_V6 = 1 << 9;
-        /// It is asked for the table of the port's VRF, and no rule.
+        /// The lookup takes the table of the port's VRF, without routing rules.
         const IN_VRF = 1 << 10;
         /// XDP does not see what there is to know, and all its frames are for tc: VLAN devices are on it, and its peer may be a
         /// local stack that leaves tags beside its frames (veth); or XDP comes behind the kernel's `IPsec` (generic).
         const HIDDEN_TAGS = 1 << 11;
-        /// Its untagged frames are somebody else's before IP sees them (`rx_handler` of the kernel).
+        /// An `rx_handler` of the kernel takes its untagged frames before IP sees them.
         const RX_HANDLER = 1 << 12;
     }
 }

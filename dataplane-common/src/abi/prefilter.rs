@@ -1,17 +1,17 @@
 //! Which tables of the filter can have something for the addresses of a packet.
 //!
-//! A packet fits rules of few tables, and to look into one costs as much as all that this reads. For each 64 tables of a class
-//! a *screen* has a word for each hash of an address's first bits: a bit for each table with an entry that such addresses fit.
-//! The words of both addresses, taken together, are the tables to ask. Bits may be set that need not be.
+//! A packet matches rules of few tables, and one lookup costs as much as all that this reads. For each 64 tables of a class the
+//! *prefilter* has a word for each hash of an address's first bits: a bit for each table with an entry that matches such
+//! addresses. The words of both addresses, combined by AND, are the tables to search. Bits may be set that need not be.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{ADDRESS_WORDS, Key, Lines, WORDS};
 
-/// Tables that one word tells of.
+/// Tables that one word covers.
 pub const TABLES_PER_WORD: u32 = 64;
 
-/// The screen of a class: for each 64 tables a line whose first words are the bits that every destination, and every source,
+/// The prefilter of a class: for each 64 tables a line whose first words are the bits that every destination, and every source,
 /// has set, and the words of destinations and of sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -56,14 +56,14 @@ impl Prefilter {
         (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 & self.mask as u32
     }
 
-    /// The 64 bits of both addresses that a screen can hash, destination first, of words as in [`Key::address`].
+    /// The 64 bits of both addresses that a prefilter can hash, destination first, of words as in [`Key::address`].
     #[inline(always)]
     pub const fn addresses([first, _, third, _]: &[u64; ADDRESS_WORDS], ipv6: bool) -> [u64; 2] {
         [*first, if ipv6 { *third } else { *first << 32 }]
     }
 
-    /// The tables to ask among those from number 64 x `group` on, of which there are `count`. Without a screen, where there are
-    /// fewer than 64, all of them.
+    /// The tables to search among those from number 64 x `group` on, of which there are `count`. Without a prefilter, where
+    /// there are fewer than 64, all of them.
     #[inline(always)]
     pub fn candidates<L: Lines>(self, lines: &L, base: u32, (group, count): (u32, u32), key: &Key, ipv6: bool) -> u64 {
         if self.line == 0 {

@@ -1,4 +1,4 @@
-//! One step of a search: looking into a table, asking an entry. How the steps follow each other is for each half to say.
+//! One step of a search: the lookup in a table, the match of an entry. Each half of the program puts the steps together.
 
 use super::{
     ADDRESS_WORDS, CatchAll, FIELD_WORDS, Hash, Key, Lines, Prefilter, entry, extra,
@@ -17,7 +17,7 @@ pub struct Search {
     pub base: u32,
     /// Line of the first table.
     pub first: u32,
-    /// Line of the first of the tables that `left` tells of.
+    /// Line of the first of the tables that `left` covers.
     pub at: u32,
     /// Line of the first table behind those.
     pub table: u32,
@@ -27,7 +27,7 @@ pub struct Search {
     pub prefilter: Prefilter,
     /// The next entry of the run at hand; 0 when there is none.
     pub unit: u32,
-    /// Bits of the tables that are still to be asked, of those from `at` on.
+    /// Bits of the tables that remain to be searched, from `at` on.
     pub left: u64,
     /// Order of the first rule that counts.
     pub from: u64,
@@ -45,7 +45,7 @@ pub struct Search {
     pub set: u32,
     /// Whether it holds the packet.
     pub in_set: u32,
-    /// Not 0: nothing is counted, and nothing is said to the controller.
+    /// Not 0: nothing is counted, logged or rejected.
     pub quiet: u32,
     /// Ways out that chain forward has refused: bits of their classes, and above them how many it has accepted.
     pub egress_classes: u32,
@@ -151,7 +151,8 @@ const fn outside(value: u64, span: u64) -> u64 {
     (value.wrapping_sub(span >> 16 & 0xffff) | (span & 0xffff).wrapping_sub(value)) >> 63
 }
 
-/// Asks the entry at a unit (an IPv4 entry is a unit, an IPv6 entry two). Orders below `from` and from `best` on do not count.
+/// Matches the entry at a unit (an IPv4 entry is a unit, an IPv6 entry two). Orders below `from` and from `best` on do not
+/// count.
 ///
 /// `ipv6` is for IPv6 entries, and says whether their addresses differ from the packet's ([`differ`]). All comparisons become
 /// one number: the verifier follows every branch.
@@ -203,7 +204,7 @@ pub fn differ<L: Lines>(lines: &L, base: u32, unit: u32, key: &Key) -> u64 {
     differs
 }
 
-/// Whether the rest at a unit agrees with a packet. Sets are asked by [`super::holds`].
+/// Whether the extra fields at a unit match a packet. [`super::holds`] looks up its sets.
 #[inline(always)]
 pub fn agrees<L: Lines>(lines: &L, base: u32, unit: u32, key: &Key) -> bool {
     let Some(line) = lines.line(base + unit / 2) else { return false };

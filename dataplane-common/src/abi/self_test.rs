@@ -1,4 +1,4 @@
-//! What the controller asks a generation of the filter before it is live.
+//! The self-test of a generation of the filter before it is live.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -8,7 +8,7 @@ use super::{ADDRESS_WORDS, FIELD_WORDS};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SelfTestFrame {
-    /// Which generation is asked.
+    /// The generation to test.
     pub generation: u32,
     /// Which of its chains.
     pub chain: u32,

@@ -1,4 +1,4 @@
-//! Sets that rules ask: tables of elements, one for each combination of masks.
+//! Sets that rules match: tables of elements, one for each combination of masks.
 
 use super::{
     Hash, Key, Lines, WORDS, extra, field,
@@ -7,18 +7,18 @@ use super::{
 
 /// How far from its home a value of a narrow set may be.
 pub const SLOT_PROBES: u32 = 8;
-/// Sets that one rule can ask.
+/// Sets that one rule can match.
 pub const RULE_SETS: usize = 3;
 /// Words of an element of a set.
 pub const ELEMENT_WORDS: usize = 6;
 
-/// The sets that a rest asks: how many, and which must not hold the packet.
+/// The sets of an entry's extra fields: how many, and which must not contain the packet.
 #[inline(always)]
 pub fn sets<L: Lines>(lines: &L, base: u32, unit: u32) -> u64 {
     word(lines, base + unit / 2 + 1, extra::LENGTH) >> 32
 }
 
-/// A set that a rest asks: its tables (line of the first `<< 32`, how many), and its selectors.
+/// A set of an entry's extra fields: its tables (line of the first `<< 32`, how many), and its selectors.
 #[inline(always)]
 pub fn set<L: Lines>(lines: &L, base: u32, unit: u32, number: usize) -> (u64, u64) {
     let at = extra::SETS + 2 * number;
@@ -66,7 +66,7 @@ impl Selector {
     }
 }
 
-/// The words that a set is asked for. Masks say which of them count.
+/// The words to look up in a set. Masks say which of them count.
 pub type Sought = [u64; WORDS];
 
 /// What a selector picks from a packet: its first word and, where it takes two, its second.
@@ -201,6 +201,6 @@ pub mod set_table {
     pub const SLOTS: usize = super::ELEMENT_WORDS;
     /// Of an element: the line of the next in its slot, or 0.
     pub const NEXT: usize = super::ELEMENT_WORDS;
-    /// Of a table: whether its slots tell all.
+    /// Of a table: whether its slots hold whole elements.
     pub const NARROW: usize = 7;
 }

@@ -1,10 +1,10 @@
-//! Live packets that somebody watches: which, how many of them, and what is told of each.
+//! Traced packets: which ones subscribers want, how many of them, and the record of each.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{ADDRESS_WORDS, CHAINS, FIELD_WORDS, Key, KeyFlags, Limit, Span};
 
-/// Bytes of a frame that a sighting has room for: an Ethernet frame of 1514 bytes with three tags.
+/// Bytes of a frame that a record has room for: an Ethernet frame of 1514 bytes with three tags.
 pub const TRACE_RECORD_BYTES: usize = 1528;
 /// Bytes of the ring that sightings go through.
 pub const TRACE_RING: usize = 1 << 20;
@@ -89,7 +89,7 @@ fn outside([low, high]: [u16; 2], value: u16) -> u64 {
 }
 
 impl Key {
-    /// The key of a packet of which nothing was read but the way in: nothing asks it for less.
+    /// The key of a packet of which only the ingress link is known: no filter matches less than that.
     #[inline(always)]
     pub fn blank(&mut self, iif: u32) {
         self.address = [0; ADDRESS_WORDS];
@@ -102,18 +102,18 @@ impl Key {
     }
 }
 
-/// What is watched for: one element, which the controller writes before it loads programs that read it, and when another
-/// watcher comes or goes. A packet may meet it half written, and be told of to one who did not ask.
+/// What subscribers want: one element, which the controller writes before it loads programs that read it, and when a subscriber
+/// comes or goes. A packet may see it half written, and reach a subscriber that did not want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TraceConfig {
-    /// How many packets are told of in a time, whatever is watched for. The kernel half writes [`Limit::full`].
+    /// The rate limit of all records together. The kernel half writes [`Limit::full`].
     pub limit: Limit,
     /// How many of the boxes are in use.
     pub count: u32,
-    /// How many bytes of a frame are told.
+    /// How many bytes of a frame a record has.
     pub bytes: u32,
-    /// The least of [`TraceFilter::skips`]: a packet whose random number is below it leaves no trail.
+    /// The least of [`TraceFilter::skips`]: a packet whose random number is below it writes no trace context.
     pub skips: u32,
     /// Zero.
     pub reserved: u32,
@@ -138,7 +138,7 @@ impl Default for TraceConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TraceContext {
-    /// What each chain said: 0 where it was not asked, else [`chain_trace`].
+    /// The result of each chain: 0 where it was not evaluated, else [`chain_trace`].
     pub chains: [u32; CHAINS],
     /// What the lookup of the route gave: a [`super::Target`], or [`chain_trace::NONE`].
     pub target: u32,
@@ -152,13 +152,13 @@ pub struct TraceContext {
     pub traced: u32,
     /// Zero.
     pub reserved: u32,
-    /// Packets that were not told of, for want of room in the ring or of tokens. Kept from packet to packet.
+    /// Packets without a record, because the ring was full or the limit was reached. Kept from packet to packet.
     pub missed: u64,
 }
 
-/// What a chain said, as a number: the counter of the rule that decided, and flags.
+/// The result of a chain as a number: the counter of the rule that decided, and flags.
 pub mod chain_trace {
-    /// The chain was asked.
+    /// The chain was evaluated.
     pub const EVALUATED: u32 = 1 << 31;
     /// A rule decided, whose counter is below; else the policy did.
     pub const RULE: u32 = 1 << 30;

@@ -39,11 +39,11 @@ pub const TREE_LINE: u32 = (1 << 22) - 1;
 const LEVELS: u32 = 6;
 
 /// How one generation of `FIB6` is laid out: index of `2000::/3`, escapes, lines of the trees. In all but the last, as in the
-/// index that is near, a line is 16 roots: a target, or [`TREE`], the size of a tree and where it begins.
+/// index of the base part, a line is 16 roots: a target, or [`TREE`], the size of a tree and where it begins.
 ///
-/// A tree is sorted words of 48 bits of address and 16 of what begins there, as a complete tree of lines: the children of
-/// line `n` are lines `9n + 1` to `9n + 9`. The trees of the index tell addresses apart by their bits 16 to 64. Where that
-/// is not enough there is an escape, a root by number, whose tree goes on with bits 64 to 112, and then 112 to 128.
+/// A tree is sorted words of 48 bits of address and 16 of what begins there, as a complete tree of lines: the children of line
+/// `n` are lines `9n + 1` to `9n + 9`. The trees of the index distinguish addresses by their bits 16 to 64. Where that is not
+/// enough there is an escape, a root by number, whose tree goes on with bits 64 to 112, and then 112 to 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout6 {
     /// There is an index of `2000::/3`.
@@ -118,7 +118,7 @@ pub trait Lines {
 pub trait BaseLines: Lines {
     /// An entry of the index by the first 16 bits, by its number among those of both generations.
     fn root(&self, number: u32) -> u32;
-    /// The line with this number, if it is near.
+    /// The line with this number, if it is in the base part.
     fn base_line(&self, line: u32) -> Option<Self::Line>;
 }
 
@@ -204,9 +204,9 @@ pub fn search6(lines: &impl Lines, root: u32, key: u64) -> u16 {
     found as u16
 }
 
-/// What words of a tree are less than, when they begin at or before the first 48 bits of `key`. The lowest bit of a word is no
-/// part of its address: without it, the sign of a difference tells which is less, and no branch has to. Made before it is
-/// used: LLVM would do a part of it for each word.
+/// The bound that words of a tree are less than, when they begin at or before the first 48 bits of `key`. The lowest bit of a
+/// word is no part of its address: without it, the sign of a difference is the comparison, and no branch is needed. Computed
+/// before it is used: LLVM would repeat a part of it for each word.
 #[inline(always)]
 fn beyond(lines: &impl Lines, key: u64) -> u64 {
     lines.after((key | 0xffff) >> 1)

@@ -1,4 +1,4 @@
-//! What rules ask of a packet, gathered once.
+//! The key of a packet, gathered once for all rules.
 
 use super::{
     link::Frame,

@@ -1,4 +1,4 @@
-//! The link layer: to whom the frame is, its VLAN tags, and what it carries.
+//! The link layer: the recipient of a frame, its VLAN tags, and its payload.
 
 use core::hint::cold_path;
 
@@ -38,7 +38,7 @@ impl From<EtherType> for L3Protocol {
     }
 }
 
-/// For whom a frame is (`skb->pkt_type` of the kernel).
+/// The recipient of a frame (`skb->pkt_type` of the kernel).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 pub enum PacketType {
@@ -46,7 +46,7 @@ pub enum PacketType {
     Host,
     /// A broadcast or multicast link address.
     Group,
-    /// Somebody else's, unless a VLAN device has this link address.
+    /// Another link address, unless a VLAN device has it.
     Other,
 }
 
@@ -100,7 +100,7 @@ impl From<Tag> for Vlan {
 pub struct Frame {
     /// What is behind the tags.
     pub l3: L3Protocol,
-    /// For whom it is.
+    /// The recipient.
     pub packet_type: PacketType,
     /// The outermost VLAN tag.
     pub vlan: Vlan,
@@ -126,7 +126,7 @@ impl Frame {
 ///
 /// # Errors
 ///
-/// [`Reason::NotIp`] for a frame too short to say what it is, [`Reason::OtherHost`] for somebody else's,
+/// [`Reason::NotIp`] for a frame too short to have a type, [`Reason::OtherHost`] for one to another link address,
 /// [`Reason::Truncated`] for one that ends inside a tag, [`Reason::VlanDepth`] for more tags.
 #[inline(always)]
 pub fn frame<B: Bytes + ?Sized>(packet: &B, ours: Option<u64>, stripped: Vlan) -> Result<Frame, Reason> {

@@ -1,4 +1,4 @@
-//! The network layer: the header checks of `ip_rcv_core` and `ip6_rcv_core`, and what the rest of the path asks for.
+//! The network layer: the header checks of `ip_rcv_core` and `ip6_rcv_core`, and the fields that the path needs.
 
 use super::{
     address::{AddressClass, Scope},
@@ -56,7 +56,7 @@ pub trait Family {
     const NUMBER: u32;
     /// The port's flag for forwarding.
     const FORWARDING: PortFlags;
-    /// The port's flag for asking the kernel for routes.
+    /// The port's flag for lookups in the kernel.
     const KERNEL_LOOKUP: PortFlags;
     /// The bit in [`Control::mirror`].
     const MIRROR: u32;
@@ -74,8 +74,8 @@ pub trait Family {
         segmented: bool,
     ) -> Result<Datagram<Self::Address>, Reason>;
 
-    /// Differentiated services code point of the header at `offset`, if one is there: not in [`Datagram`], since most packets are
-    /// not asked for it.
+    /// Differentiated services code point of the header at `offset`, if one is there: not in [`Datagram`], since most packets
+    /// do not need it.
     fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32>;
 
     /// What the addresses alone say.
@@ -94,8 +94,8 @@ pub trait Family {
         flow(packet.source, packet.destination)
     }
 
-    /// Puts the addresses into the words of a [`crate::abi::Key`]. Those that the family does not use stay as they are: nothing
-    /// asks for them, and to clear them is a call for LLVM.
+    /// Puts the addresses into the words of a [`crate::abi::Key`]. The words that the family does not use stay as they are: no
+    /// entry compares them, and LLVM would call a function to clear them.
     fn fill(words: &mut [u64; ADDRESS_WORDS], destination: Self::Address, source: Self::Address);
 }
 

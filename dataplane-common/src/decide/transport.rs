@@ -1,4 +1,4 @@
-//! The transport layer: what rules can ask about, and whether its checksum is still to be filled in.
+//! The transport layer: the fields that rules can match, and whether the checksum is still to be filled in.
 
 use core::mem::offset_of;
 
@@ -9,7 +9,7 @@ use crate::wire::{Address6, Be16, Bytes, Icmp, Sum, Tcp, Udp, protocol};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Readable {
-    /// There is nothing that a rule asks about.
+    /// There is no field that a rule matches.
     Nothing,
     /// Ports and, for TCP, flags.
     Ports,
@@ -37,7 +37,7 @@ pub struct Transport {
 impl Transport {
     /// Nothing to read.
     pub const NONE: Self = Self { readable: Readable::Nothing, source: 0, destination: 0, flags: 0, icmp: 0 };
-    /// Something that can not be read.
+    /// A header that cannot be read.
     pub const BROKEN: Self = Self { readable: Readable::Broken, ..Self::NONE };
 }
 

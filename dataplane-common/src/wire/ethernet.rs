@@ -73,16 +73,16 @@ impl EtherType {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Ethernet {
-    /// To whom.
+    /// Destination.
     pub destination: Mac,
-    /// From whom.
+    /// Source.
     pub source: Mac,
     /// What follows.
     pub ethertype: EtherType,
 }
 
 impl Ethernet {
-    /// To whom, as [`Mac::wide`]: one word is read, and not two parts of one.
+    /// The destination, as [`Mac::wide`]: one word is read, and not two parts of one.
     #[inline(always)]
     pub fn recipient(&self) -> u64 {
         Mac::wide(self.as_bytes(), 0)

@@ -113,12 +113,12 @@ pub fn walk<B: Bytes + ?Sized>(packet: &B, mut chain: Chain, end: usize) -> Walk
         }
         match step(packet, chain) {
             Some(next) if next.payload <= end => chain = next,
-            // The chain goes past the packet. RFC 7112 wants it whole in a first fragment; elsewhere nobody can read it.
+            // The chain goes past the packet. RFC 7112 wants it whole in a first fragment; elsewhere it cannot be read.
             _ if fragmented => return Walk::dropped(Reason::FragmentChain),
             _ => return Walk::end(Chain { protocol: protocol::NO_NEXT_HEADER, ..chain }),
         }
         if chain.fragment & u64::from(IPV4_FRAGMENT_MASK) != 0 {
-            // Behind another extension header nobody can say which protocol this is a part of.
+            // Behind another extension header the protocol of a later fragment is not known.
             return if is_extension(chain.protocol) { Walk::dropped(Reason::FragmentChain) } else { Walk::end(chain) };
         }
     }

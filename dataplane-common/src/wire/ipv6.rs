@@ -6,7 +6,7 @@ use super::{Be16, Be32};
 
 /// An IPv6 address as two numbers in the host's byte order.
 ///
-/// Not a `u128`: its 16-byte alignment makes copies that LLVM's BPF back end can not emit.
+/// Not a `u128`: its 16-byte alignment makes copies that LLVM's BPF back end cannot emit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Address6 {
     /// The routing half.

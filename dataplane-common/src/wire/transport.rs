@@ -1,4 +1,4 @@
-//! The first bytes of TCP, UDP and ICMP: what a rule can ask about.
+//! The first bytes of TCP, UDP and ICMP: the fields that a rule can match.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
