@@ -1,4 +1,4 @@
-//! Tells the linker what the kernel understands.
+//! Passes the linker the features of the kernels that we support.
 
 fn main() {
     println!("cargo:rerun-if-changed=linker");

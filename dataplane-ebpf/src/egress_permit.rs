@@ -1,7 +1,7 @@
 //! Chain forward for packets that go up: the kernel may forward them, by what the mirror does not know yet.
 //!
-//! At ingress the chain is asked about one link of each class of ways out. What it drops whatever the way out ends here; all
-//! else travels with the packet ([`EgressPermit`]), and tc egress holds it to that.
+//! At ingress the chain is evaluated for one link of each class of egress links. A packet that it drops for all of them ends
+//! here. For all others the result travels with the packet ([`EgressPermit`]), and tc egress enforces it.
 
 #![expect(unsafe_code, reason = "answers stand in a map, where the verifier does not follow them")]
 
@@ -24,7 +24,8 @@ use crate::{
 /// Number of chain forward.
 const FORWARD: u32 = 2;
 
-/// How a packet ends that is not sent: a reason, what tc egress is told, and whether a rule of chain forward dropped it only now.
+/// The end of a packet that is not sent: a reason, the permit for tc egress, and whether a rule of chain forward dropped it
+/// only now.
 #[derive(Clone, Copy)]
 pub struct Disposition(u32);
 
@@ -53,14 +54,14 @@ impl Disposition {
         self.0 & 0xff
     }
 
-    /// What tc egress is told.
+    /// The permit for tc egress.
     #[inline(always)]
     pub const fn permit(self) -> EgressPermit {
         EgressPermit::from_raw(self.0 >> 16)
     }
 
-    /// Holds a packet back that the kernel would send, at this moment, through a link that is younger than the classes: no tc
-    /// egress is there, or none that knows it. `lookup` asks the kernel.
+    /// Drops a packet that the kernel would send, at this moment, through a link that is younger than the classes: it has no tc
+    /// egress program, or one that does not know it. `lookup` runs the kernel's lookup.
     #[inline(always)]
     #[must_use]
     pub fn withhold_unknown_link(self, lookup: impl Fn() -> u32) -> Self {
@@ -70,7 +71,7 @@ impl Disposition {
         self
     }
 
-    /// Says to the controller what the rule that dropped it wants said.
+    /// Logs or rejects the packet as the rule that dropped it wants.
     #[inline(always)]
     pub fn log<H: Hook>(self, hook: &H) {
         if features::FORWARD.on() && features::LOGGING.on() && self.0 & Self::JUST_DROPPED != 0 {
@@ -146,7 +147,7 @@ fn evaluate_classes(classes: &EgressClasses, key: &mut Key, ipv6: bool, generati
     }
     // SAFETY: as above.
     let answers = unsafe { answers.read_volatile() };
-    // Classes that nobody was asked about share the last bit.
+    // Classes that were not evaluated share the last bit.
     let beyond = u32::from(classes.count > MAX_CLASSES as u32) << (CLASS_BITS - 1);
     (!(answers | beyond) & 0xff, answers >> 8)
 }
@@ -193,7 +194,7 @@ pub enum EgressVerdict {
     Drop,
 }
 
-/// Whether a packet with this passage, which came in through `iif` (0 where the kernel does not know) may leave through `oif`.
+/// Whether a packet with this permit, which came in through `iif` (0 where the kernel does not know) may leave through `oif`.
 #[inline(always)]
 pub fn judge_egress(permit: EgressPermit, iif: Ifindex, oif: Ifindex) -> EgressVerdict {
     let Some(classes) = maps::egress_classes() else { return EgressVerdict::Own };
@@ -206,7 +207,7 @@ pub fn judge_egress(permit: EgressPermit, iif: Ifindex, oif: Ifindex) -> EgressV
         let enters = features::OUTPUT.on() && maps::egress_link(oif).is_some_and(enters);
         return if enters { EgressVerdict::Encapsulate } else { EgressVerdict::Pass };
     }
-    // What a tunnel delivered still has the passage of what carried it.
+    // A packet that a tunnel delivered still has the permit of the packet that carried it.
     if iif != 0 && maps::egress_link(iif).is_some_and(|link| link.flags().contains(EgressLinkFlags::FOREIGN)) {
         return EgressVerdict::Own;
     }
@@ -214,7 +215,7 @@ pub fn judge_egress(permit: EgressPermit, iif: Ifindex, oif: Ifindex) -> EgressV
         Some(link) if !permit.allows(link) => EgressVerdict::Drop,
         Some(link) if enters(link) => EgressVerdict::Encapsulate,
         Some(_) => EgressVerdict::Pass,
-        // Younger than the rules: the chain has not been asked about it.
+        // The link is younger than the rules: the chain has not been evaluated for it.
         None => EgressVerdict::Drop,
     }
 }

@@ -31,8 +31,9 @@ impl<const MARK: i32> Feature<MARK> {
     }
 }
 
-/// Spare jumps ([`Switch::begins_pad`]), at the beginning of a function that packets go through and that has switches.
-/// Without them it has an instruction for each. Nobody comes there, and the verifier removes them and what leads around them.
+/// Pad jumps ([`Switch::begins_pad`]), at the beginning of a function that packets go through and that has switches. Without
+/// them the function has one instruction more for each switch. They are never reached, and the verifier removes them and the
+/// jump around them.
 #[inline(always)]
 pub fn jump_pad() {
     // SAFETY: nothing is read, and nothing written but a register that is named.

@@ -1,4 +1,4 @@
-//! `bpf_fib_lookup`: what the kernel is asked, and what its answers mean.
+//! `bpf_fib_lookup`: the parameters of the kernel's lookup, and what its results mean.
 //!
 //! It looks up what `ip_route_input_slow` and `ip6_route_input` would, for most packets; the others are left to the kernel.
 //! What it does not do is done here: the way back to the source, and the MTU of routes (`ip_mtu_from_fib_result` and
@@ -21,13 +21,13 @@ pub const LENGTH: i32 = 64;
 const _: () = assert!(size_of::<FibLookup>() == LENGTH as usize);
 /// `BPF_FIB_LOOKUP_DIRECT`: the table of the VRF, and no rules.
 const DIRECT: u32 = 1;
-/// Asks for the MTU without being refused for the length: then the way out is told, too.
+/// Length for a lookup that returns the MTU and the egress link, and does not fail for the length.
 const LEAST: u16 = 1;
 /// `net.ipv4.conf.*.rp_filter`: only the way back will do.
 const STRICT: u32 = 1;
 
-/// Asks about the packet in [`maps::kernel_lookup`], with a function that hands an inquiry to the kernel. What is said is left in the
-/// same place.
+/// Looks up the packet in [`maps::kernel_lookup`], with a function that calls the helper. The result is written to the same
+/// place.
 #[inline(always)]
 pub fn lookup<H: Hook>(hook: &H, lookup: impl Fn(&mut KernelLookup, u32) -> i64) {
     if let Some(query) = maps::kernel_lookup() {
@@ -89,8 +89,8 @@ fn target<H: Hook>(hook: &H, query: &mut KernelLookup, lookup: impl Fn(&mut Kern
     Target::new(RouteKind::Unicast, 0)
 }
 
-/// What routes and rules may ask for besides addresses ([`FibLookup::service`]); [`NOTHING`] behind extension headers, where the
-/// kernel looks elsewhere for protocol and ports.
+/// The fields besides addresses that routes and rules may match ([`FibLookup::service`]); [`NOTHING`] behind extension headers,
+/// where the kernel finds protocol and ports elsewhere.
 #[inline(always)]
 fn service<H: Hook>(hook: &H, query: &KernelLookup) -> u32 {
     if query.family == AF_INET {
@@ -127,8 +127,8 @@ fn would_take(query: &mut KernelLookup, lookup: impl Fn(&mut KernelLookup, u32) 
         && (query.rp_filter != STRICT || query.params.ifindex == query.ifindex)
 }
 
-/// Whether what we tell the kernel is what it would see itself (`__skb_flow_dissect`, for its rules and its choice among equal
-/// paths).
+/// Whether our parameters are those that the kernel would find itself (`__skb_flow_dissect`, for its rules and its choice among
+/// equal paths).
 #[inline(always)]
 fn is_plain(query: &KernelLookup, packet: &Datagram<()>, transport: Transport) -> bool {
     let v6 = query.family == AF_INET6;

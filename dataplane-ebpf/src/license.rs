@@ -1,4 +1,4 @@
-//! What the kernel is told about the licence.
+//! The licence, as the kernel requires it for its helpers.
 
 #![expect(unsafe_code, reason = "the kernel looks for this section by its name")]
 

@@ -1,5 +1,5 @@
 //! Frames that were lost behind a redirect: the device queues them for the end of the driver's round, and only tracepoints of
-//! the kernel tell what became of them.
+//! the kernel show whether they were sent.
 //!
 //! The kernel transmits on the CPU, and in the round of the driver, in which the frames were judged: so the counters of a port
 //! are this CPU's own here too, and have counted these frames as forwarded.

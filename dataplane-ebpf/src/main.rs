@@ -66,7 +66,7 @@ fn tc_behind_xdp(context: TcContext) -> i32 {
     hook::tc::run_behind_xdp(&context)
 }
 
-/// At tc egress: chain output, for packets of this machine; and what chain forward said at ingress of packets that the kernel
+/// At tc egress: chain output, for packets of this machine; and the permit of chain forward, for packets that the kernel
 /// forwards.
 #[classifier]
 #[inline(always)]

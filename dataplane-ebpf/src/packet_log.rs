@@ -1,4 +1,4 @@
-//! Single packets that the controller is told of.
+//! Single packets that go to the controller, which logs or rejects them.
 
 #![expect(unsafe_code, reason = "room in the ring is memory that nobody has written yet")]
 
@@ -8,8 +8,8 @@ use dataplane_common::abi::{Acts, PACKET_EVENT_BYTES, entry, event_kind, field};
 
 use crate::maps;
 
-/// Tells of the packet whose key is in [`maps::key`], for each of the rules that the last search noted. `load` copies so many
-/// bytes from the beginning of the frame. While the ring is full, nothing is told.
+/// Sends the packet whose key is in [`maps::key`], once for each of the rules that the last search noted. `load` copies so many
+/// bytes from the beginning of the frame. While the ring is full, nothing is sent.
 #[inline(always)]
 pub fn emit(chain: u32, length: u32, load: impl Fn(*mut c_void, u32) -> bool) {
     let Some(key) = maps::key() else { return };

@@ -28,7 +28,7 @@ pub enum Outcome {
     Stop(Reason),
     /// To a next hop.
     Transmit(Egress),
-    /// For tc to settle; what to tell it ([`dataplane_common::abi::Handoff`]).
+    /// Handed over to tc, with this state ([`dataplane_common::abi::Handoff`]).
     Defer(u64),
 }
 
@@ -102,7 +102,7 @@ fn ingress<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Inf
             let named = kernel_lookup::next_hop(kind)?;
             let next = named.unwrap_or_else(|| forward::choose::<F>(control, &packet, route));
             let Some(hop) = forward::resolve(next) else {
-                // With the way out unknown chain forward is asked where the path ends (`egress_permit.rs`).
+                // Without a known egress link chain forward is evaluated at the end of the path (`egress_permit.rs`).
                 let out = kernel_lookup::egress_ifindex()?;
                 if out != 0 {
                     filter.forward(out)?;
@@ -114,7 +114,7 @@ fn ingress<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Inf
             policy::leave::<F, H>(hook, &packet)?;
             forward::transmit::<F, H>(hook, port, frame, &packet, &hop, oversize)
         }
-        // The kernel reads options before it asks the route, and may answer.
+        // The kernel reads options before it looks up the route, and may answer.
         RouteKind::Blackhole => stop(packet.punt.unwrap_or_else(route::blackhole)),
         RouteKind::Unreachable => stop(Reason::Unreachable),
         RouteKind::Prohibit => stop(Reason::Prohibit),

@@ -22,7 +22,7 @@ use crate::{features, maps, pipeline::Egress};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
-/// Where the first tag begins, or what the frame carries is said.
+/// Where the first tag begins; without a tag, the EtherType.
 const TYPE: usize = offset_of!(Ethernet, ethertype);
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`.
 const OTHER_HOST: u32 = 3;
@@ -117,7 +117,7 @@ fn name<const AT: usize>(start: usize, end: usize, l3: EtherType) -> Option<()> 
 /// Exchanges the tags of an skb; 0: it could not. The kernel keeps the outermost beside the packet, not in it. A global
 /// function, as the one for frames.
 ///
-/// Where the kernel has no memory for a second tag, the packet is made one for somebody else, which the kernel drops: with
+/// Where the kernel has no memory for a second tag, the packet gets the type for another host, which the kernel drops: with
 /// half of its tags it would come in through another VLAN device.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -157,7 +157,7 @@ fn push(skb: *mut __sk_buff, tag: Tag) -> bool {
     unsafe { bpf_skb_vlan_push(skb, tag.ethertype().0.raw(), tag.id()) == 0 }
 }
 
-/// Gives an skb the tags of its way; where the network header then begins, or `None`, and then it can not be sent.
+/// Gives an skb the tags of its egress; returns where the network header then begins, or `None` if it cannot be sent.
 #[inline(always)]
 fn exchange(context: &TcContext, egress: &Egress) -> Option<usize> {
     if !tags(egress) {
@@ -169,7 +169,7 @@ fn exchange(context: &TcContext, egress: &Egress) -> Option<usize> {
     Some(NETWORK + egress.adjacency.tags[1].length())
 }
 
-/// Rewrites an skb for its way; `false` when it can not be written, and then nothing was.
+/// Rewrites an skb for its egress; `false` when it cannot be written, and then nothing was.
 #[inline(always)]
 pub fn skb(context: &TcContext, egress: &Egress) -> bool {
     let Some(network) = exchange(context, egress) else { return false };
@@ -178,17 +178,17 @@ pub fn skb(context: &TcContext, egress: &Egress) -> bool {
     true
 }
 
-/// As [`skb`], for packets that XDP may have said something about.
+/// As [`skb`], for packets that XDP may have handed over.
 ///
-/// Never through pointers: to a program that writes through them the verifier adds a prologue that copies every cloned skb,
-/// and the copy has lost what XDP said. One `tcpdump` on the port, and each packet would be judged and counted twice. Calls
-/// cost, so a port without XDP does not make them.
+/// Never through pointers: to a program that writes through them the verifier adds a prologue that copies every cloned skb, and
+/// the copy has lost the state that XDP handed over. With one `tcpdump` on the port, each packet would be judged and counted
+/// twice. Calls cost, so a port without XDP does not make them.
 #[inline(always)]
 pub fn marked_skb(context: &TcContext, egress: &Egress) -> bool {
     rewrite_marked(context.skb.skb, egress.index as u32, egress.family as u32, egress.tags as u32) != 0
 }
 
-/// A global function, so that what it needs on the stack is not there while the chains are asked.
+/// A global function, so that its stack is free while the chains are evaluated.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rewrite_marked(skb: *mut __sk_buff, index: u32, family: u32, tags: u32) -> u32 {
@@ -278,7 +278,7 @@ fn write(start: usize, end: usize, network: usize, egress: &Egress) -> Option<u3
 /// Writes bytes into an skb.
 #[inline(always)]
 fn store<const N: usize>(context: &TcContext, offset: usize, bytes: &[u8; N]) -> bool {
-    // SAFETY: the context is the program's own, and the bytes are as many as is said.
+    // SAFETY: the context is the program's own, and the number of bytes is right.
     unsafe { bpf_skb_store_bytes(context.skb.skb, offset as u32, bytes.as_ptr().cast(), N as u32, 0) == 0 }
 }
 

@@ -1,4 +1,4 @@
-//! Who is handed the frames of a device before IP sees them: nothing but the kernel's own structures says so.
+//! The `rx_handler` of devices, which gets their frames before IP: only the kernel's own structures have it.
 
 #![expect(unsafe_code, reason = "structures of the kernel are read where the loader says that their fields are")]
 
@@ -13,7 +13,8 @@ use dataplane_common::abi::KernelOffsets;
 /// Overridden by the loader.
 #[unsafe(no_mangle)]
 static KERNEL_OFFSETS: [u64; KernelOffsets::WORDS] = [0; KernelOffsets::WORDS];
-/// Index, number of the network namespace, whether there is anybody, and his name; closed by a zero, or the helper refuses it.
+/// Index, number of the network namespace, whether there is a handler, and its name; closed by a zero, or the helper refuses
+/// it.
 static LINE: [u8; 14] = *b"%u %u %u %ps\n\0";
 
 /// `BPF_LINK_TYPE_XDP` and `BPF_LINK_TYPE_TCX`: links that know a device.
@@ -33,7 +34,7 @@ struct Meta {
     seq: *mut seq_file,
 }
 
-/// Asked about each link of the machine, when the controller reads its file.
+/// Called for each BPF link of the machine, when the controller reads its file.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_link")]
 extern "C" fn rx_handlers(turn: *const Turn) -> i32 {
@@ -66,7 +67,7 @@ fn write_line(turn: *const Turn) -> Option<()> {
     let words = [u64::from(ifindex), u64::from(number), u64::from(handler != 0), handler];
     // SAFETY: the kernel hands the file over.
     let seq = unsafe { (*meta).seq };
-    // SAFETY: the format asks for as many words as there are.
+    // SAFETY: the format has as many placeholders as there are words.
     unsafe {
         bpf_seq_printf(
             seq,

@@ -1,4 +1,4 @@
-//! The engine of the filter: asks the tables of a chain. Of the rules that a packet fits the first decides.
+//! The engine of the filter: searches the tables of a chain. The first rule that matches a packet decides.
 
 #![expect(unsafe_code, reason = "bpf_loop takes its callback and the callback's context as pointers")]
 
@@ -27,7 +27,7 @@ pub enum ChainVerdict {
     Accept = 0,
     /// Ends here.
     Drop = 1,
-    /// Ends here: a rule that drops asks for what can not be read.
+    /// Ends here: a rule that drops matches on fields that cannot be read.
     Unreadable = 2,
 }
 
@@ -37,8 +37,8 @@ const STOP: c_long = 1;
 /// What a scan has to say yet.
 const MORE: u32 = 3;
 
-/// Asks chain number `chain` of a generation about the packet whose key is in [`maps::key`], which is of that family, and
-/// which is to leave through `oif` (0 where nobody knows yet).
+/// Evaluates chain number `chain` of a generation for the packet whose key is in [`maps::key`], which is of that family, and
+/// which is to leave through `oif` (0 where that is not known yet).
 #[inline(always)]
 pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> ChainVerdict {
     let mut outcome =
@@ -149,7 +149,7 @@ fn conclude(search: &Search, filter: &Filter, chain: u32) -> ChainVerdict {
     match action {
         ActionCode::Accept => ChainVerdict::Accept,
         ActionCode::Unreadable => ChainVerdict::Unreadable,
-        // It goes on when it has taken all turns that there are: nobody can say what comes behind.
+        // It continues after the last turn that the kernel allows: the rules behind it are not known.
         ActionCode::Drop | ActionCode::Continue => ChainVerdict::Drop,
     }
 }
@@ -160,7 +160,7 @@ fn is_quiet(search: &Search) -> bool {
     features::FORWARD.on() && search.quiet != 0
 }
 
-/// Nothing asked yet. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
+/// The start of a search. Field by field, and one that LLVM does not see through: it would call a function to clear them all.
 #[inline(always)]
 fn begin(search: &mut Search, base: u32, &Tables { first, count, prefilter, catch_all }: &Tables, bytes: u64) {
     search.base = base;
@@ -181,12 +181,12 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, prefilter, catc
 /// Turns at most: what the kernel lets a loop do. The first, before any, is enough unless a rule continues, or tables or
 /// entries are many.
 const TURNS: u32 = 1 << 23;
-/// Tables and entries asked in the first turn.
+/// Tables and entries searched in the first turn.
 const STEPS: u32 = 9;
 /// And in each other.
 const MORE_STEPS: u32 = 8;
 
-/// All tables have been asked: whether a rule is to be counted and the next looked for.
+/// All tables have been searched: whether a rule is to be counted and the search goes on for the next.
 #[inline(always)]
 fn finish(search: &mut Search) -> c_long {
     if search.is_empty() {
@@ -231,8 +231,8 @@ extern "C" fn walk_v6() -> u32 {
     maps::key().map_or(1, |key| u32::from(walk::<true, MORE_STEPS>(key) == STOP))
 }
 
-/// Goes on where the search is: asks an entry of the run at hand or, when there is none, of that in the next table. How far it
-/// is stands in memory, about which the verifier knows nothing: so all ways through a step end alike.
+/// Continues the search: matches an entry of the current run or, without one, looks up the run in the next table. The state of
+/// the search is in memory, about which the verifier knows nothing: so all paths through a step end alike.
 #[inline(always)]
 fn walk<const IPV6: bool, const STEPS: u32>(key: &mut Key) -> c_long {
     let mut steps = 0;
@@ -281,7 +281,7 @@ fn probe_next<const IPV6: bool>(key: &mut Key) -> u32 {
     }
 }
 
-/// Asks the entry at a unit; gives the next of its run, or 0 when no more of it can matter.
+/// Matches the entry at a unit; returns the next of its run, or 0 when no more of it can matter.
 #[inline(always)]
 fn match_entry<const IPV6: bool>(key: &mut Key, unit: u32) -> u32 {
     let base = key.search.base;
@@ -316,14 +316,14 @@ extern "C" fn within(counter: u32, bytes: u64) -> u32 {
     u32::from(maps::within(counter, bytes))
 }
 
-/// Whether all else that a rule asks holds, but for sets.
+/// Whether all extra fields of a rule match, except sets.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn fields_match(base: u32, unit: u32) -> u32 {
     u32::from(maps::key().is_some_and(|key| abi::agrees(&Arena, base, unit, key)))
 }
 
-/// Whether the sets that a rule asks hold the packet, or do not where they must not.
+/// Whether the packet is in the sets of a rule, or is not where it must not be.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sets_agree(base: u32, unit: u32) -> u32 {
@@ -341,7 +341,7 @@ extern "C" fn sets_agree(base: u32, unit: u32) -> u32 {
     1
 }
 
-/// Whether one of the sets that a rule asks holds the packet.
+/// Whether the packet is in one of the sets of a rule.
 #[inline(always)]
 fn is_member(base: u32, unit: u32, number: u32) -> u32 {
     let Some(key) = maps::key() else { return 0 };

@@ -132,7 +132,7 @@ pub fn controller_gone() -> bool {
     !maps::liveness_is(false) && check_controller() != 0
 }
 
-/// Finds it out for this tick, unless somebody has.
+/// Checks it for this tick, unless another CPU has.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn check_controller() -> u32 {
@@ -156,9 +156,9 @@ extern "C" fn covered(family: u32, a: u64, b: u64, c: u64, d: u64) -> u32 {
     maps::policies(family).map_or(1, |policies| u32::from(policies.may_cover([a, b, c, d])))
 }
 
-/// The route of a packet that came in through a port, [`Target::raw`]: this machine, if it would be forwarded, is neighbour
-/// discovery, and the kernel answers in the stead of whom it is for. `places` are where the IPv6 header and the payload begin,
-/// the protocol, and which fragment it is.
+/// The route of a packet that came in through a port, [`Target::raw`]: this machine, if the packet would be forwarded, is
+/// neighbour discovery, and the kernel is an NDP proxy for its destination. `places` are where the IPv6 header and the payload
+/// begin, the protocol, and which fragment it is.
 #[inline(always)]
 pub fn proxied<B: Bytes>(packet: &B, ifindex: Ifindex, places: u64, route: u32) -> u32 {
     let (offset, payload) = (places as usize & 0x7fff, (places >> 16) as usize & 0x7fff);

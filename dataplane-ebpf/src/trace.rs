@@ -1,4 +1,4 @@
-//! Packets that somebody watches: what each has met on its way, and word of those that are watched for.
+//! Traced packets: the context of each on its path, and the records that subscribers get.
 
 #![expect(unsafe_code, reason = "room in the ring is memory that nobody has written yet")]
 
@@ -12,7 +12,7 @@ use dataplane_common::{
 
 use crate::{features, hook::Hook, maps, pipeline::Egress};
 
-/// A packet begins its way. One that nobody will be told of shall cost little.
+/// A packet begins its path. One that cannot get a record shall cost little.
 #[inline(always)]
 pub fn begin(port: Ifindex) {
     if !features::TRACING.on() {
@@ -33,25 +33,25 @@ pub fn begin(port: Ifindex) {
     }
 }
 
-/// Whether anything may ask for the key of the packet at hand.
+/// Whether the key of the current packet may be needed.
 #[inline(always)]
 pub fn needs_key() -> bool {
     features::FILTERING.on() || traced()
 }
 
-/// Whether somebody may be told of the packet at hand.
+/// Whether the current packet may get a record.
 #[inline(always)]
 pub fn traced() -> bool {
     if !features::TRACING.on() {
         return false;
     }
     let Some(context) = maps::trace_context() else { return false };
-    // SAFETY: a read of a word that is there; anew, so that nobody knows it before.
+    // SAFETY: a read of a word that is there; from memory, so that the verifier does not know its value.
     let traced = unsafe { (&raw const context.traced).read_volatile() };
     traced != 0
 }
 
-/// A chain was asked, and the search for its rule is over.
+/// A chain was evaluated, and the search for its rule is over.
 #[inline(always)]
 pub fn chain(number: u32) {
     if !features::TRACING.on() {
@@ -108,8 +108,8 @@ pub fn forwarded<H: Hook>(hook: &H, egress: &Egress) {
     }
 }
 
-/// Puts the packet at hand into the ring, if somebody watches for it. `load` copies so many bytes from the beginning of the
-/// frame. Who is not told for want of room, or because too many were, is counted.
+/// Puts the current packet into the ring, if a subscriber wants it. `load` copies so many bytes from the beginning of the
+/// frame. Records that find no room in the ring, or exceed the rate limit, are counted.
 #[inline(always)]
 pub fn emit(
     (port, reason, oif, tier): (Ifindex, u32, Ifindex, u32),
@@ -138,7 +138,7 @@ pub fn emit(
     if captured > TRACE_RECORD_BYTES as u64 {
         captured = TRACE_RECORD_BYTES as u64;
     }
-    // SAFETY: the room is as large as a sighting, and any bytes are one.
+    // SAFETY: the room is as large as a record, and any bytes are one.
     let record = unsafe { &mut *room.as_mut_ptr() };
     // SAFETY: a helper without arguments.
     record.time = unsafe { bpf_ktime_get_ns() };
@@ -157,7 +157,7 @@ pub fn emit(
     record.reserved = 0;
     // No frame is one byte long; and Linux 6.1 learns no bound from "not 0", which the compiler would make of "at least 1".
     if captured >= 2 && load((&raw mut record.bytes).cast(), captured as u32) {
-        // The controller looks by itself while somebody watches: to wake it would cost more than all else here.
+        // The controller polls while there are subscribers: to wake it would cost more than all else here.
         room.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
         room.discard(0);

@@ -13,9 +13,9 @@ use dataplane_common::{
 /// Which of the tiers a program is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
-    /// At the driver. What it can not settle it may hand to tc.
+    /// At the driver. It may hand to tc what it cannot decide.
     Xdp,
-    /// On the skb. What it can not settle is the kernel's.
+    /// On the skb. It leaves to the kernel what it cannot decide.
     Tc,
 }
 
@@ -66,10 +66,10 @@ pub trait Hook: Bytes {
     /// A VLAN tag that is no longer in the bytes.
     fn stripped_vlan(&self) -> Vlan;
 
-    /// Tells the controller of the packet, when rules of a chain that was just asked say so.
+    /// Sends the packet to the controller, if rules of the chain that was just evaluated log or reject it.
     fn log_packet(&self, chain: u32);
 
-    /// Asks the kernel about the packet in [`crate::maps::kernel_lookup`], where it leaves what it says.
+    /// Looks up the packet in [`crate::maps::kernel_lookup`] in the kernel; the result is written there.
     fn kernel_lookup(&self);
 
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
@@ -84,7 +84,8 @@ pub trait Hook: Bytes {
     /// Whether the kernel's `IPsec` had it in its hands (`secpath_exists`).
     fn is_unwrapped(&self) -> bool;
 
-    /// Tells the controller of the packet, if somebody watches for such; the number of a reason, and the way out or 0.
+    /// Sends a record of the packet to the controller, if a subscriber wants it; the number of a reason, and the egress link or
+    /// 0.
     fn trace(&self, reason: u32, oif: Ifindex);
 
     /// Which chains an earlier tier has led it through.

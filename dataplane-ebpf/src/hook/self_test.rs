@@ -1,4 +1,4 @@
-//! Nowhere: the controller asks a generation of the filter that is not live yet.
+//! The self-test: the controller runs a generation of the filter that is not live yet on test packets.
 
 #![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
 
@@ -22,7 +22,7 @@ fn frame(context: &XdpContext) -> Option<NonNull<SelfTestFrame>> {
     NonNull::new(start as *mut SelfTestFrame)
 }
 
-/// Asks, and writes the answer behind the question. Rules are counted in maps that nobody reads.
+/// Evaluates a chain, and writes the result behind the parameters. Rules are counted in maps that are never read.
 #[inline(always)]
 pub fn run(context: &XdpContext) -> u32 {
     let (Some(self_test), Some(key)) = (frame(context), maps::key()) else { return XDP_ABORTED };

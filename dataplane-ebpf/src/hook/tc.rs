@@ -34,7 +34,7 @@ const HOST: u32 = 0;
 /// An skb.
 pub struct Skb<'a> {
     context: &'a TcContext,
-    /// XDP may have said something about it.
+    /// XDP may have handed it over.
     behind: bool,
 }
 
@@ -45,7 +45,7 @@ impl Bytes for Skb<'_> {
         if start + size_of::<T>() > self.context.data_end() {
             return None;
         }
-        // SAFETY: a packet is never at address 0; LLVM would ask.
+        // SAFETY: a packet is never at address 0; LLVM would check.
         unsafe { core::hint::assert_unchecked(start != 0) };
         // SAFETY: inside the packet, as just checked, which stays where it is until a helper moves it; `Header` promises
         // that every bit pattern is valid at every alignment.
@@ -212,7 +212,7 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     (if Reason::drops(reason) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
 }
 
-/// Says to tc egress what a packet may do. Whatever somebody else wrote there goes.
+/// Writes the permit of a packet for tc egress. It overwrites what others have written there.
 #[inline(always)]
 fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
     if features::FORWARD.on() {
@@ -221,7 +221,7 @@ fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
     }
 }
 
-/// Holds packets that the kernel forwards to what chain forward said of them, and asks chain output about those that begin here.
+/// Enforces the permit of packets that the kernel forwards, and evaluates chain output for those that begin here.
 #[inline(always)]
 pub fn run_egress(context: &TcContext) -> i32 {
     if features::FORWARD.on() {
@@ -290,7 +290,7 @@ fn run_output(context: &TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn is_unknown_link_skb(raw: *mut __sk_buff) -> u32 {
     let lookup = |query: &mut KernelLookup| {
-        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, 0) }
     };
     u32::from(egress_permit::is_unknown_link(lookup))
@@ -316,13 +316,13 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     wire::tags(&Skb { context: &context, behind: false }, first, stripped).raw()
 }
 
-/// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
+/// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn kernel_lookup_skb(raw: *mut __sk_buff) -> u32 {
     let context = TcContext::new(raw);
     let run = |query: &mut KernelLookup, flags| {
-        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
     };
     fib_lookup::lookup(&Skb { context: &context, behind: false }, run);
@@ -348,18 +348,18 @@ extern "C" fn unwrapped_skb(skb: *mut __sk_buff) -> u32 {
     u32::from(found == 0)
 }
 
-/// Puts the frame, and which rules tell of it, into the ring.
+/// Puts the frame, and the rules that log or reject it, into the ring.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn log_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
     // SAFETY: the context is the program's own.
     let length = unsafe { (*skb).len };
-    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    // SAFETY: the helper writes the given number of bytes, which are there.
     packet_log::emit(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
     0
 }
 
-/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+/// Puts the frame and its verdict into the ring, if a subscriber wants it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
@@ -368,7 +368,7 @@ extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
     // SAFETY: as above.
     let port = unsafe { (*skb).ifindex };
     let tier = Tier::Tc as u32;
-    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    // SAFETY: the helper writes the given number of bytes, which are there.
     let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
     trace::emit((port, reason, oif, tier), length, load);
     0
@@ -385,8 +385,8 @@ fn gather(context: &TcContext) {
     }
 }
 
-/// What XDP said about this packet ([`Handoff::state`]); 0: nothing. A global function, so that the verifier sees a number here,
-/// and not a path for each that it may be.
+/// The state that XDP handed over with this packet ([`Handoff::state`]); 0: none. A global function, so that the verifier sees
+/// a number here, and not a path for each value.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn handoff_of_skb(skb: *mut __sk_buff) -> u32 {

@@ -44,7 +44,7 @@ impl Bytes for Frame<'_> {
         if start + size_of::<T>() > self.0.data_end() {
             return None;
         }
-        // SAFETY: a packet is never at address 0; LLVM would ask.
+        // SAFETY: a packet is never at address 0; LLVM would check.
         unsafe { core::hint::assert_unchecked(start != 0) };
         // SAFETY: inside the packet, as just checked, which stays where it is until a helper moves it; `Header` promises
         // that every bit pattern is valid at every alignment.
@@ -146,7 +146,7 @@ pub fn run(context: &XdpContext) -> u32 {
     let verdict = pipeline::run(&frame, port);
     let reason = match verdict {
         Outcome::Transmit(egress) => {
-            // The device first: a frame that has been rewritten can not go back to the kernel.
+            // The device first: a frame that has been rewritten cannot go back to the kernel.
             let bytes = frame.length() as u64;
             trace::forwarded(&frame, &egress);
             if maps::redirect(egress.adjacency.device) && rewrite::frame(context, &egress) {
@@ -179,7 +179,7 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
     let reason = end.reason();
     end.log(&frame);
     let dropped = Reason::drops(reason);
-    // A frame that can not be marked is left to tc, which will judge and count it itself.
+    // A frame that cannot be handed over is left to tc, which will judge and count it itself.
     if dropped || hand_off(&context, Handoff::JUDGED | end.permit().raw() << 16) || tc == 0 {
         maps::count_number(slot, reason, bytes);
         trace::end(&frame, reason);
@@ -192,7 +192,7 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
 #[inline(never)]
 extern "C" fn is_unknown_link_frame(raw: *mut xdp_md) -> u32 {
     let lookup = |query: &mut KernelLookup| {
-        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, 0) }
     };
     u32::from(egress_permit::is_unknown_link(lookup))
@@ -221,31 +221,31 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     wire::tags(&Frame(&context), first, stripped).raw()
 }
 
-/// Asks the kernel for a route. A global function, as the walk: so the verifier looks at it once.
+/// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn kernel_lookup_frame(raw: *mut xdp_md) -> u32 {
     let context = XdpContext::new(raw);
     let run = |query: &mut KernelLookup, flags| {
-        // SAFETY: the context is the program's own, and an inquiry is what the kernel takes for it, as long as it should be.
+        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
     };
     fib_lookup::lookup(&Frame(&context), run);
     0
 }
 
-/// Puts the frame, and which rules tell of it, into the ring.
+/// Puts the frame, and the rules that log or reject it, into the ring.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn log_frame(context: *mut xdp_md, chain: u32) -> u32 {
     // SAFETY: the context is the program's own.
     let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
-    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    // SAFETY: the helper writes the given number of bytes, which are there.
     packet_log::emit(chain, length, |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 });
     0
 }
 
-/// Puts the frame, and what became of it, into the ring, if somebody watches for it.
+/// Puts the frame and its verdict into the ring, if a subscriber wants it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn trace_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
@@ -254,7 +254,7 @@ extern "C" fn trace_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
     // SAFETY: as above.
     let port = unsafe { (*context).ingress_ifindex };
     let tier = Tier::Xdp as u32;
-    // SAFETY: the helper writes as many bytes as it is told, which are there.
+    // SAFETY: the helper writes the given number of bytes, which are there.
     let load = |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 };
     trace::emit((port, reason, oif, tier), length, load);
     0

@@ -100,7 +100,7 @@ impl BaseLines for Table6 {
             return None;
         }
         let line = (&raw mut FIB6_BASE).cast::<Line>().wrapping_add(line as usize);
-        // SAFETY: no static is at address 0; LLVM would ask.
+        // SAFETY: no static is at address 0; LLVM would check.
         Some(unsafe { NonNull::new_unchecked(line.cast()) })
     }
 }

@@ -1,4 +1,4 @@
-//! The maps. Their layout is `dataplane_common::abi`; who writes what is said there.
+//! The maps. `dataplane_common::abi` defines their layout, and says who writes each of them.
 
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
@@ -70,16 +70,16 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32, { 2 * abi::ADJACENCIES as usize },
 /// What policies may cover, by family.
 #[btf_map]
 static POLICIES: Array<Policies, 2> = Array::new();
-/// What the kernel is asked, and what it answers: too large for the stack.
+/// Parameters and results of the kernel's lookup: too large for the stack.
 #[btf_map]
 static KERNEL_LOOKUP: PerCpuArray<KernelLookup, 1> = PerCpuArray::new();
 /// Until when the controller is taken to be there.
 #[btf_map]
 static HEARTBEAT: Array<u64, 1> = Array::new();
-/// What was last found out about the controller, and in which tick of the kernel's timer: asked once in each, by whichever CPU
-/// comes first. The last bit says whether it was gone.
+/// Whether the controller was gone, and the tick of the kernel's timer in which that was checked: the first CPU in each tick
+/// checks it. The last bit is set when it was gone.
 static mut LIVENESS: u64 = 0;
-/// What somebody watches for.
+/// What subscribers of traced packets want.
 #[btf_map]
 static TRACE_CONFIG: Array<TraceConfig, 1> = Array::new();
 /// What the packet at hand has met.
@@ -100,8 +100,8 @@ static EGRESS_LINKS: HashMap<u32, EgressLink, { abi::EGRESS_LINKS as usize }, { 
 #[btf_map]
 static ACTIVE_OBSERVER: Array<u64, 1> = Array::new();
 
-/// What rules ask of the packet at hand: too large for the stack. A program runs to its end before another of ours can
-/// begin on the same CPU.
+/// The fields of the current packet that rules match: too large for the stack. A program runs to its end before another of ours
+/// can begin on the same CPU.
 #[btf_map]
 static KEY: PerCpuArray<Key, 1> = PerCpuArray::new();
 
@@ -129,11 +129,11 @@ fn lookup<T, const N: usize, const F: usize>(map: &'static Array<T, N, F>, index
 /// Room for the key of the packet at hand.
 #[inline(always)]
 pub fn key() -> Option<&'static mut Key> {
-    // SAFETY: the slot is this CPU's own, and each program asks for it once.
+    // SAFETY: the slot is this CPU's own, and each program takes it once.
     find::<_, Key>(&KEY, 0).map(|key| unsafe { &mut *key.as_ptr() })
 }
 
-/// Room for what the kernel is asked about the packet at hand.
+/// Room for the kernel's lookup of the current packet.
 #[inline(always)]
 pub fn kernel_lookup() -> Option<&'static mut KernelLookup> {
     // SAFETY: the slot is this CPU's own, and no reference outlives the next call.
@@ -154,11 +154,11 @@ pub fn chains_done() -> u32 {
     let Some(query) = find::<_, KernelLookup>(&KERNEL_LOOKUP, 0) else { return 0 };
     // SAFETY: the slot is this CPU's own.
     let chains_done = unsafe { &raw const (*query.as_ptr()).chains_done };
-    // SAFETY: as above; nobody keeps a reference to it.
+    // SAFETY: as above; no reference to it is kept.
     (unsafe { chains_done.read_volatile() }) as u32
 }
 
-/// The target of the packet at hand. Read anew, so that nobody knows it before.
+/// The target of the current packet. Read from memory, so that the verifier does not know its value.
 #[inline(always)]
 pub fn found_target(query: &KernelLookup) -> Target {
     // SAFETY: a word of a structure that is there.
@@ -180,7 +180,7 @@ pub fn policies(family: u32) -> Option<&'static Policies> {
     lookup(&POLICIES, u32::from(family == 6))
 }
 
-/// Which generations are live, as far as packets of a family, 4 or 6, ask.
+/// The live generations that packets of a family, 4 or 6, use.
 #[inline(always)]
 pub fn control(family: u32) -> Control {
     let read = |offset: usize| {
@@ -284,7 +284,7 @@ pub fn adjacency(index: u32) -> Option<Adjacent> {
         return None;
     }
     let adjacency = (&raw mut ADJACENCIES).cast::<Adjacency>().wrapping_add(index as usize);
-    // SAFETY: no static is at address 0; LLVM would ask.
+    // SAFETY: no static is at address 0; LLVM would check.
     Some(Adjacent(unsafe { NonNull::new_unchecked(adjacency) }))
 }
 
@@ -426,23 +426,23 @@ pub fn event() -> Option<RingBufEntry<PacketEvent>> {
 /// What the packet at hand has met so far.
 #[inline(always)]
 pub fn trace_context() -> Option<&'static mut TraceContext> {
-    // SAFETY: the slot is this CPU's own, and each function asks for it once.
+    // SAFETY: the slot is this CPU's own, and each function takes it once.
     find::<_, TraceContext>(&TRACE_CONTEXT, 0).map(|trace_context| unsafe { &mut *trace_context.as_ptr() })
 }
 
-/// What somebody watches for.
+/// What subscribers of traced packets want.
 #[inline(always)]
 pub fn trace_config() -> Option<&'static TraceConfig> {
     lookup(&TRACE_CONFIG, 0)
 }
 
-/// Whether one more packet may be told of at this moment.
+/// Whether the rate limit allows one more record at this moment.
 #[inline(always)]
 pub fn may_trace() -> bool {
     find::<_, Limit>(&TRACE_CONFIG, 0).is_some_and(|limit| take(limit, 1))
 }
 
-/// Room for a sighting; none while the ring is full.
+/// Room for a record; none while the ring is full.
 #[inline(always)]
 pub fn trace_record() -> Option<RingBufEntry<TraceRecord>> {
     TRACE_RECORDS.reserve(0)
@@ -450,7 +450,7 @@ pub fn trace_record() -> Option<RingBufEntry<TraceRecord>> {
 
 /// # Safety
 ///
-/// `counter` must be valid, and nobody else may write it meanwhile.
+/// `counter` must be valid, and it must have no other writer meanwhile.
 #[inline(always)]
 unsafe fn add(counter: *mut Counter, bytes: u64) {
     // SAFETY: promised by the caller.

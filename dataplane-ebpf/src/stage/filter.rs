@@ -24,7 +24,7 @@ pub struct Filter<'h, H> {
     generation: u32,
 }
 
-/// Gathers what rules may ask for. Costs nothing when no chain is in use.
+/// Gathers the fields that rules may match. Costs nothing when no chain is in use.
 #[inline(always)]
 pub fn prepare<'h, F: Family, H: Hook>(
     hook: &'h H,

@@ -26,7 +26,7 @@ pub struct Hop {
     mtu: usize,
 }
 
-/// What `ip_forward` and `ip6_forward` ask before anything else.
+/// The first checks of `ip_forward` and `ip6_forward`.
 #[inline(always)]
 pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Port) -> Step<()> {
     // One question instead of two: bits, of which a frame to us that may go on has none.
@@ -62,7 +62,7 @@ pub fn resolve(next: u64) -> Option<Hop> {
     Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }
 
-/// Why there is no next hop: the neighbour is not known, or `unnamed`, because nobody said the route.
+/// Why there is no next hop: the neighbour is not known, or `unnamed`, because no lookup gave one.
 #[inline(always)]
 pub fn why_none(kind: RouteKind, unnamed: Reason) -> Reason {
     if kind == RouteKind::Kernel { unnamed } else { Reason::NeighbourUnresolved }

@@ -1,7 +1,7 @@
 //! The kernel's own lookup, for ports where routing rules or a VRF have a say.
 //!
-//! What is asked and what is said are in [`maps::kernel_lookup`]: the verifier knows nothing of what comes out of a map, so that behind
-//! it there is one path, whoever said the route.
+//! Parameters and results are in [`maps::kernel_lookup`]: the verifier knows nothing of what comes out of a map, so that behind
+//! it there is one path, whether the mirror or the kernel has the route.
 
 use core::ops::ControlFlow;
 
@@ -59,7 +59,7 @@ pub fn route<F: Routed, H: Hook>(
     ControlFlow::Continue(maps::found_target(query))
 }
 
-/// The next hop that the kernel named, as [`crate::tables::next_hop`] would say it; none if nobody was asked.
+/// The next hop that the kernel found, in the form of [`crate::tables::next_hop`]; none if there was no lookup.
 #[inline(always)]
 pub fn next_hop(kind: RouteKind) -> Step<Option<u64>> {
     if !features::KERNEL_LOOKUP.on() || kind != RouteKind::Unicast {
@@ -69,7 +69,7 @@ pub fn next_hop(kind: RouteKind) -> Step<Option<u64>> {
     ControlFlow::Continue(if query.next == KernelLookup::NOT_DONE { None } else { Some(query.next) })
 }
 
-/// The way out that the kernel named; 0 where there is none, or nobody was asked.
+/// The egress link that the kernel found; 0 where there is none, or there was no lookup.
 #[inline(always)]
 pub fn egress_ifindex() -> Step<Ifindex> {
     if !features::KERNEL_LOOKUP.on() {

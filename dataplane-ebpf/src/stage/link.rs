@@ -15,23 +15,23 @@ use crate::{
     pipeline::{Outcome, Step, stop},
 };
 
-/// Reads the link header; where the device has none, what IP says about itself. A frame that may have a tag that XDP does not
-/// see is for tc. Where somebody takes the frames of the port, they are theirs.
+/// Reads the link header; where the device has none, the version field of IP. A frame that may have a tag that XDP does not see
+/// is left to tc. Where an `rx_handler` takes the frames of the port, it gets them.
 #[inline(always)]
 pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
-    // Asked where it is needed, and not remembered: the verifier would walk the rest once for each answer.
+    // Tested where it is needed, and not stored: the verifier would walk everything behind it once for each result.
     let taken = || features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER);
     if features::NO_ETHERNET.on() && port.flags().contains(PortFlags::NO_ETHERNET) {
         return if taken() { stop(Reason::Taken) } else { bare(hook) };
     }
     let hidden = port.flags().contains(PortFlags::HIDDEN_TAGS);
-    // The kernel tries no skb that ends inside its IP header: of such a frame only XDP can be asked what would become of it.
+    // The kernel runs no test on an skb that ends inside its IP header: for such a frame a dry run is possible only at XDP.
     let dry_run = features::DRY_RUN.on() && hook.length() < SHORT;
     if H::TIER == Tier::Xdp && features::HIDING.on() && hidden && !dry_run {
         return ControlFlow::Break(Outcome::Defer(0));
     }
     match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
-        // Tagged ones come in through VLAN devices before anybody takes them (`__netif_receive_skb_core`).
+        // Tagged ones come in through VLAN devices before an `rx_handler` sees them (`__netif_receive_skb_core`).
         Ok(frame) if frame.vlan == Vlan::NONE && taken() => stop(Reason::Taken),
         Ok(frame) => ControlFlow::Continue(frame),
         Err(_) if taken() => stop(Reason::Taken),

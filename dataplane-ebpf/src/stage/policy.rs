@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Leaves to the kernel what it may have to encrypt, or to stop: `xfrm4_policy_check` and `xfrm4_route_forward` of
-/// `ip_forward`, and the same of `ip6_forward`. Policies may ask for a mark, which none in the list does.
+/// `ip_forward`, and the same of `ip6_forward`. Policies may match a mark; none in the list does.
 #[inline(always)]
 pub fn leave<F: Routed, H: Hook>(hook: &H, packet: &Datagram<F::Address>) -> Step<()> {
     if !features::IPSEC.on() {

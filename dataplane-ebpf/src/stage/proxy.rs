@@ -1,4 +1,4 @@
-//! Proxied neighbours: what is said to one is for this machine.
+//! Proxied neighbours: neighbour discovery for one of them is for this machine.
 
 use dataplane_common::{
     abi::{Port, Target},
@@ -7,8 +7,8 @@ use dataplane_common::{
 
 use crate::{features, hook::Hook, tables::Routed};
 
-/// The route of a packet that would be forwarded: this machine, if it is neighbour discovery for an address that the port's
-/// network is told of in the stead of another (`ip6_forward_proxy_check` in `net/ipv6/ip6_output.c`).
+/// The route of a packet that would be forwarded: this machine, if it is neighbour discovery for an address for which the
+/// kernel is an NDP proxy on the port's network (`ip6_forward_proxy_check` in `net/ipv6/ip6_output.c`).
 #[inline(always)]
 pub fn route<F: Routed, H: Hook>(
     hook: &H,

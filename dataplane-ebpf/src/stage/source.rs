@@ -24,8 +24,8 @@ pub fn classify<F: Routed>(packet: &Datagram<F::Address>, port: &Port) -> Step<A
     }
 }
 
-/// What the table says about the source, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check, and
-/// what has no way to go is answered before anybody asks where it came from (`ip_route_input_slow`).
+/// Validates the source by the table, as `fib_validate_source` (`net/ipv4/fib_frontend.c`). IPv6 has no such check, and a
+/// packet without a route is answered before its source is validated (`ip_route_input_slow`).
 #[inline(always)]
 pub fn validate<F: Routed, H: Hook>(
     hook: &H,
@@ -37,7 +37,7 @@ pub fn validate<F: Routed, H: Hook>(
     if F::NUMBER != 4 {
         return ControlFlow::Continue(());
     }
-    // On most machines a source only has to be nobody's here.
+    // On most machines a source only must not be an address of this machine.
     let needed = features::RP_FILTER.on() || features::CUSTOM_LOCAL.on();
     if !needed && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());
@@ -48,7 +48,7 @@ pub fn validate<F: Routed, H: Hook>(
         // Nowhere; or where only the kernel can say, of the way back too.
         _ => false,
     };
-    // Where the kernel was asked for the route, it was asked for the way back, too; what is for us it gets.
+    // The kernel's lookup of the route included the way back. The kernel gets the packets for this machine.
     let by_kernel = features::KERNEL_LOOKUP.on() && port.flags().contains(F::KERNEL_LOOKUP);
     if !leads || by_kernel {
         return ControlFlow::Continue(());
@@ -64,7 +64,8 @@ pub fn validate<F: Routed, H: Hook>(
     match target.kind() {
         RouteKind::Local if port.flags().contains(PortFlags::ACCEPT_LOCAL) => ControlFlow::Continue(()),
         RouteKind::Local => stop(Reason::MartianSource),
-        // Where all of our own may come from outside, and no way back is asked for, nobody looks at the source at all.
+        // Where packets with our own addresses may come from outside, and no reverse path is checked, the kernel does not
+        // validate the source at all.
         RouteKind::Broadcast | RouteKind::Multicast if !reverse && port.flags().contains(PortFlags::ACCEPT_LOCAL) => {
             ControlFlow::Continue(())
         }

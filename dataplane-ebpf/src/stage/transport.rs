@@ -1,4 +1,4 @@
-//! The transport header, as far as it says who may send the packet. Its ports are for the filter.
+//! The transport header, as far as the choice of the sending tier depends on it. Its ports are for the filter.
 
 use core::ops::ControlFlow;
 
