@@ -38,7 +38,7 @@ pub struct DirectTable<M> {
 }
 
 impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
-    /// On memory full of zeros, for what is near and two generations of what is far. The first is live, and empty.
+    /// On memory full of zeros, for the base part and two generations of the dynamic part. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
@@ -67,7 +67,7 @@ impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
         self.unused as usize - self.free.len() - self.retired.len()
     }
 
-    /// How many bits the first level tells apart.
+    /// How many bits the first level takes.
     fn resolution(&self) -> u8 {
         if self.layout.wide { 24 } else { 16 }
     }
@@ -89,8 +89,8 @@ impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
         first..first + LOCALS
     }
 
-    /// Writes `region`, whose routes are `routes`. `table` is where its entries are, one for each `resolution` bits;
-    /// `fresh`: nobody reads them yet, and what they hold means nothing.
+    /// Writes `region`, whose routes are `routes`. `table` is where its entries are, one for each `resolution` bits; `fresh`:
+    /// no program reads them yet, and what they hold means nothing.
     fn paint(
         &mut self,
         routes: &[Entry<u32>],
@@ -136,7 +136,7 @@ impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
         }
     }
 
-    /// A group that nobody reads.
+    /// A block that no program reads.
     fn take(&mut self) -> Option<u16> {
         self.free.pop().or_else(|| {
             let next = (self.unused < self.layout.groups).then_some(self.unused as u16)?;
@@ -161,8 +161,8 @@ impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
         }
     }
 
-    /// Enters the addresses of a local route into the filter. The loopback network stays out: its addresses are refused on
-    /// the wire before anybody asks whose they are, and it would fill the filter.
+    /// Enters the addresses of a local route into the bloom filter. The loopback network stays out: its addresses are refused
+    /// on the wire before the source lookup, and it would fill the filter.
     fn enter_local(&mut self, route: Entry<u32>) {
         let local = Target::from_raw(u32::from(route.target)).kind() == RouteKind::Local;
         if !local || route.first >> 24 == 127 {

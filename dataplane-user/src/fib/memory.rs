@@ -40,7 +40,7 @@ impl<W> Memory for Vec<W> {
     }
 }
 
-/// What is near, and what is far behind it.
+/// The base part, and the dynamic part behind it.
 #[derive(Debug)]
 pub struct ChainedMemory<M> {
     base: M,

@@ -32,9 +32,9 @@ pub trait Painter {
     /// The routes it holds.
     fn trie(&self) -> &PrefixTrie<Self::Address>;
 
-    /// Replaces all routes, in the idle generation, which nobody may be reading; returns what
-    /// [`dataplane_common::abi::Control`] must say for it. From now on it is
-    /// the one that changes are made in, so it must go live before the next. Of routes to the same prefix the last counts.
+    /// Replaces all routes, in the idle generation, which no program may be reading; returns what
+    /// [`dataplane_common::abi::Control`] must say for it. From now on it is the one that changes are made in, so it must go
+    /// live before the next. Of routes to the same prefix the last counts.
     fn load(&mut self, routes: impl IntoIterator<Item = (Prefix<Self::Address>, Target)>) -> u32;
 
     /// Remembers that a prefix has another target, or (`None`) none any more. Whether that is new.
@@ -60,8 +60,8 @@ pub trait Painter {
         }
     }
 
-    /// Nobody reads any more what was taken out of use before: it may be used again. Where room was missing, it is looked
-    /// for again.
+    /// A grace period has passed: what was taken out of use before it may be used again. Routes that had no room are tried
+    /// again.
     fn grace_passed(&mut self);
 
     /// How many places of the table are left to the kernel, for want of room.

@@ -5,7 +5,7 @@ use smallvec::{SmallVec, smallvec};
 use super::sweep::{Entry, Routes};
 use crate::model::{Family, Prefix};
 
-/// Addresses whose bits can be told.
+/// Addresses with access to their bits.
 pub trait Bits: Family {
     /// Bit `index`, counted from the most significant.
     fn bit(self, index: u8) -> usize;
@@ -124,7 +124,7 @@ impl<A: Bits> PrefixTrie<A> {
         self.nodes.len() as u32 - 1
     }
 
-    /// Makes `child` a child of `parent`, in place of who was there.
+    /// Makes `child` a child of `parent`, in place of the former one.
     fn link(&mut self, parent: u32, child: u32) {
         let side = self.nodes[child as usize].first.bit(self.nodes[parent as usize].length);
         self.nodes[parent as usize].children[side] = child;

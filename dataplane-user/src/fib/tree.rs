@@ -51,7 +51,7 @@ struct Room {
 }
 
 impl<M: Memory<Word = AtomicU64>> RangeTree<M> {
-    /// On memory full of zeros, for what is near and two generations of what is far. The first is live, and empty.
+    /// On memory full of zeros, for the base part and two generations of the dynamic part. The first is live, and empty.
     ///
     /// # Panics
     /// When the memory is too small.
@@ -165,7 +165,7 @@ impl<M: Memory<Word = AtomicU64>> RangeTree<M> {
         if complete && let Some(root) = self.write_tree(&cuts, resolution) {
             return Some(root);
         }
-        // Nobody has seen what was written so far.
+        // No program has seen what was written so far.
         let escapes = cuts.iter().map(|cut| cut.1 as u16).filter(|value| value & BRANCH != 0).collect();
         self.retire_escapes(escapes);
         None
@@ -206,7 +206,7 @@ impl<M: Memory<Word = AtomicU64>> RangeTree<M> {
             return Some(line);
         }
         let (begin, lines, base_line) = (self.room.unused, tree_lines(class), self.room.base_line);
-        // Large tables leave out what is near: so their programs need not ask where a tree is.
+        // Large tables do not use the base part: so their programs need no branch for where a tree is.
         if lines == 1 && base_line < BASE_TREES && !self.layout.wide {
             self.room.base_line += 1;
             return Some(BASE_TREE_LINE + self.generation * BASE_TREES + base_line);

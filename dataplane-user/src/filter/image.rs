@@ -14,7 +14,7 @@ pub struct Image {
     pub words: Vec<u64>,
     /// Where the tables are; its base is 0.
     pub filter: Filter,
-    /// Lines behind the tables of each chain and class that are nobody's yet.
+    /// Free lines behind the tables of each chain and class.
     pub(super) free_tables: [[u32; CLASSES]; CHAINS],
 }
 
@@ -25,7 +25,7 @@ impl Image {
     }
 }
 
-/// A generation in the making. Line 0 is nobody's: the number means that there is nothing.
+/// A generation in the making. Line 0 stays unused: the number means that there is nothing.
 pub(super) struct Builder {
     words: Vec<u64>,
     /// The free second half of a line whose first half holds an IPv4 entry.

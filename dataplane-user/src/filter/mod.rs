@@ -1,8 +1,8 @@
 //! The tables of the filter as the kernel half reads them, built from what the rules were lowered to.
 //!
-//! Entries go into tables by the mask of what they ask, made coarser where that saves a table (the idea of `TupleMerge`:
-//! Daly and others, IEEE/ACM Transactions on Networking, 2019). See [`dataplane_common::abi::Filter`] for what a packet
-//! meets.
+//! Entries go into tables by the mask of the fields that they match, made coarser where that saves a table (the idea of
+//! `TupleMerge`: Daly and others, IEEE/ACM Transactions on Networking, 2019). See [`dataplane_common::abi::Filter`] for how a
+//! packet is matched.
 
 mod image;
 mod patch;
@@ -33,7 +33,7 @@ use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
 use image::{Builder, FREE_TABLES, Slots, slots_for};
 use tuple::{Filled, Item, Tuples};
 
-/// Why tables can not be built.
+/// Why tables cannot be built.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum BuildError {
     /// A set's elements have too many different masks.
@@ -48,7 +48,7 @@ pub enum BuildError {
 /// Builds the tables of all chains.
 ///
 /// # Errors
-/// A set that can not be asked by hash.
+/// A set that has no hash table.
 pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
     let mut builder = Builder::default();
     let sets = lowered.sets.iter().map(|set| set::write(&mut builder, set)).collect::<Result<Vec<_>, _>>()?;
@@ -113,7 +113,7 @@ fn class_tables(builder: &mut Builder, extra_fields: &mut ExtraFields<'_>, entri
     Tables { first: lines, count: tables.len() as u32, prefilter, catch_all: catch_all.unwrap_or_default() }
 }
 
-/// What entries say of packets that can not be read, each once: many differ only in ports.
+/// The variants of entries for unreadable packets, each once: many differ only in ports.
 fn for_unreadable<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Entry> {
     let mut said = HashSet::new();
     let mut is_news = |entry: &Entry| {
@@ -180,7 +180,7 @@ fn rule_word(entry: &Entry) -> u64 {
     u64::from(entry.acts.bits()) << 28 | (entry.action_code as u64) << 24 | u64::from(entry.counter) & word::COUNTER
 }
 
-/// What entries ask besides addresses, protocol and ports: the same for many, so each is there once.
+/// The fields of entries besides addresses, protocol and ports: many entries share them, so each combination is there once.
 struct ExtraFields<'a> {
     known: HashMap<([u64; FIELD_WORDS], Span, Memberships), u32>,
     /// Where the tables of each set are.

@@ -37,8 +37,8 @@ pub struct Patch {
 }
 
 impl Image {
-    /// Puts a rule's boxes into the tables of a chain. Their orders are that of no other rule. `None`, and nothing changed,
-    /// where one fits into no table, or would be one of too many, and where one asks sets: those are found by building.
+    /// Puts a rule's boxes into the tables of a chain. No other rule has their orders. `None`, and nothing changed, where one
+    /// fits into no table, or would be one too many, and where one matches sets: those need a new build.
     pub fn insert(&mut self, chain: usize, boxes: &[Entry]) -> Option<Patch> {
         if use_sets(boxes) {
             return None;
@@ -69,9 +69,9 @@ impl Image {
         self.free_tables[chain][number].min(0xff - (count & 0xff)) as usize
     }
 
-    /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain that may be
-    /// the same as one for packets that can not be read, in order, with their orders and counters; nothing if they are not
-    /// known. Of what is said of such packets, only the first rule's is there.
+    /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain that may be the
+    /// same as one for unreadable packets, in order, with their orders and counters; nothing if they are not known. For
+    /// unreadable packets, only the first rule's variant is in the tables.
     pub fn remove<O: Iterator<Item = (Entry, u32, u32)>>(
         &mut self,
         chain: usize,
@@ -133,7 +133,7 @@ impl Image {
         Mask { address, mixed: line[table::MIXED] }
     }
 
-    /// The word that leads to the run of an entry, and which bit of it tells of such.
+    /// The word that points to the run of an entry, and its bloom bit.
     fn slot(&self, class: Class, table_line: u32, item: &Item) -> (usize, u64) {
         let slots = self.words[table_line as usize * WORDS + table::SLOTS];
         let (first, shift) = (slots as u32, (slots >> 32) as u32);
@@ -185,7 +185,7 @@ fn of_class(boxes: &[Entry], class: Class) -> Vec<Entry> {
     found
 }
 
-/// What another rule's box says of packets that can not be read, if it is the same.
+/// The variant of another rule's box for unreadable packets, if it is the same.
 fn replacement(entry: &Entry, (other, order, counter): (Entry, u32, u32)) -> Option<Entry> {
     // Most differ here, and the copy is large.
     if other.value[..key::FIELDS] != entry.value[..key::FIELDS] {
@@ -266,7 +266,7 @@ impl<'i> Editor<'i> {
                 self.write_pointer(word, bits | prefilter::bit(table_line - first));
             }
         });
-        // Tables are asked until what was found is before all that is in them and in those behind.
+        // Tables are searched until the match comes before all that is in them and in those behind.
         for table in self.image.tables(chain, class).take_while(|table| *table <= table_line) {
             let first = table as usize * WORDS + table::FIRST;
             if self.image.words[first] > entry.order.into() {

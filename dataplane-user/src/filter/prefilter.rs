@@ -9,7 +9,7 @@ use super::{
 
 /// A class with fewer tables has no screen: to read it would cost as much as it saves.
 const FEW: usize = 4;
-/// Without a screen one word tells of all tables, also of those that are opened in place.
+/// Without a prefilter one word covers all tables, also those that are opened in place.
 const _: () = assert!((FEW as u32) + FREE_TABLES < TABLES_PER_WORD);
 /// How many first bits of an address can be hashed, IPv4 and IPv6.
 const DEPTHS: [[u8; 3]; 2] = [[16, 20, 24], [32, 48, 64]];
@@ -23,7 +23,7 @@ const ASKED: usize = 1 << 13;
 /// Destination and source.
 const SIDES: [usize; 2] = [0, 1];
 
-/// Writes the screen of tables whose entries are given.
+/// Writes the prefilter of tables whose entries are given.
 pub(super) fn write(builder: &mut Builder, tables: &[Vec<&Item>], ipv6: bool) -> Prefilter {
     if tables.len() < FEW {
         return Prefilter::default();
@@ -43,12 +43,12 @@ pub(super) fn write(builder: &mut Builder, tables: &[Vec<&Item>], ipv6: bool) ->
     prefilter
 }
 
-/// The bit of a table in the words that tell of it.
+/// The bit of a table in the words that cover it.
 pub(super) const fn bit(table: u32) -> u64 {
     1 << (table % TABLES_PER_WORD)
 }
 
-/// Names the words that tell of a table with an entry; none when there is no screen.
+/// Names the words that cover a table with an entry; none when there is no prefilter.
 pub(super) fn set(prefilter: Prefilter, table: u32, item: &Item, ipv6: bool, mut each: impl FnMut(usize)) {
     if prefilter.line == 0 {
         return;
@@ -80,7 +80,7 @@ fn left(tables: &[Vec<(u64, u8)>], depth: u8, mask: u16) -> u64 {
     let prefilter = Prefilter { mask, destination: shift, ..Prefilter::default() };
     let place = |address| prefilter.destination(address) as usize - WORDS;
     let words = usize::from(mask) + 1;
-    // For each word how many tables it tells of, and which of them was the last; and how many are told of by all.
+    // For each word how many tables it covers, and which of them was the last; and how many tables all words cover.
     let (mut bits, mut last, mut every) = (vec![0_u64; words], vec![0_u32; words], 0);
     for (prefixes, number) in tables.iter().zip(1..) {
         if prefixes.iter().any(|prefix| spread(*prefix, shift).is_none()) {
@@ -95,7 +95,7 @@ fn left(tables: &[Vec<(u64, u8)>], depth: u8, mask: u16) -> u64 {
     tables.iter().flatten().map(|(address, _)| bits[place(*address)] + every).sum()
 }
 
-/// What an entry asks of an address: its first 64 bits, and how many of them count.
+/// The part of an address that an entry compares: its first 64 bits, and how many of them count.
 fn prefix(item: &Item, side: usize, ipv6: bool) -> (u64, u8) {
     let address = Prefilter::addresses(&item.address, ipv6)[side];
     let length = item.lengths[side].min(64);

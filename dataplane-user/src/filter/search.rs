@@ -85,7 +85,7 @@ impl Image {
     }
 }
 
-/// What is found before a table is asked.
+/// The result before a table is searched.
 fn caught(CatchAll { order, rule }: CatchAll) -> Option<Found> {
     Some(found(u32::try_from(order).ok()?, rule))
 }

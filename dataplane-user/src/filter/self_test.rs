@@ -9,7 +9,7 @@ use crate::lower::filter::{Entry, LoweredFilter, Membership, key};
 const MOST: usize = 64;
 /// Comparisons for all of them together, about: a commit of many rules tries fewer packets.
 const WORK: usize = 1 << 20;
-/// Protocols that a rule may not have asked for.
+/// Protocols for rules that match any.
 const PROTOCOLS: [u8; 4] = [6, 17, 1, 58];
 /// Of these, with ports.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -17,7 +17,7 @@ const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 /// A packet, and the rule that must decide on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfTest {
-    /// The chain that is asked, by its place in [`crate::rule::ChainName::ALL`].
+    /// The chain to test, by its place in [`crate::rule::ChainName::ALL`].
     pub chain: usize,
     /// The packet.
     pub key: Key,
@@ -41,7 +41,7 @@ impl LoweredFilter {
         cases
     }
 
-    /// The first rule that a packet fits, asked one after the other.
+    /// The first rule that matches a packet, by comparing one after the other.
     fn decides(&self, chain: usize, packet: &Key) -> Option<(u32, u32)> {
         let holds = |asked: Membership| {
             let mut key = *packet;

@@ -56,7 +56,7 @@ fn write_wide(builder: &mut Builder, values: &HashSet<Words>) -> u64 {
             let tag = value.iter().fold(Hash::START, |hash, word| hash.with(*word)).tag();
             slots.add(tag, value);
         }
-        // A slot that leads to too many is told apart with more of them; equal tags are as unlikely as they can be.
+        // A slot with too many elements needs more slots; equal tags are as unlikely as they can be.
         if slots.longest() <= MAX_CHAIN as usize {
             break slots;
         }

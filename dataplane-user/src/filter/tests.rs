@@ -217,7 +217,7 @@ proptest! {
         lowered.entries[2] = (1..).zip(entries).map(|(order, entry)| Entry { order, counter: order, ..entry }).collect();
         let image = build(&lowered).expect("few shapes");
         for packet in &packets {
-            // Nobody asks behind a rule that could not be read: what it says again there is left out.
+            // The search ends at a rule that could not be read: what that rule matches again is left out.
             for from in [0, if packet.class().is_unreadable() { 0 } else { from }] {
                 let (found, _) = image.find(2, packet, from);
                 prop_assert_eq!(

@@ -71,7 +71,7 @@ impl Tuple {
         self.lengths[0] <= item.lengths[0] && self.lengths[1] <= item.lengths[1] && self.exact & !item.exact == 0
     }
 
-    /// How much it tells apart.
+    /// How many bits it compares.
     fn weight(&self) -> u32 {
         u32::from(self.lengths[0]) + u32::from(self.lengths[1]) + self.exact.count_ones()
     }
@@ -167,7 +167,7 @@ pub(super) struct Filled {
 /// The tables of one class in the making.
 #[derive(Default)]
 pub(super) struct Tuples {
-    /// Those that tell most apart first.
+    /// Those that compare most bits first.
     tables: Vec<Table>,
 }
 
@@ -233,7 +233,7 @@ fn coarsened(item: &Item, ipv6: bool) -> [Tuple; 3] {
     let down = |length: u8, step: u8| length / step * step;
     let lengths = item.lengths.map(|length| down(length, step));
     let known = u32::from(lengths[0]) + u32::from(lengths[1]);
-    // Where addresses tell much, ports need not.
+    // Where addresses have many bits, ports are not needed.
     let much = if ipv6 { 64 } else { 32 };
     let coarse = Tuple { lengths, exact: if known >= much { 0 } else { item.exact } };
     let fine = Tuple { lengths: item.lengths.map(|length| down(length, step / 2)), exact: item.exact };

@@ -12,7 +12,7 @@ use crate::model::{Link, Model, XdpFeatures};
 /// Bytes of a VLAN tag.
 const VLAN_HLEN: u32 = 4;
 
-/// Who is to be reached: through which link, and which address on it. Without an address it stands for all of an on-link
+/// The next hop of an adjacency: the link, and the address on it. Without an address it stands for all addresses of an on-link
 /// prefix that have no neighbour entry yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NextHopKey {
@@ -46,7 +46,7 @@ impl Path {
         }
     }
 
-    /// Whether it is one way, and nothing more is said of it.
+    /// Whether it is one hop, without an MTU.
     pub(super) fn is_plain(&self) -> bool {
         self.hops.len() == 1 && self.mtu == 0
     }
@@ -131,7 +131,7 @@ fn slots(weights: &[u32]) -> Vec<u32> {
         (0..weights.len()).filter(|hop| least == 0 || reduced[*hop] * room >= total).collect();
     by_remainder.sort_by_key(|hop| std::cmp::Reverse(reduced[*hop] * room % total));
     by_remainder.into_iter().take(GROUP_SLOTS.saturating_sub(given)).for_each(|hop| slots[hop] += 1);
-    // What the least got more than their share, those who have the most give.
+    // Slots that the least members got above their share come from those with the most.
     for _ in GROUP_SLOTS..given {
         if let Some(most) = slots.iter_mut().max() {
             *most -= 1;

@@ -9,7 +9,7 @@ use crate::{
     rule::{Element, Field, Item, LinkField, LinkPattern, Match, Rule, SetName, Values},
 };
 
-/// The number of a class beyond those that can be told apart: a packet that must leave through one class goes through none of
+/// The number of a class beyond those with a bit of their own: a packet that must leave through one class goes through none of
 /// these.
 const BEYOND: usize = u8::MAX as usize;
 
@@ -64,7 +64,7 @@ pub struct EgressPartition {
 }
 
 impl EgressPartition {
-    /// The classes of links, told apart by which of the patterns their names fit.
+    /// The classes of links, by the patterns that their names match.
     pub fn of<'l>(
         links: impl Iterator<Item = &'l Link>,
         is_port: impl Fn(Ifindex) -> bool,

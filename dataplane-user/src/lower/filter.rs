@@ -26,7 +26,7 @@ use crate::rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName};
 pub struct ChainRules<'a> {
     /// When no rule decided.
     pub policy: Policy,
-    /// What rules do with what they can not read.
+    /// What rules do with packets that they cannot read.
     pub fragments: Fragments,
     /// In order; each with its place in the map of counters.
     pub rules: &'a [(&'a Rule, u32)],
@@ -39,7 +39,7 @@ pub struct LoweredFilter {
     pub policies: [ActionCode; CHAINS],
     /// The entries of each chain, in the order of its rules.
     pub entries: [Vec<Entry>; CHAINS],
-    /// The sets that entries ask, by their numbers.
+    /// The sets that entries match, by their numbers.
     pub sets: Vec<Elements>,
     /// The limits that rules have, by the rules' counters.
     pub limits: BTreeMap<u32, Limit>,
@@ -68,7 +68,7 @@ pub const fn order(place: usize) -> u32 {
     (place as u32 + 1) * STRIDE
 }
 
-/// Why rules can not be lowered.
+/// Why rules cannot be lowered.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("chain {chain}, rule {}: {fault}", index + 1)]
 pub struct FilterError {
@@ -93,7 +93,7 @@ pub enum FilterFault {
         max = rule::GIVE_UP
     )]
     Large(usize),
-    /// It asks too many sets.
+    /// It matches too many sets.
     #[error(
         "this rule asks {0} sets (lists of more than 8 values are sets), and one rule may ask {max}: split it, with \
          `continue` in between",
@@ -108,14 +108,14 @@ pub enum Unsupported {
     /// A set whose elements are not known.
     #[error("the elements of {0} are not known: list them in the config, or name their file there")]
     Set(String),
-    /// A set whose elements are something else than what is asked.
+    /// A set whose elements are of another type than the match.
     #[error("{set} is a set of {kind}, and here {asked} is asked")]
     SetType {
         /// The set.
         set: String,
         /// What is in it.
         kind: String,
-        /// What the rule asks.
+        /// The type of the match.
         asked: String,
     },
     /// `ip6 nexthdr` negated, or with the number of an extension header: the kernel half knows what is behind those.
@@ -131,11 +131,11 @@ pub fn unsupported(rule: &Rule) -> Option<Unsupported> {
 
 /// The entries of all chains, in the order of [`ChainName::ALL`].
 ///
-/// `links` gives the indices of the links that fit a pattern now. While there are none, a rule that asks for them matches
-/// nothing, and one that asks for other links matches any. `sets` gives what named sets hold.
+/// `links` gives the indices of the links that a pattern matches now. While there are none, a rule that matches on them matches
+/// nothing, and one that excludes them matches any. `sets` gives the elements of named sets.
 ///
 /// # Errors
-/// A rule that this version can not do, or that is too large.
+/// A rule that this version does not support, or that is too large.
 pub fn lower<'s>(
     chains: [ChainRules<'_>; CHAINS],
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
@@ -144,7 +144,7 @@ pub fn lower<'s>(
     lower_remaining(chains, links, sets, &mut |_, _| None)
 }
 
-/// The boxes of what a rule asks for, for one who compares packets with them himself.
+/// The boxes of a rule's matches, for callers that compare packets with them.
 ///
 /// # Errors
 /// What is wrong with the rule.
@@ -155,14 +155,14 @@ pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Resul
     rule::entries(rule, (0, 0), links, &mut set::Sets::new(&|_| None))
 }
 
-/// The boxes of a rule that needs nothing but a place in the tables: that asks for no links and no sets, and has no limit.
-/// `None` for others, and for what can not be lowered.
+/// The boxes of a rule that needs nothing but a place in the tables: one without links, sets and limit. `None` for others, and
+/// for rules that cannot be lowered.
 pub fn entries_of_rule(rule: &Rule) -> Option<Vec<Entry>> {
     lower_alone(rule).filter(|_| rule::limit(rule).is_none())
 }
 
-/// The boxes of a rule that asks for no links and no sets, but for order, counter and what is done with fragments. `None` for
-/// others, and for what can not be lowered.
+/// The boxes of a rule without links and sets; order, counter and the treatment of fragments are left out. `None` for others,
+/// and for rules that cannot be lowered.
 pub fn lower_alone(rule: &Rule) -> Option<Vec<Entry>> {
     if rule.names_links() || rule.sets().next().is_some() {
         return None;
@@ -171,7 +171,7 @@ pub fn lower_alone(rule: &Rule) -> Option<Vec<Entry>> {
     boxes.iter().all(|entry| entry.sets == Memberships::default()).then_some(boxes)
 }
 
-/// What a program must be able to, besides asking the chain, for a rule to do what it says.
+/// The features that a program needs for a rule, besides evaluating the chain.
 pub fn features_of(rule: &Rule) -> Features {
     let mut features = Features::empty();
     features.set(Features::LOGGING, rule::tells(rule));
@@ -213,7 +213,7 @@ pub fn lower_remaining<'s>(
             entry.strict = fragments == Fragments::DropUnreadable;
         }
         lowered.policies[chain.index()] = policy.action_code();
-        // By rules, not by entries: a link that comes or goes must not ask for another program.
+        // By rules, not by entries: a link that comes or goes must not need another program.
         if !rules.is_empty() || policy != Policy::Accept {
             lowered.features |= chain.feature();
         }

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Who holds an index, counted for each family.
+/// The holders of an index, counted for each family.
 pub(super) type Holders = [u32; 2];
 
-/// Hands out indices by key, and counts who holds them. One that is given back is used again only after a grace period,
-/// because a packet that is being judged right now may still hold it.
+/// Hands out indices by key, and counts their holders. One that is given back is used again only after a grace period, because
+/// a packet that is being judged right now may still use it.
 #[derive(Clone, Debug)]
 pub(super) struct Indices<K> {
     held: BTreeMap<K, u32>,
     slots: Vec<Option<Slot<K>>>,
-    /// Held by nobody at some time since [`Indices::sweep`].
+    /// Without a holder at some time since [`Indices::sweep`].
     idle: BTreeSet<u32>,
     free: BTreeSet<u32>,
     /// Never handed out.
@@ -44,7 +44,7 @@ impl<K: Ord + Clone> Indices<K> {
         self.held.get(key).copied()
     }
 
-    /// An index for a key that has none; nobody holds it yet. `None` if all are in use.
+    /// An index for a key that has none; it has no holder yet. `None` if all are in use.
     pub(super) fn enter(&mut self, key: K) -> Option<u32> {
         let index = self.free.pop_first().or_else(|| self.fresh.next())?;
         Some(self.settle(index, key))
@@ -88,7 +88,7 @@ impl<K: Ord + Clone> Indices<K> {
         }
     }
 
-    /// Who holds it.
+    /// Its holders.
     pub(super) fn holders(&self, index: u32) -> Holders {
         self.slots[index as usize].as_ref().map_or([0; 2], |slot| slot.holders)
     }
@@ -101,7 +101,7 @@ impl<K: Ord + Clone> Indices<K> {
         self.held.insert(key, index);
     }
 
-    /// Takes back what nobody holds, and says what that was.
+    /// Takes back indices without a holder, and returns them.
     pub(super) fn sweep(&mut self) -> Vec<(u32, K)> {
         let idle = std::mem::take(&mut self.idle);
         let mut gone = Vec::new();
@@ -125,7 +125,7 @@ impl<K: Ord + Clone> Indices<K> {
         self.slots.get(index as usize)?.as_ref().map(|slot| &slot.key)
     }
 
-    /// Nobody can hold what was given back before.
+    /// A grace period has passed: no packet uses what was given back before.
     pub(super) fn grace_passed(&mut self) {
         self.free.extend(self.quarantine.drain(..));
     }

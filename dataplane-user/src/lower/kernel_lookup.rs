@@ -1,4 +1,4 @@
-//! What is needed where the kernel is asked for routes: which adjacency each neighbour is, and what is for this machine.
+//! The tables for lookups in the kernel: the adjacency of each neighbour, and the addresses of this machine.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

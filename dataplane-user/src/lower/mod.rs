@@ -51,7 +51,7 @@ pub struct Want {
     pub groups: BTreeMap<u32, NextHopGroup>,
     /// By index.
     pub adjacencies: BTreeMap<u32, Adjacency>,
-    /// Where the kernel is asked: which adjacency a neighbour is, and what is ours.
+    /// For lookups in the kernel: the adjacency of each neighbour, and our addresses.
     pub neighbours: BTreeMap<NeighbourKey, u32>,
     /// IPv4.
     pub fib4: Targets<u32>,
@@ -63,7 +63,7 @@ pub struct Want {
     pub egress: BTreeSet<Ifindex>,
     /// [`Control::mirror`].
     pub mirror: u32,
-    /// What ports and routes ask of the program; the filter adds its own.
+    /// The features that ports and routes need; the filter adds its own.
     pub features: Features,
     /// What could not be done, for the operator. Packets concerned are left to the kernel.
     pub problems: Vec<Problem>,
@@ -219,7 +219,7 @@ impl Lowering {
         self.want.vlans = vlans;
     }
 
-    /// One family's table. Where it can not be complete it has local addresses only, and the family's bit in `mirror` is off.
+    /// One family's table. Where it cannot be complete it has local addresses only, and the family's bit in `mirror` is off.
     fn update_family<A: PerFamily>(
         &mut self,
         model: &Model,
@@ -294,7 +294,7 @@ impl Lowering {
         }
     }
 
-    /// Local addresses only: what is for this machine is still told from what is not, because they meet different chains.
+    /// Local addresses only: packets for this machine must still be known, because they meet other chains.
     fn fall_back_to_kernel<A: PerFamily>(&mut self, model: &Model, problem: Problem, update: &mut Update) {
         let side = A::state(self);
         (side.full, side.left) = (Some(Full::new(problem, A::routes(model))), 0);

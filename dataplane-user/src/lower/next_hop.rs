@@ -1,4 +1,4 @@
-//! Groups and adjacencies: who holds them, and what they hold.
+//! Groups and adjacencies: their holders, and their contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ pub(super) struct NextHops {
     served: BTreeSet<NextHopKey>,
 }
 
-/// Who holds an adjacency that is not for a group.
+/// Holders of an adjacency that are no group.
 const SERVED: usize = 1;
 
 impl NextHops {
@@ -116,7 +116,7 @@ impl NextHops {
         }
     }
 
-    /// Takes back what nobody holds any more.
+    /// Takes back groups and adjacencies without a holder.
     pub(super) fn sweep(&mut self, want: &mut Want, update: &mut Update) {
         for (index, path) in self.groups.sweep() {
             for hop in &path.hops {
@@ -186,7 +186,7 @@ impl NextHops {
         self.groups.iter().any(|(path, _)| path.hops.len() > 1)
     }
 
-    /// Who the adjacencies of these indices stand for, those of whole links left out.
+    /// The next hops of the adjacencies with these indices, those of whole links left out.
     pub(super) fn next_hop_keys(&self) -> impl Iterator<Item = (u32, (Ifindex, IpAddr))> {
         self.adjacencies.iter().filter_map(|(next_hop, index)| Some((index, (next_hop.dev, next_hop.via?))))
     }

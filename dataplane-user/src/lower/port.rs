@@ -48,7 +48,7 @@ impl Slots {
         &self.held
     }
 
-    /// Nobody can hold what was given back before.
+    /// A grace period has passed: no packet uses what was given back before.
     pub(super) fn grace_passed(&mut self) {
         self.quarantine.clear();
     }
@@ -90,7 +90,7 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     }
 }
 
-/// What the ports ask of the program.
+/// The features that the ports need.
 pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
     let mut features = Features::empty();
     for port in ports {

@@ -9,7 +9,7 @@ use crate::model::{IpVersion, Ipsec};
 /// Why the kernel has to do what we could not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// There are routing rules that programs can not ask the kernel about.
+    /// There are routing rules that `bpf_fib_lookup` does not evaluate.
     #[error(
         "{0} has routing rules that only the kernel's own path follows (with VRFs, or suppress_* of IPv6), so the kernel \
          forwards {0} itself; `ip rule` lists them, delete those that are not needed"
@@ -42,14 +42,14 @@ pub enum Problem {
         /// How many are left out.
         left: usize,
     },
-    /// Somebody takes the frames of a port.
+    /// Another device takes the frames of a port.
     #[error(
         "the frames of {port} go to {by} before IP sees them, so they are left to the kernel; attach to that instead"
     )]
     Taken {
         /// Its name.
         port: String,
-        /// Who.
+        /// Which.
         by: String,
     },
     /// There are policies of `IPsec`.

@@ -175,8 +175,8 @@ fn cut_out<A: Family>(paths: &mut Paths, around: FibEntry, address: A, dev: Ifin
     Some(FibEntry::Path(paths.number(host)))
 }
 
-/// What the tables say together. Where it depends on how the kernel keeps table local, which can not be seen from outside,
-/// the kernel must say.
+/// The result of all tables. Where it depends on how the kernel keeps table local, which cannot be seen from outside, the
+/// kernel must decide.
 fn resolve<A: Family>(best: &BestByTable) -> FibEntry {
     let [local, main, default] = *best;
     let separate = first_word([local, main, default]);
@@ -251,7 +251,7 @@ fn path<A: Family>(model: &Model, route: &RouteInfo<A>) -> Option<Path> {
     if living().any(|hop| hop.encap || !usable(model, hop.dev)) {
         return None;
     }
-    // With several ways, the destination as next hop would ask for a group for each destination.
+    // With several hops, the destination as next hop would need a group for each destination.
     let understood = match living().count() {
         0 => false,
         1 => true,

@@ -317,7 +317,7 @@ fn with_routing_rules_the_kernel_looks_up() {
         (Control::MIRROR_V4, &[Problem::PolicyRouting(IpVersion::V6)][..])
     );
 
-    // A VRF's rule alone changes nothing for others; a port in the VRF asks for its table, and knows its addresses.
+    // A VRF's rule alone changes nothing for others; a port in the VRF uses its table, and knows its addresses.
     let mut model = sample::model();
     for version in [IpVersion::V4, IpVersion::V6] {
         model.apply(Event::RoutingRule(RoutingRule { l3mdev: true, ..rule(version) }));

@@ -12,7 +12,7 @@ pub enum TraceFilterError {
     /// The matches cannot be lowered.
     #[error(transparent)]
     Rule(#[from] FilterFault),
-    /// A set is asked.
+    /// It matches a set.
     #[error("sets, and lists of more than 8 values, cannot be watched for: name fewer values, or a prefix or range")]
     Set,
     /// Too many boxes.

@@ -17,7 +17,7 @@ pub struct Update {
     pub groups: BTreeMap<u32, Option<NextHopGroup>>,
     /// By index.
     pub adjacencies: BTreeMap<u32, Option<Adjacency>>,
-    /// Neighbours where the kernel is asked.
+    /// Neighbours for lookups in the kernel.
     pub neighbours: BTreeMap<NeighbourKey, Option<u32>>,
     /// What policies of `IPsec` may cover, of IPv4 (0) and IPv6 (1): before and after.
     pub policies: BTreeMap<u32, [Policies; 2]>,
@@ -27,7 +27,7 @@ pub struct Update {
     pub fib6: TargetChanges<u128>,
     /// Whether XDP transmits on a device.
     pub egress: BTreeMap<Ifindex, bool>,
-    /// Nobody knows what the tables hold, so all of them is written.
+    /// The contents of the tables are not known, so all of them is written.
     pub anew: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a rule asks of a packet, as masked comparisons, and whether a packet fits: said plainly, as the measure of the engine.
+//! The match of a rule as masked comparisons, and whether a packet matches: written plainly, as the reference for the engine.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -38,7 +38,7 @@ pub mod key {
     pub const TRANSPORT: usize = FIELDS + field::TRANSPORT;
 }
 
-/// A set that a rule asks.
+/// A set that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// Its number in [`super::LoweredFilter::sets`].
@@ -47,12 +47,12 @@ pub struct Membership {
     pub negated: bool,
     /// [`Selector`]s, the first in the lowest byte.
     pub selectors: u64,
-    /// What is left of it where ports can not be read: the set without them, and its selectors. None where that is nothing.
+    /// The part that remains where ports cannot be read: the set without them, and its selectors. None where that is nothing.
     pub portless: Option<(u32, u64)>,
 }
 
 impl Membership {
-    /// The same for packets whose ports can not be read.
+    /// The same for packets whose ports cannot be read.
     fn for_unreadable(self) -> Option<Self> {
         if !asks_ports(self.selectors) {
             return Some(self);
@@ -62,7 +62,7 @@ impl Membership {
     }
 }
 
-/// The sets that an entry asks.
+/// The sets that the entry matches.
 pub type Memberships = [Option<Membership>; RULE_SETS];
 
 /// One box of a rule. `value` is already masked; the masks of addresses are prefixes.
@@ -90,7 +90,7 @@ pub struct Entry {
     pub action_code: ActionCode,
     /// What it does besides.
     pub acts: Acts,
-    /// Whether it drops what can not be read, if it drops.
+    /// Whether it drops packets that cannot be read, if it drops.
     pub strict: bool,
 }
 
@@ -129,8 +129,8 @@ impl Entry {
             && !self.acts.contains(Acts::LIMIT)
     }
 
-    /// What is left of it for packets whose transport header can not be read: whoever drops by it drops them, if it is
-    /// strict. None when such packets do not meet it.
+    /// The variant for packets whose transport header cannot be read: a strict rule that drops drops them too. None when such
+    /// packets do not match it.
     pub fn for_unreadable(mut self) -> Option<Self> {
         let transport = KeyFlags::TRANSPORT | KeyFlags::PORTS;
         if !self.needs.intersects(transport) {

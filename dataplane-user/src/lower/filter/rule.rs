@@ -22,7 +22,7 @@ const EXTENSIONS: [u8; 6] = [
     protocol::MOBILITY as u8,
 ];
 
-/// Whether a match asks for the first header where the kernel half knows the last.
+/// Whether a match means the first header where the kernel half knows the last.
 pub(super) fn asks_extension(asked: &Match) -> bool {
     let Match::Protocol(ProtocolField::Ip6, test) = asked else { return false };
     let holds = |range: &Range<Protocol>| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number)));
@@ -73,13 +73,13 @@ fn acts(rule: &Rule) -> Acts {
     statements.chain(reject).collect()
 }
 
-/// Whether the controller is told of packets that meet a rule.
+/// Whether packets that match a rule are logged or rejected.
 pub(super) fn tells(rule: &Rule) -> bool {
     acts(rule).intersects(Acts::LOG | Acts::REJECT)
 }
 
 /// The limit of a rule, if it has one. Its numbers are nft's (`nft_limit_init` in `net/netfilter/nft_limit.c`): a bucket holds
-/// the burst, five packets when none is said, and of bytes as many as the rate besides.
+/// the burst, five packets by default, and of bytes as many as the rate in addition.
 pub(super) fn limit(rule: &Rule) -> Option<Limit> {
     let limit = rule.statements().iter().find_map(|statement| match statement {
         Statement::Limit(limit) => Some(limit),
@@ -115,10 +115,10 @@ pub(super) fn limit(rule: &Rule) -> Option<Limit> {
 /// Boxes that one rule may have at most.
 pub(super) const GIVE_UP: usize = 1 << 14;
 
-/// Boxes of one match beyond which its values are asked as a set, not as an entry each.
+/// Boxes of one match beyond which its values become a set, not an entry each.
 const MANY: usize = 8;
 
-/// What a match asks, each factor a union of boxes; a packet must be in one box of each.
+/// The matches of a rule, each factor a union of boxes; a packet must be in one box of each.
 fn factors(
     asked: &Match,
     rule: &Rule,
@@ -186,7 +186,7 @@ fn factors(
     Ok(factors)
 }
 
-/// What a test asks: of a named set, of one for the occasion when the values are many, or box by box.
+/// The factor of a test: a named set, an anonymous one when the values are many, or boxes.
 fn values<T: Value>(
     test: &Test<Range<T>>,
     (selector, kind): (Selector, ItemKind),
@@ -207,8 +207,8 @@ fn values<T: Value>(
     Ok(vec![Box::member(Membership { set, negated: test.negated(), selectors, portless: None })])
 }
 
-/// What several fields together are asked for: always a set. One who drops by it also drops what has the other fields of an
-/// element and no ports to be read, unless no ports would do for the element and the rest of the rule.
+/// The factor of a concatenation: always a set. A rule that drops by it also drops packets that match the other fields of an
+/// element and have no readable ports, unless no ports would match the element and the rest of the rule.
 fn concatenation(
     asked: &Concatenation,
     rule: &Rule,
@@ -231,7 +231,7 @@ fn concatenation(
     let set = number(true)?;
     let drops = matches!(rule.action(), Action::Drop | Action::Reject(_));
     let rest = selectors(false);
-    // Where nothing but ports is asked, or all but some, any packet may be meant.
+    // With a match on ports alone, or on all but some, any packet may match.
     let portless = if drops && !test.negated() && rest != selectors(true) && rest != 0 {
         Some((number(false)?, rest))
     } else {
@@ -248,7 +248,7 @@ fn concatenation(
     Ok(boxed)
 }
 
-/// Whether some ports are those of an element, and what the rule's other tests ask of ports. What is in a named set may change.
+/// Whether some ports match those of an element, and the rule's other tests of ports. The elements of a named set may change.
 fn may_meet(element: &Element, fields: &[Field], rule: &Rule) -> bool {
     [Side::Source, Side::Destination].into_iter().all(|side| {
         let own = fields.iter().zip(&element.0).filter_map(|(field, item)| match (field, item) {
@@ -328,7 +328,7 @@ fn needing(boxes: Vec<Box>, flags: KeyFlags) -> Vec<Box> {
     boxes.into_iter().map(|one| one.needing(flags)).collect()
 }
 
-/// The items of a test that asks no set.
+/// The items of a test without a set.
 fn listed<I: Ord>(test: &Test<I>) -> &[I] {
     match test.values() {
         Values::Listed(items) => items,
@@ -374,8 +374,8 @@ fn tcp_flags(flags: &TcpFlags) -> Vec<Vec<Box>> {
     factors.into_iter().map(|boxes| needing(boxes, KeyFlags::TRANSPORT)).collect()
 }
 
-/// Whom a frame is for, as `eth_type_trans` of the kernel finds out. What is for another host meets no chain, and what has no
-/// link header is for this one.
+/// The recipient of a frame, as `eth_type_trans` of the kernel finds it. Frames for another host meet no chain, and frames
+/// without a link header are for this one.
 fn packet_types(test: &Test<Range<PacketType>>, sets: &mut Sets<'_>) -> Vec<Box> {
     let all = BitOffset::LINK_DESTINATION.last();
     let asked = |kind: u8| listed(test).iter().any(|range| range.contains(PacketType(kind))) != test.negated();

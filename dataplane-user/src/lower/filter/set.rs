@@ -12,10 +12,10 @@ use crate::rule::{Element, Item, ItemKind, LinkPattern, SetName, SetType, Value}
 /// What is known of a set: its type and its elements.
 pub type Known<'s> = (&'s SetType, &'s [Element]);
 
-/// The sets that rules ask, as far as they have been met.
+/// The sets that rules match, as far as they have been met.
 pub(super) struct Sets<'s> {
     known: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
-    /// By name, and whether ports are among what is asked.
+    /// By name, and whether ports are among the matched fields.
     numbers: HashMap<(SetName, bool), u32>,
     occasional: HashMap<(Vec<Interval>, u32), u32>,
     elements: Vec<Elements>,

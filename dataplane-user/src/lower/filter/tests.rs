@@ -37,7 +37,7 @@ fn lowered(texts: &[&str]) -> LoweredFilter {
     lower(in_forward(&numbered(&rules)), &links).expect("room")
 }
 
-/// Rules that a packet meets or can not be seen to meet, in their order, as the kernel half would find them.
+/// Rules that a packet matches, or may match unreadably, in their order, as the kernel half would find them.
 fn hits(lowered: &LoweredFilter, packet: &Packet) -> Vec<(u32, Hit)> {
     let key = packet.key();
     let holds = |membership: Membership| {
@@ -125,7 +125,7 @@ fn sizes() {
     }
 }
 
-/// A packet from 10.0.0.1 whose ports can not be read, and whether a rule drops it for what they might be.
+/// A packet from 10.0.0.1 whose ports cannot be read, and whether a rule drops it for what they might be.
 #[test]
 fn what_no_ports_would_meet_drops_nothing_unread() {
     let packet = Packet::v4("10.0.0.1", "198.51.100.1").protocol(6).fragment(100);
@@ -257,7 +257,7 @@ fn the_error_for_too_large_rules_names_the_size() {
     assert_eq!(error.expect_err("sets").fault, FilterFault::Sets(4));
 }
 
-/// Rules that ask sets, against packets; the sets hold what the config says.
+/// Rules that match sets, against packets; the sets hold the elements of the config.
 #[test]
 fn sets_hold_what_their_elements_say() {
     let config = crate::config::parse(

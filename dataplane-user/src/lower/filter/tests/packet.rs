@@ -1,4 +1,4 @@
-//! What a packet is, and which rules it meets, said as plainly as possible.
+//! A packet, and the rules that it matches, written as plainly as possible.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 pub(super) enum Hit {
     No,
     Yes,
-    /// It can not be seen, and would be dropped.
+    /// It cannot be read, and would be dropped.
     Unreadable,
 }
 
