@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use super::earlier_slots;
 
-/// Where maps and links are pinned unless somebody says otherwise.
+/// Where maps and links are pinned by default.
 pub const BPFFS: &str = "/sys/fs/bpf/dataplane";
 
 /// `BPF_FS_MAGIC` of the kernel.
@@ -31,10 +31,10 @@ const MAGIC: FsWord = 0xcafe_4a11;
 /// Where the BPF file system usually is.
 const USUAL: &str = "/sys/fs/bpf";
 
-/// Why the directory can not be used.
+/// Why the directory cannot be used.
 #[derive(Debug, Error)]
 pub enum BpffsError {
-    /// It can not be made, mounted or read.
+    /// It cannot be made, mounted or read.
     #[error(
         "cannot {what} {path}: {error}; mount a BPF file system there (`mount -t bpf bpf {path}`) or name another with --bpffs"
     )]
@@ -157,7 +157,7 @@ impl Bpffs {
         remove(&dirs.routing);
     }
 
-    /// Whether what is attached drops all, because nobody knows what is to be dropped.
+    /// Whether the attached programs drop everything, because the config that must be in force is not known.
     pub fn is_closed(&self) -> bool {
         self.closed().exists()
     }
@@ -209,13 +209,13 @@ fn lock(root: &Path) -> Result<OwnedFd, BpffsError> {
     }
 }
 
-/// Sub-directories of a directory; none when it can not be read.
+/// Sub-directories of a directory; none when it cannot be read.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-/// Removes a directory of pins. What can not be removed stays, and is tried again at the next start.
+/// Removes a directory of pins. If that fails, the next start tries again.
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path) {
         tracing::debug!(path = %path.display(), %error, "pins stay");

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use thiserror::Error;
 
-/// Where the kernel tells its types.
+/// The types of the running kernel.
 const FILE: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 /// Bytes of a type without what its kind adds.

@@ -1,8 +1,8 @@
 //! tc programs on kernels before 6.6, which have no links for them: a filter of the `clsact` qdisc.
 //!
-//! A filter needs nobody to hold it, so it outlives the daemon. It is found again by its priority and a handle that follows
-//! from the directory of pins; a directory in the place of the link's pin says that there is one. The qdisc stays when the
-//! last filter goes: whether somebody else counts on it, the kernel does not tell.
+//! A filter needs no holder, so it outlives the daemon. It is found again by its priority and a handle that follows from the
+//! directory of pins; a directory in the place of the link's pin marks that there is one. The qdisc stays when the last filter
+//! goes: the kernel does not show whether another program needs it.
 
 use std::{io, mem, path::Path};
 

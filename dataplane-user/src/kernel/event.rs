@@ -1,4 +1,4 @@
-//! Packets that the kernel half tells of.
+//! Packets that the kernel half sends to the controller.
 
 #![expect(unsafe_code, reason = "tokio wants a promise about the descriptor that it waits on")]
 
@@ -39,7 +39,7 @@ impl<T: FromBytes + Immutable + KnownLayout> Events<T> {
         Ok(events)
     }
 
-    /// Takes some of the events that are there: of a ring that wakes nobody.
+    /// Takes some of the records that are there, from a ring that wakes no reader.
     pub fn take(&mut self) -> Vec<T> {
         take(self.ring.get_mut())
     }

@@ -4,12 +4,12 @@ use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::Hook;
 
-/// Whether a program's name is one of ours: the kernel does not tell more about who loaded it.
+/// Whether a program's name is one of ours: the kernel does not show more about who loaded it.
 pub fn is_ours(name: &str) -> bool {
     Hook::ALL.into_iter().any(|hook| hook.program() == name)
 }
 
-/// Id and name of the programs at tc (TCX) of an interface, ingress first; none where the kernel does not tell.
+/// Id and name of the programs at tc (TCX) of an interface, ingress first; none where the kernel does not list them.
 pub fn tc_programs(iface: &str) -> Vec<(u32, String)> {
     [TcAttachType::Ingress, TcAttachType::Egress]
         .into_iter()

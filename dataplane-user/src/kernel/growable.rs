@@ -108,7 +108,7 @@ impl GrowableMaps {
         self.go_live(Control { filter: generation, ..self.live })
     }
 
-    /// Writes the idle generation of the filter, which nobody may be reading, and says which that is.
+    /// Writes the idle generation of the filter, which no program may be reading, and returns which that is.
     ///
     /// # Errors
     /// The kernel refused, or [`TableSizes::filter`] is too small for it.
@@ -159,7 +159,7 @@ impl GrowableMaps {
         Ok(half)
     }
 
-    /// Writes words of the filter that nobody reads yet.
+    /// Writes words of the filter that no program reads yet.
     fn copy(&mut self, to: usize, words: &[u64]) {
         let mut values = words.iter();
         self.filter.each(to..to + words.len(), |word| {
@@ -177,7 +177,7 @@ impl GrowableMaps {
         self.groups.write(index, group)
     }
 
-    /// All of IPv4: the idle generation, which nobody may be reading, then the flip.
+    /// All of IPv4: the idle generation, which no program may be reading, then the flip.
     pub fn load_fib4(&mut self, targets: &Targets<u32>) -> Result<(), TableError> {
         let fib4 = self.fib4.load(targets.iter());
         self.go_live(Control { fib4, ..self.live })

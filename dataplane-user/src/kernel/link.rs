@@ -99,7 +99,7 @@ impl Hook {
 /// Why a program is not attached.
 #[derive(Debug, Error)]
 pub enum LinkError {
-    /// Somebody else's XDP program is there.
+    /// An XDP program of another owner is there.
     #[error("another XDP program is attached")]
     Busy,
     /// The device went away meanwhile.
@@ -108,7 +108,7 @@ pub enum LinkError {
     /// The driver, or the device in its present state, does not take the program.
     #[error("the device does not take it: {0}")]
     Unsupported(io::Error),
-    /// Anything else the kernel said.
+    /// Any other error of the kernel.
     #[error("the kernel refuses: {}", chain(.0))]
     Program(ProgramError),
     /// The link could not be pinned.
@@ -132,7 +132,7 @@ impl From<ProgramError> for LinkError {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         let mut errno = None;
         while let Some(cause) = source {
-            // `ProgramError` is transparent: behind it may come the call that failed, or at once what the kernel said.
+            // `ProgramError` is transparent: its source may be the call that failed, or directly the error of the kernel.
             let said = cause.downcast_ref::<SyscallError>().map(|call| &call.io_error).or_else(|| cause.downcast_ref());
             errno = said.and_then(io::Error::raw_os_error).or(errno);
             source = cause.source();
@@ -361,7 +361,7 @@ fn replace(object: &mut Object, path: &Path, hook: Hook) -> Result<FdLink, LinkE
     }
 }
 
-/// The kernel gave an attachment that is not a link, which can not outlive the daemon.
+/// The kernel made an attachment that is not a link, which cannot outlive the daemon.
 fn not_a_link(error: AyaLinkError) -> LinkError {
     LinkError::Unsupported(io::Error::other(error))
 }

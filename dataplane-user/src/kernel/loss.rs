@@ -45,7 +45,7 @@ pub enum TxErrorMonitorError {
     Program {
         /// Which one.
         name: &'static str,
-        /// What it said.
+        /// The error.
         error: ProgramError,
     },
     /// A link could not be pinned.

@@ -106,7 +106,7 @@ impl<T: Word> Mapping<T> {
         // SAFETY: not beyond `words`, which is what the range of addresses has room for.
         let at = unsafe { self.start.add(words.start) };
         let (at, length) = (at.as_ptr().cast(), words.len() * size_of::<T>());
-        // SAFETY: these addresses are this mapping's own, and nobody has a reference into them: that would borrow it.
+        // SAFETY: these addresses are this mapping's own, and there is no reference into them: that would borrow it.
         let done = unsafe { libc::mmap(at, length, protection, flags | libc::MAP_FIXED, map, offset) };
         if done == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -139,7 +139,7 @@ impl<T: Word> Memory for Mapping<T> {
 
 impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: this is what was mapped, and nobody has it any more.
+        // SAFETY: this is what was mapped, and it is not in use any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.words * size_of::<T>()) };
     }
 }

@@ -65,12 +65,12 @@ pub enum ObjectError {
     /// The object, before the kernel sees it.
     #[error("the kernel half in this binary is damaged: {0}; rebuild with `cargo xtask build`")]
     Damaged(#[from] object::Error),
-    /// A program, with what the verifier said.
+    /// A program, with the verifier's log.
     #[error("the kernel refuses program {name}: {}", chain(.error))]
     Program {
         /// Which one.
         name: &'static str,
-        /// What it said.
+        /// The log.
         error: ProgramError,
     },
     /// The object is not the one that this binary was built with.
@@ -81,7 +81,7 @@ pub enum ObjectError {
     Info(io::Error),
 }
 
-/// What programs beside the path are told of the kernel.
+/// Constants about the kernel for the programs beside the path.
 #[derive(Clone, Copy, Debug, Default)]
 struct KernelLog {
     observer: Observer,
@@ -139,7 +139,7 @@ impl Object {
         Self::with_pins(Features::empty(), KernelLog { offsets, ..KernelLog::default() }, sizes, dirs)
     }
 
-    /// Opens the object for a rehearsal: with the maps of what is live, but for those that programs write. These are its own.
+    /// Opens the object for dry runs: with the live maps, except those that programs write. These are its own.
     pub(super) fn for_test_run(features: Features, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
         let mut loader = Self::loader(sizes);
         // The places of ports and rules that are not there are not counted.
@@ -160,7 +160,7 @@ impl Object {
     /// How large the maps are.
     fn loader<'a>(sizes: TableSizes) -> EbpfLoader<'a> {
         let mut loader = EbpfLoader::new();
-        // It has read all types of the kernel, some 20 MB, and no program of ours asks for one.
+        // It has read all types of the kernel, some 20 MB, and no program of ours needs one.
         loader.btf(None);
         loader.map_max_entries(map::FIB4, 2 * sizes.ipv4.blocks());
         loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
@@ -212,7 +212,7 @@ impl Object {
         program.try_into().map_err(|error| ObjectError::Program { name, error })
     }
 
-    /// The program that asks a generation of the filter.
+    /// The program for the self-test of a generation of the filter.
     pub(super) fn self_test(&mut self) -> Result<&mut Xdp, ObjectError> {
         let program = self.ebpf.program_mut(self_test::PROGRAM).ok_or(ObjectError::Missing(self_test::PROGRAM))?;
         program.try_into().map_err(|error| ObjectError::Program { name: self_test::PROGRAM, error })
@@ -330,7 +330,7 @@ fn load(name: &'static str, program: &mut Program) -> Result<(), ObjectError> {
     loaded.map_err(|error| ObjectError::Program { name, error })
 }
 
-/// The name of a loaded program; `None` when there is none with this number, or the kernel does not tell.
+/// The name of a loaded program; `None` when there is none with this number, or the kernel does not show it.
 pub fn program_name(id: u32) -> Option<String> {
     let program = loaded_programs().flatten().find(|program| program.id() == id)?;
     program.name_as_str().map(str::to_owned)

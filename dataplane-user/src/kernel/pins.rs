@@ -1,4 +1,5 @@
-//! Maps whose pins somebody removes: programs that are loaded later would find none, and get empty ones that nobody writes.
+//! Maps whose pins are removed by others: programs that are loaded later would find none, and get empty ones that the
+//! controller does not write.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ pub enum PinsError {
     Open {
         /// Which.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: MapError,
     },
     /// The folder cannot be made.
@@ -38,7 +39,7 @@ pub enum PinsError {
     Pin {
         /// Which.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: PinError,
     },
 }

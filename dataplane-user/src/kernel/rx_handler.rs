@@ -1,5 +1,5 @@
-//! Who is handed the frames of ports before IP (`dev->rx_handler`): an iterator over the links of the machine, pinned so that
-//! whoever reads the file starts it.
+//! The handlers that get the frames of ports before IP (`dev->rx_handler`): an iterator over the links of the machine, pinned
+//! so that reading the file starts it.
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +29,13 @@ use crate::fib::TableSizes;
 /// The program, and the name of its pin.
 pub(super) const PROGRAM: &str = "rx_handlers";
 
-/// Why nobody tells.
+/// Why the handlers are not known.
 #[derive(Debug, Error)]
 pub enum RxHandlerError {
     /// It is not known where devices have it.
     #[error(transparent)]
     Btf(#[from] BtfError),
-    /// The kernel's types can not be read.
+    /// The kernel's types cannot be read.
     #[error("cannot read the types of the kernel: {}", chain(.0))]
     Types(#[from] TypesError),
     /// The network namespace has no number.
@@ -58,7 +58,7 @@ pub enum RxHandlerError {
     Read {
         /// Its pin.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
 }
@@ -109,7 +109,7 @@ impl RxHandlers {
     }
 }
 
-/// Index, number of the network namespace, whether there is anybody, and his name, with that of a module behind it.
+/// Index, number of the network namespace, whether there is a handler, and its name, with that of a module behind it.
 fn parse(line: &str, namespace: u64) -> Option<(Ifindex, String)> {
     let mut words = line.split(' ');
     let ifindex = words.next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! A generation of the filter, asked before it is live (`BPF_PROG_TEST_RUN`), by the code that packets will meet.
+//! The self-test of a generation of the filter before it is live (`BPF_PROG_TEST_RUN`), by the code that packets will meet.
 
 use aya::{TestRun as _, TestRunOptions, programs::ProgramError};
 use dataplane_common::abi::{Features, Key, Search, SelfTestFrame, entry};
@@ -11,7 +11,7 @@ use crate::fib::TableSizes;
 /// Its name in the object.
 pub(super) const PROGRAM: &str = "self_test";
 
-/// Why nothing could be asked.
+/// Why the test could not run.
 #[derive(Debug, Error)]
 pub enum SelfTestError {
     /// The program could not be loaded.
@@ -25,7 +25,7 @@ pub enum SelfTestError {
     Silent,
 }
 
-/// The program that asks.
+/// The program of the test.
 #[derive(Debug)]
 pub struct SelfTester {
     object: Object,

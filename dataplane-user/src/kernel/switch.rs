@@ -43,7 +43,7 @@ fn distance(jump: usize, behind: usize, lost: i16) -> Option<i16> {
     (to - from).try_into().ok()
 }
 
-/// Where the spare jumps of a function are; nobody comes there from here on.
+/// Where the pad jumps of a function are; they are never reached.
 fn pad(function: &mut [Instruction]) -> Range<usize> {
     let Some(at) = function.iter().position(|load| Switch::begins_pad(*load)) else { return 0..0 };
     function[at] = Switch::load_constant(false);

@@ -31,7 +31,7 @@ pub enum TableError {
     Map {
         /// Which map.
         name: &'static str,
-        /// What it said.
+        /// The error.
         error: MapError,
     },
     /// The map is no memory.
@@ -39,9 +39,9 @@ pub enum TableError {
     Memory {
         /// Which map.
         name: &'static str,
-        /// How much was asked for.
+        /// The requested size.
         bytes: usize,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
     /// The kernel refused a device map entry.
@@ -49,7 +49,7 @@ pub enum TableError {
     Egress {
         /// Which interface.
         ifindex: Ifindex,
-        /// What it said.
+        /// The error.
         error: XdpMapError,
     },
 }
@@ -152,7 +152,7 @@ pub struct Tables {
     egress_links: HashMap<MapData, u32, [u8; size_of::<EgressLink>()]>,
     watch: Rows<{ size_of::<TraceConfig>() }>,
     trace_context: Sums<{ size_of::<TraceContext>() }>,
-    /// Until somebody reads them.
+    /// Until they are taken.
     rings: Option<(Map, Map)>,
 }
 
@@ -247,7 +247,7 @@ impl Tables {
         self.policies.write(family, before, after)
     }
 
-    /// The rings of events and of sightings, for the one who reads them; none for the next.
+    /// The rings of packet events and of trace records; a second call gets none.
     pub fn rings(&mut self) -> Result<Option<Rings>, TableError> {
         let Some((events, trace_records)) = self.rings.take() else { return Ok(None) };
         let events = Events::new(events, map::PACKET_EVENTS, PACKET_EVENT_RING)?;
@@ -259,7 +259,7 @@ impl Tables {
         self.watch.write(0, watch)
     }
 
-    /// How many packets were not told of, though somebody watches for them.
+    /// How many packets that subscribers wanted have no record.
     pub fn missed(&self) -> Result<u64, TableError> {
         let mut sum = 0;
         self.trace_context.read(0, |cpu: &TraceContext| sum += cpu.missed)?;
@@ -279,7 +279,7 @@ impl Tables {
 
     /// Writes an adjacency.
     pub fn write_adjacency(&mut self, index: u32, adjacency: &Adjacency) {
-        // Nobody is sent anything at half an address.
+        // The entry is disabled before it is written, so that no packet uses a half-written MAC address.
         let silent = Adjacency { flags: 0, ..*adjacency };
         let at = offset_of!(Adjacency, flags) / size_of::<u64>();
         let word = self.adjacencies.word(index as usize * words::<Adjacency>() + at);
@@ -407,8 +407,8 @@ fn chunks<T: IntoBytes + Immutable>(row: &T) -> &[[u8; size_of::<u64>()]] {
     row.as_bytes().as_chunks().0
 }
 
-/// Writes a row of a map that programs read meanwhile. Its first word says whose it is: it comes last, but when it says that it is
-/// nobody's.
+/// Writes a row of a map that programs read meanwhile. Its first word is the key: it comes last, except when it marks the row
+/// as unused.
 fn put<T: IntoBytes + Immutable>(rows: &mut Mapping<AtomicU64>, index: u32, row: &T) {
     let values = chunks(row);
     let first = index as usize * values.len();

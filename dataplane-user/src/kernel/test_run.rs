@@ -26,7 +26,7 @@ const XDP_MD: usize = 6;
 /// Words of `struct __sk_buff`.
 const SK_BUFF: usize = 48;
 
-/// Why a packet could not be rehearsed.
+/// Why a dry run failed.
 #[derive(Debug, Error)]
 pub enum TestRunError {
     /// The programs could not be loaded.
@@ -42,7 +42,7 @@ pub enum TestRunError {
         program: &'static str,
         /// How long the frame is.
         bytes: usize,
-        /// What it said.
+        /// The error.
         error: ProgramError,
     },
 }
@@ -52,7 +52,7 @@ pub enum TestRunError {
 pub struct Ran {
     /// The frame as the program left it.
     pub frame: Vec<u8>,
-    /// What it said of it; nothing where it leaves the packet to the next tier.
+    /// The record of the packet; none where the program leaves it to the next tier.
     pub record: Option<TraceRecord>,
 }
 
@@ -66,8 +66,8 @@ pub struct TestRun {
 }
 
 impl TestRun {
-    /// Opens the programs with what is in use: features, sizes, maps. Maps of sections are written with what they hold, so
-    /// nobody else may write them meanwhile.
+    /// Opens the programs with the live features, sizes and maps. Maps of sections are written with their own contents, so
+    /// there must be no other writer meanwhile.
     pub fn open(features: Features, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, TestRunError> {
         let mut object = Object::for_test_run(features | Features::TRACING | Features::DRY_RUN, sizes, dirs)?;
         let mut filters = [TraceFilter::default(); TRACE_FILTERS];

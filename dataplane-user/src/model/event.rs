@@ -1,4 +1,4 @@
-//! What netlink tells.
+//! The events of netlink.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -41,7 +41,7 @@ pub enum Event {
     Features(Ifindex, XdpFeatures),
     /// A driver offers nothing any more: its device is gone.
     FeaturesGone(Ifindex),
-    /// Who is handed the frames of links before IP ([`super::Model::handlers`]).
+    /// The handlers that get the frames of links before IP ([`super::Model::handlers`]).
     Handlers(BTreeMap<Ifindex, String>),
     /// An IPv4 route is there.
     Route4(Route<u32>, Placement),

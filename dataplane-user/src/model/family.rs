@@ -50,7 +50,7 @@ pub trait Family: Prefixed + Hash + Default + fmt::Debug + Send + Sync + 'static
     /// `fib_unmerge` in `net/ipv4/fib_frontend.c`), so that a longer prefix in main wins over a shorter one in local.
     const MERGED_LOCAL: bool;
 
-    /// The tables that the default rules ask, in order.
+    /// The tables of the default rules, in order.
     const TABLES: &[u32];
 
     /// From network order; `None` if there are too few or too many bytes.

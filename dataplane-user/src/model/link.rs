@@ -48,9 +48,9 @@ pub struct Link {
     pub promiscuity: u32,
     /// It takes the frames of what it is on, whomever they are for: ipvlan, macvlan in mode passthru or source, and the like.
     pub takes: bool,
-    /// IPv6 packets that come in are dropped: `disable_ipv6` is set, or the MTU is below what IPv6 asks for.
+    /// IPv6 packets that come in are dropped: `disable_ipv6` is set, or the MTU is below the minimum of IPv6.
     pub no_ipv6: bool,
-    /// What IPv6 takes for the MTU (sysctl `net.ipv6.conf.IFACE.mtu`, or a router's advertisement), in bytes; 0: not told.
+    /// The MTU that IPv6 uses (sysctl `net.ipv6.conf.IFACE.mtu`, or a router's advertisement), in bytes; 0: not known.
     pub ipv6_mtu: u32,
 }
 

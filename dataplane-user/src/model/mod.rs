@@ -1,4 +1,4 @@
-//! What the kernel said: links, addresses, neighbours, routes and settings. Pure: events go in, nothing comes out.
+//! The state of the kernel: links, addresses, neighbours, routes and settings. Pure: events go in, nothing comes out.
 
 mod address;
 mod difference;
@@ -52,10 +52,10 @@ pub struct Model {
     pub routing_rules: BTreeSet<RoutingRule>,
     /// By family and scope.
     pub netconf: BTreeMap<(IpVersion, NetconfScope), Netconf>,
-    /// By link; a kernel before 6.3 tells of none.
+    /// By link; a kernel before 6.3 lists none.
     pub features: BTreeMap<Ifindex, XdpFeatures>,
-    /// Who is handed the frames of a link before IP, by the name of a function of the kernel; empty: nobody. Of links that are
-    /// not in here it is not known.
+    /// The handler that gets the frames of a link before IP, by the name of a function of the kernel; empty: none. For links
+    /// that are not in here it is not known.
     pub handlers: BTreeMap<Ifindex, String>,
     /// Policies of `IPsec`.
     pub ipsec: Ipsec,
@@ -228,7 +228,7 @@ impl Model {
         }
     }
 
-    /// Whether the kernel takes what is said to the neighbours that it answers for, instead of forwarding it (`ip6_forward`).
+    /// Whether the kernel takes packets to neighbours for which it is a proxy, instead of forwarding them (`ip6_forward`).
     pub fn proxies_neighbours(&self) -> bool {
         let all = self.netconf.get(&(IpVersion::V6, NetconfScope::All)).and_then(|conf| conf.proxy_ndp);
         all.unwrap_or_default() && !self.proxies.is_empty()
@@ -272,7 +272,7 @@ impl Model {
         master.filter(|master| master.kind.as_deref() == Some("vrf")).unwrap_or(link)
     }
 
-    /// Who says where packets go that come in through a link.
+    /// Where the routes of packets come from that come in through a link.
     pub fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
         let in_vrf = self.domain(link) != link;
         let vrfs = self.routing_rules.iter().any(|rule| rule.version == version && rule.l3mdev);

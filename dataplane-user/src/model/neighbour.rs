@@ -1,4 +1,4 @@
-//! Neighbours: who has which address on a link.
+//! Neighbours: the link addresses of IP addresses on a link.
 
 use std::net::IpAddr;
 
@@ -17,18 +17,18 @@ pub struct Neighbour {
     pub state: NeighbourState,
     /// Its link address, if known and a 48-bit one.
     pub mac: Option<Mac>,
-    /// Somebody else sees to it: a control plane that learned it, or the kernel by itself (`extern_learn`, `managed`).
+    /// Another program maintains it: a control plane that learned it, or the kernel by itself (`extern_learn`, `managed`).
     pub tended: bool,
 }
 
 impl Neighbour {
-    /// The link address, when the kernel would send to it without asking first.
+    /// The link address, when the kernel would send to it without a probe first.
     pub fn resolved(&self) -> Option<Mac> {
         self.mac.filter(|_| self.state.intersects(NeighbourState::VALID))
     }
 
-    /// Whether it may be gone, and nobody asks until somebody uses it. What is about to be asked for, or needs no asking, is
-    /// none of these.
+    /// Whether it may be gone, and is not probed until it is used. Entries that are about to be probed, or need no probe, are
+    /// not stale.
     pub fn is_stale(&self) -> bool {
         self.state == NeighbourState::STALE && !self.tended
     }
@@ -46,19 +46,19 @@ bitflags! {
     /// `NUD_*` of `include/uapi/linux/neighbour.h`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct NeighbourState: u16 {
-        /// Asked for, not answered yet.
+        /// Probed, without an answer yet.
         const INCOMPLETE = 0x01;
         /// Known to be right.
         const REACHABLE = 0x02;
         /// Was right once.
         const STALE = 0x04;
-        /// About to be asked for again.
+        /// About to be probed again.
         const DELAY = 0x08;
-        /// Being asked for again.
+        /// Being probed again.
         const PROBE = 0x10;
         /// Did not answer.
         const FAILED = 0x20;
-        /// Needs no asking: the link has no addresses, or it is a group.
+        /// Needs no probe: the link has no addresses, or it is a group.
         const NOARP = 0x40;
         /// Set by the operator.
         const PERMANENT = 0x80;

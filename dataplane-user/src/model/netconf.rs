@@ -4,7 +4,7 @@ use dataplane_common::abi::Ifindex;
 
 use super::IpVersion;
 
-/// Settings of `net.ipv4.conf.*` or `net.ipv6.conf.*`; `None` is "not said".
+/// Settings of `net.ipv4.conf.*` or `net.ipv6.conf.*`; `None` is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Netconf {
     /// Of which family.

@@ -39,11 +39,11 @@ pub struct NetfilterChain {
     pub name: String,
     /// Where it is hooked.
     pub hook: NetfilterHook,
-    /// Whose packets it is asked about.
+    /// The devices whose packets meet it.
     pub versions: Vec<IpVersion>,
     /// Names of the devices that it is bound to (`*` at the end: all that begin so), at ingress and egress.
     pub devices: Vec<String>,
-    /// Rules directly in it; `None` where the kernel does not tell.
+    /// Rules directly in it; `None` where the kernel does not list them.
     pub rules: Option<usize>,
     /// Whether it drops what no rule decided.
     pub drops: bool,

@@ -33,7 +33,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What the operator asked for.
+/// The mode that the operator chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ModeChoice {
     /// The best that is right for the link.
@@ -89,8 +89,8 @@ pub struct Attachment {
     pub follow: bool,
 }
 
-/// The mode for a link. Auto takes native XDP for hardware whose driver redirects, and tc for the rest: behind a virtual
-/// device may be a local stack that leaves checksums to be filled in, which XDP can not do. Generic is never chosen.
+/// The mode for a link. Auto takes native XDP for hardware whose driver redirects, and tc for the rest: behind a virtual device
+/// may be a local stack that leaves checksums to be filled in, which XDP cannot do. Generic is never chosen.
 pub fn choose(link: &Link, features: XdpFeatures, choice: ModeChoice) -> Mode {
     let needed = XdpFeatures::BASIC | XdpFeatures::REDIRECT;
     match choice {

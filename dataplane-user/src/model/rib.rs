@@ -1,5 +1,5 @@
-//! All routes of a family, in the order in which the kernel asks them. A full Internet table must fit: what routes say is
-//! kept once for all that say the same, so a route costs little more than its prefix.
+//! All routes of a family, in the order in which the kernel tries them. A full Internet table must fit: equal contents of
+//! routes are stored once, so a route costs little more than its prefix.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +27,7 @@ struct Table<A: Family> {
 /// In a slot: the rest is the number of a list.
 const LIST: u32 = 1 << 31;
 
-/// The routes of one prefix in the order in which the kernel asks them; there is at least one.
+/// The routes of one prefix in the order in which the kernel tries them; there is at least one.
 #[derive(Clone, Copy)]
 pub struct Candidates<'a, A: Family> {
     infos: &'a Infos<A>,
@@ -289,7 +289,7 @@ impl<A: Family> Routes<A> {
         self.tables.entry(number).or_insert_with(Table::new).insert(prefix, slot);
     }
 
-    /// The prefixes of one table, each with its routes in the order in which the kernel asks them.
+    /// The prefixes of one table, each with its routes in the order in which the kernel tries them.
     pub fn table(&self, table: u32) -> impl Iterator<Item = (Prefix<A>, Candidates<'_, A>)> {
         let slots = self.tables.get(&table).into_iter().flat_map(|table| &table.slots);
         slots.map(|(prefix, slot)| (*prefix, self.candidates(slot)))
@@ -337,7 +337,7 @@ impl<A: Family> Routes<A> {
         (0..).zip(&self.infos.all).filter_map(|(number, place)| Some((number, &*place.as_ref()?.0)))
     }
 
-    /// Grows whenever something is said that no route said before, or that none says any more.
+    /// Grows whenever contents appear that no route had before, or that none has any more.
     pub fn renewals(&self) -> u64 {
         self.infos.renewals
     }

@@ -40,7 +40,7 @@ pub struct RouteInfo<A: Family> {
     pub kind: RouteType,
     /// `RT_SCOPE_*`.
     pub scope: u8,
-    /// `RTPROT_*`: who made it.
+    /// `RTPROT_*`: its origin.
     pub protocol: u8,
     /// The address that local senders use.
     pub preferred_source: Option<IpAddr>,
@@ -50,7 +50,7 @@ pub struct RouteInfo<A: Family> {
     pub mtu_locked: bool,
     /// The next-hop object that it follows.
     pub nexthop_id: Option<u32>,
-    /// Through whom.
+    /// The gateway.
     pub next_hops: Vec<NextHop>,
 }
 

@@ -1,8 +1,8 @@
-//! Routing policy: the rules that say which table is asked for a packet.
+//! Routing policy: the rules that choose the table for a packet.
 
 use super::{Family as _, IpVersion, Link};
 
-/// `FR_ACT_TO_TBL`: ask a table.
+/// `FR_ACT_TO_TBL`: look up a table.
 pub const ACTION_TABLE: u8 = 1;
 
 /// A routing rule, as far as it decides whether the mirror may answer.
@@ -10,9 +10,9 @@ pub const ACTION_TABLE: u8 = 1;
 pub struct RoutingRule {
     /// Of which family.
     pub version: IpVersion,
-    /// Lower ones are asked first.
+    /// Lower ones come first.
     pub priority: u32,
-    /// Which table it asks.
+    /// The table to look up.
     pub table: u32,
     /// `FR_ACT_*`.
     pub action: u8,
@@ -20,20 +20,20 @@ pub struct RoutingRule {
     pub l3mdev: bool,
     /// For packets that come in through this interface only.
     pub iif: Option<String>,
-    /// For packets of this machine only: it asks for the way out that a socket is bound to.
+    /// For packets of this machine only: it matches the egress link that a socket is bound to.
     pub own: bool,
     /// It may not take what it finds (`suppress_prefixlength`, `suppress_ifgroup`).
     pub suppresses: bool,
-    /// Whatever else it asks for, as the kernel encodes it; empty: it takes every packet.
+    /// All its other matches, as the kernel encodes them; empty: it matches every packet.
     pub selector: Vec<u8>,
 }
 
-/// Who says where the packets of a port go.
+/// Where the routes of a port's packets come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteSource {
     /// The mirrored tables.
     Mirror,
-    /// The kernel, asked from the programs.
+    /// The kernel, by a lookup in the programs.
     Kernel,
     /// The kernel, which gets the packets.
     Stack,

@@ -1,4 +1,4 @@
-//! Who takes the frames of a link before IP sees them (`rx_handler` of the kernel).
+//! The devices that take the frames of a link before IP sees them (`rx_handler` of the kernel).
 
 use super::{Link, Model};
 
@@ -17,10 +17,10 @@ impl Model {
         }
     }
 
-    /// Who takes the frames of a link before IP sees them, for people; `None`: nobody.
+    /// The device that takes the frames of a link before IP sees them, for people; `None`: there is none.
     ///
-    /// Its master; else what the kernel says who it is. Where it does not say: a link on it, or whoever has made it promiscuous,
-    /// which may be no more than a capture.
+    /// Its master; else the name of the handler. Where that is not known: a link on it, or the program that has made it
+    /// promiscuous, which may be no more than a capture.
     pub fn taker(&self, link: &Link) -> Option<String> {
         if let Some(master) = self.aggregate(link) {
             return Some(master);
@@ -61,7 +61,7 @@ mod tests {
         Link { ifindex, name: name.to_owned(), kind, ..Link::default() }
     }
 
-    /// What it is, the port, another link, who is handed its frames, and who takes them.
+    /// The case, the port, another link, the handler of its frames, and the expected result.
     type Row<'a> = (&'a str, &'a Link, Option<Link>, Option<&'a str>, Option<&'a str>);
 
     #[test]

@@ -78,7 +78,7 @@ pub(super) fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u
     }
 }
 
-/// A device gets its discipline with its link, and a word only of one that somebody chose.
+/// A device gets its queueing discipline with its link, and the kernel announces only one that was chosen.
 fn shaped(payload: &[u8]) -> Stale {
     if qdisc::is_plain(&link::discipline(payload)) { Stale::empty() } else { Stale::QDISCS }
 }

@@ -1,8 +1,8 @@
 //! Everything is listed again now and then, beside what is followed: what an announcement should have brought and did not
 //! must not matter for long.
 //!
-//! It goes as any listing does, routes in pieces. What was announced while a kind was listed is said with it: of that it is
-//! not known whether the list has it.
+//! It goes as any listing does, routes in pieces. Announcements of a kind during its listing are kept with it: it is not known
+//! whether the list includes them.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::model::{Event, Snapshot, Touched};
 /// How far a comparison is.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
-    /// It was asked for, and has not begun.
+    /// It was requested, and has not begun.
     due: bool,
     /// What is still to be compared of one that has begun.
     left: Option<Stale>,
@@ -38,7 +38,7 @@ impl Comparison {
 }
 
 impl Mirror {
-    /// Asks for a comparison: everything is listed, as [`Event::Compared`] where it must be as it was announced.
+    /// Requests a comparison: everything is listed, as [`Event::Compared`] where it must be as it was announced.
     pub fn compare(&mut self) {
         self.comparison.due = true;
     }
@@ -56,7 +56,7 @@ impl Mirror {
         }
     }
 
-    /// Tells what was listed of a kind.
+    /// Gives the listing of a kind.
     pub(super) fn tell(&mut self, kind: Stale, snapshot: Option<Snapshot>) -> Result<(), Error> {
         let place = self.pending.len();
         let all = !self.comparison.contains(kind) || self.catch_up(kind)?;
@@ -76,7 +76,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Tells what was listed of a family's routes.
+    /// Gives the listing of a family's routes.
     pub(super) fn tell_routes(&mut self, reading: Reading) -> Result<(), Error> {
         let kind = reading.stale();
         let mut all = false;

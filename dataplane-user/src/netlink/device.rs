@@ -36,7 +36,7 @@ pub(super) struct GenericFamily {
     pub(super) group: u32,
 }
 
-/// Asks `nlctrl` for a family.
+/// Requests a family from `nlctrl`.
 pub(super) fn family_request(name: &str) -> Vec<u8> {
     let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     put(&mut body, CTRL_ATTR_FAMILY_NAME, format!("{name}\0").as_bytes());
@@ -69,12 +69,12 @@ pub(super) fn parse_family(payload: &[u8]) -> Option<GenericFamily> {
     Some(GenericFamily { id: id?, group: group? })
 }
 
-/// Asks for all devices.
+/// Requests all devices.
 pub(super) fn dump_request() -> Vec<u8> {
     vec![CMD_DEV_GET, 1, 0, 0]
 }
 
-/// The change that a message of the family tells.
+/// The change in a message of the family.
 pub(super) fn parse(payload: &[u8]) -> Option<Event> {
     match u8_at(payload, 0)? {
         CMD_DEV_GET | CMD_DEV_ADD_NTF | CMD_DEV_CHANGE_NTF => {
@@ -112,12 +112,12 @@ const TRANSMITTERS: &[&str] = &[
     "virtio_net",
 ];
 
-/// What may be taken for granted of a link where the kernel does not tell (before 6.3); rather too little than too much: what
-/// XDP sends to a device that does not take it is lost.
+/// The assumed features of a link where the kernel does not report them (before 6.3); rather too few than too many: frames that
+/// XDP sends to a device that does not take them are lost.
 ///
 /// - Hardware of a driver that we know: native XDP; it transmits only while a program is attached.
 /// - A veth: native XDP; it transmits only if its peer is in this namespace and has a program (`veth_xdp_xmit`). A peer that
-///   polls for GRO would do as well, but does not tell.
+/// polls for GRO would do as well, but that cannot be seen.
 pub(super) fn supposed(link: &Link, links: &BTreeMap<Ifindex, Link>) -> XdpFeatures {
     let native = |link: &Link| link.xdp.iter().any(|xdp| xdp.mode == XdpMode::Native);
     let (able, transmits) = match link.kind.as_deref() {

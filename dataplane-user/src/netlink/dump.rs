@@ -36,7 +36,7 @@ pub(super) fn both<T>(
     Ok(found)
 }
 
-/// Whether the kernel does not know the family that it was asked for.
+/// Whether the kernel does not know the requested family.
 pub(super) fn is_foreign(error: &Error) -> bool {
     let Error::Refused { source, .. } = error else { return false };
     matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))

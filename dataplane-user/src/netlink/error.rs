@@ -1,4 +1,4 @@
-//! Why netlink did not do what it was asked for.
+//! Why a netlink request failed.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ pub enum Error {
     Subscribe {
         /// The group.
         group: u32,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// A question was not taken.
@@ -22,7 +22,7 @@ pub enum Error {
     Ask {
         /// Of what kind.
         what: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// A question was refused.
@@ -30,7 +30,7 @@ pub enum Error {
     Refused {
         /// Of what kind.
         what: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// Something was not written.
@@ -38,15 +38,15 @@ pub enum Error {
     Write {
         /// What.
         what: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A neighbour was not asked for.
+    /// A neighbour was not probed.
     #[error("the kernel does not ask for neighbour {address}: {source}; the daemon needs CAP_NET_ADMIN for that")]
     Probe {
         /// Which one.
         address: IpAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// A read failed.

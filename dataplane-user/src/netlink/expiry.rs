@@ -1,5 +1,6 @@
 //! IPv6 routes that expire. The kernel uses none from that moment on, but removes it up to 30 s later (`fib6_check_expired`,
-//! `fib6_run_gc`), and says nothing when a router's advertisement makes one live longer. So it is asked at that moment.
+//! `fib6_run_gc`), and does not announce when a router's advertisement makes one live longer. So it is requested at that
+//! moment.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ pub(super) struct Expiring(Vec<(Instant, Route<u128>)>);
 /// How long a route of a message is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lifetime {
-    /// Until somebody removes it.
+    /// Until it is removed.
     Endless,
     /// So long.
     Left(Duration),
@@ -74,7 +75,7 @@ impl Expiring {
 }
 
 impl Mirror {
-    /// Asks about routes that should have expired, and tells of those that have.
+    /// Requests routes that should have expired, and gives those that have.
     pub(super) fn expire(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         while let Some(place) = self.expiring.0.iter().position(|(due, _)| *due <= now) {

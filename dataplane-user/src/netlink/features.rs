@@ -1,4 +1,4 @@
-//! What drivers offer to XDP: asked where the kernel tells, supposed where it does not.
+//! The XDP features of drivers: from the kernel where it reports them, assumed where it does not.
 
 use dataplane_common::abi::Ifindex;
 
@@ -33,7 +33,7 @@ impl Devices {
 }
 
 impl Mirror {
-    /// Says what is supposed of drivers, where the kernel does not tell and something about links was said.
+    /// Gives the assumed features of drivers, where the kernel does not report them and a link has changed.
     pub(super) fn suppose(&mut self) {
         let mut changed = false;
         for event in &self.pending {

@@ -1,7 +1,7 @@
 //! A table of nftables that drops what links receive until they are ports.
 //!
-//! It belongs to nobody (`NFT_TABLE_F_OWNER` is not set), so it stays when the daemon dies. It is written as one transaction:
-//! at no moment is there half of it.
+//! It has no owner (`NFT_TABLE_F_OWNER` is not set), so it stays when the daemon dies. It is written as one transaction: at no
+//! moment is there half of it.
 
 use dataplane_common::abi::Ifindex;
 
@@ -61,7 +61,7 @@ const CHUNK: usize = 512;
 const READY: &str = "ready";
 const CHAIN: &str = "prerouting";
 
-/// Whose packets wait, in the order in which it is asked.
+/// The links whose packets wait, in the order of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateRule {
     /// A name, or with `*` at its end the beginning of names.

@@ -51,12 +51,12 @@ pub(super) struct Hooked {
     pub(super) priority: i32,
     /// Its name; empty where the kernel does not know names.
     pub(super) function: String,
-    /// Whether it is a chain, a flow table or a BPF program, of which more is told.
+    /// Whether it is a chain, a flow table or a BPF program, which are listed elsewhere.
     chain: bool,
 }
 
 impl Hooked {
-    /// What it is, if no table tells of it.
+    /// Its name, if no table has it.
     pub(super) fn foreign(&self) -> Option<NetfilterChain> {
         let program = self.function.starts_with("nf_hook_run_bpf") || self.function == "bpf";
         if !program && (self.chain || HARMLESS.iter().any(|known| self.function.starts_with(known))) {
@@ -74,7 +74,7 @@ impl Hooked {
     }
 }
 
-/// All that forwarded packets pass; `None` where the kernel does not tell.
+/// All that forwarded packets pass; `None` where the kernel does not list them.
 pub(super) fn list() -> Result<Option<Vec<Hooked>>, Error> {
     let mut requester = Requester::open(libc::NETLINK_NETFILTER as isize)?;
     let mut found = Vec::new();

@@ -35,11 +35,11 @@ const ALLOW: u8 = 0;
 /// `XFRM_USERPOLICY_BLOCK`.
 const BLOCK: u8 = 1;
 
-/// Who tells of policies.
+/// Where policies are read.
 pub(super) enum Policies {
     /// The kernel.
     Told(Listener, Requester),
-    /// Nobody: the kernel has none.
+    /// The kernel has no policies.
     None,
     /// The kernel, but not us.
     Unknown,
@@ -79,7 +79,7 @@ impl Policies {
         let policies = requester
             .dump("IPsec policies", XFRM_MSG_GETPOLICY, &[0; REQUEST], |message| Some(message.payload.to_vec()))?;
         for policy in &policies {
-            // One that can not be read may cover anything.
+            // One that cannot be read may cover anything.
             if add(&mut ipsec, policy).is_none() {
                 ipsec.all = true;
             }

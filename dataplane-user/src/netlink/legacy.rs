@@ -1,4 +1,4 @@
-//! Tables of iptables-legacy (`net/ipv4/netfilter/ip_tables.c`), asked with `getsockopt(2)`: `/proc` shows their names to root
+//! Tables of iptables-legacy (`net/ipv4/netfilter/ip_tables.c`), read with `getsockopt(2)`: `/proc` shows their names to root
 //! alone.
 
 #![expect(unsafe_code, reason = "getsockopt(2) of ip_tables has no wrapper in the libraries we use")]
@@ -70,8 +70,8 @@ const SIDES: [Side; 2] = [
     },
 ];
 
-/// The chains of both families that have rules or a dropping policy. `hooks` is what is hooked in, where the kernel tells: a
-/// kernel that is asked for a table which it does not have yet may make it.
+/// The chains of both families that have rules or a dropping policy. `hooks` are the functions that are hooked in, where the
+/// kernel lists them: a request for a table that does not exist yet may make it.
 pub(super) fn chains(hooks: Option<&[Hooked]>) -> Vec<NetfilterChain> {
     SIDES.iter().filter(|side| Path::new(side.names).exists()).flat_map(|side| side.chains(hooks)).collect()
 }
@@ -131,7 +131,7 @@ impl Side {
         let ask = |option, question: &mut [u8]| get(socket.as_fd().as_raw_fd(), self.level, option, question);
         // It may change between the two questions.
         for _ in 0..16 {
-            // Asked for no entries, the kernel only says whether there is such a table, and loads no module for it.
+            // A request for no entries only shows whether there is such a table, and loads no module for it.
             let mut nothing = vec![0; ENTRIES];
             nothing[..name.len()].copy_from_slice(name.as_bytes());
             match ask(GET_ENTRIES, &mut nothing) {

@@ -54,14 +54,14 @@ pub(super) const IFF_USABLE: u32 = 0x1 | 0x40 | 0x1_0000;
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 
-/// Asks for all links, without what is counted on them.
+/// Requests all links, without their counters.
 pub(super) fn request() -> Vec<u8> {
     let mut request = vec![0; HEADER];
     put(&mut request, IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
     request
 }
 
-/// The queueing discipline of the link of a message; empty where it is not told.
+/// The queueing discipline of the link of a message; empty where it is not known.
 pub(super) fn discipline(payload: &[u8]) -> String {
     let found = Attributes::behind(payload, HEADER).find(|(kind, _)| *kind == IFLA_QDISC);
     found.map(|(_, value)| text(value)).unwrap_or_default()
@@ -146,7 +146,8 @@ fn xdp(value: &[u8]) -> Vec<AttachedXdp> {
         .collect()
 }
 
-/// What each family is told of the link (`inet_fill_link_af`, `inet6_fill_link_af`). One that has no IPv6 has no part for it.
+/// The settings of each family for the link (`inet_fill_link_af`, `inet6_fill_link_af`). One that has no IPv6 has no part for
+/// it.
 fn settings(link: &mut Link, families: &[u8]) {
     let find = |family: i32, wanted| {
         let (_, value) = Attributes::within(families).find(|(kind, _)| i32::from(*kind) == family)?;

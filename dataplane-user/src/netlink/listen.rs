@@ -24,8 +24,8 @@ pub fn listeners(protocol: u8, address: IpAddr, port: u16) -> Vec<(IpAddr, u16)>
     sockets.filter(|(local, at)| *at == port && takes(*local, address)).collect()
 }
 
-/// Whether a socket bound to an address takes what is sent to another. One of IPv6 that is bound to none takes IPv4, too,
-/// unless it says otherwise, which is not told here.
+/// Whether a socket bound to an address takes packets to another. One of IPv6 that is bound to none takes IPv4, too, unless it
+/// has an option that is not visible here.
 fn takes(local: IpAddr, address: IpAddr) -> bool {
     let plain = match local {
         IpAddr::V6(local) => local.to_ipv4_mapped().map_or(IpAddr::V6(local), IpAddr::V4),

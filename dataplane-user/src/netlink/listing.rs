@@ -20,7 +20,7 @@ pub(super) struct Reading {
     answer: Answer,
     found: Found,
     attempts: u32,
-    /// What was announced meanwhile: it may be newer than what was read, so it is said again afterwards.
+    /// Announcements meanwhile: they may be newer than the listing, so they are repeated afterwards.
     held: Vec<Event>,
 }
 
@@ -39,7 +39,7 @@ impl Found {
 }
 
 impl Reading {
-    /// Asks for all routes of a family.
+    /// Requests all routes of a family.
     pub(super) fn begin(version: IpVersion) -> Result<Self, Error> {
         let mut requester = Requester::open(libc::NETLINK_ROUTE as isize)?;
         let answer = ask(&mut requester, version)?;

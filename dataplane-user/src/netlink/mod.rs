@@ -1,10 +1,10 @@
 //! The only place with netlink: subscribe, dump, then follow the changes.
 //!
-//! Announcements arrive on sockets of their own and wait there while a dump is read on another, so none is lost in between;
-//! taking in again what a dump already said changes nothing. Routes are listed in pieces, while all else goes on; what is
-//! announced meanwhile is said twice, at once and behind the listing. Some changes the kernel does not announce at all (IPv4 routes
-//! that fall or rise with a link, an address or a next-hop object: `fib_flush` and `fib_sync_up` in `net/ipv4`): what causes them makes
-//! the routes stale, and stale tables are dumped again.
+//! Announcements arrive on sockets of their own and wait there while a dump is read on another, so none is lost in between; an
+//! announcement that a dump already includes changes nothing. Routes are listed in pieces, while all else goes on;
+//! announcements meanwhile are given twice, at once and behind the listing. Some changes the kernel does not announce at all
+//! (IPv4 routes that fall or rise with a link, an address or a next-hop object: `fib_flush` and `fib_sync_up` in `net/ipv4`):
+//! their causes make the routes stale, and stale tables are dumped again.
 
 mod address;
 mod announcement;
@@ -76,7 +76,7 @@ const GROUPS: [u32; 12] = [
     libc::RTNLGRP_TC,
 ];
 
-/// How long routes are listed in one go: nobody else is answered meanwhile.
+/// How long routes are listed in one go: no request is answered meanwhile.
 const SLICE: Duration = Duration::from_millis(4);
 
 bitflags! {
@@ -115,7 +115,7 @@ pub struct Mirror {
     quiet: Quiet,
     policies: Policies,
     expiring: Expiring,
-    /// Where the kernel does not tell what drivers offer: all links, from which that is supposed.
+    /// Where the kernel does not report the features of drivers: all links, from which they are assumed.
     links: BTreeMap<Ifindex, Link>,
 }
 
@@ -147,9 +147,9 @@ impl Mirror {
         })
     }
 
-    /// What happened since the last call; waits for something to happen. A snapshot of each kind comes first, and again
-    /// after the kernel could not tell everything. Routes are listed in pieces, so a call may give nothing yet. May be
-    /// dropped while waiting; after an error it may be called again.
+    /// The events since the last call; waits for one. A snapshot of each kind comes first, and again after the kernel lost
+    /// announcements. Routes are listed in pieces, so a call may give nothing yet. May be dropped while waiting; after an error
+    /// it may be called again.
     pub async fn next(&mut self) -> Result<Vec<Event>, Error> {
         if self.is_settled() && !self.comparison.is_due() {
             while self.stale.is_empty() && self.pending.is_empty() && self.due() > Instant::now() {
@@ -184,7 +184,7 @@ impl Mirror {
         Ok(mem::take(&mut self.pending))
     }
 
-    /// Whether everything has been listed. Until then the kernel has more than was told.
+    /// Whether everything has been listed. Until then the kernel has more than was given.
     pub fn is_settled(&self) -> bool {
         self.stale.is_empty() && self.reading.is_none()
     }
@@ -198,7 +198,8 @@ impl Mirror {
         }
     }
 
-    /// Our own programs came or went. Kernels that tell what drivers offer tell that too; others must be asked.
+    /// Our own programs came or went. Kernels that report the features of drivers announce that too; from others they must be
+    /// requested.
     pub fn programs_changed(&mut self) {
         if self.devices.is_none() {
             self.mark_stale(Stale::LINKS);
@@ -216,12 +217,12 @@ impl Mirror {
         self.comparison.skip(kinds);
     }
 
-    /// Asks whether something was hooked into netfilter of which the kernel says no word.
+    /// Checks whether something was hooked into netfilter that the kernel does not announce.
     pub fn look_at_netfilter(&mut self) {
         self.netfilter.look();
     }
 
-    /// When there is something to ask though nothing was announced.
+    /// The time of the next request without an announcement.
     fn due(&self) -> Instant {
         self.expiring.due().map_or(self.quiet.due(), |due| due.min(self.quiet.due()))
     }

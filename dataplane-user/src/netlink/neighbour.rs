@@ -17,7 +17,7 @@ pub(super) const HEADER: usize = 12;
 
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
-/// Asks for the addresses that the kernel answers for in the stead of others; it announces none of them.
+/// Requests the addresses for which the kernel is a proxy; it announces none of them.
 pub(super) fn proxies_request() -> Vec<u8> {
     let mut request = vec![0; HEADER];
     (request[0], request[10]) = (u128::NUMBER, NTF_PROXY);
@@ -33,7 +33,7 @@ pub(super) fn proxy(payload: &[u8]) -> Option<(Ifindex, Ipv6Addr)> {
     }
 }
 
-/// `NTF_PROXY`: we answer for somebody else; not a neighbour.
+/// `NTF_PROXY`: we answer for another machine; not a neighbour.
 const NTF_PROXY: u8 = 0x08;
 
 const NDA_FLAGS_EXT: u16 = 15;
@@ -44,8 +44,8 @@ const NTF_EXT_MANAGED: u32 = 0x01;
 /// `NTF_USE`: as if the kernel had a packet for it.
 const NTF_USE: u8 = 0x01;
 
-/// Tells the kernel of neighbours that are in use. It makes of that what it would of a packet of its own: an entry that is
-/// stale is asked for after `delay_first_probe_time`, and becomes reachable or failed. No link address is written.
+/// Marks neighbours as used in the kernel. The effect is that of a packet of its own: a stale entry is probed after
+/// `delay_first_probe_time`, and becomes reachable or failed. No link address is written.
 ///
 /// The kernel takes `permanent`, `extern_learn` and `managed` from an entry that is used in this way (seen with Linux 6.18):
 /// only others may be.

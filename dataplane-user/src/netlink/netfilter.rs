@@ -1,7 +1,6 @@
 //! Rules of netfilter that forwarded packets would meet: of nftables, of iptables-legacy, and whatever else is hooked there.
 //!
-//! All of it is asked with `CAP_NET_ADMIN` alone. What the kernel does not answer counts as a rule: nobody knows that there
-//! is none.
+//! All of it needs `CAP_NET_ADMIN` alone. A request that the kernel does not answer counts as a rule: there may be one.
 
 use std::{
     io,
@@ -58,17 +57,17 @@ const NETDEV: u8 = 5;
 /// `NF_INET_INGRESS`.
 const INET_INGRESS: u32 = 5;
 
-/// How the names of the tables begin that [`super::gate`] writes: they are ours, and ask nothing of what is forwarded.
+/// How the names of the tables begin that [`super::gate`] writes: they are ours, and forwarded packets do not meet them.
 pub(super) const OWN_TABLE: &str = "dataplane_until_ready";
 
-/// How long rules may go on to change before they are asked for.
+/// How long rules may go on to change before they are listed.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// What is known of netfilter, and how changes are heard of.
+/// The known state of netfilter, and the socket for its announcements.
 pub(super) struct NetfilterMonitor {
-    /// None where the kernel has no nftables, or does not let this user listen: then it is asked each time.
+    /// None where the kernel has no nftables, or does not let this user listen: then it is listed each time.
     listener: Option<Listener>,
-    /// When it is to be asked.
+    /// When to list it.
     due: Option<Instant>,
     /// The generation of nftables' rules, and what is in them.
     known: Option<(Vec<u8>, Netfilter)>,
@@ -81,12 +80,12 @@ impl NetfilterMonitor {
         Self { listener, due: None, known: None }
     }
 
-    /// It is asked next time, changed or not.
+    /// It is listed next time, changed or not.
     pub(super) fn look(&mut self) {
         self.due.get_or_insert_with(Instant::now);
     }
 
-    /// Waits until it is to be asked. May be dropped while waiting.
+    /// Waits until it is to be listed. May be dropped while waiting.
     pub(super) async fn wait(&mut self) -> Result<(), Error> {
         loop {
             let due = self.due;
@@ -105,7 +104,7 @@ impl NetfilterMonitor {
         }
     }
 
-    /// Reads what is there already. Says whether it is to be asked now.
+    /// Reads the announcements that are there. Returns whether to list it now.
     pub(super) fn is_due(&mut self) -> Result<bool, Error> {
         while let Some(listener) = &mut self.listener {
             let heard = listener.poll()?;
@@ -175,7 +174,7 @@ fn concerns(listener: &Listener, heard: &RecvResult) -> bool {
     }
 }
 
-/// What stands for what the kernel did not tell.
+/// A stand-in for chains that the kernel did not list.
 fn unknown(what: &str, error: &Error) -> Vec<NetfilterChain> {
     vec![unnamed(format!("{what} that cannot be seen: {error}"), &BOTH)]
 }
@@ -193,7 +192,7 @@ pub(super) fn unnamed(name: String, versions: &[IpVersion]) -> NetfilterChain {
     }
 }
 
-/// Whether the kernel, or this namespace, has nothing that could be asked.
+/// Whether the kernel, or this namespace, has nothing to list.
 pub(super) fn is_missing(error: &Error) -> bool {
     let missing = |error: &io::Error| {
         let known = [libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::ENOPROTOOPT];

@@ -17,8 +17,8 @@ const TCA_KIND: u16 = 1;
 /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)` and `TC_H_MIN_EGRESS`.
 const PARENTS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
 
-/// What devices have by default: packets leave as they come, or flow by flow, and nobody misses one that did not queue. And
-/// what is not on the way out.
+/// The defaults of devices: packets leave as they come, or flow by flow, and a packet that bypasses the queue makes no
+/// difference. And those that are not on the egress path.
 const PLAIN: [&str; 8] = ["noqueue", "pfifo_fast", "fq", "fq_codel", "mq", "ingress", "clsact", ""];
 
 /// Whether a discipline is one that a device has by default.

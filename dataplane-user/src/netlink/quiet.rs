@@ -1,5 +1,5 @@
-//! What changes without a word: most settings (sysctls), and what takes a link's frames. Links are listed each second, and at
-//! once where an announcement hints at such a change; of those that are as they were nothing is said.
+//! Changes without an announcement: most settings (sysctls), and the handlers of a link's frames. Links are listed each second,
+//! and at once where an announcement hints at such a change; unchanged links give no event.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::model::{Event, IpVersion, Link, NetconfScope, Snapshot};
 /// Between two looks.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Links as they were last told.
+/// Links as they were last given.
 pub(super) struct Quiet {
     known: BTreeMap<Ifindex, Link>,
     proxies: BTreeSet<(Ifindex, Ipv6Addr)>,
@@ -32,7 +32,7 @@ impl Quiet {
         self.due
     }
 
-    /// Takes in what is told of links.
+    /// Takes in events of links.
     fn note(&mut self, event: &Event) {
         match event {
             Event::Snapshot(Snapshot::Links(links)) | Event::Compared(Snapshot::Links(links), _) => {
@@ -60,7 +60,7 @@ impl Quiet {
 }
 
 impl Mirror {
-    /// Looks at the links if that is due, and tells of those that are not as they were told.
+    /// Lists the links if that is due, and gives those that have changed.
     pub(super) fn look(&mut self) -> Result<(), Error> {
         self.pending.iter().for_each(|event| self.quiet.note(event));
         if self.quiet.due > Instant::now() {
@@ -74,7 +74,7 @@ impl Mirror {
             // One that is not known is about to be announced, one whose index is new in this listing as well.
             let Some(known) = self.quiet.known.get_mut(&link.ifindex).filter(|known| **known != link) else { continue };
             if known.no_ipv6 != link.no_ipv6 {
-                // Its routes come and go with it, and the kernel may have been told to say nothing (`skip_notify_on_dev_down`).
+                // Its routes come and go with it, and the kernel may be set to announce nothing (`skip_notify_on_dev_down`).
                 self.stale |= Stale::ROUTES6;
             }
             *known = link.clone();
@@ -83,7 +83,7 @@ impl Mirror {
         self.look_at_proxies()
     }
 
-    /// Tells of the addresses that the kernel answers for, if they are others.
+    /// Gives the addresses for which the kernel is a proxy, if they have changed.
     fn look_at_proxies(&mut self) -> Result<(), Error> {
         let request = neighbour::proxies_request();
         let parse = |message: &Message<'_>| neighbour::proxy(message.payload);

@@ -1,4 +1,4 @@
-//! `RTM_GETROUTE` for one packet: what `ip route get` asks.
+//! `RTM_GETROUTE` for one packet, as `ip route get`.
 
 use std::{io, net::IpAddr};
 
@@ -26,11 +26,11 @@ pub struct Path {
     pub via: Option<IpAddr>,
 }
 
-/// Asks the kernel where a packet to `dst` goes, by all its rules and tables: one of this machine's own, or one with this
-/// source that came in through a link. A route that ends a packet comes as what it does with it.
+/// Looks up in the kernel where a packet to `dst` goes, by all its rules and tables: one of this machine's own, or one with
+/// this source that came in through a link. A route that ends a packet is returned as its reason.
 ///
 /// # Errors
-/// The kernel could not be asked, or its answer could not be read.
+/// The request failed, or its answer could not be read.
 pub fn path(dst: IpAddr, from: Option<(IpAddr, Option<Ifindex>)>) -> Result<Result<Path, Reason>, Error> {
     let mut requester = Requester::open(libc::NETLINK_ROUTE as isize)?;
     let found = match requester.get("route", libc::RTM_GETROUTE, &request(dst, from), |message| parse(message.payload))

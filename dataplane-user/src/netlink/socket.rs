@@ -16,7 +16,7 @@ use super::attribute::u32_at;
 const BUFFER: usize = 1 << 18;
 /// Room for announcements that we have not read yet; a full table's worth of routes.
 const RECEIVE_BUFFER: usize = 32 << 20;
-/// How often a dump that was interrupted by changes is repeated before the caller hears of it.
+/// How often a dump that was interrupted by changes is repeated before it is an error.
 pub(super) const ATTEMPTS: u32 = 16;
 /// Length of a message header, and of what the messages are aligned to.
 const HEADER: usize = 16;
@@ -111,8 +111,8 @@ fn enlarge(socket: &Socket) -> Result<(), Error> {
         .map_err(|error| Error::open(error.into()))
 }
 
-/// Asks questions. The kernel works on an answer while we read it, so nothing here waits for long. Of an answer that was
-/// left half read the rest is skipped.
+/// Sends requests. The kernel works on an answer while we read it, so nothing here waits for long. The rest of an answer that
+/// was left half read is skipped.
 pub(super) struct Requester {
     socket: Socket,
     sequence: u32,
@@ -130,7 +130,7 @@ impl Requester {
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
     }
 
-    /// Everything that `request` of type `kind` asks for; again from the start when it changed meanwhile.
+    /// Everything that `request` of type `kind` lists; again from the start when it changed meanwhile.
     pub(super) fn dump<T>(
         &mut self,
         what: &'static str,
@@ -163,7 +163,7 @@ impl Requester {
         }
     }
 
-    /// Asks for something to be done.
+    /// Sends a request for a change.
     pub(super) fn tell(&mut self, what: &'static str, kind: u16, flags: u16, request: &[u8]) -> Result<(), Error> {
         self.exchange(what, kind, flags, request, |_| {}).map(drop)
     }
