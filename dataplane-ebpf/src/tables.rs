@@ -40,7 +40,8 @@ pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     control.mirror & F::MIRROR != 0 && !by_kernel
 }
 
-/// The next hop of a group for a flow: the index of an adjacency, or [`NO_ADJACENCY`], and above it the MTU of the route (0: none).
+/// The next hop of a group for a flow: the index of an adjacency, or [`NO_ADJACENCY`], and above it the MTU of the route (0:
+/// none).
 #[inline(always)]
 pub fn next_hop(control: Control, group: u32, flow: u32) -> u64 {
     if features::MULTIPATH.on() {

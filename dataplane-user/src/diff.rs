@@ -87,8 +87,9 @@ pub struct Have {
 /// More changes of a table than this, and more than an eighth of it, are cheaper as a table written anew.
 const FEW: usize = 4096;
 
-/// The changes of an update that leads to `want`, and from `have` to `goal`. Whatever is named is written before what names it, and removed after. A
-/// family that must go back to the kernel goes first, one that may be mirrored comes once all that it needs is there.
+/// The changes of an update that leads to `want`, and from `have` to `goal`. Whatever is named is written before what names it,
+/// and removed after. A family that must go back to the kernel goes first, one that may be mirrored comes once all that it
+/// needs is there.
 pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> Changes<'a> {
     let mut steps = Vec::new();
     // Where rules have a say now, the mirror is wrong until the programs ask the kernel.

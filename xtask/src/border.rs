@@ -175,7 +175,7 @@ fn unsafe_list(architecture: Option<&str>) -> (Vec<String>, Vec<String>) {
 }
 
 /// The Rust files of the project, relative to its root.
-fn gather(root: &Path, dir: &Path, files: &mut Vec<String>) -> anyhow::Result<()> {
+pub(crate) fn gather(root: &Path, dir: &Path, files: &mut Vec<String>) -> anyhow::Result<()> {
     for entry in dir.read_dir().with_context(|| format!("can not list {}", dir.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();

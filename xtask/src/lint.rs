@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy for host and BPF, borders between modules, documents.
+//! `cargo xtask lint`: formatting, clippy for host and BPF, borders between modules, documents, words and lengths.
 
 use std::{fs, path::Path, process::ExitCode, time::Instant};
 
@@ -9,6 +9,7 @@ use crate::{
     command::run,
     prose, root,
     setup::{self, Need, Toolchain},
+    words,
 };
 
 /// One thing that is checked.
@@ -18,6 +19,7 @@ const CHECKS: &[Check] = &[
     ("format", format),
     ("borders", borders),
     ("documents", documents),
+    ("words", vocabulary),
     ("clippy", clippy),
     ("clippy for BPF", clippy_bpf),
     ("documentation", doc),
@@ -65,6 +67,17 @@ fn borders(_: &Toolchain) -> anyhow::Result<()> {
 
 fn documents(_: &Toolchain) -> anyhow::Result<()> {
     let found = prose::check(root())?;
+    for line in &found {
+        println!("{line}");
+    }
+    if !found.is_empty() {
+        bail!("{} promises broken, listed above", found.len());
+    }
+    Ok(())
+}
+
+fn vocabulary(_: &Toolchain) -> anyhow::Result<()> {
+    let found = words::check(root())?;
     for line in &found {
         println!("{line}");
     }

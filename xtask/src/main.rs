@@ -19,6 +19,7 @@ mod source;
 mod tally;
 mod test;
 mod vm;
+mod words;
 
 use std::{path::Path, process::ExitCode};
 

@@ -139,7 +139,8 @@ impl Tests {
     }
 }
 
-/// The file of a test program, if a message of cargo tells it: `{"reason":"compiler-artifact",...,"executable":"/x/NAME-HASH",...}`.
+/// The file of a test program, if a message of cargo tells it:
+/// `{"reason":"compiler-artifact",...,"executable":"/x/NAME-HASH",...}`.
 fn executable<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = message.split_once("\"executable\":\"")?;
     let (path, _) = rest.split_once('"')?;

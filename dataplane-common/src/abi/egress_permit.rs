@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Ifindex;
 
-/// Classes of ways out that have a bit of their own in a [`EgressPermit`]; all others share the last bit, and may take none of their
-/// ways unless they may take all.
+/// Classes of ways out that have a bit of their own in a [`EgressPermit`]; all others share the last bit, and may take none of
+/// their ways unless they may take all.
 pub const CLASS_BITS: u32 = 8;
 /// Classes for which chain forward is evaluated.
 pub const MAX_CLASSES: usize = 16;

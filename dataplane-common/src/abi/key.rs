@@ -19,7 +19,8 @@ pub mod field {
     pub const OIF: usize = 2;
     /// VLAN identifier with [`VLAN_PRESENT`] `<< 16`, IPv4 fragment word (flags and offset).
     pub const VLAN_FRAGMENT: usize = 3;
-    /// Link destination address, first four bytes. All three words of link addresses are as they lie in the frame ([`key_order`]).
+    /// Link destination address, first four bytes. All three words of link addresses are as they lie in the frame
+    /// ([`key_order`]).
     pub const LINK_DESTINATION: usize = 4;
     /// Link destination address, last two bytes `<< 16`, link source address, first two bytes.
     pub const LINK_MIDDLE: usize = 5;

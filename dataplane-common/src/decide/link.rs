@@ -120,9 +120,9 @@ impl Frame {
     }
 }
 
-/// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours` ([`crate::wire::Mac::wide`]), only
-/// of frames to that link address or to a group (`eth_type_trans` of the kernel), and of tagged ones: those may be for a VLAN
-/// device with a link address of its own.
+/// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours`
+/// ([`crate::wire::Mac::wide`]), only of frames to that link address or to a group (`eth_type_trans` of the kernel), and of
+/// tagged ones: those may be for a VLAN device with a link address of its own.
 ///
 /// # Errors
 ///

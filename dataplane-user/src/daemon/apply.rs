@@ -147,8 +147,9 @@ impl Daemon {
         Ok((object, routing))
     }
 
-    /// Makes the room that the config asks for, and finds some for routes that found none: by painting all anew, without the gaps that changes have left, and then in
-    /// larger tables. What has been tried in vain is tried again when something else is left over.
+    /// Makes the room that the config asks for, and finds some for routes that found none: by painting all anew, without the
+    /// gaps that changes have left, and then in larger tables. What has been tried in vain is tried again when something else
+    /// is left over.
     fn make_room(&mut self, want: &Want) -> anyhow::Result<()> {
         let asked = TableSizes::for_routes(self.fib.ipv4_routes as usize, self.fib.ipv6_routes as usize);
         self.grow(self.sizes.joined(asked), want)?;

@@ -1,6 +1,7 @@
 //! The running config for daemons of before: they refuse a file with a key that they do not know, and then have no rules at all.
 //!
-//! What they know is written as they wrote it. If that is not all, all of it follows in comments, which this version reads instead.
+//! What they know is written as they wrote it. If that is not all, all of it follows in comments, which this version reads
+//! instead.
 
 /// In front of each line of a config that daemons until version 0.1.0 do not know all of.
 const MARK: &str = "#+ ";

@@ -1,7 +1,8 @@
 //! What a daemon that starts makes of the files that another one left.
 //!
 //! A file that is damaged, empty, gone or newer is never taken for a config without rules. Where the others make up for it the
-//! daemon goes on, and says so. Where they do not, it does not know what it must drop: that is a grave fault, see `quarantine.rs`.
+//! daemon goes on, and says so. Where they do not, it does not know what it must drop: that is a grave fault, see
+//! `quarantine.rs`.
 
 use std::{fmt, fs, io};
 

@@ -1,8 +1,8 @@
 //! The forwarding tables as the kernel half reads them, painted from routes. Pure: the memory may be a map or a vector.
 //!
-//! A painter keeps its routes ([`PrefixTrie`]), so that it knows what lies below a route that goes. One change is made in the live
-//! generation: what is new is written first, and the entry that leads to it last, with one aligned store. What nothing leads
-//! to any more is used again only after [`Painter::grace_passed`]. Many changes are painted into the idle generation
+//! A painter keeps its routes ([`PrefixTrie`]), so that it knows what lies below a route that goes. One change is made in the
+//! live generation: what is new is written first, and the entry that leads to it last, with one aligned store. What nothing
+//! leads to any more is used again only after [`Painter::grace_passed`]. Many changes are painted into the idle generation
 //! ([`Painter::load`]), and the caller makes it live.
 
 mod direct;

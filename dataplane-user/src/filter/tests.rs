@@ -151,7 +151,7 @@ fn first(lowered: &LoweredFilter, packet: &Key, from: u32) -> Option<(u32, Actio
 }
 
 /// A rule more, with an order that none has, or one less.
-fn amend(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool, usize, Entry)) -> Option<Patch> {
+fn patch_one(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool, usize, Entry)) -> Option<Patch> {
     let entries = &mut lowered.entries[2];
     if add || entries.is_empty() {
         let at = at % (entries.len() + 1);
@@ -186,7 +186,7 @@ proptest! {
         let mut image = build(&lowered).expect("few shapes");
         for change in changes {
             let mut live = image.words.clone();
-            let Some(Patch { appended_from, pointer_writes, .. }) = amend(&mut image, &mut lowered, change) else {
+            let Some(Patch { appended_from, pointer_writes, .. }) = patch_one(&mut image, &mut lowered, change) else {
                 image = build(&lowered).expect("few shapes");
                 continue;
             };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/links/IFINDEX-HOOK             what keeps a program attached
-//! DIR/closed                         a directory while all is dropped, because nobody knows what is to be dropped
+//! DIR/closed                         a directory while everything is dropped, because the config in force is not known
 //! DIR/FINGERPRINT/COUNTERS ...       counters, carried from daemon to daemon of one map layout
 //! DIR/FINGERPRINT/EPOCH/ports ...    all other maps: made anew at every start, filled, then swapped in
 //! ```

@@ -13,8 +13,8 @@ pub struct LinkPattern {
 }
 
 impl LinkPattern {
-    /// None for what can not name a link (`dev_valid_name` in net/core/dev.c): empty, too long, `.`, `..`, or with a slash, colon,
-    /// space or quote; nor for `*` elsewhere than at the end.
+    /// None for what can not name a link (`dev_valid_name` in net/core/dev.c): empty, too long, `.`, `..`, or with a slash,
+    /// colon, space or quote; nor for `*` elsewhere than at the end.
     pub fn new(text: &str) -> Option<Self> {
         let name = text.strip_suffix('*').unwrap_or(text);
         let well_formed =

@@ -43,7 +43,8 @@ const _: () = assert!(size_of::<Question>() == LENGTH as usize);
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
-/// [`dataplane_common::abi::Fib4Base`], in words of eight bytes. Looked up, as all here: the project's own program knows its address.
+/// [`dataplane_common::abi::Fib4Base`], in words of eight bytes. Looked up, as all here: the project's own program knows its
+/// address.
 #[btf_map]
 static FIB4_BASE: Array<[u64; BASE_ENTRIES / 4], 1, MAPPED> = Array::new();
 #[btf_map]

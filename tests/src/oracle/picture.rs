@@ -416,8 +416,8 @@ pub const HAIRPIN: Picture = Picture {
     equal: &[],
 };
 
-/// What the kernel does besides routing: policies of `IPsec` that stop packets, an MTU of IPv6 alone, a port without IPv6, proxied
-/// neighbours, and sources of our own from outside beside local routes.
+/// What the kernel does besides routing: policies of `IPsec` that stop packets, an MTU of IPv6 alone, a port without IPv6,
+/// proxied neighbours, and sources of our own from outside beside local routes.
 ///
 /// ```text
 ///   p0 (accept_local, proxies 2001:db8:1::2) --- router --- p1 (IPv6 MTU 1300): 192.0.2.0/24 and 2001:db8:d00::/40
