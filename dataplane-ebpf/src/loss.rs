@@ -4,7 +4,7 @@
 //! The kernel transmits on the CPU, and in the round of the driver, in which the frames were judged: so the counters of a port
 //! are this CPU's own here too, and have counted these frames as forwarded.
 
-#![expect(unsafe_code, reason = "structures of the kernel are read where the loader says that their fields are")]
+#![expect(unsafe_code, reason = "structures of the kernel are read at offsets that the loader gives")]
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use dataplane_common::{

@@ -1,6 +1,6 @@
 //! Single packets that go to the controller, which logs or rejects them.
 
-#![expect(unsafe_code, reason = "room in the ring is memory that nobody has written yet")]
+#![expect(unsafe_code, reason = "room in the ring is uninitialised memory")]
 
 use core::ffi::c_void;
 

@@ -1,6 +1,6 @@
 //! The `rx_handler` of devices, which gets their frames before IP: only the kernel's own structures have it.
 
-#![expect(unsafe_code, reason = "structures of the kernel are read where the loader says that their fields are")]
+#![expect(unsafe_code, reason = "structures of the kernel are read at offsets that the loader gives")]
 
 use core::ffi::c_void;
 

@@ -1,6 +1,6 @@
 //! Traced packets: the context of each on its path, and the records that subscribers get.
 
-#![expect(unsafe_code, reason = "room in the ring is memory that nobody has written yet")]
+#![expect(unsafe_code, reason = "room in the ring is uninitialised memory")]
 
 use core::ffi::c_void;
 

@@ -39,7 +39,7 @@ pub enum BuildError {
     /// A set's elements have too many different masks.
     #[error(
         "a set has elements of {0} different shapes (prefix lengths, and those of ranges, multiplied over its parts), and \
-         at most {max} can be told apart: write prefixes rather than ranges",
+         at most {max} are possible: write prefixes rather than ranges",
         max = dataplane_common::abi::TABLES
     )]
     Shapes(usize),

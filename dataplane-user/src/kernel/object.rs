@@ -77,7 +77,7 @@ pub enum ObjectError {
     #[error("program {0} is missing from the object; rebuild with `cargo xtask build`")]
     Missing(&'static str),
     /// Facts about a loaded program could not be read.
-    #[error("cannot ask the kernel about a program: {0}")]
+    #[error("cannot read the kernel's information about a program: {0}")]
     Info(io::Error),
 }
 

@@ -95,7 +95,7 @@ pub enum FilterFault {
     Large(usize),
     /// It matches too many sets.
     #[error(
-        "this rule asks {0} sets (lists of more than 8 values are sets), and one rule may ask {max}: split it, with \
+        "this rule matches {0} sets (lists of more than 8 values are sets), and one rule may match {max}: split it, with \
          `continue` in between",
         max = dataplane_common::abi::RULE_SETS
     )]
@@ -109,7 +109,7 @@ pub enum Unsupported {
     #[error("the elements of {0} are not known: list them in the config, or name their file there")]
     Set(String),
     /// A set whose elements are of another type than the match.
-    #[error("{set} is a set of {kind}, and here {asked} is asked")]
+    #[error("{set} is a set of {kind}, and this match takes a set of {asked}")]
     SetType {
         /// The set.
         set: String,

@@ -16,9 +16,7 @@ pub enum TraceFilterError {
     #[error("sets, and lists of more than 8 values, cannot be watched for: name fewer values, or a prefix or range")]
     Set,
     /// Too many boxes.
-    #[error(
-        "this needs {0} comparisons, and there are {TRACE_FILTERS} for all watchers together: ask for less at a time"
-    )]
+    #[error("this needs {0} comparisons, and all subscribers together have {TRACE_FILTERS}: trace less at a time")]
     Large(usize),
 }
 

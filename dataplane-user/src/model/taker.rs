@@ -38,7 +38,7 @@ impl Model {
             // Of one that is in mode passthru there is no other; it may be in another namespace.
             Some(MACVLAN) => (promiscuous && !shared).then(|| "a macvlan (passthru) elsewhere".to_owned()),
             Some(handler) => Some(format!("the kernel's {handler}")),
-            None => (promiscuous && !shared).then(|| "somebody unknown (it is promiscuous)".to_owned()),
+            None => (promiscuous && !shared).then(|| "an unknown program (it is promiscuous)".to_owned()),
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
             ("a VLAN", &eth, Some(vlan), Some(""), None),
             ("failover", &eth, None, Some("net_failover_handle_frame"), Some("the kernel's net_failover_handle_frame")),
             ("a capture", &promiscuous, None, Some(""), None),
-            ("perhaps a capture", &promiscuous, None, None, Some("somebody unknown (it is promiscuous)")),
+            ("perhaps a capture", &promiscuous, None, None, Some("an unknown program (it is promiscuous)")),
         ];
         for (what, port, other, handler, expected) in rows {
             let mut model = Model::default();

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No socket.
-    #[error("can not open a netlink socket: {0}; raise the limit of open files, or allow AF_NETLINK to this service")]
+    #[error("cannot open a netlink socket: {0}; raise the limit of open files, or allow AF_NETLINK to this service")]
     Open(#[source] io::Error),
     /// No announcements.
-    #[error("can not listen to netlink group {group}: {source}; the kernel needs it for the mirror")]
+    #[error("cannot listen to netlink group {group}: {source}; the kernel needs it for the mirror")]
     Subscribe {
         /// The group.
         group: u32,
@@ -18,7 +18,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A question was not taken.
-    #[error("can not ask the kernel for its {what}: {source}; try again")]
+    #[error("cannot list the kernel's {what}: {source}; try again")]
     Ask {
         /// Of what kind.
         what: &'static str,
@@ -42,7 +42,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A neighbour was not probed.
-    #[error("the kernel does not ask for neighbour {address}: {source}; the daemon needs CAP_NET_ADMIN for that")]
+    #[error("the kernel does not probe neighbour {address}: {source}; the daemon needs CAP_NET_ADMIN for that")]
     Probe {
         /// Which one.
         address: IpAddr,
@@ -50,7 +50,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A read failed.
-    #[error("can not read from netlink: {0}; restart the daemon if this goes on")]
+    #[error("cannot read from netlink: {0}; restart the daemon if this goes on")]
     Receive(#[source] io::Error),
     /// Something changed during each of many attempts to list it.
     #[error("the kernel's {what} changed during each of {attempts} attempts to list them; try again when it is calmer")]

@@ -54,7 +54,7 @@ impl Policies {
             Err(Error::Open(error)) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Self::None,
             Err(error) => {
                 tracing::warn!(
-                    "cannot ask for IPsec policies ({error}); any packet may meet one, and the kernel forwards"
+                    "cannot list IPsec policies ({error}); any packet may match one, so the kernel forwards"
                 );
                 Self::Unknown
             }

@@ -125,7 +125,7 @@ impl Mirror {
         let devices = Devices::open()?;
         if devices.is_none() {
             tracing::warn!(
-                "this kernel does not tell which devices XDP may send to (Linux 6.3 and later do): only hardware with native XDP \
+                "this kernel does not report which devices XDP may send to (Linux 6.3 and later do): only hardware with native XDP \
                  attached and a known driver, and a veth whose peer in this namespace has XDP, are sent to; tc serves the rest"
             );
         }

@@ -76,7 +76,7 @@ pub(super) struct NetfilterMonitor {
 impl NetfilterMonitor {
     pub(super) fn open() -> Self {
         let listener = Listener::open(libc::NETLINK_NETFILTER as isize, &[GROUP]);
-        let listener = listener.inspect_err(|error| tracing::debug!("{error}; netfilter is asked each second")).ok();
+        let listener = listener.inspect_err(|error| tracing::debug!("{error}; netfilter is listed each second")).ok();
         Self { listener, due: None, known: None }
     }
 

@@ -234,7 +234,9 @@ fn what_is_not_supported_is_named() {
     let rules = [parse("ip saddr @pair drop").expect("a rule")];
     let error = super::lower(in_forward(&numbered(&rules)), &links, &|_| Some((&pair.0, &pair.1))).expect_err("a pair");
     assert!(
-        error.to_string().contains("@pair is a set of ipv4_addr . inet_service, and here ipv4_addr is asked"),
+        error
+            .to_string()
+            .contains("@pair is a set of ipv4_addr . inet_service, and this match takes a set of ipv4_addr"),
         "{error}"
     );
     let nexthdr = parse("ip6 nexthdr tcp accept").expect("a rule");
