@@ -20,7 +20,14 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
 
 /// Builds `dataplane` and says where it is. The kernel half's object is embedded by dataplane-user's build script.
 pub(crate) fn release(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
-    run(toolchain.command("cargo").args(["build", "--release", "--package", "dataplane-user", "--bin", "dataplane"]))?;
+    release_with(toolchain, &[])
+}
+
+/// The same, and what else is named is built by the same cargo, so that nothing is built twice or in turn.
+pub(crate) fn release_with(toolchain: &Toolchain, more: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut cargo = toolchain.command("cargo");
+    cargo.args(["build", "--release", "--package", "dataplane-user", "--bin", "dataplane"]).args(more);
+    run(&mut cargo)?;
     Ok(target().join("release/dataplane"))
 }
 

@@ -20,13 +20,13 @@ pub(crate) struct Options {
 
 pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
     as_root("demo")?;
-    let toolchain = setup::toolchain(Need::Run)?;
-    let binary = build::release(&toolchain)?;
-    run(toolchain
-        .command("cargo")
-        .args(["run", "--release", "--quiet", "--package", "dataplane-tests", "--bin", "demo", "--"])
-        .args(&options.arguments)
-        .env("DATAPLANE_BIN", binary))?;
+    println!("1 of 3: compiler, linker and programs");
+    let toolchain = setup::toolchain(Need::Demo)?;
+    println!("2 of 3: build; minutes the first time, seconds afterwards");
+    let binary = build::release_with(&toolchain, &["--package", "dataplane-tests", "--bin", "demo"])?;
+    println!("3 of 3: the demo");
+    let mut demo = toolchain.command(&binary.with_file_name("demo").to_string_lossy());
+    run(demo.args(&options.arguments).env("DATAPLANE_BIN", binary))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -77,9 +77,18 @@ pub(crate) fn llvm(version: u32) -> [String; 2] {
     [format!("llvm-{version}-dev"), format!("libpolly-{version}-dev")]
 }
 
-/// The packages of the tools that this machine lacks.
-pub(crate) fn missing_tools() -> Vec<String> {
-    TOOLS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| (*package).to_owned()).collect()
+/// Those of them that the demo runs.
+pub(crate) const DEMO: &[&str] = &["ip", "ping", "iperf3", "nft", "bpftool", "nsenter", "mount"];
+
+/// All programs that tests, demo and benches run.
+pub(crate) fn tools() -> Vec<&'static str> {
+    TOOLS.iter().map(|(program, _)| *program).collect()
+}
+
+/// The packages of those programs that this machine lacks.
+pub(crate) fn missing_tools(programs: &[&str]) -> Vec<String> {
+    let missing = |program: &str| programs.contains(&program) && find(program).is_none();
+    TOOLS.iter().filter(|(program, _)| missing(program)).map(|(_, package)| (*package).to_owned()).collect()
 }
 
 /// Why packages can not be installed by us, or nothing if they can.
@@ -189,6 +198,13 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(is_debian_12(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_program_of_the_demo_has_a_package() {
+        for program in DEMO {
+            assert!(tools().contains(program), "{program} is not in the list of packages");
         }
     }
 

@@ -39,6 +39,8 @@ enum Way {
 pub(crate) enum Need {
     /// Compiler and linker.
     Build,
+    /// Those, and the programs that the demo runs.
+    Demo,
     /// Those, and the programs that tests run; what is missing and can not be installed is said, and skipped later.
     Test,
     /// Those, and every program; what is missing is an error.
@@ -92,7 +94,11 @@ pub(crate) fn toolchain(need: Need) -> anyhow::Result<Toolchain> {
 fn prepare(need: Need, way: Way) -> anyhow::Result<Toolchain> {
     let compiler = Compiler::find();
     let linker = compiler.as_ref().map(linker::find).transpose()?.flatten();
-    let tools = if need == Need::Build { Vec::new() } else { package::missing_tools() };
+    let tools = match need {
+        Need::Build => Vec::new(),
+        Need::Demo => package::missing_tools(package::DEMO),
+        Need::Test | Need::Run => package::missing_tools(&package::tools()),
+    };
     if let Some(obstacle) = package::obstacle() {
         let steps = by_hand(need, way, &tools, compiler.as_ref(), linker.is_some())?;
         if !steps.is_empty() {
@@ -105,7 +111,7 @@ fn prepare(need: Need, way: Way) -> anyhow::Result<Toolchain> {
         if !tools.is_empty() {
             package::install(&tools)?;
         }
-        if need != Need::Build {
+        if matches!(need, Need::Test | Need::Run) {
             package::unpack_services()?;
         }
     }
@@ -130,7 +136,7 @@ fn by_hand(
     linked: bool,
 ) -> anyhow::Result<Vec<String>> {
     let mut steps = Vec::new();
-    if need == Need::Run && !tools.is_empty() {
+    if matches!(need, Need::Run | Need::Demo) && !tools.is_empty() {
         steps.push(format!(
             "# programs that tests and demo run (names of Debian's packages)\nsudo {}",
             package::install_line(tools)

@@ -116,8 +116,9 @@ impl Outcome {
     }
 }
 
-/// Runs it: in every round each contestant is put in place, measured with each kind of packets, and taken away.
-pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Outcome> {
+/// Runs it: in every round each contestant is put in place, measured with each kind of packets, and taken away. An error of
+/// `progress` ends it, and all that was made is removed.
+pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str) -> Result<()>) -> Result<Outcome> {
     let (mut present, mut absent) = (Vec::new(), Vec::new());
     for contestant in Contestant::all().into_iter().filter(|contestant| chosen(settings, *contestant)) {
         match contestant.missing() {
@@ -125,7 +126,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Outcom
             Some(reason) => absent.push(Absence { contestant, reason, failed: false }),
         }
     }
-    progress("building the chain");
+    progress("building the chain")?;
     let chain = Chain::new(settings.routes, settings.frames)?;
     let mut surroundings = Surroundings::load(&chain)?;
     let _sink = surroundings.attach("sink", &chain.sink, "b1")?;
@@ -142,7 +143,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Result<Outcom
             if absent.iter().any(|absence: &Absence| absence.contestant == contestant) {
                 continue;
             }
-            progress(&format!("round {round} of {}: {contestant}", settings.rounds));
+            progress(&format!("round {round} of {}: {contestant}", settings.rounds))?;
             match measure(contestant, &chain, &mut surroundings, &mut generators, settings.seconds) {
                 Ok((samples, note)) => {
                     let own = series.iter_mut().filter(|series| series.contestant == contestant);

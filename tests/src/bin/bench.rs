@@ -186,7 +186,10 @@ fn run(forward: &Forward) -> Result<()> {
         only: forward.only.clone(),
     };
     let command = command();
-    let outcome = forward::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
+    let outcome = forward::run(&settings, &mut |step| {
+        eprintln!("bench: {step}");
+        Ok(())
+    })?;
     let rows = report::rows(&outcome, &settings.families);
     print!("{}", report::text(&outcome, &settings, &rows, &command)?);
     report::write(&forward.output, &outcome, &settings, &rows, &command)?;
