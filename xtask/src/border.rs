@@ -180,7 +180,9 @@ pub(crate) fn gather(root: &Path, dir: &Path, files: &mut Vec<String>) -> anyhow
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() {
-            if !name.starts_with('.') && name != "target" {
+            // Cargo marks its folder; one of sources may have the same name.
+            let built = name == "target" && path.join("CACHEDIR.TAG").exists();
+            if !name.starts_with('.') && !built {
                 gather(root, &path, files)?;
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
