@@ -22,7 +22,7 @@ use crate::{features, maps, pipeline::Egress};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
-/// Where the first tag begins; without a tag, the EtherType.
+/// Where the first tag begins; without a tag, the `EtherType`.
 const TYPE: usize = offset_of!(Ethernet, ethertype);
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`.
 const OTHER_HOST: u32 = 3;
