@@ -281,7 +281,7 @@ mod tests {
                 have.problems.clone_from(&want.problems);
                 prop_assert_eq!(&have, &want);
                 prop_assert!(diff(&have, &want, &Update::between(&have, &want)).is_empty());
-                lowering.grace_passed();
+                lowering.grace_passed(&crate::retired::Grace::passed());
             }
         }
     }

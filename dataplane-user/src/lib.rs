@@ -23,4 +23,5 @@ pub mod model;
 pub mod netlink;
 pub(crate) mod parallel;
 pub mod release;
+pub mod retired;
 pub mod rule;

@@ -298,7 +298,7 @@ fn model_follows_the_kernel() {
                 .map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true, follow: true }))
                 .collect();
             let want = lowering.lower(&model, &ports);
-            lowering.grace_passed();
+            lowering.grace_passed(&dataplane_user::kernel::grace());
             for destination in DESTINATIONS {
                 let asked = namespace.ask(destination);
                 let answered = answer(&model, &want, destination.parse().expect("an address"));

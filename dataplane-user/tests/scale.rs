@@ -131,7 +131,7 @@ fn a_large_table_costs_little() {
                 if !touched.is_empty() {
                     let update = lowering.update(&model, &ports, &std::mem::take(&mut touched));
                     (changes, updates) = (changes + update.fib4.len(), updates + 1);
-                    lowering.grace_passed();
+                    lowering.grace_passed(&dataplane_user::kernel::grace());
                 }
             }
         }

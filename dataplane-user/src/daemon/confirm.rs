@@ -6,15 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, history::PastConfig};
+use super::Daemon;
 use crate::{
     config::{self, Config, Session},
     control::protocol::{Apply, Data, Failure, FailureKind, Reply},
     model::Link,
 };
-
-/// How long after a rollback that failed it is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a daemon that starts must know about a config that nobody has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,12 +63,12 @@ fn nothing_pending() -> Failure {
 impl Daemon {
     /// When the config on probation is taken back; not before the kernel's tables have been read.
     pub(super) fn unconfirmed(&self) -> Option<Instant> {
-        self.pending_config.as_ref().filter(|_| self.loading.is_none()).map(|pending_config| pending_config.until)
+        self.store.pending_config().filter(|_| !self.observed.is_loading()).map(|pending_config| pending_config.until)
     }
 
     /// Applies a config: for good, or until its time is over.
     pub(super) fn config_apply(&mut self, apply: &Apply, uid: u32) -> Result<Reply, Failure> {
-        if let Some(pending_config) = &self.pending_config {
+        if let Some(pending_config) = self.store.pending_config() {
             let left = pending_config.until.saturating_duration_since(Instant::now()).as_secs();
             return Err(Failure::new(
                 FailureKind::Rejected,
@@ -84,46 +81,45 @@ impl Daemon {
         let config = super::operate::parse(&apply.path, &apply.toml)?;
         self.refuse_portless(&config, apply)?;
         let warning = self.lockout(&config, apply)?;
-        let before = self.running().to_toml();
+        let before = self.desired.running().config().to_toml();
         if let Some(seconds) = apply.confirm {
             let pending = Pending { deadline: now() + u64::from(seconds), seconds, before: before.clone() };
-            self.state.write_pending(Some(&pending)).map_err(unwritten)?;
+            self.store.write_pending(Some(&pending)).map_err(unwritten)?;
         }
         let until = apply.confirm.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         // What is written down meanwhile says that it waits.
-        self.pending_config = until.map(|until| PendingConfig { until, before: before.clone() });
+        self.store.set_probation(until.map(|until| PendingConfig { until, before: before.clone() }));
         let reply = match self.put_in_force(&config, &apply.path, &apply.toml) {
             Ok(reply) => reply,
             Err(failure) => {
-                if self.pending_config.take().is_some() {
+                if self.store.take_probation().is_some() {
                     self.save();
-                    self.forget_pending();
+                    self.store.forget_pending();
                 }
                 return Err(failure);
             }
         };
-        if self.running().to_toml() != before {
-            self.history.push(PastConfig::new(now(), uid, before));
-            self.save_history();
+        if self.desired.running().config().to_toml() != before {
+            self.store.push_history(uid, before);
         }
         Ok(warning.into_iter().fold(reply, Reply::warn))
     }
 
     /// The config on probation stays.
     pub(super) fn config_confirm(&mut self) -> Result<Reply, Failure> {
-        if self.pending_config.is_none() {
+        if self.store.pending_config().is_none() {
             return Err(nothing_pending());
         }
         // On disk first: a config that was confirmed must not be taken back by a daemon that starts. And what says that one waits
         // goes before what it waits for, or a daemon that starts would miss that.
-        let pending_config = self.pending_config.take();
+        let pending_config = self.store.take_probation();
         self.save();
-        let written = match &self.unsaved {
-            None => self.state.write_pending(None),
+        let written = match self.store.unsaved() {
+            None => self.store.write_pending(None),
             Some(error) => Err(anyhow::anyhow!("{error}")),
         };
         if let Err(error) = written {
-            self.pending_config = pending_config;
+            self.store.set_probation(pending_config);
             self.save();
             return Err(unwritten(error));
         }
@@ -132,29 +128,28 @@ impl Daemon {
 
     /// Goes back to the config before.
     pub(super) fn config_rollback(&mut self) -> Result<Reply, Failure> {
-        let before = if let Some(pending_config) = &self.pending_config {
+        let before = if let Some(pending_config) = self.store.pending_config() {
             Some(pending_config.before.clone())
         } else {
-            let running = self.running().to_toml();
-            self.latest_before(|before| before != running).map(|(_, toml)| toml)
+            let running = self.desired.running().config().to_toml();
+            self.store.latest_before(|before| before != running).map(|(_, toml)| toml)
         };
         let toml = before.ok_or_else(|| {
             Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
         })?;
         let config = super::operate::parse("the config before", &toml)?;
-        let pending_config = self.pending_config.take();
+        let pending_config = self.store.take_probation();
         let reply = match self.put_in_force(&config, "the config before", &toml) {
             Ok(reply) => reply,
             Err(failure) => {
-                self.pending_config = pending_config;
+                self.store.set_probation(pending_config);
                 self.save();
                 return Err(failure);
             }
         };
-        self.forget_pending();
-        if let Some((place, _)) = self.latest_before(|before| before == toml) {
-            self.history.configs.truncate(place);
-            self.save_history();
+        self.store.forget_pending();
+        if let Some((place, _)) = self.store.latest_before(|before| before == toml) {
+            self.store.truncate_history(place);
         }
         Ok(reply)
     }
@@ -165,21 +160,19 @@ impl Daemon {
             Ok(_) => tracing::warn!("the config was not confirmed in time: rolled back to the one before"),
             Err(failure) => {
                 tracing::error!("the config was not confirmed in time, and cannot be rolled back: {failure}");
-                if let Some(pending_config) = &mut self.pending_config {
-                    pending_config.until = Instant::now() + AGAIN;
-                }
+                self.store.put_rollback_off();
             }
         }
     }
 
     /// Refuses a config by which no link that is there would be a port, where some are now, unless that was asked for.
     fn refuse_portless(&self, config: &Config, apply: &Apply) -> Result<(), Failure> {
-        let attached = &self.ports.attached;
+        let attached = self.plane.attached();
         let meant = |link: &Link| {
-            let former = self.names.former(link.ifindex).iter().map(String::as_str);
+            let former = self.observed.former_names(link.ifindex).iter().map(String::as_str);
             !link.loopback && link.names().chain(former).any(|name| config.port(name).is_some())
         };
-        let kept = self.model.links.values().any(meant);
+        let kept = self.observed.model().links.values().any(meant);
         if attached.is_empty() || kept || apply.force || apply.confirm.is_some() {
             return Ok(());
         }
@@ -189,7 +182,7 @@ impl Daemon {
         } else {
             "no link that is there has a name of its [ports]"
         };
-        let running = Config { ports: self.ports.config().to_vec(), ..Config::default() };
+        let running = Config { ports: self.desired.ports().config().to_vec(), ..Config::default() };
         Err(Failure::new(
             FailureKind::Rejected,
             format!(
@@ -219,12 +212,6 @@ impl Daemon {
                 "{found}; try it with `--confirm 60`, which takes it back unless you confirm, or insist with `--force`"
             ),
         ))
-    }
-
-    pub(super) fn forget_pending(&self) {
-        if let Err(error) = self.state.write_pending(None) {
-            tracing::error!("{error:#}; a restart may roll back once more");
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::running::Running;
+use super::running::RunningConfig;
 use crate::{
     config::{Config, UntilReady},
     control::row::Difference,
@@ -11,14 +11,15 @@ use crate::{
 };
 
 /// What a config would change.
-pub(super) fn difference(running: &Running, wanted: &Config) -> Difference {
+pub(super) fn difference(running: &RunningConfig, wanted: &Config) -> Difference {
     let mut difference = Difference::default();
-    ports(&running.settings, wanted, &mut difference);
-    settings(&running.settings, wanted, &mut difference);
+    let before = running.settings();
+    ports(&before, wanted, &mut difference);
+    settings(&before, wanted, &mut difference);
     sets(running, wanted, &mut difference);
     for name in ChainName::ALL {
-        let old: Vec<_> = running.chains.rules(name).iter().map(|installed| &*installed.rule).collect();
-        chain(name, (running.chains.policy(name), &old), wanted, &mut difference);
+        let old: Vec<_> = running.chains().rules(name).iter().map(|installed| &*installed.rule).collect();
+        chain(name, (running.chains().policy(name), &old), wanted, &mut difference);
     }
     difference
 }
@@ -70,8 +71,8 @@ fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
     }
 }
 
-fn sets(running: &Running, wanted: &Config, difference: &mut Difference) {
-    let old = running.chains.sets();
+fn sets(running: &RunningConfig, wanted: &Config, difference: &mut Difference) {
+    let old = running.chains().sets();
     for (name, set) in old {
         match wanted.sets.get(name) {
             None => difference.remove.push(format!("set {}", name.as_str())),

@@ -23,9 +23,9 @@ impl Daemon {
     /// Ports that are waited for, and routes that are left to the kernel.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for wanted in self.ports.config() {
+        for wanted in self.desired.ports().config() {
             let name = wanted.pattern.as_str();
-            if !wanted.pattern.is_glob() && self.link_called(name).is_none() {
+            if !wanted.pattern.is_glob() && self.observed.link_called(name).is_none() {
                 findings.push(Finding {
                     check: format!("port: {name}"),
                     status: Status::Warn,
@@ -34,7 +34,7 @@ impl Daemon {
                 });
             }
         }
-        findings.extend(self.tx_error_status.as_ref().map(|observed| match observed {
+        findings.extend(self.plane.losses().map(|observed| match observed {
             Ok(()) => Finding {
                 check: "losses".to_owned(),
                 status: Status::Ok,
@@ -49,21 +49,21 @@ impl Daemon {
             },
         }));
         findings.extend(self.passed_by_findings());
-        findings.extend(self.gate_finding());
+        findings.extend(self.gate());
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());
         findings.extend(self.metrics_endpoint.finding());
         findings.extend(self.state_findings());
-        let unwritten = self.unwritten.clone();
+        let unwritten = self.plane.unwritten().cloned();
         let stale = || "the rules in force are not those of the config".to_owned();
-        findings.extend(unwritten.or_else(|| self.committed.is_stale.then(stale)).map(|found| Finding {
+        findings.extend(unwritten.or_else(|| self.plane.is_stale().then(stale)).map(|found| Finding {
             check: "maps".to_owned(),
             status: Status::Fail,
             found,
             fix: "the log says what is missing (memory, file descriptors); it is tried again each second".to_owned(),
         }));
-        for problem in &self.problems {
+        for problem in self.plane.problems() {
             findings.push(Finding {
                 check: "mirror".to_owned(),
                 status: Status::Warn,
@@ -71,7 +71,7 @@ impl Daemon {
                 fix: problem.cure().to_owned(),
             });
         }
-        if self.problems.is_empty() {
+        if self.plane.problems().is_empty() {
             findings.push(Finding {
                 check: "mirror".to_owned(),
                 status: Status::Ok,
@@ -87,16 +87,16 @@ impl Daemon {
         Whereabouts {
             pid: std::process::id(),
             namespace: std::fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino()).unwrap_or_default(),
-            bpffs: absolute(self.bpffs.root()),
-            state: absolute(&self.state.path("")),
+            bpffs: absolute(self.plane.root()),
+            state: absolute(&self.store.path("")),
         }
     }
 
     /// Whether senders of rejected packets are answered, when a rule says so.
     fn rejecting(&self) -> Option<Finding> {
-        let mut rules = ChainName::ALL.into_iter().flat_map(|chain| self.chains.rules(chain));
+        let mut rules = ChainName::ALL.into_iter().flat_map(|chain| self.desired.chains().rules(chain));
         rules.find(|installed| matches!(installed.rule.action(), Action::Reject(_)))?;
-        let (status, found, fix) = match self.packet_log.rejecter.missing() {
+        let (status, found, fix) = match self.packets.unanswered() {
             None => (Status::Ok, "senders of rejected packets are answered".to_owned(), ""),
             Some(error) => (
                 Status::Warn,
@@ -105,5 +105,16 @@ impl Daemon {
             ),
         };
         Some(Finding { check: "reject".to_owned(), status, found, fix: fix.to_owned() })
+    }
+
+    /// Whether packets of links that are not ready wait, when the config says so.
+    fn gate(&self) -> Option<Finding> {
+        let check = "until_ready".to_owned();
+        if let Some(found) = self.plane.gate_trouble() {
+            return Some(Finding { check, status: Status::Fail, found, fix: "modprobe nf_tables".to_owned() });
+        }
+        let name = self.plane.gate_name(&self.desired)?;
+        let found = format!("packets of links that are not ready wait at table inet {name}");
+        Some(Finding { check, status: Status::Ok, found, fix: String::new() })
     }
 }

@@ -17,7 +17,6 @@ use crate::{
         row::{Explanation, Stage, VerdictRow},
     },
     event::Network,
-    fib::TableSizes,
     kernel::{Hook, Ran, TestRun, TestRunError},
     model::Mode,
     netlink::listeners,
@@ -35,8 +34,6 @@ const LONGEST: usize = 9_216;
 pub(super) struct DryRun {
     test_run: TestRun,
     features: Features,
-    sizes: TableSizes,
-    generation: u32,
     limits: BTreeMap<u32, Limit>,
 }
 
@@ -102,7 +99,7 @@ impl Daemon {
     /// Sends frames on their way that came in on a port.
     pub(super) fn send_off(&mut self, iface: &str, frames: &[String]) -> Result<Trip, Failure> {
         let ifindex = self.link(iface)?.ifindex;
-        let Some(port) = self.ports.attached.get(&ifindex) else {
+        let Some(port) = self.plane.attached().get(&ifindex) else {
             let said = format!("{iface} is not a port; `dataplane attach {iface}` makes it one");
             return Err(Failure::new(FailureKind::NotFound, said));
         };
@@ -131,28 +128,20 @@ impl Daemon {
 
     /// Opens programs like those in use, unless that is done.
     fn load_dry_run(&mut self) -> Result<Arc<Mutex<DryRun>>, Failure> {
-        let features = self.object.features().difference(Features::TRACING);
-        let (sizes, generation, limits) = (self.sizes, self.generation, &self.committed.limits);
-        if let Some(dry_run) = &self.dry_run {
+        let features = self.plane.features().difference(Features::TRACING);
+        let limits = self.plane.limits();
+        if let Some(dry_run) = self.packets.dry_run(self.plane.epoch()) {
             // One that is in use was made for what it is asked about now, or another takes its place.
-            let set = dry_run.try_lock().is_ok_and(|dry_run| {
-                (dry_run.features, dry_run.generation, &dry_run.limits) == (features, generation, limits)
-                    && dry_run.sizes == sizes
-            });
+            let set = dry_run.try_lock().is_ok_and(|dry_run| (dry_run.features, &dry_run.limits) == (features, limits));
             if set {
                 return Ok(Arc::clone(dry_run));
             }
         }
-        self.dry_run = None;
-        self.mend_pins();
-        let (sizes, generation, limits) = (self.sizes, self.generation, &self.committed.limits);
-        let mut test_run = TestRun::open(features, sizes, &self.pin_dirs)?;
-        for (counter, limit) in limits {
-            test_run.write_limit(*counter, limit)?;
-        }
-        let limits = limits.clone();
-        let dry_run = Arc::new(Mutex::new(DryRun { test_run, features, sizes, generation, limits }));
-        self.dry_run = Some(Arc::clone(&dry_run));
+        self.packets.forget_dry_run();
+        let test_run = self.plane.dry_run(features)?;
+        let limits = self.plane.limits().clone();
+        let dry_run = Arc::new(Mutex::new(DryRun { test_run, features, limits }));
+        self.packets.set_dry_run(self.plane.epoch(), Arc::clone(&dry_run));
         Ok(dry_run)
     }
 
@@ -166,7 +155,7 @@ impl Daemon {
             let result = match said.rule {
                 Some(rule) => format!("rule {}: {}", rule.handle, rule.rule),
                 None if said.by_rule => "a rule that has gone meanwhile".to_owned(),
-                None => format!("no rule matches; the policy is {}", self.chains.policy(said.chain)),
+                None => format!("no rule matches; the policy is {}", self.desired.chains().policy(said.chain)),
             };
             (said.chain.name(), result)
         });
@@ -201,7 +190,7 @@ impl Daemon {
 
     /// The group, its member, and what is known of the neighbour.
     fn next_hop(&self, target: Target, record: &TraceRecord, judgement: &VerdictRow) -> String {
-        let members = self.lowering.want().groups.get(&target.group()).map_or(0, |group| {
+        let members = self.plane.want().groups.get(&target.group()).map_or(0, |group| {
             group.members[..group.slots as usize].iter().collect::<std::collections::BTreeSet<_>>().len()
         });
         let group = format!("group {}, {members} member(s)", target.group());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Daemon;
+use super::{Daemon, plane::Facts};
 use crate::{
     control::row::{Finding, Status},
     netlink::Mirror,
@@ -33,11 +33,11 @@ impl Daemon {
     pub(super) fn beat(&mut self) {
         let now = clock_gettime(ClockId::Monotonic);
         let now = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec) - self.offset;
-        let until = match self.heartbeat.after {
+        let until = match self.desired.heartbeat().after {
             0 => 0,
             after => u64::try_from(now + i128::from(after) * 1_000_000_000).unwrap_or(u64::MAX),
         };
-        if let Err(error) = self.tables.write_heartbeat(until) {
+        if let Err(error) = self.plane.write_heartbeat(until) {
             tracing::error!("the data plane cannot be told that somebody is there: {error}");
         }
     }
@@ -45,17 +45,18 @@ impl Daemon {
     /// What is done each second.
     pub(super) fn tick(&mut self, mirror: &mut Mirror) {
         self.beat();
-        self.mend_pins();
+        self.plane.mend_pins();
         mirror.look_at_netfilter();
         self.metrics_endpoint.retry();
         self.make_good();
-        self.retry_gate();
-        self.heap.collect();
-        self.state.journal.settle();
-        if let Err(error) = self.tables.routing.rest() {
-            tracing::warn!("memory of the tables cannot be let go: {error}");
+        self.packets.keep_dry_run(self.plane.epoch());
+        if !self.leaves_ports() {
+            self.plane.retry_gate(Facts::new(&self.observed, &self.desired, &self.packets));
         }
-        if self.unsaved.is_some() {
+        self.heap.collect();
+        self.store.settle();
+        self.plane.rest();
+        if self.store.unsaved().is_some() {
             self.save();
         }
         if self.update_rx_handlers() {
@@ -65,7 +66,7 @@ impl Daemon {
 
     /// What happens without a daemon.
     pub(super) fn alone(&self) -> Finding {
-        let (status, found) = match self.heartbeat.after {
+        let (status, found) = match self.desired.heartbeat().after {
             0 => (Status::Warn, "without a daemon, packets go on to the neighbours of its time, for ever".to_owned()),
             after => (Status::Ok, format!("{after} s after the daemon's end, routed packets are left to the kernel")),
         };

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, recovery::HISTORY, seal, state::State};
+use super::{recovery::HISTORY, seal, state::State};
 use crate::control::row::HistoryRow;
 
 /// Configs that are remembered.
@@ -112,20 +112,6 @@ impl State {
             }
         }
         Ok(())
-    }
-}
-
-impl Daemon {
-    /// The place and the text of the latest config of before that is as wanted.
-    pub(super) fn latest_before(&self, is_it: impl Fn(&str) -> bool) -> Option<(usize, String)> {
-        let texts = self.history.configs.iter().enumerate().rev();
-        texts.filter_map(|(place, before)| Some((place, self.state.text(before)?))).find(|(_, text)| is_it(text))
-    }
-
-    pub(super) fn save_history(&mut self) {
-        if let Err(error) = self.state.write_history(&mut self.history) {
-            tracing::error!("{error:#}; a restart would come back with an older history");
-        }
     }
 }
 

@@ -30,7 +30,7 @@ impl Daemon {
         match &call.request {
             request if self.refuses(request) => return Some(call),
             Request::ConfigDiff(_) => {
-                let running = self.snapshot();
+                let running = self.desired.running().clone();
                 elsewhere(call, move |request| {
                     let Request::ConfigDiff(text) = request else { return Ok(Data::Done.into()) };
                     let wanted = parse(&text.path, &text.toml)?;
@@ -38,11 +38,11 @@ impl Daemon {
                 });
             }
             Request::ConfigShow => {
-                let running = self.snapshot();
+                let running = self.desired.running().clone();
                 elsewhere(call, move |_| Ok(Data::Config(running.config().to_toml()).into()));
             }
             Request::ConfigHistory => {
-                let (directory, history) = (self.state.path(""), self.history.clone());
+                let (directory, history) = (self.store.path(""), self.store.history().clone());
                 elsewhere(call, move |_| Ok(Data::History(history::rows(&directory, &history)).into()));
             }
             Request::Explain { iface, frames } => {

@@ -65,7 +65,8 @@ impl Daemon {
             let found = TABLES.into_iter().filter_map(|table| routes.at(table, prefix));
             Some(found.flat_map(Candidates::iter).map(|route| daemon.route_row(prefix, route)).collect())
         }
-        let found = rows(self, &self.model.routes4, text).or_else(|| rows(self, &self.model.routes6, text));
+        let found = rows(self, &self.observed.model().routes4, text)
+            .or_else(|| rows(self, &self.observed.model().routes6, text));
         found.filter(|rows| !rows.is_empty()).ok_or_else(|| {
             let message = format!(
                 "no route to {text} in the mirror; `dataplane route list` shows all, `route get` the way of one address"
@@ -79,10 +80,10 @@ impl Daemon {
         let six = matches!(from, Some(Cursor::Routes { address: IpAddr::V6(_), .. }));
         let mut next = None;
         if !six {
-            next = self.family_page(&self.model.routes4, from, &mut rows, &mut page);
+            next = self.family_page(&self.observed.model().routes4, from, &mut rows, &mut page);
         }
         if next.is_none() {
-            next = self.family_page(&self.model.routes6, from.filter(|_| six), &mut rows, &mut page);
+            next = self.family_page(&self.observed.model().routes6, from.filter(|_| six), &mut rows, &mut page);
         }
         (Data::Routes(rows), next)
     }
@@ -126,7 +127,7 @@ impl Daemon {
         let chains = ChainName::ALL.into_iter().filter(|chain| only.is_none_or(|only| only == *chain));
         for chain in chains.skip_while(|chain| begun.is_some_and(|(begun, _)| begun != *chain)) {
             let first = begun.filter(|(begun, _)| *begun == chain).map_or(0, |(_, place)| place);
-            for (place, installed) in self.chains.rules(chain).iter().enumerate().skip(first) {
+            for (place, installed) in self.desired.chains().rules(chain).iter().enumerate().skip(first) {
                 let row = self.rule_row(chain, installed)?;
                 let full = page.takes(1, row.rule.len());
                 rows.push(row);
@@ -141,7 +142,7 @@ impl Daemon {
 
     /// The place behind a rule that was told; where it stood, if it is gone.
     fn place_behind(&self, chain: ChainName, place: usize, handle: u64) -> usize {
-        let rules = self.chains.rules(chain);
+        let rules = self.desired.chains().rules(chain);
         let here = rules.get(place).filter(|installed| installed.handle == handle).map(|_| place);
         let found = here.or_else(|| rules.iter().position(|installed| installed.handle == handle));
         found.map_or(place, |place| place + 1)
@@ -156,7 +157,8 @@ impl Daemon {
         if let (Some(name), None) = (only, begun) {
             self.set(name)?;
         }
-        let sets = self.chains.sets().iter().filter(|(name, _)| only.is_none_or(|only| only == name.as_str()));
+        let sets =
+            self.desired.chains().sets().iter().filter(|(name, _)| only.is_none_or(|only| only == name.as_str()));
         let mut sets = sets.skip_while(|(name, _)| begun.is_some_and(|begun| name.as_str() < begun)).peekable();
         if let Some(begun) = begun.filter(|begun| told > 0 && sets.peek().is_none_or(|set| set.0.as_str() != *begun)) {
             // It went while it was told: what was told ends there.
@@ -189,7 +191,7 @@ impl Daemon {
 
     /// Neighbours whose link addresses are found out.
     pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
-        self.model.neighbours.values().filter(|neighbour| !neighbour.state.contains(NeighbourState::NOARP))
+        self.observed.model().neighbours.values().filter(|neighbour| !neighbour.state.contains(NeighbourState::NOARP))
     }
 
     fn neighbour_page(&self, from: Option<&Cursor>) -> (Data, Option<Cursor>) {
@@ -198,7 +200,7 @@ impl Daemon {
             Some(Cursor::Neighbours { ifindex, address }) => Bound::Excluded((*ifindex, *address)),
             _ => Bound::Unbounded,
         };
-        for (key, neighbour) in self.model.neighbours.range((from, Bound::Unbounded)) {
+        for (key, neighbour) in self.observed.model().neighbours.range((from, Bound::Unbounded)) {
             if neighbour.state.contains(NeighbourState::NOARP) {
                 continue;
             }

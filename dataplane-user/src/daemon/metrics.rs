@@ -23,15 +23,15 @@ impl Daemon {
         let mut ports = Vec::new();
         for port in self.port_rows(None)? {
             // By reason only where there are counters: a port that is waited for has none.
-            let reasons = match self.slot(port.ifindex) {
-                Some(slot) => digest(&self.tables.port_counters(slot)?).1,
+            let reasons = match self.plane.slot(port.ifindex) {
+                Some(slot) => digest(&self.plane.port_counters(slot)?).1,
                 None => BTreeMap::new(),
             };
             ports.push((port, reasons));
         }
         let installed = ChainName::ALL
             .into_iter()
-            .flat_map(|chain| self.chains.rules(chain).iter().map(move |installed| (chain, installed)));
+            .flat_map(|chain| self.desired.chains().rules(chain).iter().map(move |installed| (chain, installed)));
         // Only those that are told are read.
         let rules = installed
             .clone()
@@ -43,8 +43,8 @@ impl Daemon {
             rules,
             all_rules: installed.count() as u64,
             neighbours: self.neighbours().count() as u64,
-            mirror: self.mirror_row(),
-            missed: self.tables.missed()?,
+            mirror: self.observed.mirror_row(),
+            missed: self.plane.missed()?,
             uptime: self.born.elapsed(),
         }
         .text())
@@ -54,7 +54,7 @@ impl Daemon {
 /// Metrics over HTTP: what the config says, and what could be had of it.
 pub(super) struct MetricsEndpoint {
     /// What the config says.
-    pub wanted: MetricsConfig,
+    wanted: MetricsConfig,
     /// Where the ring is asked.
     calls: mpsc::Sender<Call>,
     /// Where it is served.

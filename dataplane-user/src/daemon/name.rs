@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::Ifindex;
 
-use super::Daemon;
 use crate::model::Link;
 
 /// Names by index.
@@ -18,7 +17,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Follows the links that there are now; gives those that were renamed, with the name before.
-    fn follow(&mut self, links: &BTreeMap<Ifindex, Link>) -> Vec<(Ifindex, String)> {
+    pub(super) fn follow(&mut self, links: &BTreeMap<Ifindex, Link>) -> Vec<(Ifindex, String)> {
         let same = |(ifindex, link): (&Ifindex, &Link)| self.last.get(ifindex) == Some(&link.name);
         if self.former.is_empty() && self.last.len() == links.len() && links.iter().all(same) {
             return Vec::new();
@@ -45,30 +44,6 @@ impl Names {
     /// What a link was called, the latest first.
     pub(super) fn former(&self, ifindex: Ifindex) -> &[String] {
         self.former.get(&ifindex).map(Vec::as_slice).unwrap_or_default()
-    }
-}
-
-impl Daemon {
-    /// Takes note of links that have another name than before.
-    pub(super) fn note_names(&mut self) {
-        for (ifindex, before) in self.names.follow(&self.model.links) {
-            let (Some(port), Some(link)) = (self.ports.attached.get_mut(&ifindex), self.model.links.get(&ifindex))
-            else {
-                continue;
-            };
-            port.name.clone_from(&link.name);
-            tracing::warn!(
-                "port {before} is called {name} now and stays a port; write {name} into the config before the daemon starts \
-                 anew: `iif {before}` still means it, `iifname {before}` does not",
-                name = link.name
-            );
-        }
-    }
-
-    /// The link of that name, or the one that had it last.
-    pub(super) fn link_called(&self, name: &str) -> Option<&Link> {
-        let before = |link: &&Link| self.names.former(link.ifindex).iter().any(|former| former == name);
-        self.model.link_named(name).or_else(|| self.model.links.values().find(before))
     }
 }
 

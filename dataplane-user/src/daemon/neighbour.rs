@@ -10,7 +10,7 @@ use std::{
 use dataplane_common::abi::Ifindex;
 
 use super::Daemon;
-use crate::{model::Neighbour, netlink::Prober};
+use crate::netlink::Prober;
 
 /// Between two looks at which adjacencies were used. An entry that became stale is used again within this time, and is
 /// collected only after `gc_stale_time` (60 s by default).
@@ -19,7 +19,7 @@ pub(super) const ROUND: Duration = Duration::from_secs(5);
 const LIMIT: usize = 256;
 
 /// A neighbour's key.
-type Whose = (Ifindex, IpAddr);
+pub(super) type Whose = (Ifindex, IpAddr);
 
 /// Neighbours in use that the kernel does not know to be there.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Probes {
     /// Whose turn it was last.
     last: Option<Whose>,
     /// How many were asked for.
-    pub(super) sent: u64,
+    sent: u64,
     /// Whether the operator has been told that the kernel does not take them.
     refused: bool,
 }
@@ -48,23 +48,35 @@ impl Probes {
         self.last = turn.last().copied().or(self.last);
         turn
     }
-}
 
-impl Daemon {
-    /// Lets the kernel ask for the stale ones among the neighbours that were sent to since the last round.
-    pub(super) fn probe(&mut self, prober: &mut Prober) {
-        let used = self.lowering.next_hops().filter(|(index, _)| self.tables.take_used(*index));
-        let neighbours = &self.model.neighbours;
-        let is_stale = |whose: &Whose| neighbours.get(whose).is_some_and(Neighbour::is_stale);
-        for (ifindex, address) in self.probes.round(used.map(|(_, whose)| whose), is_stale) {
+    /// A round: the kernel is to ask for those whose turn it is.
+    pub(super) fn probe(
+        &mut self,
+        used: impl Iterator<Item = Whose>,
+        is_stale: impl Fn(&Whose) -> bool,
+        prober: &mut Prober,
+    ) {
+        for (ifindex, address) in self.round(used, is_stale) {
             match prober.probe(ifindex, address) {
-                Ok(there) => self.probes.sent += u64::from(there),
-                Err(error) if !std::mem::replace(&mut self.probes.refused, true) => {
+                Ok(there) => self.sent += u64::from(there),
+                Err(error) if !std::mem::replace(&mut self.refused, true) => {
                     tracing::warn!("neighbours in use cannot be kept alive: {error}; this is said once");
                 }
                 Err(_) => {}
             }
         }
+    }
+
+    /// How many were asked for.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl Daemon {
+    /// Lets the kernel ask for the stale ones among the neighbours that were sent to since the last round.
+    pub(super) fn probe(&mut self, prober: &mut Prober) {
+        self.observed.probe(self.plane.take_used(), prober);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     config::NetfilterChoice,
     control::row::{Finding, Status},
     kernel,
-    model::{IpVersion, Link, NetfilterChain, NetfilterHook},
+    model::{IpVersion, Link, Model, NetfilterChain, NetfilterHook},
     netlink::qdisc,
 };
 
@@ -27,57 +27,71 @@ const BYPASS: &str = "WARNING: packets that dataplane forwards bypass these netf
 /// What is said where they are not.
 const FOLLOW: &str = "packets that would be forwarded go up to the kernel, which asks these netfilter chains";
 
-impl Daemon {
-    /// The chains that packets through the ports would meet.
-    fn met(&self) -> Vec<&NetfilterChain> {
-        if self.ports.attached.is_empty() {
-            return Vec::new();
+/// The chains that packets through ports would meet.
+pub(super) fn met(model: &Model) -> Vec<&NetfilterChain> {
+    model.netfilter.chains.iter().collect()
+}
+
+/// What is in front of a link's driver that XDP would pass by, if packets may leave through it.
+fn shaped(model: &Model, link: &Link) -> Option<String> {
+    let kinds = model.qdiscs.get(&link.ifindex)?;
+    let who = if link.vlan.is_some() { "the kernel" } else { "tc" };
+    Some(format!("{} is shaped (qdisc {}): {who} sends what leaves there", link.name, kinds.join(", ")))
+}
+
+/// The same of all links.
+pub(super) fn all_shaped(model: &Model) -> impl Iterator<Item = String> {
+    model.links.values().filter_map(|link| shaped(model, link))
+}
+
+impl NetfilterNotices {
+    /// Logs what has come, and what has gone. `shaped`: nothing is said of that while there are no ports.
+    pub(super) fn notice(
+        &mut self,
+        met: &[&NetfilterChain],
+        shaped: Option<BTreeSet<String>>,
+        choice: NetfilterChoice,
+    ) {
+        let key = |chain: &NetfilterChain| (chain.hook, chain.name.clone());
+        let chains: BTreeSet<_> = met.iter().map(|chain| key(chain)).collect();
+        let told = std::mem::take(&mut self.chains);
+        let anew = self.choice != choice;
+        let new: Vec<_> = met.iter().copied().filter(|chain| anew || !told.contains(&key(chain))).collect();
+        if !new.is_empty() {
+            tracing::warn!("{}", advice(choice, &new));
+        } else if chains.is_empty() && !told.is_empty() {
+            tracing::info!("netfilter has no rules any more that forwarded packets would meet");
         }
-        self.model.netfilter.chains.iter().collect()
+        if let Some(shaped) = shaped {
+            shaped.difference(&self.shaped).for_each(|what| tracing::info!("{what}"));
+            self.shaped = shaped;
+        }
+        (self.chains, self.choice) = (chains, choice);
+    }
+}
+
+impl Daemon {
+    /// The chains that packets through the ports meet.
+    fn met(&self) -> Vec<&NetfilterChain> {
+        if self.plane.attached().is_empty() { Vec::new() } else { met(self.observed.model()) }
     }
 
     /// What `port list` says of a port.
     pub(super) fn netfilter_word(&self, link: &Link) -> &'static str {
-        let meets = [IpVersion::V4, IpVersion::V6].into_iter().any(|version| self.model.meets_netfilter(version, link));
-        if meets { self.flows.netfilter.name() } else { "none" }
-    }
-
-    /// Logs what has come, and what has gone.
-    pub(super) fn notice_netfilter(&mut self) {
-        let met: Vec<NetfilterChain> = self.met().into_iter().cloned().collect();
-        let chains: BTreeSet<_> = met.iter().map(|chain| (chain.hook, chain.name.clone())).collect();
-        let told = std::mem::take(&mut self.netfilter_notices.chains);
-        let anew = self.netfilter_notices.choice != self.flows.netfilter;
-        let key = |chain: &NetfilterChain| (chain.hook, chain.name.clone());
-        let new: Vec<_> = met.iter().filter(|chain| anew || !told.contains(&key(chain))).collect();
-        if !new.is_empty() {
-            tracing::warn!("{}", advice(self.flows.netfilter, &new));
-        } else if chains.is_empty() && !told.is_empty() {
-            tracing::info!("netfilter has no rules any more that forwarded packets would meet");
-        }
-        let shaped: BTreeSet<_> = self.model.links.values().filter_map(|link| self.shaped(link)).collect();
-        if !self.ports.attached.is_empty() {
-            shaped.difference(&self.netfilter_notices.shaped).for_each(|what| tracing::info!("{what}"));
-            self.netfilter_notices.shaped = shaped;
-        }
-        (self.netfilter_notices.chains, self.netfilter_notices.choice) = (chains, self.flows.netfilter);
+        let meets = |version| self.observed.model().meets_netfilter(version, link);
+        let meets = [IpVersion::V4, IpVersion::V6].into_iter().any(meets);
+        if meets { self.desired.flows().netfilter.name() } else { "none" }
     }
 
     /// What an operator who attaches to these links has to know.
     pub(super) fn passed_by(&self, links: &[Ifindex]) -> Vec<String> {
-        let met = self.met();
-        let mut said: Vec<_> = (!met.is_empty()).then(|| advice(self.flows.netfilter, &met)).into_iter().collect();
-        said.extend(self.model.links.values().filter_map(|link| self.shaped(link)));
-        let links = links.iter().filter_map(|ifindex| self.model.links.get(ifindex));
+        let (met, model) = (self.met(), self.observed.model());
+        let mut said: Vec<_> =
+            (!met.is_empty()).then(|| advice(self.desired.flows().netfilter, &met)).into_iter().collect();
+        said.extend(all_shaped(model));
+        let links = links.iter().filter_map(|ifindex| model.links.get(ifindex));
         said.extend(links.filter_map(at_tc));
         said
-    }
-
-    /// What is in front of a link's driver that XDP would pass by, if packets may leave through it.
-    fn shaped(&self, link: &Link) -> Option<String> {
-        let kinds = self.model.qdiscs.get(&link.ifindex)?;
-        let who = if link.vlan.is_some() { "the kernel" } else { "tc" };
-        Some(format!("{} is shaped (qdisc {}): {who} sends what leaves there", link.name, kinds.join(", ")))
     }
 
     /// What the doctor says of all this.
@@ -88,14 +102,15 @@ impl Daemon {
             found,
             fix: fix.to_owned(),
         };
-        let met = self.met();
+        let (met, choice) = (self.met(), self.desired.flows().netfilter);
         let mut findings = vec![if met.is_empty() {
             finding("netfilter", Status::Ok, "no rules that forwarded packets would meet".to_owned(), "")
         } else {
-            finding("netfilter", Status::Warn, advice(self.flows.netfilter, &met), cure(self.flows.netfilter, &met))
+            finding("netfilter", Status::Warn, advice(choice, &met), cure(choice, &met))
         }];
-        for link in self.model.links.values() {
-            if let Some(found) = self.shaped(link) {
+        let model = self.observed.model();
+        for link in model.links.values() {
+            if let Some(found) = shaped(model, link) {
                 findings.push(finding(&format!("qdisc: {}", link.name), Status::Ok, found, ""));
             }
         }

@@ -1,6 +1,6 @@
 //! What operators ask for.
 
-use super::{Daemon, chains::NoSuchRule, difference::difference};
+use super::{Daemon, chains::NoSuchRule, difference::difference, plane::Facts};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern, UntilReady},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
@@ -67,7 +67,7 @@ impl Daemon {
 
     fn attach(&mut self, ifaces: &[String], mode: ModeChoice) -> Result<Reply, Failure> {
         for name in ifaces {
-            let Some(link) = self.model.link_named(name) else {
+            let Some(link) = self.observed.model().link_named(name) else {
                 return Err(no_link(name));
             };
             if link.loopback {
@@ -77,27 +77,22 @@ impl Daemon {
                 ));
             }
         }
-        let before = (self.ports.config().to_vec(), self.ports.off());
+        let before = self.desired.ports().clone();
         for name in ifaces {
             let pattern = PortPattern::exact(name)
                 .map_err(|error| Failure::new(FailureKind::Usage, format!("{name}: {error}")))?;
-            let known = self.ports.config().iter().find(|port| port.pattern == pattern);
+            let known = self.desired.ports().config().iter().find(|port| port.pattern == pattern);
             let until_ready = known.map_or_else(UntilReady::default, |port| port.until_ready);
-            self.ports.want(PortConfig { pattern, mode, until_ready });
+            self.desired.ports_mut().want(PortConfig { pattern, mode, until_ready });
         }
         let wanted: Vec<_> =
-            ifaces.iter().filter_map(|name| self.model.link_named(name)).map(|link| link.ifindex).collect();
-        for ifindex in &wanted {
-            self.ports.failed.remove(ifindex);
-        }
+            ifaces.iter().filter_map(|name| self.observed.model().link_named(name)).map(|link| link.ifindex).collect();
+        self.plane.ports_mut().retry(Some(&wanted));
         self.follow();
-        let failed = |ifindex| self.ports.failed.get(ifindex).or_else(|| self.ports.postponed.get(ifindex));
-        let failed = wanted.iter().find_map(failed).cloned();
+        let failed = wanted.iter().find_map(|ifindex| self.plane.ports().trouble(*ifindex)).cloned();
         if let Some(reason) = failed {
-            self.ports.restore(before.0, before.1);
-            for ifindex in &wanted {
-                self.ports.failed.remove(ifindex);
-            }
+            *self.desired.ports_mut() = before;
+            self.plane.ports_mut().retry(Some(&wanted));
             self.follow();
             return Err(Failure::new(FailureKind::Failed, reason));
         }
@@ -105,7 +100,7 @@ impl Daemon {
         let mut reply = Reply::from(Data::Ports(
             self.port_rows(None)?.into_iter().filter(|row| wanted.contains(&row.ifindex)).collect(),
         ));
-        let left = self.problems.iter().filter(|problem| match problem {
+        let left = self.plane.problems().iter().filter(|problem| match problem {
             Problem::Taken { port, .. } => ifaces.contains(port),
             Problem::Ipsec(_) => true,
             _ => false,
@@ -121,9 +116,9 @@ impl Daemon {
 
     fn detach(&mut self, ifaces: &[String]) -> Result<Reply, Failure> {
         for name in ifaces {
-            let wanted = match self.link_called(name) {
-                Some(link) => self.ports.wanted(link, self.names.former(link.ifindex)),
-                None => self.ports.config().iter().find(|port| port.pattern.fits(name)),
+            let wanted = match self.observed.link_called(name) {
+                Some(link) => self.desired.ports().wanted(link, self.observed.former_names(link.ifindex)),
+                None => self.desired.ports().config().iter().find(|port| port.pattern.fits(name)),
             };
             if wanted.is_none() {
                 return Err(Failure::new(
@@ -133,12 +128,12 @@ impl Daemon {
             }
         }
         for name in ifaces {
-            let names = self.link_called(name).map_or_else(Vec::new, |link| {
-                let former = self.names.former(link.ifindex).iter().map(String::as_str);
+            let names = self.observed.link_called(name).map_or_else(Vec::new, |link| {
+                let former = self.observed.former_names(link.ifindex).iter().map(String::as_str);
                 link.names().chain(former).map(str::to_owned).collect()
             });
             for name in names.iter().chain([name]) {
-                self.ports.unwant(name);
+                self.desired.ports_mut().unwant(name);
             }
         }
         self.follow();
@@ -154,7 +149,7 @@ impl Daemon {
 
     /// Puts a config in the place of the running one, all or nothing; `path` and `toml` are for the errors.
     pub(super) fn put_in_force(&mut self, config: &Config, path: &str, toml: &str) -> Result<Reply, Failure> {
-        let (before, off) = (self.snapshot(), self.ports.off());
+        let before = self.desired.running().clone();
         let difference = difference(&before, config);
         let located =
             |error: FilterError| config::at_rule(toml, path, error.chain, error.index, &error.fault.to_string());
@@ -162,36 +157,40 @@ impl Daemon {
             Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
             Err(error) => failure(error),
         })?;
-        self.put_settings(config);
+        self.desired.set_settings(config);
+        self.settings_changed();
         self.follow();
-        if let Some(reason) = self.amiss() {
-            self.put_settings(&before.settings);
-            self.ports.restore(before.settings.ports, off);
-            self.restore_chains(before.chains);
+        if let Some(reason) = self.plane.amiss() {
+            let chains = before.chains().clone();
+            self.desired.restore_settings(before);
+            self.settings_changed();
+            self.restore_chains(chains);
             self.follow();
             self.save();
-            let after = match self.amiss() {
+            let after = match self.plane.amiss() {
                 None => "nothing was changed".to_owned(),
                 Some(reason) => format!("what was in force before is tried again each second, too: {reason}"),
             };
             let said = format!("{reason}; {after}; `dataplane doctor` and the log say more");
             return Err(Failure::new(FailureKind::Failed, said));
         }
-        self.prepare();
+        self.plane.prepare(Facts::new(&self.observed, &self.desired, &self.packets));
         self.save();
         let mut reply = Reply::from(Data::Difference(difference));
-        for (ifindex, reason) in &self.ports.failed {
-            let name = self.model.links.get(ifindex).map_or("?", |link| &link.name);
+        for (ifindex, reason) in self.plane.ports().failed() {
+            let name = self.observed.model().links.get(ifindex).map_or("?", |link| &link.name);
             reply = reply.warn(format!("cannot attach {name}: {reason}"));
         }
-        if let Some(warning) = self.gate_trouble() {
+        if let Some(warning) = self.plane.gate_trouble() {
             reply = reply.warn(warning);
         }
         if let Some(warning) = self.metrics_endpoint.trouble() {
             reply = reply.warn(warning);
         }
-        if (before.settings.ports.len(), before.settings.flows) != (self.ports.config().len(), self.flows) {
-            let attached: Vec<_> = self.ports.attached.keys().copied().collect();
+        if (before.ports().config().len(), before.flows())
+            != (self.desired.ports().config().len(), self.desired.flows())
+        {
+            let attached: Vec<_> = self.plane.attached().keys().copied().collect();
             for warning in self.passed_by(&attached) {
                 reply = reply.warn(warning);
             }
@@ -201,21 +200,11 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// Takes what a config says, chains and sets aside.
-    fn put_settings(&mut self, config: &Config) {
-        self.ports.replace(config);
-        self.ports.failed.clear();
-        self.fib = config.fib;
-        self.heartbeat = config.heartbeat;
-        self.flows = config.flows;
+    /// What else has to follow where a config says something else, chains and sets aside.
+    fn settings_changed(&mut self) {
+        self.plane.ports_mut().retry(None);
         self.beat();
-        self.metrics_endpoint.want(config.metrics);
-    }
-
-    /// Why the maps do not hold what they should.
-    fn amiss(&self) -> Option<String> {
-        let stale = || self.committed.is_stale.then(|| "the rules could not be written".to_owned());
-        self.ports.postponed.values().next().or(self.unwritten.as_ref()).cloned().or_else(stale)
+        self.metrics_endpoint.want(self.desired.running().metrics());
     }
 }
 
@@ -228,7 +217,7 @@ impl Daemon {
     fn check(&self, text: &str) -> Result<Rule, Failure> {
         let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
         let rule = rule::parse_spanned(text)
-            .and_then(|parsed| config::check_sets(parsed, self.chains.sets()))
+            .and_then(|parsed| config::check_sets(parsed, self.desired.chains().sets()))
             .map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
         match unsupported(&rule) {
             Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
@@ -258,6 +247,6 @@ pub(super) fn failure(error: anyhow::Error) -> Failure {
 impl Daemon {
     /// The link of a name, for verbs that take one.
     pub(super) fn link(&self, name: &str) -> Result<&crate::model::Link, Failure> {
-        self.model.link_named(name).ok_or_else(|| no_link(name))
+        self.observed.model().link_named(name).ok_or_else(|| no_link(name))
     }
 }

@@ -1,13 +1,14 @@
 //! Packets that rules log or reject.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    io,
     time::{Duration, Instant},
 };
 
 use dataplane_common::abi::{Ifindex, PacketEvent, event_kind};
 
-use super::{Daemon, chains::InstalledRule, rejecter::Rejecter};
+use super::{chains::InstalledRule, desired::Desired, epoch::PerEpoch, rejecter::Rejecter};
 use crate::{
     event::{Bucket, Interfaces, Packet, line},
     rule::{Action, ChainName, RejectWith, Statement},
@@ -23,13 +24,13 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What is known of rules that tell of packets.
 #[derive(Debug)]
 pub(super) struct PacketLog {
-    /// By counter; `None` after the chains have changed, until the next event.
-    rules: Option<HashMap<u32, LogRule>>,
+    /// By counter.
+    rules: PerEpoch<HashMap<u32, LogRule>>,
     /// By handle.
     pace: HashMap<u64, Pace>,
     /// When to say what was left out.
     due: Option<Instant>,
-    pub(super) rejecter: Rejecter,
+    rejecter: Rejecter,
 }
 
 /// A rule that tells of packets.
@@ -52,12 +53,12 @@ struct Pace {
 
 impl PacketLog {
     pub(super) fn new(now: Instant) -> Self {
-        Self { rules: None, pace: HashMap::new(), due: None, rejecter: Rejecter::open(now) }
+        Self { rules: PerEpoch::default(), pace: HashMap::new(), due: None, rejecter: Rejecter::open(now) }
     }
 
-    /// The chains have changed.
-    pub(super) fn forget(&mut self) {
-        self.rules = None;
+    /// Why senders of rejected packets get no answers.
+    pub(super) fn unanswered(&self) -> Option<&io::Error> {
+        self.rejecter.missing()
     }
 
     /// When [`Self::say`] has something to say.
@@ -112,34 +113,43 @@ impl LogRule {
     }
 }
 
-impl Daemon {
+impl PacketLog {
     /// Logs and answers what a rule tells of. A rule that has gone meanwhile tells nothing.
-    pub(super) fn log_packet(&mut self, event: &PacketEvent) {
-        let now = Instant::now();
-        if self.packet_log.rules.is_none() {
-            let all = ChainName::ALL
-                .into_iter()
-                .flat_map(|chain| self.chains.rules(chain).iter().map(move |one| (chain, one)));
-            let rules = all.filter_map(|(chain, one)| Some((one.counter, LogRule::new(chain, one)?)));
-            let rules: HashMap<_, _> = rules.collect();
-            let handles: std::collections::HashSet<_> = rules.values().map(|rule| rule.handle).collect();
-            self.packet_log.pace.retain(|handle, _| handles.contains(handle));
-            self.packet_log.rules = Some(rules);
-        }
-        let rule = self.packet_log.rules.as_ref().and_then(|rules| rules.get(&event.counter)).cloned();
+    pub(super) fn log_packet<'m>(
+        &mut self,
+        event: &PacketEvent,
+        desired: &Desired,
+        name: impl Fn(Ifindex) -> &'m str,
+        now: Instant,
+    ) {
+        self.index_rules(desired);
+        let rule = self.rules.get(desired.epoch()).and_then(|rules| rules.get(&event.counter)).cloned();
         let (Some(rule), Some(packet)) = (rule, Packet::read(event)) else { return };
         if event.kind & event_kind::LOG != 0 {
-            let name = |ifindex: Ifindex| self.model.links.get(&ifindex).map_or("", |link| link.name.as_str());
             let interfaces = Interfaces { iif: name(event.iif), oif: name(event.oif) };
-            self.packet_log.log(&rule, &packet, interfaces, now);
+            self.log(&rule, &packet, interfaces, now);
         }
         if event.kind & event_kind::REJECT != 0
             && let Some(with) = rule.with
         {
-            self.packet_log.rejecter.reject(event, &packet, with, now);
-            if self.packet_log.rejecter.has_suppressed() {
-                self.packet_log.due.get_or_insert(now + REPORT_INTERVAL);
+            self.rejecter.reject(event, &packet, with, now);
+            if self.rejecter.has_suppressed() {
+                self.due.get_or_insert(now + REPORT_INTERVAL);
             }
         }
+    }
+
+    /// Finds the rules that tell of packets, if they are not known.
+    fn index_rules(&mut self, desired: &Desired) {
+        if self.rules.get(desired.epoch()).is_some() {
+            return;
+        }
+        let chains = desired.chains();
+        let all = ChainName::ALL.into_iter().flat_map(|chain| chains.rules(chain).iter().map(move |one| (chain, one)));
+        let rules: HashMap<_, _> =
+            all.filter_map(|(chain, one)| Some((one.counter, LogRule::new(chain, one)?))).collect();
+        let handles: HashSet<_> = rules.values().map(|rule| rule.handle).collect();
+        self.pace.retain(|handle, _| handles.contains(handle));
+        self.rules.put(desired.epoch(), rules);
     }
 }

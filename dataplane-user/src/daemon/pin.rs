@@ -1,6 +1,8 @@
 //! Pins that somebody removes, and a BPF file system that somebody unmounts, while the daemon runs. It holds all that they
 //! hold, so nothing is detached, and puts them back. Where it cannot, since it may not mount, that is said.
 
+use std::path::Path;
+
 use super::Daemon;
 use crate::control::row::{Finding, Status};
 
@@ -13,55 +15,50 @@ pub(super) struct PinHealth {
     mended: usize,
 }
 
-impl Daemon {
-    /// Puts back what is not pinned any more. Each second, and before programs are loaded: these find their maps by the pins.
-    pub(super) fn mend_pins(&mut self) {
-        let (trouble, mended) = match self.try_to_mend() {
+impl PinHealth {
+    /// Pins were looked at: so many were put back, or that could not be done.
+    pub(super) fn note(&mut self, done: Result<usize, String>, root: &Path) {
+        let (trouble, mended) = match done {
             Ok(mended) => (None, mended),
-            Err(error) => (Some(error.to_string()), 0),
+            Err(error) => (Some(error), 0),
         };
         if mended > 0 {
             tracing::error!(
                 "{mended} pins in {} were removed by somebody, and are there again; nothing was detached",
-                self.bpffs.root().display()
+                root.display()
             );
-            self.pin_health.mended += mended;
+            self.mended += mended;
         }
         if let Some(trouble) = &trouble
-            && self.pin_health.trouble.is_none()
+            && self.trouble.is_none()
         {
-            tracing::error!("{trouble}; {}", self.without_pins());
+            tracing::error!("{trouble}; {}", without_pins(root));
         }
-        self.pin_health.trouble = trouble;
+        self.trouble = trouble;
     }
 
-    fn try_to_mend(&mut self) -> anyhow::Result<usize> {
-        self.bpffs.mend()?;
-        let mut mended = self.pins.mend()? + self.links.mend()?;
-        if matches!(self.tx_error_status, Some(Ok(()))) && !self.tx_errors.are_observed() {
-            // Made anew with the next port, or now.
-            self.tx_error_status = None;
-            mended += 1;
-            self.observe_losses();
-        }
-        Ok(mended)
+    /// Why they cannot be put back, and how many were.
+    pub(super) fn state(&self) -> (Option<&str>, usize) {
+        (self.trouble.as_deref(), self.mended)
     }
+}
 
-    fn without_pins(&self) -> String {
-        format!(
-            "packets are forwarded and filtered as before, but only while this daemon runs: mount a BPF file system at {} \
-             before it ends, and all is pinned there within a second",
-            self.bpffs.root().display()
-        )
-    }
+fn without_pins(root: &Path) -> String {
+    format!(
+        "packets are forwarded and filtered as before, but only while this daemon runs: mount a BPF file system at {} \
+         before it ends, and all is pinned there within a second",
+        root.display()
+    )
+}
 
+impl Daemon {
     /// For the doctor: where the daemon has its pins, and whether they are there.
     pub(super) fn pin_finding(&self) -> Finding {
-        let root = self.bpffs.root().display();
-        let (status, found, fix) = match (&self.pin_health.trouble, self.pin_health.mended) {
+        let root = self.plane.root().display();
+        let (status, found, fix) = match self.plane.pins() {
             (Some(trouble), _) => (
                 Status::Fail,
-                format!("{trouble}; {}", self.without_pins()),
+                format!("{trouble}; {}", without_pins(self.plane.root())),
                 format!("mount -t bpf bpf {root}  # and give it to the daemon's user; do not stop the daemon before"),
             ),
             (None, 0) => (Status::Ok, format!("{root} is on a BPF file system, and has all pins"), String::new()),

@@ -8,15 +8,14 @@ use std::collections::BTreeMap;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Daemon, chains::Chains, port::Ports, recovery::RecoveredState, service, state::RuleHandles};
+use super::{Daemon, recovery::RecoveredState, running::RunningConfig, service, state::RuleHandles};
 use crate::{
     config::{ChainConfig, Config, PortConfig, PortPattern, UntilReady},
     control::{
         protocol::{Apply, Failure, FailureKind, Reply, Request, Selection},
         row::{Finding, Status},
     },
-    lower::Lowering,
-    model::{Mode, ModeChoice, Touched},
+    model::{Mode, ModeChoice},
     rule::{ChainName, Policy},
 };
 
@@ -36,6 +35,26 @@ pub(super) struct Quarantine {
 }
 
 impl Quarantine {
+    /// Whether programs of an earlier daemon are to be left as they are.
+    fn leaves_ports(&self) -> bool {
+        self.attached && !self.ending
+    }
+
+    /// Whether programs of an earlier daemon are attached.
+    fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Slots of ports of an earlier daemon.
+    fn slots(&self) -> &BTreeMap<Ifindex, u32> {
+        &self.slots
+    }
+
+    /// An operator has said what is to be in force, and this is being done; or it did not work.
+    pub(super) fn end(&mut self, ending: bool) {
+        self.ending = ending;
+    }
+
     fn in_force(&self) -> &'static str {
         if self.attached {
             "what an earlier daemon attached goes on as it was, and nothing changes"
@@ -49,8 +68,7 @@ impl RecoveredState {
     /// Puts what is to be done without the state in its place.
     pub(super) fn quarantine(&mut self, attached: bool, slots: &mut BTreeMap<Ifindex, u32>) -> Quarantine {
         let (config, nothing) = (if attached { Config::default() } else { closed(self) }, RuleHandles::default());
-        (self.ports, self.chains) = (Ports::new(&config, &nothing), Chains::new(&config, &nothing));
-        self.running = config;
+        self.running = RunningConfig::new(&config, &nothing);
         Quarantine { attached, slots: if attached { std::mem::take(slots) } else { BTreeMap::new() }, ending: false }
     }
 }
@@ -74,19 +92,19 @@ fn closed(lost: &RecoveredState) -> Config {
 impl Daemon {
     /// Whether programs of an earlier daemon are to be left as they are.
     pub(super) fn leaves_ports(&self) -> bool {
-        self.quarantine.as_ref().is_some_and(|quarantine| quarantine.attached && !quarantine.ending)
+        self.store.quarantine().is_some_and(Quarantine::leaves_ports)
     }
 
     /// The slots of ports of an earlier daemon that are left as they are.
     pub(super) fn quarantined_slots(&self) -> &BTreeMap<Ifindex, u32> {
         const NONE: &BTreeMap<Ifindex, u32> = &BTreeMap::new();
-        self.quarantine.as_ref().filter(|quarantine| !quarantine.ending).map_or(NONE, |quarantine| &quarantine.slots)
+        self.store.quarantine().filter(|quarantine| !quarantine.ending).map_or(NONE, Quarantine::slots)
     }
 
     /// What is wrong, what that means and how it ends.
     fn quarantine_text(&self, quarantine: &Quarantine) -> String {
-        let faults: Vec<_> = self.faults.iter().filter(|fault| fault.grave).map(ToString::to_string).collect();
-        let place = self.state.path("");
+        let faults: Vec<_> = self.store.faults().iter().filter(|fault| fault.grave).map(ToString::to_string).collect();
+        let place = self.store.path("");
         format!(
             "the state in {} cannot be trusted ({}): {}, until `dataplane config apply FILE` says which config is to be in \
              force, or `dataplane detach --all` that none is",
@@ -98,38 +116,24 @@ impl Daemon {
 
     /// Says what was found, and prepares for what follows from it.
     pub(super) fn begin_quarantine(&mut self) {
-        for fault in &self.faults {
-            tracing::error!("{}: {}", self.state.path(fault.file).display(), fault.what);
+        for fault in self.store.faults() {
+            tracing::error!("{}: {}", self.store.path(fault.file).display(), fault.what);
         }
-        let Some(quarantine) = &self.quarantine else { return };
+        let Some(quarantine) = self.store.quarantine() else { return };
         let text = self.quarantine_text(quarantine);
         tracing::error!("{text}");
         service::status(&text);
-        if let Err(error) = self.bpffs.set_closed(!quarantine.attached) {
-            tracing::error!("{error}");
-        }
-        if quarantine.attached
-            && let Err(error) = self.links.hold()
-        {
-            tracing::error!("{error}");
-        }
-        self.bpffs.forget_empty();
+        self.plane.hold(quarantine.attached);
     }
 
     /// Removes what earlier daemons left.
     pub(super) fn clear_away(&mut self) {
-        self.drop_stale_links();
-        self.bpffs.forget_others();
-        if self.quarantine.is_none()
-            && let Err(error) = self.bpffs.set_closed(false)
-        {
-            tracing::error!("{error}");
-        }
+        self.plane.clear_away(self.store.quarantine().is_none());
     }
 
     /// Whether a request cannot be answered while the state cannot be trusted.
     pub(super) fn refuses(&self, request: &Request) -> bool {
-        let Some(quarantine) = &self.quarantine else { return false };
+        let Some(quarantine) = self.store.quarantine() else { return false };
         match request {
             Request::ConfigApply(_) | Request::Detach(Selection::All) => false,
             // Nobody knows what an earlier daemon has in its maps.
@@ -142,13 +146,13 @@ impl Daemon {
 
     /// Why it cannot.
     pub(super) fn refusal(&self) -> Failure {
-        let text = self.quarantine.as_ref().map(|quarantine| self.quarantine_text(quarantine));
+        let text = self.store.quarantine().map(|quarantine| self.quarantine_text(quarantine));
         Failure::new(FailureKind::Degraded, text.unwrap_or_default())
     }
 
     /// Answers a request, also while the state cannot be trusted.
     pub(super) fn answer_to(&mut self, request: &Request, uid: u32) -> Result<Reply, Failure> {
-        let Some(quarantine) = &self.quarantine else { return self.operate(request, uid) };
+        let Some(quarantine) = self.store.quarantine() else { return self.operate(request, uid) };
         let text = self.quarantine_text(quarantine);
         match request {
             Request::ConfigApply(apply) => self.end_quarantine(apply),
@@ -178,27 +182,21 @@ impl Daemon {
         let warning = self.lockout(&config, apply)?;
         let unkept =
             |error: anyhow::Error| Failure::new(FailureKind::Failed, format!("{error:#}; nothing was changed"));
-        self.state.set_aside(&self.faults).map_err(unkept)?;
-        if let Some(quarantine) = &mut self.quarantine {
-            quarantine.ending = true;
-            if quarantine.attached {
-                // As a daemon does that starts.
-                self.lowering = Lowering::new(quarantine.slots.clone());
-                self.ports.adopt_slots(quarantine.slots.clone());
-                (self.touched, self.maps_dirty) = (Touched::all(), true);
-            }
+        self.store.set_aside().map_err(unkept)?;
+        if let Some(quarantine) = self.store.quarantine().filter(|quarantine| quarantine.is_attached()) {
+            // As a daemon does that starts.
+            self.plane.adopt(quarantine.slots());
+            self.observed.touch_all();
         }
+        self.store.end_quarantine(true);
         let done = self.put_in_force(&config, &apply.path, &apply.toml);
         if done.is_err() {
-            if let Some(quarantine) = &mut self.quarantine {
-                quarantine.ending = false;
-            }
+            self.store.end_quarantine(false);
             return done;
         }
-        self.quarantine = None;
-        self.faults.clear();
+        self.store.trust();
         self.clear_away();
-        self.forget_pending();
+        self.store.forget_pending();
         self.save();
         service::status("the state is trusted again");
         tracing::info!("the state is trusted again");
@@ -213,14 +211,14 @@ impl Daemon {
             found,
             fix: fix.to_owned(),
         };
-        if let Some(quarantine) = &self.quarantine {
+        if let Some(quarantine) = self.store.quarantine() {
             return vec![finding(Status::Fail, self.quarantine_text(quarantine), CURE)];
         }
-        let place = self.state.path("");
+        let place = self.store.path("");
         let fix = format!("ls {}*.damaged-*  # what was found is kept there", place.display());
-        let faults = self.faults.iter().map(|fault| finding(Status::Warn, fault.to_string(), &fix));
+        let faults = self.store.faults().iter().map(|fault| finding(Status::Warn, fault.to_string(), &fix));
         let mut findings: Vec<_> = faults.collect();
-        findings.extend(self.unsaved.as_ref().map(|error| {
+        findings.extend(self.store.unsaved().map(|error| {
             let found = format!("what is in force is not written down, and a restart would undo it: {error}");
             finding(Status::Fail, found, "df -h, then make room; it is tried again each second")
         }));

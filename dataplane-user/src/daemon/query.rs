@@ -51,43 +51,43 @@ pub(super) fn digest(counters: &PortCounters) -> (Counts, BTreeMap<&'static str,
 }
 
 impl Daemon {
-    /// The slot of a port.
-    pub(super) fn slot(&self, ifindex: u32) -> Option<u32> {
-        self.lowering.want().ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(slot, _)| *slot)
-    }
-
     /// Ports that are attached, that failed, and that are waited for by name.
     pub(super) fn port_rows(&self, only: Option<&str>) -> Result<Vec<PortRow>, Failure> {
         let mut rows = Vec::new();
-        for (ifindex, port) in &self.ports.attached {
-            let Some(link) = self.model.links.get(ifindex) else { continue };
-            let counts = match self.slot(*ifindex) {
-                Some(slot) => digest(&self.tables.port_counters(slot)?).0,
+        for (ifindex, port) in self.plane.attached() {
+            let Some(link) = self.observed.model().links.get(ifindex) else { continue };
+            let counts = match self.plane.slot(*ifindex) {
+                Some(slot) => digest(&self.plane.port_counters(slot)?).0,
                 None => Counts::default(),
             };
             let state = if link.up { "up" } else { "down" };
-            let (taken, ipsec) = (self.model.taker(link), Shielded::by(&self.model.ipsec).is_some());
+            let (taken, ipsec) =
+                (self.observed.model().taker(link), Shielded::by(&self.observed.model().ipsec).is_some());
             let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
             rows.push(PortRow { routes, taken, ipsec, netfilter, ..row(link, port.mode.name(), state, counts) });
         }
         for (ifindex, slot) in self.quarantined_slots() {
-            let Some(link) = self.model.links.get(ifindex) else { continue };
-            let mode = self.links.mode(*ifindex);
-            rows.push(row(link, mode, QUARANTINED, digest(&self.tables.port_counters(*slot)?).0));
+            let Some(link) = self.observed.model().links.get(ifindex) else { continue };
+            let mode = self.plane.attached_mode(*ifindex);
+            rows.push(row(link, mode, QUARANTINED, digest(&self.plane.port_counters(*slot)?).0));
         }
-        for (ifindex, reason) in self.ports.failed.iter().chain(&self.ports.postponed) {
-            let Some(link) = self.model.links.get(ifindex) else { continue };
-            let mode = self.ports.wanted(link, self.names.former(*ifindex)).map_or("auto", |wanted| wanted.mode.name());
+        for (ifindex, reason) in self.plane.ports().failed().iter().chain(self.plane.ports().postponed()) {
+            let Some(link) = self.observed.model().links.get(ifindex) else { continue };
+            let mode = self
+                .desired
+                .ports()
+                .wanted(link, self.observed.former_names(*ifindex))
+                .map_or("auto", |wanted| wanted.mode.name());
             rows.push(row(link, mode, &format!("failed: {reason}"), Counts::default()));
         }
-        for wanted in self.ports.config() {
+        for wanted in self.desired.ports().config() {
             let name = wanted.pattern.as_str();
-            if !wanted.pattern.is_glob() && self.link_called(name).is_none() {
+            if !wanted.pattern.is_glob() && self.observed.link_called(name).is_none() {
                 let link = Link { name: name.to_owned(), ..Link::default() };
                 rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
             }
         }
-        let meant = only.and_then(|name| self.link_called(name)).map(|link| link.ifindex);
+        let meant = only.and_then(|name| self.observed.link_called(name)).map(|link| link.ifindex);
         rows.retain(|row| only.is_none_or(|name| row.name == name || Some(row.ifindex) == meant));
         if let (Some(name), true) = (only, rows.is_empty()) {
             return Err(Failure::new(
@@ -109,8 +109,8 @@ impl Daemon {
             IpVersion::V4 => Control::MIRROR_V4,
             IpVersion::V6 => Control::MIRROR_V6,
         };
-        let mirrored = self.lowering.want().mirror & bit != 0;
-        if mirrored { self.model.route_source(version, link) } else { RouteSource::Stack }
+        let mirrored = self.plane.want().mirror & bit != 0;
+        if mirrored { self.observed.model().route_source(version, link) } else { RouteSource::Stack }
     }
 
     /// Totals, reasons and ports; of one port where one is named.
@@ -118,35 +118,42 @@ impl Daemon {
         let ports = self.port_rows(only)?;
         let mut totals = Counts::default();
         let mut sums: BTreeMap<&'static str, u64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
-        let own = self.lowering.want().ports.iter().map(|(slot, port)| (port.ifindex, *slot));
+        let own = self.plane.want().ports.iter().map(|(slot, port)| (port.ifindex, *slot));
         let quarantine = self.quarantined_slots().iter().map(|(ifindex, slot)| (*ifindex, *slot));
         for (ifindex, slot) in own.chain(quarantine) {
             if !ports.iter().any(|row| row.ifindex == ifindex) {
                 continue;
             }
-            let (counts, reasons) = digest(&self.tables.port_counters(slot)?);
+            let (counts, reasons) = digest(&self.plane.port_counters(slot)?);
             totals += counts;
             for (name, packets) in reasons {
                 *sums.entry(name).or_default() += packets;
             }
         }
         if only.is_none() {
-            for (name, packets) in digest(&self.tables.port_counters(ELSEWHERE)?).1 {
+            for (name, packets) in digest(&self.plane.port_counters(ELSEWHERE)?).1 {
                 *sums.entry(name).or_default() += packets;
             }
-            totals += self.ports.retired.counts;
-            for (name, packets) in &self.ports.retired.reasons {
+            totals += self.plane.retired().counts;
+            for (name, packets) in &self.plane.retired().reasons {
                 *sums.entry(name).or_default() += packets;
             }
         }
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
         let links = link_rows(&ports);
-        Ok(Stats { totals, reasons, ports, links, mirror: self.mirror_row(), heartbeat: self.heartbeat.after })
+        Ok(Stats {
+            totals,
+            reasons,
+            ports,
+            links,
+            mirror: self.observed.mirror_row(),
+            heartbeat: self.desired.heartbeat().after,
+        })
     }
 
     /// A rule with its counts.
     pub(super) fn rule_row(&self, chain: ChainName, installed: &InstalledRule) -> Result<RuleRow, Failure> {
-        let counter = self.tables.rule_counter(installed.counter)?;
+        let counter = self.plane.rule_counter(installed.counter)?;
         Ok(RuleRow {
             chain,
             handle: installed.handle,
@@ -157,7 +164,7 @@ impl Daemon {
     }
 
     pub(super) fn name(&self, ifindex: u32) -> String {
-        self.model.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+        self.observed.model().links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
     pub(super) fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
@@ -191,16 +198,16 @@ impl Daemon {
         let iif = iif.map(|name| self.link(name)).transpose()?;
         let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
         let asks = |link: &Link| self.route_source(version, link) == RouteSource::Kernel;
-        let attached = || self.ports.attached.keys().filter_map(|port| self.model.links.get(port));
+        let attached = || self.plane.attached().keys().filter_map(|port| self.observed.model().links.get(port));
         if iif.map_or_else(|| attached().any(asks), asks) {
             return self.asked(address, from, iif);
         }
         Ok(match address {
             IpAddr::V4(v4) => {
-                self.decide(address, u32::from(v4), &self.lowering.want().fib4, &self.model.routes4, from, iif)
+                self.decide(address, u32::from(v4), &self.plane.want().fib4, &self.observed.model().routes4, from, iif)
             }
             IpAddr::V6(v6) => {
-                self.decide(address, u128::from(v6), &self.lowering.want().fib6, &self.model.routes6, from, iif)
+                self.decide(address, u128::from(v6), &self.plane.want().fib6, &self.observed.model().routes6, from, iif)
             }
         })
     }
@@ -247,17 +254,17 @@ impl Daemon {
         if target.kind() != RouteKind::Unicast {
             return None;
         }
-        let group = self.lowering.want().groups.get(&target.group())?;
+        let group = self.plane.want().groups.get(&target.group())?;
         let source = from.and_then(A::from_ip).unwrap_or_default();
         let member = group.member(dataplane_common::decide::flow(source, address))?;
-        self.lowering.want().adjacencies.get(&member)
+        self.plane.want().adjacencies.get(&member)
     }
 
     /// The reason the kernel half would give, filters aside, in the order of its pipeline.
     fn reason<A: Family>(&self, target: Target, adjacency: Option<&Adjacency>, iif: Option<&Link>) -> Reason {
         let forwarding = if A::VERSION == IpVersion::V4 { PortFlags::FORWARDING_V4 } else { PortFlags::FORWARDING_V6 };
         let port = iif.and_then(|link| {
-            let want = self.lowering.want();
+            let want = self.plane.want();
             let mut known = want.ports.values().chain(want.vlans.values());
             known.find(|port| port.ifindex == link.ifindex)
         });
@@ -265,7 +272,7 @@ impl Daemon {
             RouteKind::Local => return Reason::Local,
             RouteKind::Broadcast => return Reason::Broadcast,
             RouteKind::Multicast => return Reason::Multicast,
-            _ if self.lowering.want().mirror & A::MIRROR == 0 => return Reason::MirrorOff,
+            _ if self.plane.want().mirror & A::MIRROR == 0 => return Reason::MirrorOff,
             RouteKind::Blackhole => return Reason::Blackhole,
             RouteKind::Unreachable => return Reason::Unreachable,
             RouteKind::Prohibit => return Reason::Prohibit,

@@ -92,7 +92,7 @@ impl Daemon {
                 Err(error) => tracing::error!("the kernel's tables cannot be read at the moment: {error}"),
             }
             self.finish_startup(mirror)?;
-            if self.loading.is_none() {
+            if !self.observed.is_loading() {
                 self.reconcile_if_touched();
             }
         }
@@ -102,7 +102,7 @@ impl Daemon {
         if reader {
             queue.rest(begun.elapsed());
         }
-        Ok(first && self.loading.is_none())
+        Ok(first && !self.observed.is_loading())
     }
 }
 

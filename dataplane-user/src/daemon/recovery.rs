@@ -10,11 +10,10 @@ use dataplane_common::abi::Features;
 use serde::de::DeserializeOwned;
 
 use super::{
-    chains::Chains,
     confirm::Pending,
     former,
     history::History,
-    port::Ports,
+    running::RunningConfig,
     seal::{self, Broken, Unsealed},
     state::{PENDING, RuleHandles, State},
 };
@@ -48,9 +47,7 @@ impl fmt::Display for Fault {
 
 /// What an earlier daemon was doing, as far as that can be known.
 pub(super) struct RecoveredState {
-    pub ports: Ports,
-    pub chains: Chains,
-    pub running: Config,
+    pub running: RunningConfig,
     pub features: Features,
     pub history: History,
     /// The config that nobody has confirmed yet.
@@ -133,8 +130,8 @@ impl State {
             fault(JOURNAL, true, format!("{error:#}"));
         }
         let features = Features::from_bits_truncate(rule_handles.features).difference(Features::TRACING);
-        let (ports, chains) = (Ports::new(&running, &rule_handles), Chains::new(&running, &rule_handles));
-        RecoveredState { ports, chains, running, features, history, pending, any, used, patterns, faults }
+        let running = RunningConfig::new(&running, &rule_handles);
+        RecoveredState { running, features, history, pending, any, used, patterns, faults }
     }
 
     /// A file, and what is in it.

@@ -33,11 +33,11 @@ impl Daemon {
             RouteType::Prohibit => Some(Reason::Prohibit),
             RouteType::Unicast | RouteType::Throw | RouteType::Other(_) => None,
         };
-        let link = self.model.links.get(&dev);
+        let link = self.observed.model().links.get(&dev);
         let known = link.and_then(|link| {
-            let whos = self.lowering.next_hops();
+            let whos = self.plane.next_hops();
             let (index, _) = whos.into_iter().find(|(_, who)| *who == (link.ifindex, via.unwrap_or(dst)))?;
-            self.lowering.want().adjacencies.get(&index)
+            self.plane.want().adjacencies.get(&index)
         });
         let known = known.filter(|adjacency| adjacency.flags().contains(AdjacencyFlags::RESOLVED));
         let transmits = AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT;

@@ -1,41 +1,162 @@
-//! The config that is in force.
+//! The config that is in force: one struct, which is built from a config and made one again here only.
 
-use super::{Daemon, chains::Chains};
-use crate::config::Config;
+use std::collections::BTreeSet;
 
-/// What is in force, as of a moment: cheap to take, and to be made something of elsewhere.
-#[derive(Debug)]
-pub(super) struct Running {
-    /// All but chains and sets.
-    pub settings: Config,
-    pub chains: Chains,
+use super::{chains::Chains, state::RuleHandles};
+use crate::{
+    config::{Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig},
+    model::Link,
+};
+
+/// What is in force. A copy is cheap: it shares rules and sets.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunningConfig {
+    ports: WantedPorts,
+    chains: Chains,
+    fib: FibConfig,
+    heartbeat: HeartbeatConfig,
+    flows: FlowsConfig,
+    metrics: MetricsConfig,
 }
 
-impl Running {
-    /// As a config.
-    pub(super) fn config(&self) -> Config {
-        let Config { sets, chains, .. } = self.chains.config();
-        Config { sets, chains, ..self.settings.clone() }
+impl RunningConfig {
+    /// What an earlier daemon wrote down.
+    pub(super) fn new(config: &Config, rule_handles: &RuleHandles) -> Self {
+        let mut running = Self { chains: Chains::new(config, rule_handles), ..Self::default() };
+        running.set_settings(config);
+        running.ports.off = rule_handles.off.iter().cloned().collect();
+        running
     }
-}
 
-impl Daemon {
-    /// What is in force now.
-    pub(super) fn snapshot(&self) -> Running {
-        let settings = Config {
-            ports: self.ports.config().to_vec(),
+    /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
+    pub(super) fn replace(&mut self, config: &Config) -> anyhow::Result<()> {
+        self.chains.replace(config)?;
+        self.set_settings(config);
+        Ok(())
+    }
+
+    /// Takes all that a config says but chains and sets, which take a commit to come into force.
+    pub(super) fn set_settings(&mut self, config: &Config) {
+        let Config { ports, fib, heartbeat, flows, metrics, fragments: _, sets: _, chains: _ } = config;
+        self.ports = WantedPorts { config: ports.clone(), off: BTreeSet::new() };
+        (self.fib, self.heartbeat, self.flows, self.metrics) = (*fib, *heartbeat, *flows, *metrics);
+    }
+
+    /// Takes all that another one has but chains and sets.
+    pub(super) fn restore_settings(&mut self, before: Self) {
+        *self = Self { chains: std::mem::take(&mut self.chains), ..before };
+    }
+
+    /// As a config, without chains and sets.
+    pub(super) fn settings(&self) -> Config {
+        Config {
+            ports: self.ports.config.clone(),
             fragments: self.chains.fragments(),
             fib: self.fib,
             heartbeat: self.heartbeat,
             flows: self.flows,
-            metrics: self.metrics_endpoint.wanted,
+            metrics: self.metrics,
             ..Config::default()
-        };
-        Running { settings, chains: self.chains.clone() }
+        }
     }
 
-    /// The config that is in force.
-    pub(super) fn running(&self) -> Config {
-        self.snapshot().config()
+    /// As a config.
+    pub(super) fn config(&self) -> Config {
+        let Config { sets, chains, .. } = self.chains.config();
+        Config { sets, chains, ..self.settings() }
+    }
+
+    /// The links that are to be ports.
+    pub(super) fn ports(&self) -> &WantedPorts {
+        &self.ports
+    }
+
+    /// The same, to be changed.
+    pub(super) fn ports_mut(&mut self) -> &mut WantedPorts {
+        &mut self.ports
+    }
+
+    /// Rules and sets.
+    pub(super) fn chains(&self) -> &Chains {
+        &self.chains
+    }
+
+    /// The same, to be changed.
+    pub(super) fn chains_mut(&mut self) -> &mut Chains {
+        &mut self.chains
+    }
+
+    /// What room for routes was asked for.
+    pub(super) fn fib(&self) -> FibConfig {
+        self.fib
+    }
+
+    /// How long the data plane goes on without this daemon.
+    pub(super) fn heartbeat(&self) -> HeartbeatConfig {
+        self.heartbeat
+    }
+
+    /// How flows get on with what else the kernel would do.
+    pub(super) fn flows(&self) -> FlowsConfig {
+        self.flows
+    }
+
+    /// Where metrics are served.
+    pub(super) fn metrics(&self) -> MetricsConfig {
+        self.metrics
+    }
+}
+
+/// The links that are to be ports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WantedPorts {
+    config: Vec<PortConfig>,
+    /// Names that a pattern fits, and that the operator switched off.
+    off: BTreeSet<String>,
+}
+
+impl WantedPorts {
+    /// In the order of the config.
+    pub(super) fn config(&self) -> &[PortConfig] {
+        &self.config
+    }
+
+    /// Names switched off.
+    pub(super) fn off(&self) -> Vec<String> {
+        self.off.iter().cloned().collect()
+    }
+
+    /// Wants a port by name.
+    pub(super) fn want(&mut self, wanted: PortConfig) {
+        self.off.remove(wanted.pattern.as_str());
+        self.config.retain(|port| port.pattern != wanted.pattern);
+        self.config.push(wanted);
+    }
+
+    /// No longer wants a port by name, not even where a pattern fits it.
+    pub(super) fn unwant(&mut self, name: &str) {
+        self.config.retain(|port| port.pattern.as_str() != name);
+        if self.config.iter().any(|port| port.pattern.fits(name)) {
+            self.off.insert(name.to_owned());
+        }
+    }
+
+    /// Wants nothing.
+    pub(super) fn clear(&mut self) {
+        self.config.clear();
+        self.off.clear();
+    }
+
+    /// What is said about a link: an entry of a name of its own, or else the first pattern that fits its name; then what was
+    /// said about it under a name before.
+    pub(super) fn wanted(&self, link: &Link, former: &[String]) -> Option<&PortConfig> {
+        let before = former.iter().map(String::as_str);
+        if link.names().chain(before.clone()).any(|name| self.off.contains(name)) {
+            return None;
+        }
+        let own = |name: &str| self.config.iter().find(|port| port.pattern.as_str() == name);
+        let fitting = |name: &str| self.config.iter().find(|port| port.pattern.fits(name));
+        let now = link.names().find_map(own).or_else(|| fitting(&link.name));
+        now.or_else(|| before.clone().find_map(own)).or_else(|| before.clone().find_map(fitting))
     }
 }

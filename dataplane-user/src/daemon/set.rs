@@ -56,11 +56,11 @@ impl Daemon {
 
     /// What is in a set.
     fn listed(&self, name: &SetName) -> &[Element] {
-        self.chains.sets().get(name).and_then(SetConfig::listed).unwrap_or_default()
+        self.desired.chains().sets().get(name).and_then(SetConfig::listed).unwrap_or_default()
     }
 
     pub(super) fn set(&self, name: &str) -> Result<(&SetName, &SetConfig), Failure> {
-        let found = SetName::new(name).and_then(|name| self.chains.sets().get_key_value(&name));
+        let found = SetName::new(name).and_then(|name| self.desired.chains().sets().get_key_value(&name));
         found.ok_or_else(|| {
             let message =
                 format!("there is no set {name}; `dataplane set list` shows them, a table [sets.{name}] makes one");

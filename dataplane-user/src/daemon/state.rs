@@ -30,19 +30,14 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chains::Chains,
     confirm::Pending,
     former,
     journal::{Journal, Line},
-    port::Ports,
     recovery::Fault,
+    running::RunningConfig,
     seal,
 };
-use crate::{
-    config::{ChainConfig, Config},
-    control::json,
-    rule::ChainName,
-};
+use crate::{config::ChainConfig, control::json, rule::ChainName};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -140,12 +135,11 @@ impl State {
     /// Writes everything down. A crash leaves the old files or the new ones.
     pub(super) fn save(
         &mut self,
-        running: &Config,
-        ports: &Ports,
-        chains: &Chains,
+        running: &RunningConfig,
         features: Features,
         pending_config: bool,
     ) -> anyhow::Result<()> {
+        let (ports, chains, running) = (running.ports(), running.chains(), running.config());
         let used = ChainName::ALL.into_iter().filter(|chain| *running.chain(*chain) != ChainConfig::default());
         let rule_handles = RuleHandles {
             next: chains.next(),

@@ -8,7 +8,7 @@ use dataplane_common::abi::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::{Daemon, trace_row};
+use super::{Daemon, plane::Facts, trace_row};
 use crate::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply},
@@ -88,6 +88,55 @@ fn limit() -> Limit {
     Limit { cost: (second << 8) / RATE, depth: second / RATE * BURST, ..Limit::default() }
 }
 
+impl TraceSubscribers {
+    /// How many comparisons are used.
+    fn used(&self) -> usize {
+        self.all.iter().map(|subscriber| subscriber.trace_filters.len()).sum()
+    }
+
+    /// One more.
+    fn push(&mut self, trace_filters: Vec<TraceFilter>, bytes: u32, packets: Sender<Data>, before: u64) {
+        self.all.push(TraceSubscriber { trace_filters, bits: 0, bytes, packets, missed: 0, before, told: 0 });
+    }
+
+    /// The last one does not come to be.
+    fn pop(&mut self) {
+        self.all.pop();
+    }
+
+    /// When to look after them again; also behind the last one, so that what it left in the ring is nobody else's.
+    fn put_off(&mut self) {
+        self.due = Some(Instant::now() + LOOK);
+    }
+
+    /// Hands a packet to those who watch for it.
+    fn hand(&mut self, trace_filters: u32, row: &PacketRow) {
+        for subscriber in self.all.iter_mut().filter(|subscriber| subscriber.bits & trace_filters != 0) {
+            if let Err(TrySendError::Full(_)) = subscriber.packets.try_send(Data::Packet(row.clone().into())) {
+                subscriber.missed += 1;
+            }
+        }
+    }
+
+    /// Lets go of those that have left; whether there were some.
+    fn let_go(&mut self) -> bool {
+        let before = self.all.len();
+        self.all.retain(|subscriber| !subscriber.packets.is_closed());
+        self.due = (!self.all.is_empty()).then(|| Instant::now() + LOOK);
+        self.all.len() != before
+    }
+
+    /// Tells them what they missed, of which the kernel half knows `total`.
+    fn tell_missed(&mut self, total: u64) {
+        for subscriber in &mut self.all {
+            let missed = subscriber.missed + total.saturating_sub(subscriber.before);
+            if missed > subscriber.told && subscriber.packets.try_send(Data::Missed(missed)).is_ok() {
+                subscriber.told = missed;
+            }
+        }
+    }
+}
+
 impl Daemon {
     /// Begins to tell somebody of packets.
     pub(super) fn trace(
@@ -97,10 +146,10 @@ impl Daemon {
     ) -> Result<Reply, Failure> {
         let watched = parse_watched(filter)
             .map_err(|error| Failure::new(FailureKind::Rejected, error.render(filter, "filter")))?;
-        let links = |pattern: &LinkPattern| self.fitting(pattern);
+        let links = |pattern: &LinkPattern| self.observed.fitting(pattern);
         let trace_filters = trace_filters(&watched, one_in, &links)
             .map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
-        let used: usize = self.trace_subscribers.all.iter().map(|subscriber| subscriber.trace_filters.len()).sum();
+        let used = self.packets.trace_subscribers().used();
         if used + trace_filters.len() > TRACE_FILTERS {
             let said = format!(
                 "this needs {} of {TRACE_FILTERS} comparisons, and others who watch use {used}: ask for less, or wait for them",
@@ -109,18 +158,10 @@ impl Daemon {
             return Err(Failure::new(FailureKind::Failed, said));
         }
         let bytes = bytes.clamp(HEADERS, TRACE_RECORD_BYTES as u32);
-        let before = self.tables.missed()?;
-        self.trace_subscribers.all.push(TraceSubscriber {
-            trace_filters,
-            bits: 0,
-            bytes,
-            packets,
-            missed: 0,
-            before,
-            told: 0,
-        });
+        let before = self.plane.missed()?;
+        self.packets.trace_subscribers_mut().push(trace_filters, bytes, packets, before);
         if let Err(error) = self.watch() {
-            self.trace_subscribers.all.pop();
+            self.packets.trace_subscribers_mut().pop();
             if let Err(error) = self.watch() {
                 tracing::error!("what is watched for could not be written again: {error:#}");
             }
@@ -131,32 +172,22 @@ impl Daemon {
 
     /// Says what is watched for, and loads programs that look, or that do not.
     fn watch(&mut self) -> anyhow::Result<()> {
-        let watch = self.trace_subscribers.watch();
-        self.tables.write_watch(&watch)?;
-        let features = self.object.features().difference(Features::TRACING) | self.trace_subscribers.features();
-        self.load(features)?;
-        // Also behind the last one, so that what it left in the ring is nobody else's.
-        self.trace_subscribers.due = Some(Instant::now() + LOOK);
+        let watch = self.packets.trace_subscribers_mut().watch();
+        self.plane.watch(&watch, Facts::new(&self.observed, &self.desired, &self.packets))?;
+        self.packets.trace_subscribers_mut().put_off();
         Ok(())
     }
 
     /// Tells those who watch for a packet.
     pub(super) fn show(&mut self, trace_records: &[TraceRecord]) {
-        if self.trace_subscribers.all.is_empty() {
+        if self.packets.features().is_empty() {
             return;
         }
         let since = since_1970();
         self.index_rules();
         for record in trace_records {
             let row = self.packet_row(record, since);
-            let trace_filters = record.filters;
-            for subscriber in
-                self.trace_subscribers.all.iter_mut().filter(|subscriber| subscriber.bits & trace_filters != 0)
-            {
-                if let Err(TrySendError::Full(_)) = subscriber.packets.try_send(Data::Packet(row.clone().into())) {
-                    subscriber.missed += 1;
-                }
-            }
+            self.packets.trace_subscribers_mut().hand(record.filters, &row);
         }
     }
 
@@ -174,21 +205,13 @@ impl Daemon {
 
     /// Lets go of watchers that have left, and tells the others what they missed.
     pub(super) fn expire_subscribers(&mut self) {
-        let before = self.trace_subscribers.all.len();
-        self.trace_subscribers.all.retain(|subscriber| !subscriber.packets.is_closed());
-        self.trace_subscribers.due = (!self.trace_subscribers.all.is_empty()).then(|| Instant::now() + LOOK);
-        if self.trace_subscribers.all.len() != before
+        if self.packets.trace_subscribers_mut().let_go()
             && let Err(error) = self.watch()
         {
             tracing::error!("the programs that watch packets could not be taken back: {error:#}");
         }
-        let total = self.tables.missed().unwrap_or_default();
-        for subscriber in &mut self.trace_subscribers.all {
-            let missed = subscriber.missed + total.saturating_sub(subscriber.before);
-            if missed > subscriber.told && subscriber.packets.try_send(Data::Missed(missed)).is_ok() {
-                subscriber.told = missed;
-            }
-        }
+        let total = self.plane.missed().unwrap_or_default();
+        self.packets.trace_subscribers_mut().tell_missed(total);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the kernel half tells of single packets, in the operator's words.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use dataplane_common::{
     Reason, Verdict,
@@ -14,10 +14,6 @@ use crate::{
     model::{Family, Routes},
     rule::ChainName,
 };
-
-/// Where rules stand, by their counters: chain, and place in it. Not known after the chains have changed, until somebody
-/// asks.
-pub(super) type RuleIndex = Option<HashMap<u32, (ChainName, usize)>>;
 
 /// What a chain said of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -47,20 +43,13 @@ pub(super) fn reason(record: &TraceRecord) -> Reason {
 impl Daemon {
     /// Finds out where rules stand, if that is not known.
     pub(super) fn index_rules(&mut self) {
-        let chains = &self.chains;
-        self.rule_index.get_or_insert_with(|| {
-            let all = ChainName::ALL.into_iter();
-            let index = all.flat_map(|chain| {
-                chains.rules(chain).iter().enumerate().map(move |(position, one)| (one.counter, (chain, position)))
-            });
-            index.collect()
-        });
+        self.packets.index_rules(&self.desired);
     }
 
     /// The rule with a counter.
     fn rule_of(&self, counter: u32) -> Option<&InstalledRule> {
-        let (chain, position) = self.rule_index.as_ref()?.get(&counter)?;
-        self.chains.rules(*chain).get(*position)
+        let (chain, position) = self.packets.place_of(counter, &self.desired)?;
+        self.desired.chains().rules(chain).get(position)
     }
 
     /// What the chains said that the packet met, in their order. [`Self::index_rules`] comes first.
@@ -82,7 +71,7 @@ impl Daemon {
         let last = trace.iter().rev().find(|trace| trace.rule.is_some()).or(trace.last());
         let decided = trace.last().filter(|_| reason.verdict() == Verdict::Drop).or(last);
         let destination = packet(record).map(|packet| packet.destination());
-        let out = self.lowering.want().adjacencies.get(&record.adjacency);
+        let out = self.plane.want().adjacencies.get(&record.adjacency);
         let routed = record.target != chain_trace::NONE;
         let route =
             destination.filter(|_| routed).and_then(|address| self.matched(address, out.map(|out| out.ifindex)));
@@ -109,8 +98,8 @@ impl Daemon {
             Some((prefix.to_string(), hop.and_then(|hop| hop.via)))
         }
         match address {
-            IpAddr::V4(v4) => via(&self.model.routes4, u32::from(v4), out),
-            IpAddr::V6(v6) => via(&self.model.routes6, u128::from(v6), out),
+            IpAddr::V4(v4) => via(&self.observed.model().routes4, u32::from(v4), out),
+            IpAddr::V6(v6) => via(&self.observed.model().routes6, u128::from(v6), out),
         }
     }
 

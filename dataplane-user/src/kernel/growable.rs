@@ -34,6 +34,41 @@ pub struct GrowableMaps {
     chains: [Filter; 2],
 }
 
+/// A bank of the filter that is written, and not live.
+#[derive(Debug)]
+#[must_use = "what is staged is not live"]
+pub struct Staged {
+    bank: u32,
+}
+
+impl Staged {
+    /// For a plane without a kernel.
+    #[cfg(test)]
+    pub(crate) fn new(bank: u32) -> Self {
+        Self { bank }
+    }
+
+    /// Which it is.
+    pub fn bank(&self) -> u32 {
+        self.bank
+    }
+
+    /// Packets were run through it, and met what the rules say.
+    pub fn verified(self) -> Verified {
+        Verified(self)
+    }
+
+    /// No packets can be run through it, or it was live before, in other maps.
+    pub fn untried(self) -> Verified {
+        Verified(self)
+    }
+}
+
+/// A bank of the filter that may go live.
+#[derive(Debug)]
+#[must_use = "what is verified is not live yet"]
+pub struct Verified(Staged);
+
 /// An array map as memory. The map stays with the object: programs that are loaded later name it by its descriptor.
 pub(super) fn memory<T: Word>(object: &Object, name: &'static str, words: usize) -> Result<Mapping<T>, TableError> {
     let failed = |error| TableError::Memory { name, bytes: words * size_of::<T>(), error };
@@ -97,28 +132,29 @@ impl GrowableMaps {
     /// As [`Self::stage_filter`].
     pub fn load_filter(&mut self, image: &Image) -> Result<(), TableError> {
         let staged = self.stage_filter(image)?;
-        self.flip_filter(staged)
+        self.flip_filter(staged.untried())
     }
 
     /// Makes a generation of the filter that was staged live.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn flip_filter(&mut self, generation: u32) -> Result<(), TableError> {
-        self.go_live(Control { filter: generation, ..self.live })
+    pub fn flip_filter(&mut self, verified: Verified) -> Result<(), TableError> {
+        let Verified(Staged { bank }) = verified;
+        self.go_live(Control { filter: bank, ..self.live })
     }
 
     /// Writes the idle generation of the filter, which no program may be reading, and returns which that is.
     ///
     /// # Errors
     /// The kernel refused, or [`TableSizes::filter`] is too small for it.
-    pub fn stage_filter(&mut self, image: &Image) -> Result<u32, TableError> {
+    pub fn stage_filter(&mut self, image: &Image) -> Result<Staged, TableError> {
         let idle = self.live.filter ^ 1;
         let half = self.room_for(image)?;
         self.copy(idle as usize * half, &image.words);
         let base = idle * (half / WORDS) as u32;
         self.write_filter(idle, &Filter { base, ..image.filter })?;
-        Ok(idle)
+        Ok(Staged { bank: idle })
     }
 
     /// Changes the live generation of the filter to an image that was amended.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use crate::retired::{Grace, Retired};
+
 /// The holders of an index, counted for each family.
 pub(super) type Holders = [u32; 2];
 
@@ -17,7 +19,7 @@ pub(super) struct Indices<K> {
     free: BTreeSet<u32>,
     /// Never handed out.
     fresh: Range<u32>,
-    quarantine: Vec<u32>,
+    quarantine: Vec<Retired<u32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -108,7 +110,7 @@ impl<K: Ord + Clone> Indices<K> {
         for index in idle {
             if let Some(slot) = self.slots[index as usize].take_if(|slot| slot.holders == [0; 2]) {
                 self.held.remove(&slot.key);
-                self.quarantine.push(index);
+                self.quarantine.push(Retired::new(index));
                 gone.push((index, slot.key));
             }
         }
@@ -126,8 +128,8 @@ impl<K: Ord + Clone> Indices<K> {
     }
 
     /// A grace period has passed: no packet uses what was given back before.
-    pub(super) fn grace_passed(&mut self) {
-        self.free.extend(self.quarantine.drain(..));
+    pub(super) fn grace_passed(&mut self, grace: &Grace) {
+        self.free.extend(self.quarantine.drain(..).map(|retired| grace.release(retired)));
     }
 
     fn slot(&mut self, index: u32) -> &mut Slot<K> {
@@ -145,7 +147,7 @@ mod tests {
         let mut held = Vec::new();
         let mut round = |keys: &str, grace: bool| {
             if grace {
-                indices.grace_passed();
+                indices.grace_passed(&Grace::passed());
             }
             let found: Vec<_> = keys.chars().map(|key| indices.get(&key).or_else(|| indices.enter(key))).collect();
             found.iter().flatten().for_each(|index| indices.acquire(*index, 0));

@@ -26,6 +26,7 @@ use dataplane_common::abi::{
 use crate::model::{
     Attachment, IpVersion, Link, Model, Prefix, RouteInfo, RouteSource, RouteType, TABLE_LOCAL, Touched, TouchedRoutes,
 };
+use crate::retired::Grace;
 use family_state::{FamilyState, Full, PerFamily, changes};
 use next_hop::NextHops;
 use route::Paths;
@@ -179,9 +180,9 @@ impl Lowering {
 
     /// No packet that began before the last [`Update`] was written is still being judged: indices that it gave back may be
     /// used again.
-    pub fn grace_passed(&mut self) {
-        self.slots.grace_passed();
-        self.next_hops.grace_passed();
+    pub fn grace_passed(&mut self, grace: &Grace) {
+        self.slots.grace_passed(grace);
+        self.next_hops.grace_passed(grace);
     }
 
     fn update_ports(&mut self, model: &Model, update: &mut Update) {

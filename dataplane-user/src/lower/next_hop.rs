@@ -11,6 +11,7 @@ use super::index::Indices;
 use super::route::{FibEntry, Paths};
 use super::{Update, Want};
 use crate::model::{Model, Touched};
+use crate::retired::Grace;
 
 /// Which index stands for which path, and for which next hop.
 #[derive(Clone, Debug)]
@@ -191,8 +192,8 @@ impl NextHops {
         self.adjacencies.iter().filter_map(|(next_hop, index)| Some((index, (next_hop.dev, next_hop.via?))))
     }
 
-    pub(super) fn grace_passed(&mut self) {
-        self.groups.grace_passed();
-        self.adjacencies.grace_passed();
+    pub(super) fn grace_passed(&mut self, grace: &Grace) {
+        self.groups.grace_passed(grace);
+        self.adjacencies.grace_passed(grace);
     }
 }

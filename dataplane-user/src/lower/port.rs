@@ -6,12 +6,13 @@ use dataplane_common::abi::{Features, Ifindex, PORT_PROBES, PORTS, Port, PortFla
 
 use super::Problem;
 use crate::model::{Attachment, IpVersion, Link, Mode, Model, RouteSource};
+use crate::retired::{Grace, Retired};
 
 /// Slots of ports, the same for as long as a port is attached.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     held: BTreeMap<Ifindex, u32>,
-    quarantine: Vec<u32>,
+    quarantine: Vec<Retired<u32>>,
 }
 
 impl Slots {
@@ -34,10 +35,13 @@ impl Slots {
                 None => missing.push(ifindex),
             }
         }
-        self.quarantine
-            .extend(before.iter().filter(|(ifindex, _)| !self.held.contains_key(ifindex)).map(|(_, slot)| slot));
+        let gone = before.iter().filter(|(ifindex, _)| !self.held.contains_key(ifindex));
+        self.quarantine.extend(gone.map(|(_, slot)| Retired::new(*slot)));
         for ifindex in missing {
-            let taken = |slot: &u32| self.quarantine.contains(slot) || self.held.values().any(|held| held == slot);
+            let taken = |slot: &u32| {
+                self.quarantine.iter().any(|retired| retired.peek() == slot)
+                    || self.held.values().any(|held| held == slot)
+            };
             let slot =
                 (0..PORT_PROBES).map(|probe| (home_slot(ifindex) + probe) & (PORTS - 1)).find(|slot| !taken(slot));
             match slot {
@@ -49,8 +53,11 @@ impl Slots {
     }
 
     /// A grace period has passed: no packet uses what was given back before.
-    pub(super) fn grace_passed(&mut self) {
-        self.quarantine.clear();
+    pub(super) fn grace_passed(&mut self, grace: &Grace) {
+        // Which slots are free follows from which are held, and which are retired.
+        for retired in self.quarantine.drain(..) {
+            let _free: u32 = grace.release(retired);
+        }
     }
 }
 
@@ -153,7 +160,7 @@ mod tests {
         problems.clear();
         slots.assign(same_home[1..].iter().copied(), &mut problems);
         assert_eq!(problems, [Problem::PortsFull { ifindex: same_home[8] }]);
-        slots.grace_passed();
+        slots.grace_passed(&Grace::passed());
         problems.clear();
         let last = slots.assign(same_home[1..].iter().copied(), &mut problems);
         assert_eq!((last[&same_home[8]], problems.len()), (6, 0));

@@ -465,7 +465,7 @@ proptest! {
             prop_assert_eq!((&update.ports, &update.egress), (&exact.ports, &exact.egress));
             prop_assert_eq!(&update.neighbours, &exact.neighbours);
             have = want.clone();
-            lowering.grace_passed();
+            lowering.grace_passed(&Grace::passed());
         }
     }
 }
@@ -484,7 +484,7 @@ fn a_group_of_one_hop_has_the_number_of_its_adjacency() {
         let routes = specs.iter().enumerate().map(route).collect();
         model.apply(Event::Snapshot(Snapshot::Routes4(Routes::from_dump(routes))));
         let want = lowering.lower(&model, &attached(&model));
-        lowering.grace_passed();
+        lowering.grace_passed(&Grace::passed());
         want.mirror & Control::DIRECT != 0
     };
     for (what, specs, expected) in [

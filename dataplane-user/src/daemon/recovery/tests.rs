@@ -19,21 +19,17 @@ fn parsed(text: &str) -> Config {
 }
 
 /// What a daemon leaves that has this config, whether it waits for confirmation or not.
-fn save(directory: &Path, config: &Config, pending_config: bool) -> Chains {
-    let mut state = open(directory);
-    let nothing = RuleHandles::default();
-    let (ports, chains) = (Ports::new(config, &nothing), Chains::new(config, &nothing));
-    state.save(config, &ports, &chains, Features::FORWARD, pending_config).expect("it is written");
-    chains
+fn save(directory: &Path, config: &Config, pending_config: bool) {
+    let running = RunningConfig::new(config, &RuleHandles::default());
+    open(directory).save(&running, Features::FORWARD, pending_config).expect("it is written");
 }
 
 /// The same, with a rule that came afterwards.
 fn save_and_add(directory: &Path) {
     let config = parsed(CONFIG);
     let mut state = open(directory);
-    let nothing = RuleHandles::default();
-    let (ports, chains) = (Ports::new(&config, &nothing), Chains::new(&config, &nothing));
-    state.save(&config, &ports, &chains, Features::FORWARD, false).expect("it is written");
+    let running = RunningConfig::new(&config, &RuleHandles::default());
+    state.save(&running, Features::FORWARD, false).expect("it is written");
     let entry = Entry { chain: "forward".to_owned(), rule: ADDED.to_owned(), handle: 9, counter: 9 };
     state.note(&Line::Add { entry, in_front: false }).expect("it is written");
 }
@@ -55,7 +51,8 @@ fn what_was_written_is_remembered() {
     save_and_add(directory.path());
     let recovered = open(directory.path()).recover(true);
     assert!(recovered.any && recovered.faults.is_empty(), "{:?}", recovered.faults);
-    let rules = &recovered.running.chain(ChainName::Forward).rules;
+    let running = recovered.running.config();
+    let rules = &running.chain(ChainName::Forward).rules;
     assert_eq!(rules.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp dport 22 accept", ADDED]);
     assert_eq!((recovered.used, recovered.patterns), (Some(vec![ChainName::Forward]), Some(vec!["a0".to_owned()])));
 }
@@ -99,7 +96,7 @@ fn handles_are_made_anew_unless_the_journal_needs_them() {
         write(path, HANDLES, text);
         assert_eq!(faults(path, true), [(HANDLES, false)], "{text}");
         let recovered = open(path).recover(true);
-        assert_eq!(recovered.chains.rules(ChainName::Forward).len(), 1);
+        assert_eq!(recovered.running.chains().rules(ChainName::Forward).len(), 1);
         assert_eq!((recovered.used, recovered.patterns), (None, None));
     }
     save_and_add(path);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{EgressClasses, EgressLink, Features, Ifindex, MAX_CLASSES};
 
-use super::Daemon;
+use super::{DataPlane, Facts, Live};
 use crate::{
     kernel::{Hook, LinkError},
     lower::egress::{EgressPartition, patterns},
@@ -24,53 +24,65 @@ pub(super) struct EgressState {
     written: Option<(EgressPartition, u32)>,
     rows: BTreeMap<Ifindex, EgressLink>,
     /// Links without a port that have tc egress.
-    pub(super) guarded: BTreeSet<Ifindex>,
+    guarded: BTreeSet<Ifindex>,
 }
 
-impl Daemon {
-    /// The patterns that rules of chain forward compare with the way out.
-    fn egress_patterns(&self) -> BTreeSet<LinkPattern> {
-        let rules = self.chains.rules(ChainName::Forward).iter().map(|installed| &*installed.rule);
-        patterns(rules, |name| self.chains.sets().get(name)?.listed())
+impl EgressState {
+    /// Links without a port that have tc egress.
+    pub(super) fn guarded(&self) -> &BTreeSet<Ifindex> {
+        &self.guarded
     }
+}
 
+/// The patterns that rules of chain forward compare with the way out.
+fn egress_patterns(facts: Facts<'_>) -> BTreeSet<LinkPattern> {
+    let chains = facts.desired.chains();
+    let rules = chains.rules(ChainName::Forward).iter().map(|installed| &*installed.rule);
+    patterns(rules, |name| chains.sets().get(name)?.listed())
+}
+
+impl DataPlane {
+    /// Links have come, gone or become ports.
+    pub(in crate::daemon) fn update_egress(&mut self, facts: Facts<'_>) {
+        if let Err(error) = self.live.settle_egress_classes(facts) {
+            tracing::error!("the ways out could not be brought up to date: {error:#}");
+        }
+        self.live.guard(facts);
+    }
+}
+
+impl Live {
     /// Before other rules come into force: links that either of them tell apart are of different classes.
-    pub(super) fn widen_egress_classes(&mut self) -> anyhow::Result<()> {
-        let both = self.egress_state.patterns.union(&self.egress_patterns()).cloned().collect();
-        self.write_egress_classes(&both)
+    pub(super) fn widen_egress_classes(&mut self, facts: Facts<'_>) -> anyhow::Result<()> {
+        let both = self.egress_state.patterns.union(&egress_patterns(facts)).cloned().collect();
+        self.write_egress_classes(&both, facts)
     }
 
     /// Links, or what rules in force compare with the way out, have changed.
-    pub(super) fn settle_egress_classes(&mut self) -> anyhow::Result<()> {
-        let patterns_in_use = self.egress_patterns();
-        self.write_egress_classes(&patterns_in_use)?;
-        self.egress_state.patterns = patterns_in_use;
+    pub(super) fn settle_egress_classes(&mut self, facts: Facts<'_>) -> anyhow::Result<()> {
+        let in_use = egress_patterns(facts);
+        self.write_egress_classes(&in_use, facts)?;
+        self.egress_state.patterns = in_use;
         Ok(())
-    }
-
-    /// Links have come, gone or become ports.
-    pub(super) fn update_egress(&mut self) {
-        if let Err(error) = self.settle_egress_classes() {
-            tracing::error!("the ways out could not be brought up to date: {error:#}");
-        }
-        self.guard();
     }
 
     /// Writes the classes that these patterns make. Rows come first, which also know the class that packets on their way
     /// were given before.
-    fn write_egress_classes(&mut self, patterns: &BTreeSet<LinkPattern>) -> anyhow::Result<()> {
-        let is_port = |ifindex| self.ports.attached.contains_key(&ifindex);
-        let egress = EgressPartition::partition(self.model.links.values(), is_port, patterns, |pattern, link| {
-            self.fits(pattern, link)
-        });
+    fn write_egress_classes(&mut self, patterns: &BTreeSet<LinkPattern>, facts: Facts<'_>) -> anyhow::Result<()> {
+        let is_port = |ifindex| self.ports.attached().contains_key(&ifindex);
+        let egress =
+            EgressPartition::partition(facts.observed.model().links.values(), is_port, patterns, |pattern, link| {
+                facts.observed.fits(pattern, link)
+            });
         if self.egress_state.written.as_ref().is_some_and(|(known, _)| *known == egress) {
             return Ok(());
         }
         let before = if let Some((_, stamp)) = &self.egress_state.written {
             *stamp
         } else {
-            self.egress_state.rows = self.tables.egress_links()?;
-            self.tables.egress_classes()?.stamp
+            let (shared, rows) = self.kernel.egress_classes()?;
+            self.egress_state.rows = rows;
+            shared.stamp
         };
         let epoch = ((before & EgressClasses::EPOCH) >> 10).wrapping_add(1) & 3;
         let stamp = EgressClasses::stamp(owner(), epoch);
@@ -82,32 +94,32 @@ impl Daemon {
                 epoch: [epoch as u8, known.epoch[0]],
                 flags: flags.bits(),
             };
-            self.tables.write_egress_link(*ifindex, &row)?;
+            self.kernel.write_egress_link(*ifindex, Some(&row))?;
             rows.insert(*ifindex, row);
         }
         for gone in self.egress_state.rows.keys().filter(|ifindex| !rows.contains_key(ifindex)) {
-            self.tables.remove_egress_link(*gone)?;
+            self.kernel.write_egress_link(*gone, None)?;
         }
         self.egress_state.rows = rows;
         let mut links = [0; MAX_CLASSES];
         links.iter_mut().zip(&egress.classes).for_each(|(link, ifindex)| *link = *ifindex);
         let (count, alike) = (egress.classes.len() as u32, u32::from(egress.alike));
-        self.tables.write_egress_classes(&EgressClasses { stamp, count, alike, reserved: 0, links })?;
+        self.kernel.write_egress_classes(&EgressClasses { stamp, count, alike, reserved: 0, links })?;
         self.egress_state.written = Some((egress, stamp));
         Ok(())
     }
 
     /// Whether packets of ports are held to chain forward wherever they leave.
     pub(super) fn guards(&self, features: Features) -> bool {
-        features.contains(Features::FORWARD) && !self.ports.attached.is_empty()
+        features.contains(Features::FORWARD) && !self.ports.attached().is_empty()
     }
 
     /// Gives tc egress to links that are no ports, or takes it off.
-    pub(super) fn guard(&mut self) {
-        let guards = self.guards(self.object.features());
+    pub(super) fn guard(&mut self, facts: Facts<'_>) {
+        let guards = self.guards(self.kernel.features());
         let is_guarded =
-            |ifindex: &Ifindex, loopback: bool| guards && !loopback && !self.ports.attached.contains_key(ifindex);
-        let links = self.model.links.values();
+            |ifindex: &Ifindex, loopback: bool| guards && !loopback && !self.ports.attached().contains_key(ifindex);
+        let links = facts.observed.model().links.values();
         let wanted: BTreeMap<Ifindex, String> = links
             .filter(|link| is_guarded(&link.ifindex, link.loopback))
             .map(|link| (link.ifindex, link.name.clone()))
@@ -117,8 +129,8 @@ impl Daemon {
         for ifindex in gone {
             self.egress_state.guarded.remove(&ifindex);
             // One that became a port has its hooks from there.
-            if !self.ports.attached.contains_key(&ifindex)
-                && let Err(error) = self.links.detach(ifindex, Hook::TcEgress)
+            if !self.ports.attached().contains_key(&ifindex)
+                && let Err(error) = self.kernel.detach(ifindex, Hook::TcEgress)
             {
                 tracing::error!("{error}");
             }
@@ -131,19 +143,19 @@ impl Daemon {
     }
 
     /// Swaps the loaded program in at all links that are no ports.
-    pub(super) fn relink_guarded(&mut self) {
-        if !self.guards(self.object.features()) {
+    pub(super) fn relink_guarded(&mut self, facts: Facts<'_>) {
+        if !self.guards(self.kernel.features()) {
             return;
         }
         for ifindex in std::mem::take(&mut self.egress_state.guarded) {
-            if let Some(name) = self.model.links.get(&ifindex).map(|link| link.name.clone()) {
+            if let Some(name) = facts.observed.model().links.get(&ifindex).map(|link| link.name.clone()) {
                 self.guard_one(ifindex, &name);
             }
         }
     }
 
     fn guard_one(&mut self, ifindex: Ifindex, name: &str) {
-        match self.links.attach(&mut self.object, ifindex, name, Hook::TcEgress) {
+        match self.kernel.attach(ifindex, name, Hook::TcEgress) {
             Ok(()) => {
                 self.egress_state.guarded.insert(ifindex);
             }

@@ -1,0 +1,32 @@
+//! Which protocols take the frames of links before IP sees them.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::abi::Ifindex;
+
+use crate::{
+    fib::TableSizes,
+    kernel::{PinDirs, RxHandlerError, RxHandlers},
+};
+
+/// What says it, once it was wanted; none where that failed.
+#[derive(Default)]
+pub(super) struct RxWatch(Option<Result<RxHandlers, ()>>);
+
+impl RxWatch {
+    /// What it says. Nothing is known of any link where it fails now; none where it failed before.
+    pub(super) fn read(&mut self, sizes: TableSizes, place: &PinDirs) -> Option<BTreeMap<Ifindex, String>> {
+        let failed = |error: RxHandlerError| {
+            tracing::warn!(
+                "who takes the frames of a port before IP sees them is not told ({error}): promiscuous ports are left to the kernel"
+            );
+        };
+        let rx_handlers = self.0.get_or_insert_with(|| RxHandlers::watch(sizes, place).map_err(failed));
+        let handlers = rx_handlers.as_ref().ok()?.read().map_err(failed);
+        if handlers.is_err() {
+            // Its pin may have been removed: it is made anew.
+            self.0 = None;
+        }
+        Some(handlers.unwrap_or_default())
+    }
+}
