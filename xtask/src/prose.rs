@@ -29,6 +29,9 @@ const ROOTS: [&str; 10] = [
 /// Endings by which a word in backticks is known as the path of a file here.
 const ENDINGS: [&str; 4] = [".rs", ".md", ".svg", ".json"];
 
+/// The document with the map of the code.
+const MAP: &str = "ARCHITECTURE.md";
+
 /// Everything in the documents that breaks a promise, as `file:line: what`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut documents = Vec::new();
@@ -55,6 +58,10 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
             found.extend(words(&text, &banned).into_iter().map(|(line, word)| {
                 format!("{name}:{line}: \"{word}\" is banned; {STYLE} says what to write instead")
             }));
+        }
+        if name == MAP {
+            let missing = map(&text).into_iter().filter(|(_, path)| !root.join(path).exists());
+            found.extend(missing.map(|(line, path)| format!("{name}:{line}: there is no file {path}")));
         }
         found.extend(paths(root, file, &text).into_iter().map(|(line, what)| format!("{name}:{line}: {what}")));
     }
@@ -123,6 +130,24 @@ fn paths(root: &Path, file: &Path, text: &str) -> Vec<(usize, String)> {
         found.extend(missing.map(|path| (index + 1, format!("there is no file `{path}`"))));
         let dead = links(line).filter_map(|target| dead(root, file, text, target));
         found.extend(dead.map(|what| (index + 1, what)));
+    }
+    found
+}
+
+/// The paths in the map of the code, with their lines: `src/...` below the folder of a crate.
+fn map(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut folder = "";
+    for (index, line) in text.lines().enumerate().filter_map(|(index, line)| Some((index, line.strip_prefix("    ")?)))
+    {
+        let mut words = line.split([' ', ',', ';']).filter(|word| !word.is_empty());
+        if !line.starts_with(' ') {
+            folder = words.next().filter(|word| word.ends_with('/')).unwrap_or_default();
+        }
+        if !folder.is_empty() {
+            let inside = words.filter(|word| word.starts_with("src/") || word.starts_with("tests/"));
+            found.extend(inside.map(|word| (index + 1, format!("{folder}{word}"))));
+        }
     }
     found
 }
@@ -213,6 +238,13 @@ mod tests {
         for kernel in crate::vm::KERNELS {
             assert!(text.contains(&format!("\n| {kernel} | Debian's")), "docs/kernels.md has no row for {kernel}");
         }
+    }
+
+    #[test]
+    fn the_map_is_read() {
+        let text = "text\n\n    a/     what it is\n      src/b/  b; src/c.rs more, src/d\n    frame --> src/e\n";
+        let found: Vec<_> = map(text).into_iter().map(|(line, path)| format!("{line} {path}")).collect();
+        assert_eq!(found, ["4 a/src/b/", "4 a/src/c.rs", "4 a/src/d"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod config;
 mod deliver;
 mod detach;
 mod doctor;
+mod documents;
 mod exclusive;
 mod explain;
 mod fault;
