@@ -29,13 +29,13 @@ pub(super) enum Config {
     /// Validate a file, without a daemon and without root
     #[command(after_help = "Example:\n  dataplane config check dataplane.toml")]
     Check {
-        /// What to check
+        /// The config file
         file: PathBuf,
     },
     /// Show what `apply` would change: `+` only in the file, `-` only running, `~` different; exit code 6 if anything
     #[command(after_help = "Example:\n  dataplane config diff dataplane.toml || dataplane config apply dataplane.toml")]
     Diff {
-        /// What to compare with the running config
+        /// The config file to compare with the running config
         file: PathBuf,
     },
     /// Replace the running config, all or nothing, and print what changed
@@ -43,26 +43,26 @@ pub(super) enum Config {
         after_help = "Examples:\n  dataplane config apply dataplane.toml\n  dataplane config apply dataplane.toml --confirm 60\n  dataplane config confirm"
     )]
     Apply {
-        /// What to apply
+        /// The config file
         file: PathBuf,
-        /// Roll back after so many seconds unless `config confirm` comes before
+        /// Roll back after this many seconds unless `config confirm` comes first
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
         confirm: Option<u32>,
-        /// Apply it even if it may drop this very session, or detaches every port
+        /// Apply the config even if it may drop this session or detach every port
         #[arg(long)]
         force: bool,
     },
-    /// Keep the config that `apply --confirm` has put in force
+    /// Keep the config that `apply --confirm` put in force
     #[command(after_help = "Example:\n  dataplane config confirm")]
     Confirm,
-    /// Go back to the config before, and print what changed
+    /// Return to the config before, and print what changed
     #[command(after_help = "Examples:\n  dataplane config rollback\n  dataplane config rollback --list")]
     Rollback {
-        /// Only list what could be gone back to, as `config history`
+        /// Only list the configs before, as `config history`
         #[arg(long)]
         list: bool,
     },
-    /// List the configs of before, the latest first: when and by whom each was replaced
+    /// List the configs before, latest first, with time and user of the change
     #[command(after_help = "Example:\n  dataplane config history -j | jq -r '.[0].config' >before.toml")]
     History,
 }

@@ -21,19 +21,19 @@ use crate::{
     kernel::BPFFS,
 };
 
-/// Looks for what is wrong, and says what cures it
+/// Check the machine and the daemon, and show the cure of each fault
 ///
-/// Works with and without a daemon. Ends with exit code 7 when something does not work; what merely works otherwise than
-/// one might expect is a warning.
+/// Works with and without a daemon. The exit code is 7 if something does not work; what works, but slower or otherwise than
+/// expected, is a warning.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dataplane doctor\n  dataplane doctor eth0\n  dataplane doctor -j | jq '.[] | select(.status != \"ok\")'"
 )]
 pub(super) struct Doctor {
-    /// Only this interface; without, all ports, or all interfaces while no daemon runs
+    /// Check only this interface; default: all ports, or all interfaces while no daemon runs
     #[arg(value_name = "IFACE", value_parser = iface)]
     iface: Option<String>,
-    /// Where to look for pinned maps and links; without, where the daemon has them
+    /// Directory of pinned maps and links; default: that of the daemon
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
 }

@@ -23,7 +23,7 @@ const DIGITS: usize = 512 << 10;
 /// Frames in one request.
 const FRAMES: usize = 1024;
 
-/// Say what would become of a packet, stage by stage
+/// Show what would happen to a packet, stage by stage
 ///
 /// The loaded programs run on the packet as if it had come in on the port. No counter moves, and nothing is sent.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ const FRAMES: usize = 1024;
                   Behind a packet: ttl N, length BYTES, flags syn,ack,..., type N, code N,\n\
                   vlan ID, from MAC.")]
 pub(super) struct Explain {
-    /// The port that it comes in on
+    /// The port that the packet comes in on
     #[arg(long, value_name = "IFACE", value_parser = iface)]
     iface: String,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(super) struct Explain {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Packet {
-    /// The frame, from its link header on
+    /// The frame in hex, beginning with its link header
     #[arg(long, value_name = "HEX")]
     hex: Option<String>,
     /// A frame of a pcap or pcapng file, or all of them
@@ -90,7 +90,7 @@ fn address(session: &Session, iface: &str) -> anyhow::Result<Option<[u8; 6]>> {
         Failure::new(FailureKind::NotFound, said)
     })?;
     let mac = port.mac.map(|mac| frame::from_hex(&mac).ok().and_then(|bytes| bytes.try_into().ok()));
-    mac.map(|mac| mac.context("the link address of the port is none of six bytes")).transpose()
+    mac.map(|mac| mac.context("the link address of the port does not have six bytes")).transpose()
 }
 
 /// Explains frames of a file, some at a time.

@@ -24,20 +24,20 @@ use crate::{
     after_help = "Examples:\n  nft list ruleset | dataplane import nft - >dataplane.toml\n  iptables-save | dataplane import iptables - >dataplane.toml"
 )]
 pub(super) enum Import {
-    /// Print what `nft list ruleset` prints as a config; exit code 5 if anything cannot be translated
+    /// Translate the output of `nft list ruleset` to a config; exit code 5 if anything cannot be translated
     #[command(
         after_help = "Examples:\n  dataplane import nft ruleset.nft >dataplane.toml\n  nft -j list ruleset | dataplane import nft - >dataplane.toml\n  dataplane config diff dataplane.toml"
     )]
     Nft {
-        /// Text or JSON; `-` is stdin
+        /// The rule set, as text or JSON; `-` is stdin
         file: PathBuf,
     },
-    /// Print what `iptables-save` or `ip6tables-save` prints as a config; exit code 5 if anything cannot be translated
+    /// Translate the output of `iptables-save` or `ip6tables-save` to a config; exit code 5 if anything cannot be translated
     #[command(
         after_help = "Examples:\n  dataplane import iptables rules.v4 >dataplane.toml\n  { iptables-save; ip6tables-save; } | dataplane import iptables -"
     )]
     Iptables {
-        /// What was saved, of one family or of both; `-` is stdin
+        /// The saved rules, of one family or of both; `-` is stdin
         file: PathBuf,
     },
 }

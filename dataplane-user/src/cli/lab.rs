@@ -24,45 +24,45 @@ const HOME: &str = "/run/dataplane/lab";
 /// How long a daemon may take to answer, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A router between two hosts, in network namespaces of its own, to play with
+/// A router between two hosts in network namespaces, to try things
 ///
-/// Nothing of it touches the interfaces of this machine. Needs root.
+/// The lab does not touch the interfaces of this machine. It needs root.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  dataplane lab up demo\n  dataplane lab shell demo\n  dataplane lab down demo")]
 pub(super) enum Lab {
-    /// Build it, start a daemon in its router and attach both ports
+    /// Build a lab, start a daemon on its router and attach both ports
     #[command(
         after_help = "Examples:\n  dataplane lab up demo\n\nThe picture:\n\n  client                            router                             server\n  eth0 ------------------- client0         server0 ------------------- eth0\n  198.18.0.2/24            198.18.0.1/24   198.18.1.1/24      198.18.1.2/24\n  2001:db8::2/64        2001:db8::1/64     2001:db8:1::1/64  2001:db8:1::2/64"
     )]
     Up(Name),
-    /// Open a shell on one of its machines
+    /// Open a shell on a machine of the lab
     ///
-    /// On the router, the verbs of `dataplane` find the lab's daemon.
+    /// In it, all verbs of `dataplane` use the lab's daemon.
     #[command(
         after_help = "Examples:\n  dataplane lab shell demo\n  dataplane lab shell demo client\n  dataplane lab shell demo client -- ping -c 3 198.18.1.2"
     )]
     Shell(Shell),
-    /// Take it away
+    /// Remove a lab
     #[command(after_help = "Examples:\n  dataplane lab down demo")]
     Down(Name),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Name {
-    /// What the lab is called
+    /// Name of the lab
     #[arg(value_parser = name)]
     name: String,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Shell {
-    /// What the lab is called
+    /// Name of the lab
     #[arg(value_parser = name)]
     name: String,
-    /// Which machine
+    /// The machine
     #[arg(value_enum, default_value_t = Machine::Router)]
     machine: Machine,
-    /// What to run in place of a shell
+    /// Command to run in place of a shell
     #[arg(last = true)]
     command: Vec<String>,
 }

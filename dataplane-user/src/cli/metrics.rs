@@ -10,13 +10,13 @@ use crate::{
 
 /// Print counters and states as OpenMetrics text
 ///
-/// Of ports every reason is there, of rules the first thousand. With -j the text is one string.
+/// Each port has a series for every reason; the first thousand rules have packets and bytes. With -j the text is one string.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dataplane metrics\n  dataplane metrics --plain | promtool check metrics\n  dataplane metrics | grep ^dataplane_rule"
 )]
 pub(super) struct Metrics {
-    /// In the older text format of Prometheus: node_exporter and promtool read no other
+    /// Print the older Prometheus text format, which node_exporter and promtool read
     #[arg(long)]
     plain: bool,
 }

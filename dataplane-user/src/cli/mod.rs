@@ -33,10 +33,12 @@ use crate::{
     import::ImportError,
 };
 
-/// Where the daemon listens unless told otherwise.
+/// Heading of the options that every verb has.
+const GLOBAL: &str = "Global options";
+/// Where the daemon listens by default.
 pub const DEFAULT_SOCKET: &str = "/run/dataplane/dataplane.sock";
 
-/// Routes, filters and delivers packets at the driver, as the kernel's tables say
+/// Router and packet filter at the network driver, following the kernel's tables
 #[derive(Debug, Parser)]
 #[command(
     name = "dataplane",
@@ -46,11 +48,11 @@ pub const DEFAULT_SOCKET: &str = "/run/dataplane/dataplane.sock";
                   6 differences found, 7 degraded"
 )]
 pub struct Cli {
-    /// The daemon's control socket
-    #[arg(long, global = true, value_name = "PATH", env = "DATAPLANE_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
+    /// Control socket of the daemon
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "DATAPLANE_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     /// Print JSON
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(subcommand)]
     verb: Verb,
@@ -61,34 +63,37 @@ enum Verb {
     Run(run::Run),
     Attach(port::Attach),
     Detach(port::Detach),
-    /// The interfaces attached to
+    /// Interfaces at which the programs are attached
     #[command(subcommand)]
     Port(port::Port),
-    /// The mirrored routes
+    /// Routes, mirrored from the kernel
     #[command(subcommand)]
     Route(route::Route),
-    /// The mirrored neighbours
+    /// Neighbours, mirrored from the kernel
     #[command(subcommand)]
     Neigh(neigh::Neigh),
-    /// The rules of the filter
+    /// Rules of the filter
     #[command(subcommand)]
     Rule(rule::Rule),
-    /// The named sets that rules ask
+    /// Named sets that rules match
     #[command(subcommand)]
     Set(set::Set),
-    /// The config file and the running config
+    /// Config file and running config
     #[command(subcommand)]
     Config(config::Config),
-    /// Rule sets of other filters as a config
+    /// Rule sets of nft and iptables, translated to a config
     #[command(subcommand)]
     Import(import::Import),
     Stats(stats::Stats),
+    /// Reasons for what became of packets
+    #[command(subcommand)]
+    Reason(reason::Verb),
     Metrics(metrics::Metrics),
     Explain(explain::Explain),
     Trace(trace::Trace),
     Capture(trace::Capture),
     Top(top::Top),
-    /// A router between two hosts to play with
+    /// A router between two hosts in network namespaces, to try things
     #[command(subcommand)]
     Lab(lab::Lab),
     Doctor(doctor::Doctor),
@@ -97,7 +102,7 @@ enum Verb {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the verb.
     ///
     /// # Errors
     /// Anything; [`report`] knows the exit code.
@@ -115,6 +120,7 @@ impl Cli {
             Verb::Config(config) => return config.dispatch(&session),
             Verb::Import(import) => import.dispatch(session.json),
             Verb::Stats(stats) => stats.dispatch(&session),
+            Verb::Reason(verb) => verb.dispatch(&session),
             Verb::Metrics(metrics) => metrics.dispatch(&session),
             Verb::Explain(explain) => explain.dispatch(&session),
             Verb::Trace(trace) => trace.dispatch(&session),
@@ -159,7 +165,7 @@ fn kind(error: &anyhow::Error) -> FailureKind {
         .unwrap_or(FailureKind::Failed)
 }
 
-/// A request that makes no sense: exit code 2.
+/// A wrong use of the command line: exit code 2.
 fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure::new(FailureKind::Usage, message).into()
 }

@@ -1,4 +1,4 @@
-//! `dataplane attach`, `dataplane detach` and `dataplane port`.
+//! `dataplane port`, with `dataplane attach` and `dataplane detach` as short forms.
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _};
 
@@ -15,16 +15,16 @@ use crate::{
     model::ModeChoice,
 };
 
-/// Attach to interfaces
+/// Attach the programs to interfaces
 ///
-/// An interface that is attached already gets the mode given. The mode in use is printed, and shown by `dataplane port list`.
+/// An interface that is already attached changes to the given mode. The mode in use is printed; `dataplane port list` shows it.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dataplane attach eth0 eth1\n  dataplane attach eth0 --mode native")]
+#[command(after_help = "Examples:\n  dataplane port attach eth0 eth1\n  dataplane attach eth0 --mode native")]
 pub(super) struct Attach {
-    /// Names of interfaces
+    /// Interface names
     #[arg(required = true, value_name = "IFACE", value_parser = iface)]
     ifaces: Vec<String>,
-    /// `auto` chooses native XDP or tc, never generic XDP
+    /// Which programs run; `auto` chooses native XDP or tc, never generic XDP
     #[arg(long, default_value = "auto", value_parser = mode())]
     mode: ModeChoice,
 }
@@ -49,16 +49,16 @@ impl Attach {
     }
 }
 
-/// Detach from interfaces: the kernel alone has them again
+/// Detach the programs from interfaces
 ///
-/// Traffic goes on through the kernel.
+/// Traffic continues through the kernel, without the rules of `dataplane`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dataplane detach eth0\n  dataplane detach --all")]
+#[command(after_help = "Examples:\n  dataplane port detach eth0\n  dataplane detach --all")]
 pub(super) struct Detach {
-    /// Names of interfaces
+    /// Interface names
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "IFACE", value_parser = iface)]
     ifaces: Vec<String>,
-    /// Every attached interface
+    /// All attached interfaces
     #[arg(long)]
     all: bool,
 }
@@ -71,16 +71,24 @@ impl Detach {
 }
 
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Example:\n  dataplane port list")]
+#[command(
+    after_help = "Examples:\n  dataplane port list\n  dataplane port attach eth0 eth1\n  dataplane port detach eth0"
+)]
 pub(super) enum Port {
     /// List the ports with the mode in use and their packets
     #[command(after_help = "Examples:\n  dataplane port list\n  dataplane port list -j | jq '.[].mode'")]
     List,
+    Attach(Attach),
+    Detach(Detach),
 }
 
 impl Port {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let Self::List = self;
+        match self {
+            Self::Attach(attach) => return attach.dispatch(session),
+            Self::Detach(detach) => return detach.dispatch(session),
+            Self::List => {}
+        }
         match session.call(&Request::PortList)? {
             Data::Ports(rows) => session.print(&rows, || text(&rows)),
             data => Err(unexpected(&data)),
@@ -88,7 +96,7 @@ impl Port {
     }
 }
 
-/// The state, and what the kernel keeps to itself.
+/// The state of a port, and what is left to the kernel.
 fn state(row: &PortRow) -> String {
     match (&row.taken, row.ipsec) {
         (Some(by), _) => format!("{}, taken by {by}", row.state),

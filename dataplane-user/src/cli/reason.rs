@@ -1,7 +1,8 @@
-//! The list of reasons: `dataplane stats --reasons`, and a manual page.
+//! The list of reasons: `dataplane reason list`, `dataplane stats --reasons`, and a manual page.
 
 use std::fmt::Write as _;
 
+use clap::Subcommand;
 use dataplane_common::Reason;
 
 use super::{
@@ -9,6 +10,23 @@ use super::{
     table::{LEFT, table},
 };
 use crate::control::row::ReasonRow;
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  dataplane reason list")]
+pub(super) enum Verb {
+    /// List all reasons with verdict, meaning and advice
+    ///
+    /// Needs no daemon. `dataplane stats` shows which reasons have counted.
+    #[command(after_help = "Examples:\n  dataplane reason list\n  dataplane reason list -j | jq -r '.[].name'")]
+    List,
+}
+
+impl Verb {
+    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+        let Self::List = self;
+        print(session)
+    }
+}
 
 /// Prints the list.
 pub(super) fn print(session: &Session) -> anyhow::Result<()> {
@@ -31,8 +49,8 @@ fn row(reason: Reason) -> ReasonRow {
 /// The manual page `dataplane-reasons(7)`.
 pub(super) fn page() -> String {
     let mut page = format!(
-        ".TH dataplane-reasons 7 \"\" \"dataplane {}\"\n.SH NAME\ndataplane\\-reasons \\- why a packet went where it went\n\
-         .SH DESCRIPTION\nEvery packet counts at one reason of its port. \\fBdataplane stats\\fR shows those that counted.\n\
+        ".TH dataplane-reasons 7 \"\" \"dataplane {}\"\n.SH NAME\ndataplane\\-reasons \\- reasons for what became of packets\n\
+         .SH DESCRIPTION\nEvery received packet counts one reason at its port. \\fBdataplane stats\\fR shows those that counted.\n\
          .SH REASONS\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -42,7 +60,7 @@ pub(super) fn page() -> String {
         // Writing to a string cannot fail.
         let _ = write!(page, ".TP\n\\fB{name}\\fR ({verdict})\n{meaning}\n.br\nWhat to do: {advice}\n");
     }
-    page + ".SH SEE ALSO\n.BR dataplane-stats (1)\n"
+    page + ".SH SEE ALSO\n.BR dataplane-stats (1),\n.BR dataplane-reason (1)\n"
 }
 
 /// As text that roff takes literally.

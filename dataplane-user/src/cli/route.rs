@@ -16,7 +16,7 @@ use crate::control::{
     row::{DecisionRow, RouteRow, Table},
 };
 
-/// What marks routes as made here (`RTA_PROTOCOL`): a number that nobody else has in `/etc/iproute2/rt_protos`.
+/// Protocol of routes added here (`RTA_PROTOCOL`): a number that `/etc/iproute2/rt_protos` does not use.
 const PROTOCOL: u8 = 218;
 
 #[derive(Debug, Subcommand)]
@@ -31,38 +31,38 @@ pub(super) enum Route {
         #[arg(value_name = "PREFIX", value_parser = prefix)]
         prefix: Option<String>,
     },
-    /// Say what becomes of a packet to an address, and why
+    /// Show the verdict on a packet to an address, with next hop and reason
     #[command(
         override_usage = "dataplane route get [OPTIONS] ADDR [from ADDR] [iif IFACE]",
         after_help = "Examples:\n  dataplane route get 198.18.1.2\n  dataplane route get 2001:db8:1::2 from 2001:db8::2 iif eth0"
     )]
     Get {
-        /// Destination
+        /// Destination address
         #[arg(value_name = "ADDR")]
         addr: IpAddr,
-        /// `from ADDR`: the source; `iif IFACE`: the way in
+        /// `from ADDR`: the source address; `iif IFACE`: the port that the packet comes in on
         #[arg(value_name = "from ADDR | iif IFACE")]
         words: Vec<String>,
     },
     /// Add a route to the kernel's table, as `ip route add` does
     ///
-    /// There is no second table: the route is the kernel's, marked with protocol 218 unless another is named.
+    /// The route is added to the kernel's table, with protocol 218 unless `proto` names another.
     #[command(
         after_help = "Examples:\n  dataplane route add 203.0.113.0/24 via 198.18.1.2\n  dataplane route add blackhole 2001:db8:bad::/48"
     )]
     Add {
-        /// The grammar of `ip route`
+        /// The route, in the grammar of `ip route`
         #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
         words: Vec<String>,
     },
-    /// Delete a route that was added here from the kernel's table
+    /// Delete a route from the kernel's table
     ///
-    /// Only a route marked with protocol 218, unless another is named: those of routing daemons stay.
+    /// Only a route of protocol 218, unless `proto` names another: routes of routing daemons stay.
     #[command(
         after_help = "Examples:\n  dataplane route del 203.0.113.0/24\n  dataplane route del 203.0.113.0/24 proto static"
     )]
     Del {
-        /// The grammar of `ip route`
+        /// The route, in the grammar of `ip route`
         #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
         words: Vec<String>,
     },
@@ -184,7 +184,7 @@ fn way(via: Option<IpAddr>, dev: Option<&str>, foreign: bool) -> String {
     format!("{via}{dev}")
 }
 
-/// The way as `ip route get` shows it, then why.
+/// The route as `ip route get` shows it, then the reason.
 fn decision_text(row: &DecisionRow) -> String {
     let lladdr = row.lladdr.as_ref().map_or_else(String::new, |lladdr| format!(" lladdr {lladdr}"));
     let prefix = row.prefix.as_ref().map_or_else(String::new, |prefix| format!(" prefix {prefix}"));

@@ -41,7 +41,7 @@ pub(super) enum Rule {
     #[command(after_help = "Examples:\n  dataplane rule add forward tcp dport 23 drop\n  \
                             dataplane rule add input 'udp dport { 53, 123 } accept comment \"dns, time\"'")]
     Add {
-        /// Where
+        /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
         /// The rule, as one quoted string or as several words
@@ -51,7 +51,7 @@ pub(super) enum Rule {
     /// Put a rule first in a chain
     #[command(after_help = "Example:\n  dataplane rule insert forward icmp type echo-request accept")]
     Insert {
-        /// Where
+        /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
         /// The rule, as one quoted string or as several words
@@ -59,22 +59,25 @@ pub(super) enum Rule {
         rule: Vec<String>,
     },
     /// Delete a rule
-    #[command(after_help = "Example:\n  dataplane rule list forward\n  dataplane rule del forward handle 3")]
+    #[command(
+        visible_alias = "delete",
+        after_help = "Example:\n  dataplane rule list forward\n  dataplane rule del forward handle 3\n  dataplane rule delete forward handle 3"
+    )]
     Del {
-        /// Where
+        /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
         /// The word `handle`
         #[arg(value_name = "handle", value_parser = ["handle"], hide_possible_values = true)]
         keyword: String,
-        /// Which, as `rule list` shows it
+        /// The number after `handle` in `rule list`
         #[arg(value_name = "N")]
         handle: u64,
     },
-    /// Delete all rules of a chain; its policy stays
+    /// Delete all rules of a chain; the policy stays
     #[command(after_help = "Example:\n  dataplane rule flush forward")]
     Flush {
-        /// Where
+        /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
     },
@@ -102,7 +105,7 @@ impl Rule {
     }
 }
 
-/// One line; the chain is named when none was asked for.
+/// One line; it names the chain unless only one chain is listed.
 fn text(row: &RuleRow, listed: Option<ChainName>) -> String {
     let chain = if listed.is_some() { String::new() } else { format!("{} ", row.chain) };
     format!("{chain}{} # handle {} packets {} bytes {}\n", row.rule, row.handle, row.packets, row.bytes)

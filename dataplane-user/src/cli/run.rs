@@ -13,25 +13,25 @@ use crate::{daemon, kernel::BPFFS};
 /// Run the daemon in the foreground
 ///
 /// Without a config it attaches nothing and drops nothing. SIGTERM stops the daemon and leaves the data plane forwarding;
-/// the next daemon adopts it. The log goes to stderr; `RUST_LOG` chooses how much.
+/// the next daemon adopts it. The log goes to stderr; `RUST_LOG` sets its level.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane run\n  dataplane run --config /etc/dataplane.toml\n  \
                         dataplane run --user dataplane --bpffs /run/dataplane-bpffs\n  \
                         dataplane run --socket /run/b.sock --state /var/lib/b --bpffs /sys/fs/bpf/b")]
 pub(super) struct Run {
-    /// The config to start with
+    /// Config to start with, in place of the remembered one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The config to start with where no earlier daemon left one
+    /// Config of the first start, if there is no remembered one
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     first_config: Option<PathBuf>,
-    /// Become this user; directories that are not there yet are made for it
+    /// Run as this user; missing directories are made for it
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// What must outlive a restart
+    /// Directory of the state that survives a restart
     #[arg(long, value_name = "DIR", default_value = "/var/lib/dataplane")]
     state: PathBuf,
-    /// Where maps and links are pinned; one directory for each daemon
+    /// Directory in which maps and links are pinned; each daemon needs its own
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     bpffs: PathBuf,
 }

@@ -93,5 +93,5 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Explanations(_) => "explanations",
         Data::Watching | Data::Packet(_) | Data::Missed(_) => "packets",
     };
-    anyhow::anyhow!("the daemon answered with {sort}, which was not the question; is it of another version?")
+    anyhow::anyhow!("unexpected reply {sort}; the daemon is probably another version (`dataplane --version`)")
 }

@@ -28,22 +28,22 @@ pub(super) enum Set {
         #[arg(value_name = "NAME")]
         name: Option<String>,
     },
-    /// Put elements into a set, all or none; rules that ask it heed them at once
+    /// Add elements to a set, all or none; they are in force at once
     #[command(
         after_help = "Examples:\n  dataplane set add blocked 192.0.2.1 198.51.100.0/24\n  dataplane set add pairs '192.0.2.1 . 443'"
     )]
     Add {
-        /// Which set; the config file makes it
+        /// Name of the set, as declared in the config file
         #[arg(value_name = "NAME")]
         name: String,
-        /// Addresses, prefixes, ranges, ...: what the type of the set asks for
+        /// Addresses, prefixes, ranges and the like, of the type of the set
         #[arg(required = true, value_name = "ELEMENT")]
         elements: Vec<String>,
     },
-    /// Take elements out of a set, all or none
+    /// Remove elements from a set, all or none
     #[command(after_help = "Example:\n  dataplane set del blocked 192.0.2.1")]
     Del {
-        /// Which set
+        /// Name of the set
         #[arg(value_name = "NAME")]
         name: String,
         /// As `set list` shows them

@@ -20,9 +20,9 @@ use crate::control::{
     row::{self, Counts, MirrorRow, MirrorState},
 };
 
-/// Packets by what became of them, and why
+/// Count packets by verdict and reason
 ///
-/// Every packet that a port received is counted once: `rx` is the sum of `forwarded`, `delivered`, `dropped` and `passed`.
+/// Every received packet is counted once: `rx` is the sum of `forwarded`, `delivered`, `dropped` and `passed`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dataplane stats\n  dataplane stats eth0 --watch\n  dataplane stats --watch --interval 5 --count 12\n  \
@@ -32,16 +32,16 @@ pub(super) struct Stats {
     /// Only this port
     #[arg(value_name = "IFACE", value_parser = iface)]
     iface: Option<String>,
-    /// Again and again, with packets per second; with -j one object a line
+    /// Print again after each interval, with packets per second; with -j one object a line
     #[arg(long)]
     watch: bool,
-    /// Between two looks
+    /// Time between two outputs
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
     interval: Duration,
-    /// End after so many looks
+    /// Number of outputs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "watch")]
     count: Option<u64>,
-    /// Print what reasons there are, what each means and what to do about it; asks no daemon
+    /// Print all reasons with meaning and advice, as `dataplane reason list`
     #[arg(long, conflicts_with_all = ["iface", "watch"])]
     reasons: bool,
 }

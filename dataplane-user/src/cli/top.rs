@@ -18,13 +18,13 @@ use super::{
 use crate::control::protocol::{Data, Request};
 use screen::{Act, Sample, Screen};
 
-/// Show ports, reasons and rules with their rates, on one screen
+/// Show ports, reasons and rules with their rates on one screen
 ///
-/// Keys: q ends, s sorts, / filters, p pauses, ? helps.
+/// Keys: q ends, s sorts, / filters, p pauses, ? shows help.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane top\n  dataplane top --interval 5")]
 pub(super) struct Top {
-    /// Seconds between two looks
+    /// Seconds between two updates
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
 }
@@ -43,7 +43,7 @@ impl Top {
     }
 }
 
-/// Draws until somebody has seen enough, or the daemon is gone.
+/// Draws until the user ends it, or the daemon is gone.
 fn run(
     session: &Session,
     terminal: &mut ratatui::DefaultTerminal,

@@ -26,21 +26,21 @@ const WHOLE: u32 = 65_535;
 /// Which packets, and how many.
 #[derive(Debug, Args)]
 struct Wanted {
-    /// Matches as in rules, then `verdict NAME,...` and `reason NAME,...`; none: all packets
+    /// Matches as in rules, then `verdict NAME,...` and `reason NAME,...`; default: all packets
     #[arg(value_name = "FILTER", trailing_var_arg = true)]
     filter: Vec<String>,
-    /// Only one packet in so many, by chance
+    /// Sample one packet in N at random
     #[arg(long, value_name = "N", default_value_t = 1)]
     sample: u32,
-    /// End after so many packets
+    /// End after N packets
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 }
 
-/// Show live packets, and what became of them
+/// Show live packets with verdict and reason
 ///
-/// Until it is interrupted. Packets that rules, the route or the kernel decide on are shown with the verdict, its reason and the
-/// rule. The daemon tells of 10,000 packets a second at most; how many were missed is said on stderr.
+/// Runs until it is interrupted. Each packet is shown with verdict, reason and rule. The daemon sends at most 10,000 packets a
+/// second; the number of missed packets is printed on stderr.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane trace\n  dataplane trace tcp dport 443 ip saddr 192.0.2.0/24\n  \
                   dataplane trace iif eth0 verdict drop\n  dataplane trace reason no_route,reverse_path -j\n  \
@@ -50,19 +50,19 @@ pub(super) struct Trace {
     wanted: Wanted,
 }
 
-/// Write live packets to a capture file, with what became of them
+/// Write live packets to a capture file, with verdict and reason
 ///
-/// pcapng, for Wireshark and tshark: each packet as it came in, with its port, verdict, reason and rule; also those that XDP
-/// sent on, which tcpdump does not see.
+/// The format is pcapng, for Wireshark and tshark. Each packet is written as it came in, with port, verdict, reason and rule;
+/// also packets that XDP forwarded, which tcpdump does not see.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dataplane capture -w drops.pcapng verdict drop\n  dataplane capture -w - udp dport 53 | tshark -r -"
 )]
 pub(super) struct Capture {
-    /// The file; `-` is stdout
+    /// Output file; `-` is stdout
     #[arg(short, long, value_name = "FILE")]
     write: PathBuf,
-    /// Bytes of each frame
+    /// Bytes to write of each frame
     #[arg(long, value_name = "BYTES", default_value_t = WHOLE)]
     snaplen: u32,
     #[command(flatten)]

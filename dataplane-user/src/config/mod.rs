@@ -131,7 +131,7 @@ impl FromStr for NetfilterChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = [Self::Follow, Self::Bypass].into_iter().find(|choice| choice.name() == text);
-        known.ok_or_else(|| format!("`{text}` is nothing to do about netfilter; take follow or bypass"))
+        known.ok_or_else(|| format!("unknown netfilter policy `{text}`; use `follow` or `bypass`"))
     }
 }
 
@@ -160,7 +160,7 @@ impl FromStr for UntilReady {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = [Self::Pass, Self::Drop].into_iter().find(|choice| choice.name() == text);
-        known.ok_or_else(|| format!("`{text}` is nothing to do until a port is ready; take pass or drop"))
+        known.ok_or_else(|| format!("unknown value `{text}` of `until_ready`; use `pass` or `drop`"))
     }
 }
 

@@ -16,7 +16,7 @@ const NAME: usize = 127;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PatternError {
     /// It is too long.
-    #[error("it has {0} bytes, and {LENGTH} are the most; names of links have 15")]
+    #[error("it has {0} bytes; at most {LENGTH} are allowed, and names of links have 15")]
     Long(usize),
     /// Too many braces inside each other.
     #[error("more than {DEPTH} braces are open inside each other; write the names one by one")]

@@ -123,7 +123,7 @@ fn serialise(directory: &fs::File) {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    tracing::warn!("somebody holds a lock on the directory of the socket; going on without it");
+    tracing::warn!("another process holds a lock on the directory of the socket; continuing without it");
 }
 
 /// Removes the socket of a dead daemon.

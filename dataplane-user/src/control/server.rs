@@ -159,7 +159,7 @@ impl Server {
         drop(address);
         let drained = async { while connections.join_next().await.is_some() {} };
         if timeout(Duration::from_secs(1), drained).await.is_err() {
-            tracing::debug!("the control socket closes with answers that nobody took");
+            tracing::debug!("the control socket closes with replies that no client has read");
         }
     }
 }
@@ -171,7 +171,7 @@ async fn again(path: &Path) -> Option<(UnixListener, Address)> {
     let made = claimed.and_then(|(listener, address)| Ok((listen(listener, path)?, address)));
     match made {
         Ok(made) => {
-            tracing::warn!("the control socket {} was removed; it is there again", path.display());
+            tracing::warn!("the control socket {} was removed; it is made again", path.display());
             Some(made)
         }
         Err(error) => {

@@ -71,7 +71,7 @@ impl Trip {
                 Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
             })?;
             if frame.len() > LONGEST {
-                let said = format!("a frame has {} bytes, and {LONGEST} are the most", frame.len());
+                let said = format!("a frame has {} bytes; at most {LONGEST} are allowed", frame.len());
                 return Err(Failure::new(FailureKind::Usage, said));
             }
             run_tiers(&mut dry_run.test_run, self.hooks, self.ifindex, frame)
@@ -104,7 +104,7 @@ impl Daemon {
             return Err(Failure::new(FailureKind::NotFound, said));
         };
         if frames.len() > FRAMES {
-            let said = format!("{} frames in one request, and {FRAMES} are taken", frames.len());
+            let said = format!("{} frames in one request; at most {FRAMES} are allowed", frames.len());
             return Err(Failure::new(FailureKind::Usage, said));
         }
         let hooks: &[Hook] = match port.mode {
@@ -257,7 +257,7 @@ fn next(record: &TraceRecord, reason: Reason) -> String {
             let found = listeners(protocol, packet.destination(), port);
             let list: Vec<_> = found.iter().map(|(address, port)| format!("{address} port {port}")).collect();
             if list.is_empty() {
-                format!("nobody listens on port {port}: the kernel refuses, unless a connection is open")
+                format!("no socket listens on port {port}: the kernel refuses, unless a connection is open")
             } else {
                 format!("a socket takes it: {}", list.join(", "))
             }

@@ -181,7 +181,7 @@ impl Daemon {
         self.plane.outdate();
         // Where that does not work it is tried again each second.
         if let Err(error) = self.refresh_chains() {
-            tracing::error!("the rules of before could not be written again: {error:#}");
+            tracing::error!("the previous rules could not be written again: {error:#}");
         }
     }
 

@@ -16,9 +16,8 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 /// The same of work whose failure is an answer.
 pub(super) fn answered<T>(verb: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     guarded(work).unwrap_or_else(|panic| {
-        tracing::error!("`{verb}` made the daemon panic: {panic}; it goes on, and this should be reported");
-        let message =
-            format!("the daemon made a mistake with this `{verb}` ({panic}); it goes on, and its log says more");
+        tracing::error!("`{verb}` made the daemon panic: {panic}; it continues; please report this");
+        let message = format!("the daemon failed at this `{verb}` ({panic}); it continues, and its log has more");
         Err(Failure::new(FailureKind::Failed, message))
     })
 }

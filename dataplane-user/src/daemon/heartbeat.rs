@@ -38,7 +38,7 @@ impl Daemon {
             after => u64::try_from(now + i128::from(after) * 1_000_000_000).unwrap_or(u64::MAX),
         };
         if let Err(error) = self.plane.write_heartbeat(until) {
-            tracing::error!("the data plane cannot be told that somebody is there: {error}");
+            tracing::error!("cannot renew the heartbeat of the data plane: {error}");
         }
     }
 

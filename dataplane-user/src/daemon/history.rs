@@ -69,7 +69,7 @@ fn text(directory: &Path, before: &PastConfig) -> Option<String> {
         let whole = before.seal == 0 || before.seal == hash(&text);
         if whole { Ok(text) } else { Err(seal::Broken.to_string()) }
     });
-    text.inspect_err(|error| tracing::error!("cannot read {}: {error}; going on without it", path.display())).ok()
+    text.inspect_err(|error| tracing::error!("cannot read {}: {error}; continuing without it", path.display())).ok()
 }
 
 /// The configs of before, the latest first, as they are told. Reading the files takes its time.

@@ -97,7 +97,7 @@ impl MetricsEndpoint {
         match &opened {
             Ok(_) => tracing::info!("metrics are at http://{address}/metrics"),
             Err(error) if !failed_before => {
-                tracing::warn!("cannot serve metrics on {address}: {error}; it is tried again each second");
+                tracing::warn!("cannot serve metrics on {address}: {error}; the daemon retries each second");
             }
             Err(_) => {}
         }
@@ -109,7 +109,7 @@ impl MetricsEndpoint {
         let error = self.served.as_ref()?.as_ref().err()?;
         let address = self.wanted.listen?;
         Some(format!(
-            "cannot serve metrics on {address} now: {error}; it is tried again each second; `ss -ltnp` shows who has the port"
+            "cannot serve metrics on {address} now: {error}; the daemon retries each second; `ss -ltnp` shows who has the port"
         ))
     }
 

@@ -234,7 +234,7 @@ impl Daemon {
         self.plane.doubt();
         self.observed.touch_all();
         if let Err(panic) = guard::guarded(|| self.follow()) {
-            tracing::error!("what was half done could not be put right: {panic}; `dataplane run` starts afresh");
+            tracing::error!("an unfinished change could not be undone: {panic}; restart the daemon");
         }
     }
 

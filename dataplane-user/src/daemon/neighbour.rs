@@ -60,7 +60,7 @@ impl Probes {
             match prober.probe(ifindex, address) {
                 Ok(there) => self.sent += u64::from(there),
                 Err(error) if !std::mem::replace(&mut self.refused, true) => {
-                    tracing::warn!("neighbours in use cannot be kept alive: {error}; this is said once");
+                    tracing::warn!("neighbours in use cannot be kept alive: {error}; this is logged once");
                 }
                 Err(_) => {}
             }

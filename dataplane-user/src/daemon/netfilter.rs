@@ -60,7 +60,7 @@ impl NetfilterNotices {
         if !new.is_empty() {
             tracing::warn!("{}", advice(choice, &new));
         } else if chains.is_empty() && !told.is_empty() {
-            tracing::info!("netfilter has no rules any more that forwarded packets would meet");
+            tracing::info!("netfilter no longer has rules that forwarded packets would meet");
         }
         if let Some(shaped) = shaped {
             shaped.difference(&self.shaped).for_each(|what| tracing::info!("{what}"));

@@ -68,7 +68,10 @@ impl Observed {
         }
         if missed.count != 0 {
             let examples = missed.examples.join("; ");
-            tracing::warn!("the mirror had missed {} changes of the kernel, mended now: {examples}", missed.count);
+            tracing::warn!(
+                "the mirror had missed {} changes of the kernel, which are corrected now: {examples}",
+                missed.count
+            );
         }
         self.resync_stats.mended += missed.count as u64;
     }

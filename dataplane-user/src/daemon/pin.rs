@@ -24,7 +24,7 @@ impl PinHealth {
         };
         if mended > 0 {
             tracing::error!(
-                "{mended} pins in {} were removed by somebody, and are there again; nothing was detached",
+                "{mended} pins in {} were removed by another program, and are there again; nothing was detached",
                 root.display()
             );
             self.mended += mended;
@@ -64,7 +64,7 @@ impl Daemon {
             (None, 0) => (Status::Ok, format!("{root} is on a BPF file system, and has all pins"), String::new()),
             (None, mended) => (
                 Status::Warn,
-                format!("{mended} pins in {root} were removed by somebody, and were put back"),
+                format!("{mended} pins in {root} were removed by another program, and were pinned again"),
                 "find out who does that; nothing is detached as long as the daemon runs".to_owned(),
             ),
         };

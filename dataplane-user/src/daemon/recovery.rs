@@ -179,11 +179,7 @@ impl State {
             fault(PENDING[0], false, format!("{what}; its copy says what to go back to, and when"));
             return Some(copy);
         }
-        fault(
-            PENDING[0],
-            true,
-            format!("{what}; it says which config to go back to unless somebody confirms the last one"),
-        );
+        fault(PENDING[0], true, format!("{what}; it has the config to roll back to unless the last one is confirmed"));
         None
     }
 

@@ -69,7 +69,7 @@ impl Rejecter {
             Ok(None) => return,
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
-                    tracing::warn!("rejected packets are dropped without an answer: {error}; it takes CAP_NET_RAW");
+                    tracing::warn!("rejected packets are dropped without an answer: {error}; answers need CAP_NET_RAW");
                 }
                 return;
             }

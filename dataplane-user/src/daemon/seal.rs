@@ -22,7 +22,7 @@ pub(super) struct Unsealed<'t> {
 
 /// The seal does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it was changed, or only a part of it is left: its seal does not fit")]
+#[error("it was changed or is incomplete: its seal does not match")]
 pub(super) struct Broken;
 
 /// FNV-1a: the same in every version of this program.

@@ -57,7 +57,7 @@ pub(super) async fn serve(options: &Options, configs: Configs) -> anyhow::Result
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut glance = tokio::time::interval(trace::GLANCE);
     glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut packets, mut trace_records) = daemon.plane.rings()?.context("the rings are read by somebody else")?;
+    let (mut packets, mut trace_records) = daemon.plane.rings()?.context("the rings are already being read")?;
     let mut due = None;
     loop {
         tokio::select! {
@@ -130,7 +130,7 @@ pub(super) async fn serve(options: &Options, configs: Configs) -> anyhow::Result
     daemon.store.settle().map(std::thread::JoinHandle::join);
     drop((waiting, queue));
     serving.end();
-    tracing::info!("stopped; the data plane goes on forwarding (`dataplane detach --all` takes it off)");
+    tracing::info!("stopped; the data plane continues to forward (a new `dataplane run` takes it over)");
     Ok(())
 }
 

@@ -65,7 +65,7 @@ impl Serving {
     /// Waits for its end, which is when nobody takes calls any more.
     pub(super) fn end(self) {
         if self.0.join().is_err() {
-            tracing::error!("the control socket ended badly");
+            tracing::error!("the thread of the control socket panicked");
         }
     }
 }
@@ -114,6 +114,6 @@ impl Watchdog {
 
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("the service manager cannot be told: {error}");
+        tracing::warn!("cannot notify the service manager: {error}");
     }
 }

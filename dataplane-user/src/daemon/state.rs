@@ -196,7 +196,7 @@ impl State {
             // One of somebody else, who lets nobody read it, can still be renamed.
             let kept = fs::hard_link(&path, &aside).or_else(|_| fs::copy(&path, &aside).map(drop));
             match kept.or_else(|_| fs::rename(&path, &aside)) {
-                Ok(()) => tracing::warn!("what is in {} is kept as {}", path.display(), aside.display()),
+                Ok(()) => tracing::warn!("the contents of {} are kept as {}", path.display(), aside.display()),
                 Err(error) => {
                     self.kept = false;
                     return Err(error)
@@ -229,7 +229,7 @@ fn close_to_others(directory: &Path) -> io::Result<()> {
         if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
             let mode = fs::Permissions::from_mode(metadata.permissions().mode() & 0o600);
             if let Err(error) = fs::set_permissions(entry.path(), mode) {
-                tracing::warn!("others can read {}: {error}", entry.path().display());
+                tracing::warn!("other users can read {}: {error}", entry.path().display());
             }
         }
     }

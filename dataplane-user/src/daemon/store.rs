@@ -57,7 +57,7 @@ impl Store {
             let pending_config = pending.resume(confirm::now());
             if pending_config.until <= Instant::now() {
                 running.replace(&config::parse(pending_config.before(), "pending.toml")?)?;
-                tracing::warn!("the config was not confirmed before the daemon ended: going back to the one before");
+                tracing::warn!("the config was not confirmed before the daemon ended: rolling back to the one before");
             }
             // Until everything is in force and written down, what is pending stays on disk.
             self.pending_config = Some(pending_config);
@@ -89,7 +89,7 @@ impl Store {
         if let Some(error) = &unsaved
             && self.unsaved.is_none()
         {
-            tracing::error!("cannot write the state: {error}; a restart would come back with older rules and ports");
+            tracing::error!("cannot write the state: {error}; a restart would restore older rules and ports");
         } else if unsaved.is_none() && self.unsaved.is_some() {
             tracing::info!("the state is written again");
         }
@@ -169,7 +169,7 @@ impl Store {
     /// Removes what says that a config waits for confirmation.
     pub(super) fn forget_pending(&self) {
         if let Err(error) = self.state.write_pending(None) {
-            tracing::error!("{error:#}; a restart may roll back once more");
+            tracing::error!("{error:#}; a restart may roll back again");
         }
     }
 
@@ -198,7 +198,7 @@ impl Store {
 
     fn save_history(&mut self) {
         if let Err(error) = self.state.write_history(&mut self.history) {
-            tracing::error!("{error:#}; a restart would come back with an older history");
+            tracing::error!("{error:#}; a restart would restore an older history");
         }
     }
 }

@@ -163,7 +163,7 @@ impl Daemon {
         if let Err(error) = self.watch() {
             self.packets.trace_subscribers_mut().pop();
             if let Err(error) = self.watch() {
-                tracing::error!("what is watched for could not be written again: {error:#}");
+                tracing::error!("the filters of trace subscribers could not be written again: {error:#}");
             }
             return Err(Failure::new(FailureKind::Failed, format!("{error:#}")));
         }
@@ -208,7 +208,7 @@ impl Daemon {
         if self.packets.trace_subscribers_mut().let_go()
             && let Err(error) = self.watch()
         {
-            tracing::error!("the programs that watch packets could not be taken back: {error:#}");
+            tracing::error!("the programs with tracing could not be replaced: {error:#}");
         }
         let total = self.plane.missed().unwrap_or_default();
         self.packets.trace_subscribers_mut().tell_missed(total);

@@ -26,7 +26,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
         fault(
             "btf",
             Status::Warn,
-            "no /sys/kernel/btf/vmlinux: what tracing programs need to find their way in the kernel",
+            "no /sys/kernel/btf/vmlinux: tracing programs need it",
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
         )
     });
@@ -38,14 +38,14 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Some(value) => fine("jit", format!("net.core.bpf_jit_enable is {value}")),
-        None => fine("jit", "not to be seen from this network namespace by this user"),
+        None => fine("jit", "not readable for this user in this network namespace"),
     });
     findings.extend(facts.bpffs.as_ref().map(|(path, mounted)| bpffs(path, *mounted)));
     findings.extend(facts.elsewhere.as_ref().map(|(pid, why)| {
         fault(
             "namespace",
             Status::Warn,
-            format!("the daemon is in another network namespace, whose links and routes were not looked at: {why}"),
+            format!("the daemon is in another network namespace, whose links and routes were not checked: {why}"),
             format!("sudo nsenter --net=/proc/{pid}/ns/net dataplane doctor"),
         )
     }));
@@ -69,7 +69,7 @@ fn bpffs(place: &Path, mounted: bool) -> Finding {
 fn kernel(facts: &Facts) -> Finding {
     let release = &facts.release;
     let Some(version) = version(release) else {
-        return fault("kernel", Status::Warn, format!("release `{release}` is not understood"), "uname -r");
+        return fault("kernel", Status::Warn, format!("release `{release}` is not a version"), "uname -r");
     };
     let Some(status) = release::missing(version).map(|addition| addition.without).max() else {
         return fine("kernel", release);
@@ -108,6 +108,6 @@ fn memlock(facts: &Facts) -> Finding {
             format!("this kernel counts maps as locked memory, and the limit is {bytes} bytes"),
             "ulimit -l unlimited",
         ),
-        _ => fine("memlock", "no limit in the way of maps"),
+        _ => fine("memlock", "maps are not limited"),
     }
 }

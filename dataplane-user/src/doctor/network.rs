@@ -22,7 +22,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 "netfilter",
                 Status::Warn,
                 format!("forwarded packets meet these chains: {}", facts.netfilter.join("; ")),
-                "nft list ruleset  # a daemon would leave what is forwarded to the kernel, which asks them",
+                "nft list ruleset  # a daemon would leave forwarded packets to the kernel, which applies them",
             )
         });
         for version in [IpVersion::V4, IpVersion::V6] {
@@ -33,11 +33,11 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 fault(
                     name,
                     Status::Warn,
-                    "routing rules that only the kernel's own path follows: it would forward itself",
+                    "routing rules that only the kernel's own path follows: the kernel would forward",
                     "ip rule list  # delete with `ip rule del` those that are not needed",
                 )
             } else if sources.contains(&RouteSource::Kernel) {
-                fine(name, "routing rules or a VRF: the kernel would be asked for routes")
+                fine(name, "routing rules or a VRF: the programs would use the kernel's route lookup")
             } else {
                 fine(name, "only the default routing rules")
             });
@@ -63,7 +63,7 @@ fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {
             fault(
                 "forwarding ipv4",
                 Status::Warn,
-                format!("off for what comes in at {}", names.join(", ")),
+                format!("off for packets from {}", names.join(", ")),
                 format!("sysctl -w {}", fix.join(" ")),
             )
         }
@@ -97,11 +97,11 @@ fn reverse_path(facts: &Facts, findings: &mut Vec<Finding>) {
         if port.reverse_path != 0 {
             strict.push((name, format!("{name} has dropped {} packets", port.reverse_path)));
         } else if split.contains(&port.link.ifindex) {
-            strict.push((name, format!("{name} is one of several ways to a prefix")));
+            strict.push((name, format!("{name} is one of several paths to a prefix")));
         }
     }
     if strict.is_empty() {
-        findings.push(fine("rp_filter", "not strict where paths are asymmetric"));
+        findings.push(fine("rp_filter", "not strict on asymmetric paths"));
         return;
     }
     let found: Vec<_> = strict.iter().map(|(_, why)| why.as_str()).collect();
@@ -110,7 +110,7 @@ fn reverse_path(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(fault(
         "rp_filter",
         Status::Warn,
-        format!("strict where paths are asymmetric: {}", found.join(", ")),
+        format!("strict on asymmetric paths: {}", found.join(", ")),
         format!("sysctl -w {}", fix.join(" ")),
     ));
 }

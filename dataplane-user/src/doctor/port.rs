@@ -48,7 +48,7 @@ fn attachment(port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("mode", port),
             Status::Warn,
-            "generic: slower than tc alone, for trying things out only",
+            "generic: slower than tc alone, only for trials",
             format!("dataplane attach {name} --mode auto"),
         ));
     }
@@ -64,7 +64,7 @@ fn offloads(port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("rxvlan", port),
             Status::Fail,
-            "on: XDP does not see a VLAN tag that the hardware has taken off, and takes the packet for untagged",
+            "on: XDP does not see VLAN tags that the hardware removes, and handles the packets as untagged",
             format!("ethtool -K {name} rxvlan off"),
         ));
     }
@@ -72,7 +72,7 @@ fn offloads(port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("lro", port),
             Status::Fail,
-            "on: merged packets are longer than any way out takes",
+            "on: merged packets are longer than the MTU of any egress",
             format!("ethtool -K {name} lro off"),
         ));
     }
@@ -86,7 +86,7 @@ fn frames(facts: &Facts, port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("mtu", port),
             Status::Fail,
-            format!("{}: more than a page takes, and the driver has no XDP for frames in several buffers", link.mtu),
+            format!("{}: larger than a page, and the driver has no XDP for frames in several buffers", link.mtu),
             format!("ip link set {name} mtu {ONE_PAGE}  # or `dataplane attach {name} --mode tc`"),
         ));
     }
@@ -95,7 +95,7 @@ fn frames(facts: &Facts, port: &PortFacts, findings: &mut Vec<Finding>) {
     if sends && known && link.ethernet && link.up && !features.contains(XdpFeatures::NDO_XMIT) {
         let (found, fix) = if link.kind.as_deref() == Some("veth") {
             (
-                "takes no XDP frames, as its peer does not poll: tc sends them",
+                "takes no XDP frames, because its peer has no NAPI: tc sends them",
                 "ethtool -K PEER gro on  # at the other end",
             )
         } else {
@@ -115,7 +115,7 @@ fn foreign(port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("foreign xdp", port),
             Status::Fail,
-            format!("{} is at the driver: it sees packets first, and keeps ours out", port.foreign_xdp.join(", ")),
+            format!("{} is attached at the driver, so this program cannot be", port.foreign_xdp.join(", ")),
             format!("ip link set {name} xdp off  # or `dataplane attach {name} --mode tc`"),
         ));
     }
@@ -123,7 +123,7 @@ fn foreign(port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("foreign tc", port),
             Status::Warn,
-            format!("{} at tc does not see what we forward", port.foreign_tc.join(", ")),
+            format!("{} at tc does not see packets that dataplane forwards", port.foreign_tc.join(", ")),
             format!("bpftool net show dev {name}  # and `tc filter show dev {name} ingress`"),
         ));
     }

@@ -35,7 +35,7 @@ pub enum CaptureError {
         error: io::Error,
     },
     /// It is no capture file, or a broken one.
-    #[error("{}: no pcap or pcapng, or broken: {error}", path.display())]
+    #[error("{}: not a valid pcap or pcapng file: {error}", path.display())]
     Format {
         /// Which one.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum CaptureError {
         error: PcapError,
     },
     /// Its frames begin with something else than Ethernet or IP.
-    #[error("{}: frames of link type {kind:?}; take a capture of an Ethernet interface", path.display())]
+    #[error("{}: frames of link type {kind:?} are not supported; use a capture of an Ethernet interface", path.display())]
     Link {
         /// Which one.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum CaptureError {
         kind: DataLink,
     },
     /// There are fewer frames.
-    #[error("{}: there is no frame {wanted}, only {there}; the first is 1", path.display())]
+    #[error("{}: there is no frame {wanted}, only {there}; the first frame is 1", path.display())]
     Missing {
         /// Which one.
         path: PathBuf,

@@ -15,17 +15,17 @@ pub enum ExpressionError {
     )]
     Form(String),
     /// No such protocol.
-    #[error("`{0}` is no protocol here: take tcp, udp, icmp, icmpv6, or a number from 0 to 255")]
+    #[error("unknown protocol `{0}`: use tcp, udp, icmp, icmpv6, or a number from 0 to 255")]
     Protocol(String),
     /// Not an address.
-    #[error("`{0}` is no address{1}")]
+    #[error("`{0}` is not an address{1}")]
     Address(String, &'static str),
     /// Of different families.
     #[error("{0} and {1} are of different families; take two of one")]
     Families(IpAddr, IpAddr),
     /// An option that there is not, or without a value that it can have.
     #[error(
-        "`{0}` is not known here: options are ttl N, length BYTES, flags syn,ack,..., type N, code N, vlan ID, from MAC"
+        "unknown option `{0}`: options are ttl N, length BYTES, flags syn,ack,..., type N, code N, vlan ID, from MAC"
     )]
     Option(String),
     /// The packet cannot be built.

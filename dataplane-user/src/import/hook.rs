@@ -216,8 +216,7 @@ fn finished(name: ChainName, rule: Flat, sets: &BTreeMap<SetName, SetConfig>, pr
         if test.negated()
             || ranges.iter().any(|range| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number))))
         {
-            let message =
-                format!("`{asked}`: extension headers are walked here; take `meta l4proto` for what is behind them");
+            let message = format!("`{asked}`: match what follows extension headers by `meta l4proto`");
             problems.error(rule.place.clone(), message);
             return None;
         }

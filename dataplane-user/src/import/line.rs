@@ -5,11 +5,11 @@ use std::ops::Range;
 use chumsky::prelude::*;
 
 use super::chain::{Line, Says, too_much};
-use super::foreign::foreign;
 use super::piece::{Boxed, Elements, FIELD, PAIR, Piece, piece, several};
 use super::problem::{Position, Problems};
 use super::room::{MATCHES, Room, weight};
 use super::set::Table;
+use crate::rule::foreign::foreign;
 use crate::rule::parse::run;
 use crate::rule::parse::token::space;
 use crate::rule::{Action, Contradiction, Match, Rule, RuleError, Statement, Text};

@@ -6,7 +6,6 @@
 
 mod chain;
 mod complement;
-mod foreign;
 mod hook;
 mod inline;
 mod iptables;

@@ -307,7 +307,7 @@ fn chain<'a>(
             ["type", kind, "hook", hook, rest @ ..] => base = Some((text, Base { kind, hook, rest: rest.to_vec() })),
             ["policy", word] => match word.parse() {
                 Ok(word) => policy = word,
-                Err(_) => problems.error(place(&text), format!("`{word}` is not a policy; take accept or drop")),
+                Err(_) => problems.error(place(&text), format!("unknown policy `{word}`; use `accept` or `drop`")),
             },
             ["comment", ..] => problems.note(place(&text), "the comment of a chain is not kept"),
             _ => lines.extend(reader.line(text, (table, &mut ruleset.room), problems)),

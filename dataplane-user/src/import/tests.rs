@@ -162,7 +162,7 @@ fn options_of_iptables() {
         ("-m rpfilter --invert -j DROP", "for IPv6 there is no such setting"),
         ("-m limit --limit 1/s -m tcp --dport 22 -j DROP", "needs a protocol with ports"),
         ("-p tcp -m limit --limit 1/s -m tcp --dport 22 -j DROP", "stands behind `--limit`"),
-        ("-m conntrack --ctstate NEW -j DROP", "stateful"),
+        ("-m conntrack --ctstate NEW -j DROP", "stateless"),
         ("-m set --match-set bad src -j DROP", "sets of ipset"),
         ("-j NOWHERE", "there is no chain NOWHERE"),
         ("-m comment --comment \"two words\" -j ACCEPT", "meta nfproto ipv4 accept comment \"two words\""),
@@ -302,7 +302,7 @@ fn advice_fits_the_match() {
     for (rule, advice) in [
         ("fib saddr . iif oif missing drop", "rp_filter=1 (strict) instead; for IPv6 there is no such setting"),
         ("fib saddr oif missing drop", "rp_filter=2"),
-        ("fib daddr type local accept", "chain input meets what is for this machine"),
+        ("fib daddr type local accept", "chain input has packets to this machine"),
         ("fib daddr . iif type != { local, broadcast, multicast } drop", "224.0.0.0/4"),
         ("fib saddr type local drop", "martian_source"),
         ("tcp flags syn tcp option maxseg size set rt mtu", "AdvLinkMTU"),

@@ -47,7 +47,7 @@ pub enum BpffsError {
         error: io::Error,
     },
     /// It was there, and is no more.
-    #[error("there is no BPF file system at {0} any more")]
+    #[error("the BPF file system at {0} is gone")]
     Unmounted(PathBuf),
     /// Another daemon holds it.
     #[error("another daemon uses {0}; stop it first, or give this one its own directory with --bpffs")]
@@ -245,7 +245,7 @@ fn mount_under(root: &Path) -> Result<(), BpffsError> {
     tracing::info!(path = %target.display(), "mounting a BPF file system");
     if is_private() {
         tracing::warn!(
-            "this mount namespace is private (`ip netns exec` makes such ones), and what is pinned in it ends with its last \
+            "this mount namespace is private (`ip netns exec` makes such ones), and its pins end with its last \
              process: after a `kill -9` the kernel forwards alone; start with `nsenter --net=/var/run/netns/NAME` instead"
         );
     }

@@ -106,7 +106,7 @@ pub enum LinkError {
     #[error("the device is gone")]
     Gone,
     /// The driver, or the device in its present state, does not take the program.
-    #[error("the device does not take it: {0}")]
+    #[error("the device refuses it: {0}")]
     Unsupported(io::Error),
     /// Any other error of the kernel.
     #[error("the kernel refuses: {}", chain(.0))]

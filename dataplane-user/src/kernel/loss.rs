@@ -35,7 +35,7 @@ pub enum TxErrorMonitorError {
     #[error(transparent)]
     Btf(#[from] BtfError),
     /// The network namespace has no number.
-    #[error("cannot look at /proc/thread-self/ns/net: {0}; mount /proc")]
+    #[error("cannot read /proc/thread-self/ns/net: {0}; mount /proc")]
     Namespace(io::Error),
     /// The programs could not be made.
     #[error(transparent)]

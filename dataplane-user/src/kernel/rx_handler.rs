@@ -39,7 +39,7 @@ pub enum RxHandlerError {
     #[error("cannot read the types of the kernel: {}", chain(.0))]
     Types(#[from] TypesError),
     /// The network namespace has no number.
-    #[error("cannot look at /proc/thread-self/ns/net: {0}; mount /proc")]
+    #[error("cannot read /proc/thread-self/ns/net: {0}; mount /proc")]
     Namespace(io::Error),
     /// The program could not be made.
     #[error(transparent)]

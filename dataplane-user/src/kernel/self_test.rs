@@ -21,7 +21,7 @@ pub enum SelfTestError {
     #[error("the kernel does not run program {PROGRAM}: {}", chain(.0))]
     Run(#[from] ProgramError),
     /// The program has no answer.
-    #[error("program {PROGRAM} gave no answer; rebuild with `cargo xtask build`")]
+    #[error("program {PROGRAM} returned no result; rebuild with `cargo xtask build`")]
     Silent,
 }
 

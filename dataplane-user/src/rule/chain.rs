@@ -57,7 +57,7 @@ impl fmt::Display for ChainName {
 
 /// Not the name of a chain.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("there is no chain `{0}`; take prerouting, input, forward or output")]
+#[error("there is no chain `{0}`; use prerouting, input, forward or output")]
 pub struct UnknownChain(pub String);
 
 impl FromStr for ChainName {
@@ -97,7 +97,7 @@ impl fmt::Display for Fragments {
 
 /// Not what fragments can be done with.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is nothing to do with fragments; take drop-unreadable or pass")]
+#[error("unknown fragment policy `{0}`; use `drop-unreadable` or `pass`")]
 pub struct UnknownFragments(pub String);
 
 impl FromStr for Fragments {
@@ -145,7 +145,7 @@ impl fmt::Display for Policy {
 
 /// Not a policy.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is not a policy; take accept or drop")]
+#[error("unknown policy `{0}`; use `accept` or `drop`")]
 pub struct UnknownPolicy(pub String);
 
 impl FromStr for Policy {

@@ -1,8 +1,7 @@
 //! The language of rules: nft's expression grammar.
 //!
 //! [`parse`] reads a rule, `Display` writes its canonical form, and reading that gives the same rule again. A rule that was
-//! read is one that some packet can meet; what this version can not do yet (sets, `log`, `limit`, `reject`) is refused when
-//! it is lowered, so that it can be read and written all the same.
+//! read is one that some packet can meet.
 
 mod ast;
 mod chain;
@@ -10,6 +9,7 @@ mod concatenation;
 mod consistency;
 mod display;
 mod error;
+pub(crate) mod foreign;
 mod name;
 pub(crate) mod parse;
 mod resolve;

@@ -150,6 +150,14 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("log level info group 3 drop", "log level info group 3", "one of level and group"),
     ("drop tcp dport 80", "tcp", "expected `comment` or the end of the rule"),
     ("log tcp dport 80", "tcp", "expected"),
+    ("ct state established,related accept", "ct state", "`ct state`: connection tracking is not supported"),
+    ("tcp dport 80 ct state new accept", "ct state", "tcp flags & (syn | ack)"),
+    ("tcp dport 80 dnat to 192.0.2.1", "dnat", "address translation is not supported"),
+    ("oifname eth0 masquerade", "masquerade", "address translation is not supported"),
+    ("meta mark 1 drop", "mark", "no mark before the kernel"),
+    ("ip ttl set 5", "ip ttl set", "cannot change packets"),
+    ("tcp option maxseg size 536 drop", "tcp option", "cannot match options"),
+    ("tcp dport 80 jump web", "jump", "cannot jump"),
 ];
 
 #[test]

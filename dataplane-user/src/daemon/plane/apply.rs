@@ -42,7 +42,7 @@ impl DataPlane {
 
     fn note_written(&mut self, unwritten: Option<&String>) {
         if let Some(error) = unwritten.filter(|_| unwritten != self.unwritten.as_ref()) {
-            tracing::error!("{error}; it is tried again each second");
+            tracing::error!("{error}; the daemon retries each second");
         }
         self.unwritten = unwritten.cloned();
     }
@@ -180,7 +180,7 @@ impl Live {
         let Err(error) = self.relink(facts) else { return self.kernel.settle() };
         self.kernel.take_back();
         if let Err(error) = self.relink(facts) {
-            tracing::error!("the programs of before could not be put back everywhere: {error:#}");
+            tracing::error!("the previous programs could not be restored everywhere: {error:#}");
         }
         Err(error)
     }

@@ -45,7 +45,7 @@ impl DataPlane {
     /// Links have come, gone or become ports.
     pub(in crate::daemon) fn update_egress(&mut self, facts: Facts<'_>) {
         if let Err(error) = self.live.settle_egress_classes(facts) {
-            tracing::error!("the ways out could not be brought up to date: {error:#}");
+            tracing::error!("the classes of egress links could not be updated: {error:#}");
         }
         self.live.guard(facts);
     }
@@ -161,7 +161,7 @@ impl Live {
             }
             Err(LinkError::Gone) => {}
             Err(error) => tracing::warn!(
-                "packets that the kernel forwards out of {name} do not meet chain forward where it depends on the way out: {error}"
+                "packets that the kernel forwards through {name} bypass rules of chain forward that match the egress: {error}"
             ),
         }
     }

@@ -102,7 +102,7 @@ impl KernelPlane {
         let done = self.tx_errors.observe(self.sizes, &self.pin_dirs).map_err(|error| error.to_string());
         if let Err(error) = &done {
             tracing::warn!(
-                "frames that a way out does not take count as forwarded, and not as redirect_failed: {error}"
+                "frames that an egress device does not take count as forwarded, not as redirect_failed: {error}"
             );
         }
         self.tx_error_status = Some(done);
@@ -381,7 +381,7 @@ impl Plane for KernelPlane {
 
     fn rest(&mut self) {
         if let Err(error) = self.tables.routing.rest() {
-            tracing::warn!("memory of the tables cannot be let go: {error}");
+            tracing::warn!("memory of the tables cannot be unmapped: {error}");
         }
     }
 }

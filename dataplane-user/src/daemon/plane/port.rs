@@ -222,14 +222,14 @@ impl Live {
         for slot in gone {
             self.ports.slots.remove(&slot);
             if let Err(error) = self.retire(slot) {
-                tracing::error!("counters of a port that is gone: {error}");
+                tracing::error!("cannot clear the counters of a removed port: {error}");
             }
         }
         for (slot, port) in want {
             if self.ports.slots.insert(*slot, port.ifindex).is_none()
                 && let Err(error) = self.kernel.clear_port_counters(*slot)
             {
-                tracing::error!("counters of a new port: {error}");
+                tracing::error!("cannot clear the counters of a new port: {error}");
             }
         }
     }

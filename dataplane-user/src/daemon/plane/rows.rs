@@ -14,7 +14,7 @@ pub(super) fn write(tables: &mut Tables, change: &Change<'_>) -> Result<(), Tabl
         Change::AddEgress(ifindex) => {
             // A device may vanish, or lose the ability, between its news and this.
             if let Err(error) = tables.add_egress(*ifindex) {
-                tracing::warn!("{error}; packets for it take tc");
+                tracing::warn!("{error}; tc sends packets through it");
             }
         }
         Change::Policies(family, [before, after]) => tables.write_policies(*family, before, after)?,

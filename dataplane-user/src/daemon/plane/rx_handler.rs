@@ -18,7 +18,7 @@ impl RxWatch {
     pub(super) fn read(&mut self, sizes: TableSizes, place: &PinDirs) -> Option<BTreeMap<Ifindex, String>> {
         let failed = |error: RxHandlerError| {
             tracing::warn!(
-                "who takes the frames of a port before IP sees them is not told ({error}): promiscuous ports are left to the kernel"
+                "cannot find out which device takes the frames of a port before IP ({error}): promiscuous ports are left to the kernel"
             );
         };
         let rx_handlers = self.0.get_or_insert_with(|| RxHandlers::watch(sizes, place).map_err(failed));

@@ -1,6 +1,6 @@
 //! Extensions of iptables: `-m NAME`.
 
-use super::super::foreign::STATEFUL;
+use crate::rule::foreign::STATEFUL;
 
 /// Extensions whose options are known.
 pub(super) const MODULES: [&str; 19] = [

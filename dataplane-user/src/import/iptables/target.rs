@@ -1,9 +1,9 @@
 //! What a rule of iptables says: `-j`.
 
 use super::super::chain::Says;
-use super::super::foreign::{SEGMENTS, STATEFUL};
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
+use crate::rule::foreign::{SEGMENTS, STATEFUL};
 use crate::rule::{Action, Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6};
 
 /// Targets that change packets or keep something.

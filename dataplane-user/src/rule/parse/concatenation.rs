@@ -30,7 +30,7 @@ pub(super) fn any<'a>() -> Boxed<'a, Match> {
             };
             let whole = Concatenation::new(fields, test).map(Match::Concatenation);
             whole.ok_or_else(|| {
-                let fault = "fields that are asked together belong to one family, and take six words (an IPv6 address \
+                let fault = "the fields of a concatenation belong to one family, and take six words (an IPv6 address \
                              takes two): make it two matches";
                 Fault::invalid(extra.span(), fault)
             })

@@ -16,6 +16,7 @@ use chumsky::prelude::*;
 
 use super::ast::{Match, Rule};
 use super::error::{RuleError, RuleFault};
+use super::foreign;
 use super::set::{Element, ItemKind, SetType};
 use super::statement::{Action, Statement};
 use super::text::Text;
@@ -75,7 +76,7 @@ pub fn parse(text: &str) -> Result<Rule, RuleError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
-    let pieces = RULE.with(|cache| run(text, cache.get().clone()))?;
+    let pieces = RULE.with(|cache| run(text, cache.get().clone())).map_err(|error| unsupported(text, error))?;
     let mut spans: Vec<_> = pieces.matches.iter().map(|(_, span)| trimmed(text, span.into_range())).collect();
     let matches = pieces.matches.into_iter().map(|(asked, _)| asked).collect();
     match Rule::new(matches, pieces.statements, pieces.action, pieces.comment) {
@@ -84,6 +85,15 @@ pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
             Err(RuleError { span: spans.swap_remove(error.index), fault: RuleFault::Invalid(error.to_string()) })
         }
     }
+}
+
+/// The error; if it is about a construct of nft that is not supported, what to do instead.
+fn unsupported(text: &str, error: RuleError) -> RuleError {
+    if matches!(error.fault, RuleFault::Invalid(_)) {
+        return error;
+    }
+    let known = foreign::unsupported(text, error.span.start);
+    known.map_or(error, |(span, said)| RuleError { span, fault: RuleFault::Invalid(said) })
 }
 
 /// Reads an element of a set of this type.
