@@ -74,6 +74,8 @@ bitflags! {
         const RX_HANDLER = 1 << 19;
         /// The kernel is an NDP proxy: it answers for IPv6 neighbours on other links.
         const PROXY_NDP = 1 << 20;
+        /// Some port has macvlan devices, whose link addresses are this machine's, too.
+        const VIRTUAL = 1 << 24;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.
@@ -105,6 +107,10 @@ impl Switch {
     pub const PAD_MARK: i32 = 0x5b << 24;
     /// Above the bits of the features, in a mark.
     const SIGN: i32 = 0x5a << 24;
+    /// The same for the features from the 24th on, of which a mark has the bits further down.
+    const SIGN_HIGH: i32 = 0x5c << 24;
+    /// How many bits of features fit into a mark.
+    const BITS: u32 = 24;
     /// `r0 = ...`: operation, register, and an offset that is none.
     const LOAD: [u8; 4] = [0xb7, 0, 0, 0];
     /// `if r0 == ... goto ...`: operation and register.
@@ -114,16 +120,23 @@ impl Switch {
     /// Goes on: the verifier removes it.
     pub const NOTHING: Instruction = Self::jump([0, 0]);
 
-    /// The mark for features of which at least one shall be on.
+    /// The mark for features of which at least one shall be on: all of them below the 24th bit, or none.
     pub const fn mark(features: Features) -> i32 {
-        Self::SIGN | features.bits().cast_signed()
+        let (low, high) = (features.bits() & ((1 << Self::BITS) - 1), features.bits() >> Self::BITS);
+        assert!(low == 0 || high == 0, "a mark has no room for features of both halves");
+        if high == 0 { Self::SIGN | low.cast_signed() } else { Self::SIGN_HIGH | high.cast_signed() }
     }
 
     /// The switch that two instructions are, if they are one.
     pub fn of(load: Instruction, compare: Instruction) -> Option<Self> {
-        let mark = Self::loaded(load).filter(|mark| mark >> 24 == Self::SIGN >> 24)?;
+        let mark = Self::loaded(load)?;
+        let bits = (mark & ((1 << Self::BITS) - 1)).cast_unsigned();
+        let features = Features::from_bits_retain(match mark - bits.cast_signed() {
+            Self::SIGN => bits,
+            Self::SIGN_HIGH => bits << Self::BITS,
+            _ => return None,
+        });
         let offset = [compare[2], compare[3]];
-        let features = Features::from_bits_retain((mark ^ Self::SIGN).cast_unsigned());
         (compare == Self::compare(offset)).then_some(Self { features, offset })
     }
 
@@ -226,7 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn marks_have_room_for_all_features() {
-        assert_eq!(Features::all().bits() >> 24, 0);
+    fn each_feature_has_a_switch_of_its_own() {
+        for feature in Features::all().iter() {
+            let switch = Switch::of(load(Switch::mark(feature)), COMPARE).expect("a switch");
+            assert!(switch.is_on(feature), "{feature:?}");
+            assert!(!switch.is_on(Features::all() - feature), "{feature:?}");
+        }
     }
 }

@@ -78,6 +78,9 @@ pub trait Hook: Bytes {
     /// Whether the kernel says that the frame is for this machine. It knows at once when a link address changes.
     fn is_ours(&self) -> bool;
 
+    /// [`crate::tables::macvlan`], in a global function.
+    fn macvlan(&self, ifindex: Ifindex) -> u64;
+
     /// [`crate::tables::proxied`], in a global function.
     fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32;
 

@@ -123,6 +123,11 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn macvlan(&self, ifindex: Ifindex) -> u64 {
+        macvlan_skb(self.context.skb.skb, ifindex)
+    }
+
+    #[inline(always)]
     fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32 {
         proxied_skb(self.context.skb.skb, ifindex, places, route)
     }
@@ -327,6 +332,13 @@ extern "C" fn kernel_lookup_skb(raw: *mut __sk_buff) -> u32 {
     };
     fib_lookup::lookup(&Skb { context: &context, behind: false }, run);
     0
+}
+
+/// See [`Hook::macvlan`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn macvlan_skb(skb: *mut __sk_buff, ifindex: u32) -> u64 {
+    tables::macvlan(&Skb { context: &TcContext::new(skb), behind: false }, ifindex)
 }
 
 /// See [`Hook::proxied`].

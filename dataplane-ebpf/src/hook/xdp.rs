@@ -110,6 +110,12 @@ impl Hook for Frame<'_> {
         false
     }
 
+    /// Such a frame is for tc.
+    #[inline(always)]
+    fn macvlan(&self, _: Ifindex) -> u64 {
+        0
+    }
+
     #[inline(always)]
     fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32 {
         proxied_frame(self.0.ctx, ifindex, places, route)

@@ -50,10 +50,13 @@ fn other<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
         return ControlFlow::Break(Outcome::Defer(0));
     }
-    if !hook.is_ours() {
+    let ours = hook.is_ours();
+    if !ours && !features::VIRTUAL.on() {
         return stop(Reason::OtherHost);
     }
     match decide::frame(hook, None, hook.stripped_vlan()) {
+        // A macvlan device may have this address; which, is looked up where interfaces are.
+        Ok(frame) if !ours => ControlFlow::Continue(Frame { packet_type: PacketType::Other, ..frame }),
         Ok(frame) => ControlFlow::Continue(frame),
         Err(reason) => stop(reason),
     }

@@ -11,9 +11,9 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::Hook,
+    hook::{Hook, Tier},
     maps,
-    pipeline::{Step, stop},
+    pipeline::{Outcome, Step, stop},
     tables,
 };
 
@@ -22,6 +22,9 @@ use crate::{
 #[inline(always)]
 pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Frame, &'static Port)> {
     if frame.vlan == Vlan::NONE {
+        if features::VIRTUAL.on() && frame.packet_type == PacketType::Other {
+            return macvlan(hook, port, frame);
+        }
         return ControlFlow::Continue((frame, port));
     }
     let device = device(port, &frame);
@@ -33,13 +36,46 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
         packet_type = PacketType::Host;
     }
     if packet_type == PacketType::Other {
-        return stop(Reason::OtherHost);
+        return match device {
+            Some(device) if features::VIRTUAL.on() => on_vlan(hook, port, device, frame),
+            _ => stop(Reason::OtherHost),
+        };
     }
     match device {
         Some(device) => ControlFlow::Continue((Frame { packet_type, punt: None, ..frame }, device)),
         None if features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER) => stop(Reason::Taken),
         None => ControlFlow::Continue((Frame { packet_type, ..frame }, port)),
     }
+}
+
+/// A frame for neither a port nor the VLAN device of its tag: a macvlan device may be on the latter.
+#[inline(always)]
+fn on_vlan<H: Hook>(
+    hook: &H,
+    port: &'static Port,
+    device: &'static Port,
+    frame: Frame,
+) -> Step<(Frame, &'static Port)> {
+    if !features::FILTERING.on() {
+        return stop(Reason::OtherHost);
+    }
+    if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
+        return ControlFlow::Break(Outcome::Defer(0));
+    }
+    macvlan(hook, device, frame)
+}
+
+/// The macvlan device on an interface that has the frame's link address (`macvlan_handle_frame`, `drivers/net/macvlan.c`). The
+/// kernel takes the frame once it has met the filter.
+#[inline(always)]
+fn macvlan<H: Hook>(hook: &H, on: &Port, frame: Frame) -> Step<(Frame, &'static Port)> {
+    let key = hook.macvlan(on.ifindex);
+    if key == 0 {
+        return stop(Reason::OtherHost);
+    }
+    let Some(device) = maps::vlan(key) else { return stop(Reason::OtherHost) };
+    let frame = Frame { packet_type: PacketType::Host, punt: Some(Reason::VirtualAddress), ..frame };
+    ControlFlow::Continue((frame, device))
 }
 
 /// The device of a tagged frame. A tag with identifier 0 and no device of its own carries only a priority, and says nothing

@@ -206,7 +206,7 @@ impl Lowering {
         let shielded = Shielded::by(&model.ipsec).filter(|_| !wanted.is_empty());
         self.problems.extend(shielded.map(Problem::Ipsec));
         let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
-        for key in vlans.keys() {
+        for key in vlans.keys().filter(|key| !key.is_address()) {
             if let Some(port) = slots.get(&key.ifindex).and_then(|slot| wanted.get_mut(slot)) {
                 vlan::hide_tags(port);
             }
@@ -382,7 +382,8 @@ impl Lowering {
         }
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
-        want.features.set(Features::VLANS, tagged || !want.vlans.is_empty());
+        want.features.set(Features::VLANS, tagged || want.vlans.keys().any(|key| !key.is_address()));
+        want.features.set(Features::VIRTUAL, want.vlans.keys().any(|key| key.is_address()));
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);
         if self.custom_local.0 != model.routes4.renewals() {

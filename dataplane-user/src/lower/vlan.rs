@@ -1,4 +1,4 @@
-//! VLAN devices: what they are on, and which of them a port leads to.
+//! VLAN devices, and macvlan devices: what they are on, and which of them a port leads to.
 
 use std::collections::BTreeMap;
 
@@ -49,25 +49,45 @@ pub(super) fn vlans(
     found
 }
 
-/// What is written for a VLAN device.
+/// What is written for a VLAN device, or a macvlan device.
 fn entry(model: &Model, ports: &BTreeMap<Ifindex, Attachment>, link: &Link) -> Option<(VlanKey, Port)> {
     if ports.contains_key(&link.ifindex) {
         return None;
     }
-    let tag = link.vlan?.tag;
     let parent = below(model, link)?;
-    let port = if ports.contains_key(&parent.ifindex) {
-        parent
-    } else {
-        // The second tag of two.
-        parent.vlan.filter(|_| parent.up && parent.master.is_none())?;
-        below(model, parent).filter(|port| ports.contains_key(&port.ifindex))?
+    let (key, port) = match link.vlan {
+        Some(vlan) => {
+            let port = if ports.contains_key(&parent.ifindex) {
+                parent
+            } else {
+                // The second tag of two.
+                port_of(model, ports, parent)?
+            };
+            (VlanKey::new(parent.ifindex, vlan.tag), port)
+        }
+        None if link.kind.as_deref() == Some("macvlan") => {
+            let port = if ports.contains_key(&parent.ifindex) {
+                parent
+            } else {
+                // On a VLAN device, with a tag or two.
+                port_of(model, ports, parent).or_else(|| port_of(model, ports, below(model, parent)?))?
+            };
+            (VlanKey::with_address(parent.ifindex, link.mac?), port)
+        }
+        None => return None,
     };
-    let mut row = port::port(model, link, *ports.get(&port.ifindex)?);
+    let attachment = *ports.get(&port.ifindex)?;
+    let mut row = port::port(model, link, attachment);
     // Whether a local stack sends is a matter of what is behind the device.
-    let unfinished = port::port(model, port, *ports.get(&port.ifindex)?).flags() & PortFlags::PARTIAL_CHECKSUMS;
+    let unfinished = port::port(model, port, attachment).flags() & PortFlags::PARTIAL_CHECKSUMS;
     row.flags = ((row.flags() - PortFlags::PARTIAL_CHECKSUMS) | unfinished).bits();
-    Some((VlanKey::new(parent.ifindex, tag), row))
+    Some((key, row))
+}
+
+/// The port that a VLAN device is on, where the device's packets are what the port's programs say.
+fn port_of<'a>(model: &'a Model, ports: &BTreeMap<Ifindex, Attachment>, device: &'a Link) -> Option<&'a Link> {
+    device.vlan.filter(|_| device.up && device.master.is_none())?;
+    below(model, device).filter(|port| ports.contains_key(&port.ifindex))
 }
 
 /// A port has VLAN devices. What leaves checksums to others leaves tags to them, too.
@@ -132,6 +152,33 @@ mod tests {
         assert_eq!(of(&model(|link| link.up = link.ifindex != 10), 11), None, "a device below is down");
         let prioritising = model(|link| link.vlan = link.vlan.map(|vlan| Vlan { prioritises: true, ..vlan }));
         assert_eq!(of(&prioritising, 10), None, "whose priority depends on the packet");
+    }
+
+    #[test]
+    fn ports_lead_to_macvlan_devices_by_their_address() {
+        let macvlan = |link: &mut Link| (link.kind, link.vlan) = (Some("macvlan".to_owned()), None);
+        let model = model(macvlan);
+        let want = Lowering::new(BTreeMap::new()).lower(&model, &ports(&[2]));
+        let key = VlanKey::with_address(2, sample::mac(10));
+        assert_eq!(want.vlans.keys().collect::<Vec<_>>(), [&key], "the one on the port, and not those on that");
+        assert_eq!((want.vlans[&key].ifindex, want.vlans[&key].mac), (10, sample::mac(10)));
+        assert!(key.is_address() && want.features.contains(Features::VIRTUAL));
+        assert!(!want.features.contains(Features::VLANS));
+    }
+
+    #[test]
+    fn vlan_devices_lead_to_macvlan_devices_on_them() {
+        for (top, tags) in [(11, 1), (12, 2)] {
+            let macvlan = |link: &mut Link| {
+                if link.ifindex == top {
+                    (link.kind, link.vlan) = (Some("macvlan".to_owned()), None);
+                }
+            };
+            let want = Lowering::new(BTreeMap::new()).lower(&model(macvlan), &ports(&[2]));
+            let row = want.vlans.get(&VlanKey::with_address(top - 1, sample::mac(top as u8)));
+            assert_eq!(row.map(|row| row.ifindex), Some(top), "behind {tags} tags");
+            assert!(want.features.contains(Features::VIRTUAL | Features::VLANS));
+        }
     }
 
     #[test]
