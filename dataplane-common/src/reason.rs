@@ -171,8 +171,10 @@ reasons! {
     Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` lists the policies";
     /// Another device takes the frames of this port before IP: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
     Taken = "taken" => Kernel, "attach to that device, for instance the bridge; `dataplane doctor` names it";
-    /// Left to the kernel because of netfilter rules, routing rules, a VRF, or more routes than fit.
+    /// Left to the kernel because of routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`dataplane doctor`, `ip rule` and the daemon's log show the cause";
+    /// Netfilter rules apply to it on its way through: the kernel forwards it, and they decide.
+    Netfilter = "netfilter" => Kernel, "nothing, or `netfilter = \"bypass\"` under [flows] in the config; `dataplane doctor` lists the chains";
     /// The daemon has not renewed its heartbeat in the time that the config allows, so its routes are not trusted.
     NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config sets the time";
 
@@ -236,6 +238,7 @@ impl Reason {
         Self::NoEgress,
         Self::KernelRoute,
         Self::MirrorOff,
+        Self::Netfilter,
         Self::NoController,
     ]);
 }

@@ -37,7 +37,13 @@ pub trait Routed: Family {
 #[inline(always)]
 pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     let by_kernel = features::KERNEL_LOOKUP.on() && port.flags().contains(F::KERNEL_LOOKUP);
-    control.mirror & F::MIRROR != 0 && !by_kernel
+    control.mirror & F::MIRROR != 0 && !by_kernel && !follows::<F>(port)
+}
+
+/// Whether what would be forwarded from a port is left to the kernel because it meets rules of netfilter there.
+#[inline(always)]
+pub fn follows<F: Family>(port: &Port) -> bool {
+    features::FOLLOW.on() && port.flags().contains(F::FOLLOW)
 }
 
 /// The next hop of a group for a flow: the index of an adjacency, or [`NO_ADJACENCY`], and above it the MTU of the route (0:

@@ -153,6 +153,8 @@ fn waiting(want: &Want, missing: Features) -> u32 {
     let needs = [
         (Features::KERNEL_LOOKUP, PortFlags::KERNEL_LOOKUP_V4, Control::MIRROR_V4),
         (Features::KERNEL_LOOKUP, PortFlags::KERNEL_LOOKUP_V6, Control::MIRROR_V6),
+        (Features::FOLLOW, PortFlags::FOLLOW_V4, Control::MIRROR_V4),
+        (Features::FOLLOW, PortFlags::FOLLOW_V6, Control::MIRROR_V6),
     ];
     let ports = || want.ports.values().chain(want.vlans.values()).map(Port::flags);
     let waits = |(feature, flag, _): &(Features, PortFlags, u32)| {

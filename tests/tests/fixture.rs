@@ -92,8 +92,9 @@ fn every_reason_has_a_row() {
             Outcome::Defer(_) | Outcome::Pass => None,
         })
         .collect();
-    // What happens behind the programs has scenarios: `scenario/loss.rs`, `scenario/passage.rs`.
-    let behind = [Reason::RedirectFailed, Reason::FilterEgress];
+    // What happens behind the programs, or by rules that the plan lacks, has scenarios: `scenario/loss.rs`,
+    // `scenario/passage.rs`, `scenario/netfilter.rs`.
+    let behind = [Reason::RedirectFailed, Reason::FilterEgress, Reason::Netfilter];
     let missing: Vec<_> = Reason::ALL
         .iter()
         .filter(|reason| !behind.contains(reason))

@@ -76,6 +76,8 @@ bitflags! {
         const PROXY_NDP = 1 << 20;
         /// Some port has macvlan devices, whose link addresses are this machine's, too.
         const VIRTUAL = 1 << 24;
+        /// Rules of netfilter decide on what would be forwarded from some port.
+        const FOLLOW = 1 << 25;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.

@@ -76,6 +76,10 @@ bitflags! {
         const HIDDEN_TAGS = 1 << 11;
         /// An `rx_handler` of the kernel takes its untagged frames before IP sees them.
         const RX_HANDLER = 1 << 12;
+        /// IPv4 packets from it that would be forwarded meet rules of netfilter: they are left to the kernel.
+        const FOLLOW_V4 = 1 << 13;
+        /// The same for IPv6.
+        const FOLLOW_V6 = 1 << 14;
     }
 }
 

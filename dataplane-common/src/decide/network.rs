@@ -58,6 +58,8 @@ pub trait Family {
     const FORWARDING: PortFlags;
     /// The port's flag for lookups in the kernel.
     const KERNEL_LOOKUP: PortFlags;
+    /// The port's flag for leaving what would be forwarded to netfilter.
+    const FOLLOW: PortFlags;
     /// The bit in [`Control::mirror`].
     const MIRROR: u32;
 
@@ -114,6 +116,7 @@ impl Family for V4 {
     const NUMBER: u32 = 4;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V4;
     const KERNEL_LOOKUP: PortFlags = PortFlags::KERNEL_LOOKUP_V4;
+    const FOLLOW: PortFlags = PortFlags::FOLLOW_V4;
     const MIRROR: u32 = Control::MIRROR_V4;
 
     #[inline(always)]
@@ -195,6 +198,7 @@ impl Family for V6 {
     const NUMBER: u32 = 6;
     const FORWARDING: PortFlags = PortFlags::FORWARDING_V6;
     const KERNEL_LOOKUP: PortFlags = PortFlags::KERNEL_LOOKUP_V6;
+    const FOLLOW: PortFlags = PortFlags::FOLLOW_V6;
     const MIRROR: u32 = Control::MIRROR_V6;
 
     #[inline(always)]

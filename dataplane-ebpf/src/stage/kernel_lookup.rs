@@ -16,7 +16,7 @@ use crate::{
     hook::Hook,
     maps,
     pipeline::{Step, stop},
-    tables::Routed,
+    tables::{self, Routed},
 };
 
 /// The route that the mirror has, and where it has none to say, the kernel's. The group of a unicast target then means
@@ -37,7 +37,8 @@ pub fn route<F: Routed, H: Hook>(
     query.target = u64::from(route.raw());
     query.out = 0;
     query.next = KernelLookup::NOT_DONE;
-    let wanted = port.flags().contains(F::KERNEL_LOOKUP) && control.mirror & F::MIRROR != 0;
+    let wanted =
+        port.flags().contains(F::KERNEL_LOOKUP) && control.mirror & F::MIRROR != 0 && !tables::follows::<F>(port);
     if wanted && matches!(route.kind(), RouteKind::Kernel) {
         query.source = F::words(packet.source);
         query.destination = F::words(packet.destination);

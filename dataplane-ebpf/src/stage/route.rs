@@ -36,5 +36,11 @@ pub fn blackhole() -> Reason {
 /// Why a route is the kernel's.
 #[inline(always)]
 pub fn why_kernel<F: Routed>(control: Control, port: &Port) -> Reason {
-    if tables::decides::<F>(control, port) { Reason::KernelRoute } else { Reason::MirrorOff }
+    if tables::decides::<F>(control, port) {
+        Reason::KernelRoute
+    } else if tables::follows::<F>(port) {
+        Reason::Netfilter
+    } else {
+        Reason::MirrorOff
+    }
 }

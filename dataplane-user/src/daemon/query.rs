@@ -9,6 +9,7 @@ use dataplane_common::{
 
 use super::{Daemon, chains::InstalledRule};
 use crate::{
+    config::NetfilterChoice,
     control::{
         protocol::{Failure, FailureKind},
         row::{Counts, DecisionRow, LinkRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table},
@@ -109,8 +110,10 @@ impl Daemon {
             IpVersion::V4 => Control::MIRROR_V4,
             IpVersion::V6 => Control::MIRROR_V6,
         };
-        let mirrored = self.plane.want().mirror & bit != 0;
-        if mirrored { self.observed.model().route_source(version, link) } else { RouteSource::Stack }
+        let model = self.observed.model();
+        let follows = self.desired.flows().netfilter == NetfilterChoice::Follow && model.meets_netfilter(version, link);
+        let mirrored = self.plane.want().mirror & bit != 0 && !follows;
+        if mirrored { model.route_source(version, link) } else { RouteSource::Stack }
     }
 
     /// Totals, reasons and ports; of one port where one is named.

@@ -367,16 +367,6 @@ impl Lowering {
                 _ => {}
             }
         }
-        // Rules of netfilter have their say: what would be forwarded is left to the kernel, behind our own chains.
-        let follows = |version| {
-            let mut ports = self.attached.iter().filter(|(_, attachment)| attachment.follow);
-            ports.any(|(port, _)| model.links.get(port).is_some_and(|link| model.meets_netfilter(version, link)))
-        };
-        for (version, bit) in [(IpVersion::V4, Control::MIRROR_V4), (IpVersion::V6, Control::MIRROR_V6)] {
-            if follows(version) {
-                want.mirror &= !bit;
-            }
-        }
         if want.groups.iter().all(|(index, group)| group.is_adjacency(*index)) {
             want.mirror |= Control::DIRECT;
         }

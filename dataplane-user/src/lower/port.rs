@@ -72,6 +72,9 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     flags.set(PortFlags::IN_VRF, domain != link);
     flags.set(PortFlags::FORWARDING_V4, model.forwarding(IpVersion::V4, domain.ifindex));
     flags.set(PortFlags::FORWARDING_V6, model.forwarding(IpVersion::V6, link.ifindex));
+    // Rules of netfilter decide on what would be forwarded, behind our own chains.
+    flags.set(PortFlags::FOLLOW_V4, attachment.follow && model.meets_netfilter(IpVersion::V4, link));
+    flags.set(PortFlags::FOLLOW_V6, attachment.follow && model.meets_netfilter(IpVersion::V6, link));
     flags.set(PortFlags::TC, attachment.tc);
     flags.set(PortFlags::XDP, attachment.mode != Mode::Tc);
     flags.set(PortFlags::PARTIAL_CHECKSUMS, link.kind.is_some() || link.loopback);
@@ -109,6 +112,8 @@ pub(super) fn features<'a>(ports: impl Iterator<Item = &'a Port>) -> Features {
             (PortFlags::RX_HANDLER, Features::RX_HANDLER),
             (PortFlags::KERNEL_LOOKUP_V4, Features::KERNEL_LOOKUP),
             (PortFlags::KERNEL_LOOKUP_V6, Features::KERNEL_LOOKUP),
+            (PortFlags::FOLLOW_V4, Features::FOLLOW),
+            (PortFlags::FOLLOW_V6, Features::FOLLOW),
         ] {
             if flags.contains(flag) {
                 features |= feature;

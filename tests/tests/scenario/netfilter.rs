@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::ensure;
 use dataplane_tests::lab::{
-    Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
+    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
     traffic::{self, Family},
 };
 use serde_json::Value;
@@ -107,7 +107,13 @@ fn nat_that_comes_later(mode: &str) {
     scene.ping().expect("the server answers the router, which translates");
     let after = scene.stats();
     assert_eq!(after.totals.forwarded, before.totals.forwarded, "nothing passes by netfilter");
-    assert!(after.reason("mirror_off") > before.reason("mirror_off"));
+    assert!(after.reason("netfilter") > before.reason("netfilter"));
+    assert_eq!(after.reason("mirror_off"), before.reason("mirror_off"), "the mirror knows all routes");
+    let rows: Vec<Value> = scene.daemon.read(&["port", "list"]).expect("ports");
+    assert!(rows.iter().all(|row| row["routes"]["ipv4"] == "stack" && row["routes"]["ipv6"] == "stack"), "{rows:?}");
+    let packet = format!("udp {}:1 > {}:9", CLIENT.v4, SERVER.v4);
+    let explained = scene.cli(&["explain", "--iface", ROUTER_CLIENT.port, &packet]);
+    assert!(explained.contains("kernel: netfilter"), "{explained}");
     // Nothing is left of it.
     run(&scene, &["nft delete table inet docker"]);
     for family in [("", ROUTER_SERVER.v4), ("-6 ", ROUTER_SERVER.v6)] {
