@@ -29,7 +29,7 @@ const VERDICTS: [(Verdict, &str, &str); 5] = [
     (
         Verdict::Kernel,
         "Left to the kernel",
-        "The packet goes up, and the kernel decides, answers or resolves. These count as PASSED.",
+        "The packet goes up, and the kernel decides, answers or resolves. These count as KERNEL.",
     ),
     (
         Verdict::Withhold,

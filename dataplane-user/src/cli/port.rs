@@ -119,7 +119,7 @@ pub(super) fn text(rows: &[PortRow]) -> String {
         ("FORWARDED", RIGHT),
         ("DELIVERED", RIGHT),
         ("DROPPED", RIGHT),
-        ("PASSED", RIGHT),
+        ("KERNEL", RIGHT),
     ];
     let rows = rows.iter().map(|row| {
         [

@@ -92,7 +92,7 @@ impl Stats {
 /// Totals, reasons that count, ports; with rates since an earlier look.
 fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
     let mut text = table(
-        [("", LEFT), ("RX", RIGHT), ("FORWARDED", RIGHT), ("DELIVERED", RIGHT), ("DROPPED", RIGHT), ("PASSED", RIGHT)],
+        [("", LEFT), ("RX", RIGHT), ("FORWARDED", RIGHT), ("DELIVERED", RIGHT), ("DROPPED", RIGHT), ("KERNEL", RIGHT)],
         [Some(cells("packets", &stats.totals)), rates.map(|rates| cells("per second", &rates.totals))]
             .into_iter()
             .flatten(),
@@ -120,7 +120,7 @@ fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
             ("FORWARDED", RIGHT),
             ("DELIVERED", RIGHT),
             ("DROPPED", RIGHT),
-            ("PASSED", RIGHT),
+            ("KERNEL", RIGHT),
         ];
         text.push_str(&table(columns, rates.ports.iter().map(|(name, counts)| cells(name, counts))));
     }
@@ -165,7 +165,7 @@ fn ports(stats: &row::Stats) -> String {
         ("FORWARDED", RIGHT),
         ("DELIVERED", RIGHT),
         ("DROPPED", RIGHT),
-        ("PASSED", RIGHT),
+        ("KERNEL", RIGHT),
     ];
     let rows = stats.ports.iter().map(|port| {
         let link = stats.links.iter().find(|link| link.ifindex == port.ifindex);
@@ -248,7 +248,7 @@ mod tests {
         };
         let rates = Rates::between(&stats(1000), &stats(3000), Duration::from_secs(2));
         let text = text(&stats(3000), Some(&rates));
-        let want = "              RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
+        let want = "              RX  FORWARDED  DELIVERED  DROPPED  KERNEL\n\
                     packets     3000       3000          0        0       0\n\
                     per second  1000       1000          0        0       0\n\
                     \n\
@@ -257,11 +257,11 @@ mod tests {
                           1           0  of_tomorrow  a reason of another version\n\
                     \n\
                     NAME  MODE    STATE   MTU  RX-OK  RX-ERR  RX-DRP  TX-OK  TX-ERR  TX-DRP    RX  FORWARDED  DELIVERED  \
-                    DROPPED  PASSED\n\
+                    DROPPED  KERNEL\n\
                     a     native  up     1500   5000       0       0     20       0       0  3000       3000          0        \
                     0       0\n\
                     \n\
-                    PER SECOND    RX  FORWARDED  DELIVERED  DROPPED  PASSED\n\
+                    PER SECOND    RX  FORWARDED  DELIVERED  DROPPED  KERNEL\n\
                     a           1000       1000          0        0       0\n";
         assert_eq!(text, want);
     }
