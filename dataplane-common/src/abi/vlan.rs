@@ -33,8 +33,9 @@ impl VlanKey {
 
     /// In place of a tag: a link address, which devices with the same number have to be compared with.
     #[inline(always)]
-    pub const fn address(Mac([a, b, c, d, e, f]): Mac) -> u32 {
-        let (high, low) = (u16::from_be_bytes([a, b]) as u32, u32::from_be_bytes([c, d, e, f]));
+    pub const fn address(Mac(bytes): Mac) -> u32 {
+        let high = u16::from_be_bytes([bytes[0], bytes[1]]) as u32;
+        let low = u32::from_be_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
         low ^ high << 8 | Self::ADDRESS
     }
 

@@ -25,8 +25,7 @@ use crate::{
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
 const HEADERS: u32 = 256;
 
-/// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy, for this machine, of a group packet that it sent. The port did
-/// not receive it, and its link header is gone.
+/// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): this machine's copy of a group packet it sent, without link header.
 const LOOPBACK: u32 = 5;
 /// `PACKET_HOST`: for the device's own link address, as it is at this moment.
 const HOST: u32 = 0;
@@ -144,8 +143,7 @@ impl Hook for Skb<'_> {
 
     #[inline(always)]
     fn chains_done(&self) -> ChainsDone {
-        // Read anew each time: else the verifier would follow a path for each that it may be. Not from the packet, which
-        // loses it when its headers are brought into one piece.
+        // Read anew each time, so that it is one path for the verifier; the packet loses it when its headers are moved.
         if self.behind { ChainsDone::from_state(maps::chains_done()) } else { ChainsDone::NONE }
     }
 }
@@ -391,14 +389,12 @@ extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
 fn gather(context: &TcContext) {
     let wanted = context.len().min(HEADERS);
     if context.data() + wanted as usize > context.data_end() {
-        // SAFETY: the context is the program's own; no reference into the packet exists yet. When it fails, what lies in
-        // one piece is judged, and what is missing counts as truncated.
+        // SAFETY: the context is the program's own; no reference into the packet exists yet. It may fail: then bytes lack.
         unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
     }
 }
 
-/// The state that XDP handed over with this packet ([`Handoff::state`]); 0: none. A global function, so that the verifier sees
-/// a number here, and not a path for each value.
+/// The state that XDP handed over ([`Handoff::state`]); 0: none. A global function: one path for the verifier.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn handoff_of_skb(skb: *mut __sk_buff) -> u32 {

@@ -32,6 +32,7 @@ mod lab;
 mod link;
 mod log;
 mod loss;
+mod macvlan;
 mod metrics;
 mod mirror;
 mod mode;

@@ -10,20 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use dataplane_tests::lab::{CLIENT, Lab, Namespace, Need, ROUTER_CLIENT, SERVER};
 
-use crate::scene::{PROMPT, Scene, within};
+use crate::scene::Scene;
 
 /// Where the stream goes: a port that rules drop.
 const PORT: u16 = 7;
 /// Datagrams a second and family.
 const RATE: u64 = 20_000;
 /// How long the stream goes on after a change: what the mirror did not know in time has come through by then.
-const AFTERMATH: Duration = Duration::from_millis(150);
+pub const AFTERMATH: Duration = Duration::from_millis(150);
 
 /// Datagrams that must be dropped, of both families, small and as long as the link takes.
-struct Flood {
+pub struct Flood {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
@@ -31,12 +31,12 @@ struct Flood {
 
 impl Flood {
     /// The client sends to the server, whether or not it is told that nobody gets there.
-    fn start(lab: &Lab) -> Self {
+    pub fn start(lab: &Lab) -> Self {
         Self::to(lab, &[SERVER.v4, SERVER.v6])
     }
 
     /// The same to other addresses.
-    fn to(lab: &Lab, targets: &[&str]) -> Self {
+    pub fn to(lab: &Lab, targets: &[&str]) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut threads = Vec::new();
         for to in targets {
@@ -67,7 +67,7 @@ impl Flood {
         Self { stop, sent, threads }
     }
 
-    fn stop(self) -> u64 {
+    pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| thread.join().expect("the sender ends"));
         self.sent.load(Ordering::Relaxed)
@@ -75,14 +75,14 @@ impl Flood {
 }
 
 /// Counts what arrives at a host for the port, on whatever link, whoever it is for.
-fn count(host: &Namespace) {
+pub fn count(host: &Namespace) {
     host.run("nft add table inet dp-seen").expect("a table");
     host.run("nft add chain inet dp-seen in { type filter hook prerouting priority -400; }").expect("a chain");
     host.run(&format!("nft add rule inet dp-seen in udp dport {PORT} counter")).expect("a rule");
 }
 
 /// How many arrived so far.
-fn arrived(host: &Namespace) -> u64 {
+pub fn arrived(host: &Namespace) -> u64 {
     let text = host.run("nft list table inet dp-seen").expect("a counter");
     let count = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
     count.unwrap_or_else(|| panic!("no counter in\n{text}"))
@@ -155,7 +155,7 @@ fn another_way(scene: &Scene) {
     );
 }
 
-fn run(router: &Namespace, lines: &[&str]) {
+pub fn run(router: &Namespace, lines: &[&str]) {
     for line in lines {
         router.run(line).unwrap_or_else(|error| panic!("{line}: {error:#}"));
         thread::sleep(Duration::from_millis(30));
@@ -317,109 +317,4 @@ fn what_is_delivered_and_then_forwarded_meets_chain_forward() {
         assert!(arrived(scene.server()) > 100, "{mode}: nothing is forwarded without the rule either");
         scene.close();
     }
-}
-
-/// A VRRP router has its virtual address, and the link address that goes with it, on a macvlan device. What hosts send there
-/// meets the chains, with that device as the way in.
-#[test]
-fn what_is_for_a_virtual_router_meets_the_chains() {
-    for mode in ["native", "tc", "generic"] {
-        virtual_router(mode, false);
-    }
-}
-
-/// The same behind a VLAN tag: the macvlan device is on a VLAN device.
-#[test]
-fn what_is_for_a_virtual_router_behind_a_tag_meets_the_chains() {
-    for mode in ["native", "tc", "generic"] {
-        virtual_router(mode, true);
-    }
-}
-
-fn virtual_router(mode: &str, tagged: bool) {
-    const MAC: &str = "00:00:5e:00:01:33";
-    let config = format!(
-        "[ports]\nclient0 = {{ mode = \"{mode}\" }}\nserver0 = {{ mode = \"{mode}\" }}\n\
-         [chains.forward]\nrules = ['iifname \"vrrp0\" udp dport 7 drop']\n\
-         [chains.input]\nrules = ['iifname \"vrrp0\" udp dport 7 drop']\n"
-    );
-    let device = if tagged { "VLAN" } else { "macvlan" };
-    let needs = [Need::Tool("nft"), Need::Kernel(device, if tagged { can_have_both } else { can_have_macvlan })];
-    let Some(scene) = Scene::configured(&needs, &config) else { return };
-    let (dev, on, v4, v6) = if tagged {
-        run(
-            scene.router(),
-            &[
-                "ip link add link client0 name client0.7 type vlan id 7",
-                "ip link set client0.7 up",
-                "ip addr add 198.18.7.1/24 dev client0.7",
-                "ip addr add 2001:db8:7::1/64 dev client0.7 nodad",
-            ],
-        );
-        run(
-            scene.client(),
-            &[
-                "ip link add link eth0 name eth0.7 type vlan id 7",
-                "ip link set eth0.7 up",
-                "ip addr add 198.18.7.2/24 dev eth0.7",
-                "ip addr add 2001:db8:7::2/64 dev eth0.7 nodad",
-            ],
-        );
-        ("eth0.7", "client0.7", "198.18.7.254", "2001:db8:7::254")
-    } else {
-        ("eth0", "client0", "198.18.0.254", "2001:db8::254")
-    };
-    run(
-        scene.router(),
-        &[
-            &format!("ip link add link {on} name vrrp0 address {MAC} type macvlan mode private"),
-            "ip link set vrrp0 up",
-            &format!("ip addr add {v4}/32 dev vrrp0"),
-            &format!("ip addr add {v6}/128 dev vrrp0 nodad"),
-        ],
-    );
-    run(
-        scene.client(),
-        &[
-            &format!("ip neigh replace {v4} lladdr {MAC} dev {dev} nud permanent"),
-            &format!("ip neigh replace {v6} lladdr {MAC} dev {dev} nud permanent"),
-            &format!("ip route replace default via {v4}"),
-            &format!("ip -6 route replace default via {v6}"),
-        ],
-    );
-    within(PROMPT * 10, || {
-        scene.carries();
-        ensure!(scene.stats().reason("virtual_address") > 0, "{mode}: the device is not known yet");
-        Ok(())
-    });
-    count(scene.server());
-    count(scene.router());
-    let flood = Flood::to(&scene.lab, &[SERVER.v4, SERVER.v6, v4, v6]);
-    thread::sleep(AFTERMATH * 3);
-    let sent = flood.stop();
-    assert!(sent > 1000, "the client sent {sent} only");
-    let stats = scene.stats();
-    for host in [scene.server(), scene.router()] {
-        let came = arrived(host);
-        assert_eq!(came, 0, "{mode}: of {sent} that the chains drop, so many came to {}: {stats:?}", host.short());
-    }
-    for reason in ["filter_forward", "filter_input", "virtual_address"] {
-        assert!(stats.reason(reason) > 10, "{mode}: {reason} counts: {stats:?}");
-    }
-    scene.close();
-}
-
-/// Whether the kernel has macvlan devices, which are made on another link.
-fn can_have_macvlan() -> bool {
-    can_have("ip link add probe0 type veth && ip link add link probe0 probe1 type macvlan")
-}
-
-/// Whether it has VLAN devices, too.
-fn can_have_both() -> bool {
-    can_have_macvlan() && can_have("ip link add probe0 type veth && ip link add link probe0 probe1 type vlan id 7")
-}
-
-fn can_have(words: &str) -> bool {
-    let output = std::process::Command::new("unshare").args(["--net", "sh", "-c", words]).output();
-    output.is_ok_and(|output| output.status.success())
 }
