@@ -1,5 +1,5 @@
-//! A data plane without a kernel: it keeps what it is told, holds the controller to what packets would need, and fails when a test
-//! says so.
+//! A data plane without a kernel: it keeps what is written, holds the controller to what packets would need, and fails when a
+//! test says so.
 
 use std::{
     cell::{RefCell, RefMut},

@@ -8,7 +8,8 @@ use crate::{
 };
 
 impl DataPlane {
-    /// Puts a rule into the tables. `None`, and nothing changed, for a rule that needs more than a place in tables that are there.
+    /// Puts a rule into the tables. `None`, and nothing changed, for a rule that needs more than a place in tables that are
+    /// there.
     pub(in crate::daemon) fn add_in_place(
         &mut self,
         desired: &mut Desired,
