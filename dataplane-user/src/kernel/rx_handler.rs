@@ -1,12 +1,7 @@
 //! The handlers that get the frames of ports before IP (`dev->rx_handler`): an iterator over the links of the machine, pinned
 //! so that reading the file starts it.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use aya::{
     BtfError as TypesError,
@@ -103,9 +98,9 @@ impl RxHandlers {
         Ok(text.lines().filter_map(|line| parse(line, self.namespace)).collect())
     }
 
-    /// Where it is pinned.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Whether its pin is still there.
+    pub fn is_pinned(&self) -> bool {
+        self.path.exists()
     }
 }
 

@@ -95,6 +95,10 @@ impl KernelPlane {
             mended += 1;
             self.observe();
         }
+        if self.rx_handlers.is_unpinned() {
+            self.rx_handlers.renew(self.sizes, &self.pin_dirs)?;
+            mended += 1;
+        }
         Ok(mended)
     }
 
@@ -363,7 +367,11 @@ impl Plane for KernelPlane {
     }
 
     fn rx_handlers(&mut self) -> Option<BTreeMap<Ifindex, String>> {
-        self.rx_handlers.read(self.sizes, &self.pin_dirs)
+        if self.rx_handlers.is_unpinned() {
+            self.mend_pins();
+        }
+        // Until the pins are there again, what was known holds.
+        if self.rx_handlers.is_unpinned() { None } else { self.rx_handlers.read(self.sizes, &self.pin_dirs) }
     }
 
     fn mend_pins(&mut self) {

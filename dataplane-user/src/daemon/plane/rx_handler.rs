@@ -29,4 +29,15 @@ impl RxWatch {
         }
         Some(handlers.unwrap_or_default())
     }
+
+    /// Whether another program removed the pin that it is read by.
+    pub(super) fn is_unpinned(&self) -> bool {
+        matches!(&self.0, Some(Ok(rx_handlers)) if !rx_handlers.is_pinned())
+    }
+
+    /// Makes it anew, in place of one that lost its pin.
+    pub(super) fn renew(&mut self, sizes: TableSizes, place: &PinDirs) -> Result<(), RxHandlerError> {
+        self.0 = Some(Ok(RxHandlers::watch(sizes, place)?));
+        Ok(())
+    }
 }
