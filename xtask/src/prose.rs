@@ -175,7 +175,8 @@ fn expand(path: &str) -> Vec<String> {
 fn exists(root: &Path, path: &str) -> bool {
     // A name alone is that of some file; data files of the user are not in the repository.
     if !path.contains('/') {
-        return !path.ends_with(".rs") && !path.ends_with(".md") || holds(root, path);
+        let ours = Path::new(path).extension().is_some_and(|ending| ending == "rs" || ending == "md");
+        return !ours || holds(root, path);
     }
     ROOTS.iter().any(|folder| root.join(folder).join(path).exists())
 }
