@@ -77,11 +77,12 @@ fn routes() -> Vec<RouteRow> {
 }
 
 fn decision(addr_text: &str) -> DecisionRow {
-    let (decision, reason, known) =
+    let (verdict, reason, known) =
         if addr_text == "198.18.1.2" { ("forward", "forwarded", true) } else { ("kernel", "no_route", false) };
     let when = |text: &str| known.then(|| text.to_owned());
     DecisionRow {
-        decision: decision.to_owned(),
+        verdict: verdict.to_owned(),
+        decision: verdict.to_owned(),
         reason: reason.to_owned(),
         dst: addr(addr_text),
         prefix: when("198.18.0.0/15"),
@@ -278,8 +279,8 @@ fn json_fields_are_the_contract() {
     let rows = [
         ("port list", PORT),
         ("route list", "dst type nexthops nexthops.via nexthops.dev nexthops.weight mtu packets"),
-        ("route get 198.18.1.2", "decision reason dst prefix dev via lladdr table"),
-        ("route get 198.51.100.1", "decision reason dst prefix dev via lladdr table"),
+        ("route get 198.18.1.2", "verdict decision reason dst prefix dev via lladdr table"),
+        ("route get 198.51.100.1", "verdict decision reason dst prefix dev via lladdr table"),
         ("neigh list", "dst dev lladdr state"),
         ("rule list", "chain handle rule packets bytes"),
         ("set list", "name type elements"),

@@ -195,7 +195,7 @@ fn decision_text(row: &DecisionRow) -> String {
     let meaning = Reason::ALL.iter().find(|reason| reason.name() == row.reason).map_or("", |reason| reason.meaning());
     format!(
         "{} {}{}{lladdr}{prefix} table {table}\n    {}: {meaning}\n",
-        row.decision,
+        row.verdict,
         row.dst,
         way(row.via, row.dev.as_deref(), row.dst.is_ipv4() && row.via.is_some_and(|via| via.is_ipv6())),
         row.reason,

@@ -127,6 +127,8 @@ pub enum Table {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRow {
     /// Name of a [`dataplane_common::Verdict`].
+    pub verdict: String,
+    /// The same, by the name that it had before; for one release.
     pub decision: String,
     /// Name of a [`dataplane_common::Reason`].
     pub reason: String,

@@ -11,6 +11,7 @@ use crate::{
     config::{self, Config, Session},
     control::protocol::{Apply, Data, Failure, FailureKind, Reply},
     model::Link,
+    netlink,
 };
 
 /// What a daemon that starts must know about a config that nobody has confirmed.
@@ -200,7 +201,8 @@ impl Daemon {
         let session: Session =
             session.parse().map_err(|error: config::NoSession| Failure::new(FailureKind::Usage, error.to_string()))?;
         // Packets of the peer most likely come in where packets to it go out.
-        let iif = self.decision(session.peer.ip(), None, None).ok().and_then(|decision| decision.dev);
+        let path = netlink::path(session.peer.ip(), None).ok().and_then(Result::ok);
+        let iif = path.and_then(|path| self.observed.model().links.get(&path.dev)).map(|link| link.name.clone());
         let Some(culprit) = config.locks_out(&session, iif.as_deref()) else { return Ok(None) };
         let found = format!("this config may drop the packets of your own session ({session}): {culprit}");
         if apply.force || apply.confirm.is_some() {

@@ -61,11 +61,26 @@ pub(super) struct Arrived {
     handed_over: usize,
 }
 
+impl DryRun {
+    /// The programs, loaded.
+    pub(super) fn ready(&mut self) -> Result<&mut TestRun, Failure> {
+        self.test_run.ready()?;
+        Ok(&mut self.test_run)
+    }
+}
+
+impl Arrived {
+    /// The record that the programs wrote.
+    pub(super) fn into_record(self) -> TraceRecord {
+        self.record
+    }
+}
+
 impl Trip {
     /// Runs the frames, in hex, through the programs: without the ring.
     pub(super) fn run(self, frames: &[String]) -> Result<Vec<Arrived>, Failure> {
         let mut dry_run = self.dry_run.lock().unwrap_or_else(PoisonError::into_inner);
-        dry_run.test_run.ready()?;
+        let test_run = dry_run.ready()?;
         let frames = frames.iter().map(|text| {
             let frame = hex::decode(text).map_err(|error| {
                 Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
@@ -74,14 +89,19 @@ impl Trip {
                 let said = format!("a frame has {} bytes; at most {LONGEST} are allowed", frame.len());
                 return Err(Failure::new(FailureKind::Usage, said));
             }
-            run_tiers(&mut dry_run.test_run, self.hooks, self.ifindex, frame)
+            run_tiers(test_run, self.hooks, self.ifindex, frame)
         });
         frames.collect()
     }
 }
 
 /// Runs a frame through the tiers of a port, until one judges it.
-fn run_tiers(test_run: &mut TestRun, hooks: &[Hook], ifindex: Ifindex, frame: Vec<u8>) -> Result<Arrived, Failure> {
+pub(super) fn run_tiers(
+    test_run: &mut TestRun,
+    hooks: &[Hook],
+    ifindex: Ifindex,
+    frame: Vec<u8>,
+) -> Result<Arrived, Failure> {
     for (handed_over, hook) in hooks.iter().enumerate() {
         let ran = match test_run.run(*hook, ifindex, &frame) {
             // The kernel tries no skb that ends inside its IP header; at XDP the same pipeline reads it.
@@ -99,7 +119,7 @@ impl Daemon {
     /// Sends frames on their way that came in on a port.
     pub(super) fn send_off(&mut self, iface: &str, frames: &[String]) -> Result<Trip, Failure> {
         let ifindex = self.link(iface)?.ifindex;
-        let Some(port) = self.plane.attached().get(&ifindex) else {
+        let Some(hooks) = self.hooks(ifindex) else {
             let said = format!("{iface} is not a port; `dataplane attach {iface}` makes it one");
             return Err(Failure::new(FailureKind::NotFound, said));
         };
@@ -107,12 +127,17 @@ impl Daemon {
             let said = format!("{} frames in one request; at most {FRAMES} are allowed", frames.len());
             return Err(Failure::new(FailureKind::Usage, said));
         }
-        let hooks: &[Hook] = match port.mode {
+        Ok(Trip { ifindex, hooks, dry_run: self.load_dry_run(true)? })
+    }
+
+    /// The programs that packets of a port meet, in order; none where it is no port.
+    pub(super) fn hooks(&self, ifindex: Ifindex) -> Option<&'static [Hook]> {
+        let port = self.plane.attached().get(&ifindex)?;
+        Some(match port.mode {
             Mode::Native => &[Hook::Xdp, Hook::TcIngress],
             Mode::Generic => &[Hook::Generic, Hook::TcIngress],
             Mode::Tc => &[Hook::TcIngress],
-        };
-        Ok(Trip { ifindex, hooks, dry_run: self.load_dry_run()? })
+        })
     }
 
     /// What became of frames that have arrived.
@@ -126,22 +151,23 @@ impl Daemon {
         arrived.map(explain).collect()
     }
 
-    /// Opens programs like those in use, unless that is done.
-    fn load_dry_run(&mut self) -> Result<Arc<Mutex<DryRun>>, Failure> {
-        let features = self.plane.features().difference(Features::TRACING);
+    /// Opens programs like those in use, with chains or without, unless that is done.
+    pub(super) fn load_dry_run(&mut self, chains: bool) -> Result<Arc<Mutex<DryRun>>, Failure> {
+        let without = if chains { Features::TRACING } else { Features::TRACING | Features::RULES };
+        let features = self.plane.features().difference(without);
         let limits = self.plane.limits();
-        if let Some(dry_run) = self.packets.dry_run(self.plane.epoch()) {
+        if let Some(dry_run) = self.packets.dry_run(chains, self.plane.epoch()) {
             // One that is in use was made for what it is asked about now, or another takes its place.
             let set = dry_run.try_lock().is_ok_and(|dry_run| (dry_run.features, &dry_run.limits) == (features, limits));
             if set {
                 return Ok(Arc::clone(dry_run));
             }
         }
-        self.packets.forget_dry_run();
+        self.packets.forget_dry_run(chains);
         let test_run = self.plane.dry_run(features)?;
         let limits = self.plane.limits().clone();
         let dry_run = Arc::new(Mutex::new(DryRun { test_run, features, limits }));
-        self.packets.set_dry_run(self.plane.epoch(), Arc::clone(&dry_run));
+        self.packets.set_dry_run(chains, self.plane.epoch(), Arc::clone(&dry_run));
         Ok(dry_run)
     }
 

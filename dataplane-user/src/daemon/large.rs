@@ -5,7 +5,9 @@ use std::vec;
 
 use tokio::{sync::mpsc, task::spawn_blocking};
 
-use super::{Daemon, difference::difference, explain::Arrived, guard::answered, history, operate::parse};
+use super::{
+    Daemon, difference::difference, explain::Arrived, guard::answered, history, operate::parse, route_get::RouteAnswer,
+};
 use crate::control::{
     page::Part,
     protocol::{Data, Failure, Request},
@@ -20,8 +22,15 @@ const FRAMES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Done {
     call: Call,
-    arrived: Result<vec::IntoIter<Arrived>, Failure>,
-    explained: Vec<Explanation>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// `explain`.
+    Explain { arrived: Result<vec::IntoIter<Arrived>, Failure>, explained: Vec<Explanation> },
+    /// `route get`.
+    Route(Result<RouteAnswer, Failure>),
 }
 
 impl Daemon {
@@ -58,7 +67,21 @@ impl Daemon {
                     let Request::Explain { frames, .. } = &call.request else { return };
                     let arrived = answered("explain", || trip.run(frames)).map(Vec::into_iter);
                     // Nobody takes it where the daemon ends.
-                    let _ended = done.send(Done { call, arrived, explained: Vec::new() });
+                    let _ended = done.send(Done { call, work: Work::Explain { arrived, explained: Vec::new() } });
+                });
+            }
+            Request::RouteGet { addr, from, iif } => {
+                let run = match answered("route get", || self.route_query(*addr, *from, iif.as_deref())) {
+                    Ok(run) => run,
+                    Err(failure) => {
+                        reply(call, Err(failure));
+                        return None;
+                    }
+                };
+                let done = done.clone();
+                spawn_blocking(move || {
+                    let answer = answered("route get", || run.run());
+                    let _ended = done.send(Done { call, work: Work::Route(answer) });
                 });
             }
             _ => return Some(call),
@@ -68,7 +91,13 @@ impl Daemon {
 
     /// Goes on with what a thread has done: a piece of it, and the next one when nothing else is to do.
     pub(super) fn conclude(&mut self, doing: Done, done: &mpsc::UnboundedSender<Done>) {
-        let Done { call, arrived, mut explained } = doing;
+        let Done { call, work } = doing;
+        let (arrived, mut explained) = match work {
+            Work::Explain { arrived, explained } => (arrived, explained),
+            Work::Route(answer) => {
+                return reply(call, answer.map(|answer| Data::Decision(self.decision(&answer)).into()));
+            }
+        };
         let mut arrived = match arrived {
             Ok(arrived) => arrived,
             Err(failure) => return reply(call, Err(failure)),
@@ -81,7 +110,7 @@ impl Daemon {
             return reply(call, Ok(Data::Explanations(explained).into()));
         }
         if call.is_wanted() {
-            let _ended = done.send(Done { call, arrived: Ok(arrived), explained });
+            let _ended = done.send(Done { call, work: Work::Explain { arrived: Ok(arrived), explained } });
         }
     }
 }

@@ -24,9 +24,6 @@ impl Daemon {
             }
             Request::Detach(Selection::Ifaces(ifaces)) => self.detach(ifaces),
             Request::PortList => Ok(Data::Ports(self.port_rows(None)?).into()),
-            Request::RouteGet { addr, from, iif } => {
-                Ok(Data::Decision(self.decision(*addr, *from, iif.as_deref())?).into())
-            }
             Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
             Request::RuleInsert { chain, rule } => self.rule_add(*chain, rule, true),
             Request::RuleDel { chain, handle } => {
@@ -57,7 +54,8 @@ impl Daemon {
             | Request::ConfigShow
             | Request::ConfigDiff(_)
             | Request::ConfigHistory
-            | Request::Explain { .. } => {
+            | Request::Explain { .. }
+            | Request::RouteGet { .. } => {
                 Err(Failure::new(FailureKind::Failed, format!("`{}` is not answered here", request.verb())))
             }
             Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),

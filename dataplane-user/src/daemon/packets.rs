@@ -25,7 +25,7 @@ pub(super) struct Packets {
     /// Where the rules of an epoch stand.
     rule_index: PerEpoch<RuleIndex>,
     /// Programs to try packets on, for an epoch of the tables.
-    dry_run: PerEpoch<Arc<Mutex<DryRun>>>,
+    dry_run: [PerEpoch<Arc<Mutex<DryRun>>>; 2],
 }
 
 impl Packets {
@@ -34,7 +34,7 @@ impl Packets {
             packet_log: PacketLog::new(now),
             trace_subscribers: TraceSubscribers::default(),
             rule_index: PerEpoch::default(),
-            dry_run: PerEpoch::default(),
+            dry_run: Default::default(),
         }
     }
 
@@ -86,23 +86,23 @@ impl Packets {
     }
 
     /// The programs to try packets on that were made for an epoch of the tables.
-    pub(super) fn dry_run(&self, epoch: u64) -> Option<&Arc<Mutex<DryRun>>> {
-        self.dry_run.get(epoch)
+    pub(super) fn dry_run(&self, chains: bool, epoch: u64) -> Option<&Arc<Mutex<DryRun>>> {
+        self.dry_run[usize::from(chains)].get(epoch)
     }
 
     /// Lets go of them where tables have another epoch now: they hold on to maps.
     pub(super) fn keep_dry_run(&mut self, epoch: u64) {
-        self.dry_run.keep(epoch);
+        self.dry_run.iter_mut().for_each(|one| one.keep(epoch));
     }
 
     /// Lets go of them.
-    pub(super) fn forget_dry_run(&mut self) {
-        self.dry_run.clear();
+    pub(super) fn forget_dry_run(&mut self, chains: bool) {
+        self.dry_run[usize::from(chains)].clear();
     }
 
     /// Others take their place.
-    pub(super) fn set_dry_run(&mut self, epoch: u64, dry_run: Arc<Mutex<DryRun>>) {
-        self.dry_run.put(epoch, dry_run);
+    pub(super) fn set_dry_run(&mut self, chains: bool, epoch: u64, dry_run: Arc<Mutex<DryRun>>) {
+        self.dry_run[usize::from(chains)].put(epoch, dry_run);
     }
 }
 

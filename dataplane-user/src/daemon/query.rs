@@ -1,10 +1,10 @@
 //! Rows for the verbs that only read.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use dataplane_common::{
     Reason, Verdict,
-    abi::{Adjacency, AdjacencyFlags, Control, ELSEWHERE, PortCounters, PortFlags, RouteKind, Target},
+    abi::{Control, ELSEWHERE, PortCounters},
 };
 
 use super::{Daemon, chains::InstalledRule};
@@ -12,10 +12,10 @@ use crate::{
     config::NetfilterChoice,
     control::{
         protocol::{Failure, FailureKind},
-        row::{Counts, DecisionRow, LinkRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats, Table},
+        row::{Counts, LinkRow, NextHopRow, PortRow, RouteRow, RoutesRow, RuleRow, Stats},
     },
     kernel::TableError,
-    lower::{Shielded, Targets},
+    lower::Shielded,
     model::{
         Family, IpVersion, Link, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
         TABLE_MAIN,
@@ -105,7 +105,7 @@ impl Daemon {
     }
 
     /// Who says where packets go that come in through a link.
-    fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
+    pub(super) fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
         let bit = match version {
             IpVersion::V4 => Control::MIRROR_V4,
             IpVersion::V6 => Control::MIRROR_V6,
@@ -185,118 +185,6 @@ impl Daemon {
                 .collect(),
             mtu: route.mtu,
             packets: None,
-        }
-    }
-
-    /// What would be done with a packet to `address`.
-    pub(super) fn decision(
-        &self,
-        address: IpAddr,
-        from: Option<IpAddr>,
-        iif: Option<&str>,
-    ) -> Result<DecisionRow, Failure> {
-        if from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
-            return Err(Failure::new(FailureKind::Usage, "the addresses are of different families; take two of one"));
-        }
-        let iif = iif.map(|name| self.link(name)).transpose()?;
-        let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
-        let asks = |link: &Link| self.route_source(version, link) == RouteSource::Kernel;
-        let attached = || self.plane.attached().keys().filter_map(|port| self.observed.model().links.get(port));
-        if iif.map_or_else(|| attached().any(asks), asks) {
-            return self.asked(address, from, iif);
-        }
-        Ok(match address {
-            IpAddr::V4(v4) => {
-                self.decide(address, u32::from(v4), &self.plane.want().fib4, &self.observed.model().routes4, from, iif)
-            }
-            IpAddr::V6(v6) => {
-                self.decide(address, u128::from(v6), &self.plane.want().fib6, &self.observed.model().routes6, from, iif)
-            }
-        })
-    }
-
-    fn decide<A: Family>(
-        &self,
-        dst: IpAddr,
-        address: A,
-        targets: &Targets<A>,
-        routes: &Routes<A>,
-        from: Option<IpAddr>,
-        iif: Option<&Link>,
-    ) -> DecisionRow {
-        let target = targets.lookup(address);
-        let adjacency = self.adjacency(target, address, from);
-        let reason = self.reason::<A>(target, adjacency, iif);
-        let matched = longest(routes, address);
-        let hop = matched.and_then(|(_, route)| {
-            let out = adjacency.map(|adjacency| adjacency.ifindex);
-            route.next_hops.iter().find(|hop| Some(hop.dev) == out).or(route.next_hops.first())
-        });
-        let dev =
-            adjacency.map(|adjacency| adjacency.ifindex).or_else(|| hop.map(|hop| hop.dev).filter(|dev| *dev != 0));
-        DecisionRow {
-            decision: reason.verdict().name().to_owned(),
-            reason: reason.name().to_owned(),
-            dst,
-            prefix: matched.map(|(prefix, _)| prefix.to_string()),
-            dev: dev.map(|ifindex| self.name(ifindex)),
-            via: hop.and_then(|hop| hop.via),
-            lladdr: adjacency
-                .filter(|adjacency| adjacency.flags().contains(AdjacencyFlags::RESOLVED))
-                .map(|adjacency| adjacency.destination.to_string()),
-            table: if matches!(reason, Reason::KernelRoute | Reason::MirrorOff) {
-                Table::Kernel
-            } else {
-                Table::Mirror
-            },
-        }
-    }
-
-    /// The next hop that a flow between these addresses takes.
-    fn adjacency<A: Family>(&self, target: Target, address: A, from: Option<IpAddr>) -> Option<&Adjacency> {
-        if target.kind() != RouteKind::Unicast {
-            return None;
-        }
-        let group = self.plane.want().groups.get(&target.group())?;
-        let source = from.and_then(A::from_ip).unwrap_or_default();
-        let member = group.member(dataplane_common::decide::flow(source, address))?;
-        self.plane.want().adjacencies.get(&member)
-    }
-
-    /// The reason the kernel half would give, filters aside, in the order of its pipeline.
-    fn reason<A: Family>(&self, target: Target, adjacency: Option<&Adjacency>, iif: Option<&Link>) -> Reason {
-        let forwarding = if A::VERSION == IpVersion::V4 { PortFlags::FORWARDING_V4 } else { PortFlags::FORWARDING_V6 };
-        let port = iif.and_then(|link| {
-            let want = self.plane.want();
-            let mut known = want.ports.values().chain(want.vlans.values());
-            known.find(|port| port.ifindex == link.ifindex)
-        });
-        match target.kind() {
-            RouteKind::Local => return Reason::Local,
-            RouteKind::Broadcast => return Reason::Broadcast,
-            RouteKind::Multicast => return Reason::Multicast,
-            _ if self.plane.want().mirror & A::MIRROR == 0 => return Reason::MirrorOff,
-            RouteKind::Blackhole => return Reason::Blackhole,
-            RouteKind::Unreachable => return Reason::Unreachable,
-            RouteKind::Prohibit => return Reason::Prohibit,
-            RouteKind::None => return Reason::NoRoute,
-            RouteKind::Kernel => return Reason::KernelRoute,
-            RouteKind::Unicast => {}
-        }
-        if port.is_some_and(|port| !port.flags().contains(forwarding)) {
-            return Reason::ForwardingOff;
-        }
-        let Some(adjacency) = adjacency else { return Reason::NeighbourUnresolved };
-        if port.is_some_and(|port| port.ifindex == adjacency.ifindex) {
-            return Reason::SamePort;
-        }
-        let able = adjacency.flags();
-        if !able.contains(AdjacencyFlags::RESOLVED) {
-            Reason::NeighbourUnresolved
-        } else if !able.intersects(AdjacencyFlags::XDP_TRANSMIT | AdjacencyFlags::TC_TRANSMIT) {
-            Reason::NoEgress
-        } else {
-            Reason::Forwarded
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::model::{Attachment, Link, Model};
 /// The device that transmits for a link, and the tags that it puts in front of a packet, the outermost first: the link itself
 /// and none, or what is under a VLAN device. `None` where only the kernel can follow: the device is elsewhere or down, there
 /// are more tags than two, or their priority depends on the packet.
-pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link) -> Option<(&'a Link, [Tag; 2])> {
+pub(crate) fn carrier<'a>(model: &'a Model, link: &'a Link) -> Option<(&'a Link, [Tag; 2])> {
     let mut tags = [Tag::NONE; 2];
     let mut device = link;
     while device.kind.as_deref() == Some("vlan") {

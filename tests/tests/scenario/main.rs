@@ -16,6 +16,7 @@ mod deliver;
 mod detach;
 mod doctor;
 mod documents;
+mod dry_run;
 mod exclusive;
 mod explain;
 mod fault;
