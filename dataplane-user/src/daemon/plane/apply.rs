@@ -110,18 +110,18 @@ impl Live {
         let mut waited = !flips;
         for step in steps {
             if !waited && matches!(step, Change::RemoveGroup(_) | Change::RemoveAdjacency(_)) {
-                // Whoever still reads the table of before may be on its way to these.
+                // A program that still reads the table of before may be on its way to these.
                 self.kernel.wait();
                 waited = true;
             }
             self.step(step, facts)?;
         }
         self.make_room(want, facts)?;
-        let removes = |step: &Change<'_>| {
+        let frees_index = |step: &Change<'_>| {
             matches!(step, Change::RemovePort(_) | Change::RemoveGroup(_) | Change::RemoveAdjacency(_))
         };
-        // Whoever found a port still counts in its slot, and whoever found a neighbour goes on to its adjacency.
-        let removed = update.anew || changes.steps.iter().any(removes);
+        // A program that found a port still counts in its slot, and one that found a neighbour still uses its adjacency.
+        let removed = update.anew || changes.steps.iter().any(frees_index);
         Ok(removed.then(|| self.kernel.wait()))
     }
 
