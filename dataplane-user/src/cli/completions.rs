@@ -48,7 +48,7 @@ fn pages(command: &clap::Command, directory: &Path) -> io::Result<()> {
     fs::write(directory.join(page.get_filename()), with_examples(&String::from_utf8_lossy(&text)))
 }
 
-/// clap_mangen puts what stands behind the help, the examples, under the heading EXTRA.
+/// `clap_mangen` puts what stands behind the help, the examples, under the heading EXTRA.
 fn with_examples(page: &str) -> String {
     page.replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n")
 }

@@ -30,7 +30,7 @@ enum Work {
     /// `explain`.
     Explain { arrived: Result<vec::IntoIter<Arrived>, Failure>, explained: Vec<Explanation> },
     /// `route get`.
-    Route(Result<RouteAnswer, Failure>),
+    Route(Result<Box<RouteAnswer>, Failure>),
 }
 
 impl Daemon {
@@ -80,7 +80,7 @@ impl Daemon {
                 };
                 let done = done.clone();
                 spawn_blocking(move || {
-                    let answer = answered("route get", || run.run());
+                    let answer = answered("route get", || run.run().map(Box::new));
                     let _ended = done.send(Done { call, work: Work::Route(answer) });
                 });
             }

@@ -214,12 +214,8 @@ impl Daemon {
     }
 
     /// The prefix of the mirrored route to an address, and a next hop of it: the one through `out`, or the first.
-    fn mirrored(&self, address: IpAddr, out: Option<Ifindex>) -> Option<(String, Option<(Ifindex, Option<IpAddr>)>)> {
-        fn of<A: Family>(
-            routes: &Routes<A>,
-            address: A,
-            out: Option<Ifindex>,
-        ) -> Option<(String, Option<(Ifindex, Option<IpAddr>)>)> {
+    fn mirrored(&self, address: IpAddr, out: Option<Ifindex>) -> Option<Mirrored> {
+        fn of<A: Family>(routes: &Routes<A>, address: A, out: Option<Ifindex>) -> Option<Mirrored> {
             let (prefix, route) = longest(routes, address)?;
             let hop = route.next_hops.iter().find(|hop| Some(hop.dev) == out).or(route.next_hops.first());
             Some((prefix.to_string(), hop.filter(|hop| hop.dev != 0).map(|hop| (hop.dev, hop.via))))
@@ -230,6 +226,9 @@ impl Daemon {
         }
     }
 }
+
+/// A prefix of the mirror, and a next hop of its route: the link, and the address on it.
+type Mirrored = (String, Option<(Ifindex, Option<IpAddr>)>);
 
 /// The addresses beside one, in its network.
 fn neighbours(address: IpAddr, length: u8) -> Vec<IpAddr> {

@@ -132,7 +132,7 @@ fn after_a_write_that_fails_everything_is_written_again() {
     world.hear(model::Event::Route4(route(), model::Placement::Replace));
     assert!(world.daemon.plane.is_dirty());
     // Something else may have written what it likes meanwhile.
-    world.plane.kernel().have.fib4 = Default::default();
+    drop(std::mem::take(&mut world.plane.kernel().have.fib4));
     world.heal();
     world.daemon.make_good();
     world.assert_written();

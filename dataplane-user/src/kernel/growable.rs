@@ -139,6 +139,7 @@ impl GrowableMaps {
     ///
     /// # Errors
     /// The kernel refused.
+    #[expect(clippy::needless_pass_by_value, reason = "a bank goes live once: it is given away")]
     pub fn flip_filter(&mut self, verified: Verified) -> Result<(), TableError> {
         let Verified(Staged { bank }) = verified;
         self.go_live(Control { filter: bank, ..self.live })

@@ -21,6 +21,7 @@ pub(super) struct NextHopKey {
 }
 
 /// One way of a route.
+#[expect(clippy::struct_field_names, reason = "a hop of a path has a next hop")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Hop {
     pub(super) next_hop: NextHopKey,

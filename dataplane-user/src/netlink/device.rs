@@ -117,7 +117,7 @@ const TRANSMITTERS: &[&str] = &[
 ///
 /// - Hardware of a driver that we know: native XDP; it transmits only while a program is attached.
 /// - A veth: native XDP; it transmits only if its peer is in this namespace and has a program (`veth_xdp_xmit`). A peer that
-/// polls for GRO would do as well, but that cannot be seen.
+///   polls for GRO would do as well, but that cannot be seen.
 pub(super) fn supposed(link: &Link, links: &BTreeMap<Ifindex, Link>) -> XdpFeatures {
     let native = |link: &Link| link.xdp.iter().any(|xdp| xdp.mode == XdpMode::Native);
     let (able, transmits) = match link.kind.as_deref() {

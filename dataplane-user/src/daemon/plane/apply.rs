@@ -94,7 +94,7 @@ impl Live {
         let have = Have { mirror: self.kernel.mirror(), features: self.kernel.features() };
         let goal = Have {
             mirror: want.mirror,
-            features: want.features | rules | facts.watched | self.expected_features(facts),
+            features: want.features | rules | facts.watched | Self::expected_features(facts),
         };
         let changes = order(have, goal, update, want);
         let flips = changes.steps.iter().any(Change::is_route);

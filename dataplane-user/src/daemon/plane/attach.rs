@@ -115,7 +115,7 @@ impl Live {
     }
 
     /// What ports that may come most likely ask of the programs: those are loaded before, not when the port is there.
-    pub(super) fn expected_features(&self, facts: Facts<'_>) -> Features {
+    pub(super) fn expected_features(facts: Facts<'_>) -> Features {
         let model = facts.observed.model();
         let absent = |port: &&PortConfig| port.pattern.is_glob() || model.link_named(port.pattern.as_str()).is_none();
         if !facts.desired.ports().config().iter().any(|port| absent(&port)) {

@@ -254,7 +254,7 @@ impl Plane for FakePlane {
         Ok(())
     }
 
-    fn gate_name(&self) -> &str {
+    fn gate_name(&self) -> &'static str {
         "fake"
     }
 

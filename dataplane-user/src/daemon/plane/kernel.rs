@@ -363,7 +363,7 @@ impl Plane for KernelPlane {
     }
 
     fn losses(&self) -> Option<Result<(), &str>> {
-        self.tx_error_status.as_ref().map(|observed| observed.as_ref().map(|()| ()).map_err(String::as_str))
+        self.tx_error_status.as_ref().map(|observed| observed.as_ref().copied().map_err(String::as_str))
     }
 
     fn rx_handlers(&mut self) -> Option<BTreeMap<Ifindex, String>> {
