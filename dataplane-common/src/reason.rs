@@ -171,6 +171,8 @@ reasons! {
     Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` lists the policies";
     /// Another device takes the frames of this port before IP: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
     Taken = "taken" => Kernel, "attach to that device, for instance the bridge; `dataplane doctor` names it";
+    /// To the port of a DHCP client, which may be on this machine and have no address yet.
+    Dhcp = "dhcp" => Kernel, "nothing: the kernel handles these";
     /// Left to the kernel because of routing rules, a VRF, or more routes than fit.
     MirrorOff = "mirror_off" => Kernel, "`dataplane doctor`, `ip rule` and the daemon's log show the cause";
     /// Netfilter rules apply to it on its way through: the kernel forwards it, and they decide.
@@ -240,6 +242,7 @@ impl Reason {
         Self::MirrorOff,
         Self::Netfilter,
         Self::NoController,
+        Self::Dhcp,
     ]);
 }
 

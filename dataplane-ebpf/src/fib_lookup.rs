@@ -11,6 +11,7 @@ use dataplane_common::{
 };
 
 use crate::{
+    features,
     hook::Hook,
     maps,
     tables::{NO_ADJACENCY, Routed as _},
@@ -71,8 +72,9 @@ fn target<H: Hook>(hook: &H, query: &mut KernelLookup, lookup: impl Fn(&mut Kern
         fib_result::BLACKHOLE => return Target::new(RouteKind::Blackhole, 0),
         fib_result::UNREACHABLE => return Target::new(RouteKind::Unreachable, 0),
         fib_result::PROHIBIT => return Target::new(RouteKind::Prohibit, 0),
-        // Only a VRF has addresses of this machine that the mirror does not know.
-        fib_result::NOT_FORWARDED if found(query, query.domain) == NeighbourKey::OURS => {
+        // A VRF has addresses of this machine that the mirror does not know, and so have tables that rules name. Then this may
+        // also be an address without a route, for which chain input is evaluated in vain.
+        fib_result::NOT_FORWARDED if features::ELSEWHERE.on() || found(query, query.domain) == NeighbourKey::OURS => {
             return Target::new(RouteKind::Local, 0);
         }
         _ => return Target::KERNEL,
@@ -140,7 +142,7 @@ fn is_plain(query: &KernelLookup, packet: &Datagram<()>, transport: Transport) -
         return packet.protocol != protocol::ICMP;
     }
     match transport.readable {
-        Readable::Broken => false,
+        Readable::Broken | Readable::PortsAlone | Readable::PortsAndFlags => false,
         // An error takes the path of the packet that it is about (`icmp_is_err`, `icmpv6_is_err`).
         Readable::Icmp if v6 => !matches!(transport.icmp >> 8, 1..=4),
         Readable::Icmp => !matches!(transport.icmp >> 8, 3..=5 | 11 | 12),

@@ -72,7 +72,7 @@ fn tc_behind_xdp(context: TcContext) -> i32 {
 #[inline(always)]
 fn tc_egress(context: TcContext) -> i32 {
     features::jump_pad();
-    hook::tc::run_egress(&context)
+    hook::egress::run(&context)
 }
 
 /// Never attached: which rule of a generation of the filter decides on a packet, before that is live.

@@ -32,12 +32,14 @@ pub enum Outcome {
     Defer(u64),
 }
 
-/// The way to a next hop.
+/// The way to a next hop. A number comes first: what is in the place of a reason LLVM may cut into pieces, which a pointer does
+/// not survive.
+#[repr(C)]
 pub struct Egress {
-    /// What to write, and where to send.
-    pub adjacency: Adjacent,
     /// Its index.
     pub index: u64,
+    /// What to write, and where to send.
+    pub adjacency: Adjacent,
     /// 4 or 6.
     pub family: u64,
     /// How many VLAN tags it came with.
@@ -98,9 +100,16 @@ fn ingress<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Inf
             })
         }
         kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
+            // Before any check of packets that are forwarded: it may be for this machine.
+            if kernel_lookup::may_be_ours::<F>(kind, control, port)? {
+                filter.input()?;
+            }
             forward::permit::<F>(&packet, frame, port)?;
-            let named = kernel_lookup::next_hop(kind)?;
-            let next = named.unwrap_or_else(|| forward::choose::<F>(control, &packet, route));
+            // Not a closure: LLVM would call it, and leave packet and frame on the stack for that.
+            let next = match kernel_lookup::next_hop(kind)? {
+                Some(named) => named,
+                None => forward::choose::<F, H>(hook, control, frame, &packet, route),
+            };
             let Some(hop) = forward::resolve(next) else {
                 // Without a known egress link chain forward is evaluated at the end of the path (`egress_permit.rs`).
                 let out = kernel_lookup::egress_ifindex()?;

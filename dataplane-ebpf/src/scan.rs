@@ -112,7 +112,7 @@ fn first<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u64
     let key = maps::key()?;
     key.set_oif(oif);
     let filter = maps::filter(generation);
-    let tables = filter.tables[chain as usize % CHAINS].get(key.class_of(IPV6).number() as usize)?;
+    let tables = filter.tables[chain as usize % CHAINS].get(key.class_of(IPV6, filter.lenient).number() as usize)?;
     begin(&mut key.search, filter.base, tables, bytes);
     if features::FORWARD.on() {
         key.search.quiet = chain & QUIET;

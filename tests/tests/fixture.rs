@@ -87,7 +87,7 @@ fn every_reason_has_a_row() {
         .iter()
         .flat_map(Row::hooks)
         .filter_map(|(_, outcome)| match outcome {
-            Outcome::Stop(reason) => Some(reason.name()),
+            Outcome::Stop(reason) | Outcome::Hide(reason) => Some(reason.name()),
             Outcome::Forward(_) => Some(Reason::Forwarded.name()),
             Outcome::Defer(_) | Outcome::Pass => None,
         })
@@ -135,7 +135,12 @@ fn equal_paths_share_the_flows_and_keep_each_whole() {
                         [[0, 1], [0, 16]].map(|[high, low]| packet(3, 4).extension(44, &[0, high, low, 0, 0, 0, 1]))
                     }
                 };
-                for other in [packet(5, 6), packet(1, 2).ttl(9)].into_iter().chain(fragments) {
+                // What a router on the way back says of a packet of the flow.
+                let quoted = ip(target, source).udp(2, 1, 16).bare();
+                let (protocol, kind) = if version == Version::V4 { (1, 3) } else { (58, 2) };
+                let error = ip(version.address((0, 99)), target)
+                    .carrying(protocol, [&[kind, 0, 0, 0, 0, 0, 0, 0], quoted.as_slice()].concat());
+                for other in [packet(5, 6), packet(1, 2).ttl(9), error].into_iter().chain(fragments) {
                     ensure!(link(world, hook, &other)? == path, "{other:?} did not go the way of its flow, {path}");
                 }
             }

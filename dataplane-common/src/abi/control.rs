@@ -74,6 +74,10 @@ bitflags! {
         const RX_HANDLER = 1 << 19;
         /// The kernel is an NDP proxy: it answers for IPv6 neighbours on other links.
         const PROXY_NDP = 1 << 20;
+        /// Addresses may be local by tables that only the kernel follows.
+        const ELSEWHERE = 1 << 22;
+        /// Some port may have a DHCP client.
+        const CLIENTS = 1 << 23;
         /// Some port has macvlan devices, whose link addresses are this machine's, too.
         const VIRTUAL = 1 << 24;
         /// Rules of netfilter decide on what would be forwarded from some port.

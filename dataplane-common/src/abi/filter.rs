@@ -142,8 +142,8 @@ pub struct Filter {
     pub policies: [u32; CHAINS],
     /// Line of `FILTER` at which this generation begins.
     pub base: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: rules do not drop what they cannot read, but read of a transport header what is there; else 0.
+    pub lenient: u32,
 }
 
 impl Filter {
@@ -151,7 +151,7 @@ impl Filter {
     pub const EMPTY: Self = {
         let prefilter = Prefilter { line: 0, mask: 0, destination: 0, source: 0 };
         let tables = Tables { first: 0, count: 0, prefilter, catch_all: CatchAll::NONE };
-        Self { tables: [[tables; CLASSES]; CHAINS], policies: [0; CHAINS], base: 0, reserved: 0 }
+        Self { tables: [[tables; CLASSES]; CHAINS], policies: [0; CHAINS], base: 0, lenient: 0 }
     };
 }
 

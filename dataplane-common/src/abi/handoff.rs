@@ -24,4 +24,6 @@ impl Handoff {
     pub const PREROUTED: u32 = 2;
     /// Met all of its chains, which counted it, and is for tc to send; not yet counted at the port.
     pub const FILTERED: u32 = 3;
+    /// Dropped and counted, but raw sockets receive it: up to the kernel as a packet of another host, so that IP drops it.
+    pub const HIDDEN: u32 = 4;
 }

@@ -48,7 +48,7 @@ bitflags! {
         const PORTS = 1 << 1;
         /// Came through a link with Ethernet addresses.
         const ETHERNET = 1 << 2;
-        /// There is, or may be, a transport header that could not be read.
+        /// There is, or may be, a transport header that is not sound. What of it is there, other flags say.
         const UNREADABLE = 1 << 3;
     }
 }
@@ -92,17 +92,20 @@ impl Key {
         self.fields[field::NETWORK] >> 24
     }
 
-    /// The class whose tables are searched for this packet.
+    /// The class whose tables are searched for this packet, where a header that is not sound is not read.
     #[inline(always)]
     pub const fn class(&self) -> Class {
-        self.class_of(self.family() == 6)
+        self.class_of(self.family() == 6, 0)
     }
 
-    /// The same where the family is known.
+    /// The same where the family is known; [`super::Filter::lenient`] rules match the ports of a header that is not sound.
     #[inline(always)]
-    pub const fn class_of(&self, ipv6: bool) -> Class {
-        let unreadable = self.flags.contains(KeyFlags::UNREADABLE) as u32;
-        Class(if ipv6 { Class::IPV6 } else { 0 } | if unreadable != 0 { Class::UNREADABLE } else { 0 })
+    pub const fn class_of(&self, ipv6: bool, lenient: u32) -> Class {
+        let flags = self.flags.bits();
+        // As numbers: a branch for each would double the paths.
+        let there = (flags / KeyFlags::PORTS.bits()) & lenient;
+        let unreadable = (flags / KeyFlags::UNREADABLE.bits()) & !there & 1;
+        Class(if ipv6 { Class::IPV6 } else { 0 } | (unreadable * Class::UNREADABLE))
     }
 }
 

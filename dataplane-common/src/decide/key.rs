@@ -27,6 +27,8 @@ pub fn key<F: Family>(
         Readable::Icmp => KeyFlags::TRANSPORT,
         Readable::Nothing => KeyFlags::empty(),
         Readable::Broken => KeyFlags::UNREADABLE,
+        Readable::PortsAlone => KeyFlags::UNREADABLE.union(KeyFlags::PORTS),
+        Readable::PortsAndFlags => KeyFlags::UNREADABLE.union(KeyFlags::PORTS).union(KeyFlags::TRANSPORT),
     };
     F::fill(&mut key.address, datagram.destination, datagram.source);
     key.mixed = mixed::of(transport.source, transport.destination, datagram.protocol, iif, 0);

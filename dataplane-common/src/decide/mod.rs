@@ -5,13 +5,17 @@
 //! with fields that only some variants have: LLVM may spill a field that was never written, which the verifier refuses.
 
 mod address;
+mod client;
 mod key;
 mod link;
 mod network;
 mod transport;
 
 pub use address::{AddressClass, Scope};
+pub use client::{is_for_client, is_for_raw_sockets};
 pub use key::{bare, ethernet, key};
 pub use link::{Frame, L3Protocol, PacketType, Vlan, frame};
 pub use network::{Datagram, Family, V4, V6, flow};
-pub use transport::{PseudoHeader, Readable, Transport, is_partial, is_pending, segment_length, transport};
+pub use transport::{
+    PseudoHeader, Readable, Transport, is_partial, is_pending, quoted_flow, segment_length, transport,
+};

@@ -62,6 +62,8 @@ pub trait Family {
     const FOLLOW: PortFlags;
     /// The bit in [`Control::mirror`].
     const MIRROR: u32;
+    /// The protocol of ICMP.
+    const ICMP: u64;
 
     /// Checks the header at `offset` of a frame of `length` bytes. A `segmented` packet may be longer than its header can
     /// say; the header then says 0 (the kernel's BIG TCP).
@@ -80,6 +82,10 @@ pub trait Family {
     /// do not need it.
     fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32>;
 
+    /// Whether the header at `offset` names this protocol itself. Read anew: the verifier, which knows what protocol
+    /// [`Datagram`] has, would follow each that was distinguished before.
+    fn names<B: Bytes + ?Sized>(packet: &B, offset: usize, protocol: u64) -> bool;
+
     /// What the addresses alone say.
     fn address_class(packet: &Datagram<Self::Address>, flags: PortFlags) -> AddressClass;
 
@@ -90,7 +96,8 @@ pub trait Family {
     fn may_fragment(packet: &Datagram<Self::Address>) -> bool;
 
     /// The number that a router's choice among equal paths depends on: addresses only, so that all fragments of a datagram
-    /// take one path (`fib_multipath_hash_policy` 0).
+    /// take one path (`fib_multipath_hash_policy` 0), and the same both ways, as the kernel's (`flow_hash_from_keys`): what an
+    /// ICMP error quotes went the other way.
     #[inline(always)]
     fn flow(packet: &Datagram<Self::Address>) -> u32 {
         flow(packet.source, packet.destination)
@@ -104,7 +111,7 @@ pub trait Family {
 /// See [`Family::flow`].
 #[inline(always)]
 pub fn flow<A: Mixed>(source: A, destination: A) -> u32 {
-    (source.mix().rotate_left(16) ^ destination.mix()).wrapping_mul(0x9e37_79b1)
+    source.mix().wrapping_add(destination.mix()).wrapping_mul(0x9e37_79b1)
 }
 
 /// IPv4.
@@ -118,6 +125,7 @@ impl Family for V4 {
     const KERNEL_LOOKUP: PortFlags = PortFlags::KERNEL_LOOKUP_V4;
     const FOLLOW: PortFlags = PortFlags::FOLLOW_V4;
     const MIRROR: u32 = Control::MIRROR_V4;
+    const ICMP: u64 = protocol::ICMP;
 
     #[inline(always)]
     fn datagram<B: Bytes + ?Sized>(
@@ -169,6 +177,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn names<B: Bytes + ?Sized>(packet: &B, offset: usize, protocol: u64) -> bool {
+        packet.header::<Ipv4>(offset).is_some_and(|header| u64::from(header.protocol) == protocol)
+    }
+
+    #[inline(always)]
     fn address_class(packet: &Datagram<u32>, flags: PortFlags) -> AddressClass {
         super::address::classify_v4(packet.source, packet.destination, flags)
     }
@@ -200,6 +213,7 @@ impl Family for V6 {
     const KERNEL_LOOKUP: PortFlags = PortFlags::KERNEL_LOOKUP_V6;
     const FOLLOW: PortFlags = PortFlags::FOLLOW_V6;
     const MIRROR: u32 = Control::MIRROR_V6;
+    const ICMP: u64 = protocol::ICMPV6;
 
     #[inline(always)]
     fn datagram<B: Bytes + ?Sized>(
@@ -244,6 +258,11 @@ impl Family for V6 {
     #[inline(always)]
     fn dscp<B: Bytes + ?Sized>(packet: &B, offset: usize) -> Option<u32> {
         packet.header::<Ipv6>(offset).map(|header| u32::from(header.dscp()))
+    }
+
+    #[inline(always)]
+    fn names<B: Bytes + ?Sized>(packet: &B, offset: usize, protocol: u64) -> bool {
+        packet.header::<Ipv6>(offset).is_some_and(|header| u64::from(header.next_header) == protocol)
     }
 
     #[inline(always)]

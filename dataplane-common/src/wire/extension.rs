@@ -2,7 +2,7 @@
 
 use core::hint::cold_path;
 
-use super::{Bytes, Extension, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv6Fragment, protocol};
+use super::{Bytes, Extension, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, IPV6_ROUTED, Ipv6Fragment, protocol};
 use crate::Reason;
 
 /// Headers that are walked; a longer chain is dropped as [`Reason::ExtensionLimit`].
@@ -15,7 +15,7 @@ pub struct Chain {
     pub payload: usize,
     /// What it is.
     pub protocol: u64,
-    /// Flags and offset of a fragment, in the places where IPv4 has them.
+    /// Flags and offset of a fragment, in the places where IPv4 has them; and [`IPV6_ROUTED`].
     pub fragment: u64,
 }
 
@@ -38,6 +38,9 @@ impl Walk {
     pub const fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
+
+    /// The bytes could not be read.
+    pub const TRUNCATED: Self = Self::dropped(Reason::Truncated);
 
     #[inline(always)]
     const fn end(chain: Chain) -> Self {
@@ -62,6 +65,7 @@ impl Walk {
                 protocol: self.0 >> 32,
                 fragment: (self.0 >> 16) & 0xffff,
             }),
+            number if number == Reason::Truncated as u64 + 1 => Err(Reason::Truncated),
             number if number == Reason::ExtensionLimit as u64 + 1 => Err(Reason::ExtensionLimit),
             number if number == Reason::RoutingHeader as u64 + 1 => Err(Reason::RoutingHeader),
             _ => Err(Reason::FragmentChain),
@@ -69,29 +73,20 @@ impl Walk {
     }
 }
 
-/// Whether a next header is one that the walk can step over.
+/// Whether a next header is one that the walk steps over: those that nft's `meta l4proto` steps over (`ipv6_find_hdr` in
+/// `net/ipv6/exthdrs_core.c` with `IP6_FH_F_AUTH`, and `ipv6_ext_hdr`). AH and mobility are protocols, as ESP is.
 #[inline(always)]
 pub const fn is_extension(next_header: u64) -> bool {
-    // Six bits rule out what nearly all packets carry.
-    const SIX: u64 = 1 << protocol::HOP_BY_HOP
+    // Four bits rule out what nearly all packets carry.
+    const FOUR: u64 = 1 << protocol::HOP_BY_HOP
         | 1 << protocol::ROUTING
         | 1 << protocol::FRAGMENT
-        | 1 << protocol::AH
-        | 1 << protocol::DESTINATION_OPTIONS
-        | 1 << (protocol::MOBILITY & 63);
-    if SIX >> (next_header & 63) & 1 == 0 {
+        | 1 << protocol::DESTINATION_OPTIONS;
+    if FOUR >> (next_header & 63) & 1 == 0 {
         return false;
     }
     cold_path();
-    matches!(
-        next_header,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::FRAGMENT
-            | protocol::AH
-            | protocol::DESTINATION_OPTIONS
-            | protocol::MOBILITY
-    )
+    next_header < 64
 }
 
 /// Walks from `chain` to the transport header of a packet that ends at `end`.
@@ -102,8 +97,11 @@ pub fn walk<B: Bytes + ?Sized>(packet: &B, mut chain: Chain, end: usize) -> Walk
         if !is_extension(chain.protocol) {
             return Walk::end(chain);
         }
-        if chain.protocol == protocol::ROUTING && packet.header(chain.payload & 0x7fff).is_some_and(is_source_route) {
-            return Walk::dropped(Reason::RoutingHeader);
+        if chain.protocol == protocol::ROUTING {
+            if packet.header(chain.payload & 0x7fff).is_some_and(is_source_route) {
+                return Walk::dropped(Reason::RoutingHeader);
+            }
+            chain.fragment |= u64::from(IPV6_ROUTED);
         }
         if chain.protocol == protocol::FRAGMENT {
             if fragmented {
@@ -113,13 +111,20 @@ pub fn walk<B: Bytes + ?Sized>(packet: &B, mut chain: Chain, end: usize) -> Walk
         }
         match step(packet, chain) {
             Some(next) if next.payload <= end => chain = next,
+            // The bytes are in another buffer.
+            None if chain.payload + size_of::<Ipv6Fragment>() <= end => return Walk::TRUNCATED,
+            // As `ipv6_find_hdr`: the protocol is known, but nothing of its header is there.
+            Some(next) if !fragmented && !is_extension(next.protocol) => {
+                return Walk::end(Chain { payload: end, ..next });
+            }
             // The chain goes past the packet. RFC 7112 wants it whole in a first fragment; elsewhere it cannot be read.
             _ if fragmented => return Walk::dropped(Reason::FragmentChain),
             _ => return Walk::end(Chain { protocol: protocol::NO_NEXT_HEADER, ..chain }),
         }
         if chain.fragment & u64::from(IPV4_FRAGMENT_MASK) != 0 {
             // Behind another extension header the protocol of a later fragment is not known.
-            return if is_extension(chain.protocol) { Walk::dropped(Reason::FragmentChain) } else { Walk::end(chain) };
+            let unknown = is_extension(chain.protocol) || chain.protocol == protocol::AH;
+            return if unknown { Walk::dropped(Reason::FragmentChain) } else { Walk::end(chain) };
         }
     }
     if is_extension(chain.protocol) { Walk::dropped(Reason::ExtensionLimit) } else { Walk::end(chain) }
@@ -143,11 +148,10 @@ fn step<B: Bytes + ?Sized>(packet: &B, chain: Chain) -> Option<Chain> {
         return Some(Chain {
             payload: offset + size_of::<Ipv6Fragment>(),
             protocol: u64::from(header.next_header),
-            fragment: u64::from((word >> 3) | more),
+            fragment: chain.fragment & u64::from(IPV6_ROUTED) | u64::from((word >> 3) | more),
         });
     }
     let header = packet.header::<Extension>(offset)?;
-    let length = usize::from(header.length);
-    let length = if chain.protocol == protocol::AH { (length + 2) * 4 } else { (length + 1) * 8 };
+    let length = (usize::from(header.length) + 1) * 8;
     Some(Chain { payload: offset + length, protocol: u64::from(header.next_header), fragment: chain.fragment })
 }

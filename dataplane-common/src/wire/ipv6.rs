@@ -75,13 +75,16 @@ impl Ipv6 {
     }
 }
 
-/// The two bytes that hop-by-hop, routing, destination options, AH and mobility headers begin with.
+/// Among the bits that a walk says of fragments: a routing header was met. In IPv4 no sender may set it.
+pub const IPV6_ROUTED: u16 = 0x8000;
+
+/// What hop-by-hop options, routing headers and destination options begin with.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Extension {
     /// What follows this header.
     pub next_header: u8,
-    /// Length without the first eight bytes, in units of eight bytes (AH: less two, in units of four).
+    /// Length without the first eight bytes, in units of eight bytes.
     pub length: u8,
     /// Routing header: its type.
     pub kind: u8,

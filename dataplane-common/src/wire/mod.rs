@@ -13,9 +13,9 @@ pub use checksum::{Sum, decrement_ttl};
 pub use ethernet::{EtherType, Ethernet, Mac, VlanTag};
 pub use extension::{Chain, Walk, is_extension, walk};
 pub use ipv4::{IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4};
-pub use ipv6::{Address6, Extension, Ipv6, Ipv6Fragment};
+pub use ipv6::{Address6, Extension, IPV6_ROUTED, Ipv6, Ipv6Fragment};
 pub use number::{Be16, Be32};
-pub use transport::{Icmp, Tcp, Udp, protocol};
+pub use transport::{Beginning, Icmp, Tcp, Udp, beginning, protocol};
 pub use vlan::{Tag, Tagged, Tags, tags};
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -34,6 +34,12 @@ pub trait Bytes {
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         walk(self, chain, end)
+    }
+
+    /// Reads what is there of a transport header at `at` that is not sound; the packet has `left` bytes from there on.
+    #[inline(always)]
+    fn beginning(&self, at: usize, left: usize) -> Beginning {
+        beginning(self, at, left)
     }
 
     /// Reads the VLAN tags behind a link header with `first` in it, counting one that the hardware took off.

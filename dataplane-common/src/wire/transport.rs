@@ -1,8 +1,10 @@
 //! The first bytes of TCP, UDP and ICMP: the fields that a rule can match.
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Be16, Be32};
+use super::{Be16, Be32, Bytes};
 
 /// Protocol numbers (IANA).
 pub mod protocol {
@@ -94,4 +96,70 @@ pub struct Icmp {
     pub code: u8,
     /// Over header and payload.
     pub checksum: Be16,
+}
+
+/// What is there of a transport header that is not sound, in one word: what a function can return that the verifier looks at by
+/// itself. What is not there is zero.
+///
+/// From the top: ports, 16 bits each; flags, 8 bits; whether there are flags; whether there are ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Beginning(u64);
+
+impl Beginning {
+    const NOTHING: Self = Self(0);
+    const PORTS: u64 = 1;
+    const FLAGS: u64 = 1 << 8;
+
+    /// As a number.
+    #[inline(always)]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// From that number.
+    #[inline(always)]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Whether there are ports.
+    #[inline(always)]
+    pub const fn has_ports(self) -> bool {
+        self.0 & Self::PORTS != 0
+    }
+
+    /// Whether there is the byte where TCP has its flags.
+    #[inline(always)]
+    pub const fn has_flags(self) -> bool {
+        self.0 & Self::FLAGS != 0
+    }
+
+    /// Source and destination port.
+    #[inline(always)]
+    pub const fn ports(self) -> [u64; 2] {
+        [self.0 >> 48, self.0 >> 32 & 0xffff]
+    }
+
+    /// The byte where TCP has its flags.
+    #[inline(always)]
+    pub const fn flags(self) -> u64 {
+        self.0 >> 16 & 0xff
+    }
+}
+
+/// Reads as nft does (`nft_payload_eval`): ports where there are four bytes, flags where there are fourteen. `left` bytes are
+/// the packet's from `at` on.
+#[inline(always)]
+pub fn beginning<B: Bytes + ?Sized>(packet: &B, at: usize, left: usize) -> Beginning {
+    const END: usize = offset_of!(Tcp, flags) + 1;
+    let at = at & 0x7fff;
+    let Some([source, destination]) = packet.header::<[Be16; 2]>(at).filter(|_| left >= 4) else {
+        return Beginning::NOTHING;
+    };
+    let ports = u64::from(source.get()) << 48 | u64::from(destination.get()) << 32 | Beginning::PORTS;
+    match packet.header::<[u8; END]>(at) {
+        Some(header) if left >= END => Beginning(ports | u64::from(header[END - 1]) << 16 | Beginning::FLAGS),
+        _ => Beginning(ports),
+    }
 }

@@ -100,5 +100,6 @@ proptest! {
         let (length, payload, protocol, ttl, fragment, punt) = (1500, 34, 6, 3, 0x20b9, None);
         let later = Datagram { source, destination, length, payload, protocol, ttl, fragment, punt };
         prop_assert_eq!(group.member(V4::flow(&later)), member);
+        prop_assert_eq!(group.member(flow::<V4>(destination, source)), member);
     }
 }

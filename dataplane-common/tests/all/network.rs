@@ -66,7 +66,7 @@ fn ipv6_headers_are_held_to_the_checks_of_the_kernel() {
         ("longest", ipv6(UDP, 0xffff), 65_575, false, Ok((65_575, 54, None))),
         ("options", [ipv6(60, 20), vec![UDP, 0]].concat(), 60, false, Ok((60, 62, None))),
         ("hop by hop", [ipv6(0, 20), vec![UDP, 0]].concat(), 60, false, Ok((60, 62, hop))),
-        ("hop by hop past the packet", [ipv6(0, 8), vec![UDP, 1]].concat(), 60, false, Ok((48, 54, hop))),
+        ("hop by hop past the packet", [ipv6(0, 8), vec![UDP, 1]].concat(), 60, false, Ok((48, 62, hop))),
         ("source route", [ipv6(43, 20), vec![UDP, 0, 0, 0]].concat(), 60, false, Err(Reason::RoutingHeader)),
     ];
     for (name, header, length, segmented, wanted) in rows {

@@ -1,7 +1,10 @@
 //! The transport header, and checksums that are still to be filled in.
 
 use dataplane_common::{
-    decide::{Datagram, Family as _, Readable, Transport, V4, V6, is_partial, is_pending, segment_length, transport},
+    decide::{
+        Datagram, Family as _, Readable, Transport, V4, V6, is_partial, is_pending, quoted_flow, segment_length,
+        transport,
+    },
     wire::Address6,
 };
 use proptest::prelude::*;
@@ -45,31 +48,40 @@ const UDP_READ: Transport = PORTS;
 const LITE_READ: Transport = PORTS;
 const ICMP_READ: Transport = Transport { readable: Readable::Icmp, icmp: 0x0803, ..Transport::NONE };
 const BROKEN: Transport = Transport::BROKEN;
+/// Ports of a header that is not sound, and flags.
+const CUT: Transport = Transport { readable: Readable::PortsAlone, ..PORTS };
+const CUT_LATER: Transport = Transport { readable: Readable::PortsAndFlags, ..TCP_READ };
 
 #[test]
 fn headers_are_read_or_broken() {
     let rows = [
         ("TCP", TCP, tcp(5, 20), TCP_READ),
         ("TCP with options", TCP, tcp(15, 60), TCP_READ),
-        ("TCP of 19 bytes", TCP, tcp(5, 19), BROKEN),
-        ("TCP, four words", TCP, tcp(4, 40), BROKEN),
-        ("TCP, no words", TCP, tcp(0, 40), BROKEN),
-        ("TCP options past the packet", TCP, tcp(6, 23), BROKEN),
+        ("TCP of 19 bytes", TCP, tcp(5, 19), CUT_LATER),
+        ("TCP of 14 bytes", TCP, tcp(5, 14), CUT_LATER),
+        ("TCP of 13 bytes", TCP, tcp(5, 13), CUT),
+        ("TCP of 8 bytes", TCP, tcp(5, 8), CUT),
+        ("TCP of 4 bytes", TCP, tcp(5, 4), CUT),
+        ("TCP of 3 bytes", TCP, tcp(5, 3), BROKEN),
+        ("TCP, four words", TCP, tcp(4, 40), CUT_LATER),
+        ("TCP, no words", TCP, tcp(0, 40), CUT_LATER),
+        ("TCP options past the packet", TCP, tcp(6, 23), CUT_LATER),
         ("TCP options to the end", TCP, tcp(6, 24), TCP_READ),
         ("nothing of TCP", TCP, vec![], BROKEN),
         ("UDP", UDP, udp(8, 8), UDP_READ),
         ("UDP shorter than the packet", UDP, udp(8, 20), UDP_READ),
-        ("UDP longer than the packet", UDP, udp(21, 20), BROKEN),
-        ("UDP of 7 bytes", UDP, udp(8, 7), BROKEN),
-        ("UDP length 7", UDP, udp(7, 20), BROKEN),
-        ("UDP length 0", UDP, udp(0, 20), BROKEN),
+        ("UDP longer than the packet", UDP, udp(21, 20), CUT),
+        ("UDP of 7 bytes", UDP, udp(8, 7), CUT),
+        ("UDP of 3 bytes", UDP, udp(8, 3), BROKEN),
+        ("UDP length 7", UDP, udp(7, 20), CUT),
+        ("UDP length 0", UDP, udp(0, 20), CUT),
         ("UDP-Lite, covered whole", UDP_LITE, udp(0, 20), LITE_READ),
         ("UDP-Lite, half a header", UDP_LITE, udp(4, 20), LITE_READ),
-        ("UDP-Lite of 7 bytes", UDP_LITE, udp(8, 7), BROKEN),
+        ("UDP-Lite of 7 bytes", UDP_LITE, udp(8, 7), CUT),
         ("SCTP", SCTP, udp(1, 12), PORTS),
-        ("SCTP of 11 bytes", SCTP, udp(1, 11), BROKEN),
+        ("SCTP of 11 bytes", SCTP, udp(1, 11), CUT),
         ("DCCP", DCCP, udp(1, 12), PORTS),
-        ("DCCP of 11 bytes", DCCP, udp(1, 11), BROKEN),
+        ("DCCP of 11 bytes", DCCP, udp(1, 11), CUT),
         ("ICMP", ICMP, vec![8, 3, 0, 0], ICMP_READ),
         ("ICMP of 3 bytes", ICMP, vec![8, 3, 0], BROKEN),
         ("ICMPv6", ICMPV6, vec![8, 3, 0, 0], ICMP_READ),
@@ -90,22 +102,25 @@ fn headers_are_read_or_broken() {
 #[test]
 fn what_lies_behind_the_packet_is_not_read() {
     // Each payload whole in the frame, but the IP length ends one byte too early.
-    for (protocol, payload) in [
-        (TCP, tcp(5, 20)),
-        (TCP, tcp(6, 24)),
-        (UDP, udp(8, 8)),
-        (UDP, udp(20, 20)),
-        (UDP_LITE, udp(8, 8)),
-        (SCTP, udp(1, 12)),
-        (DCCP, udp(1, 12)),
-        (ICMP, vec![8, 3, 0, 0]),
-        (ICMPV6, vec![8, 3, 0, 0]),
+    for (protocol, payload, wanted) in [
+        (TCP, tcp(5, 20), CUT_LATER),
+        (TCP, tcp(6, 24), CUT_LATER),
+        (TCP, tcp(5, 14), CUT),
+        (TCP, tcp(5, 4), BROKEN),
+        (UDP, udp(8, 8), CUT),
+        (UDP, udp(20, 20), CUT),
+        (UDP, udp(20, 4), BROKEN),
+        (UDP_LITE, udp(8, 8), CUT),
+        (SCTP, udp(1, 12), CUT),
+        (DCCP, udp(1, 12), CUT),
+        (ICMP, vec![8, 3, 0, 0], BROKEN),
+        (ICMPV6, vec![8, 3, 0, 0], BROKEN),
     ] {
         let short = payload.len() as u16 - 1;
         let frame = framed(&[&Ipv4::plain(protocol, 20 + short).bytes(), &payload, &[0; 30]]);
-        assert_eq!(transport(&frame[..], &v4(&frame), NETWORK), BROKEN, "protocol {protocol} in IPv4");
+        assert_eq!(transport(&frame[..], &v4(&frame), NETWORK), wanted, "protocol {protocol} in IPv4");
         let frame = framed(&[&ipv6(protocol, short), &payload, &[0; 30]]);
-        assert_eq!(transport(&frame[..], &v6(&frame), NETWORK), BROKEN, "protocol {protocol} in IPv6");
+        assert_eq!(transport(&frame[..], &v6(&frame), NETWORK), wanted, "protocol {protocol} in IPv6");
     }
 }
 
@@ -116,9 +131,9 @@ fn only_a_first_fragment_has_a_header() {
         (0x2000, udp(3000, 1480), UDP_READ),
         (0x0001, udp(3000, 1480), BROKEN),
         (0x20b9, udp(3000, 1480), BROKEN),
-        (0x2000, udp(7, 1480), BROKEN),
-        (0x2000, udp(3000, 7), BROKEN),
-        (0x4000, udp(3000, 1480), BROKEN),
+        (0x2000, udp(7, 1480), CUT),
+        (0x2000, udp(3000, 7), CUT),
+        (0x4000, udp(3000, 1480), CUT),
         (0x4000, udp(1480, 1480), UDP_READ),
     ];
     for (fragment, payload, wanted) in rows {
@@ -202,6 +217,72 @@ fn a_pending_checksum_is_found_where_the_protocol_has_it() {
     // The header ends before its checksum does.
     let frame = packet_v4(TCP, &[0; 10]);
     assert!(!is_pending(&frame[..], &v4(&frame), NETWORK));
+}
+
+#[test]
+fn a_packet_inside_another_may_be_pending() {
+    let to = |port: u16| {
+        let mut datagram = udp(40, 40);
+        datagram[2..4].copy_from_slice(&port.to_be_bytes());
+        datagram
+    };
+    let rows = [
+        ("IPv4 inside", 4, vec![0x45; 40], true),
+        ("IPv6 inside", 41, vec![0x60; 60], true),
+        ("GRE", 47, vec![0; 40], true),
+        ("what nobody knows", 253, vec![0; 40], false),
+        ("ESP", 50, vec![0; 40], false),
+        ("AH", 51, vec![0; 40], false),
+        ("ICMP", ICMP, vec![8; 40], false),
+        ("UDP-Lite", UDP_LITE, udp(8, 8), false),
+        ("SCTP", SCTP, udp(1, 20), true),
+        ("VXLAN as Linux has it", UDP, to(8472), true),
+        ("VXLAN", UDP, to(4789), true),
+        ("Geneve", UDP, to(6081), true),
+        ("a name server", UDP, to(53), false),
+    ];
+    for (what, protocol, payload, wanted) in rows {
+        let frame = packet_v4(protocol, &payload);
+        assert_eq!(is_pending(&frame[..], &v4(&frame), NETWORK), wanted, "{what} in IPv4");
+        let mut part = v4(&frame);
+        part.fragment = 0x2000;
+        assert!(!is_pending(&frame[..], &part, NETWORK), "{what}: who cuts it has finished it");
+        let frame = packet_v6(protocol, &payload);
+        assert_eq!(is_pending(&frame[..], &v6(&frame), NETWORK), wanted, "{what} in IPv6");
+    }
+    // The sum may be of another destination than the header has.
+    let frame = packet_v6(43, &[vec![TCP, 0, 2, 1, 0, 0, 0, 0], tcp(5, 20)].concat());
+    assert!(is_pending(&frame[..], &v6(&frame), NETWORK), "TCP behind a routing header");
+}
+
+#[test]
+fn an_error_is_of_the_flow_that_it_quotes() {
+    const OWN: u32 = 7;
+    let message = |kind: u8, inside: &[u8]| [&[kind, 0, 0, 0, 0, 0, 0, 0], inside].concat();
+    let inside = packet_v4(UDP, &udp(8, 8))[NETWORK..].to_vec();
+    let flow = V4::flow(&v4(&packet_v4(UDP, &[])));
+    for kind in 0..=20 {
+        let frame = packet_v4(ICMP, &message(kind, &inside));
+        let wanted = if [3, 4, 5, 11, 12].contains(&kind) { flow } else { OWN };
+        assert_eq!(quoted_flow(&frame[..], NETWORK, false, OWN), wanted, "type {kind}");
+    }
+    let inside = packet_v6(UDP, &udp(8, 8))[NETWORK..].to_vec();
+    let flow = V6::flow(&v6(&packet_v6(UDP, &[])));
+    for kind in 0..=8 {
+        let frame = packet_v6(ICMPV6, &message(kind, &inside));
+        let wanted = if (1..=4).contains(&kind) { flow } else { OWN };
+        assert_eq!(quoted_flow(&frame[..], NETWORK, true, OWN), wanted, "type {kind} in IPv6");
+    }
+    for cut in 0..28 {
+        let frame = packet_v4(ICMP, &message(3, &inside)[..cut]);
+        assert_eq!(quoted_flow(&frame[..], NETWORK, false, OWN), OWN, "{cut} bytes");
+    }
+    // The kernel looks at no later fragment, and behind no extension header.
+    let mut part = packet_v4(ICMP, &message(3, &packet_v4(UDP, &[])[NETWORK..]));
+    part[NETWORK + 7] = 1;
+    assert_eq!(quoted_flow(&part[..], NETWORK, false, OWN), OWN);
+    let behind = packet_v6(60, &[vec![ICMPV6, 0, 1, 4, 0, 0, 0, 0], message(1, &inside)].concat());
+    assert_eq!(quoted_flow(&behind[..], NETWORK, true, OWN), OWN);
 }
 
 proptest! {

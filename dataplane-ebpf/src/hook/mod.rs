@@ -1,5 +1,7 @@
 //! Where the pipeline runs: at the driver on a frame, or at tc on an skb.
 
+pub mod egress;
+mod gather;
 pub mod self_test;
 pub mod tc;
 pub mod xdp;
@@ -86,6 +88,12 @@ pub trait Hook: Bytes {
 
     /// Whether the kernel's `IPsec` had it in its hands (`secpath_exists`).
     fn is_unwrapped(&self) -> bool;
+
+    /// [`dataplane_common::decide::is_for_client`], in a global function.
+    fn is_for_client(&self, at: usize, ipv6: bool) -> bool;
+
+    /// [`dataplane_common::decide::quoted_flow`], in a global function.
+    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32;
 
     /// Sends a record of the packet to the controller, if a subscriber wants it; the number of a reason, and the egress link or
     /// 0.

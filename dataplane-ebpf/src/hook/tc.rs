@@ -4,27 +4,29 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_get_xfrm_state, bpf_skb_load_bytes, bpf_skb_pull_data},
+    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_change_type, bpf_skb_get_xfrm_state, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use dataplane_common::{
     Reason,
-    abi::{self, EgressPermit, Handoff, Ifindex, KernelLookup},
-    decide::Vlan,
-    wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
+    abi::{EgressPermit, Handoff, Ifindex, KernelLookup},
+    decide::{self, Vlan},
+    wire::{self, Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
-use super::{ChainsDone, Hook, Tier};
+use super::{
+    ChainsDone, Hook, Tier,
+    gather::{TRANSPORT, gather},
+};
 use crate::{
-    egress_permit::{self, Disposition, EgressVerdict},
-    features, fib_lookup, maps, output, packet_log,
+    egress_permit::{self, Disposition},
+    features, fib_lookup, maps, packet_log,
     pipeline::{self, Egress, Outcome},
     rewrite, tables, trace,
 };
 
-/// Link, network and transport headers with some extension headers: what must lie in one piece to be read.
-const HEADERS: u32 = 256;
-
+/// `PACKET_OTHERHOST`.
+const OTHER_HOST: u32 = 3;
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): this machine's copy of a group packet it sent, without link header.
 const LOOPBACK: u32 = 5;
 /// `PACKET_HOST`: for the device's own link address, as it is at this moment.
@@ -35,6 +37,14 @@ pub struct Skb<'a> {
     context: &'a TcContext,
     /// XDP may have handed it over.
     behind: bool,
+}
+
+impl<'a> Skb<'a> {
+    /// One that XDP has not seen.
+    #[inline(always)]
+    pub const fn new(context: &'a TcContext) -> Self {
+        Self { context, behind: false }
+    }
 }
 
 impl Bytes for Skb<'_> {
@@ -54,6 +64,11 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         Walk::from_raw(walk_skb(self.context.skb.skb, chain.payload as u32, chain.protocol as u32, end as u32))
+    }
+
+    #[inline(always)]
+    fn beginning(&self, at: usize, left: usize) -> Beginning {
+        Beginning::from_raw(beginning_of_skb(self.context.skb.skb, at as u32, left as u32))
     }
 
     #[inline(always)]
@@ -137,6 +152,16 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn is_for_client(&self, at: usize, ipv6: bool) -> bool {
+        client_of_skb(self.context.skb.skb, at as u32, u32::from(ipv6)) != 0
+    }
+
+    #[inline(always)]
+    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32 {
+        quoted_flow_of_skb(self.context.skb.skb, at as u32, u32::from(ipv6), flow)
+    }
+
+    #[inline(always)]
     fn trace(&self, reason: u32, oif: Ifindex) {
         trace_skb(self.context.skb.skb, reason, oif);
     }
@@ -161,6 +186,9 @@ pub fn run_behind_xdp(context: &TcContext) -> i32 {
     if state & Handoff::STATE == Handoff::JUDGED {
         stamp(context.skb.skb, EgressPermit::from_raw(state >> 16));
         return TC_ACT_UNSPEC;
+    }
+    if state == Handoff::HIDDEN {
+        return hide(context);
     }
     maps::store_chains_done(state);
     judge(context, true, rewrite::marked_skb)
@@ -205,86 +233,39 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
 #[inline(never)]
 extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     let context = TcContext::new(skb);
-    let skb = Skb { context: &context, behind: false };
+    let skb = Skb::new(&context);
     let end = Disposition::from_raw(end).withhold_unknown_link(|| is_unknown_link_skb(context.skb.skb));
     let reason = end.reason();
     end.log(&skb);
     stamp(context.skb.skb, end.permit());
     maps::count_number(slot, reason, skb.length() as u64);
     trace::end(&skb, reason);
-    (if Reason::drops(reason) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }).cast_unsigned()
+    if !Reason::drops(reason) {
+        return TC_ACT_UNSPEC.cast_unsigned();
+    }
+    let action = if decide::is_for_raw_sockets(&skb) { hide(&context) } else { TC_ACT_SHOT };
+    action.cast_unsigned()
+}
+
+/// Drops an skb for IP alone: as a packet of another host it goes to raw sockets, and `ip_rcv` and `ip6_rcv` take no notice of it. Not
+/// one for a link address behind a tag, which `vlan_do_receive` would take for its device's.
+#[inline(always)]
+fn hide(context: &TcContext) -> i32 {
+    // SAFETY: the context is the program's own.
+    let kind = unsafe { (*context.skb.skb).pkt_type };
+    // SAFETY: as above.
+    let tagged = unsafe { (*context.skb.skb).vlan_present };
+    // SAFETY: a helper without pointers but the context's.
+    let hidden = (tagged == 0 || kind != HOST) && unsafe { bpf_skb_change_type(context.skb.skb, OTHER_HOST) } == 0;
+    if hidden { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 /// Writes the permit of a packet for tc egress. It overwrites what others have written there.
 #[inline(always)]
-fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
+pub fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
     if features::FORWARD.on() {
         // SAFETY: the context is the program's own.
         unsafe { (*skb).tc_index = permit.raw() };
-    }
-}
-
-/// Enforces the permit of packets that the kernel forwards, and evaluates chain output for those that begin here.
-#[inline(always)]
-pub fn run_egress(context: &TcContext) -> i32 {
-    if features::FORWARD.on() {
-        match judge_egress(context) {
-            EgressVerdict::Own => {}
-            EgressVerdict::Pass => return TC_ACT_UNSPEC,
-            EgressVerdict::Encapsulate => {
-                stamp(context.skb.skb, EgressPermit::NONE);
-                return TC_ACT_UNSPEC;
-            }
-            EgressVerdict::Drop => return TC_ACT_SHOT,
-        }
-    }
-    if features::OUTPUT.on() { run_output(context) } else { TC_ACT_UNSPEC }
-}
-
-/// What becomes of a packet at its way out. One that goes has been judged: a device below, which it comes to next, need not.
-#[inline(always)]
-fn judge_egress(context: &TcContext) -> EgressVerdict {
-    let skb = context.skb.skb;
-    // SAFETY: the context is the program's own.
-    let permit = EgressPermit::from_raw(u32::from(unsafe { (*skb).tc_index } as u16));
-    if permit == EgressPermit::NONE {
-        return EgressVerdict::Own;
-    }
-    // SAFETY: as above.
-    let iif = unsafe { (*skb).ingress_ifindex };
-    // SAFETY: as above.
-    let oif = unsafe { (*skb).ifindex };
-    let judge_egress = egress_permit::judge_egress(permit, iif, oif);
-    if judge_egress == EgressVerdict::Drop {
-        // At the port that it would leave through; other links count together.
-        let slot = maps::port(oif).map_or(abi::ELSEWHERE, |(slot, _)| slot);
-        // SAFETY: as above.
-        let bytes = unsafe { (*skb).len };
-        maps::count(slot, Reason::FilterEgress, bytes.into());
-    } else if judge_egress == EgressVerdict::Pass {
-        stamp(skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
-    }
-    judge_egress
-}
-
-/// Chain output, for the packets that begin here.
-#[inline(always)]
-fn run_output(context: &TcContext) -> i32 {
-    // SAFETY: the context is the program's own.
-    let forwarded = unsafe { (*context.skb.skb).ingress_ifindex } != 0;
-    if forwarded {
-        return TC_ACT_UNSPEC;
-    }
-    gather(context);
-    let skb = Skb { context, behind: false };
-    let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
-    match output::judge(&skb, port) {
-        None => TC_ACT_UNSPEC,
-        Some(reason) => {
-            maps::count(slot, reason, skb.length() as u64);
-            trace::end(&skb, reason as u32);
-            TC_ACT_SHOT
-        }
     }
 }
 
@@ -304,9 +285,38 @@ extern "C" fn is_unknown_link_skb(raw: *mut __sk_buff) -> u32 {
 #[inline(never)]
 extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u32) -> u64 {
     let context = TcContext::new(skb);
-    let skb = Skb { context: &context, behind: false };
-    wire::walk(&skb, Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 }, end as usize)
-        .raw()
+    let skb = Skb::new(&context);
+    let chain = Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 };
+    let end = end as usize;
+    let walk = wire::walk(&skb, chain, end);
+    match walk.outcome() {
+        Ok(chain) if context.data_end() - context.data() < end.min(chain.payload + TRANSPORT) => Walk::TRUNCATED.raw(),
+        _ => walk.raw(),
+    }
+}
+
+/// A global function, as the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn client_of_skb(context: *mut __sk_buff, at: u32, ipv6: u32) -> u32 {
+    let context = TcContext::new(context);
+    u32::from(decide::is_for_client(&Skb::new(&context), at as usize, ipv6 != 0))
+}
+
+/// A global function, as the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn beginning_of_skb(context: *mut __sk_buff, at: u32, left: u32) -> u64 {
+    let context = TcContext::new(context);
+    wire::beginning(&Skb::new(&context), at as usize, left as usize).raw()
+}
+
+/// A global function, as the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn quoted_flow_of_skb(context: *mut __sk_buff, at: u32, ipv6: u32, flow: u32) -> u32 {
+    let context = TcContext::new(context);
+    decide::quoted_flow(&Skb::new(&context), at as usize, ipv6 != 0, flow)
 }
 
 /// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.
@@ -316,7 +326,7 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
     let stripped = Tag::from_raw(stripped as u16);
     let context = TcContext::new(context);
-    wire::tags(&Skb { context: &context, behind: false }, first, stripped).raw()
+    wire::tags(&Skb::new(&context), first, stripped).raw()
 }
 
 /// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.
@@ -328,7 +338,7 @@ extern "C" fn kernel_lookup_skb(raw: *mut __sk_buff) -> u32 {
         // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
         unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
     };
-    fib_lookup::lookup(&Skb { context: &context, behind: false }, run);
+    fib_lookup::lookup(&Skb::new(&context), run);
     0
 }
 
@@ -344,7 +354,7 @@ extern "C" fn macvlan_skb(skb: *mut __sk_buff, ifindex: u32) -> u64 {
 #[inline(never)]
 extern "C" fn proxied_skb(skb: *mut __sk_buff, ifindex: u32, places: u64, route: u32) -> u32 {
     let context = TcContext::new(skb);
-    tables::proxied(&Skb { context: &context, behind: false }, ifindex, places, route)
+    tables::proxied(&Skb::new(&context), ifindex, places, route)
 }
 
 /// Whether a security association led here. A global function, for the room that the answer takes.
@@ -382,16 +392,6 @@ extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
     let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
     trace::emit((port, reason, oif, tier), length, load);
     0
-}
-
-/// Brings the headers into one piece.
-#[inline(always)]
-fn gather(context: &TcContext) {
-    let wanted = context.len().min(HEADERS);
-    if context.data() + wanted as usize > context.data_end() {
-        // SAFETY: the context is the program's own; no reference into the packet exists yet. It may fail: then bytes lack.
-        unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
-    }
 }
 
 /// The state that XDP handed over ([`Handoff::state`]); 0: none. A global function: one path for the verifier.

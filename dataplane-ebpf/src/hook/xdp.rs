@@ -13,8 +13,8 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{Handoff, Ifindex, KernelLookup, PortFlags},
-    decide::Vlan,
-    wire::{self, Be16, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
+    decide::{self, Vlan},
+    wire::{self, Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{ChainsDone, Hook, Tier};
@@ -54,6 +54,11 @@ impl Bytes for Frame<'_> {
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
         Walk::from_raw(walk_frame(self.0.ctx, chain.payload as u32, chain.protocol as u32, end as u32))
+    }
+
+    #[inline(always)]
+    fn beginning(&self, at: usize, left: usize) -> Beginning {
+        Beginning::from_raw(beginning_of_frame(self.0.ctx, at as u32, left as u32))
     }
 
     #[inline(always)]
@@ -127,6 +132,16 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn is_for_client(&self, at: usize, ipv6: bool) -> bool {
+        client_of_frame(self.0.ctx, at as u32, u32::from(ipv6)) != 0
+    }
+
+    #[inline(always)]
+    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32 {
+        quoted_flow_of_frame(self.0.ctx, at as u32, u32::from(ipv6), flow)
+    }
+
+    #[inline(always)]
     fn trace(&self, reason: u32, oif: Ifindex) {
         trace_frame(self.0.ctx, reason, oif);
     }
@@ -185,6 +200,14 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
     let reason = end.reason();
     end.log(&frame);
     let dropped = Reason::drops(reason);
+    if dropped && tc != 0 && decide::is_for_raw_sockets(&frame) {
+        // A frame that cannot be handed over is judged anew by tc.
+        if hand_off(&context, Handoff::HIDDEN) {
+            maps::count_number(slot, reason, bytes);
+            trace::end(&frame, reason);
+        }
+        return XDP_PASS;
+    }
     // A frame that cannot be handed over is left to tc, which will judge and count it itself.
     if dropped || hand_off(&context, Handoff::JUDGED | end.permit().raw() << 16) || tc == 0 {
         maps::count_number(slot, reason, bytes);
@@ -215,6 +238,30 @@ extern "C" fn walk_frame(context: *mut xdp_md, payload: u32, protocol: u32, end:
         end as usize,
     )
     .raw()
+}
+
+/// A global function, as the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn client_of_frame(context: *mut xdp_md, at: u32, ipv6: u32) -> u32 {
+    let context = XdpContext::new(context);
+    u32::from(decide::is_for_client(&Frame(&context), at as usize, ipv6 != 0))
+}
+
+/// A global function, as the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn beginning_of_frame(context: *mut xdp_md, at: u32, left: u32) -> u64 {
+    let context = XdpContext::new(context);
+    wire::beginning(&Frame(&context), at as usize, left as usize).raw()
+}
+
+/// A global function, as the walk.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn quoted_flow_of_frame(context: *mut xdp_md, at: u32, ipv6: u32, flow: u32) -> u32 {
+    let context = XdpContext::new(context);
+    decide::quoted_flow(&Frame(&context), at as usize, ipv6 != 0, flow)
 }
 
 /// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.

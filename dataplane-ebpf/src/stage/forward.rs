@@ -1,11 +1,12 @@
 //! Through this machine: may it go, where to, does it fit.
 
-use core::ops::ControlFlow;
+use core::{hint::cold_path, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
     abi::{AdjacencyFlags, Control, Handoff, NextHopGroup, Port, PortFlags, RouteKind, Target},
     decide::{self, Datagram, Family, Frame, PacketType, Scope},
+    wire::protocol,
 };
 
 use crate::{
@@ -47,9 +48,26 @@ pub fn permit<F: Family>(packet: &Datagram<F::Address>, frame: &Frame, port: &Po
 /// The next hop of a route for this flow, as [`tables::next_hop`] says it. What is no unicast route has a group that there is
 /// not.
 #[inline(always)]
-pub fn choose<F: Family>(control: Control, packet: &Datagram<F::Address>, route: Target) -> u64 {
-    let flow = if features::MULTIPATH.on() { F::flow(packet) } else { 0 };
+pub fn choose<F: Family, H: Hook>(
+    hook: &H,
+    control: Control,
+    frame: &Frame,
+    packet: &Datagram<F::Address>,
+    route: Target,
+) -> u64 {
+    let flow = if features::MULTIPATH.on() { flow::<F, H>(hook, frame, packet) } else { 0 };
     tables::next_hop(control, route.group(), flow)
+}
+
+/// Which flow it belongs to: an ICMP error, to that of the packet that it is about.
+#[inline(always)]
+fn flow<F: Family, H: Hook>(hook: &H, frame: &Frame, packet: &Datagram<F::Address>) -> u32 {
+    let flow = F::flow(packet);
+    if !F::names(hook, frame.offset, F::ICMP) {
+        return flow;
+    }
+    cold_path();
+    hook.quoted_flow(frame.offset, F::NUMBER == 6, flow)
 }
 
 /// What is known of a next hop.
@@ -103,6 +121,13 @@ pub fn transmit<F: Family, H: Hook>(
 ) -> Step<core::convert::Infallible> {
     if packet.punt.is_some() || oversize {
         return stop(packet.punt.unwrap_or(Reason::TooBig));
+    }
+    // Raw sockets receive a packet before IP looks up whose the address is.
+    if features::CLIENTS.on()
+        && F::names(hook, frame.offset, protocol::UDP)
+        && hook.is_for_client(frame.offset, F::NUMBER == 6)
+    {
+        return stop(Reason::Dhcp);
     }
     let adjacency = hop.adjacency;
     if adjacency.ifindex == port.ifindex {

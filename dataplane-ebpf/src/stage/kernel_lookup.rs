@@ -78,3 +78,16 @@ pub fn egress_ifindex() -> Step<Ifindex> {
     }
     maps::kernel_lookup().map_or(stop(Reason::MirrorOff), |query| ControlFlow::Continue(query.out as Ifindex))
 }
+
+/// Whether a packet that the kernel's lookup does not cover may be for this machine, by a table that the mirror does not follow.
+/// Where the kernel named an egress link it is not; where no packet of the family is looked up this says nothing.
+#[inline(always)]
+pub fn may_be_ours<F: Routed>(kind: RouteKind, control: Control, port: &Port) -> Step<bool> {
+    if !features::ELSEWHERE.on() || kind != RouteKind::Kernel {
+        return ControlFlow::Continue(false);
+    }
+    if !port.flags().contains(F::KERNEL_LOOKUP) || control.mirror & F::MIRROR == 0 {
+        return ControlFlow::Continue(false);
+    }
+    ControlFlow::Continue(egress_ifindex()? == 0)
+}

@@ -59,7 +59,8 @@ impl Daemon {
         if self.store.unsaved().is_some() {
             self.save();
         }
-        if self.update_rx_handlers() {
+        let readers = self.observed.look_for_raw_readers();
+        if self.update_rx_handlers() || readers {
             self.reconcile_if_touched();
         }
     }

@@ -34,6 +34,7 @@ mod privilege;
 mod quarantine;
 mod query;
 mod queue;
+mod raw;
 mod recovery;
 mod rejecter;
 mod route_get;

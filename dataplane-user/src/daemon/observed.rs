@@ -57,6 +57,14 @@ impl Observed {
         self.model.follow(event, &mut self.touched);
     }
 
+    /// Whether raw sockets read packets; whether that is news.
+    pub(super) fn set_raw_readers(&mut self, readers: bool) -> bool {
+        let news = self.model.raw_readers != readers;
+        self.model.raw_readers = readers;
+        self.touched.links |= news;
+        news
+    }
+
     /// Follows events, and counts what announcements had missed.
     pub(super) fn follow_all(&mut self, events: Vec<Event>) {
         let mut missed = Missed::default();

@@ -53,7 +53,7 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
     let mut builder = Builder::default();
     let sets = lowered.sets.iter().map(|set| set::write(&mut builder, set)).collect::<Result<Vec<_>, _>>()?;
     let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &sets };
-    let mut filter = Filter::default();
+    let mut filter = Filter { lenient: lowered.lenient.into(), ..Filter::default() };
     for chain in 0..CHAINS {
         filter.policies[chain] = lowered.policies[chain] as u32;
         for class in Class::ALL {

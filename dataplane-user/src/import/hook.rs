@@ -7,16 +7,12 @@ use super::complement::asks_transport;
 use super::inline::Inline;
 use super::problem::{Position, Problems};
 use super::simplify::simplified;
-use crate::config::{ChainConfig, Config, PortConfig, PortPattern, SetConfig, UntilReady};
+use crate::config::{ChainConfig, Config, PortConfig, PortPattern, UntilReady};
 use crate::model::ModeChoice;
 use crate::rule::{
-    Action, ChainName, Family, Fragments, HopLimit, Item, Limit, LinkField, Match, PacketType, Policy, Protocol,
-    ProtocolField, Range, Rule, SetName, Statement, Test, Value, Values,
+    Action, ChainName, Family, Fragments, HopLimit, Limit, LinkField, Match, PacketType, Policy, ProtocolField, Range,
+    Rule, Statement, Test, Value, Values,
 };
-
-/// Headers of IPv6 that are before the one that `meta l4proto` names (RFC 8200, section 4; RFC 6275): hop-by-hop, routing,
-/// fragment, AH, destination options, mobility.
-const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 60, 135];
 
 /// A base chain, written out.
 struct Base<'a> {
@@ -63,7 +59,7 @@ pub(super) fn config(ruleset: &Ruleset, problems: &mut Problems) -> Config {
     for name in ChainName::ALL {
         let (here, others): (Vec<_>, Vec<_>) = bases.into_iter().partition(|base| base.hook.chain == name);
         bases = others;
-        config.chains[name.index()] = one(name, here, &config.sets, problems);
+        config.chains[name.index()] = one(name, here, problems);
     }
     around(&mut config, strict, problems);
     config
@@ -114,12 +110,7 @@ fn buckets<'r>(rules: impl Iterator<Item = &'r Flat>, problems: &mut Problems) {
 }
 
 /// The chains of one hook as one.
-fn one(
-    name: ChainName,
-    mut bases: Vec<Base<'_>>,
-    sets: &BTreeMap<SetName, SetConfig>,
-    problems: &mut Problems,
-) -> ChainConfig {
+fn one(name: ChainName, mut bases: Vec<Base<'_>>, problems: &mut Problems) -> ChainConfig {
     bases.sort_by_key(|base| base.hook.priority);
     // Stable: those that only drop first.
     let ordered: Vec<_> = bases.iter().map(|base| base.chain.place.start).collect();
@@ -170,7 +161,7 @@ fn one(
             Policy::Accept
         }
     };
-    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, sets, problems)).collect();
+    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, problems)).collect();
     ChainConfig { policy, rules }
 }
 
@@ -184,21 +175,8 @@ fn guarded(rule: &Flat, chain: &Chain) -> Flat {
     Flat { matches, ..rule.clone() }
 }
 
-/// Whether a match names AH or mobility headers, which nft stops at in IPv6 (`ipv6_find_hdr` with `IP6_FH_F_AUTH`).
-fn asks_skipped(asked: &Match, sets: &BTreeMap<SetName, SetConfig>) -> bool {
-    let Match::Protocol(ProtocolField::Meta, test) = asked else { return false };
-    let skipped = |range: &Range<Protocol>| [51, 135].into_iter().any(|number| range.contains(Protocol(number)));
-    match test.values() {
-        Values::Listed(ranges) => ranges.iter().any(skipped),
-        Values::Set(name) => {
-            let elements = sets.get(name).and_then(SetConfig::listed).into_iter().flatten();
-            elements.flat_map(|element| &element.0).any(|item| matches!(item, Item::Protocol(range) if skipped(range)))
-        }
-    }
-}
-
 /// The rule, if it can stand in that chain.
-fn finished(name: ChainName, rule: Flat, sets: &BTreeMap<SetName, SetConfig>, problems: &mut Problems) -> Option<Rule> {
+fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule> {
     for asked in &rule.matches {
         let unknown = match (name, asked) {
             (ChainName::Prerouting | ChainName::Input, Match::Link(LinkField::Oif | LinkField::Oifname, _)) => {
@@ -211,26 +189,14 @@ fn finished(name: ChainName, rule: Flat, sets: &BTreeMap<SetName, SetConfig>, pr
         return None;
     }
     for asked in &rule.matches {
-        let Match::Protocol(ProtocolField::Ip6, test) = asked else { continue };
-        let Values::Listed(ranges) = test.values() else { continue };
-        if test.negated()
-            || ranges.iter().any(|range| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number))))
-        {
+        if asked.asks_extension() {
             let message = format!("`{asked}`: match what follows extension headers by `meta l4proto`");
             problems.error(rule.place.clone(), message);
             return None;
         }
-        problems.note(rule.place.clone(), format!("`{asked}` holds here behind extension headers, too"));
-    }
-    if let Some(asked) = rule.matches.iter().find(|asked| asks_skipped(asked, sets))
-        && !rule.matches.iter().any(|asked| asked.family() == Some(Family::V4))
-    {
-        let message = format!(
-            "`{asked}`: AH (51) and mobility headers (135) of IPv6 are walked here to what is behind them, so no packet would \
-             fit: take them out, or ask of IPv4 alone (`ip protocol ah`)"
-        );
-        problems.error(rule.place.clone(), message);
-        return None;
+        if matches!(asked, Match::Protocol(ProtocolField::Ip6, test) if test.set_name().is_none()) {
+            problems.note(rule.place.clone(), format!("`{asked}` holds here behind extension headers, too"));
+        }
     }
     let mut matches = rule.matches;
     if name == ChainName::Forward {

@@ -43,6 +43,8 @@ pub struct LoweredFilter {
     pub sets: Vec<Elements>,
     /// The limits that rules have, by the rules' counters.
     pub limits: BTreeMap<u32, Limit>,
+    /// Whether rules match the ports of a transport header that is not sound ([`dataplane_common::abi::Filter::lenient`]).
+    pub lenient: bool,
     /// What a program must be able to: the chains with rules and those that do not accept, and what rules do besides.
     pub features: Features,
 }
@@ -55,6 +57,7 @@ impl Default for LoweredFilter {
             entries: Default::default(),
             sets: Vec::new(),
             limits: BTreeMap::new(),
+            lenient: false,
             features: Features::empty(),
         }
     }
@@ -125,7 +128,7 @@ pub enum Unsupported {
 
 /// What keeps a rule from being lowered, whatever else is in the filter.
 pub fn unsupported(rule: &Rule) -> Option<Unsupported> {
-    let header = rule.matches().iter().find(|asked| rule::asks_extension(asked));
+    let header = rule.matches().iter().find(|asked| asked.asks_extension());
     header.map(|asked| Unsupported::NextHeader(asked.to_string()))
 }
 
@@ -213,6 +216,7 @@ pub fn lower_remaining<'s>(
             entry.strict = fragments == Fragments::DropUnreadable;
         }
         lowered.policies[chain.index()] = policy.action_code();
+        lowered.lenient |= fragments == Fragments::Pass;
         // By rules, not by entries: a link that comes or goes must not need another program.
         if !rules.is_empty() || policy != Policy::Accept {
             lowered.features |= chain.feature();

@@ -3,6 +3,7 @@
 mod adjacency;
 pub mod egress;
 mod family_state;
+mod features;
 pub mod filter;
 mod index;
 mod kernel_lookup;
@@ -20,12 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, Tag, VlanKey,
+    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey,
 };
 
-use crate::model::{
-    Attachment, IpVersion, Link, Model, Prefix, RouteInfo, RouteSource, RouteType, TABLE_LOCAL, Touched, TouchedRoutes,
-};
+use crate::model::{Attachment, IpVersion, Link, Model, Prefix, RouteSource, TABLE_LOCAL, Touched, TouchedRoutes};
 use crate::retired::Grace;
 use family_state::{FamilyState, Full, PerFamily, changes};
 use next_hop::NextHops;
@@ -100,6 +99,8 @@ pub struct Lowering {
     side6: FamilyState<u128>,
     /// Whether there are local IPv4 routes that the kernel did not make, and at which `Routes::renewals` that was found.
     custom_local: (u64, bool),
+    /// The same for routes of both families that make addresses local, in any table.
+    local_elsewhere: ([u64; 2], bool),
     /// The least MTU of any route, by family, and at which `Routes::renewals` that was found.
     route_mtu: ([u64; 2], [u32; 2]),
     /// Links that packets can be routed through.
@@ -124,6 +125,7 @@ impl Lowering {
             side4: FamilyState::default(),
             side6: FamilyState::default(),
             custom_local: (u64::MAX, false),
+            local_elsewhere: ([u64::MAX; 2], false),
             route_mtu: ([u64::MAX; 2], [0; 2]),
             usable: BTreeSet::new(),
             narrow: BTreeSet::new(),
@@ -371,20 +373,7 @@ impl Lowering {
         if want.groups.iter().all(|(index, group)| group.is_adjacency(*index)) {
             want.mirror |= Control::DIRECT;
         }
-        want.features = port::features(want.ports.values().chain(want.vlans.values()));
-        let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
-        want.features.set(Features::VLANS, tagged || want.vlans.keys().any(|key| !key.is_address()));
-        want.features.set(Features::VIRTUAL, want.vlans.keys().any(|key| key.is_address()));
-        let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
-        want.features.set(Features::IPV6, ipv6);
-        if self.custom_local.0 != model.routes4.renewals() {
-            let custom = |info: &RouteInfo<u32>| info.kind == RouteType::Local && info.protocol != BY_KERNEL;
-            self.custom_local = (model.routes4.renewals(), model.routes4.infos().any(|(_, info)| custom(info)));
-        }
-        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1 || model.looks_at_sources());
-        want.features.set(Features::IPSEC, !model.ipsec.is_empty());
-        want.features.set(Features::PROXY_NDP, model.proxies_neighbours());
-        want.features.set(Features::MULTIPATH, self.next_hops.multipath());
+        self.switch_features(model);
     }
 }
 

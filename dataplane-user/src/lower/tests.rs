@@ -309,6 +309,17 @@ fn with_routing_rules_the_kernel_looks_up() {
         assert_eq!((adjacency.ifindex, Some(adjacency.destination)), (*dev, neighbour.mac), "{neighbour:?}");
     }
 
+    // Addresses that are local by a table that a rule may lead to.
+    assert!(!want.features.contains(Features::ELSEWHERE));
+    let local = with(unicast(&[]), |route| {
+        (route.table, route.info.kind) = (7, RouteType::Local);
+        (route.destination, route.info.protocol) = (Prefix::new(0xc633_6409, 32), 3);
+    });
+    model.apply(Event::Route4(local.clone(), Placement::First));
+    assert!(lowering.lower(&model, &attached(&model)).features.contains(Features::ELSEWHERE));
+    model.apply(Event::Route4Gone(local));
+    assert!(!lowering.lower(&model, &attached(&model)).features.contains(Features::ELSEWHERE));
+
     // What only the kernel's own path follows is left to it.
     model.apply(Event::RoutingRule(RoutingRule { suppresses: true, ..rule(IpVersion::V6) }));
     let want = lowering.lower(&model, &attached(&model));
@@ -350,6 +361,15 @@ fn ports_and_features_follow_links_and_settings() {
         proxy_ndp: None,
     };
     let (v4, v6) = (IpVersion::V4, IpVersion::V6);
+    // A port without an address may have a client that waits for one; so may any where a program reads raw sockets.
+    let plain = Lowering::new([].into()).lower(&model, &attached(&model));
+    assert_eq!(plain.features, Features::CLIENTS);
+    for (ifindex, address) in [(2, "192.0.2.1"), (3, "192.0.2.2")] {
+        let address = address.parse().expect("an address");
+        model.apply(Event::Address(Address { ifindex, address, length: 24, peer: None }));
+    }
+    let read = Model { raw_readers: true, ..model.clone() };
+    assert_eq!(Lowering::new([].into()).lower(&read, &attached(&read)).features, Features::CLIENTS);
     let plain = Lowering::new([].into()).lower(&model, &attached(&model));
     assert_eq!(plain.features, Features::empty());
     assert_eq!(plain.ports[&2].flags(), PortFlags::TC | PortFlags::XDP);

@@ -69,6 +69,8 @@ pub struct Model {
     pub routes4: Routes<u32>,
     /// Of all tables.
     pub routes6: Routes<u128>,
+    /// Whether a program reads IPv4 packets from a raw socket, as DHCP clients do.
+    pub raw_readers: bool,
 }
 
 impl Model {

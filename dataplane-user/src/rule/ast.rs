@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use dataplane_common::wire::is_extension;
+
 use super::concatenation::Concatenation;
 use super::consistency::{self, Contradiction};
 use super::name::{LinkPattern, SetName};
@@ -246,6 +248,15 @@ impl Match {
             Self::Concatenation(asked) => asked.test().set_name(),
             Self::TcpFlags(_) | Self::Family(_) => None,
         }
+    }
+
+    /// Whether it asks for the first header of IPv6 where only what is behind extension headers is known.
+    pub fn asks_extension(&self) -> bool {
+        let Self::Protocol(ProtocolField::Ip6, test) = self else { return false };
+        let extends = |range: &Range<Protocol>| {
+            (0..=u8::MAX).any(|one| is_extension(one.into()) && range.contains(Protocol(one)))
+        };
+        test.negated() || matches!(test.values(), Values::Listed(ranges) if ranges.iter().any(extends))
     }
 }
 

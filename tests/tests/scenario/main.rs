@@ -4,6 +4,7 @@
 
 mod prefix;
 mod scene;
+mod wire;
 
 mod answer;
 mod bgp;
@@ -14,6 +15,7 @@ mod commit;
 mod config;
 mod deliver;
 mod detach;
+mod dhcp;
 mod doctor;
 mod documents;
 mod dry_run;
@@ -44,6 +46,7 @@ mod passage;
 mod peer;
 mod policy;
 mod privilege;
+mod protocol;
 mod reader;
 mod ready;
 mod rebind;
@@ -57,5 +60,6 @@ mod taken;
 mod top;
 mod trace;
 mod truth;
+mod tunnel;
 mod vlan;
 mod vrf;

@@ -1,9 +1,17 @@
 //! Routing rules, for which the kernel is asked, and several next hops, which the mirror follows.
 
-use anyhow::ensure;
-use dataplane_tests::lab::{End, ROUTER_CLIENT, ROUTER_SERVER, SERVER, traffic::Family};
+use std::{net::UdpSocket, thread, time::Duration};
 
-use crate::scene::{PROMPT, Scene, within};
+use anyhow::ensure;
+use dataplane_tests::{
+    fixture::packet::between,
+    lab::{CLIENT, End, ROUTER_CLIENT, ROUTER_SERVER, SERVER, traffic::Family},
+};
+
+use crate::{
+    scene::{PROMPT, Scene, within},
+    wire::{ROUTER, count_within, from_client, wire},
+};
 
 /// A second link to the server.
 const ROUTER_SECOND: End =
@@ -65,6 +73,119 @@ fn spreads(mode: &str) {
     scene.close();
 }
 
+/// An ICMP error goes where the flow goes that it is about: without that, path MTU discovery dies behind an anycast address.
+fn errors_follow(mode: &str) {
+    let Some(scene) = Scene::idle(&[]) else { return };
+    scene.lab.link(SECOND, ROUTER_SECOND).expect("a second link");
+    scene.attach(&[ROUTER_CLIENT.port, ROUTER_SERVER.port, ROUTER_SECOND.port], mode);
+    let client = wire(scene.client(), CLIENT.port);
+    let mut servers = [SERVER.port, SECOND.port].map(|port| wire(scene.server(), port));
+    for (family, prefix, start, (protocol, kind)) in [
+        (Family::V4, "198.51.100.0/24", "198.51.100.", (1, 3)),
+        (Family::V6, "2001:db8:5::/64", "2001:db8:5::", (58, 2)),
+    ] {
+        let hops = [&SERVER, &SECOND].map(|end| format!("nexthop via {}", family.address(end))).join(" ");
+        scene.router().run(&format!("ip {} route add {prefix} {hops}", family.option())).expect("a route");
+        for end in [&SERVER, &SECOND] {
+            let line = format!("ping {} -n -c 1 -W 1 {}", family.option(), family.address(end));
+            scene.router().run(&line).expect("a neighbour");
+        }
+        within(PROMPT, || {
+            let now = scene.decision(&format!("{start}1"));
+            ensure!(now.decision == "forward", "{now:?}");
+            Ok(())
+        });
+        let mut ways = [0; 2];
+        for host in 1..=40 {
+            let anycast = format!("{start}{host}");
+            let packet = from_client(family, &anycast).udp(4000, 443, 20);
+            // What the server sent back, as a router between it and the client quotes it.
+            let quoted = between(&anycast, family.address(&CLIENT)).udp(443, 4000, 20).bare();
+            let error = [&[kind, if kind == 3 { 4 } else { 0 }, 0, 0, 0, 0, 5, 0], quoted.as_slice()].concat();
+            // It says so in its own name.
+            let router = if family == Family::V4 { "198.18.0.77" } else { "2001:db8::77" };
+            let error = between(router, &anycast).to(ROUTER).carrying(protocol, error);
+            for frame in [packet.frame(), error.frame()] {
+                client.send(&frame).expect("a frame");
+            }
+            let target = packet.bare()[if family == Family::V4 { 16..20 } else { 24..40 }].to_vec();
+            let at = if family == Family::V4 { 30..34 } else { 38..54 };
+            let arrived = servers.each_mut().map(|server| {
+                count_within(server, Duration::from_millis(40), |frame| {
+                    frame.get(at.clone()) == Some(target.as_slice())
+                })
+            });
+            assert!(arrived == [2, 0] || arrived == [0, 2], "{mode}: {anycast}: {arrived:?}");
+            ways[usize::from(arrived[0] == 0)] += 1;
+        }
+        println!("{mode}: errors of 40 flows over {}: {ways:?}", family.name());
+        assert!(ways.iter().all(|way| *way >= 5), "{mode}: {ways:?}");
+    }
+    scene.close();
+}
+
+#[test]
+fn errors_follow_their_flows_in_native() {
+    errors_follow("native");
+}
+
+#[test]
+fn errors_follow_their_flows_in_tc() {
+    errors_follow("tc");
+}
+
+/// An address that is local by a table that only a rule leads to: what is for it meets chain input, and not chain forward.
+fn local_elsewhere(mode: &str) {
+    let Some(scene) = Scene::attached(&[], mode) else { return };
+    let client = wire(scene.client(), CLIENT.port);
+    let listener = scene.router().inside(|| Ok(UdpSocket::bind("[::]:9999")?)).expect("a listener");
+    listener.set_nonblocking(true).expect("a listener that does not wait");
+    for (family, address, matches) in
+        [(Family::V4, "192.0.2.55", "ip daddr 192.0.2.55"), (Family::V6, "2001:db8:55::5", "ip6 daddr 2001:db8:55::5")]
+    {
+        let option = family.option();
+        scene.router().run(&format!("ip {option} route add local {address} dev lo table 77")).expect("a route");
+        scene.router().run(&format!("ip {option} rule add to {address} lookup 77 priority 77")).expect("a rule");
+        // The kernel's lookup is not made behind options of IPv6.
+        let plain = from_client(family, address).udp(4000, 9999, 32);
+        let hidden = (family == Family::V6).then(|| plain.clone().extension(60, &[0, 1, 4, 0, 0, 0, 0]));
+        let packets: Vec<_> = [Some(plain), hidden].into_iter().flatten().collect();
+        let arrives = |wanted: usize, what: &str| {
+            within(PROMPT * 3, || {
+                let mut arrived = 0;
+                for packet in &packets {
+                    client.send(&packet.frame())?;
+                    thread::sleep(Duration::from_millis(100));
+                    arrived += usize::from(listener.recv(&mut [0; 64]).is_ok());
+                }
+                ensure!(arrived == wanted, "{mode}: {arrived} of {} to {address} with {what}", packets.len());
+                Ok(())
+            });
+        };
+        arrives(packets.len(), "no rule");
+        // Chain forward has a say only where it is not known that the packet is for this machine.
+        scene.rule("forward", &format!("{matches} drop"));
+        arrives(1, "a rule of chain forward");
+        scene.cli(&["rule", "flush", "forward"]);
+        let rule = scene.rule("input", &format!("{matches} drop"));
+        arrives(0, "a rule of chain input");
+        let met = scene.rules().into_iter().find(|row| row.handle == rule.handle).expect("the rule").packets;
+        assert_eq!(met as usize, packets.len(), "{mode}: packets that have met the rule");
+        scene.cli(&["rule", "flush", "input"]);
+    }
+    scene.close();
+}
+
+#[test]
+fn addresses_of_other_tables_are_this_machines_in_native() {
+    local_elsewhere("native");
+}
+
+#[test]
+fn addresses_of_other_tables_are_this_machines_in_tc() {
+    local_elsewhere("tc");
+}
+
 #[test]
 fn flows_spread_over_next_hops_in_native() {
     spreads("native");
@@ -99,7 +220,7 @@ fn follows_rules(mode: &str) {
         ip(&format!("route add {prefix} via {}", family.address(&SERVER)));
         ip(&format!("route add {prefix} via {} table 100", family.address(&SECOND)));
         let ping = |host: u8| scene.client().run(&format!("ping {option} -n -c 5 -i 0.01 -W 1 {start}{host}"));
-        let client = family.address(&dataplane_tests::lab::CLIENT);
+        let client = family.address(&CLIENT);
         let rule = format!("from {client} to {prefix} lookup 100 priority 100");
         for (verb, source, second) in [("add", "kernel", true), ("del", "mirror", false)] {
             ip(&format!("rule {verb} {rule}"));

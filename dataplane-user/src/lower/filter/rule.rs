@@ -1,7 +1,6 @@
 //! One rule to its entries.
 
 use dataplane_common::abi::{ActionCode, Acts, Ifindex, KeyFlags, Limit, LimitFlags, RULE_SETS, Selector, Span};
-use dataplane_common::wire::protocol;
 
 use super::bits::{BitOffset, Box, Interval, complement, merged};
 use super::entry::{Entry, Membership, key};
@@ -9,25 +8,8 @@ use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
     Action, Concatenation, Element, Family, Field, Item, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match,
-    PacketType, Protocol, ProtocolField, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values,
+    PacketType, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values,
 };
-
-/// Headers that IPv6 puts before the one that `meta l4proto` names (RFC 8200, section 4).
-const EXTENSIONS: [u8; 6] = [
-    protocol::HOP_BY_HOP as u8,
-    protocol::ROUTING as u8,
-    protocol::FRAGMENT as u8,
-    protocol::AH as u8,
-    protocol::DESTINATION_OPTIONS as u8,
-    protocol::MOBILITY as u8,
-];
-
-/// Whether a match means the first header where the kernel half knows the last.
-pub(super) fn asks_extension(asked: &Match) -> bool {
-    let Match::Protocol(ProtocolField::Ip6, test) = asked else { return false };
-    let holds = |range: &Range<Protocol>| EXTENSIONS.iter().any(|number| range.contains(Protocol(*number)));
-    test.negated() || listed(test).iter().any(holds)
-}
 
 /// The boxes of a rule.
 pub(super) fn entries(

@@ -72,7 +72,7 @@ impl Pool {
             0..=3 => self.tcp(packet, marked),
             4..=6 => self.udp(packet, marked),
             7..=8 => self.icmp(packet, family, marked),
-            _ => packet.carrying(Self::one(&mut self.random, &[47, 50, 89, 132]), [marked; 5].concat()),
+            _ => packet.carrying(Self::one(&mut self.random, &[47, 50, 51, 89, 132, 135]), [marked; 5].concat()),
         };
         // Some are the first fragment of what nobody sends the rest of. No later ones: nft of Linux 6.18 takes what stands in
         // them for ports (`nft_payload_fast_eval`), or the beginning of the IPv6 header.

@@ -1,0 +1,68 @@
+//! What the programs must be loaded with, by what is there.
+
+use std::collections::BTreeSet;
+
+use dataplane_common::{
+    abi::{Control, Features, PortFlags, Tag},
+    wire::Mac,
+};
+
+use super::{BY_KERNEL, Lowering, port};
+use crate::model::{Model, RouteInfo, RouteType};
+
+impl Lowering {
+    /// Sets the features of what is wanted. Chains and watching add theirs elsewhere.
+    pub(super) fn switch_features(&mut self, model: &Model) {
+        let want = &mut self.want;
+        want.features = port::features(want.ports.values().chain(want.vlans.values()));
+        let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
+        want.features.set(Features::VLANS, tagged || want.vlans.keys().any(|key| !key.is_address()));
+        want.features.set(Features::VIRTUAL, want.vlans.keys().any(|key| key.is_address()));
+        let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
+        want.features.set(Features::IPV6, ipv6);
+        if self.custom_local.0 != model.routes4.renewals() {
+            let custom = |info: &RouteInfo<u32>| info.kind == RouteType::Local && info.protocol != BY_KERNEL;
+            self.custom_local = (model.routes4.renewals(), model.routes4.infos().any(|(_, info)| custom(info)));
+        }
+        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1 || model.looks_at_sources());
+        want.features.set(Features::IPSEC, !model.ipsec.is_empty());
+        want.features.set(Features::PROXY_NDP, model.proxies_neighbours());
+        want.features.set(Features::MULTIPATH, self.next_hops.multipath());
+        self.switch_elsewhere(model);
+        self.switch_clients(model);
+    }
+
+    /// Whether addresses are local by tables that only the kernel follows.
+    fn switch_elsewhere(&mut self, model: &Model) {
+        let want = &mut self.want;
+        let renewals = [model.routes4.renewals(), model.routes6.renewals()];
+        if self.local_elsewhere.0 != renewals {
+            let v4 = model.routes4.infos().any(|(_, info)| made_local(info.kind, info.protocol));
+            let v6 = model.routes6.infos().any(|(_, info)| made_local(info.kind, info.protocol));
+            self.local_elsewhere = (renewals, v4 || v6);
+        }
+        let vrf = || model.links.values().any(|link| link.kind.as_deref() == Some("vrf"));
+        let both = Control::MIRROR_V4 | Control::MIRROR_V6;
+        let elsewhere = self.local_elsewhere.1 || (want.mirror & both != both && vrf());
+        want.features.set(Features::ELSEWHERE, elsewhere && want.features.contains(Features::KERNEL_LOOKUP));
+    }
+
+    /// Whether a DHCP client may wait for an address that is not there yet: at a port without one, or wherever raw sockets read.
+    fn switch_clients(&mut self, model: &Model) {
+        let want = &mut self.want;
+        let addressed: BTreeSet<_> =
+            model.addresses.iter().filter(|one| one.address.is_ipv4()).map(|one| one.ifindex).collect();
+        let mut ports = want.ports.values().chain(want.vlans.values());
+        let bare = ports.any(|port| {
+            let ethernet = !port.flags().contains(PortFlags::NO_ETHERNET) && port.mac != Mac::default();
+            ethernet && !addressed.contains(&port.ifindex)
+        });
+        want.features.set(Features::CLIENTS, bare || model.raw_readers);
+    }
+}
+
+/// Whether a route makes addresses this machine's that did not come with an address of an interface.
+fn made_local(kind: RouteType, protocol: u8) -> bool {
+    let local = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
+    local.contains(&kind) && protocol != BY_KERNEL
+}
