@@ -8,8 +8,8 @@
 use dataplane_common::{
     Reason,
     abi::{
-        AF_INET, AF_INET6, CLASS_BITS, EgressClasses, EgressLink, EgressLinkFlags, EgressPermit, Ifindex, KernelLookup,
-        Key, MAX_CLASSES, fib_result, field,
+        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressClasses, EgressLink, EgressLinkFlags, EgressPermit, Ifindex,
+        KernelLookup, Key, MAX_CLASSES, fib_result, field,
     },
     wire::Be16,
 };
@@ -21,8 +21,7 @@ use crate::{
     scan::{self, ChainVerdict},
 };
 
-/// Number of chain forward.
-const FORWARD: u32 = 2;
+const FORWARD: u32 = ChainId::Forward.number();
 
 /// The end of a packet that is not sent: a reason, the permit for tc egress, and whether a rule of chain forward dropped it
 /// only now.

@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     Reason,
-    abi::{Port, PortFlags},
+    abi::{ChainId, Port, PortFlags},
     decide::{self, Family, L3Protocol, V4, V6},
 };
 
@@ -14,6 +14,8 @@ use crate::{
     stage::vlan,
     trace,
 };
+
+const OUTPUT: u32 = ChainId::Output.number();
 
 /// The reason not to send a packet, or `None`.
 #[inline(always)]
@@ -51,6 +53,3 @@ fn chain<F: Family, H: Hook>(hook: &H, port: &Port, frame: &decide::Frame) -> Op
         ChainVerdict::Unreadable => Some(Reason::UnreadableOutput),
     }
 }
-
-/// Number of chain output.
-const OUTPUT: u32 = 3;

@@ -17,6 +17,28 @@ use super::{ADDRESS_WORDS, CLASSES, Prefilter, Search};
 
 /// Chains, in the order prerouting, input, forward, output.
 pub const CHAINS: usize = 4;
+
+/// A chain, by its place in [`Filter::tables`] and wherever else chains are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum ChainId {
+    /// Before the route lookup.
+    Prerouting = 0,
+    /// To this machine.
+    Input = 1,
+    /// Through this machine.
+    Forward = 2,
+    /// From this machine.
+    Output = 3,
+}
+
+impl ChainId {
+    /// As a number.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
 /// In the number of a chain: the search counts nothing and says nothing to the controller.
 pub const QUIET: u32 = 8;
 /// Tables that one class, or one set, can have.

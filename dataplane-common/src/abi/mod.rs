@@ -38,7 +38,9 @@ pub use egress_permit::{
     CLASS_BITS, EGRESS_LINKS, EgressClasses, EgressLink, EgressLinkFlags, EgressPermit, MAX_CLASSES,
 };
 pub use fib::{BRANCH, Mixed, Prefixed, RouteKind, SECOND, Target};
-pub use filter::{ActionCode, Acts, CHAINS, CatchAll, Filter, QUIET, Span, TABLES, Tables, entry, extra, table};
+pub use filter::{
+    ActionCode, Acts, CHAINS, CatchAll, ChainId, Filter, QUIET, Span, TABLES, Tables, entry, extra, table,
+};
 pub use handoff::Handoff;
 pub use hash::{Hash, bloom_bit, shift, slot_index};
 pub use kernel_lookup::{AF_INET, AF_INET6, FibLookup, KernelLookup, NeighbourKey, fib_result};

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Control, Ifindex, Port},
+    abi::{ChainId, Control, Ifindex, Port},
     decide::{self, Datagram, Family, Frame},
 };
 
@@ -57,7 +57,7 @@ impl<H: Hook> Filter<'_, H> {
         if !features::PREROUTING.on() || self.hook.chains_done().prerouting() {
             return ControlFlow::Continue(());
         }
-        self.judge(0, 0, Reason::FilterPrerouting)
+        self.judge(ChainId::Prerouting, 0, Reason::FilterPrerouting)
     }
 
     /// To this machine.
@@ -66,7 +66,7 @@ impl<H: Hook> Filter<'_, H> {
         if !features::INPUT.on() || self.hook.chains_done().all() {
             return ControlFlow::Continue(());
         }
-        self.judge(1, 0, Reason::FilterInput)
+        self.judge(ChainId::Input, 0, Reason::FilterInput)
     }
 
     /// Through this machine, out of `oif`.
@@ -75,14 +75,14 @@ impl<H: Hook> Filter<'_, H> {
         if !features::FORWARD.on() || self.hook.chains_done().all() {
             return ControlFlow::Continue(());
         }
-        self.judge(2, oif, Reason::FilterForward)
+        self.judge(ChainId::Forward, oif, Reason::FilterForward)
     }
 
     #[inline(always)]
-    fn judge(&self, chain: u32, oif: Ifindex, reason: Reason) -> Step<()> {
-        let verdict = scan(self.ipv6, self.generation, chain, oif, self.hook.length() as u64);
+    fn judge(&self, chain: ChainId, oif: Ifindex, reason: Reason) -> Step<()> {
+        let verdict = scan(self.ipv6, self.generation, chain.number(), oif, self.hook.length() as u64);
         if features::LOGGING.on() {
-            self.hook.log_packet(chain);
+            self.hook.log_packet(chain.number());
         }
         match verdict {
             ChainVerdict::Accept => ControlFlow::Continue(()),

@@ -3,20 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-use dataplane_common::abi::{ActionCode, CHAINS, Features};
+use dataplane_common::abi::{ActionCode, CHAINS, ChainId, Features};
 use thiserror::Error;
 
 /// Where in a packet's way rules are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainName {
     /// Before the route lookup.
-    Prerouting,
+    Prerouting = ChainId::Prerouting as isize,
     /// To this machine.
-    Input,
+    Input = ChainId::Input as isize,
     /// Through this machine.
-    Forward,
+    Forward = ChainId::Forward as isize,
     /// From this machine.
-    Output,
+    Output = ChainId::Output as isize,
 }
 
 impl ChainName {
