@@ -33,7 +33,7 @@ fn steps(text: &str) -> Vec<Step> {
     let mut within = false;
     for (index, line) in text.lines().enumerate() {
         let code = line.strip_prefix("    ");
-        within = code.is_some() && within || line.is_empty() && within;
+        within = within && (code.is_some() || line.is_empty());
         match code.and_then(|code| code.strip_prefix("# ")) {
             Some(command) => {
                 within = true;

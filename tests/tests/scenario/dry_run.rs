@@ -130,13 +130,12 @@ fn agree(mode: &str) {
             Ok(())
         });
         let (got, row) = (said(&scene, &get), format!("{mode}: {from} > {to}"));
-        let at = |address: &str, port: u16| match address.contains(':') {
-            true => format!("[{address}]:{port}"),
-            false => format!("{address}:{port}"),
+        let at = |address: &str, port: u16| {
+            if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
         };
         let packet = format!("udp {} > {}", at(from, 4000), at(to, 9));
         let frame = frame::build(&packet, Some(mac)).expect("a frame");
-        let frame: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let frame = frame.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let explained = said(&scene, &["explain", "--iface", ROUTER_CLIENT.port, "--hex", &frame]);
         assert_eq!(got, explained, "{row}: `route get` and `explain`");
         let counted = scene.stats();
