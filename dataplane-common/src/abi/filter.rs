@@ -209,7 +209,7 @@ pub mod entry {
     pub const COUNTER: u64 = 0xff_ffff;
 }
 
-/// Which words of the second line of a rest are what; the first has masks (upper half) and values of [`crate::abi::Key::rest`].
+/// Which words of the second line of a rest are what; the first has masks (upper half) and values of [`crate::abi::Key::fields`].
 pub mod extra {
     /// Length, first and last `<< 16` (lower half); number of sets (bits 32 to 39), which are negated (bits 40 to 47).
     pub const LENGTH: usize = 0;

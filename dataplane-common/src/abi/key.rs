@@ -9,7 +9,7 @@ pub const ADDRESS_WORDS: usize = 4;
 /// Words of a [`Key`] behind the addresses, which few rules match (the *fields*).
 pub const FIELD_WORDS: usize = 8;
 
-/// Which word of [`Key::rest`] holds what. Numbers are in the host's byte order.
+/// Which word of [`Key::fields`] holds what. Numbers are in the host's byte order.
 pub mod field {
     /// Family (4 or 6) `<< 24`, protocol `<< 16`, DSCP `<< 8`, TTL or hop limit.
     pub const NETWORK: usize = 0;
@@ -62,7 +62,7 @@ pub struct Key {
     /// Source port, destination port (16 bits each, with [`KeyFlags::PORTS`]), protocol (8), way in and way out, folded (12).
     /// See [`mixed`].
     pub mixed: u64,
-    /// See [`rest`].
+    /// See [`field`].
     pub fields: [u32; FIELD_WORDS],
     /// Length of the IP packet, in bytes.
     pub length: u32,

@@ -24,7 +24,7 @@ pub struct PacketEvent {
     pub counter: u32,
     /// Number of the chain.
     pub chain: u16,
-    /// [`kind`].
+    /// [`event_kind`].
     pub kind: u16,
     /// The way in; 0 from this machine.
     pub iif: u32,

@@ -16,7 +16,7 @@ pub struct SelfTestFrame {
     pub address: [u64; ADDRESS_WORDS],
     /// As [`super::Key::mixed`].
     pub mixed: u64,
-    /// As [`super::Key::rest`].
+    /// As [`super::Key::fields`].
     pub fields: [u32; FIELD_WORDS],
     /// As [`super::Key::length`].
     pub length: u32,

@@ -19,7 +19,7 @@ pub struct TraceFilter {
     pub address_mask: [u64; ADDRESS_WORDS],
     /// What they must be.
     pub address: [u64; ADDRESS_WORDS],
-    /// Which bits of [`Key::rest`] count.
+    /// Which bits of [`Key::fields`] count.
     pub field_mask: [u32; FIELD_WORDS],
     /// What they must be.
     pub fields: [u32; FIELD_WORDS],

@@ -247,8 +247,8 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     action.cast_unsigned()
 }
 
-/// Drops an skb for IP alone: as a packet of another host it goes to raw sockets, and `ip_rcv` and `ip6_rcv` take no notice of it. Not
-/// one for a link address behind a tag, which `vlan_do_receive` would take for its device's.
+/// Drops an skb for IP alone: as a packet of another host it goes to raw sockets, and `ip_rcv` and `ip6_rcv` take no notice of
+/// it. Not one for a link address behind a tag, which `vlan_do_receive` would take for its device's.
 #[inline(always)]
 fn hide(context: &TcContext) -> i32 {
     // SAFETY: the context is the program's own.

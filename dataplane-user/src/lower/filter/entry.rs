@@ -4,14 +4,14 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use dataplane_common::abi::{ActionCode, Acts, Key, KeyFlags, RULE_SETS, Selector, Span, field};
 
-/// Words of a packet's key that masks are for: the addresses, most significant first, then [`Key::rest`].
+/// Words of a packet's key that masks are for: the addresses, most significant first, then [`Key::fields`].
 pub const KEY_WORDS: usize = 16;
 
 /// Which of these words holds what.
 pub mod key {
     use dataplane_common::abi::{FIELD_WORDS, field};
 
-    /// The words behind the addresses as [`dataplane_common::abi::Key::rest`] has them.
+    /// The words behind the addresses as [`dataplane_common::abi::Key::fields`] has them.
     pub fn fields_of(words: &[u32; super::KEY_WORDS]) -> [u32; FIELD_WORDS] {
         std::array::from_fn(|at| field::key_order(at, words[FIELDS + at]))
     }
@@ -20,7 +20,7 @@ pub mod key {
     pub const DESTINATION: usize = 0;
     /// Source address, likewise.
     pub const SOURCE: usize = 4;
-    /// Where those of [`dataplane_common::abi::Key::rest`] begin; the next are some of them.
+    /// Where those of [`dataplane_common::abi::Key::fields`] begin; the next are some of them.
     pub const FIELDS: usize = 8;
     /// See [`field::NETWORK`].
     pub const NETWORK: usize = FIELDS + field::NETWORK;
