@@ -407,7 +407,7 @@ fn pins_that_are_removed_are_put_back_before_a_packet_passes() {
         assert_eq!(arrived(&scene, 5400), [5; 2]);
     }
     let doctor = scene.daemon.attempt(&["doctor"]).expect("the doctor");
-    assert!(doctor.stdout.contains("put back"), "{}", doctor.said());
+    assert!(doctor.stdout.contains("pinned again"), "{}", doctor.said());
     scene.daemon.kill9().expect("it dies");
     thread::sleep(WATCHED);
     scene.daemon.restart().expect("it starts");
