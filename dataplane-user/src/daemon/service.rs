@@ -32,27 +32,44 @@ pub(super) fn give_way() {
 }
 
 /// The thread that serves, while it does not yet: what peers send and take is no work of the ring.
-pub(super) struct Service(Runtime);
+///
+/// A start that fails ends it before it has served. That happens on the loop's thread, which must not wait for another runtime.
+pub(super) struct Service {
+    handle: Handle,
+    /// There until [`Self::serve`].
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 impl Service {
     pub(super) fn new() -> anyhow::Result<Self> {
         let mut runtime = runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().max_blocking_threads(SCRIBES).on_thread_start(give_way).build();
-        Ok(Self(runtime.context("cannot start the runtime of the control socket")?))
+        let runtime = runtime.context("cannot start the runtime of the control socket")?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
     /// What else is to be served there begins here.
     pub(super) fn handle(&self) -> Handle {
-        self.0.handle().clone()
+        self.handle.clone()
     }
 
     /// Begins.
-    pub(super) fn serve(self, server: Server, calls: mpsc::Sender<Call>) -> io::Result<Serving> {
-        let Self(runtime) = self;
+    pub(super) fn serve(mut self, server: Server, calls: mpsc::Sender<Call>) -> io::Result<Serving> {
+        let runtime = self.runtime.take();
         let serve = move || {
-            runtime.block_on(server.serve(calls));
-            // Whoever still writes an answer that nobody takes is not waited for.
-            runtime.shutdown_background();
+            if let Some(runtime) = runtime {
+                runtime.block_on(server.serve(calls));
+                // A task that still writes to a peer which does not read is not waited for.
+                runtime.shutdown_background();
+            }
         };
         Builder::new().name("control".to_owned()).spawn(serve).map(Serving)
     }
