@@ -15,8 +15,7 @@ pub fn is_for_client<B: Bytes + ?Sized>(packet: &B, at: usize, ipv6: bool) -> bo
 }
 
 /// Whether raw sockets that wait for DHCP would read a frame: one that IP drops has come to them before. By the first bytes
-/// alone, without tags. Not for one link address behind a tag: the kernel
-/// takes it to its VLAN device as new (`vlan_do_receive`).
+/// alone, without tags.
 #[inline(always)]
 pub fn is_for_raw_sockets<B: Bytes + ?Sized>(packet: &B) -> bool {
     const NETWORK: usize = size_of::<Ethernet>();

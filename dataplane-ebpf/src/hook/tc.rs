@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_change_type, bpf_skb_get_xfrm_state, bpf_skb_load_bytes},
+    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_get_xfrm_state, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use dataplane_common::{
@@ -17,6 +17,7 @@ use dataplane_common::{
 use super::{
     ChainsDone, Hook, Tier,
     gather::{TRANSPORT, gather},
+    hide::hide,
 };
 use crate::{
     egress_permit::{self, Disposition},
@@ -25,12 +26,10 @@ use crate::{
     rewrite, tables, trace,
 };
 
-/// `PACKET_OTHERHOST`.
-const OTHER_HOST: u32 = 3;
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): this machine's copy of a group packet it sent, without link header.
 const LOOPBACK: u32 = 5;
 /// `PACKET_HOST`: for the device's own link address, as it is at this moment.
-const HOST: u32 = 0;
+pub(super) const HOST: u32 = 0;
 
 /// An skb.
 pub struct Skb<'a> {
@@ -245,19 +244,6 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     }
     let action = if decide::is_for_raw_sockets(&skb) { hide(&context) } else { TC_ACT_SHOT };
     action.cast_unsigned()
-}
-
-/// Drops an skb for IP alone: as a packet of another host it goes to raw sockets, and `ip_rcv` and `ip6_rcv` take no notice of
-/// it. Not one for a link address behind a tag, which `vlan_do_receive` would take for its device's.
-#[inline(always)]
-fn hide(context: &TcContext) -> i32 {
-    // SAFETY: the context is the program's own.
-    let kind = unsafe { (*context.skb.skb).pkt_type };
-    // SAFETY: as above.
-    let tagged = unsafe { (*context.skb.skb).vlan_present };
-    // SAFETY: a helper without pointers but the context's.
-    let hidden = (tagged == 0 || kind != HOST) && unsafe { bpf_skb_change_type(context.skb.skb, OTHER_HOST) } == 0;
-    if hidden { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 /// Writes the permit of a packet for tc egress. It overwrites what others have written there.

@@ -37,12 +37,17 @@ impl Flood {
 
     /// The same to other addresses.
     pub fn to(lab: &Lab, targets: &[&str]) -> Self {
+        Self::to_port(lab, targets, PORT)
+    }
+
+    /// The same to another port.
+    pub fn to_port(lab: &Lab, targets: &[&str], port: u16) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut threads = Vec::new();
         for to in targets {
             let from = if to.contains(':') { CLIENT.v6 } else { CLIENT.v4 };
             let address = |address: &str, port| SocketAddr::new(address.parse().expect("an address"), port);
-            let (from, to) = (address(from, 0), address(to, PORT));
+            let (from, to) = (address(from, 0), address(to, port));
             let bind = || UdpSocket::bind(from).with_context(|| format!("can not bind {from}"));
             let socket = lab.namespace("client").inside(bind).expect("a socket");
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
@@ -76,9 +81,14 @@ impl Flood {
 
 /// Counts what arrives at a host for the port, on whatever link, whoever it is for.
 pub fn count(host: &Namespace) {
+    count_ports(host, &PORT.to_string());
+}
+
+/// The same for other ports, as nft writes them.
+pub fn count_ports(host: &Namespace, ports: &str) {
     host.run("nft add table inet dp-seen").expect("a table");
     host.run("nft add chain inet dp-seen in { type filter hook prerouting priority -400; }").expect("a chain");
-    host.run(&format!("nft add rule inet dp-seen in udp dport {PORT} counter")).expect("a rule");
+    host.run(&format!("nft add rule inet dp-seen in udp dport {ports} counter")).expect("a rule");
 }
 
 /// How many arrived so far.
