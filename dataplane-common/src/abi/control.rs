@@ -82,6 +82,8 @@ bitflags! {
         const VIRTUAL = 1 << 24;
         /// Rules of netfilter decide on what would be forwarded from some port.
         const FOLLOW = 1 << 25;
+        /// Packets of connections that netfilter has let through are carried past it.
+        const FLOWS = 1 << 26;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.

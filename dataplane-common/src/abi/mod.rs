@@ -10,6 +10,7 @@ mod direct;
 mod egress_permit;
 mod fib;
 mod filter;
+pub mod flow;
 mod handoff;
 mod hash;
 mod kernel_lookup;
@@ -41,6 +42,7 @@ pub use fib::{BRANCH, Mixed, Prefixed, RouteKind, SECOND, Target};
 pub use filter::{
     ActionCode, Acts, CHAINS, CatchAll, ChainId, Filter, QUIET, Span, TABLES, Tables, entry, extra, table,
 };
+pub use flow::{FlowContext, FlowControl};
 pub use handoff::Handoff;
 pub use hash::{Hash, bloom_bit, shift, slot_index};
 pub use kernel_lookup::{AF_INET, AF_INET6, FibLookup, KernelLookup, NeighbourKey, fib_result};
@@ -81,6 +83,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("packet_event.rs"),
     include_bytes!("fib.rs"),
     include_bytes!("filter.rs"),
+    include_bytes!("flow.rs"),
     include_bytes!("hash.rs"),
     include_bytes!("kernel_lookup.rs"),
     include_bytes!("kernel_offsets.rs"),
@@ -197,6 +200,16 @@ pub mod map {
     pub const TRACE_CONTEXT: &str = "TRACE_CONTEXT";
     /// Ring of [`super::TraceRecord`].
     pub const TRACE_RECORDS: &str = "TRACE_RECORDS";
+    /// One [`super::FlowControl`], in a section.
+    pub const FLOW_CONTROL: &str = ".bss.flow";
+    /// What is in that section.
+    pub const FLOW_CONTROL_SYMBOL: &str = "FLOW_CONTROL";
+    /// Rows of IPv4 connections ([`super::flow::RowLayout::V4`]).
+    pub const FLOWS4: &str = "FLOWS4";
+    /// Rows of IPv6 connections ([`super::flow::RowLayout::V6`]).
+    pub const FLOWS6: &str = "FLOWS6";
+    /// Per CPU, one [`super::FlowContext`].
+    pub const FLOW_CONTEXT: &str = "FLOW_CONTEXT";
     /// Per CPU, one [`super::Key`].
     pub const KEY: &str = "KEY";
 }
@@ -226,6 +239,8 @@ sizes! {
     TraceConfig = 2608;
     TraceContext = 48;
     TraceRecord = 1600;
+    FlowControl = 32;
+    FlowContext = 40;
     Filter = 536;
     Prefilter = 8;
     Block = 512;

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
 mod fib;
+mod flow;
 
 use core::{mem::offset_of, ops::Deref, ptr::NonNull};
 
@@ -25,6 +26,7 @@ use dataplane_common::{
 use crate::features;
 
 pub use fib::{Table4, Table6};
+pub use flow::{Flows, Row, flow_context, flow_control, flow_seed};
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;

@@ -24,6 +24,8 @@ pub struct TableSizes {
     pub groups: u32,
     /// Lines of one generation of `FILTER`.
     pub filter: u32,
+    /// Rows of `FLOWS4`, and of `FLOWS6`; a power of two.
+    pub flows: u32,
 }
 
 impl TableSizes {
@@ -33,6 +35,7 @@ impl TableSizes {
         ipv6: Layout6 { wide: false, escapes: 2048, lines: 8192 },
         groups: 4096,
         filter: 4096,
+        flows: 1,
     };
     /// For all of the Internet: 84 MB for IPv4, 26 MB for IPv6, 4.5 MB for groups.
     pub const FULL: Self = Self {
@@ -40,6 +43,7 @@ impl TableSizes {
         ipv6: Layout6 { wide: true, escapes: BRANCH as u32, lines: 1 << 17 },
         groups: GROUPS,
         filter: 4096,
+        flows: 1,
     };
 
     /// From these, what `want` needs: not less, and no more than it will use soon.
@@ -62,6 +66,7 @@ impl TableSizes {
             },
             groups: self.groups.max(other.groups),
             filter: self.filter.max(other.filter),
+            flows: self.flows.max(other.flows),
         }
     }
 
@@ -103,6 +108,14 @@ impl TableSizes {
             return self;
         }
         Self { filter: (lines + lines / 4).next_multiple_of(4096), ..self }
+    }
+
+    /// From these, with room for so many connections, and rows to spare: each has two, and a table that is at most half full
+    /// finds room within a few rows. None: there is no flow table.
+    #[must_use]
+    pub fn with_flows(self, connections: Option<u32>) -> Self {
+        let flows = connections.map_or(1, |connections| (4 * u64::from(connections)).next_power_of_two());
+        Self { flows: u32::try_from(flows).unwrap_or(1 << 31), ..self }
     }
 
     /// What the program must know of them.

@@ -14,7 +14,8 @@ use aya::{
     programs::{Iter, Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, KernelOffsets, Observer, PORTS, Port, map,
+    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, FlowControl, KernelOffsets, Observer, PORTS,
+    Port, map,
 };
 use thiserror::Error;
 
@@ -49,9 +50,20 @@ const OWN: &[&str] = &[
     map::TRACE_RECORDS,
 ];
 
-/// Maps that are made anew when routes or rules outgrow them.
-const ROUTING: &[&str] =
-    &[map::CONTROL, map::FIB4_BASE, map::FIB4, map::FIB6_BASE, map::FIB6, map::GROUPS, map::FILTERS, map::FILTER];
+/// Maps that are made anew when routes, rules or connections outgrow them.
+const ROUTING: &[&str] = &[
+    map::CONTROL,
+    map::FIB4_BASE,
+    map::FIB4,
+    map::FIB6_BASE,
+    map::FIB6,
+    map::GROUPS,
+    map::FILTERS,
+    map::FILTER,
+    map::FLOW_CONTROL,
+    map::FLOWS4,
+    map::FLOWS6,
+];
 
 /// Why the programs are not loaded.
 #[derive(Debug, Error)]
@@ -166,6 +178,8 @@ impl Object {
         loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
         loader.map_max_entries(map::GROUPS, sizes.groups);
         loader.map_max_entries(map::FILTER, 2 * sizes.filter);
+        loader.map_max_entries(map::FLOWS4, sizes.flows);
+        loader.map_max_entries(map::FLOWS6, sizes.flows);
         loader
     }
 
@@ -183,6 +197,7 @@ impl Object {
         let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&dirs.own, map::ADJACENCIES)?;
         let base4 = shared::<{ size_of::<Fib4Base>() }>(&dirs.routing, map::FIB4_BASE)?;
         let lookup6_base = shared::<{ size_of::<Fib6Base>() }>(&dirs.routing, map::FIB6_BASE)?;
+        let flow_control = shared::<{ size_of::<FlowControl>() }>(&dirs.routing, map::FLOW_CONTROL)?;
         let object = switch::specialised(OBJECT, features | sizes.features())?;
         let (observer, offsets) = (log.observer.words(), log.offsets.words());
         // It holds on to the globals until it has loaded.
@@ -197,6 +212,7 @@ impl Object {
         loader.override_global(map::ADJACENCIES_SYMBOL, &adjacencies[..], true);
         loader.override_global(map::FIB4_BASE_SYMBOL, &base4[..], true);
         loader.override_global(map::FIB6_BASE_SYMBOL, &lookup6_base[..], true);
+        loader.override_global(map::FLOW_CONTROL_SYMBOL, &flow_control[..], true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 

@@ -1,0 +1,135 @@
+//! The flow table. The controller writes who a row is for and how it is translated, the kernel half what it has seen.
+
+#![expect(unsafe_code, reason = "map elements are reached through pointers")]
+
+use core::{mem::offset_of, ptr::NonNull};
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    macros::btf_map,
+};
+use dataplane_common::{
+    abi::{
+        FlowContext, FlowControl,
+        flow::{RowLayout, row},
+    },
+    decide::{Family, V4, V6},
+};
+
+use super::{MAPPED, find};
+
+/// As `PORTS`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.flow")]
+static mut FLOW_CONTROL: FlowControl =
+    FlowControl { seed: 0, epoch: 0, arming: 0, lease: 0, mask4: 0, mask6: 0, reserved: 0 };
+/// How many rows there are is set when the map is made.
+#[btf_map]
+static FLOWS4: Array<[u64; RowLayout::V4.words], 1, MAPPED> = Array::new();
+#[btf_map]
+static FLOWS6: Array<[u64; RowLayout::V6.words], 1, MAPPED> = Array::new();
+/// The flow of the packet at hand.
+#[btf_map]
+static FLOW_CONTEXT: PerCpuArray<FlowContext, 1> = PerCpuArray::new();
+
+/// A family with its part of the flow table.
+pub trait Flows: Family {
+    /// Where the words of a row are.
+    const LAYOUT: RowLayout;
+    /// Where [`FlowControl`] has the number of rows.
+    const MASK: usize;
+
+    /// A row.
+    fn row(index: u32) -> Option<Row>;
+}
+
+impl Flows for V4 {
+    const LAYOUT: RowLayout = RowLayout::V4;
+    const MASK: usize = offset_of!(FlowControl, mask4);
+
+    #[inline(always)]
+    fn row(index: u32) -> Option<Row> {
+        find::<_, u64>(&FLOWS4, index).map(Row)
+    }
+}
+
+impl Flows for V6 {
+    const LAYOUT: RowLayout = RowLayout::V6;
+    const MASK: usize = offset_of!(FlowControl, mask6);
+
+    #[inline(always)]
+    fn row(index: u32) -> Option<Row> {
+        find::<_, u64>(&FLOWS6, index).map(Row)
+    }
+}
+
+/// A row, in its place: others write it meanwhile, so each word is read once.
+#[derive(Clone, Copy)]
+pub struct Row(NonNull<u64>);
+
+impl Row {
+    /// A word.
+    #[inline(always)]
+    pub fn word(self, at: usize) -> u64 {
+        // SAFETY: the row was found, and callers name words that it has.
+        unsafe { self.0.as_ptr().wrapping_add(at).read_volatile() }
+    }
+
+    /// Writes a word that is the kernel half's.
+    #[inline(always)]
+    pub fn set(self, at: usize, value: u64) {
+        // SAFETY: as above.
+        unsafe { self.0.as_ptr().wrapping_add(at).write_volatile(value) };
+    }
+
+    /// A part of a word, `byte` bytes from its start.
+    #[inline(always)]
+    pub fn part<T: Part>(self, at: usize, byte: usize) -> T {
+        let place = self.0.as_ptr().wrapping_add(at).wrapping_byte_add(byte).cast::<T>();
+        // SAFETY: as above; a part of a word that the row has.
+        unsafe { place.read_volatile() }
+    }
+
+    /// Writes a part of a word that is the kernel half's.
+    #[inline(always)]
+    pub fn set_part<T: Part>(self, at: usize, byte: usize, value: T) {
+        let place = self.0.as_ptr().wrapping_add(at).wrapping_byte_add(byte).cast::<T>();
+        // SAFETY: as above.
+        unsafe { place.write_volatile(value) };
+    }
+
+    /// Counts a packet that it carried. CPUs that carry packets of one direction at the same moment may count one between them.
+    #[inline(always)]
+    pub fn count(self) {
+        let packets: u32 = self.part(row::LEASE, row::lease::PACKETS);
+        self.set_part(row::LEASE, row::lease::PACKETS, packets.wrapping_add(1));
+    }
+}
+
+/// Numbers that parts of a word are.
+pub trait Part: Copy {}
+
+impl Part for u8 {}
+impl Part for u16 {}
+impl Part for u32 {}
+
+/// A number of the table's state, at an offset in [`FlowControl`].
+#[inline(always)]
+pub fn flow_control(offset: usize) -> u32 {
+    let place = (&raw const FLOW_CONTROL).cast::<u32>().wrapping_byte_add(offset);
+    // SAFETY: a word of a static, which the controller writes as a whole.
+    unsafe { place.read_volatile() }
+}
+
+/// The table's random number.
+#[inline(always)]
+pub fn flow_seed() -> u64 {
+    // SAFETY: as above.
+    unsafe { (&raw const FLOW_CONTROL.seed).read_volatile() }
+}
+
+/// The flow of the packet at hand.
+#[inline(always)]
+pub fn flow_context() -> Option<NonNull<FlowContext>> {
+    find::<_, FlowContext>(&FLOW_CONTEXT, 0)
+}
