@@ -25,7 +25,7 @@ pub(crate) use parse::check_sets;
 pub use parse::{at_rule, parse, parse_set_file};
 pub use pattern::{PatternError, PortPattern};
 
-use crate::model::ModeChoice;
+use crate::model::{ModeChoice, ObstacleKinds};
 use crate::rule::{ChainName, Element, Fragments, Policy, Rule, SetName, SetType};
 
 /// What the operator wants.
@@ -100,10 +100,28 @@ pub struct MetricsConfig {
 }
 
 /// How flows get on with what else the kernel would do to them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowsConfig {
     /// Whether rules of netfilter have their say.
     pub netfilter: NetfilterChoice,
+    /// At most so many connections are carried at the driver; the kernel carries all others.
+    pub max: u32,
+    /// Seconds after which a packet of a connection passes the kernel again.
+    pub lease: u32,
+    /// What rules may do although connections are carried past them.
+    pub ignore: ObstacleKinds,
+}
+
+impl Default for FlowsConfig {
+    fn default() -> Self {
+        Self {
+            netfilter: NetfilterChoice::default(),
+            max: 65_536,
+            // What changes without an event (rules of iptables-legacy, elements that time out) acts this late at most.
+            lease: 5,
+            ignore: ObstacleKinds::default(),
+        }
+    }
 }
 
 /// What becomes of a packet that would be forwarded, and would meet rules of netfilter.

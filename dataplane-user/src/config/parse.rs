@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,7 +22,11 @@ use crate::rule::{
 /// More routes than this nobody has; the tables do not grow beyond what they need for them.
 const ROUTES: u32 = 4_000_000;
 /// Seconds without a daemon: below, its own pauses would count; above, a year, it may as well be for ever.
-const ALONE: std::ops::RangeInclusive<u32> = 3..=31_536_000;
+const ALONE: RangeInclusive<u32> = 3..=31_536_000;
+/// Connections that may be carried at the driver: of the largest number the rows take 1 GB for IPv4 and 2 GB for IPv6.
+const CONNECTIONS: RangeInclusive<u32> = 1..=4_000_000;
+/// Seconds between two packets of a connection that pass the kernel.
+const LEASE: RangeInclusive<u32> = 1..=3600;
 
 /// Reads a configuration; `path` is for the errors.
 ///
@@ -135,6 +139,24 @@ impl File<'_> {
         text.parse().map_err(|error: T::Err| self.error(item.span(), &error.to_string()))
     }
 
+    /// The strings of a list, as what they stand for.
+    fn words<T: FromStr<Err: ToString>>(&self, key: &Key, item: &Item) -> Result<Vec<T>, ConfigError> {
+        let word = |value: &Value| {
+            let text = self.string(&format!("an element of `{}`", key.get()), Some(value), value.span())?;
+            text.parse().map_err(|error: T::Err| self.error(value.span(), &error.to_string()))
+        };
+        self.array(key, item)?.iter().map(word).collect()
+    }
+
+    /// The number of a key, within limits.
+    fn number(&self, key: &Key, item: &Item, limits: RangeInclusive<u32>) -> Result<u32, ConfigError> {
+        let number = item.as_integer().and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| limits.contains(number)).ok_or_else(|| {
+            let message = format!("`{}` must be a number from {} to {}", key.get(), limits.start(), limits.end());
+            self.error(item.span(), &message)
+        })
+    }
+
     /// The string of a value, read by one of the parsers that know places.
     fn read<T>(
         &self,
@@ -180,10 +202,7 @@ impl File<'_> {
                 "ipv6_routes" => &mut fib.ipv6_routes,
                 _ => return Err(self.unknown(key, "ipv4_routes or ipv6_routes")),
             };
-            let number = item.as_integer().and_then(|number| u32::try_from(number).ok());
-            *place = number.filter(|number| *number <= ROUTES).ok_or_else(|| {
-                self.error(item.span(), &format!("`{}` must be a number from 0 to {ROUTES}", key.get()))
-            })?;
+            *place = self.number(key, item, 0..=ROUTES)?;
         }
         Ok(fib)
     }
@@ -228,7 +247,10 @@ impl File<'_> {
         for (key, item) in entries(table) {
             match key.get() {
                 "netfilter" => flows.netfilter = self.word(key, item)?,
-                _ => return Err(self.unknown(key, "netfilter")),
+                "max" => flows.max = self.number(key, item, CONNECTIONS)?,
+                "lease" => flows.lease = self.number(key, item, LEASE)?,
+                "ignore" => flows.ignore = self.words(key, item)?.into_iter().collect(),
+                _ => return Err(self.unknown(key, "netfilter, max, lease or ignore")),
             }
         }
         Ok(flows)

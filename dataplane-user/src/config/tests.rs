@@ -7,7 +7,7 @@ use super::{
     ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, NetfilterChoice, PortConfig,
     PortPattern, SetConfig, UntilReady, at_rule, parse, parse_set_file,
 };
-use crate::model::{Mode, ModeChoice};
+use crate::model::{Mode, ModeChoice, ObstacleKind};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
 use crate::rule::{ChainName, Element, Fragments, Item, ItemKind, Policy, Range, SetType};
 
@@ -72,7 +72,16 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
     ),
     ("fragments = 'drop'\n", 1, 13, "'drop'", "unknown fragment policy `drop`; use `drop-unreadable` or `pass`"),
     ("[flows]\nnetfilter = 'ask'\n", 2, 13, "'ask'", "use `follow` or `bypass`"),
-    ("[flows]\nleast = 5\n", 2, 1, "least", "take netfilter"),
+    ("[flows]\nleast = 5\n", 2, 1, "least", "take netfilter, max, lease or ignore"),
+    ("[flows]\nmax = 0\n", 2, 7, "0", "`max` must be a number from 1 to 4000000"),
+    ("[flows]\nmax = 4_000_001\n", 2, 7, "4_000_001", "a number from 1 to 4000000"),
+    ("[flows]\nmax = '9'\n", 2, 7, "'9'", "a number from 1 to 4000000"),
+    ("[flows]\nlease = 3601\n", 2, 9, "3601", "`lease` must be a number from 1 to 3600"),
+    ("[flows]\nlease = 0.5\n", 2, 9, "0.5", "a number from 1 to 3600"),
+    ("[flows]\nignore = 'log'\n", 2, 10, "'log'", "`ignore` must be a list"),
+    ("[flows]\nignore = ['log', 1]\n", 2, 18, "1", "an element of `ignore` must be a string"),
+    ("[flows]\nignore = ['log', 'qeue']\n", 2, 18, "'qeue'", "unknown kind `qeue`; use limit, quota,"),
+    ("[flows]\nignore = ['queue']\n", 2, 11, "'queue'", "`queue` cannot be ignored"),
     ("[ports]\neth0 = { until_ready = 'wait' }\n", 2, 24, "'wait'", "use `pass` or `drop`"),
     ("[ports]\n'wg?' = { until_ready = 'drop' }\n", 2, 1, "'wg?'", "the beginning of names"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
@@ -185,6 +194,19 @@ fn set_of(kinds: Vec<ItemKind>) -> impl Strategy<Value = SetConfig> {
     }
 }
 
+fn flows() -> impl Strategy<Value = FlowsConfig> {
+    let choice = select(vec![NetfilterChoice::Follow, NetfilterChoice::Bypass]);
+    let kinds: Vec<_> = ObstacleKind::ALL.into_iter().filter(|kind| kind.can_be_ignored()).collect();
+    let max = prop_oneof![Just(65_536), 1..=4_000_000_u32];
+    let ignore = vec(select(kinds), 0..4).prop_map(|kinds| kinds.into_iter().collect());
+    (choice, max, 1..=3600_u32, ignore).prop_map(|(netfilter, max, lease, ignore)| FlowsConfig {
+        netfilter,
+        max,
+        lease,
+        ignore,
+    })
+}
+
 fn config() -> impl Strategy<Value = Config> {
     let mode = select(vec![
         ModeChoice::Auto,
@@ -214,11 +236,11 @@ fn config() -> impl Strategy<Value = Config> {
         ports,
         (fragments, fib),
         heartbeat,
-        (metrics, select(vec![NetfilterChoice::Follow, NetfilterChoice::Bypass])),
+        (metrics, flows()),
         btree_map(set_name(), set(), 0..3),
         [chain(), chain(), chain(), chain()],
     );
-    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, (metrics, netfilter), sets, chains)| {
+    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, (metrics, flows), sets, chains)| {
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
@@ -229,7 +251,6 @@ fn config() -> impl Strategy<Value = Config> {
         let asked: Vec<_> = asked.into_keys().collect();
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
-            let flows = FlowsConfig { netfilter };
             Config {
                 ports: Vec::clone(&ports),
                 fragments,

@@ -2,10 +2,11 @@
 
 use std::fmt::Display;
 
-use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 use toml_writer::TomlWrite as _;
 
 use super::{ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, SetConfig, UntilReady};
+use crate::model::ObstacleKind;
 use crate::rule::{ChainName, Fragments, Policy};
 
 impl Config {
@@ -42,8 +43,7 @@ impl Config {
             document.insert("metrics", Item::Table(metrics));
         }
         if self.flows != FlowsConfig::default() {
-            let flows: Table = [("netfilter", value(self.flows.netfilter.name()))].into_iter().collect();
-            document.insert("flows", Item::Table(flows));
+            document.insert("flows", Item::Table(flows(&self.flows)));
         }
         let mut text = document.to_string();
         // A hundred thousand rules: too many for a tree of them.
@@ -61,6 +61,24 @@ impl Config {
         }
         text
     }
+}
+
+/// What is not left at its default.
+fn flows(config: &FlowsConfig) -> Table {
+    let default = FlowsConfig::default();
+    let mut flows = Table::new();
+    if config.netfilter != default.netfilter {
+        flows.insert("netfilter", value(config.netfilter.name()));
+    }
+    for (key, number, usual) in [("max", config.max, default.max), ("lease", config.lease, default.lease)] {
+        if number != usual {
+            flows.insert(key, value(i64::from(number)));
+        }
+    }
+    if config.ignore != default.ignore {
+        flows.insert("ignore", value(config.ignore.iter().map(ObstacleKind::name).collect::<Array>()));
+    }
+    flows
 }
 
 /// The heading of a table.

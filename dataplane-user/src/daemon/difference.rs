@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::running::RunningConfig;
 use crate::{
-    config::{Config, UntilReady},
+    config::{Config, FlowsConfig, UntilReady},
     control::row::Difference,
-    model::ModeChoice,
+    model::{ModeChoice, ObstacleKind},
     rule::{ChainName, Policy, Rule},
 };
 
@@ -58,16 +58,31 @@ fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
     for ((key, old), (_, new)) in room(running).into_iter().zip(room(wanted)).filter(|(old, new)| old != new) {
         difference.change.push(format!("fib: {key} {old} -> {new}"));
     }
-    let (netfilter, new) = (running.flows.netfilter.name(), wanted.flows.netfilter.name());
-    if netfilter != new {
-        difference.change.push(format!("flows: netfilter {netfilter} -> {new}"));
-    }
+    flows(running.flows, wanted.flows, difference);
     if running.heartbeat != wanted.heartbeat {
         difference.change.push(format!("heartbeat: after {} -> {}", running.heartbeat.after, wanted.heartbeat.after));
     }
     if running.metrics != wanted.metrics {
         let listen = |config: &Config| config.metrics.listen.map_or_else(|| "off".to_owned(), |it| it.to_string());
         difference.change.push(format!("metrics: listen {} -> {}", listen(running), listen(wanted)));
+    }
+}
+
+fn flows(running: FlowsConfig, wanted: FlowsConfig, difference: &mut Difference) {
+    let ignored = |flows: FlowsConfig| {
+        let words: Vec<_> = flows.ignore.iter().map(ObstacleKind::name).collect();
+        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+    };
+    let all = |flows: FlowsConfig| {
+        [
+            ("netfilter", flows.netfilter.name().to_owned()),
+            ("max", flows.max.to_string()),
+            ("lease", flows.lease.to_string()),
+            ("ignore", ignored(flows)),
+        ]
+    };
+    for ((key, old), (_, new)) in all(running).into_iter().zip(all(wanted)).filter(|(old, new)| old != new) {
+        difference.change.push(format!("flows: {key} {old} -> {new}"));
     }
 }
 

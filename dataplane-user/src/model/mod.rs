@@ -9,6 +9,7 @@ mod link;
 mod neighbour;
 mod netconf;
 mod netfilter;
+mod obstacle;
 mod port;
 mod rib;
 mod route;
@@ -31,6 +32,7 @@ pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
+pub use obstacle::{ObstacleKind, ObstacleKinds};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use rib::{Candidates, Listing, Routes};
 pub use route::{
