@@ -8,8 +8,8 @@
 use dataplane_common::{
     Reason,
     abi::{
-        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressClasses, EgressLink, EgressLinkFlags, EgressPermit, Ifindex,
-        KernelLookup, Key, MAX_CLASSES, fib_result, field,
+        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, Ifindex, KernelLookup, Key,
+        MAX_CLASSES, fib_result, field,
     },
     wire::Be16,
 };
@@ -90,53 +90,74 @@ pub fn judge<H: Hook>(hook: &H, reason: Reason) -> Disposition {
 }
 
 /// An [`Disposition`]. A global function: there are many ways to it.
+///
+/// Every word that it keeps is missing below: the search of the chain is the deepest call of all. So the classes are looked up
+/// again where they are needed, and reason and length are one word.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn check_forward(reason: u32, bytes: u64) -> u32 {
-    disposition(reason, bytes).0
+    disposition(u64::from(reason) | bytes << 8).0
 }
 
 #[inline(always)]
-fn disposition(reason: u32, bytes: u64) -> Disposition {
-    let unchecked = Disposition::new(reason, EgressPermit::NONE);
-    if !Reason::may_be_forwarded(reason) {
-        return unchecked;
+fn disposition(end: u64) -> Disposition {
+    let reason = || (end & 0xff) as u32;
+    let unchecked = || Disposition::new(reason(), EgressPermit::NONE);
+    if !Reason::may_be_forwarded(reason()) {
+        return unchecked();
     }
-    let (Some(classes), Some(key)) = (maps::egress_classes(), maps::key()) else { return unchecked };
-    let (ipv6, generation) = (key.family() == 6, maps::control(4).filter);
+    let Some(key) = maps::key() else { return unchecked() };
+    let generation = maps::control(4).filter;
     // Chain forward has let it take this way out; else it is not known.
     let known = key.fields[field::OIF];
-    if known != 0 && classes.alike != 0 {
-        return Disposition::new(reason, EgressPermit::any(classes));
+    if known != 0 {
+        let Some(classes) = maps::egress_classes() else { return unchecked() };
+        if classes.alike != 0 {
+            return Disposition::new(reason(), EgressPermit::any(classes));
+        }
+        if classes.count > CLASS_BITS {
+            let class = maps::egress_link(known).map_or(u32::from(u8::MAX), |link| link.class[0].into());
+            return Disposition::new(reason(), EgressPermit::one(classes, class));
+        }
     }
-    if known != 0 && classes.count > CLASS_BITS {
-        let class = maps::egress_link(known).map_or(u32::from(u8::MAX), |link| link.class[0].into());
-        return Disposition::new(reason, EgressPermit::one(classes, class));
-    }
-    let (bits, accepted) = evaluate_classes(classes, key, ipv6, generation);
-    if accepted == 0 && Reason::is_for_others(reason) {
+    evaluate_classes(key, generation);
+    let (bits, accepted) = evaluated(key);
+    let Some(classes) = maps::egress_classes() else { return unchecked() };
+    if accepted == 0 && Reason::is_for_others(reason()) {
         // No way out would change it: the rule counts, logs and rejects.
-        let verdict = scan::scan(ipv6, generation, FORWARD, classes.links[0], bytes);
+        let verdict = scan::scan(is_ipv6(key), generation, FORWARD, classes.links[0], end >> 8);
         let reason = if verdict == ChainVerdict::Unreadable { Reason::Unreadable } else { Reason::FilterForward };
         return Disposition(reason as u32 | Disposition::JUST_DROPPED);
     }
+    let beyond = u32::from(classes.count > MAX_CLASSES as u32) << (CLASS_BITS - 1);
     let anywhere = classes.alike != 0 && accepted != 0;
-    Disposition::new(reason, if anywhere { EgressPermit::any(classes) } else { EgressPermit::some(classes, bits) })
+    // Classes that were not evaluated share the last bit.
+    let permit = if anywhere { EgressPermit::any(classes) } else { EgressPermit::some(classes, bits & !beyond) };
+    Disposition::new(reason(), permit)
 }
 
-/// The bits of the classes of ways out that chain forward lets the packet at hand take, and whether that is any. What has been
-/// answered so far stands in memory: the verifier would follow each combination of answers.
+/// Whether the key is that of an IPv6 packet. Read anew each time: one loop for both families, and no word kept.
 #[inline(always)]
-fn evaluate_classes(classes: &EgressClasses, key: &mut Key, ipv6: bool, generation: u32) -> (u32, u32) {
+fn is_ipv6(key: &Key) -> bool {
+    let network = &raw const key.fields[field::NETWORK];
+    // SAFETY: a word of this CPU's own key.
+    unsafe { network.read_volatile() >> 24 == 6 }
+}
+
+/// Evaluates chain forward for a link of each class. What has been answered so far stands in memory: the verifier would follow
+/// each combination of answers.
+#[inline(always)]
+fn evaluate_classes(key: &mut Key, generation: u32) {
     let answers = &raw mut key.search.egress_classes;
     // SAFETY: a word of this CPU's own key.
     unsafe { answers.write_volatile(0) };
     let mut at = 0;
     while at < MAX_CLASSES {
+        let Some(classes) = maps::egress_classes() else { break };
         if at as u32 >= classes.count {
             break;
         }
-        let refused = scan::refuses(ipv6, generation, FORWARD, classes.links[at]);
+        let refused = scan::refuses(is_ipv6(key), generation, FORWARD, classes.links[at]);
         let bit = if (at as u32) < CLASS_BITS { at } else { CLASS_BITS as usize - 1 };
         // SAFETY: as above.
         let before = unsafe { answers.read_volatile() };
@@ -144,11 +165,15 @@ fn evaluate_classes(classes: &EgressClasses, key: &mut Key, ipv6: bool, generati
         unsafe { answers.write_volatile((before | refused << bit) + ((refused ^ 1) << 8)) };
         at += 1;
     }
+}
+
+/// The bits of the classes of ways out that chain forward lets the packet at hand take, and how many it lets it take.
+#[inline(always)]
+fn evaluated(key: &Key) -> (u32, u32) {
+    let answers = &raw const key.search.egress_classes;
     // SAFETY: as above.
     let answers = unsafe { answers.read_volatile() };
-    // Classes that were not evaluated share the last bit.
-    let beyond = u32::from(classes.count > MAX_CLASSES as u32) << (CLASS_BITS - 1);
-    (!(answers | beyond) & 0xff, answers >> 8)
+    (!answers & 0xff, answers >> 8)
 }
 
 /// Whether the kernel would send the packet at hand through a link that is not known as a way out. `lookup` hands it the

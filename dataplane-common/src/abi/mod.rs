@@ -58,7 +58,7 @@ pub use search::{EntryMatch, Probe, RUN, Search, agrees, differ, mask32, mask64,
 pub use self_test::SelfTestFrame;
 pub use set::{
     ELEMENT_WORDS, MAX_CHAIN, RULE_SETS, SLOT_PROBES, Selector, Sought, element_differs, has, holds, is_element,
-    narrow_hash, narrow_slot, pick, seek, set, set_table, sets,
+    narrow_hash, narrow_slot, seek, set, set_table, sets,
 };
 pub use trace::{
     TRACE_FILTERS, TRACE_RECORD_BYTES, TRACE_RING, TraceConfig, TraceContext, TraceFilter, TraceRecord, chain_trace,

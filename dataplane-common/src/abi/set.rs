@@ -1,7 +1,7 @@
 //! Sets that rules match: tables of elements, one for each combination of masks.
 
 use super::{
-    Hash, Key, Lines, WORDS, extra, field,
+    ADDRESS_WORDS, Hash, Key, Lines, WORDS, extra, field,
     hash::{slot, word},
 };
 
@@ -64,6 +64,14 @@ impl Selector {
             _ => 1,
         }
     }
+
+    /// The same of the selector with a number, which takes some. Without a branch: the verifier would follow each sum of them.
+    #[inline(always)]
+    const fn words_of(number: u64) -> usize {
+        // 3 and 4 take two.
+        let differs = ((number + 1) >> 1) ^ 2;
+        1 + (differs.wrapping_sub(1) >> 63) as usize
+    }
 }
 
 /// The words to look up in a set. Masks say which of them count.
@@ -71,29 +79,34 @@ pub type Sought = [u64; WORDS];
 
 /// What a selector picks from a packet: its first word and, where it takes two, its second.
 #[inline(always)]
-pub fn pick(key: &Key, selector: u64) -> (u64, u64) {
-    let link = |high: u32, low: u32| (u64::from(high) << 32 | u64::from(low), 0);
+fn pick(key: &Key, selector: u64) -> (u64, u64) {
+    let link = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     let fields = &key.fields;
     let number = |at: usize| field::key_order(at, fields[at]);
-    match selector {
-        1 => (key.address[0] >> 32, 0),
-        2 => (key.address[0] & 0xffff_ffff, 0),
-        3 => (key.address[0], key.address[1]),
-        4 => (key.address[2], key.address[3]),
-        5 => (key.mixed >> 32 & 0xffff, 0),
-        6 => (key.mixed >> 48, 0),
-        7 => (key.mixed >> 24 & 0xff, 0),
-        8 => (u64::from(fields[field::IIF]), 0),
-        9 => (u64::from(fields[field::OIF]), 0),
+    let word = match selector {
+        1 => key.address[0] >> 32,
+        2 => key.address[0] & 0xffff_ffff,
+        // By a number: LLVM would keep a pointer to each word on the stack.
+        3 | 4 => {
+            let first = 2 * (selector as usize - 3);
+            return (key.address[first % ADDRESS_WORDS], key.address[(first + 1) % ADDRESS_WORDS]);
+        }
+        5 => key.mixed >> 32 & 0xffff,
+        6 => key.mixed >> 48,
+        7 => key.mixed >> 24 & 0xff,
+        8 => u64::from(fields[field::IIF]),
+        9 => u64::from(fields[field::OIF]),
         10 => {
             let (first, middle) = (number(field::LINK_DESTINATION), number(field::LINK_MIDDLE));
             link(first >> 16, first << 16 | middle >> 16)
         }
         _ => link(number(field::LINK_MIDDLE) & 0xffff, number(field::LINK_SOURCE)),
-    }
+    };
+    (word, 0)
 }
 
-/// Notes in a key what its selectors pick, the first in the lowest byte.
+/// Notes in a key what its selectors pick, the first in the lowest byte. Behind the last word one more is overwritten, which no
+/// mask covers.
 #[inline(always)]
 pub fn seek(key: &mut Key, selectors: u64) {
     let mut at = 0;
@@ -105,11 +118,8 @@ pub fn seek(key: &mut Key, selectors: u64) {
         }
         let (first, second) = pick(key, selector);
         key.sought[at % WORDS] = first;
-        at += 1;
-        if selector == Selector::Destination6 as u64 || selector == Selector::Source6 as u64 {
-            key.sought[at % WORDS] = second;
-            at += 1;
-        }
+        key.sought[(at + 1) % WORDS] = second;
+        at += Selector::words_of(selector);
         component += 1;
     }
 }
@@ -203,4 +213,29 @@ pub mod set_table {
     pub const NEXT: usize = super::ELEMENT_WORDS;
     /// Of a table: whether its slots hold whole elements.
     pub const NARROW: usize = 7;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Selector::{self, *};
+
+    #[test]
+    fn words_are_the_same_by_number() {
+        let all: [Selector; 11] = [
+            Destination4,
+            Source4,
+            Destination6,
+            Source6,
+            DestinationPort,
+            SourcePort,
+            Protocol,
+            Iif,
+            Oif,
+            LinkDestination,
+            LinkSource,
+        ];
+        for selector in all {
+            assert_eq!(Selector::words_of(selector as u64), selector.words(), "{selector:?}");
+        }
+    }
 }
