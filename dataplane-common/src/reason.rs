@@ -177,6 +177,14 @@ reasons! {
     MirrorOff = "mirror_off" => Kernel, "`dataplane doctor`, `ip rule` and the daemon's log show the cause";
     /// Netfilter rules apply to it on its way through: the kernel forwards it, and they decide.
     Netfilter = "netfilter" => Kernel, "nothing, or `netfilter = \"bypass\"` under [flows] in the config; `dataplane doctor` lists the chains";
+    /// Netfilter has not let a packet of this direction of the connection through since its rules changed; it decides on this one.
+    FlowUnarmed = "flow_unarmed" => Kernel, "nothing for a few packets; if it persists, a rule drops them, or they leave in another way: `dataplane flow list --why-not`";
+    /// The lease of the connection's row is over: netfilter judges this packet, and the next ones are carried again.
+    FlowRenew = "flow_renew" => Kernel, "nothing: once in `lease` seconds for each direction ([flows] in the config)";
+    /// The connection begins or ends: netfilter has the rest of it.
+    FlowClosing = "flow_closing" => Kernel, "nothing: this is the normal case";
+    /// The route of a connection leads out of another interface than before: netfilter decides anew.
+    FlowMoved = "flow_moved" => Kernel, "nothing, unless routes flap: `ip monitor route`";
     /// The daemon has not renewed its heartbeat in the time that the config allows, so its routes are not trusted.
     NoController = "no_controller" => Kernel, "`dataplane run` takes over again; `[heartbeat]` in the config sets the time";
 
@@ -241,6 +249,10 @@ impl Reason {
         Self::KernelRoute,
         Self::MirrorOff,
         Self::Netfilter,
+        Self::FlowUnarmed,
+        Self::FlowRenew,
+        Self::FlowClosing,
+        Self::FlowMoved,
         Self::NoController,
         Self::Dhcp,
     ]);

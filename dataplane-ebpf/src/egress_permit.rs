@@ -5,11 +5,13 @@
 
 #![expect(unsafe_code, reason = "answers stand in a map, where the verifier does not follow them")]
 
+use core::mem::offset_of;
+
 use dataplane_common::{
     Reason,
     abi::{
-        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, Ifindex, KernelLookup, Key,
-        MAX_CLASSES, fib_result, field,
+        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, FlowControl, Ifindex,
+        KernelLookup, Key, MAX_CLASSES, fib_result, field,
     },
     wire::Be16,
 };
@@ -33,6 +35,11 @@ impl Disposition {
 
     const fn new(reason: u32, permit: EgressPermit) -> Self {
         Self(reason | permit.raw() << 16)
+    }
+
+    /// With another permit.
+    const fn with(self, permit: EgressPermit) -> Self {
+        Self(self.0 & 0xffff | permit.raw() << 16)
     }
 
     /// As one number, for global functions.
@@ -82,11 +89,28 @@ impl Disposition {
 /// What becomes of a packet that was not sent.
 #[inline(always)]
 pub fn judge<H: Hook>(hook: &H, reason: Reason) -> Disposition {
-    if features::FORWARD.on() {
+    let end = if features::FORWARD.on() {
         Disposition(check_forward(reason as u32, hook.length() as u64))
     } else {
         Disposition::new(reason as u32, EgressPermit::NONE)
+    };
+    if features::FLOWS.on() { Disposition(with_flow_epoch(end.raw())) } else { end }
+}
+
+/// A [`Disposition`] with the epoch of the flow table, by which tc egress knows under which rules netfilter has judged the
+/// packet. A global function, as the chain.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn with_flow_epoch(end: u32) -> u32 {
+    let end = Disposition::from_raw(end);
+    let Some(classes) = maps::egress_classes() else { return end.raw() };
+    if !Reason::may_be_forwarded(end.reason()) {
+        return end.raw();
     }
+    let permit = if features::FORWARD.on() { end.permit() } else { EgressPermit::any(classes) };
+    let epoch = maps::flow_control(offset_of!(FlowControl, epoch));
+    // Chain forward has dropped what has no permit.
+    if permit == EgressPermit::NONE { end.raw() } else { end.with(permit.with_flow_epoch(epoch)).raw() }
 }
 
 /// An [`Disposition`]. A global function: there are many ways to it.

@@ -10,6 +10,7 @@
 mod egress_permit;
 mod features;
 mod fib_lookup;
+mod flow_lookup;
 mod hook;
 mod license;
 mod loss;
@@ -23,6 +24,7 @@ mod scan;
 mod stage;
 mod tables;
 mod trace;
+mod translate;
 
 use aya_ebpf::{
     macros::{classifier, raw_tracepoint, xdp},

@@ -15,8 +15,8 @@ use dataplane_common::{
 use crate::{
     features,
     hook::Hook,
-    maps::{self, Adjacent},
-    stage::{filter, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan},
+    maps::{self, Adjacent, Flows},
+    stage::{filter, flow, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan},
     tables::Routed,
     trace,
 };
@@ -76,12 +76,13 @@ fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
 }
 
 #[inline(always)]
-fn ingress<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infallible> {
+fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infallible> {
     let control = maps::control(F::NUMBER);
     let packet = network::check::<F, H>(hook, frame)?;
     transport::check::<F, H>(hook, port, frame, &packet)?;
     let filter = filter::prepare::<F, H>(hook, port, frame, &packet, control)?;
     filter.prerouting()?;
+    let packet = flow::find::<F, H>(hook, port, frame, packet)?;
     if let AddressClass::Group(reason) = source::classify::<F>(&packet, port)? {
         filter.input()?;
         return stop(reason);
@@ -118,6 +119,7 @@ fn ingress<F: Routed, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Inf
                 }
                 return stop(forward::why_none(kind, route::why_kernel::<F>(control, port)));
             };
+            flow::depart::<F>(hop.adjacency.ifindex)?;
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;
             filter.forward(hop.adjacency.ifindex)?;
             policy::leave::<F, H>(hook, &packet)?;

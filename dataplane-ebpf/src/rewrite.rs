@@ -18,7 +18,7 @@ use dataplane_common::{
     wire::{Be16, EtherType, Ethernet, Ipv4, Ipv6, Mac, VlanTag, decrement_ttl},
 };
 
-use crate::{features, maps, pipeline::Egress};
+use crate::{features, flow_lookup, maps, pipeline::Egress, translate};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();
@@ -50,13 +50,29 @@ const fn apart(tags: u32) -> (Tag, Tag) {
 #[inline(always)]
 pub fn frame(context: &XdpContext, egress: &Egress) -> bool {
     if !tags(egress) {
-        return write(context.data(), context.data_end(), NETWORK, egress).is_some();
+        return carry_frame(context, NETWORK, egress)
+            && write(context.data(), context.data_end(), NETWORK, egress).is_some();
     }
     let v6 = u32::from(egress.family == u64::from(V6::NUMBER));
     let [outer, inner] = egress.adjacency.tags;
     let network = NETWORK + outer.length() + inner.length();
     exchange_frame_tags(context.ctx, egress.tags as u32, both(&egress.adjacency), v6) != 0
+        && carry_frame(context, network, egress)
         && write(context.data(), context.data_end(), network, egress).is_some()
+}
+
+/// Translates a frame, if a row of the flow table carries it.
+#[inline(always)]
+fn carry_frame(context: &XdpContext, network: usize, egress: &Egress) -> bool {
+    !(features::FLOWS.on() && flow_lookup::is_carried())
+        || translate::translate_frame(context.ctx, network as u32, egress.family as u32) != 0
+}
+
+/// The same of an skb.
+#[inline(always)]
+fn carry_skb(context: &TcContext, network: usize, egress: &Egress) -> bool {
+    !(features::FLOWS.on() && flow_lookup::is_carried())
+        || translate::translate_skb(context.skb.skb, network as u32, egress.family as u32) != 0
 }
 
 /// Makes room for the tags that a frame is to have, and writes them; 0: there is no room. A global function: the verifier
@@ -173,6 +189,9 @@ fn exchange(context: &TcContext, egress: &Egress) -> Option<usize> {
 #[inline(always)]
 pub fn skb(context: &TcContext, egress: &Egress) -> bool {
     let Some(network) = exchange(context, egress) else { return false };
+    if !carry_skb(context, network, egress) {
+        return false;
+    }
     let Some(change) = write(context.data(), context.data_end(), network, egress) else { return false };
     settle(context, egress, change);
     true
@@ -195,7 +214,8 @@ extern "C" fn rewrite_marked(skb: *mut __sk_buff, index: u32, family: u32, tags:
     let Some(adjacency) = maps::adjacency(index) else { return 0 };
     let egress = Egress { adjacency, index: u64::from(index), family: u64::from(family), tags: u64::from(tags) };
     let context = TcContext::new(skb);
-    let done = exchange(&context, &egress).is_some_and(|network| store_headers(&context, network, &egress));
+    let done = exchange(&context, &egress)
+        .is_some_and(|network| carry_skb(&context, network, &egress) && store_headers(&context, network, &egress));
     u32::from(done)
 }
 

@@ -14,7 +14,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
+    features, flow_lookup,
     maps::{self, Table4, Table6},
 };
 
@@ -40,10 +40,11 @@ pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     control.mirror & F::MIRROR != 0 && !by_kernel && !follows::<F>(port)
 }
 
-/// Whether what would be forwarded from a port is left to the kernel because it meets rules of netfilter there.
+/// Whether what would be forwarded from a port is left to the kernel because it meets rules of netfilter there, and no row of the
+/// flow table carries it.
 #[inline(always)]
 pub fn follows<F: Family>(port: &Port) -> bool {
-    features::FOLLOW.on() && port.flags().contains(F::FOLLOW)
+    features::FOLLOW.on() && port.flags().contains(F::FOLLOW) && !(features::FLOWS.on() && flow_lookup::is_carried())
 }
 
 /// The next hop of a group for a flow: the index of an adjacency, or [`NO_ADJACENCY`], and above it the MTU of the route (0:
@@ -146,6 +147,9 @@ extern "C" fn check_controller() -> u32 {
     let known = maps::liveness_is(true);
     let gone = known || maps::expired();
     if !known {
+        if features::FLOWS.on() {
+            maps::store_moment();
+        }
         maps::store_liveness(gone);
     }
     u32::from(gone)

@@ -21,7 +21,7 @@ pub const EGRESS_LINKS: u32 = 65_536;
 ///
 /// | kind | means |
 /// |---|---|
-/// | 0 | it may leave through any link: the chain says so, we send it ourselves, or it was let out before |
+/// | 0 | it may leave through any link: the chain says so, we send it ourselves, or it was let out before; the lower bits are those of the epoch of the flow table in which it went up, or 0 |
 /// | 1 | it may leave through links whose class has its bit set |
 /// | 2 | it may leave through links of this class |
 /// | 3 | nothing yet |
@@ -52,6 +52,20 @@ impl EgressPermit {
     #[inline(always)]
     pub const fn any(classes: &EgressClasses) -> Self {
         Self(classes.stamp)
+    }
+
+    /// The same, of a packet that went up in this epoch of the flow table ([`super::FlowControl::epoch`]): its lower eight bits
+    /// are where the links would be. Other permits have no room for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_flow_epoch(self, epoch: u32) -> Self {
+        if self.is_any() { Self(self.0 | epoch & 0xff) } else { self }
+    }
+
+    /// These bits; 0: it carries none.
+    #[inline(always)]
+    pub const fn flow_epoch(self) -> u32 {
+        if self.is_any() { self.0 & 0xff } else { 0 }
     }
 
     /// It may leave through links of the classes with these bits.

@@ -260,8 +260,10 @@ pub struct FlowContext {
     pub carried: u64,
     /// Number of the [`crate::Reason`] to leave it to the kernel, where it has a row that does not carry it.
     pub reason: u64,
-    /// The destination address that it is routed by, as the upper words of [`RowLayout::addresses`]: IPv4 has one word.
+    /// The destination address that it is routed by: the first words that the row has of the new addresses. IPv4 has one word.
     pub destination: [u64; 2],
+    /// Both addresses of the packet, as [`crate::decide::Family::fill`] has them.
+    pub addresses: [u64; ADDRESS_WORDS],
 }
 
 /// What a row says in words, for the controller.

@@ -240,7 +240,7 @@ sizes! {
     TraceContext = 48;
     TraceRecord = 1600;
     FlowControl = 32;
-    FlowContext = 40;
+    FlowContext = 72;
     Filter = 536;
     Prefilter = 8;
     Block = 512;

@@ -6,6 +6,7 @@
 
 mod address;
 mod client;
+mod flow;
 mod key;
 mod link;
 mod network;
@@ -13,6 +14,7 @@ mod transport;
 
 pub use address::{AddressClass, Scope};
 pub use client::{is_for_client, is_for_raw_sockets};
+pub use flow::{FlowHeader, FlowTime, RowVerdict, flow_header, judge_row};
 pub use key::{bare, ethernet, key};
 pub use link::{Frame, L3Protocol, PacketType, Vlan, frame};
 pub use network::{Datagram, Family, V4, V6, flow};

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "fields of the skb")]
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
 use dataplane_common::{
@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{
     egress_permit::{self, EgressVerdict},
-    features, maps, output, trace,
+    features, flow_lookup, maps, output, trace,
 };
 
 /// Enforces the permit of packets that the kernel forwards, and evaluates chain output for those that begin here.
 #[inline(always)]
 pub fn run(context: &TcContext) -> i32 {
-    if features::FORWARD.on() {
+    if features::FORWARD.on() || features::FLOWS.on() {
         match judge_egress(context) {
             EgressVerdict::Own => {}
             EgressVerdict::Pass => return TC_ACT_UNSPEC,
@@ -59,9 +59,20 @@ fn judge_egress(context: &TcContext) -> EgressVerdict {
         let bytes = unsafe { (*skb).len };
         maps::count(slot, Reason::FilterEgress, bytes.into());
     } else if judge_egress == EgressVerdict::Pass {
+        if features::FLOWS.on() && permit.flow_epoch() != 0 {
+            witness_skb(skb, permit.flow_epoch());
+        }
         stamp(skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
     }
     judge_egress
+}
+
+/// See [`flow_lookup::witness`]. A global function, for the room that the headers take.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn witness_skb(skb: *mut __sk_buff, epoch: u32) -> u32 {
+    flow_lookup::witness(skb, epoch);
+    0
 }
 
 /// Chain output, for the packets that begin here.

@@ -13,6 +13,8 @@ use dataplane_common::{
     wire::Bytes,
 };
 
+use crate::flow_lookup::Query;
+
 /// Which of the tiers a program is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
@@ -74,6 +76,9 @@ pub trait Hook: Bytes {
 
     /// Looks up the packet in [`crate::maps::kernel_lookup`] in the kernel; the result is written there.
     fn kernel_lookup(&self);
+
+    /// [`crate::flow_lookup::look_up`], in a global function.
+    fn look_up_flow(&self, at: usize, left: usize, query: Query);
 
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
     fn is_marked(&self) -> bool;

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     egress_permit::{self, Disposition},
-    features, fib_lookup, maps, packet_log,
+    features, fib_lookup,
+    flow_lookup::{self, Query},
+    maps, packet_log,
     pipeline::{self, Egress, Outcome},
     rewrite, tables, trace,
 };
@@ -124,6 +126,11 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn look_up_flow(&self, at: usize, left: usize, query: Query) {
+        flow_of_skb(self.context.skb.skb, at as u32, left as u32, query.raw());
+    }
+
+    #[inline(always)]
     fn is_marked(&self) -> bool {
         // SAFETY: the context is the program's own.
         unsafe { (*self.context.skb.skb).mark != 0 }
@@ -212,7 +219,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
             if rewrite(context, &egress) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 egress.adjacency.mark_used();
-                if features::FORWARD.on() {
+                if features::FORWARD.on() || features::FLOWS.on() {
                     stamp(context.skb.skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
                 }
                 // SAFETY: a helper without pointers.
@@ -249,7 +256,7 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
 /// Writes the permit of a packet for tc egress. It overwrites what others have written there.
 #[inline(always)]
 pub fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
-    if features::FORWARD.on() {
+    if features::FORWARD.on() || features::FLOWS.on() {
         // SAFETY: the context is the program's own.
         unsafe { (*skb).tc_index = permit.raw() };
     }
@@ -313,6 +320,14 @@ extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) ->
     let stripped = Tag::from_raw(stripped as u16);
     let context = TcContext::new(context);
     wire::tags(&Skb::new(&context), first, stripped).raw()
+}
+
+/// See [`Hook::look_up_flow`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow_of_skb(context: *mut __sk_buff, at: u32, left: u32, query: u64) -> u32 {
+    flow_lookup::look_up(&Skb::new(&TcContext::new(context)), at as usize, left as usize, Query::from_raw(query));
+    0
 }
 
 /// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.

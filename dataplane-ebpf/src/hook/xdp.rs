@@ -20,7 +20,9 @@ use dataplane_common::{
 use super::{ChainsDone, Hook, Tier};
 use crate::{
     egress_permit::{self, Disposition},
-    fib_lookup, maps, packet_log,
+    fib_lookup,
+    flow_lookup::{self, Query},
+    maps, packet_log,
     pipeline::{self, Outcome},
     rewrite, tables, trace,
 };
@@ -103,6 +105,11 @@ impl Hook for Frame<'_> {
     #[inline(always)]
     fn kernel_lookup(&self) {
         kernel_lookup_frame(self.0.ctx);
+    }
+
+    #[inline(always)]
+    fn look_up_flow(&self, at: usize, left: usize, query: Query) {
+        flow_of_frame(self.0.ctx, at as u32, left as u32, query.raw());
     }
 
     #[inline(always)]
@@ -272,6 +279,14 @@ extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> 
     let stripped = Tag::from_raw(stripped as u16);
     let context = XdpContext::new(context);
     wire::tags(&Frame(&context), first, stripped).raw()
+}
+
+/// See [`Hook::look_up_flow`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow_of_frame(context: *mut xdp_md, at: u32, left: u32, query: u64) -> u32 {
+    flow_lookup::look_up(&Frame(&XdpContext::new(context)), at as usize, left as usize, Query::from_raw(query));
+    0
 }
 
 /// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.

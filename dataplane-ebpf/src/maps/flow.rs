@@ -6,14 +6,16 @@ use core::{mem::offset_of, ptr::NonNull};
 
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
+    helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use dataplane_common::{
     abi::{
         FlowContext, FlowControl,
-        flow::{RowLayout, row},
+        flow::{MOMENT, RowLayout, row},
     },
     decide::{Family, V4, V6},
+    wire::{Address6, Ipv4, Ipv6},
 };
 
 use super::{MAPPED, find};
@@ -39,6 +41,12 @@ pub trait Flows: Family {
     /// Where [`FlowControl`] has the number of rows.
     const MASK: usize;
 
+    /// Bytes of the header that rows carry.
+    const HEADER: usize;
+
+    /// The destination address out of the first words of both addresses.
+    fn destination(words: [u64; 2]) -> Self::Address;
+
     /// A row.
     fn row(index: u32) -> Option<Row>;
 }
@@ -46,6 +54,12 @@ pub trait Flows: Family {
 impl Flows for V4 {
     const LAYOUT: RowLayout = RowLayout::V4;
     const MASK: usize = offset_of!(FlowControl, mask4);
+    const HEADER: usize = size_of::<Ipv4>();
+
+    #[inline(always)]
+    fn destination([both, _]: [u64; 2]) -> u32 {
+        (both >> 32) as u32
+    }
 
     #[inline(always)]
     fn row(index: u32) -> Option<Row> {
@@ -56,6 +70,12 @@ impl Flows for V4 {
 impl Flows for V6 {
     const LAYOUT: RowLayout = RowLayout::V6;
     const MASK: usize = offset_of!(FlowControl, mask6);
+    const HEADER: usize = size_of::<Ipv6>();
+
+    #[inline(always)]
+    fn destination([high, low]: [u64; 2]) -> Address6 {
+        Address6 { high, low }
+    }
 
     #[inline(always)]
     fn row(index: u32) -> Option<Row> {
@@ -112,6 +132,25 @@ pub trait Part: Copy {}
 impl Part for u8 {}
 impl Part for u16 {}
 impl Part for u32 {}
+
+/// The moment of this tick ([`dataplane_common::abi::flow::MOMENT`]), as it was stored last.
+static mut NOW: u32 = 0;
+
+/// The moment, where this tick was checked ([`crate::tables::controller_gone`]).
+#[inline(always)]
+pub fn moment() -> u32 {
+    // SAFETY: a word of a static, which other CPUs write as a whole.
+    unsafe { (&raw const NOW).read_volatile() }
+}
+
+/// Keeps the moment of this tick.
+#[inline(always)]
+pub fn store_moment() {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    // SAFETY: as above.
+    unsafe { (&raw mut NOW).write_volatile((now >> MOMENT) as u32) };
+}
 
 /// A number of the table's state, at an offset in [`FlowControl`].
 #[inline(always)]

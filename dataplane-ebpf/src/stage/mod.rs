@@ -2,6 +2,7 @@
 //! calls another, and none writes a packet byte.
 
 pub mod filter;
+pub mod flow;
 pub mod forward;
 pub mod kernel_lookup;
 pub mod link;

@@ -9,6 +9,7 @@ use dataplane_common::{
 };
 
 use crate::{
+    features, flow_lookup,
     pipeline::Step,
     tables::{self, Routed},
     trace,
@@ -19,7 +20,10 @@ use crate::{
 pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
     trace::route(target.raw());
-    let ours = || matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
+    // What a connection brings back to an address of ours that it was translated to is not for this machine.
+    let translated = features::FLOWS.on() && flow_lookup::reason().is_some();
+    let ours =
+        || !translated && matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
     if tables::decides::<F>(control, port) || ours() {
         ControlFlow::Continue(target)
     } else {
@@ -39,7 +43,7 @@ pub fn why_kernel<F: Routed>(control: Control, port: &Port) -> Reason {
     if tables::decides::<F>(control, port) {
         Reason::KernelRoute
     } else if tables::follows::<F>(port) {
-        Reason::Netfilter
+        if features::FLOWS.on() { flow_lookup::reason().unwrap_or(Reason::Netfilter) } else { Reason::Netfilter }
     } else {
         Reason::MirrorOff
     }

@@ -1,0 +1,64 @@
+//! The connection: netfilter has let it through, and a row carries its packets; or the kernel gets them.
+
+use core::ops::ControlFlow;
+
+use dataplane_common::{
+    Reason,
+    abi::{Ifindex, Port, flow::row},
+    decide::{Datagram, Frame},
+};
+
+use crate::{
+    features,
+    flow_lookup::{self, Query},
+    hook::Hook,
+    maps::{self, Flows},
+    pipeline::{Step, stop},
+    tables::{self, Routed},
+};
+
+/// Looks up the connection of a packet that would meet netfilter. Where a row carries it, the destination becomes the one that
+/// it is routed by; the source stays, which is what the kernel validates.
+#[inline(always)]
+pub fn find<F: Flows + Routed, H: Hook>(
+    hook: &H,
+    port: &Port,
+    frame: &Frame,
+    mut packet: Datagram<F::Address>,
+) -> Step<Datagram<F::Address>> {
+    if !features::FLOWS.on() {
+        return ControlFlow::Continue(packet);
+    }
+    let Some(context) = maps::flow_context() else { return stop(Reason::MirrorOff) };
+    let context = context.as_ptr();
+    flow_lookup::begin(context);
+    // Fragments, options and extension headers are the kernel's.
+    let plain = packet.payload == frame.offset + F::HEADER && !packet.is_fragment() && packet.punt.is_none();
+    if !plain || !tables::follows::<F>(port) {
+        return ControlFlow::Continue(packet);
+    }
+    flow_lookup::store_addresses::<F>(context, packet.destination, packet.source);
+    let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
+    let left = (frame.offset + packet.length).wrapping_sub(packet.payload);
+    hook.look_up_flow(packet.payload, left, Query::new(port.ifindex, F::NUMBER, packet.protocol, packet.ttl, dscp));
+    if flow_lookup::is_carried() {
+        packet.destination = flow_lookup::destination::<F>(context);
+    }
+    ControlFlow::Continue(packet)
+}
+
+/// Whether the packet leaves as those before it did: rules and masquerading may depend on the way out.
+#[inline(always)]
+pub fn depart<F: Flows>(oif: Ifindex) -> Step<()> {
+    if !features::FLOWS.on() || !flow_lookup::is_carried() {
+        return ControlFlow::Continue(());
+    }
+    let Some(carrier) = flow_lookup::carrier::<F>() else { return stop(Reason::FlowMoved) };
+    if carrier.word(row::WAY) as Ifindex != oif {
+        if !features::DRY_RUN.on() {
+            carrier.set_part(row::STAGE, row::stage::ARMED, 0_u16);
+        }
+        return stop(Reason::FlowMoved);
+    }
+    ControlFlow::Continue(())
+}
