@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod event;
 pub mod fib;
 pub mod filter;
+pub mod flow;
 pub mod frame;
 mod heap;
 pub mod import;

@@ -22,7 +22,7 @@ use target::TARGETS;
 /// Feeds mutated inputs to a target, or to each in turn.
 #[derive(Parser)]
 struct Options {
-    /// config, import, packet, request or rule
+    /// config, conntrack, import, packet, request or rule
     target: Option<String>,
     /// For each target
     #[arg(long, default_value_t = 60)]
@@ -39,7 +39,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let chosen: Vec<_> =
         TARGETS.iter().filter(|target| options.target.as_ref().is_none_or(|name| name == target.name)).collect();
-    anyhow::ensure!(!chosen.is_empty(), "there is no such target; take config, import, packet, request or rule");
+    anyhow::ensure!(
+        !chosen.is_empty(),
+        "there is no such target; take config, conntrack, import, packet, request or rule"
+    );
     if let Some(path) = &options.input {
         let input = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         for target in &chosen {

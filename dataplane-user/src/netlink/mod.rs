@@ -10,6 +10,7 @@ mod address;
 mod announcement;
 mod attribute;
 mod compare;
+pub mod conntrack;
 mod counter;
 mod device;
 mod dump;
@@ -33,6 +34,7 @@ mod route;
 mod route_get;
 mod rule;
 mod socket;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::mem;

@@ -18,13 +18,13 @@ use crate::model::{IpVersion, Netfilter, NetfilterChain, NetfilterHook};
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 pub(super) const NFTABLES: u16 = 10 << 8;
 /// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
+pub(super) const GROUP: u32 = 7;
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_DELRULE: u16 = 8;
-const NFT_MSG_NEWGEN: u16 = 15;
+pub(super) const NFT_MSG_NEWGEN: u16 = 15;
 const NFT_MSG_GETGEN: u16 = 16;
 /// `struct nfgenmsg`.
 pub(super) const HEADER: usize = 4;

@@ -13,7 +13,7 @@ use super::Error;
 use super::attribute::u32_at;
 
 /// Larger than any message the kernel makes in one piece.
-const BUFFER: usize = 1 << 18;
+pub(super) const BUFFER: usize = 1 << 18;
 /// Room for announcements that we have not read yet; a full table's worth of routes.
 const RECEIVE_BUFFER: usize = 32 << 20;
 /// How often a dump that was interrupted by changes is repeated before it is an error.
@@ -79,27 +79,28 @@ impl Listener {
     pub(super) async fn wait(&mut self) -> Result<RecvResult, Error> {
         self.buffer.clear();
         let heard = std::future::poll_fn(|context| self.socket.poll_recv(context, &mut self.buffer)).await;
-        Self::judge(heard)
+        judge(heard)
     }
 
     /// The next datagram if there is one.
     pub(super) fn poll(&mut self) -> Result<RecvResult, Error> {
         self.buffer.clear();
-        Self::judge(self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT).map(drop))
+        judge(self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT).map(drop))
     }
 
     /// The messages of the last datagram.
     pub(super) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
         messages(&self.buffer)
     }
+}
 
-    fn judge(heard: io::Result<()>) -> Result<RecvResult, Error> {
-        match heard {
-            Ok(()) => Ok(RecvResult::Datagram),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(RecvResult::Nothing),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(RecvResult::Overrun),
-            Err(error) => Err(Error::Receive(error)),
-        }
+/// What a read came to.
+pub(super) fn judge(heard: io::Result<()>) -> Result<RecvResult, Error> {
+    match heard {
+        Ok(()) => Ok(RecvResult::Datagram),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(RecvResult::Nothing),
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(RecvResult::Overrun),
+        Err(error) => Err(Error::Receive(error)),
     }
 }
 
@@ -166,6 +167,42 @@ impl Requester {
     /// Sends a request for a change.
     pub(super) fn tell(&mut self, what: &'static str, kind: u16, flags: u16, request: &[u8]) -> Result<(), Error> {
         self.exchange(what, kind, flags, request, |_| {}).map(drop)
+    }
+
+    /// Sends requests in one datagram, each on its own. Returns those that the kernel refused, by their place, and why: it has
+    /// done them all when this returns.
+    pub(super) fn each(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        requests: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Vec<(usize, io::Error)>, Error> {
+        let first = self.sequence.wrapping_add(1);
+        let mut batch = Vec::new();
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            batch.extend(message(kind, NLM_F_REQUEST, self.sequence, &request));
+            batch.resize(batch.len().next_multiple_of(ALIGN), 0);
+        }
+        self.socket.send(&batch, 0).map_err(|source| Error::Ask { what, source })?;
+        let count = self.sequence.wrapping_sub(first).wrapping_add(1);
+        let mut refused = Vec::new();
+        loop {
+            self.buffer.clear();
+            match judge(self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT).map(drop))? {
+                RecvResult::Nothing => return Ok(refused),
+                // Which were refused is lost; what follows from the others does not depend on it.
+                RecvResult::Overrun => continue,
+                RecvResult::Datagram => {}
+            }
+            for message in messages(&self.buffer).filter(|message| message.kind == NLMSG_ERROR) {
+                let place = message.sequence.wrapping_sub(first);
+                let error = u32_at(message.payload, 0).unwrap_or_default().cast_signed();
+                if place < count && error < 0 {
+                    refused.push((place as usize, io::Error::from_raw_os_error(error.wrapping_neg())));
+                }
+            }
+        }
     }
 
     /// Does all of it or nothing (`nfnetlink_rcv_batch` in the kernel): between a beginning and an end, in one datagram.

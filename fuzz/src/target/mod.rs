@@ -1,6 +1,7 @@
 //! What is fed, and what must hold.
 
 mod config;
+mod conntrack;
 mod import;
 mod packet;
 mod request;
@@ -19,7 +20,8 @@ pub struct Target {
     pub feed: fn(&[u8]),
 }
 
-pub const TARGETS: &[Target] = &[config::TARGET, import::TARGET, packet::TARGET, request::TARGET, rule::TARGET];
+pub const TARGETS: &[Target] =
+    &[config::TARGET, conntrack::TARGET, import::TARGET, packet::TARGET, request::TARGET, rule::TARGET];
 
 /// All files of a folder whose names end in one of these.
 fn files(folder: &Path, ends: &[&str]) -> anyhow::Result<Vec<Vec<u8>>> {
