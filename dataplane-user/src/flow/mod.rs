@@ -2,5 +2,21 @@
 //! map.
 
 mod connection;
+mod epoch;
+mod filter;
+mod flows;
+mod not_fast;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
 
 pub use connection::{Announcement, AnySeen, Change, ESTABLISHED, LIBERAL, Named, Protocol, Seen, Status, Tcp, Tuple};
+pub use epoch::Epochs;
+pub use filter::{Filter, WORDS};
+pub use flows::{FlowStats, Flows, Settings};
+pub use not_fast::NotFast;
+pub use state::{Connections, Counts, Key, Known, Origin, Place, SILENT, Work, YOUNG, Zoned};
+pub use table::{FlowFamily, NoRoom, Table};
+pub use view::{Ends, View, Way};

@@ -1,0 +1,265 @@
+//! The rows that the kernel half finds connections by (`abi::flow`), as memory.
+
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use dataplane_common::{
+    abi::flow::{self, FLOW_PROBES, RowLayout, RowState, new_ports, ports, row, twin},
+    decide::{Family as _, V4, V6},
+    wire::Address6,
+};
+
+use super::{Protocol, Tuple};
+use crate::{fib::Memory, model::Family, retired::Retired};
+
+/// A family whose connections have rows.
+pub trait FlowFamily: Family {
+    /// Where the words of a row are.
+    const LAYOUT: RowLayout;
+
+    /// Both addresses, as the kernel half compares them.
+    fn words(destination: Self, source: Self) -> [u64; 4];
+    /// Destination and source out of them.
+    fn addresses(words: [u64; 4]) -> (Self, Self);
+}
+
+impl FlowFamily for u32 {
+    const LAYOUT: RowLayout = RowLayout::V4;
+
+    fn words(destination: Self, source: Self) -> [u64; 4] {
+        let mut words = [0; 4];
+        V4::fill(&mut words, destination, source);
+        words
+    }
+
+    fn addresses([both, ..]: [u64; 4]) -> (Self, Self) {
+        ((both >> 32) as Self, both as Self)
+    }
+}
+
+impl FlowFamily for u128 {
+    const LAYOUT: RowLayout = RowLayout::V6;
+
+    fn words(destination: Self, source: Self) -> [u64; 4] {
+        let halves = |address: u128| Address6 { high: (address >> 64) as u64, low: address as u64 };
+        let mut words = [0; 4];
+        V6::fill(&mut words, halves(destination), halves(source));
+        words
+    }
+
+    fn addresses(words: [u64; 4]) -> (Self, Self) {
+        let [a, b, c, d] = words.map(Self::from);
+        (a << 64 | b, c << 64 | d)
+    }
+}
+
+/// Why a connection gets no rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// There is no free row near where it would be looked for.
+    Full,
+    /// A row of another connection has one of its tuples.
+    Taken(u32),
+}
+
+/// The rows of one family.
+pub struct Table<A, M> {
+    memory: M,
+    mask: u32,
+    seed: u64,
+    /// A bit for each row that packets may still be led to, although it is free.
+    held: Vec<u64>,
+    /// Those of them that were freed since the last [`Self::retire`].
+    retired: Vec<u32>,
+    /// Rows in use.
+    used: u32,
+    /// Packets that rows carried which are free now.
+    carried: u64,
+    family: PhantomData<A>,
+}
+
+impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
+    /// `memory` is as the kernel made it: all rows are free. The number of rows is the largest power of two that fits.
+    pub fn new(memory: M, seed: u64) -> Self {
+        let rows = (memory.size() / A::LAYOUT.words).max(1);
+        let rows = 1_u32 << rows.ilog2().min(31);
+        let held = vec![0; rows.div_ceil(64) as usize];
+        Self { memory, mask: rows - 1, seed, held, retired: Vec::new(), used: 0, carried: 0, family: PhantomData }
+    }
+
+    /// The number of rows, minus one.
+    pub fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    /// Rows in use.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Packets that rows carried which are free now.
+    pub fn carried(&self) -> u64 {
+        self.carried
+    }
+
+    /// Lets go of memory that is at hand.
+    pub fn memory(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    fn load(&mut self, row: u32, word: usize) -> u64 {
+        self.memory.word(row as usize * A::LAYOUT.words + word).load(Ordering::Relaxed)
+    }
+
+    fn store(&mut self, row: u32, word: usize, value: u64) {
+        self.memory.word(row as usize * A::LAYOUT.words + word).store(value, Ordering::Relaxed);
+    }
+
+    /// Writes the word by which a row is found: all others are written before that.
+    fn publish(&mut self, row: u32, word: u64) {
+        let at = row as usize * A::LAYOUT.words + A::LAYOUT.ports;
+        self.memory.word(at).store(word, Ordering::Release);
+    }
+
+    fn is_held(&self, row: u32) -> bool {
+        self.held[row as usize / 64] & 1 << (row % 64) != 0
+    }
+
+    fn key(tuple: &Tuple<A>) -> ([u64; 4], u64) {
+        let port = ports::of(tuple.source_port.into(), tuple.destination_port.into(), tuple.protocol.number().into());
+        (A::words(tuple.destination, tuple.source), port)
+    }
+
+    /// Where a tuple is, or else where it may be put, other than at `not`.
+    fn search(&mut self, tuple: &Tuple<A>, not: Option<u32>) -> Result<u32, NoRoom> {
+        let (addresses, port) = Self::key(tuple);
+        let count = A::LAYOUT.addresses;
+        let home = flow::home(self.seed, &addresses, count, port);
+        let mut room = None;
+        for probe in 0..FLOW_PROBES.min(self.mask + 1) {
+            let row = home.wrapping_add(probe) & self.mask;
+            let found = self.load(row, A::LAYOUT.ports);
+            let free = ports::is_free(found) || ports::protocol(found) == ports::protocol(ports::USED);
+            if free && Some(row) != not && !self.is_held(row) {
+                room = room.or(Some(row));
+            }
+            if ports::is_free(found) && Some(row) != not {
+                break;
+            }
+            if !free && ports::agree(found, port) && (0..count).all(|word| self.load(row, word) == addresses[word]) {
+                return Err(NoRoom::Taken(row));
+            }
+        }
+        room.ok_or(NoRoom::Full)
+    }
+
+    /// Writes both rows of a connection: those of its first tuple, and of its answers.
+    ///
+    /// # Errors
+    /// It gets none.
+    pub fn insert(&mut self, original: &Tuple<A>, reply: &Tuple<A>, mark: u32) -> Result<[u32; 2], NoRoom> {
+        let first = self.search(original, None)?;
+        let second = self.search(reply, Some(first))?;
+        let words = [
+            self.write(first, original, &reply.reversed(), twin::of(second, mark), 0),
+            self.write(second, reply, &original.reversed(), twin::of(first, mark), ports::REPLY),
+        ];
+        self.publish(first, words[0]);
+        self.publish(second, words[1]);
+        self.used += 2;
+        Ok([first, second])
+    }
+
+    /// Writes all of a row but the word by which it is found, which it returns.
+    fn write(&mut self, row: u32, key: &Tuple<A>, new: &Tuple<A>, twin: u64, flag: u64) -> u64 {
+        let layout = A::LAYOUT;
+        let ((old_addresses, port), (new_addresses, new_port)) = (Self::key(key), Self::key(new));
+        for word in 0..layout.addresses {
+            self.store(row, word, old_addresses[word]);
+            self.store(row, layout.new_addresses + word, new_addresses[word]);
+        }
+        let pair = |tuple: &Tuple<A>| [u64::from(tuple.source_port) << 16 | u64::from(tuple.destination_port)];
+        let by_addresses = flow::change(&old_addresses[..layout.addresses], &new_addresses[..layout.addresses]);
+        let by_ports = flow::change(&pair(key), &pair(new));
+        let ports = new_ports::of(new.source_port, new.destination_port, by_addresses, by_ports);
+        self.store(row, layout.new_ports, ports);
+        self.store(row, layout.twin, twin);
+        for word in [row::WAY, row::STAGE, row::LEASE] {
+            self.store(row, word, 0);
+        }
+        let translates = (old_addresses, port) != (new_addresses, new_port);
+        port | flag | if translates { ports::TRANSLATES } else { 0 }
+    }
+
+    /// Frees both rows of a connection. They are not used again before a grace period.
+    pub fn free(&mut self, rows: [u32; 2]) {
+        for row in rows {
+            self.publish(row, ports::USED);
+            self.carried += u64::from(self.state(row).packets);
+            self.held[row as usize / 64] |= 1 << (row % 64);
+            self.retired.push(row);
+        }
+        self.used -= 2;
+    }
+
+    /// Changes the mark of a connection.
+    pub fn set_mark(&mut self, rows: [u32; 2], mark: u32) {
+        for row in rows {
+            let word = self.load(row, A::LAYOUT.twin);
+            self.store(row, A::LAYOUT.twin, twin::of(twin::row(word), mark));
+        }
+    }
+
+    /// What the kernel half has seen of a row.
+    pub fn state(&mut self, row: u32) -> RowState {
+        RowState::of(self.load(row, row::WAY), self.load(row, row::STAGE), self.load(row, row::LEASE))
+    }
+
+    /// The row of the other direction.
+    pub fn twin(&mut self, row: u32) -> u32 {
+        twin::row(self.load(row, A::LAYOUT.twin))
+    }
+
+    /// The packets that a row is for; none if it is free.
+    pub fn tuple(&mut self, row: u32) -> Option<Tuple<A>> {
+        let port = self.load(row, A::LAYOUT.ports);
+        let protocol = Protocol::from_number(ports::protocol(port) as u8)?;
+        let mut words = [0; 4];
+        for (at, word) in words.iter_mut().enumerate().take(A::LAYOUT.addresses) {
+            *word = self.load(row, at);
+        }
+        let (destination, source) = A::addresses(words);
+        let [source_port, destination_port] = ports::pair(port).map(|port| port as u16);
+        Some(Tuple { source, destination, source_port, destination_port, protocol })
+    }
+
+    /// The rows that were freed since this was called last, if there are any.
+    pub fn retire(&mut self) -> Option<Retired<Vec<u32>>> {
+        let retired = std::mem::take(&mut self.retired);
+        (!retired.is_empty()).then(|| Retired::new(retired))
+    }
+
+    /// No packet is led to these any more: they can be used again, and where no search has to pass them, none does.
+    pub fn release(&mut self, rows: &[u32]) {
+        for row in rows {
+            self.held[*row as usize / 64] &= !(1 << (row % 64));
+        }
+        for row in rows {
+            let mut row = *row;
+            let next = self.load(row.wrapping_add(1) & self.mask, A::LAYOUT.ports);
+            if !ports::is_free(next) {
+                continue;
+            }
+            for _ in 0..=self.mask {
+                let word = self.load(row, A::LAYOUT.ports);
+                if ports::protocol(word) != ports::protocol(ports::USED) || self.is_held(row) {
+                    break;
+                }
+                self.publish(row, ports::FREE);
+                row = row.wrapping_sub(1) & self.mask;
+            }
+        }
+    }
+}
