@@ -18,7 +18,10 @@ use prometheus_client::{
 
 pub use plain::plain;
 
-use crate::control::row::{MirrorRow, MirrorState, PortRow, RuleRow};
+use crate::control::{
+    flow::FlowCounts,
+    row::{MirrorRow, MirrorState, PortRow, RuleRow},
+};
 
 /// So many rules have series, in the order of `rule list`.
 pub const RULES: usize = 1000;
@@ -38,6 +41,8 @@ pub struct Scrape {
     pub neighbours: u64,
     /// How well the kernel is followed.
     pub mirror: MirrorRow,
+    /// Connections; none while none is carried.
+    pub flows: Option<FlowCounts>,
     /// Packets for which the ring of `trace` had no room.
     pub missed: u64,
     /// Since the daemon started.
@@ -56,6 +61,7 @@ impl Scrape {
         self.ports(&mut registry);
         self.rules(&mut registry);
         self.mirror(&mut registry);
+        self.flows(&mut registry);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode(&mut text, &registry);
@@ -124,6 +130,34 @@ impl Scrape {
             ("mirror_mended", "Things that comparisons had to mend", self.mirror.mended),
             ("mirror_probes", "Neighbours that the kernel was asked to look after", self.mirror.probes),
             ("trace_missed", "Watched packets for which the ring had no room", self.missed),
+        ] {
+            let counter: Counter = Counter::default();
+            counter.inc_by(count);
+            registry.register(name, help, counter);
+        }
+    }
+}
+
+impl Scrape {
+    fn flows(&self, registry: &mut Registry) {
+        let Some(flows) = self.flows else { return };
+        for (name, help, value) in [
+            ("flow_rows", "Rows of connections, two for each", flows.rows),
+            ("flow_max", "Connections that may have rows", flows.max),
+            ("flow_armed", "Rows that carry packets past netfilter", flows.armed),
+            ("flow_asked", "Connections that have not announced yet that the kernel does not mind", flows.asked),
+        ] {
+            gauge(registry, name, help, value);
+        }
+        for (name, help, count) in [
+            ("flow_full", "Connections that found no room", flows.full),
+            ("flow_silent", "Connections that announce nothing", flows.silent),
+            ("flow_renewed", "Packets that went through the kernel since the lease was over", flows.renewed),
+            ("flow_epochs", "Times that all rows ceased to count, as with each change of rules", flows.epochs),
+            ("flow_overruns", "Times that announcements of connections were lost", flows.overruns),
+            ("flow_resyncs", "Times that all connections were listed", flows.resyncs),
+            ("flow_events", "Announcements of connections", flows.events),
+            ("flow_carried", "Packets that rows carried", flows.carried),
         ] {
             let counter: Counter = Counter::default();
             counter.inc_by(count);

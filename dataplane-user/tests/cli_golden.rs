@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, net::IpAddr, path::Path};
 
 use dataplane_user::{
     control::{
+        flow::{FlowCounts, FlowRow, TupleRow, WayRow},
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
             Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow,
@@ -107,6 +108,48 @@ fn neighbours() -> Vec<NeighbourRow> {
     ]
 }
 
+fn flows() -> Vec<FlowRow> {
+    let tuple = |saddr, sport, daddr, dport| TupleRow { saddr: addr(saddr), sport, daddr: addr(daddr), dport };
+    let way = |state: &str, iif: &str, oif: &str, packets| WayRow {
+        state: state.to_owned(),
+        iif: owned(iif),
+        oif: owned(oif),
+        lease_age_ms: Some(1200),
+        packets,
+    };
+    let first = FlowRow {
+        proto: "tcp".to_owned(),
+        original: tuple("192.0.2.2", 40000, "198.51.100.2", 443),
+        reply: tuple("198.51.100.2", 443, "198.51.100.1", 40000),
+        zone: 0,
+        mark: 0,
+        status: vec!["seen-reply".to_owned(), "assured".to_owned(), "snat".to_owned()],
+        state: "fast".to_owned(),
+        reason: None,
+        why: None,
+        age_ms: Some(4000),
+        packets: 1001,
+        forth: Some(way("armed", "eth0", "eth1", 1000)),
+        back: Some(WayRow { iif: None, oif: None, lease_age_ms: None, ..way("unarmed", "", "", 1) }),
+    };
+    let second = FlowRow {
+        proto: "udp".to_owned(),
+        original: tuple("2001:db8::2", 5060, "2001:db8:1::2", 5060),
+        reply: tuple("2001:db8:1::2", 5060, "2001:db8::2", 5060),
+        mark: 16,
+        status: vec!["helper".to_owned()],
+        state: "kernel".to_owned(),
+        reason: owned("helper"),
+        why: owned("a conntrack helper reads its packets"),
+        age_ms: None,
+        packets: 0,
+        forth: None,
+        back: None,
+        ..first.clone()
+    };
+    vec![first, second]
+}
+
 fn rules(only: Option<ChainName>) -> Vec<RuleRow> {
     let row = |chain, handle, rule: &str, packets| RuleRow {
         chain,
@@ -174,6 +217,14 @@ fn stats(iface: Option<&str>) -> Stats {
         ports,
         mirror,
         heartbeat: 60,
+        flows: Some(Box::new(FlowCounts {
+            rows: 4,
+            max: 65_536,
+            armed: 3,
+            events: 9,
+            carried: 1000,
+            ..FlowCounts::default()
+        })),
     }
 }
 
@@ -193,11 +244,13 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
             Data::Routes(routes().into_iter().filter(|row| row.dst == *prefix).collect())
         }
         Request::RouteGet { addr, .. } => Data::Decision(decision(&addr.to_string())),
+        Request::FlowList { .. } => Data::Flows(flows()),
+        Request::FlowDel { .. } => Data::Deleted(2),
         Request::NeighList => Data::Neighbours(neighbours()),
         Request::RuleList { chain } => Data::Rules(rules(*chain)),
         Request::RuleAdd { .. } => Data::Rules(rules(Some(ChainName::Input))),
         Request::SetList { name } => Data::Sets(sets(name.as_deref())),
-        Request::SetAdd { .. } | Request::SetDel { .. } => Data::Done,
+        Request::FlowFlush | Request::SetAdd { .. } | Request::SetDel { .. } => Data::Done,
         Request::ConfigShow => Data::Config(CONFIG.to_owned()),
         Request::ConfigDiff(_) | Request::ConfigApply(_) => Data::Difference(difference),
         Request::Stats { iface } => Data::Stats(stats(iface.as_deref())),
@@ -216,6 +269,8 @@ fn goldens() {
         ("route_list", &["route list", "route list 203.0.113.0/24"]),
         ("route_get", &["route get 198.18.1.2", "route get 2001:db8::7 iif eth0"]),
         ("neigh_list", &["neigh list"]),
+        ("flow_list", &["flow list"]),
+        ("flow_change", &["flow del dport 443", "flow flush"]),
         ("rule_list", &["rule list", "rule list forward"]),
         ("rule_add", &["rule add input icmp type echo-request accept"]),
         ("set_list", &["set list", "set list blocked"]),
@@ -267,14 +322,16 @@ fn json_fields_are_the_contract() {
     const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter taken ipsec rx forwarded \
                         delivered dropped passed";
     const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
+    const FLOWS: &str = "rows max armed asked full silent renewed epochs overruns resyncs events carried";
     let daemon = Daemon::start(answer);
     let below =
         |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<Vec<_>>().concat();
     let stats = format!(
         "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports{} \
-         links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat",
+         links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat flows{}",
         below("ports", PORT),
-        below("links", LINK)
+        below("links", LINK),
+        below("flows", FLOWS)
     );
     let rows = [
         ("port list", PORT),
@@ -282,6 +339,12 @@ fn json_fields_are_the_contract() {
         ("route get 198.18.1.2", "verdict decision reason dst prefix dev via lladdr table"),
         ("route get 198.51.100.1", "verdict decision reason dst prefix dev via lladdr table"),
         ("neigh list", "dst dev lladdr state"),
+        (
+            "flow list",
+            "proto original original.saddr original.sport original.daddr original.dport reply reply.saddr reply.sport reply.daddr \
+             reply.dport zone mark status state reason why age_ms packets forth forth.state forth.iif forth.oif \
+             forth.lease_age_ms forth.packets back back.state back.iif back.oif back.lease_age_ms back.packets",
+        ),
         ("rule list", "chain handle rule packets bytes"),
         ("set list", "name type elements"),
         ("stats", &stats),

@@ -34,6 +34,17 @@ fn requests_go_there_and_back() {
             false,
         ),
         (Request::NeighList, r#"{"verb":"neigh list"}"#, false),
+        (
+            Request::FlowList { filter: "dport 443".to_owned(), why_not: true, limit: 9 },
+            r#"{"verb":"flow list","with":{"filter":"dport 443","why_not":true,"limit":9}}"#,
+            false,
+        ),
+        (
+            Request::FlowDel { filter: "proto udp".to_owned() },
+            r#"{"verb":"flow del","with":{"filter":"proto udp"}}"#,
+            true,
+        ),
+        (Request::FlowFlush, r#"{"verb":"flow flush"}"#, true),
         (Request::RuleList { chain: None }, r#"{"verb":"rule list","with":{"chain":null}}"#, false),
         (
             Request::RuleAdd { chain: ChainName::Forward, rule: rule() },
@@ -94,6 +105,7 @@ fn answers_go_there_and_back() {
         links: vec![],
         mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1, probes: 5 },
         heartbeat: 60,
+        flows: None,
     };
     let rows = [
         (Response::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
@@ -104,7 +116,7 @@ fn answers_go_there_and_back() {
         (
             Response::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60,"flows":null}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod doctor;
 mod explain;
+mod flow;
 mod import;
 mod lab;
 mod metrics;
@@ -72,6 +73,9 @@ enum Verb {
     /// Neighbours, mirrored from the kernel
     #[command(subcommand)]
     Neigh(neigh::Neigh),
+    /// Connections that netfilter lets through, and how they are carried
+    #[command(subcommand)]
+    Flow(flow::Flow),
     /// Rules of the filter
     #[command(subcommand)]
     Rule(rule::Rule),
@@ -115,6 +119,7 @@ impl Cli {
             Verb::Port(port) => port.dispatch(&session),
             Verb::Route(route) => route.dispatch(&session),
             Verb::Neigh(neigh) => neigh.dispatch(&session),
+            Verb::Flow(flow) => flow.dispatch(&session),
             Verb::Rule(rule) => rule.dispatch(&session),
             Verb::Set(set) => set.dispatch(&session),
             Verb::Config(config) => return config.dispatch(&session),

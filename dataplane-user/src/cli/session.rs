@@ -81,6 +81,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Routes(_) => "routes",
         Data::Decision(_) => "a decision",
         Data::Neighbours(_) => "neighbours",
+        Data::Flows(_) | Data::Deleted(_) => "flows",
         Data::Rules(_) => "rules",
         Data::Sets(_) => "sets",
         Data::Config(_) => "a config",

@@ -245,6 +245,7 @@ mod tests {
             links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],
             mirror: MirrorRow::default(),
             heartbeat: 60,
+            flows: None,
         };
         let rates = Rates::between(&stats(1000), &stats(3000), Duration::from_secs(2));
         let text = text(&stats(3000), Some(&rates));

@@ -7,6 +7,7 @@
 mod address;
 pub mod client;
 mod connection;
+pub mod flow;
 mod guest;
 pub mod http;
 pub mod json;

@@ -6,6 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::flow::FlowRow;
 use super::row::{
     DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
     SetRow, Stats,
@@ -54,6 +55,25 @@ pub enum Request {
     /// Answered with [`Data::Neighbours`].
     #[serde(rename = "neigh list")]
     NeighList,
+    /// Connections. Answered with [`Data::Flows`].
+    #[serde(rename = "flow list")]
+    FlowList {
+        /// Pairs of words and values, not parsed yet.
+        filter: String,
+        /// Also those that the kernel alone knows, with the reasons.
+        why_not: bool,
+        /// So many rows at most.
+        limit: u32,
+    },
+    /// Have the kernel forget connections. Answered with [`Data::Deleted`].
+    #[serde(rename = "flow del")]
+    FlowDel {
+        /// Which: not parsed yet, and not empty.
+        filter: String,
+    },
+    /// Send all connections through the kernel once. Answered with [`Data::Done`].
+    #[serde(rename = "flow flush")]
+    FlowFlush,
     /// Answered with [`Data::Rules`].
     #[serde(rename = "rule list")]
     RuleList {
@@ -181,12 +201,15 @@ impl Request {
             | Self::ConfigApply(_)
             | Self::ConfigConfirm
             | Self::ConfigRollback
+            | Self::FlowDel { .. }
+            | Self::FlowFlush
             // Packets are for the eyes of those who could capture them anyway.
             | Self::Trace { .. } => true,
             Self::PortList
             | Self::RouteList { .. }
             | Self::RouteGet { .. }
             | Self::NeighList
+            | Self::FlowList { .. }
             | Self::RuleList { .. }
             | Self::SetList { .. }
             | Self::ConfigShow
@@ -204,7 +227,10 @@ impl Request {
 impl Request {
     /// Whether it asks for what takes long, whoever answers it: a config, or packets that are tried.
     pub fn is_large(&self) -> bool {
-        matches!(self, Self::ConfigDiff(_) | Self::ConfigShow | Self::ConfigHistory | Self::Explain { .. })
+        matches!(
+            self,
+            Self::FlowList { .. } | Self::ConfigDiff(_) | Self::ConfigShow | Self::ConfigHistory | Self::Explain { .. }
+        )
     }
 
     /// Whether its answer is a list that may be long, and comes in pages.
@@ -221,6 +247,9 @@ impl Request {
             Self::RouteList { .. } => "route list",
             Self::RouteGet { .. } => "route get",
             Self::NeighList => "neigh list",
+            Self::FlowList { .. } => "flow list",
+            Self::FlowDel { .. } => "flow del",
+            Self::FlowFlush => "flow flush",
             Self::RuleList { .. } => "rule list",
             Self::RuleAdd { .. } => "rule add",
             Self::RuleInsert { .. } => "rule insert",
@@ -339,6 +368,10 @@ pub enum Data {
     Decision(DecisionRow),
     /// Rows of `neigh list`.
     Neighbours(Vec<NeighbourRow>),
+    /// Rows of `flow list`.
+    Flows(Vec<FlowRow>),
+    /// How many were deleted.
+    Deleted(u64),
     /// Rows of `rule list`, chain after chain, in the order of evaluation.
     Rules(Vec<RuleRow>),
     /// Rows of `set list`, by name.

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::flow::FlowCounts;
 use crate::rule::ChainName;
 
 /// Packets by what became of them, since the port was attached.
@@ -289,6 +290,9 @@ pub struct Stats {
     /// Seconds after the end of the daemon until routed packets are left to the kernel; 0 is never.
     #[serde(default)]
     pub heartbeat: u32,
+    /// Connections; none while none is carried.
+    #[serde(default)]
+    pub flows: Option<Box<FlowCounts>>,
 }
 
 /// Frames of a link since it was made: what the kernel and its driver counted, and what XDP took before they did.

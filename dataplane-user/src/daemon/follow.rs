@@ -57,6 +57,7 @@ impl Daemon {
         }
         let written = refreshed.and(self.plane.apply(update, facts));
         self.plane.observe_losses(facts);
+        self.follow_flows();
         match written {
             Ok(()) => self.attach_new(&new, again),
             Err(reason) => self.postpone(new, former, &reason),
@@ -89,7 +90,9 @@ impl Daemon {
     /// Why the maps do not hold what they should.
     pub(super) fn reconcile(&mut self) -> Result<(), String> {
         let update = self.lower();
-        self.plane.apply(update, Facts::new(&self.observed, &self.desired, &self.packets))
+        let applied = self.plane.apply(update, Facts::new(&self.observed, &self.desired, &self.packets));
+        self.follow_flows();
+        applied
     }
 
     fn lower(&mut self) -> Update {

@@ -84,6 +84,10 @@ impl Daemon {
                     let _ended = done.send(Done { call, work: Work::Route(answer) });
                 });
             }
+            Request::FlowList { .. } | Request::FlowDel { .. } => {
+                let query = self.flow_query();
+                elsewhere(call, move |request| query.run(request).map(Part::from));
+            }
             _ => return Some(call),
         }
         None

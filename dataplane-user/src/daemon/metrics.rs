@@ -38,12 +38,14 @@ impl Daemon {
             .take(RULES)
             .map(|(chain, installed)| self.rule_row(chain, installed))
             .collect::<Result<_, _>>()?;
+        let renewed = ports.iter().filter_map(|(_, reasons)| reasons.get("flow_renew")).sum();
         Ok(Scrape {
             ports,
             rules,
             all_rules: installed.count() as u64,
             neighbours: self.neighbours().count() as u64,
             mirror: self.observed.mirror_row(),
+            flows: self.flow_counts(Some(renewed)),
             missed: self.plane.missed()?,
             uptime: self.born.elapsed(),
         }

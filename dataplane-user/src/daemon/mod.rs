@@ -11,6 +11,9 @@ mod difference;
 mod doctor;
 mod epoch;
 mod explain;
+mod flow_query;
+mod flow_thread;
+mod flows;
 mod follow;
 mod former;
 mod guard;
@@ -60,6 +63,7 @@ use crate::{
     netlink::Mirror,
 };
 use desired::Desired;
+use flows::FlowFollower;
 use metrics::MetricsEndpoint;
 use observed::Observed;
 use packets::Packets;
@@ -106,6 +110,8 @@ struct Daemon {
     plane: DataPlane,
     store: Store,
     packets: Packets,
+    /// Connections that netfilter lets through.
+    flows: FlowFollower,
     /// Calls that change something, and wait until the kernel's tables are read.
     early: Vec<Call>,
     /// Metrics over HTTP.
@@ -128,6 +134,7 @@ impl Daemon {
             plane: DataPlane::new(kernel, slots),
             store,
             packets: Packets::new(Instant::now()),
+            flows: FlowFollower::default(),
             early: Vec::new(),
             metrics_endpoint,
             offset: heartbeat::offset(),

@@ -49,6 +49,8 @@ impl Daemon {
             // What comes in pages, or from another thread, does not come here.
             Request::RouteList { .. }
             | Request::NeighList
+            | Request::FlowList { .. }
+            | Request::FlowDel { .. }
             | Request::RuleList { .. }
             | Request::SetList { .. }
             | Request::ConfigShow
@@ -58,6 +60,7 @@ impl Daemon {
             | Request::RouteGet { .. } => {
                 Err(Failure::new(FailureKind::Failed, format!("`{}` is not answered here", request.verb())))
             }
+            Request::FlowFlush => Ok(self.flow_flush()),
             Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }

@@ -142,9 +142,11 @@ impl Daemon {
                 *sums.entry(name).or_default() += packets;
             }
         }
+        let renewed = sums.get("flow_renew").copied();
         let reasons = sums.into_iter().map(|(name, packets)| (name.to_owned(), packets)).collect();
         let links = link_rows(&ports);
         Ok(Stats {
+            flows: self.flow_counts(renewed).map(Box::new),
             totals,
             reasons,
             ports,

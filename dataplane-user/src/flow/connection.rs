@@ -155,7 +155,7 @@ impl Tcp {
     }
 
     /// Whether what passes the kernel by does not matter to it, in both directions.
-    pub fn is_liberal(self) -> bool {
+    pub fn is_liberal(&self) -> bool {
         self.flags.is_some_and(|flags| flags.iter().all(|flags| flags & LIBERAL != 0))
     }
 }

@@ -6,7 +6,7 @@ use super::{Ends, View};
 
 /// Words, and what their values are.
 pub const WORDS: &str = "proto tcp|udp, saddr ADDR[/LEN], daddr ADDR[/LEN], addr ADDR[/LEN], sport PORT, dport PORT, port PORT, \
-                         zone NUMBER, mark NUMBER, state fast|kernel|waiting|REASON";
+                         zone NUMBER, mark NUMBER, state fast|listed|closing|asked|young|kernel|REASON";
 
 /// One pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +60,8 @@ impl Filter {
         self.0.is_empty()
     }
 
-    /// Whether it takes a connection. `state` is how the connection is called in lists.
-    pub fn takes(&self, view: &View, state: &str) -> bool {
+    /// Whether it takes a connection.
+    pub fn takes(&self, view: &View) -> bool {
         self.0.iter().all(|term| match term {
             Term::Protocol(protocol) => protocol == view.protocol,
             Term::Address(side, address, length) => {
@@ -70,7 +70,7 @@ impl Filter {
             Term::Port(side, port) => ends(view, *side).iter().any(|end| end.port() == *port),
             Term::Zone(zone) => *zone == view.zone,
             Term::Mark(mark) => *mark == view.mark,
-            Term::State(word) => word == state || view.not_fast.is_some_and(|not_fast| not_fast.name() == word),
+            Term::State(word) => word == view.state() || view.not_fast.is_some_and(|not_fast| not_fast.name() == word),
         })
     }
 }
@@ -151,7 +151,7 @@ mod tests {
             zone: 0,
             mark: 0x10,
             status: Status::empty(),
-            since: None,
+            age: None,
             not_fast: Some(NotFast::Helper),
             ways: [None; 2],
         };
@@ -171,7 +171,7 @@ mod tests {
             ("saddr 0.0.0.0/0", true),
         ] {
             let filter = Filter::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(filter.takes(&view, "kernel"), expected, "{text}");
+            assert_eq!(filter.takes(&view), expected, "{text}");
         }
         for text in ["saddr", "saddr 198.18.0.2/33", "dport 65536", "proto icmp", "colour red", "mark 0xg"] {
             assert!(Filter::parse(text).is_err(), "{text}");

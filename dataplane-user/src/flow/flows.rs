@@ -1,11 +1,12 @@
 //! The connections of both families, and the words of the kernel half's control.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, ops::Range, sync::atomic::AtomicU64, time::Duration};
 
 use dataplane_common::abi::{FlowControl, flow::MOMENT};
 
 use super::{
     AnySeen, Connections, Counts, Epochs, Named, NotFast, Origin, Table, View, Work, Zoned, state::Known, view,
+    view::Now,
 };
 use crate::{fib::Memory, model::Family};
 
@@ -59,7 +60,7 @@ pub struct Flows<M> {
     events: u64,
     overruns: u64,
     resyncs: u64,
-    /// When all are to be listed.
+    /// When all are to be listed from the beginning.
     resync: Option<Duration>,
     /// How many had found no room when all were listed last.
     full: u64,
@@ -230,19 +231,13 @@ impl<M: Memory<Word = AtomicU64>> Flows<M> {
         Counts { full: a.full + b.full, silent: a.silent + b.silent }
     }
 
-    /// What happened so far, and what there is. Goes through all rows.
-    pub fn stats(&mut self, moment: u32) -> FlowStats {
-        let (counts, mut armed, mut carried) = (self.counts(), 0, 0);
-        for view in self.views(moment) {
-            for way in view.ways.iter().flatten() {
-                armed += u64::from(way.armed);
-                carried += u64::from(way.packets);
-            }
-        }
+    /// What happened so far, and what there is, but for what is armed and was carried by rows in use: [`Self::survey`].
+    pub fn stats(&mut self) -> FlowStats {
+        let counts = self.counts();
         FlowStats {
             rows: u64::from(self.v4.table().used()) + u64::from(self.v6.table().used()),
             max: self.settings.max.into(),
-            armed,
+            armed: 0,
             asked: (self.v4.pending() + self.v6.pending()) as u64,
             full: counts.full,
             silent: counts.silent,
@@ -250,25 +245,44 @@ impl<M: Memory<Word = AtomicU64>> Flows<M> {
             overruns: self.overruns,
             resyncs: self.resyncs,
             events: self.events,
-            carried: carried + self.v4.table().carried() + self.v6.table().carried(),
+            carried: self.v4.table().carried() + self.v6.table().carried(),
         }
     }
 
-    /// All connections that are known. `moment`: now, as leases are counted.
-    pub fn views(&mut self, moment: u32) -> Vec<View> {
+    /// How many of these rows of both families are armed, and how many packets they have carried; none behind the last. `moment`:
+    /// now, as leases are counted.
+    pub fn survey(&mut self, rows: Range<u32>, moment: u32) -> Option<[u64; 2]> {
         let control = self.control();
-        let mut views = view::of(&mut self.v4, control, moment);
-        views.extend(view::of(&mut self.v6, control, moment));
-        views
+        if rows.start > control.mask4.max(control.mask6) {
+            return None;
+        }
+        let four = self.v4.table().survey(rows.clone(), &control, moment);
+        let six = self.v6.table().survey(rows, &control, moment);
+        Some([four[0] + six[0], four[1] + six[1]])
+    }
+
+    /// All that are known.
+    pub fn names(&self) -> Vec<Named> {
+        let v4 = self.v4.iter().map(|(key, _)| u32::named(*key));
+        v4.chain(self.v6.iter().map(|(key, _)| u128::named(*key))).collect()
+    }
+
+    /// One that is known.
+    pub fn known(&mut self, named: &Named, now: Now) -> Option<View> {
+        let control = self.control();
+        match named {
+            Named::V4(zone, tuple) => view::known(&mut self.v4, (*zone, *tuple), control, now),
+            Named::V6(zone, tuple) => view::known(&mut self.v6, (*zone, *tuple), control, now),
+        }
     }
 
     /// One that the kernel has, known or not.
-    pub fn view(&mut self, seen: &AnySeen, moment: u32) -> View {
+    pub fn view(&mut self, seen: &AnySeen, now: Now) -> View {
         let control = self.control();
         let room = self.room();
         match seen {
-            AnySeen::V4(seen) => view::seen(&mut self.v4, seen, control, moment, room),
-            AnySeen::V6(seen) => view::seen(&mut self.v6, seen, control, moment, room),
+            AnySeen::V4(seen) => view::seen(&mut self.v4, seen, control, now, room),
+            AnySeen::V6(seen) => view::seen(&mut self.v6, seen, control, now, room),
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum NotFast {
     TwoZones,
     /// There are as many as there may be.
     Full,
+    /// None is carried.
+    Off,
 }
 
 impl NotFast {
@@ -48,6 +50,7 @@ impl NotFast {
             Self::Silent => "silent",
             Self::TwoZones => "two-zones",
             Self::Full => "full",
+            Self::Off => "off",
         }
     }
 
@@ -68,6 +71,7 @@ impl NotFast {
                 "the kernel announces nothing of it: it is older than the daemon (sysctl -w net.netfilter.nf_conntrack_events=1)"
             }
             Self::TwoZones => "another conntrack zone has one of its tuples",
+            Self::Off => "no connection is carried",
             Self::Full => "there is no room for it; raise `max` of [flows]",
         }
     }

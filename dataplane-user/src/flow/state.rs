@@ -7,15 +7,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::atomic::AtomicU64,
     time::Duration,
 };
 
 use super::{
-    Change, ESTABLISHED, Named, NoRoom, NotFast, Protocol, Seen, Status, Tuple,
+    Change, ESTABLISHED, Named, NoRoom, NotFast, Protocol, Seen, Status, Tcp, Tuple,
     table::{FlowFamily, Table},
 };
 use crate::fib::Memory;
-use std::sync::atomic::AtomicU64;
 
 /// A TCP connection that ends earlier is not worth a change.
 pub const YOUNG: Duration = Duration::from_millis(50);
@@ -214,7 +214,7 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
         let marked = std::mem::replace(&mut known.mark, mark) != mark;
         match known.place {
             Place::Listed(rows) if marked => self.table.set_mark(rows, mark),
-            Place::Asked if announced && seen.tcp.is_none_or(|tcp| tcp.is_liberal()) => self.list(key),
+            Place::Asked if announced && seen.tcp.as_ref().is_none_or(Tcp::is_liberal) => self.list(key),
             _ => {}
         }
     }
@@ -360,7 +360,9 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
     pub fn end_round(&mut self) {
         let round = self.round;
         let gone: Vec<_> = self.known.iter().filter(|(_, known)| known.round != round).map(|(key, _)| *key).collect();
-        gone.iter().for_each(|key| self.remove(key));
+        for key in &gone {
+            self.remove(key);
+        }
     }
 
     /// Addresses of this machine. Says whether they are others than before: then all connections are to be listed.
@@ -372,7 +374,9 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
             (local.contains(&key.1.source) || local.contains(&known.reply.source)).then_some(*key)
         };
         let gone: Vec<_> = self.known.iter().filter_map(gone).collect();
-        gone.iter().for_each(|key| self.remove(key));
+        for key in &gone {
+            self.remove(key);
+        }
         self.local = local;
         true
     }
@@ -383,7 +387,11 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
         let listed = self.known.iter().filter(|(_, known)| matches!(known.place, Place::Listed(_)));
         let listed: Vec<_> = listed.map(|(key, _)| *key).collect();
         // The other table's rows are not theirs.
-        listed.iter().for_each(|key| self.put(key, Place::Asked));
-        listed.into_iter().for_each(|key| self.list(key));
+        for key in &listed {
+            self.put(key, Place::Asked);
+        }
+        for key in listed {
+            self.list(key);
+        }
     }
 }

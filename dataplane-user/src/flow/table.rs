@@ -6,7 +6,10 @@ use std::{
 };
 
 use dataplane_common::{
-    abi::flow::{self, FLOW_PROBES, RowLayout, RowState, new_ports, ports, row, twin},
+    abi::{
+        FlowControl,
+        flow::{self, FLOW_PROBES, RowLayout, RowState, new_ports, ports, row, twin},
+    },
     decide::{Family as _, V4, V6},
     wire::Address6,
 };
@@ -62,6 +65,12 @@ pub enum NoRoom {
     Full,
     /// A row of another connection has one of its tuples.
     Taken(u32),
+}
+
+/// Whether a row carries packets. `moment`: now, as leases are counted.
+pub fn is_armed(state: &RowState, control: &FlowControl, moment: u32) -> bool {
+    let in_epoch = state.armed != 0 && u32::from(state.armed) == control.epoch;
+    in_epoch && !state.closing && moment.wrapping_sub(state.witness) <= control.lease
 }
 
 /// The rows of one family.
@@ -215,6 +224,20 @@ impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
     /// What the kernel half has seen of a row.
     pub fn state(&mut self, row: u32) -> RowState {
         RowState::of(self.load(row, row::WAY), self.load(row, row::STAGE), self.load(row, row::LEASE))
+    }
+
+    /// How many of these rows are armed, and how many packets those in use have carried.
+    pub fn survey(&mut self, rows: std::ops::Range<u32>, control: &FlowControl, moment: u32) -> [u64; 2] {
+        let mut sums = [0; 2];
+        for row in rows.start..rows.end.min(self.mask + 1) {
+            let protocol = ports::protocol(self.load(row, A::LAYOUT.ports)) as u8;
+            if Protocol::from_number(protocol).is_some() {
+                let state = self.state(row);
+                sums[0] += u64::from(is_armed(&state, control, moment));
+                sums[1] += u64::from(state.packets);
+            }
+        }
+        sums
     }
 
     /// The row of the other direction.

@@ -207,7 +207,7 @@ fn rows_say_how_packets_are_translated() {
     assert_eq!(original[0], 0xc612_0102_c612_0002);
     assert_eq!(original[1], ports::of(1025, 80, 17) | ports::TRANSLATES);
     assert_eq!(original[2], 0xc612_0102_c612_0101, "its source is the router's");
-    assert_eq!(new_ports::pair(original[3]), 1025 << 16 | 80);
+    assert_eq!(new_ports::pair(original[3]), (1025 << 16) + 80);
     assert_eq!((original[4] >> 32) as u32, second);
     let reply = words(&mut table, second);
     assert_eq!(reply[0], 0xc612_0101_c612_0102);
@@ -287,7 +287,6 @@ proptest! {
             let base = Seen { id, zone, ..base };
             let origin = if origin { Origin::Announced } else { Origin::Listed };
             let message = match kind {
-                0 | 1 => base,
                 2 | 3 if !udp => liberal(base),
                 4 => Seen { status: base.status | Status::HELPER, ..base },
                 5 => Seen { tcp: None, ..base },

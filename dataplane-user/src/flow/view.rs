@@ -2,14 +2,21 @@
 
 use std::{net::SocketAddr, sync::atomic::AtomicU64, time::Duration};
 
-use dataplane_common::abi::{FlowControl, Ifindex, flow::MOMENT};
+use dataplane_common::abi::{
+    FlowControl, Ifindex,
+    flow::{MOMENT, RowState},
+};
 
 use super::{
-    Connections, Named, NotFast, Place, Seen, Status, Tuple, Zoned,
+    AnySeen, Connections, Named, NotFast, Place, Seen, Status, Tuple, Zoned,
     flows::waits,
     state::{Key, Known},
+    table::is_armed,
 };
 use crate::{fib::Memory, model::Family};
+
+/// Now: as leases are counted, and as ages are.
+pub(super) type Now = (u32, Duration);
 
 /// A tuple of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,29 +74,66 @@ pub struct View {
     pub mark: u32,
     /// Its status.
     pub status: Status,
-    /// Since when it is known here; none if it is not.
-    pub since: Option<Duration>,
+    /// For how long it is known here; none if it is not.
+    pub age: Option<Duration>,
     /// Why it has no rows; none if it has.
     pub not_fast: Option<NotFast>,
     /// Its rows: of its first tuple, and of the answers.
     pub ways: [Option<Way>; 2],
 }
 
+impl Way {
+    /// In one word.
+    pub fn state(&self) -> &'static str {
+        if self.closing {
+            "closing"
+        } else if self.armed {
+            "armed"
+        } else if self.expired {
+            "expired"
+        } else {
+            "unarmed"
+        }
+    }
+}
+
 impl View {
+    /// One of the kernel's, where none is followed.
+    pub fn unknown(seen: &AnySeen) -> Self {
+        match seen {
+            AnySeen::V4(seen) => unlisted(seen, None),
+            AnySeen::V6(seen) => unlisted(seen, None),
+        }
+    }
+
+    /// How it is called in lists: by the farthest that one of its directions is.
+    pub fn state(&self) -> &'static str {
+        let ways = || self.ways.iter().flatten();
+        match self.not_fast {
+            Some(NotFast::Asked) => "asked",
+            Some(NotFast::Young) => "young",
+            Some(_) => "kernel",
+            None if ways().any(|way| way.closing) => "closing",
+            None if ways().any(|way| way.armed) => "fast",
+            None => "listed",
+        }
+    }
+
     /// Packets that were carried.
     pub fn packets(&self) -> u64 {
         self.ways.iter().flatten().map(|way| u64::from(way.packets)).sum()
     }
 }
 
-/// All that are known.
-pub(super) fn of<A: Zoned, M: Memory<Word = AtomicU64>>(
+/// One that is known.
+pub(super) fn known<A: Zoned, M: Memory<Word = AtomicU64>>(
     connections: &mut Connections<A, M>,
+    key: Key<A>,
     control: FlowControl,
-    moment: u32,
-) -> Vec<View> {
-    let all: Vec<_> = connections.iter().map(|(key, known)| (*key, *known)).collect();
-    all.into_iter().map(|(key, known)| known_view(connections, key, &known, control, moment)).collect()
+    (moment, now): Now,
+) -> Option<View> {
+    let known = *connections.get(&key)?;
+    Some(known_view(connections, key, &known, control, (moment, now)))
 }
 
 fn known_view<A: Zoned, M: Memory<Word = AtomicU64>>(
@@ -97,7 +141,7 @@ fn known_view<A: Zoned, M: Memory<Word = AtomicU64>>(
     key: Key<A>,
     known: &Known<A>,
     control: FlowControl,
-    moment: u32,
+    (moment, now): Now,
 ) -> View {
     let ways = match known.place {
         Place::Listed(rows) => rows.map(|row| Some(way(connections.table().state(row), control, moment))),
@@ -112,19 +156,18 @@ fn known_view<A: Zoned, M: Memory<Word = AtomicU64>>(
         zone: key.0,
         mark: known.mark,
         status: known.status,
-        since: Some(known.since),
+        age: Some(now.saturating_sub(known.since)),
         not_fast: waits(known),
         ways,
     }
 }
 
-fn way(state: dataplane_common::abi::flow::RowState, control: FlowControl, moment: u32) -> Way {
+fn way(state: RowState, control: FlowControl, moment: u32) -> Way {
     let age = moment.wrapping_sub(state.witness);
-    let live = state.armed != 0 && u32::from(state.armed) == control.epoch && !state.closing;
-    let expired = live && age > control.lease;
+    let armed = is_armed(&state, &control, moment);
     Way {
-        armed: live && !expired,
-        expired,
+        armed,
+        expired: !armed && state.armed != 0 && u32::from(state.armed) == control.epoch && !state.closing,
         closing: state.closing,
         witnessed: (state.iif != 0).then(|| Duration::from_nanos(u64::from(age) << MOMENT)),
         iif: state.iif,
@@ -138,26 +181,30 @@ pub(super) fn seen<A: Zoned, M: Memory<Word = AtomicU64>>(
     connections: &mut Connections<A, M>,
     seen: &Seen<A>,
     control: FlowControl,
-    moment: u32,
+    (moment, now): Now,
     room: bool,
 ) -> View {
     let key = (seen.zone, seen.original);
     let not_fast = connections.not_fast(seen);
     if let Some(known) = connections.get(&key).copied().filter(|known| known.id == seen.id) {
-        let view = known_view(connections, key, &known, control, moment);
+        let view = known_view(connections, key, &known, control, (moment, now));
         return View { not_fast: not_fast.or(view.not_fast), ..view };
     }
+    unlisted(seen, not_fast.or(Some(if room { NotFast::Silent } else { NotFast::Full })))
+}
+
+fn unlisted<A: Zoned>(seen: &Seen<A>, not_fast: Option<NotFast>) -> View {
     View {
-        named: A::named(key),
+        named: A::named((seen.zone, seen.original)),
         id: seen.id,
-        protocol: key.1.protocol.name(),
-        original: key.1.into(),
+        protocol: seen.original.protocol.name(),
+        original: seen.original.into(),
         reply: seen.reply.into(),
         zone: seen.zone,
         mark: seen.mark.unwrap_or_default(),
         status: seen.status,
-        since: None,
-        not_fast: not_fast.or(Some(if room { NotFast::Silent } else { NotFast::Full })),
+        age: None,
+        not_fast: Some(not_fast.unwrap_or(NotFast::Off)),
         ways: [None; 2],
     }
 }

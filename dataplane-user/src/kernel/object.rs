@@ -19,7 +19,7 @@ use dataplane_common::abi::{
 };
 use thiserror::Error;
 
-use super::{Hook, PinDirs, TableError, mmap::Mapping, self_test, switch, table::Rows};
+use super::{Hook, PinDirs, TableError, flows, mmap::Mapping, self_test, switch, table::Rows};
 use crate::{
     fib::{Memory as _, TableSizes},
     release::OLDEST,
@@ -197,7 +197,10 @@ impl Object {
         let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&dirs.own, map::ADJACENCIES)?;
         let base4 = shared::<{ size_of::<Fib4Base>() }>(&dirs.routing, map::FIB4_BASE)?;
         let lookup6_base = shared::<{ size_of::<Fib6Base>() }>(&dirs.routing, map::FIB6_BASE)?;
-        let flow_control = shared::<{ size_of::<FlowControl>() }>(&dirs.routing, map::FLOW_CONTROL)?;
+        let mut flow_control = shared::<{ size_of::<FlowControl>() }>(&dirs.routing, map::FLOW_CONTROL)?;
+        // What was read may be old when it is written: rules may have changed in between. So no row counts, until the follower
+        // of connections sees that.
+        flows::forbid(&mut flow_control);
         let object = switch::specialised(OBJECT, features | sizes.features())?;
         let (observer, offsets) = (log.observer.words(), log.offsets.words());
         // It holds on to the globals until it has loaded.

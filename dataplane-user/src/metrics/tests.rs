@@ -35,6 +35,7 @@ fn scrape() -> Scrape {
         all_rules: 2,
         neighbours: 5,
         mirror: MirrorRow { routes4: 7, routes6: 8, resyncs: 9, ..MirrorRow::default() },
+        flows: Some(FlowCounts { rows: 4, max: 65_536, armed: 3, renewed: 2, ..FlowCounts::default() }),
         missed: 4,
         uptime: Duration::from_millis(1500),
     }

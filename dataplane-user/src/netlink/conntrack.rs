@@ -38,7 +38,7 @@ const BATCH: usize = 64;
 pub enum Heard {
     /// Nothing.
     Nothing,
-    /// Announcements of this many bytes of connections, followed or not.
+    /// Announcements, of connections that are followed or not.
     Announced,
     /// The kernel had to throw announcements away.
     Overrun,
@@ -46,8 +46,8 @@ pub enum Heard {
 
 /// Sockets in the network namespace of the thread that opened them.
 pub struct Conntrack {
-    events: Stream,
-    rules: Stream,
+    /// Announcements of connections, and of rules; none of a client that only asks.
+    news: Option<(Stream, Stream)>,
     changes: Requester,
     lists: Requester,
 }
@@ -63,17 +63,28 @@ impl Conntrack {
     pub fn open() -> Result<Self, Error> {
         let netfilter = libc::NETLINK_NETFILTER as isize;
         Ok(Self {
-            events: Stream::open(netfilter, &GROUPS, RECEIVE_BUFFER)?,
-            rules: Stream::open(netfilter, &[GROUP], RECEIVE_BUFFER)?,
-            changes: Requester::open(netfilter)?,
-            lists: Requester::open(netfilter)?,
+            news: Some((
+                Stream::open(netfilter, &GROUPS, RECEIVE_BUFFER)?,
+                Stream::open(netfilter, &[GROUP], RECEIVE_BUFFER)?,
+            )),
+            ..Self::requests()?
         })
+    }
+
+    /// Opens the sockets for who only asks, and hears nothing.
+    ///
+    /// # Errors
+    /// The kernel has no netfilter.
+    pub fn requests() -> Result<Self, Error> {
+        let netfilter = libc::NETLINK_NETFILTER as isize;
+        Ok(Self { news: None, changes: Requester::open(netfilter)?, lists: Requester::open(netfilter)? })
     }
 
     /// Waits until there is something to read here or at another descriptor, or a time is over.
     pub fn wait(&self, other: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<()> {
         let at = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let mut all = [at(self.events.as_fd()), at(self.rules.as_fd()), at(other)];
+        let mut all = vec![at(other)];
+        all.extend(self.news.iter().flat_map(|(events, rules)| [at(events.as_fd()), at(rules.as_fd())]));
         let time = time.map(|time| Timespec {
             tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
@@ -89,11 +100,12 @@ impl Conntrack {
     /// # Errors
     /// The socket is broken.
     pub fn next(&mut self, mut each: impl FnMut(Announcement)) -> Result<Heard, Error> {
-        Ok(match self.events.poll()? {
+        let Some((events, _)) = &mut self.news else { return Ok(Heard::Nothing) };
+        Ok(match events.poll()? {
             RecvResult::Nothing => Heard::Nothing,
             RecvResult::Overrun => Heard::Overrun,
             RecvResult::Datagram => {
-                self.events.messages().filter_map(|message| message::announcement(&message)).for_each(&mut each);
+                events.messages().filter_map(|message| message::announcement(&message)).for_each(&mut each);
                 Heard::Announced
             }
         })
@@ -105,13 +117,14 @@ impl Conntrack {
     /// The socket is broken.
     pub fn commits(&mut self) -> Result<u32, Error> {
         let mut commits = 0;
+        let Some((_, rules)) = &mut self.news else { return Ok(commits) };
         loop {
-            commits += match self.rules.poll()? {
+            commits += match rules.poll()? {
                 RecvResult::Nothing => return Ok(commits),
                 RecvResult::Overrun => 1,
                 RecvResult::Datagram => {
                     let ends = |kind| kind == NFTABLES | NFT_MSG_NEWGEN;
-                    self.rules.messages().filter(|message| ends(message.kind)).count() as u32
+                    rules.messages().filter(|message| ends(message.kind)).count() as u32
                 }
             };
         }

@@ -149,7 +149,11 @@ impl Live {
     fn make_room(&mut self, want: &Want, facts: Facts<'_>) -> anyhow::Result<()> {
         let asked = facts.desired.fib();
         let asked = TableSizes::for_routes(asked.ipv4_routes as usize, asked.ipv6_routes as usize);
-        self.grow(self.kernel.sizes().joined(asked), want, facts)?;
+        let mut asked = self.kernel.sizes().joined(asked);
+        if want.features.contains(Features::FLOWS) {
+            asked = asked.with_flows(Some(facts.desired.flows().max));
+        }
+        self.grow(asked, want, facts)?;
         if self.kernel.overflowed() == self.exhausted {
             return Ok(());
         }

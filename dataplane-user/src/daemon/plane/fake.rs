@@ -17,7 +17,7 @@ use crate::{
     diff::Change,
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
-    kernel::{Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
+    kernel::{FlowMaps, Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
     lower::Want,
     retired::Grace,
 };
@@ -213,6 +213,14 @@ impl Plane for FakePlane {
 
     fn features(&self) -> Features {
         self.0.borrow().features
+    }
+
+    fn flow_place(&self) -> Option<&Path> {
+        None
+    }
+
+    fn flow_maps(&self) -> Result<FlowMaps, TableError> {
+        Err(TableError::Memory { name: "FLOWS4", bytes: 0, error: io::ErrorKind::Unsupported.into() })
     }
 
     fn ready(&mut self, _hooks: &[Hook]) -> Result<(), ObjectError> {

@@ -15,8 +15,8 @@ use crate::{
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
     kernel::{
-        Bpffs, GrowableMaps, Hook, LinkError, Links, Object, ObjectError, PinDirs, Pins, Rings, SelfTester, Staged,
-        TableError, Tables, TestRun, TestRunError, TxErrorMonitor, Verified, grace,
+        Bpffs, FlowMaps, GrowableMaps, Hook, LinkError, Links, Object, ObjectError, PinDirs, Pins, Rings, SelfTester,
+        Staged, TableError, Tables, TestRun, TestRunError, TxErrorMonitor, Verified, grace,
     },
     lower::Want,
     netlink::Gate,
@@ -236,6 +236,14 @@ impl Plane for KernelPlane {
 
     fn features(&self) -> Features {
         self.object.features()
+    }
+
+    fn flow_place(&self) -> Option<&Path> {
+        Some(&self.pin_dirs.routing)
+    }
+
+    fn flow_maps(&self) -> Result<FlowMaps, TableError> {
+        FlowMaps::open(&self.pin_dirs.routing, self.sizes)
     }
 
     fn ready(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {

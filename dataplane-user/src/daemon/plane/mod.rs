@@ -15,14 +15,17 @@ mod rx_handler;
 mod verbs;
 mod verify;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use dataplane_common::abi::{Counter, Features, Ifindex, Limit, PortCounters, TraceConfig};
 
 use super::{desired::Desired, neighbour::Whose, observed::Observed, packets::Packets};
 use crate::{
     filter::Image,
-    kernel::{Rings, TableError, TestRun, TestRunError},
+    kernel::{FlowMaps, Rings, TableError, TestRun, TestRunError},
     lower::{Lowering, Problem, Want},
 };
 use commit::Committed;
@@ -271,6 +274,16 @@ impl DataPlane {
     /// Why that cannot be done, and how many were put back.
     pub(super) fn pins(&self) -> (Option<&str>, usize) {
         self.live.kernel.pins()
+    }
+
+    /// Where the maps of connections are pinned; none where there is no kernel.
+    pub(super) fn flow_place(&self) -> Option<PathBuf> {
+        self.live.kernel.flow_place().map(Path::to_owned)
+    }
+
+    /// These maps.
+    pub(super) fn flow_maps(&self) -> Result<FlowMaps, TableError> {
+        self.live.kernel.flow_maps()
     }
 
     /// The BPF file system.

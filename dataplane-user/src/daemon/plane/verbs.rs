@@ -8,7 +8,7 @@ use crate::{
     diff::Change,
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
-    kernel::{Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
+    kernel::{FlowMaps, Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
     lower::Want,
     netlink::GateRule,
     retired::Grace,
@@ -64,6 +64,11 @@ pub(in crate::daemon) trait Plane {
     fn features(&self) -> Features;
     /// Loads the programs of these hooks, where they are not.
     fn ready(&mut self, hooks: &[Hook]) -> Result<(), ObjectError>;
+
+    /// Where the maps of connections are pinned; none where there is no kernel.
+    fn flow_place(&self) -> Option<&Path>;
+    /// These maps.
+    fn flow_maps(&self) -> Result<FlowMaps, TableError>;
 
     // Attach and detach.
 

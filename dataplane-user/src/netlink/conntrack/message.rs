@@ -97,7 +97,6 @@ fn of_family<A: Addresses>(payload: &[u8]) -> Option<Seen<A>> {
 }
 
 /// A tuple, and the zone that it alone is in.
-#[expect(clippy::type_complexity, reason = "what of_family takes apart at once")]
 fn tuple<A: Addresses>(value: &[u8]) -> Option<(Option<Tuple<A>>, Option<u16>)> {
     let (mut source, mut destination, mut zone) = (None, None, None);
     let (mut protocol, mut source_port, mut destination_port) = (None, None, None);
@@ -267,10 +266,12 @@ pub(super) mod tests {
         assert!(matches!(super::seen(&v6), Some(AnySeen::V6(seen)) if seen.original.source == 1 << 120));
     }
 
+    type Holds = fn(&Seen<u32>) -> bool;
+
     #[test]
     fn what_is_added_is_seen() {
         let base = example(1_u32, 2, Protocol::Tcp);
-        let rows: [(u16, &[u8], fn(&Seen<u32>) -> bool); 5] = [
+        let rows: [(u16, &[u8], Holds); 5] = [
             (HELP, &[], |seen| seen.status.contains(Status::HELPER)),
             (SEQ_ADJUST_REPLY, &[], |seen| seen.status.contains(Status::SEQ_ADJUST)),
             (SYNPROXY, &[], |seen| seen.synproxy),
