@@ -17,9 +17,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
-    hook::Hook,
-    maps,
+    features, maps,
+    packet::Hook,
     scan::{self, ChainVerdict},
 };
 

@@ -11,9 +11,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
-    hook::Hook,
-    maps,
+    features, maps,
+    packet::Hook,
     tables::{NO_ADJACENCY, Routed as _},
 };
 

@@ -16,6 +16,7 @@ mod license;
 mod loss;
 mod maps;
 mod output;
+mod packet;
 mod packet_log;
 mod pipeline;
 mod rewrite;
@@ -25,6 +26,7 @@ mod stage;
 mod tables;
 mod trace;
 mod translate;
+mod verdict;
 
 use aya_ebpf::{
     macros::{classifier, raw_tracepoint, xdp},

@@ -1,10 +1,6 @@
 //! The path of a packet, in the kernel's order.
 
-use core::{
-    convert::Infallible,
-    hint::{black_box, cold_path},
-    ops::ControlFlow,
-};
+use core::{convert::Infallible, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
@@ -14,52 +10,18 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::Hook,
-    maps::{self, Adjacent, Flows},
+    maps::{self, Flows},
+    packet::Hook,
     stage::{filter, flow, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan},
     tables::Routed,
-    trace,
+    trace::note,
+    verdict::{Outcome, Step, stop},
 };
-
-/// How a packet ends.
-#[must_use]
-pub enum Outcome {
-    /// Judged: dropped, or up the stack.
-    Stop(Reason),
-    /// To a next hop.
-    Transmit(Egress),
-    /// Handed over to tc, with this state ([`dataplane_common::abi::Handoff`]).
-    Defer(u64),
-}
-
-/// The way to a next hop. A number comes first: what is in the place of a reason LLVM may cut into pieces, which a pointer does
-/// not survive.
-#[repr(C)]
-pub struct Egress {
-    /// Its index.
-    pub index: u64,
-    /// What to write, and where to send.
-    pub adjacency: Adjacent,
-    /// 4 or 6.
-    pub family: u64,
-    /// How many VLAN tags it came with.
-    pub tags: u64,
-}
-
-/// What a stage returns: its product, or where the path ends.
-pub type Step<T> = ControlFlow<Outcome, T>;
-
-/// Ends the path. Rare and not foreseen, as [`Reason::found`].
-#[inline(always)]
-pub fn stop<T>(reason: Reason) -> Step<T> {
-    cold_path();
-    ControlFlow::Break(Outcome::Stop(black_box(reason)))
-}
 
 /// Judges a packet that came in through `port`.
 #[inline(always)]
 pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Outcome {
-    trace::begin(port.ifindex);
+    note::begin(port.ifindex);
     let ControlFlow::Break(verdict) = enter(hook, port);
     verdict
 }
@@ -80,7 +42,7 @@ fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> 
     let control = maps::control(F::NUMBER);
     let packet = network::check::<F, H>(hook, frame)?;
     transport::check::<F, H>(hook, port, frame, &packet)?;
-    let filter = filter::prepare::<F, H>(hook, port, frame, &packet, control)?;
+    let filter = filter::prepare::<F, H>(hook, || port.ifindex, frame, &packet, control)?;
     filter.prerouting()?;
     let packet = flow::find::<F, H>(hook, port, frame, packet)?;
     if let AddressClass::Group(reason) = source::classify::<F>(&packet, port)? {

@@ -18,7 +18,7 @@ use dataplane_common::{
     wire::{Be16, EtherType, Ethernet, Ipv4, Ipv6, Mac, VlanTag, decrement_ttl},
 };
 
-use crate::{features, flow_lookup, maps, pipeline::Egress, translate};
+use crate::{features, flow_lookup, maps, translate, verdict::Egress};
 
 /// Where the network header begins behind no tag.
 const NETWORK: usize = size_of::<Ethernet>();

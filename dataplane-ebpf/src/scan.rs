@@ -18,7 +18,7 @@ use dataplane_common::abi::{
 use crate::{
     features,
     maps::{self, Arena},
-    trace,
+    trace::note,
 };
 
 /// What a chain says about a packet.
@@ -137,7 +137,7 @@ fn others(turn: extern "C" fn(u32, *mut c_void) -> c_long) -> c_long {
 fn conclude(search: &Search, filter: &Filter, chain: u32) -> ChainVerdict {
     let quiet = is_quiet(search);
     if !quiet {
-        trace::chain(chain);
+        note::chain(chain);
     }
     let Search { rule, bytes, .. } = *search;
     if search.is_empty() {

@@ -7,7 +7,7 @@
 use dataplane_common::{
     abi::{
         ADDRESS_WORDS, AF_INET, AF_INET6, Control, Ifindex, NeighbourKey, NextHopGroup, Port, RouteKind, Target,
-        VlanKey, lookup4, lookup6_base, may_be_local, search_on6, search6,
+        VlanKey, lookup4, lookup6_base, may_be_local, search_on6,
     },
     decide::{Family, V4, V6},
     wire::{Address6, Bytes, Ethernet, IPV4_FRAGMENT_MASK, Icmp, Ipv6, Tag, protocol},
@@ -125,13 +125,6 @@ impl Routed for V6 {
 #[inline(never)]
 extern "C" fn lookup_v6(live: u32, root: u32, high: u64, low: u64) -> u32 {
     search_on6(&Table6, live, features::WIDE_FIB6.on(), root, Address6 { high, low }).raw()
-}
-
-/// One tree of the IPv6 table. It is searched up to three times for an address, and the verifier would follow each combination.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn search_tree(root: u32, key: u64) -> u32 {
-    u32::from(search6(&Table6, root, key))
 }
 
 /// Whether the controller has been away for longer than the operator allows.

@@ -12,13 +12,14 @@ use dataplane_common::{
 };
 
 use super::{
-    Hook as _,
     gather::gather,
     tc::{Skb, stamp},
 };
 use crate::{
     egress_permit::{self, EgressVerdict},
-    features, flow_lookup, maps, output, trace,
+    features, flow_lookup, maps, output,
+    packet::Hook as _,
+    trace::emit,
 };
 
 /// Enforces the permit of packets that the kernel forwards, and evaluates chain output for those that begin here.
@@ -90,7 +91,7 @@ fn run_output(context: &TcContext) -> i32 {
         None => TC_ACT_UNSPEC,
         Some(reason) => {
             maps::count(slot, reason, skb.length() as u64);
-            trace::end(&skb, reason as u32);
+            emit::end(&skb, reason as u32);
             TC_ACT_SHOT
         }
     }

@@ -15,8 +15,8 @@ use dataplane_common::{
     wire::{Bytes as _, Ipv6, is_extension, protocol},
 };
 
-use super::{Hook as _, tc::Skb};
-use crate::{features, maps};
+use super::tc::Skb;
+use crate::{features, maps, packet::Hook as _};
 
 /// Link, network and transport headers with some extension headers: what must lie in one piece to be read. Where extension
 /// headers are longer, these are brought into one piece, too.

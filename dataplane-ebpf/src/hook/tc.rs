@@ -15,7 +15,6 @@ use dataplane_common::{
 };
 
 use super::{
-    ChainsDone, Hook, Tier,
     gather::{TRANSPORT, gather},
     hide::hide,
 };
@@ -23,9 +22,11 @@ use crate::{
     egress_permit::{self, Disposition},
     features, fib_lookup,
     flow_lookup::{self, Query},
-    maps, packet_log,
-    pipeline::{self, Egress, Outcome},
-    rewrite, tables, trace,
+    maps,
+    packet::{ChainsDone, Hook, Tier},
+    packet_log, pipeline, rewrite, tables,
+    trace::emit,
+    verdict::{Egress, Outcome},
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): this machine's copy of a group packet it sent, without link header.
@@ -126,8 +127,8 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn look_up_flow(&self, at: usize, left: usize, query: Query) {
-        flow_of_skb(self.context.skb.skb, at as u32, left as u32, query.raw());
+    fn look_up_flow(&self, at: usize, left: usize, query: u64) {
+        flow_of_skb(self.context.skb.skb, at as u32, left as u32, query);
     }
 
     #[inline(always)]
@@ -215,7 +216,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
     let bytes = skb.length() as u64;
     let reason = match verdict {
         Outcome::Transmit(egress) => {
-            trace::forwarded(&skb, &egress);
+            emit::forwarded(&skb, &egress);
             if rewrite(context, &egress) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 egress.adjacency.mark_used();
@@ -245,7 +246,7 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     end.log(&skb);
     stamp(context.skb.skb, end.permit());
     maps::count_number(slot, reason, skb.length() as u64);
-    trace::end(&skb, reason);
+    emit::end(&skb, reason);
     if !Reason::drops(reason) {
         return TC_ACT_UNSPEC.cast_unsigned();
     }
@@ -391,7 +392,7 @@ extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
     let tier = Tier::Tc as u32;
     // SAFETY: the helper writes the given number of bytes, which are there.
     let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
-    trace::emit((port, reason, oif, tier), length, load);
+    emit::emit((port, reason, oif, tier), length, load);
     0
 }
 

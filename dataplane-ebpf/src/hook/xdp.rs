@@ -17,14 +17,15 @@ use dataplane_common::{
     wire::{self, Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
-use super::{ChainsDone, Hook, Tier};
 use crate::{
     egress_permit::{self, Disposition},
     fib_lookup,
     flow_lookup::{self, Query},
-    maps, packet_log,
-    pipeline::{self, Outcome},
-    rewrite, tables, trace,
+    maps,
+    packet::{ChainsDone, Hook, Tier},
+    packet_log, pipeline, rewrite, tables,
+    trace::emit,
+    verdict::Outcome,
 };
 
 /// A frame in a driver's ring.
@@ -108,8 +109,8 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn look_up_flow(&self, at: usize, left: usize, query: Query) {
-        flow_of_frame(self.0.ctx, at as u32, left as u32, query.raw());
+    fn look_up_flow(&self, at: usize, left: usize, query: u64) {
+        flow_of_frame(self.0.ctx, at as u32, left as u32, query);
     }
 
     #[inline(always)]
@@ -176,7 +177,7 @@ pub fn run(context: &XdpContext) -> u32 {
         Outcome::Transmit(egress) => {
             // The device first: a frame that has been rewritten cannot go back to the kernel.
             let bytes = frame.length() as u64;
-            trace::forwarded(&frame, &egress);
+            emit::forwarded(&frame, &egress);
             if maps::redirect(egress.adjacency.device) && rewrite::frame(context, &egress) {
                 maps::count(slot, Reason::Forwarded, bytes);
                 egress.adjacency.mark_used();
@@ -211,14 +212,14 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
         // A frame that cannot be handed over is judged anew by tc.
         if hand_off(&context, Handoff::HIDDEN) {
             maps::count_number(slot, reason, bytes);
-            trace::end(&frame, reason);
+            emit::end(&frame, reason);
         }
         return XDP_PASS;
     }
     // A frame that cannot be handed over is left to tc, which will judge and count it itself.
     if dropped || hand_off(&context, Handoff::JUDGED | end.permit().raw() << 16) || tc == 0 {
         maps::count_number(slot, reason, bytes);
-        trace::end(&frame, reason);
+        emit::end(&frame, reason);
     }
     if dropped { XDP_DROP } else { XDP_PASS }
 }
@@ -324,7 +325,7 @@ extern "C" fn trace_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
     let tier = Tier::Xdp as u32;
     // SAFETY: the helper writes the given number of bytes, which are there.
     let load = |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 };
-    trace::emit((port, reason, oif, tier), length, load);
+    emit::emit((port, reason, oif, tier), length, load);
     0
 }
 

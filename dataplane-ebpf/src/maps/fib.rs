@@ -7,10 +7,10 @@ use core::{arch::asm, ptr::NonNull};
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use dataplane_common::abi::{
     BASE_ENTRIES, BASE_LINES, BaseLines, Block, Blocks, Fib4Base, Fib6Base, LOCALS, Line, Lines, ROOTS, Target, WORDS,
+    search6,
 };
 
 use super::{MAPPED, find};
-use crate::tables;
 
 /// In sections, as [`super::CONTROL`].
 #[unsafe(no_mangle)]
@@ -82,7 +82,7 @@ impl Lines for Table6 {
 
     #[inline(always)]
     fn search(&self, root: u32, key: u64) -> u16 {
-        tables::search_tree(root, key) as u16
+        search_tree(root, key) as u16
     }
 }
 
@@ -103,4 +103,11 @@ impl BaseLines for Table6 {
         // SAFETY: no static is at address 0; LLVM would check.
         Some(unsafe { NonNull::new_unchecked(line.cast()) })
     }
+}
+
+/// One tree of the IPv6 table. It is searched up to three times for an address, and the verifier would follow each combination.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_tree(root: u32, key: u64) -> u32 {
+    u32::from(search6(&Table6, root, key))
 }

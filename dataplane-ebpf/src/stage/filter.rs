@@ -4,17 +4,16 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{ChainId, Control, Ifindex, Port},
+    abi::{ChainId, Control, Ifindex},
     decide::{self, Datagram, Family, Frame},
 };
 
 use crate::{
-    features,
-    hook::Hook,
-    maps,
-    pipeline::{Step, stop},
+    features, maps,
+    packet::Hook,
     scan::{ChainVerdict, scan},
-    trace,
+    trace::note,
+    verdict::{Step, stop},
 };
 
 /// A packet on its way through the chains.
@@ -24,22 +23,23 @@ pub struct Filter<'h, H> {
     generation: u32,
 }
 
-/// Gathers the fields that rules may match. Costs nothing when no chain is in use.
+/// Gathers the fields that rules may match; the packet came in through `iif`, 0 where it began here: a closure, since LLVM would
+/// keep a number that is read earlier. Costs nothing when no chain is in use.
 #[inline(always)]
 pub fn prepare<'h, F: Family, H: Hook>(
     hook: &'h H,
-    port: &Port,
+    iif: impl Fn() -> Ifindex,
     frame: &Frame,
     packet: &Datagram<F::Address>,
     control: Control,
 ) -> Step<Filter<'h, H>> {
-    if trace::needs_key()
+    if (features::FILTERING.on() || note::traced())
         && let Some(key) = maps::key()
     {
         // These headers have been read before: the verifier is to see one way on from here, and no other.
         let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
         let transport = decide::transport(hook, packet, frame.offset);
-        decide::key::<F>(key, port.ifindex, frame, (packet, dscp), transport);
+        decide::key::<F>(key, iif(), frame, (packet, dscp), transport);
         if frame.offset == 0 {
             decide::bare(key);
         } else {
@@ -57,7 +57,7 @@ impl<H: Hook> Filter<'_, H> {
         if !features::PREROUTING.on() || self.hook.chains_done().prerouting() {
             return ControlFlow::Continue(());
         }
-        self.judge(ChainId::Prerouting, 0, Reason::FilterPrerouting)
+        self.judge(ChainId::Prerouting, 0, (Reason::FilterPrerouting, Reason::Unreadable))
     }
 
     /// To this machine.
@@ -66,7 +66,7 @@ impl<H: Hook> Filter<'_, H> {
         if !features::INPUT.on() || self.hook.chains_done().all() {
             return ControlFlow::Continue(());
         }
-        self.judge(ChainId::Input, 0, Reason::FilterInput)
+        self.judge(ChainId::Input, 0, (Reason::FilterInput, Reason::Unreadable))
     }
 
     /// Through this machine, out of `oif`.
@@ -75,19 +75,25 @@ impl<H: Hook> Filter<'_, H> {
         if !features::FORWARD.on() || self.hook.chains_done().all() {
             return ControlFlow::Continue(());
         }
-        self.judge(ChainId::Forward, oif, Reason::FilterForward)
+        self.judge(ChainId::Forward, oif, (Reason::FilterForward, Reason::Unreadable))
+    }
+
+    /// From this machine, out of `oif`.
+    #[inline(always)]
+    pub fn output(&self, oif: Ifindex) -> Step<()> {
+        self.judge(ChainId::Output, oif, (Reason::FilterOutput, Reason::UnreadableOutput))
     }
 
     #[inline(always)]
-    fn judge(&self, chain: ChainId, oif: Ifindex, reason: Reason) -> Step<()> {
+    fn judge(&self, chain: ChainId, oif: Ifindex, (dropped, unreadable): (Reason, Reason)) -> Step<()> {
         let verdict = scan(self.ipv6, self.generation, chain.number(), oif, self.hook.length() as u64);
         if features::LOGGING.on() {
             self.hook.log_packet(chain.number());
         }
         match verdict {
             ChainVerdict::Accept => ControlFlow::Continue(()),
-            ChainVerdict::Drop => stop(reason),
-            ChainVerdict::Unreadable => stop(Reason::Unreadable),
+            ChainVerdict::Drop => stop(dropped),
+            ChainVerdict::Unreadable => stop(unreadable),
         }
     }
 }

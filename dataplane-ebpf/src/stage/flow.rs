@@ -11,10 +11,10 @@ use dataplane_common::{
 use crate::{
     features,
     flow_lookup::{self, Query},
-    hook::Hook,
     maps::{self, Flows},
-    pipeline::{Step, stop},
+    packet::Hook,
     tables::{self, Routed},
+    verdict::{Step, stop},
 };
 
 /// Looks up the connection of a packet that would meet netfilter. Where a row carries it, the destination becomes the one that
@@ -40,7 +40,8 @@ pub fn find<F: Flows + Routed, H: Hook>(
     flow_lookup::store_addresses::<F>(context, packet.destination, packet.source);
     let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
     let left = (frame.offset + packet.length).wrapping_sub(packet.payload);
-    hook.look_up_flow(packet.payload, left, Query::new(port.ifindex, F::NUMBER, packet.protocol, packet.ttl, dscp));
+    let query = Query::new(port.ifindex, F::NUMBER, packet.protocol, packet.ttl, dscp);
+    hook.look_up_flow(packet.payload, left, query.raw());
     if flow_lookup::is_carried() {
         packet.destination = flow_lookup::destination::<F>(context);
     }

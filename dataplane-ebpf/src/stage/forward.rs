@@ -11,10 +11,11 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::{Hook, Tier},
     maps::{self, Adjacent},
-    pipeline::{Egress, Outcome, Step, stop},
-    tables, trace,
+    packet::{Hook, Tier},
+    tables,
+    trace::note,
+    verdict::{Egress, Outcome, Step, stop},
 };
 
 /// A next hop, and how much it takes.
@@ -75,7 +76,7 @@ fn flow<F: Family, H: Hook>(hook: &H, frame: &Frame, packet: &Datagram<F::Addres
 pub fn resolve(next: u64) -> Option<Hop> {
     let (index, mtu) = (next as u32, (next >> 32) as u32);
     let adjacency = maps::adjacency(index)?;
-    trace::hop(index);
+    note::hop(index);
     let mtu = NextHopGroup::longest(mtu, adjacency.mtu);
     Some(Hop { adjacency, index: u64::from(index), mtu: mtu as usize })
 }

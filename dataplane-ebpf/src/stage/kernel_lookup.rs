@@ -12,11 +12,10 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
-    hook::Hook,
-    maps,
-    pipeline::{Step, stop},
+    features, maps,
+    packet::Hook,
     tables::{self, Routed},
+    verdict::{Step, stop},
 };
 
 /// The route that the mirror has, and where it has none to say, the kernel's. The group of a unicast target then means

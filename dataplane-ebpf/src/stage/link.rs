@@ -11,8 +11,8 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::{Hook, Tier},
-    pipeline::{Outcome, Step, stop},
+    packet::{Hook, Tier},
+    verdict::{Outcome, Step, stop},
 };
 
 /// Reads the link header; where the device has none, the version field of IP. A frame that may have a tag that XDP does not see

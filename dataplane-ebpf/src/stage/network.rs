@@ -8,8 +8,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    hook::{Hook, Tier},
-    pipeline::{Outcome, Step, stop},
+    packet::{Hook, Tier},
+    verdict::{Outcome, Step, stop},
 };
 
 /// Checks the header as `ip_rcv` and `ip6_rcv` do. A tagged one without a device goes up after the filter.

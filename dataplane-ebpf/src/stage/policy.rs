@@ -6,9 +6,9 @@ use dataplane_common::{Reason, abi::ADDRESS_WORDS, decide::Datagram};
 
 use crate::{
     features,
-    hook::Hook,
-    pipeline::{Step, stop},
+    packet::Hook,
     tables::{self, Routed},
+    verdict::{Step, stop},
 };
 
 /// Leaves to the kernel what it may have to encrypt, or to stop: `xfrm4_policy_check` and `xfrm4_route_forward` of

@@ -5,7 +5,7 @@ use dataplane_common::{
     decide::{Datagram, Frame},
 };
 
-use crate::{features, hook::Hook, tables::Routed};
+use crate::{features, packet::Hook, tables::Routed};
 
 /// The route of a packet that would be forwarded: this machine, if it is neighbour discovery for an address for which the
 /// kernel is an NDP proxy on the port's network (`ip6_forward_proxy_check` in `net/ipv6/ip6_output.c`).

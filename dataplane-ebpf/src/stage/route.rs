@@ -10,16 +10,16 @@ use dataplane_common::{
 
 use crate::{
     features, flow_lookup,
-    pipeline::Step,
     tables::{self, Routed},
-    trace,
+    trace::note,
+    verdict::Step,
 };
 
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]
 pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
-    trace::route(target.raw());
+    note::route(target.raw());
     // What a connection brings back to an address of ours that it was translated to is not for this machine.
     let translated = features::FLOWS.on() && flow_lookup::reason().is_some();
     let ours =

@@ -10,9 +10,9 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::Hook,
-    pipeline::{Step, stop},
+    packet::Hook,
     tables::{self, Routed},
+    verdict::{Step, stop},
 };
 
 /// What the addresses alone decide.

@@ -9,8 +9,8 @@ use dataplane_common::{
 
 use crate::{
     features,
-    hook::{Hook, Tier},
-    pipeline::{Outcome, Step},
+    packet::{Hook, Tier},
+    verdict::{Outcome, Step},
 };
 
 /// A checksum that is still to be filled in is for tc: XDP would send it as it is.

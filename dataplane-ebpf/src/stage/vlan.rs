@@ -10,11 +10,10 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
-    hook::{Hook, Tier},
-    maps,
-    pipeline::{Outcome, Step, stop},
+    features, maps,
+    packet::{Hook, Tier},
     tables,
+    verdict::{Outcome, Step, stop},
 };
 
 /// Through which interface the packet comes in: the port or, tagged, a VLAN device on it. A tag without a device is the

@@ -1,0 +1,101 @@
+//! Access to a packet: what the pipeline needs of a hook, whether that has a frame in a driver's ring or an skb.
+
+use dataplane_common::{
+    abi::{Handoff, Ifindex},
+    decide::Vlan,
+    wire::Bytes,
+};
+
+/// Which of the tiers a program is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// At the driver. It may hand to tc what it cannot decide.
+    Xdp,
+    /// On the skb. It leaves to the kernel what it cannot decide.
+    Tc,
+}
+
+/// Which chains have judged, and counted, a packet: a number, so that the verifier need not follow a path for each.
+#[derive(Clone, Copy)]
+pub struct ChainsDone(u64);
+
+impl ChainsDone {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// Those that a [`Handoff::state`] says.
+    #[inline(always)]
+    pub const fn from_state(state: u32) -> Self {
+        Self(state as u64)
+    }
+
+    /// Prerouting, at least.
+    #[inline(always)]
+    pub const fn prerouting(self) -> bool {
+        self.0 >= Handoff::PREROUTED as u64
+    }
+
+    /// All of its chains.
+    #[inline(always)]
+    pub const fn all(self) -> bool {
+        self.0 >= Handoff::FILTERED as u64
+    }
+}
+
+/// A packet at a hook: its bytes, and what the hook knows of it.
+pub trait Hook: Bytes {
+    /// Which tier this is.
+    const TIER: Tier;
+
+    /// The interface it came in through (at tc egress: goes out through).
+    fn ifindex(&self) -> Ifindex;
+
+    /// Bytes of the frame; in a frame of several buffers those of the first.
+    fn length(&self) -> usize;
+
+    /// Whether there are more bytes than [`Self::length`] says.
+    fn is_scattered(&self) -> bool;
+
+    /// Payload bytes of each segment that hardware or the kernel will cut the packet into; 0 when it goes as it is.
+    fn segment_size(&self) -> usize;
+
+    /// A VLAN tag that is no longer in the bytes.
+    fn stripped_vlan(&self) -> Vlan;
+
+    /// Sends the packet to the controller, if rules of the chain that was just evaluated log or reject it.
+    fn log_packet(&self, chain: u32);
+
+    /// Looks up the packet in `maps::kernel_lookup` in the kernel; the result is written there.
+    fn kernel_lookup(&self);
+
+    /// `flow_lookup::look_up`, in a global function.
+    fn look_up_flow(&self, at: usize, left: usize, query: u64);
+
+    /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
+    fn is_marked(&self) -> bool;
+
+    /// Whether the kernel says that the frame is for this machine. It knows at once when a link address changes.
+    fn is_ours(&self) -> bool;
+
+    /// `tables::macvlan`, in a global function.
+    fn macvlan(&self, ifindex: Ifindex) -> u64;
+
+    /// `tables::proxied`, in a global function.
+    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32;
+
+    /// Whether the kernel's `IPsec` had it in its hands (`secpath_exists`).
+    fn is_unwrapped(&self) -> bool;
+
+    /// [`dataplane_common::decide::is_for_client`], in a global function.
+    fn is_for_client(&self, at: usize, ipv6: bool) -> bool;
+
+    /// [`dataplane_common::decide::quoted_flow`], in a global function.
+    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32;
+
+    /// Sends a record of the packet to the controller, if a subscriber wants it; the number of a reason, and the egress link or
+    /// 0.
+    fn trace(&self, reason: u32, oif: Ifindex);
+
+    /// Which chains an earlier tier has led it through.
+    fn chains_done(&self) -> ChainsDone;
+}
