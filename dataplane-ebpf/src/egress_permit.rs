@@ -10,8 +10,8 @@ use core::mem::offset_of;
 use dataplane_common::{
     Reason,
     abi::{
-        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, FlowControl, Ifindex,
-        KernelLookup, Key, MAX_CLASSES, fib_result, field,
+        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, FlowControl, Ifindex, Key,
+        MAX_CLASSES, fib_result, field,
     },
     wire::Be16,
 };
@@ -199,10 +199,9 @@ fn evaluated(key: &Key) -> (u32, u32) {
     (!answers & 0xff, answers >> 8)
 }
 
-/// Whether the kernel would send the packet at hand through a link that is not known as a way out. `lookup` hands it the
-/// question.
+/// Whether the kernel would send the packet at hand through a link that is not known as a way out.
 #[inline(always)]
-pub fn is_unknown_link(lookup: impl Fn(&mut KernelLookup) -> i64) -> bool {
+pub fn is_unknown_link<H: Hook>(hook: &H) -> bool {
     let (Some(key), Some(query)) = (maps::key(), maps::kernel_lookup()) else { return true };
     let network = key.fields[field::NETWORK];
     let (ipv6, class) = (key.family() == 6, network >> 8 & 0x3f);
@@ -224,7 +223,7 @@ pub fn is_unknown_link(lookup: impl Fn(&mut KernelLookup) -> i64) -> bool {
         query.params.destination[at] = to[at].to_be();
         query.params.source[at] = from[at].to_be();
     }
-    matches!(lookup(query), fib_result::SUCCESS | fib_result::NO_NEIGHBOUR)
+    matches!(hook.fib_lookup(query, 0), fib_result::SUCCESS | fib_result::NO_NEIGHBOUR)
         && maps::egress_link(query.params.ifindex).is_none()
 }
 

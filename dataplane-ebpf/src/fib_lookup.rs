@@ -26,17 +26,16 @@ const LEAST: u16 = 1;
 /// `net.ipv4.conf.*.rp_filter`: only the way back will do.
 const STRICT: u32 = 1;
 
-/// Looks up the packet in [`maps::kernel_lookup`], with a function that calls the helper. The result is written to the same
-/// place.
+/// Looks up the packet in [`maps::kernel_lookup`]. The result is written to the same place.
 #[inline(always)]
-pub fn lookup<H: Hook>(hook: &H, lookup: impl Fn(&mut KernelLookup, u32) -> i64) {
+pub fn lookup<H: Hook>(hook: &H) {
     if let Some(query) = maps::kernel_lookup() {
-        query.target = u64::from(target(hook, query, lookup).raw());
+        query.target = u64::from(target(hook, query).raw());
     }
 }
 
 #[inline(always)]
-fn target<H: Hook>(hook: &H, query: &mut KernelLookup, lookup: impl Fn(&mut KernelLookup, u32) -> i64) -> Target {
+fn target<H: Hook>(hook: &H, query: &mut KernelLookup) -> Target {
     query.next = u64::from(NO_ADJACENCY);
     let packet = Datagram {
         source: (),
@@ -66,7 +65,7 @@ fn target<H: Hook>(hook: &H, query: &mut KernelLookup, lookup: impl Fn(&mut Kern
     query.params.service = service;
     query.params.source = query.source;
     query.params.destination = query.destination;
-    match lookup(query, flags) {
+    match hook.fib_lookup(query, flags) {
         fib_result::SUCCESS | fib_result::NO_NEIGHBOUR => {}
         fib_result::BLACKHOLE => return Target::new(RouteKind::Blackhole, 0),
         fib_result::UNREACHABLE => return Target::new(RouteKind::Unreachable, 0),
@@ -84,7 +83,7 @@ fn target<H: Hook>(hook: &H, query: &mut KernelLookup, lookup: impl Fn(&mut Kern
     if query.route_mtu != 0 && query.length > query.route_mtu {
         return Target::KERNEL;
     }
-    if query.family == AF_INET && !would_take(query, lookup, flags) {
+    if query.family == AF_INET && !would_take(hook, query, flags) {
         return Target::KERNEL;
     }
     Target::new(RouteKind::Unicast, 0)
@@ -111,7 +110,7 @@ const NOTHING: u32 = u32::MAX;
 
 /// Whether the kernel would take an IPv4 packet from this port (`__fib_validate_source`).
 #[inline(always)]
-fn would_take(query: &mut KernelLookup, lookup: impl Fn(&mut KernelLookup, u32) -> i64, flags: u32) -> bool {
+fn would_take<H: Hook>(hook: &H, query: &mut KernelLookup, flags: u32) -> bool {
     if is_ours(query.source[0]) {
         return false;
     }
@@ -124,7 +123,7 @@ fn would_take(query: &mut KernelLookup, lookup: impl Fn(&mut KernelLookup, u32) 
     query.params.service = query.dscp << 2;
     query.params.source = query.destination;
     query.params.destination = query.source;
-    matches!(lookup(query, flags), fib_result::SUCCESS | fib_result::NO_NEIGHBOUR)
+    matches!(hook.fib_lookup(query, flags), fib_result::SUCCESS | fib_result::NO_NEIGHBOUR)
         && (query.rp_filter != STRICT || query.params.ifindex == query.ifindex)
 }
 

@@ -1,7 +1,9 @@
 //! Access to a packet: what the pipeline needs of a hook, whether that has a frame in a driver's ring or an skb.
 
+use core::ffi::c_void;
+
 use dataplane_common::{
-    abi::{Handoff, Ifindex},
+    abi::{Handoff, Ifindex, KernelLookup},
     decide::Vlan,
     wire::Bytes,
 };
@@ -42,8 +44,46 @@ impl ChainsDone {
     }
 }
 
+/// What is done with a packet in a global function of its tier (`hook/global.rs`). A number is returned where there is nothing to
+/// say, too.
+pub trait Global {
+    /// [`dataplane_common::wire::walk`].
+    fn walked(&self, payload: u32, protocol: u32, end: u32) -> u64;
+
+    /// [`dataplane_common::wire::beginning`].
+    fn begins(&self, at: u32, left: u32) -> u64;
+
+    /// [`dataplane_common::wire::tags`].
+    fn tagged(&self, first: u32, stripped: u32) -> u64;
+
+    /// [`dataplane_common::decide::is_for_client`].
+    fn client_of(&self, at: u32, ipv6: u32) -> u32;
+
+    /// [`dataplane_common::decide::quoted_flow`].
+    fn quoted_flow_of(&self, at: u32, ipv6: u32, flow: u32) -> u32;
+
+    /// `tables::proxied`.
+    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32;
+
+    /// Looks up the packet in `maps::kernel_lookup` in the kernel; the result is written there.
+    fn kernel_lookup(&self) -> u32;
+
+    /// `flow_lookup::look_up`.
+    fn flow_of(&self, at: u32, left: u32, query: u64) -> u32;
+
+    /// `egress_permit::is_unknown_link`.
+    fn is_unknown_link(&self) -> u32;
+
+    /// Sends the packet to the controller, if rules of the chain that was just evaluated log or reject it.
+    fn log_packet(&self, chain: u32) -> u32;
+
+    /// Sends a record of the packet to the controller, if a subscriber wants it; the number of a reason, and the egress link or
+    /// 0.
+    fn trace(&self, reason: u32, oif: Ifindex) -> u32;
+}
+
 /// A packet at a hook: its bytes, and what the hook knows of it.
-pub trait Hook: Bytes {
+pub trait Hook: Bytes + Global {
     /// Which tier this is.
     const TIER: Tier;
 
@@ -62,14 +102,20 @@ pub trait Hook: Bytes {
     /// A VLAN tag that is no longer in the bytes.
     fn stripped_vlan(&self) -> Vlan;
 
-    /// Sends the packet to the controller, if rules of the chain that was just evaluated log or reject it.
-    fn log_packet(&self, chain: u32);
+    /// Bytes in all buffers.
+    fn total(&self) -> u64;
 
-    /// Looks up the packet in `maps::kernel_lookup` in the kernel; the result is written there.
-    fn kernel_lookup(&self);
+    /// Copies so many bytes from the beginning of the packet.
+    fn load(&self, bytes: *mut c_void, count: u32) -> bool;
 
-    /// `flow_lookup::look_up`, in a global function.
-    fn look_up_flow(&self, at: usize, left: usize, query: u64);
+    /// Calls `bpf_fib_lookup`.
+    fn fib_lookup(&self, query: &mut KernelLookup, flags: u32) -> i64;
+
+    /// `flow_lookup::look_up`.
+    #[inline(always)]
+    fn look_up_flow(&self, at: usize, left: usize, query: u64) {
+        self.flow_of(at as u32, left as u32, query);
+    }
 
     /// Whether the kernel's rules would see a mark of the packet, of which `bpf_fib_lookup` knows nothing.
     fn is_marked(&self) -> bool;
@@ -80,21 +126,20 @@ pub trait Hook: Bytes {
     /// `tables::macvlan`, in a global function.
     fn macvlan(&self, ifindex: Ifindex) -> u64;
 
-    /// `tables::proxied`, in a global function.
-    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32;
-
     /// Whether the kernel's `IPsec` had it in its hands (`secpath_exists`).
     fn is_unwrapped(&self) -> bool;
 
-    /// [`dataplane_common::decide::is_for_client`], in a global function.
-    fn is_for_client(&self, at: usize, ipv6: bool) -> bool;
+    /// [`dataplane_common::decide::is_for_client`].
+    #[inline(always)]
+    fn is_for_client(&self, at: usize, ipv6: bool) -> bool {
+        self.client_of(at as u32, u32::from(ipv6)) != 0
+    }
 
-    /// [`dataplane_common::decide::quoted_flow`], in a global function.
-    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32;
-
-    /// Sends a record of the packet to the controller, if a subscriber wants it; the number of a reason, and the egress link or
-    /// 0.
-    fn trace(&self, reason: u32, oif: Ifindex);
+    /// [`dataplane_common::decide::quoted_flow`].
+    #[inline(always)]
+    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32 {
+        self.quoted_flow_of(at as u32, u32::from(ipv6), flow)
+    }
 
     /// Which chains an earlier tier has led it through.
     fn chains_done(&self) -> ChainsDone;

@@ -8,9 +8,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::tc::HOST;
 use crate::features;
 
+/// `PACKET_HOST`: for the device's own link address, as it is at this moment.
+pub const HOST: u32 = 0;
 /// `PACKET_BROADCAST` (`include/uapi/linux/if_packet.h`).
 const BROADCAST: u32 = 1;
 /// `PACKET_MULTICAST`.

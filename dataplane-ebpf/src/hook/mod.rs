@@ -2,6 +2,7 @@
 
 pub mod egress;
 mod gather;
+mod global;
 mod hide;
 pub mod self_test;
 pub mod tc;

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_get_xfrm_state, bpf_skb_load_bytes},
@@ -11,28 +13,24 @@ use dataplane_common::{
     Reason,
     abi::{EgressPermit, Handoff, Ifindex, KernelLookup},
     decide::{self, Vlan},
-    wire::{self, Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
+    wire::{Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use super::{
     gather::{TRANSPORT, gather},
-    hide::hide,
+    hide::{HOST, hide},
 };
 use crate::{
     egress_permit::{self, Disposition},
-    features, fib_lookup,
-    flow_lookup::{self, Query},
-    maps,
-    packet::{ChainsDone, Hook, Tier},
-    packet_log, pipeline, rewrite, tables,
+    features, fib_lookup, maps,
+    packet::{ChainsDone, Global as _, Hook, Tier},
+    pipeline, rewrite, tables,
     trace::emit,
     verdict::{Egress, Outcome},
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): this machine's copy of a group packet it sent, without link header.
 const LOOPBACK: u32 = 5;
-/// `PACKET_HOST`: for the device's own link address, as it is at this moment.
-pub(super) const HOST: u32 = 0;
 
 /// An skb.
 pub struct Skb<'a> {
@@ -46,6 +44,23 @@ impl<'a> Skb<'a> {
     #[inline(always)]
     pub const fn new(context: &'a TcContext) -> Self {
         Self { context, behind: false }
+    }
+
+    /// What the kernel handed over.
+    #[inline(always)]
+    pub const fn raw(&self) -> *mut __sk_buff {
+        self.context.skb.skb
+    }
+
+    /// A walk whose transport header is in the bytes that can be read, up to `end`; else one that is cut off.
+    #[inline(always)]
+    pub fn complete(&self, walk: Walk, end: usize) -> Walk {
+        match walk.outcome() {
+            Ok(chain) if self.context.data_end() - self.context.data() < end.min(chain.payload + TRANSPORT) => {
+                Walk::TRUNCATED
+            }
+            _ => walk,
+        }
     }
 }
 
@@ -65,17 +80,17 @@ impl Bytes for Skb<'_> {
 
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
-        Walk::from_raw(walk_skb(self.context.skb.skb, chain.payload as u32, chain.protocol as u32, end as u32))
+        Walk::from_raw(self.walked(chain.payload as u32, chain.protocol as u32, end as u32))
     }
 
     #[inline(always)]
     fn beginning(&self, at: usize, left: usize) -> Beginning {
-        Beginning::from_raw(beginning_of_skb(self.context.skb.skb, at as u32, left as u32))
+        Beginning::from_raw(self.begins(at as u32, left as u32))
     }
 
     #[inline(always)]
     fn tags(&self, first: EtherType, stripped: Tag) -> Tags {
-        Tags::from_raw(tags_of_skb(self.context.skb.skb, u32::from(first.0.raw()), u32::from(stripped.raw())))
+        Tags::from_raw(self.tagged(u32::from(first.0.raw()), u32::from(stripped.raw())))
     }
 }
 
@@ -91,6 +106,24 @@ impl Hook for Skb<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.context.len() as usize
+    }
+
+    #[inline(always)]
+    fn total(&self) -> u64 {
+        self.length() as u64
+    }
+
+    #[inline(always)]
+    fn load(&self, bytes: *mut c_void, count: u32) -> bool {
+        // SAFETY: the helper writes the given number of bytes, which are there.
+        unsafe { bpf_skb_load_bytes(self.context.skb.skb.cast(), 0, bytes, count) == 0 }
+    }
+
+    #[inline(always)]
+    fn fib_lookup(&self, query: &mut KernelLookup, flags: u32) -> i64 {
+        let skb = self.context.skb.skb.cast();
+        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
+        unsafe { bpf_fib_lookup(skb, (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
     }
 
     #[inline(always)]
@@ -117,21 +150,6 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn log_packet(&self, chain: u32) {
-        log_skb(self.context.skb.skb, chain);
-    }
-
-    #[inline(always)]
-    fn kernel_lookup(&self) {
-        kernel_lookup_skb(self.context.skb.skb);
-    }
-
-    #[inline(always)]
-    fn look_up_flow(&self, at: usize, left: usize, query: u64) {
-        flow_of_skb(self.context.skb.skb, at as u32, left as u32, query);
-    }
-
-    #[inline(always)]
     fn is_marked(&self) -> bool {
         // SAFETY: the context is the program's own.
         unsafe { (*self.context.skb.skb).mark != 0 }
@@ -149,28 +167,8 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32 {
-        proxied_skb(self.context.skb.skb, ifindex, places, route)
-    }
-
-    #[inline(always)]
     fn is_unwrapped(&self) -> bool {
         unwrapped_skb(self.context.skb.skb) != 0
-    }
-
-    #[inline(always)]
-    fn is_for_client(&self, at: usize, ipv6: bool) -> bool {
-        client_of_skb(self.context.skb.skb, at as u32, u32::from(ipv6)) != 0
-    }
-
-    #[inline(always)]
-    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32 {
-        quoted_flow_of_skb(self.context.skb.skb, at as u32, u32::from(ipv6), flow)
-    }
-
-    #[inline(always)]
-    fn trace(&self, reason: u32, oif: Ifindex) {
-        trace_skb(self.context.skb.skb, reason, oif);
     }
 
     #[inline(always)]
@@ -241,7 +239,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
 extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
     let context = TcContext::new(skb);
     let skb = Skb::new(&context);
-    let end = Disposition::from_raw(end).withhold_unknown_link(|| is_unknown_link_skb(context.skb.skb));
+    let end = Disposition::from_raw(end).withhold_unknown_link(|| skb.is_unknown_link());
     let reason = end.reason();
     end.log(&skb);
     stamp(context.skb.skb, end.permit());
@@ -263,100 +261,11 @@ pub fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
     }
 }
 
-/// See [`egress_permit::is_unknown_link`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn is_unknown_link_skb(raw: *mut __sk_buff) -> u32 {
-    let lookup = |query: &mut KernelLookup| {
-        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, 0) }
-    };
-    u32::from(egress_permit::is_unknown_link(lookup))
-}
-
-/// A global function: the verifier looks at it once, not once for every path that goes on from it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn walk_skb(skb: *mut __sk_buff, payload: u32, protocol: u32, end: u32) -> u64 {
-    let context = TcContext::new(skb);
-    let skb = Skb::new(&context);
-    let chain = Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 };
-    let end = end as usize;
-    let walk = wire::walk(&skb, chain, end);
-    match walk.outcome() {
-        Ok(chain) if context.data_end() - context.data() < end.min(chain.payload + TRANSPORT) => Walk::TRUNCATED.raw(),
-        _ => walk.raw(),
-    }
-}
-
-/// A global function, as the walk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn client_of_skb(context: *mut __sk_buff, at: u32, ipv6: u32) -> u32 {
-    let context = TcContext::new(context);
-    u32::from(decide::is_for_client(&Skb::new(&context), at as usize, ipv6 != 0))
-}
-
-/// A global function, as the walk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn beginning_of_skb(context: *mut __sk_buff, at: u32, left: u32) -> u64 {
-    let context = TcContext::new(context);
-    wire::beginning(&Skb::new(&context), at as usize, left as usize).raw()
-}
-
-/// A global function, as the walk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn quoted_flow_of_skb(context: *mut __sk_buff, at: u32, ipv6: u32, flow: u32) -> u32 {
-    let context = TcContext::new(context);
-    decide::quoted_flow(&Skb::new(&context), at as usize, ipv6 != 0, flow)
-}
-
-/// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tags_of_skb(context: *mut __sk_buff, first: u32, stripped: u32) -> u64 {
-    let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
-    let stripped = Tag::from_raw(stripped as u16);
-    let context = TcContext::new(context);
-    wire::tags(&Skb::new(&context), first, stripped).raw()
-}
-
-/// See [`Hook::look_up_flow`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn flow_of_skb(context: *mut __sk_buff, at: u32, left: u32, query: u64) -> u32 {
-    flow_lookup::look_up(&Skb::new(&TcContext::new(context)), at as usize, left as usize, Query::from_raw(query));
-    0
-}
-
-/// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn kernel_lookup_skb(raw: *mut __sk_buff) -> u32 {
-    let context = TcContext::new(raw);
-    let run = |query: &mut KernelLookup, flags| {
-        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
-    };
-    fib_lookup::lookup(&Skb::new(&context), run);
-    0
-}
-
 /// See [`Hook::macvlan`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn macvlan_skb(skb: *mut __sk_buff, ifindex: u32) -> u64 {
-    tables::macvlan(&Skb { context: &TcContext::new(skb), behind: false }, ifindex)
-}
-
-/// See [`Hook::proxied`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn proxied_skb(skb: *mut __sk_buff, ifindex: u32, places: u64, route: u32) -> u32 {
-    let context = TcContext::new(skb);
-    tables::proxied(&Skb::new(&context), ifindex, places, route)
+    tables::macvlan(&Skb::new(&TcContext::new(skb)), ifindex)
 }
 
 /// Whether a security association led here. A global function, for the room that the answer takes.
@@ -368,32 +277,6 @@ extern "C" fn unwrapped_skb(skb: *mut __sk_buff) -> u32 {
     // SAFETY: the context is the program's own, and there is room for a `struct bpf_xfrm_state`.
     let found = unsafe { bpf_skb_get_xfrm_state(skb, 0, (&raw mut state).cast(), size, 0) };
     u32::from(found == 0)
-}
-
-/// Puts the frame, and the rules that log or reject it, into the ring.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn log_skb(skb: *mut __sk_buff, chain: u32) -> u32 {
-    // SAFETY: the context is the program's own.
-    let length = unsafe { (*skb).len };
-    // SAFETY: the helper writes the given number of bytes, which are there.
-    packet_log::emit(chain, length, |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 });
-    0
-}
-
-/// Puts the frame and its verdict into the ring, if a subscriber wants it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn trace_skb(skb: *mut __sk_buff, reason: u32, oif: u32) -> u32 {
-    // SAFETY: the context is the program's own.
-    let length = unsafe { (*skb).len };
-    // SAFETY: as above.
-    let port = unsafe { (*skb).ifindex };
-    let tier = Tier::Tc as u32;
-    // SAFETY: the helper writes the given number of bytes, which are there.
-    let load = |bytes, count| unsafe { bpf_skb_load_bytes(skb.cast(), 0, bytes, count) == 0 };
-    emit::emit((port, reason, oif, tier), length, load);
-    0
 }
 
 /// The state that XDP handed over ([`Handoff::state`]); 0: none. A global function: one path for the verifier.

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "packet bytes are reached through the bounds that the verifier checks")]
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{
         xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
@@ -14,29 +16,38 @@ use dataplane_common::{
     Reason,
     abi::{Handoff, Ifindex, KernelLookup, PortFlags},
     decide::{self, Vlan},
-    wire::{self, Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
+    wire::{Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
 use crate::{
     egress_permit::{self, Disposition},
-    fib_lookup,
-    flow_lookup::{self, Query},
-    maps,
-    packet::{ChainsDone, Hook, Tier},
-    packet_log, pipeline, rewrite, tables,
+    fib_lookup, maps,
+    packet::{ChainsDone, Global as _, Hook, Tier},
+    pipeline, rewrite,
     trace::emit,
     verdict::Outcome,
 };
 
 /// A frame in a driver's ring.
-struct Frame<'a>(&'a XdpContext);
+pub struct Frame<'a>(&'a XdpContext);
 
-impl Frame<'_> {
-    /// Bytes in all of its buffers.
+impl<'a> Frame<'a> {
+    /// The frame of a context.
     #[inline(always)]
-    fn total(&self) -> u64 {
-        // SAFETY: the context is the program's own.
-        unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
+    pub const fn new(context: &'a XdpContext) -> Self {
+        Self(context)
+    }
+
+    /// What the kernel handed over.
+    #[inline(always)]
+    pub const fn raw(&self) -> *mut xdp_md {
+        self.0.ctx
+    }
+
+    /// See [`super::tc::Skb::complete`]: a walk that ends outside of the frame has seen that.
+    #[inline(always)]
+    pub const fn complete(&self, walk: Walk, _: usize) -> Walk {
+        walk
     }
 }
 
@@ -56,17 +67,17 @@ impl Bytes for Frame<'_> {
 
     #[inline(always)]
     fn walk(&self, chain: Chain, end: usize) -> Walk {
-        Walk::from_raw(walk_frame(self.0.ctx, chain.payload as u32, chain.protocol as u32, end as u32))
+        Walk::from_raw(self.walked(chain.payload as u32, chain.protocol as u32, end as u32))
     }
 
     #[inline(always)]
     fn beginning(&self, at: usize, left: usize) -> Beginning {
-        Beginning::from_raw(beginning_of_frame(self.0.ctx, at as u32, left as u32))
+        Beginning::from_raw(self.begins(at as u32, left as u32))
     }
 
     #[inline(always)]
     fn tags(&self, first: EtherType, stripped: Tag) -> Tags {
-        Tags::from_raw(tags_of_frame(self.0.ctx, u32::from(first.0.raw()), u32::from(stripped.raw())))
+        Tags::from_raw(self.tagged(u32::from(first.0.raw()), u32::from(stripped.raw())))
     }
 }
 
@@ -84,6 +95,24 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
+    fn total(&self) -> u64 {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
+    }
+
+    #[inline(always)]
+    fn load(&self, bytes: *mut c_void, count: u32) -> bool {
+        // SAFETY: the helper writes the given number of bytes, which are there.
+        unsafe { bpf_xdp_load_bytes(self.0.ctx, 0, bytes, count) == 0 }
+    }
+
+    #[inline(always)]
+    fn fib_lookup(&self, query: &mut KernelLookup, flags: u32) -> i64 {
+        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
+        unsafe { bpf_fib_lookup(self.0.ctx.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
+    }
+
+    #[inline(always)]
     fn is_scattered(&self) -> bool {
         self.total() > self.length() as u64
     }
@@ -96,21 +125,6 @@ impl Hook for Frame<'_> {
     #[inline(always)]
     fn stripped_vlan(&self) -> Vlan {
         Vlan::NONE
-    }
-
-    #[inline(always)]
-    fn log_packet(&self, chain: u32) {
-        log_frame(self.0.ctx, chain);
-    }
-
-    #[inline(always)]
-    fn kernel_lookup(&self) {
-        kernel_lookup_frame(self.0.ctx);
-    }
-
-    #[inline(always)]
-    fn look_up_flow(&self, at: usize, left: usize, query: u64) {
-        flow_of_frame(self.0.ctx, at as u32, left as u32, query);
     }
 
     #[inline(always)]
@@ -130,41 +144,14 @@ impl Hook for Frame<'_> {
     }
 
     #[inline(always)]
-    fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32 {
-        proxied_frame(self.0.ctx, ifindex, places, route)
-    }
-
-    #[inline(always)]
     fn is_unwrapped(&self) -> bool {
         false
-    }
-
-    #[inline(always)]
-    fn is_for_client(&self, at: usize, ipv6: bool) -> bool {
-        client_of_frame(self.0.ctx, at as u32, u32::from(ipv6)) != 0
-    }
-
-    #[inline(always)]
-    fn quoted_flow(&self, at: usize, ipv6: bool, flow: u32) -> u32 {
-        quoted_flow_of_frame(self.0.ctx, at as u32, u32::from(ipv6), flow)
-    }
-
-    #[inline(always)]
-    fn trace(&self, reason: u32, oif: Ifindex) {
-        trace_frame(self.0.ctx, reason, oif);
     }
 
     #[inline(always)]
     fn chains_done(&self) -> ChainsDone {
         ChainsDone::NONE
     }
-}
-
-/// See [`Hook::proxied`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn proxied_frame(context: *mut xdp_md, ifindex: u32, places: u64, route: u32) -> u32 {
-    tables::proxied(&Frame(&XdpContext::new(context)), ifindex, places, route)
 }
 
 /// Judges a frame and does what the verdict says.
@@ -204,7 +191,7 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
     let context = XdpContext::new(context);
     let frame = Frame(&context);
     let bytes = frame.total();
-    let end = Disposition::from_raw(end).withhold_unknown_link(|| is_unknown_link_frame(context.ctx));
+    let end = Disposition::from_raw(end).withhold_unknown_link(|| frame.is_unknown_link());
     let reason = end.reason();
     end.log(&frame);
     let dropped = Reason::drops(reason);
@@ -222,111 +209,6 @@ extern "C" fn conclude_frame(context: *mut xdp_md, slot: u32, end: u32, tc: u32)
         emit::end(&frame, reason);
     }
     if dropped { XDP_DROP } else { XDP_PASS }
-}
-
-/// See [`egress_permit::is_unknown_link`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn is_unknown_link_frame(raw: *mut xdp_md) -> u32 {
-    let lookup = |query: &mut KernelLookup| {
-        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, 0) }
-    };
-    u32::from(egress_permit::is_unknown_link(lookup))
-}
-
-/// A global function: the verifier looks at it once, not once for every path that goes on from it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn walk_frame(context: *mut xdp_md, payload: u32, protocol: u32, end: u32) -> u64 {
-    let context = XdpContext::new(context);
-    wire::walk(
-        &Frame(&context),
-        Chain { payload: payload as usize, protocol: u64::from(protocol), fragment: 0 },
-        end as usize,
-    )
-    .raw()
-}
-
-/// A global function, as the walk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn client_of_frame(context: *mut xdp_md, at: u32, ipv6: u32) -> u32 {
-    let context = XdpContext::new(context);
-    u32::from(decide::is_for_client(&Frame(&context), at as usize, ipv6 != 0))
-}
-
-/// A global function, as the walk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn beginning_of_frame(context: *mut xdp_md, at: u32, left: u32) -> u64 {
-    let context = XdpContext::new(context);
-    wire::beginning(&Frame(&context), at as usize, left as usize).raw()
-}
-
-/// A global function, as the walk.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn quoted_flow_of_frame(context: *mut xdp_md, at: u32, ipv6: u32, flow: u32) -> u32 {
-    let context = XdpContext::new(context);
-    decide::quoted_flow(&Frame(&context), at as usize, ipv6 != 0, flow)
-}
-
-/// A global function, as the walk: so the verifier sees tags as numbers, and not a path for each that there may be.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tags_of_frame(context: *mut xdp_md, first: u32, stripped: u32) -> u64 {
-    let first = EtherType(Be16::from_bytes((first as u16).to_ne_bytes()));
-    let stripped = Tag::from_raw(stripped as u16);
-    let context = XdpContext::new(context);
-    wire::tags(&Frame(&context), first, stripped).raw()
-}
-
-/// See [`Hook::look_up_flow`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn flow_of_frame(context: *mut xdp_md, at: u32, left: u32, query: u64) -> u32 {
-    flow_lookup::look_up(&Frame(&XdpContext::new(context)), at as usize, left as usize, Query::from_raw(query));
-    0
-}
-
-/// Runs the kernel's route lookup. A global function, as the walk: so the verifier looks at it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn kernel_lookup_frame(raw: *mut xdp_md) -> u32 {
-    let context = XdpContext::new(raw);
-    let run = |query: &mut KernelLookup, flags| {
-        // SAFETY: the context is the program's own, and the parameters have the layout and length that the helper takes.
-        unsafe { bpf_fib_lookup(raw.cast(), (&raw mut query.params).cast(), fib_lookup::LENGTH, flags) }
-    };
-    fib_lookup::lookup(&Frame(&context), run);
-    0
-}
-
-/// Puts the frame, and the rules that log or reject it, into the ring.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn log_frame(context: *mut xdp_md, chain: u32) -> u32 {
-    // SAFETY: the context is the program's own.
-    let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
-    // SAFETY: the helper writes the given number of bytes, which are there.
-    packet_log::emit(chain, length, |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 });
-    0
-}
-
-/// Puts the frame and its verdict into the ring, if a subscriber wants it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn trace_frame(context: *mut xdp_md, reason: u32, oif: u32) -> u32 {
-    // SAFETY: the context is the program's own.
-    let length = unsafe { bpf_xdp_get_buff_len(context) } as u32;
-    // SAFETY: as above.
-    let port = unsafe { (*context).ingress_ifindex };
-    let tier = Tier::Xdp as u32;
-    // SAFETY: the helper writes the given number of bytes, which are there.
-    let load = |bytes, count| unsafe { bpf_xdp_load_bytes(context, 0, bytes, count) == 0 };
-    emit::emit((port, reason, oif, tier), length, load);
-    0
 }
 
 /// Leaves word for tc in front of the frame; `false` where the driver has no room for it.

@@ -2,8 +2,6 @@
 
 #![expect(unsafe_code, reason = "room in the ring is uninitialised memory")]
 
-use core::ffi::c_void;
-
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use dataplane_common::{
     Reason,
@@ -29,14 +27,10 @@ pub fn forwarded<H: Hook>(hook: &H, egress: &Egress) {
     }
 }
 
-/// Puts the current packet into the ring, if a subscriber wants it. `load` copies so many bytes from the beginning of the
-/// frame. Records that find no room in the ring, or exceed the rate limit, are counted.
+/// Puts the current packet into the ring, if a subscriber wants it. Records that find no room in the ring, or exceed the rate
+/// limit, are counted.
 #[inline(always)]
-pub fn emit(
-    (port, reason, oif, tier): (Ifindex, u32, Ifindex, u32),
-    length: u32,
-    load: impl Fn(*mut c_void, u32) -> bool,
-) {
+pub fn emit<H: Hook>(hook: &H, reason: u32, oif: Ifindex) {
     if matching_filters(reason, oif) == 0 {
         return;
     }
@@ -51,6 +45,7 @@ pub fn emit(
         context.missed += 1;
         return;
     };
+    let length = hook.total() as u32;
     let wanted = if length < config.bytes { length } else { config.bytes };
     // One value from here on: the verifier must see its bounds where the helper is called.
     let wanted = u64::from(wanted);
@@ -65,10 +60,10 @@ pub fn emit(
     record.time = unsafe { bpf_ktime_get_ns() };
     record.filters = context.filters;
     record.reason = reason;
-    record.port = port;
+    record.port = hook.ifindex();
     record.iif = key.fields[field::IIF];
     record.oif = key.fields[field::OIF];
-    record.tier = tier;
+    record.tier = H::TIER as u32;
     record.length = length;
     record.captured = captured as u32;
     record.offset = key.offset;
@@ -77,7 +72,7 @@ pub fn emit(
     record.adjacency = context.adjacency;
     record.reserved = 0;
     // No frame is one byte long; and Linux 6.1 learns no bound from "not 0", which the compiler would make of "at least 1".
-    if captured >= 2 && load((&raw mut record.bytes).cast(), captured as u32) {
+    if captured >= 2 && hook.load((&raw mut record.bytes).cast(), captured as u32) {
         // The controller polls while there are subscribers: to wake it would cost more than all else here.
         room.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
