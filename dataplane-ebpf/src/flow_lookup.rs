@@ -19,9 +19,8 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
+    features, liveness,
     maps::{self, Flows, Row},
-    tables,
 };
 
 /// `BPF_HDR_START_NET` (`include/uapi/linux/bpf.h`): from the network header on.
@@ -75,7 +74,7 @@ fn look_up_row<F: Flows, B: Bytes>(packet: &B, at: usize, left: usize, query: Qu
     let context = context.as_ptr();
     let header = decide::flow_header(packet, query.0 >> 8 & 0xff, at, left);
     // It also says what moment it is.
-    if header.is_none() || tables::controller_gone() {
+    if header.is_none() || liveness::controller_gone() {
         return;
     }
     // SAFETY: the slot is this CPU's own.
@@ -230,7 +229,7 @@ pub fn carrier<F: Flows>() -> Option<Row> {
 /// A packet leaves that the kernel has let through: arms the row of its direction, for the epoch that the packet carried up.
 pub fn witness(skb: *mut __sk_buff, epoch: u32) {
     let arming = maps::flow_control(offset_of!(FlowControl, arming));
-    if arming & 0xff != epoch || tables::controller_gone() {
+    if arming & 0xff != epoch || liveness::controller_gone() {
         return;
     }
     // SAFETY: the context is the program's own.

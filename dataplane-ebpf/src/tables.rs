@@ -127,27 +127,6 @@ extern "C" fn lookup_v6(live: u32, root: u32, high: u64, low: u64) -> u32 {
     search_on6(&Table6, live, features::WIDE_FIB6.on(), root, Address6 { high, low }).raw()
 }
 
-/// Whether the controller has been away for longer than the operator allows.
-#[inline(always)]
-pub fn controller_gone() -> bool {
-    !maps::liveness_is(false) && check_controller() != 0
-}
-
-/// Checks it for this tick, unless another CPU has.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn check_controller() -> u32 {
-    let known = maps::liveness_is(true);
-    let gone = known || maps::expired();
-    if !known {
-        if features::FLOWS.on() {
-            maps::store_moment();
-        }
-        maps::store_liveness(gone);
-    }
-    u32::from(gone)
-}
-
 /// Whether a policy of `IPsec` may cover a packet of a family with these addresses.
 #[inline(always)]
 pub fn may_cover(family: u32, [a, b, c, d]: [u64; ADDRESS_WORDS]) -> bool {

@@ -136,7 +136,7 @@ impl Part for u32 {}
 /// The moment of this tick ([`dataplane_common::abi::flow::MOMENT`]), as it was stored last.
 static mut NOW: u32 = 0;
 
-/// The moment, where this tick was checked ([`crate::tables::controller_gone`]).
+/// The moment, where this tick was checked (`liveness::controller_gone`).
 #[inline(always)]
 pub fn moment() -> u32 {
     // SAFETY: a word of a static, which other CPUs write as a whole.

@@ -10,7 +10,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
+    features, liveness,
     maps::{self, Adjacent},
     packet::{Hook, Tier},
     tables,
@@ -146,7 +146,7 @@ pub fn transmit<F: Family, H: Hook>(
         }
     }
     // The filter needs no controller; neighbours and ways out do.
-    if tables::controller_gone() {
+    if liveness::controller_gone() {
         return stop(Reason::NoController);
     }
     // Without a link header there is none to rewrite.

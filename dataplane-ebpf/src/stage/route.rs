@@ -9,7 +9,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    features, flow_lookup,
+    features, flow_lookup, liveness,
     tables::{self, Routed},
     trace::note,
     verdict::Step,
@@ -34,7 +34,7 @@ pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Addre
 /// What becomes of a packet whose route is a blackhole, as far as we know.
 #[inline(always)]
 pub fn blackhole() -> Reason {
-    if tables::controller_gone() { Reason::NoController } else { Reason::Blackhole }
+    if liveness::controller_gone() { Reason::NoController } else { Reason::Blackhole }
 }
 
 /// Why a route is the kernel's.
