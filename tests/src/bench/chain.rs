@@ -31,6 +31,8 @@ pub struct Chain {
     pub sink: Namespace,
     /// Addresses of the frames.
     pub path: Path,
+    /// The link address of the device under test towards the sink.
+    pub exit: Mac,
     /// IPv4 routes and destinations.
     pub table4: Table<Ipv4Addr>,
     /// IPv6 routes and destinations.
@@ -55,7 +57,8 @@ impl Chain {
             source6: SOURCE6,
         };
         let (table4, table6) = (table4(routes, frames), table6(routes, frames));
-        let chain = Self { source, dut, sink, path, table4, table6 };
+        let exit = mac(&dut, "b0")?;
+        let chain = Self { source, dut, sink, path, exit, table4, table6 };
         chain.route()?;
         Ok(chain)
     }

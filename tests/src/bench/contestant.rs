@@ -7,7 +7,9 @@ use aya::programs::{tc::SchedClassifierLink, xdp::XdpLink};
 
 use super::{
     chain::Chain,
+    connection::{self, Netfilter},
     daemon::{self, Daemon, Mode},
+    forward::Family,
     program::Surroundings,
 };
 
@@ -91,6 +93,14 @@ pub enum Contestant {
     Dataplane(Mode, Rules),
     /// `dataplane` on `a1` and `b0` without rules, and somebody who watches one packet in so many.
     Traced(u32),
+    /// The kernel's IP stack with rules that need connections, each of which is established.
+    KernelConnections(Netfilter),
+    /// `dataplane` on `a1` and `b0`, beside the same rules.
+    Connections(Mode, Netfilter),
+    /// Another build of `dataplane` ([`daemon::against`]).
+    Against(Mode, Rules),
+    /// This build once more: what it differs from itself in a run.
+    Again(Mode, Rules),
     /// `xdp-forward` of xdp-tools on `a1` and `b0`.
     XdpForward,
 }
@@ -124,11 +134,40 @@ impl Contestant {
         all
     }
 
+    /// Those of `bench flow`.
+    pub fn with_connections() -> Vec<Self> {
+        let both = [Netfilter::Stateful, Netfilter::Masquerade];
+        let mut all = vec![Self::Null, Self::NullTc, Self::Kernel(Rules::None)];
+        all.extend(both.map(Self::KernelConnections));
+        all.push(Self::Dataplane(Mode::Native, Rules::None));
+        all.extend(both.map(|netfilter| Self::Connections(Mode::Native, netfilter)));
+        all.push(Self::Dataplane(Mode::Tc, Rules::None));
+        all.push(Self::Connections(Mode::Tc, Netfilter::Masquerade));
+        all
+    }
+
+    /// Those that compare this build with another one.
+    pub fn against() -> Vec<Self> {
+        let mut all = vec![Self::Null, Self::NullTc, Self::Kernel(Rules::None)];
+        for (mode, rules) in [
+            (Mode::Native, Rules::None),
+            (Mode::Native, Rules::Linear(1)),
+            (Mode::Native, Rules::Linear(1000)),
+            (Mode::Tc, Rules::None),
+        ] {
+            all.extend([Self::Dataplane(mode, rules), Self::Against(mode, rules), Self::Again(mode, rules)]);
+        }
+        all
+    }
+
     /// The null redirect that it is compared with: that of its own tier.
     #[must_use]
     pub const fn floor(self) -> Self {
         match self {
-            Self::Dataplane(Mode::Tc, _) => Self::NullTc,
+            Self::Dataplane(Mode::Tc, _)
+            | Self::Connections(Mode::Tc, _)
+            | Self::Against(Mode::Tc, _)
+            | Self::Again(Mode::Tc, _) => Self::NullTc,
             _ => Self::Null,
         }
     }
@@ -137,14 +176,23 @@ impl Contestant {
     pub fn missing(self) -> Option<String> {
         match self {
             Self::Drop | Self::Null | Self::Rewrite | Self::NullTc | Self::Kernel(Rules::None) => None,
-            Self::Kernel(_) => absent("nft", "nftables"),
-            Self::Dataplane(..) | Self::Traced(_) => daemon::binary().err().map(|error| format!("{error:#}")),
+            Self::Kernel(_) | Self::KernelConnections(_) => absent("nft", "nftables"),
+            Self::Connections(..) => absent("nft", "nftables").or_else(|| Self::Traced(1).missing()),
+            Self::Against(..) => daemon::against().err().map(|error| format!("{error:#}")),
+            Self::Dataplane(..) | Self::Again(..) | Self::Traced(_) => {
+                daemon::binary().err().map(|error| format!("{error:#}"))
+            }
             Self::XdpForward => absent("xdp-forward", "xdp-tools"),
         }
     }
 
     /// Puts it in place.
-    pub fn set_up<'a>(self, chain: &'a Chain, surroundings: &mut Surroundings) -> Result<Contender<'a>> {
+    pub fn set_up<'a>(
+        self,
+        chain: &'a Chain,
+        surroundings: &mut Surroundings,
+        families: &[Family],
+    ) -> Result<Contender<'a>> {
         let held = match self {
             Self::Drop => Held::Link { _link: surroundings.attach("sink", &chain.dut, "a1")? },
             Self::Null | Self::Rewrite => {
@@ -158,9 +206,23 @@ impl Contestant {
                 chain.dut.feed("nft", &["-f", "-"], &ruleset(rules))?;
                 Held::Nft
             }
-            Self::Dataplane(mode, rules) => Held::Daemon(Box::new(Daemon::start(chain, mode, &rules.lines())?)),
+            Self::KernelConnections(netfilter) => {
+                chain.dut.feed("nft", &["-f", "-"], &netfilter.ruleset())?;
+                connection::establish(chain, netfilter, families, true)?;
+                Held::Nft
+            }
+            Self::Connections(mode, netfilter) => {
+                chain.dut.feed("nft", &["-f", "-"], &netfilter.ruleset())?;
+                Held::DaemonAndNft(Box::new(Daemon::start_following(chain, mode, netfilter, families)?))
+            }
+            Self::Dataplane(mode, rules) | Self::Again(mode, rules) => {
+                Held::Daemon(Box::new(Daemon::start(chain, daemon::binary()?, mode, &rules.lines())?))
+            }
+            Self::Against(mode, rules) => {
+                Held::Daemon(Box::new(Daemon::start(chain, daemon::against()?, mode, &rules.lines())?))
+            }
             Self::Traced(one_in) => {
-                let mut daemon = Daemon::start(chain, Mode::Native, &[])?;
+                let mut daemon = Daemon::start(chain, daemon::binary()?, Mode::Native, &[])?;
                 daemon.watch(chain, one_in)?;
                 Held::Daemon(Box::new(daemon))
             }
@@ -182,6 +244,10 @@ impl fmt::Display for Contestant {
             Self::NullTc => f.write_str("floor: tc null redirect"),
             Self::Kernel(rules @ Rules::None) => write!(f, "kernel{rules}"),
             Self::Kernel(rules) => write!(f, "kernel, nft{rules}"),
+            Self::KernelConnections(netfilter) => write!(f, "kernel, {netfilter}"),
+            Self::Connections(mode, netfilter) => write!(f, "dataplane {mode}, {netfilter}"),
+            Self::Against(mode, rules) => write!(f, "the other build, {mode}{rules}"),
+            Self::Again(mode, rules) => write!(f, "dataplane {mode}{rules}, again"),
             Self::Dataplane(mode, rules) => write!(f, "dataplane {mode}{rules}"),
             Self::Traced(one_in) => write!(f, "dataplane native, 1 in {one_in} traced"),
             Self::XdpForward => f.write_str("xdp-forward"),
@@ -203,6 +269,7 @@ enum Held {
     TcLink { _link: SchedClassifierLink },
     Nft,
     Daemon(Box<Daemon>),
+    DaemonAndNft(Box<Daemon>),
     XdpForward,
 }
 
@@ -219,6 +286,10 @@ impl Contender<'_> {
             None | Some(Held::Nothing | Held::Link { .. } | Held::TcLink { .. }) => {}
             Some(Held::Nft) => drop(dut.run("nft", &["flush", "ruleset"])?),
             Some(Held::Daemon(daemon)) => note = Some(daemon.stop(self.chain)?),
+            Some(Held::DaemonAndNft(daemon)) => {
+                note = Some(daemon.stop(self.chain)?);
+                drop(dut.run("nft", &["flush", "ruleset"])?);
+            }
             Some(Held::XdpForward) => drop(dut.run("xdp-forward", &["unload", "a1", "b0"])?),
         }
         ensure!(

@@ -7,6 +7,7 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -16,7 +17,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{chain::Chain, namespace};
+use super::{
+    chain::Chain,
+    connection::{self, Netfilter},
+    forward::Family,
+    namespace,
+};
 
 /// A full table takes seconds to mirror.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -55,6 +61,21 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+static AGAINST: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names another build to compare with.
+pub fn compare_with(path: &Path) -> Result<()> {
+    let path = path.canonicalize().with_context(|| format!("{} is not there", path.display()))?;
+    // Named once in a process; a second name would be the same.
+    let _same = AGAINST.set(path);
+    Ok(())
+}
+
+/// The other build.
+pub fn against() -> Result<PathBuf> {
+    AGAINST.get().cloned().context("no other build is named; `--against` names one")
+}
+
 /// A daemon in the device under test, with socket, state, bpffs and log in a directory of its own.
 #[derive(Debug)]
 pub struct Daemon {
@@ -65,15 +86,43 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon, attaches both ports, applies the rules, and waits until the routes have arrived.
-    pub fn start(chain: &Chain, mode: Mode, rules: &[String]) -> Result<Self> {
-        let binary = binary()?;
+    /// Starts the daemon, and attaches both ports.
+    fn attached(chain: &Chain, binary: PathBuf, mode: Mode) -> Result<Self> {
         let directory = TempDir::with_prefix("dataplane-bench-").context("making a directory for the daemon")?;
         std::fs::create_dir(directory.path().join("bpf")).context("making a mount point for bpffs")?;
         let child = spawn(chain, &binary, directory.path())?;
         let mut daemon = Self { binary, directory, child, watcher: None };
         daemon.wait(chain, "answers", |daemon| daemon.ask(chain, &["port", "list", "-j"]).map(drop))?;
         daemon.ask(chain, &["attach", "a1", "b0", "--mode", &mode.to_string()])?;
+        Ok(daemon)
+    }
+
+    /// The same beside netfilter, with room for the connections of the generator; waits until they are carried.
+    pub fn start_following(chain: &Chain, mode: Mode, netfilter: Netfilter, families: &[Family]) -> Result<Self> {
+        let mut daemon = Self::attached(chain, binary()?, mode)?;
+        let room = 2 * (chain.table4.destinations.len() + chain.table6.destinations.len());
+        let file = daemon.directory.path().join("config.toml");
+        let ports = format!("[ports]\na1 = {{ mode = \"{mode}\" }}\nb0 = {{ mode = \"{mode}\" }}\n");
+        std::fs::write(&file, format!("{ports}\n[flows]\nmax = {room}\n"))?;
+        daemon.ask(chain, &["config", "apply", &file.to_string_lossy()])?;
+        connection::establish(chain, netfilter, families, true)?;
+        daemon.wait(chain, "carries all connections", |daemon| {
+            let flows = connection::establish(chain, netfilter, families, false)?;
+            // It counts once a second.
+            sleep(Duration::from_millis(1500));
+            let answer = daemon.ask(chain, &["stats", "-j"])?;
+            let stats: Value = serde_json::from_str(&answer).with_context(|| format!("reading {answer:?}"))?;
+            let armed = stats["flows"]["armed"].as_u64().unwrap_or_default();
+            // Some tuples find no room.
+            ensure!(armed >= (flows - flows / 100) as u64, "{armed} of {flows} connections are carried");
+            Ok(())
+        })?;
+        Ok(daemon)
+    }
+
+    /// Starts the daemon, attaches both ports, applies the rules, and waits until the routes have arrived.
+    pub fn start(chain: &Chain, binary: PathBuf, mode: Mode, rules: &[String]) -> Result<Self> {
+        let mut daemon = Self::attached(chain, binary, mode)?;
         if !rules.is_empty() {
             let file = daemon.directory.path().join("config.toml");
             std::fs::write(&file, config(mode, rules)).with_context(|| format!("writing {}", file.display()))?;

@@ -43,6 +43,38 @@ impl Family {
     }
 }
 
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suite {
+    /// Forwarding and rules.
+    Forward,
+    /// Connections that netfilter follows.
+    Flow,
+    /// This build and another one.
+    Against,
+}
+
+impl Suite {
+    /// All that take part.
+    pub fn contestants(self) -> Vec<Contestant> {
+        match self {
+            Self::Forward => Contestant::all(),
+            Self::Flow => Contestant::with_connections(),
+            Self::Against => Contestant::against(),
+        }
+    }
+
+    /// What its files are called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Flow => "flow",
+            Self::Against => "against",
+        }
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
@@ -60,6 +92,8 @@ pub struct Settings {
     pub families: Vec<Family>,
     /// CPU that everything runs on.
     pub cpu: usize,
+    /// Which contestants there are.
+    pub suite: Suite,
     /// Contestants whose name contains one of these; all when empty. The floors and the plain kernel always run.
     pub only: Vec<String>,
 }
@@ -120,7 +154,7 @@ impl Outcome {
 /// `progress` ends it, and all that was made is removed.
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str) -> Result<()>) -> Result<Outcome> {
     let (mut present, mut absent) = (Vec::new(), Vec::new());
-    for contestant in Contestant::all().into_iter().filter(|contestant| chosen(settings, *contestant)) {
+    for contestant in settings.suite.contestants().into_iter().filter(|contestant| chosen(settings, *contestant)) {
         match contestant.missing() {
             None => present.push(contestant),
             Some(reason) => absent.push(Absence { contestant, reason, failed: false }),
@@ -167,7 +201,8 @@ fn measure(
     generators: &mut [(Family, Generator)],
     seconds: f64,
 ) -> Result<(Vec<Sample>, Option<String>)> {
-    let contender = contestant.set_up(chain, surroundings)?;
+    let families: Vec<_> = generators.iter().map(|(family, _)| *family).collect();
+    let contender = contestant.set_up(chain, surroundings, &families)?;
     let samples = generators.iter_mut().map(|(family, generator)| {
         sample(chain, surroundings, generator, seconds).with_context(|| format!("measuring {}", family.name()))
     });
@@ -179,7 +214,7 @@ fn chosen(settings: &Settings, contestant: Contestant) -> bool {
     let reference = [Contestant::Drop, Contestant::Null, Contestant::NullTc, Contestant::KERNEL].contains(&contestant);
     let name = contestant.to_string();
     let unnamed = settings.only.is_empty() && !contestant.is_large();
-    let whole = |part: &str| Contestant::all().iter().any(|other| other.to_string() == part);
+    let whole = |part: &str| settings.suite.contestants().iter().any(|other| other.to_string() == part);
     let named = |part: &String| if whole(part) { name == *part } else { name.contains(part.as_str()) };
     reference || unnamed || settings.only.iter().any(named)
 }

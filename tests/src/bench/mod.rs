@@ -5,6 +5,7 @@ mod arrival;
 pub mod chain;
 pub mod chart;
 pub mod classbench;
+pub mod connection;
 pub mod contestant;
 pub mod curve;
 pub mod daemon;

@@ -180,7 +180,7 @@ fn table(out: &mut String, family: &str, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// Writes `forward.json` and `forward.svg`.
+/// Writes JSON and SVG, named for the suite.
 pub fn write(directory: &Path, outcome: &Outcome, settings: &Settings, rows: &[Row], command: &str) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     let note =
@@ -194,8 +194,8 @@ pub fn write(directory: &Path, outcome: &Outcome, settings: &Settings, rows: &[R
         notes: outcome.notes.iter().map(note).collect(),
     };
     let json = serde_json::to_string_pretty(&document).context("writing the figures as JSON")?;
-    for (name, content) in [("forward.json", json), ("forward.svg", chart::draw(&title(settings, outcome), rows))] {
-        let path = directory.join(name);
+    for (name, content) in [("json", json), ("svg", chart::draw(&title(settings, outcome), rows))] {
+        let path = directory.join(format!("{}.{name}", settings.suite.name()));
         fs::write(&path, content + "\n").with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())

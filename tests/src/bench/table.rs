@@ -11,6 +11,8 @@ use std::{
 pub enum Frames {
     /// 4,096: every table line that is touched stays in the caches.
     Hot,
+    /// 131,072: as many as a busy router has connections.
+    Warm,
     /// 1,048,576: a packet finds its table lines in no cache.
     Cold,
 }
@@ -20,6 +22,7 @@ impl Frames {
     pub const fn destinations(self) -> usize {
         match self {
             Self::Hot => 1 << 12,
+            Self::Warm => 1 << 17,
             Self::Cold => 1 << 20,
         }
     }
@@ -29,6 +32,7 @@ impl fmt::Display for Frames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Hot => "hot",
+            Self::Warm => "warm",
             Self::Cold => "cold",
         })
     }

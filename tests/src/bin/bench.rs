@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use dataplane_tests::bench::{
-    filter,
-    forward::{self, Family, Settings},
+    daemon, filter,
+    forward::{self, Family, Settings, Suite},
     namespace, report, route,
     table::Frames,
 };
@@ -23,6 +23,8 @@ struct Cli {
 enum Verb {
     /// Forwarding: floors, the kernel, nft, dataplane, others.
     Forward(Forward),
+    /// Connections that netfilter follows: the kernel, and past it.
+    Flow(Forward),
     /// Route lookups: the project's tables, `LPM_TRIE`, `bpf_fib_lookup`.
     Route(Route),
     /// Rules: sets of a realistic shape, from a thousand to a hundred thousand.
@@ -57,6 +59,9 @@ struct Forward {
     /// Two rounds of 0.2 s: shows that everything works, and no more.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
+    /// Compare with another build of `dataplane`, and this build with itself (`forward` only).
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
     /// Where forward.json and forward.svg go.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     output: PathBuf,
@@ -135,11 +140,14 @@ fn main() -> ExitCode {
 
 fn measure(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Forward(forward) => run(&forward),
+        Verb::Forward(forward) => {
+            run(&forward, if forward.against.is_some() { Suite::Against } else { Suite::Forward })
+        }
+        Verb::Flow(forward) => run(&forward, Suite::Flow),
         Verb::Route(route) => look_up(&route),
         Verb::Filter(arguments) => filter(&arguments),
         Verb::All(forward) => {
-            run(&forward)?;
+            run(&forward, Suite::Forward)?;
             let (route, filter): (&[_], &[_]) = if forward.quick {
                 (&["--routes", "10000", "--rounds", "2"], &["--only", "1k", "--rounds", "2"])
             } else {
@@ -174,7 +182,7 @@ fn look_up(options: &Route) -> Result<()> {
     Ok(())
 }
 
-fn run(forward: &Forward) -> Result<()> {
+fn run(forward: &Forward, suite: Suite) -> Result<()> {
     let last = std::thread::available_parallelism().context("counting CPUs")?.get() - 1;
     let settings = Settings {
         routes: forward.routes as usize,
@@ -183,8 +191,12 @@ fn run(forward: &Forward) -> Result<()> {
         frames: forward.frames,
         families: forward.family.clone(),
         cpu: forward.cpu.unwrap_or(last),
+        suite,
         only: forward.only.clone(),
     };
+    if let Some(other) = &forward.against {
+        daemon::compare_with(other)?;
+    }
     let command = command();
     let outcome = forward::run(&settings, &mut |step| {
         eprintln!("bench: {step}");
@@ -193,7 +205,8 @@ fn run(forward: &Forward) -> Result<()> {
     let rows = report::rows(&outcome, &settings.families);
     print!("{}", report::text(&outcome, &settings, &rows, &command)?);
     report::write(&forward.output, &outcome, &settings, &rows, &command)?;
-    eprintln!("bench: figures in {0}/forward.json, chart in {0}/forward.svg", forward.output.display());
+    let (folder, name) = (forward.output.display(), suite.name());
+    eprintln!("bench: figures in {folder}/{name}.json, chart in {folder}/{name}.svg");
     outcome.plausible()
 }
 

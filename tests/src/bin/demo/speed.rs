@@ -137,6 +137,7 @@ pub(crate) fn packets(show: &Show) -> anyhow::Result<()> {
         frames: Frames::Hot,
         families: vec![forward::Family::Mixed],
         cpu: last,
+        suite: forward::Suite::Forward,
         only: shown.iter().map(ToString::to_string).collect(),
     };
     let outcome = forward::run(&settings, &mut |step| {
