@@ -5,7 +5,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::seq_file,
+    bindings::{__sk_buff, seq_file},
     helpers::{bpf_probe_read_kernel, bpf_seq_printf},
 };
 use dataplane_common::abi::KernelOffsets;
@@ -52,8 +52,7 @@ fn write_line(turn: *const Turn) -> Option<()> {
     if link.is_null() {
         return None;
     }
-    // SAFETY: a read of an initialised static, which the compiler must not foresee.
-    let offsets = KernelOffsets::from_words(unsafe { core::ptr::read_volatile(&raw const KERNEL_OFFSETS) });
+    let offsets = offsets();
     let device: usize = match read(link, offsets.kind)? {
         XDP => read(link, offsets.xdp)?,
         TCX => read(link, offsets.tcx)?,
@@ -78,6 +77,26 @@ fn write_line(turn: *const Turn) -> Option<()> {
         )
     };
     Some(())
+}
+
+/// Whether a handler gets the frames of the device that a packet came in through, as far as programs may read that: the
+/// controller may not have seen it yet, or be gone. To the kernel, the context of a tc program is its `struct sk_buff`.
+#[inline(always)]
+pub fn takes(skb: *mut __sk_buff) -> bool {
+    let offsets = offsets();
+    if offsets.device == 0 {
+        return false;
+    }
+    let device: Option<usize> = read(skb.cast(), offsets.device);
+    let handler: Option<u64> = device.and_then(|device| read(device as *const u8, offsets.handler));
+    handler.is_some_and(|handler| handler != 0)
+}
+
+/// What the loader gave.
+#[inline(always)]
+fn offsets() -> KernelOffsets {
+    // SAFETY: a read of an initialised static, which the compiler must not foresee.
+    KernelOffsets::from_words(unsafe { core::ptr::read_volatile(&raw const KERNEL_OFFSETS) })
 }
 
 /// A field of the kernel's.

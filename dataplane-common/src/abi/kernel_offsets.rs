@@ -1,4 +1,4 @@
-//! Offsets in structures of the kernel, for the program that reads `rx_handler` of devices.
+//! Offsets in structures of the kernel, for the programs that read `rx_handler` of devices.
 
 /// Where it finds things in the kernel's own structures: bytes from the start of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,19 +17,21 @@ pub struct KernelOffsets {
     pub number: u64,
     /// `struct net_device`: the handler that gets its frames before IP.
     pub handler: u64,
+    /// `struct sk_buff`: the device; 0 where programs on the path of packets may not read it.
+    pub device: u64,
 }
 
 impl KernelOffsets {
     /// How many words it has.
-    pub const WORDS: usize = 7;
+    pub const WORDS: usize = 8;
 
     /// As the global is laid out.
     pub const fn words(self) -> [u64; Self::WORDS] {
-        [self.kind, self.xdp, self.tcx, self.ifindex, self.net, self.number, self.handler]
+        [self.kind, self.xdp, self.tcx, self.ifindex, self.net, self.number, self.handler, self.device]
     }
 
     /// What [`Self::words`] made words.
-    pub const fn from_words([kind, xdp, tcx, ifindex, net, number, handler]: [u64; Self::WORDS]) -> Self {
-        Self { kind, xdp, tcx, ifindex, net, number, handler }
+    pub const fn from_words([kind, xdp, tcx, ifindex, net, number, handler, device]: [u64; Self::WORDS]) -> Self {
+        Self { kind, xdp, tcx, ifindex, net, number, handler, device }
     }
 }

@@ -19,7 +19,7 @@ use dataplane_common::abi::{
 };
 use thiserror::Error;
 
-use super::{Hook, PinDirs, TableError, flows, mmap::Mapping, self_test, switch, table::Rows};
+use super::{Hook, PinDirs, TableError, flows, mmap::Mapping, rx_handler, self_test, switch, table::Rows};
 use crate::{
     fib::{Memory as _, TableSizes},
     release::OLDEST,
@@ -93,11 +93,18 @@ pub enum ObjectError {
     Info(io::Error),
 }
 
-/// Constants about the kernel for the programs beside the path.
+/// Constants about the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 struct KernelLog {
     observer: Observer,
     offsets: KernelOffsets,
+}
+
+impl KernelLog {
+    /// For the programs that packets go through.
+    fn on_path() -> Self {
+        Self { offsets: rx_handler::on_path(), ..Self::default() }
+    }
 }
 
 /// All causes of an error in one line.
@@ -128,7 +135,7 @@ impl Object {
     /// The same, but programs are loaded when they are needed. Maps that are pinned in `dirs` are used, missing ones made and
     /// pinned.
     pub fn open(features: Features, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
-        Self::with_pins(features, KernelLog::default(), sizes, dirs)
+        Self::with_pins(features, KernelLog::on_path(), sizes, dirs)
     }
 
     /// Loads the programs of these hooks, unless they are: all at once, since each takes the verifier its time.
@@ -160,7 +167,7 @@ impl Object {
         let read = [map::PORTS, map::VLANS, map::ADJACENCIES, map::NEIGHBOURS, map::POLICIES, map::EGRESS];
         let ways = [map::EGRESS_CLASSES, map::EGRESS_LINKS];
         pin(&mut loader, &[(&ways, &dirs.lasting), (&read, &dirs.own), (ROUTING, &dirs.routing)]);
-        Self::finish(loader, features, KernelLog::default(), sizes, dirs)
+        Self::finish(loader, features, KernelLog::on_path(), sizes, dirs)
     }
 
     fn with_pins(features: Features, log: KernelLog, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {

@@ -1,7 +1,7 @@
 //! The handlers that get the frames of ports before IP (`dev->rx_handler`): an iterator over the links of the machine, pinned
 //! so that reading the file starts it.
 
-use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::LazyLock};
 
 use aya::{
     BtfError as TypesError,
@@ -11,6 +11,7 @@ use aya::{
         links::{FdLink, LinkError},
     },
 };
+use caps::{CapSet, Capability};
 use dataplane_common::abi::{Ifindex, KernelOffsets};
 use thiserror::Error;
 
@@ -23,6 +24,8 @@ use crate::fib::TableSizes;
 
 /// The program, and the name of its pin.
 pub(super) const PROGRAM: &str = "rx_handlers";
+/// What the kernel keeps even from root.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// Why the handlers are not known.
 #[derive(Debug, Error)]
@@ -78,6 +81,7 @@ impl RxHandlers {
             net: btf.offset("net_device", "nd_net.net")?,
             number: btf.offset("net", "ns.inum")?,
             handler: btf.offset("net_device", "rx_handler")?,
+            device: 0,
         };
         drop(btf);
         let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(RxHandlerError::Namespace)?.ino();
@@ -102,6 +106,28 @@ impl RxHandlers {
     pub fn is_pinned(&self) -> bool {
         self.path.exists()
     }
+}
+
+/// Where programs on the path of packets find the handler of a packet's device; all zero where they may not read it: without it
+/// they leave to the controller to see handlers.
+pub(super) fn on_path() -> KernelOffsets {
+    static FOUND: LazyLock<KernelOffsets> = LazyLock::new(|| {
+        let found = || {
+            let btf = Btf::of_kernel()?;
+            let (handler, device) = (btf.offset("net_device", "rx_handler")?, btf.offset("sk_buff", "dev")?);
+            Ok::<_, BtfError>(KernelOffsets { handler, device, ..KernelOffsets::default() })
+        };
+        if may_read() { found().unwrap_or_default() } else { KernelOffsets::default() }
+    });
+    *FOUND
+}
+
+/// Whether the kernel lets programs of this process read its memory (`perfmon_capable`, `bpf_base_func_proto`).
+fn may_read() -> bool {
+    let rights = [Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN];
+    let may = rights.into_iter().any(|right| caps::has_cap(None, CapSet::Effective, right).unwrap_or(false));
+    let locked = fs::read_to_string(LOCKDOWN).is_ok_and(|text| text.contains("[confidentiality]"));
+    may && !locked
 }
 
 /// Index, number of the network namespace, whether there is a handler, and its name, with that of a module behind it.

@@ -12,12 +12,12 @@ use anyhow::ensure;
 use dataplane_common::wire::Mac;
 use dataplane_tests::{
     fixture::packet::{Packet, between},
-    lab::{CLIENT, Namespace, ROUTER_CLIENT, SERVER, traffic::Family},
+    lab::{CLIENT, Namespace, Need, ROUTER_CLIENT, SERVER, traffic::Family},
 };
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType, recv, socket};
 
 use crate::{
-    scene::{PORTS, PROMPT, Scene, within},
+    scene::{PORTS, PROMPT, Scene, can_have, within},
     wire::{count, from_client, holds, wire},
 };
 
@@ -190,4 +190,67 @@ fn raw_sockets_come_before_chain_input_in_generic() {
 #[test]
 fn raw_sockets_come_before_chain_input_in_tc() {
     guarded("tc");
+}
+
+/// A port becomes a bridge's while no daemon runs: what chain input drops does not come to the bridge's other ports, though
+/// raw sockets would read it.
+fn bridged(mode: &str) {
+    const DROPS: &str = "[chains.input]\nrules = ['udp dport { 67, 68, 546, 547 } drop']\n";
+    let needs = [Need::Kernel("bridges", || can_have(&["bridge"]))];
+    let Some(mut scene) = Scene::configured(&needs, DROPS) else { return };
+    scene.attach(&PORTS, mode);
+    let client = wire(scene.client(), CLIENT.port);
+    let group = Mac([0x33, 0x33, 0, 1, 0, 2]);
+    let to_all = [
+        (between(CLIENT.v4, "255.255.255.255").to(Mac([0xff; 6])), 67),
+        (between(CLIENT.v6, "ff02::1:2").to(group), 546),
+    ];
+    scene.daemon.kill9().expect("it dies");
+    for line in [
+        "ip link add br7 type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        "ip link add behind0 type veth peer name behind1",
+        &format!("ip link set {} master br7", ROUTER_CLIENT.port),
+        "ip link set behind0 master br7",
+        "ip link set br7 up",
+        "ip link set behind0 up",
+        "ip link set behind1 up",
+    ] {
+        scene.router().run(line).expect("a bridge");
+    }
+    let mut behind = wire(scene.router(), "behind1");
+    for (packet, from) in to_all {
+        within(PROMPT * 3, || {
+            let passes = packet.clone().udp(from, 5000, 400);
+            client.send(&passes.frame())?;
+            ensure!(count(&mut behind, |frame| holds(frame, &known(&passes))) > 0, "{mode}: {passes:?} is not flooded");
+            Ok(())
+        });
+        for port in [68, 547] {
+            let dropped = packet.clone().udp(from, port, 401);
+            for _ in 0..50 {
+                client.send(&dropped.frame()).expect("a frame");
+            }
+            let came = count(&mut behind, |frame| holds(frame, &known(&dropped)));
+            assert_eq!(came, 0, "{mode}: of 50 datagrams to port {port} that chain input drops, behind the bridge");
+        }
+    }
+    scene.router().run("ip link del behind0").expect("a device less");
+    scene.router().run("ip link del br7").expect("a bridge less");
+    scene.daemon.restart().expect("it starts");
+    scene.close();
+}
+
+#[test]
+fn what_is_dropped_stays_off_a_bridge_in_native() {
+    bridged("native");
+}
+
+#[test]
+fn what_is_dropped_stays_off_a_bridge_in_generic() {
+    bridged("generic");
+}
+
+#[test]
+fn what_is_dropped_stays_off_a_bridge_in_tc() {
+    bridged("tc");
 }
