@@ -43,6 +43,7 @@ fn ports() -> Vec<PortRow> {
             ipv6: if mode == "tc" { "kernel" } else { "mirror" }.to_owned(),
         },
         netfilter: if mode == "tc" { "follow" } else { "none" }.to_owned(),
+        flows: if mode == "tc" { "on" } else { "none" }.to_owned(),
         counts,
     };
     vec![
@@ -319,7 +320,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn json_fields_are_the_contract() {
-    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter taken ipsec rx forwarded \
+    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter flows taken ipsec rx forwarded \
                         delivered dropped passed";
     const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     const FLOWS: &str = "rows max armed asked full silent renewed epochs overruns resyncs events carried";

@@ -295,7 +295,7 @@ fn model_follows_the_kernel() {
             let ports = model
                 .links
                 .keys()
-                .map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true, follow: true }))
+                .map(|ifindex| (*ifindex, Attachment { mode: Mode::Tc, tc: true, follow: true, flows: None }))
                 .collect();
             let want = lowering.lower(&model, &ports);
             lowering.grace_passed(&dataplane_user::kernel::grace());

@@ -240,6 +240,7 @@ mod tests {
                 taken: None,
                 ipsec: false,
                 netfilter: "none".to_owned(),
+                flows: "none".to_owned(),
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],

@@ -71,6 +71,10 @@ pub struct PortRow {
     /// where there are no such rules.
     #[serde(default)]
     pub netfilter: String,
+    /// Whether connections that these rules let through are carried at the driver: `on`, or why they are not; `none` and
+    /// `bypass` as above.
+    #[serde(default)]
+    pub flows: String,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,

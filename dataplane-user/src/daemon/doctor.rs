@@ -49,6 +49,7 @@ impl Daemon {
             },
         }));
         findings.extend(self.passed_by_findings());
+        findings.extend(self.flow_findings());
         findings.extend(self.gate());
         findings.extend(self.rejecting());
         findings.push(self.alone());

@@ -75,7 +75,7 @@ impl Daemon {
             let _logged = self.reconcile();
             self.plane.observe_losses(Facts::new(&self.observed, &self.desired, &self.packets));
         }
-        self.observed.notice_netfilter(!self.plane.attached().is_empty(), self.desired.flows().netfilter);
+        self.notice_netfilter();
     }
 
     /// The maps do not know the ports: they wait, and so does what would be attached to them.

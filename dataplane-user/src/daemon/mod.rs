@@ -28,6 +28,7 @@ mod name;
 mod neighbour;
 mod netfilter;
 mod observed;
+mod obstacle;
 mod operate;
 mod packet_log;
 mod packets;

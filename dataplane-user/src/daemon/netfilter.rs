@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use dataplane_common::abi::Ifindex;
 
-use super::Daemon;
+use super::{Daemon, obstacle};
 use crate::{
     config::NetfilterChoice,
     control::row::{Finding, Status},
@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct NetfilterNotices {
     chains: BTreeSet<(NetfilterHook, String)>,
     choice: NetfilterChoice,
+    /// Why no connection is carried past them.
+    obstacle: Option<String>,
     shaped: BTreeSet<String>,
 }
 
@@ -51,6 +53,7 @@ impl NetfilterNotices {
         met: &[&NetfilterChain],
         shaped: Option<BTreeSet<String>>,
         choice: NetfilterChoice,
+        obstacle: Option<String>,
     ) {
         let key = |chain: &NetfilterChain| (chain.hook, chain.name.clone());
         let chains: BTreeSet<_> = met.iter().map(|chain| key(chain)).collect();
@@ -62,6 +65,14 @@ impl NetfilterNotices {
         } else if chains.is_empty() && !told.is_empty() {
             tracing::info!("netfilter no longer has rules that forwarded packets would meet");
         }
+        match &obstacle {
+            Some(found) if self.obstacle != obstacle => tracing::warn!("{found}"),
+            None if self.obstacle.is_some() => {
+                tracing::info!("netfilter no longer has rules that keep connections in the kernel");
+            }
+            _ => {}
+        }
+        self.obstacle = obstacle;
         if let Some(shaped) = shaped {
             shaped.difference(&self.shaped).for_each(|what| tracing::info!("{what}"));
             self.shaped = shaped;
@@ -88,10 +99,18 @@ impl Daemon {
         let (met, model) = (self.met(), self.observed.model());
         let mut said: Vec<_> =
             (!met.is_empty()).then(|| advice(self.desired.flows().netfilter, &met)).into_iter().collect();
+        said.extend(obstacle::sentence(&self.flow_obstacles()));
         said.extend(all_shaped(model));
         let links = links.iter().filter_map(|ifindex| model.links.get(ifindex));
         said.extend(links.filter_map(at_tc));
         said
+    }
+
+    /// Logs what has come, and what has gone.
+    pub(super) fn notice_netfilter(&mut self) {
+        let are_ports = !self.plane.attached().is_empty();
+        let obstacle = obstacle::sentence(&if are_ports { self.flow_obstacles() } else { Vec::new() });
+        self.observed.notice_netfilter(are_ports, self.desired.flows().netfilter, obstacle);
     }
 
     /// What the doctor says of all this.
@@ -176,6 +195,7 @@ mod tests {
             rules: Some(1),
             drops: false,
             translates,
+            obstacles: Vec::new(),
         }
     }
 

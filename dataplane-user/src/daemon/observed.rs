@@ -157,10 +157,10 @@ impl Observed {
     }
 
     /// Logs what netfilter has and had that packets through ports would meet.
-    pub(super) fn notice_netfilter(&mut self, are_ports: bool, choice: NetfilterChoice) {
+    pub(super) fn notice_netfilter(&mut self, are_ports: bool, choice: NetfilterChoice, obstacle: Option<String>) {
         let met = if are_ports { netfilter::met(&self.model) } else { Vec::new() };
         let shaped = are_ports.then(|| netfilter::all_shaped(&self.model).collect());
-        self.told.notice(&met, shaped, choice);
+        self.told.notice(&met, shaped, choice, obstacle);
     }
 
     /// How far the mirror is, and how well it follows.

@@ -65,7 +65,8 @@ impl Daemon {
             let (taken, ipsec) =
                 (self.observed.model().taker(link), Shielded::by(&self.observed.model().ipsec).is_some());
             let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
-            rows.push(PortRow { routes, taken, ipsec, netfilter, ..row(link, port.mode.name(), state, counts) });
+            let flows = self.flows_word(link);
+            rows.push(PortRow { routes, taken, ipsec, netfilter, flows, ..row(link, port.mode.name(), state, counts) });
         }
         for (ifindex, slot) in self.quarantined_slots() {
             let Some(link) = self.observed.model().links.get(ifindex) else { continue };
@@ -240,6 +241,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         taken: None,
         ipsec: false,
         netfilter: "none".to_owned(),
+        flows: "none".to_owned(),
         counts,
     }
 }

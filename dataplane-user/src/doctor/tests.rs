@@ -43,6 +43,7 @@ fn healthy() -> Facts {
         taken: None,
         ipsec: false,
         netfilter: "none".to_owned(),
+        flows: "none".to_owned(),
         counts: Counts::default(),
     };
     Facts {

@@ -30,6 +30,15 @@ impl Lowering {
         want.features.set(Features::MULTIPATH, self.next_hops.multipath());
         self.switch_elsewhere(model);
         self.switch_clients(model);
+        self.switch_flows(model);
+    }
+
+    /// Whether connections may be carried past netfilter: some port's packets meet it, and no rule would see less than it must.
+    fn switch_flows(&mut self, model: &Model) {
+        let follows = self.want.features.contains(Features::FOLLOW);
+        let ignore = self.attached.values().find_map(|attachment| attachment.flows).filter(|_| follows);
+        let may = ignore.is_some_and(|ignore| model.flow_obstacles(self.attached.keys().copied(), ignore).is_empty());
+        self.want.features.set(Features::FLOWS, may);
     }
 
     /// Whether addresses are local by tables that only the kernel follows.

@@ -140,7 +140,7 @@ mod tests {
             let mut model = Model::default();
             let member = Link { ifindex: 5, mac, master: Some(9), ..Link::default() };
             model.apply(Event::Link(Link { ifindex: 9, kind: Some(kind.to_owned()), mac, ..Link::default() }));
-            let written = port(&model, &member, Attachment { mode: Mode::Tc, tc: true, follow: true });
+            let written = port(&model, &member, Attachment { mode: Mode::Tc, tc: true, follow: true, flows: None });
             assert_eq!(written.mac, if ours { own } else { Mac::default() }, "{kind}");
             assert_eq!(written.flags().contains(PortFlags::RX_HANDLER), !ours, "{kind}");
             assert_eq!(features([written].iter()).contains(Features::RX_HANDLER), !ours, "{kind}");

@@ -172,5 +172,9 @@ pub(crate) fn add<A: Family>(model: &mut Model, specs: &[Spec]) {
 
 /// One attachment for each link.
 pub(crate) fn attached(model: &Model) -> BTreeMap<Ifindex, Attachment> {
-    model.links.keys().map(|ifindex| (*ifindex, Attachment { mode: Mode::Native, tc: true, follow: true })).collect()
+    model
+        .links
+        .keys()
+        .map(|ifindex| (*ifindex, Attachment { mode: Mode::Native, tc: true, follow: true, flows: None }))
+        .collect()
 }

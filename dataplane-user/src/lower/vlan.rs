@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn ports(of: &[Ifindex]) -> BTreeMap<Ifindex, Attachment> {
-        of.iter().map(|port| (*port, Attachment { mode: Mode::Native, tc: true, follow: true })).collect()
+        of.iter().map(|port| (*port, Attachment { mode: Mode::Native, tc: true, follow: true, flows: None })).collect()
     }
 
     #[test]

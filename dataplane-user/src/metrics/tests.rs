@@ -19,6 +19,7 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         taken: None,
         ipsec: false,
         netfilter: "none".to_owned(),
+        flows: "none".to_owned(),
         counts: Counts::default(),
     }
 }

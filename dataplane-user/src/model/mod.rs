@@ -1,8 +1,12 @@
 //! The state of the kernel: links, addresses, neighbours, routes and settings. Pure: events go in, nothing comes out.
 
+mod abstraction;
 mod address;
 mod difference;
+mod established;
 mod event;
+mod expression;
+mod extension;
 mod family;
 mod ipsec;
 mod link;
@@ -25,14 +29,19 @@ use dataplane_common::abi::Ifindex;
 
 pub use address::Address;
 pub use difference::Missed;
+pub use established::obstacles;
 pub use event::{Event, Snapshot};
+pub use expression::{
+    Comparison, Expression, Extension, NetfilterElement, NetfilterRule, NetfilterSet, NetfilterTable, NetfilterVerdict,
+    Register, Source,
+};
 pub use family::{Family, IpVersion, Prefix};
 pub use ipsec::{Ipsec, Pairs};
 pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
-pub use obstacle::{ObstacleKind, ObstacleKinds};
+pub use obstacle::{Obstacle, ObstacleKind, ObstacleKinds};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use rib::{Candidates, Listing, Routes};
 pub use route::{
@@ -240,13 +249,16 @@ impl Model {
 
     /// Whether a packet of a family that came in on a link would meet rules of netfilter when it is forwarded.
     pub fn meets_netfilter(&self, version: IpVersion, link: &Link) -> bool {
+        self.netfilter.meets(version, &self.devices_of(link))
+    }
+
+    /// The name of a link, and of what is under it: what comes in through a VLAN device came in through these.
+    pub(super) fn devices_of<'a>(&'a self, link: &'a Link) -> Vec<&'a str> {
         let mut devices = vec![link];
-        // What comes in through a VLAN device came in through what is under it.
         while let Some(below) = devices.last().and_then(|device| self.under(device)).filter(|_| devices.len() < 4) {
             devices.push(below);
         }
-        let names: Vec<_> = devices.iter().map(|device| device.name.as_str()).collect();
-        self.netfilter.meets(version, &names)
+        devices.iter().map(|device| device.name.as_str()).collect()
     }
 
     /// The link under a VLAN device, if it is in this namespace.

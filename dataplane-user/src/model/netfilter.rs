@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::IpVersion;
+use dataplane_common::abi::Ifindex;
+
+use super::{IpVersion, Model, Obstacle, ObstacleKinds};
 
 /// A place in a packet's way, as nft names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,9 +51,16 @@ pub struct NetfilterChain {
     pub drops: bool,
     /// Whether it translates addresses, which no rule of ours does.
     pub translates: bool,
+    /// What packets of established connections can meet in it and behind it, one of each kind.
+    pub obstacles: Vec<Obstacle>,
 }
 
 impl NetfilterChain {
+    /// Whether it is of iptables-legacy.
+    pub fn is_legacy(&self) -> bool {
+        self.name.contains("tables-legacy ")
+    }
+
     /// Whether it is bound to a device of this name.
     fn is_on(&self, device: &str) -> bool {
         let fits = |bound: &String| match bound.strip_suffix('*') {
@@ -101,15 +110,47 @@ impl Netfilter {
         })
     }
 
+    /// What rules do that packets escape which are carried at the driver, having come in through devices of these names. At
+    /// egress a packet meets all rules: such a way out is served by tc.
+    fn obstacles<'a>(&'a self, devices: &[&str]) -> impl Iterator<Item = &'a Obstacle> {
+        let met = self.chains.iter().filter(|chain| match chain.hook {
+            NetfilterHook::Prerouting | NetfilterHook::Forward | NetfilterHook::Postrouting => true,
+            NetfilterHook::Ingress => devices.iter().any(|device| chain.is_on(device)),
+            NetfilterHook::Egress => false,
+        });
+        met.flat_map(|chain| &chain.obstacles)
+    }
+
     /// Whether what a device transmits would meet rules.
     pub fn meets_on_the_way_out(&self, device: &str) -> bool {
         self.chains.iter().any(|chain| chain.hook == NetfilterHook::Egress && chain.is_on(device))
     }
 }
 
+impl Model {
+    /// What keeps all connections through these ports in the kernel, the worst first; notes are not among it.
+    pub fn flow_obstacles(&self, ports: impl Iterator<Item = Ifindex>, ignore: ObstacleKinds) -> Vec<&Obstacle> {
+        let mut found = self.all_obstacles(ports);
+        found.retain(|one| one.forbids(ignore));
+        found
+    }
+
+    /// The same with notes, and with what is ignored.
+    pub fn all_obstacles(&self, ports: impl Iterator<Item = Ifindex>) -> Vec<&Obstacle> {
+        let links = ports.filter_map(|ifindex| self.links.get(&ifindex));
+        let devices: Vec<_> = links.flat_map(|link| self.devices_of(link)).collect();
+        let mut found: Vec<_> = self.netfilter.obstacles(&devices).collect();
+        found.sort();
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataplane_common::abi::Tag;
+
+    use crate::model::{Event, Link, ObstacleKind, Vlan};
 
     fn chain(hook: NetfilterHook, versions: &[IpVersion], devices: &[&str]) -> NetfilterChain {
         NetfilterChain {
@@ -120,7 +161,39 @@ mod tests {
             rules: Some(1),
             drops: false,
             translates: false,
+            obstacles: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_is_met_forbids_unless_it_is_ignored() {
+        let obstacle = |kind: ObstacleKind| Obstacle { kind, place: "rule inet t c handle 4".to_owned(), what: None };
+        let of = |hook, devices: &[&str], kind| NetfilterChain {
+            obstacles: vec![obstacle(kind), obstacle(ObstacleKind::Counter)],
+            ..chain(hook, &[IpVersion::V4], devices)
+        };
+        let ignore: ObstacleKinds = [ObstacleKind::Log, ObstacleKind::Queue].into_iter().collect();
+        let rows = [
+            ("a log", of(NetfilterHook::Forward, &[], ObstacleKind::Log), true, false),
+            ("a queue", of(NetfilterHook::Postrouting, &[], ObstacleKind::Queue), true, true),
+            ("a limit of a port", of(NetfilterHook::Ingress, &["eth0"], ObstacleKind::Limit), true, true),
+            ("one of another device", of(NetfilterHook::Ingress, &["eth9"], ObstacleKind::Limit), false, false),
+            ("one at egress", of(NetfilterHook::Egress, &["eth0"], ObstacleKind::Limit), false, false),
+        ];
+        for (what, chain, forbids, ignored) in rows {
+            let link = |ifindex, name: &str| Link { ifindex, name: name.to_owned(), ..Link::default() };
+            let mut model = Model { netfilter: Netfilter { chains: vec![chain], own: None }, ..Model::default() };
+            model.apply(Event::Link(link(2, "eth0")));
+            model.apply(Event::Link(Link {
+                parent: Some(2),
+                vlan: Some(Vlan { tag: Tag::NONE, prioritises: false }),
+                ..link(3, "eth0.5")
+            }));
+            model.apply(Event::Link(link(4, "eth9")));
+            let some = |ignore| !model.flow_obstacles([3].into_iter(), ignore).is_empty();
+            assert_eq!((some(ObstacleKinds::default()), some(ignore)), (forbids, ignored), "{what}");
+        }
+        assert_eq!(obstacle(ObstacleKind::Log).to_string(), "rule inet t c handle 4 has log");
     }
 
     #[test]

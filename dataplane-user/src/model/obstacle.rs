@@ -51,13 +51,15 @@ pub enum ObstacleKind {
     Extension,
     /// `counter`: counts fewer packets. It forbids nothing.
     Counter,
+    /// `ct helper set`: such connections stay in the kernel. It forbids nothing.
+    Helper,
     /// `flow add`: the kernel's own flowtable takes connections over. It forbids nothing.
     Flowtable,
 }
 
 impl ObstacleKind {
     /// All, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Queue,
         Self::Unreadable,
         Self::Limit,
@@ -80,6 +82,7 @@ impl ObstacleKind {
         Self::Content,
         Self::Extension,
         Self::Counter,
+        Self::Helper,
         Self::Flowtable,
     ];
 
@@ -108,6 +111,7 @@ impl ObstacleKind {
             Self::Content => "content",
             Self::Extension => "extension",
             Self::Counter => "counter",
+            Self::Helper => "helper",
             Self::Flowtable => "flowtable",
         }
     }
@@ -120,7 +124,7 @@ impl ObstacleKind {
 
     /// Whether it is only worth a note.
     pub const fn is_note(self) -> bool {
-        matches!(self, Self::Counter | Self::Flowtable)
+        matches!(self, Self::Counter | Self::Helper | Self::Flowtable)
     }
 }
 
@@ -179,6 +183,13 @@ pub struct Obstacle {
     pub place: String,
     /// By which name it does that, or why it cannot be read.
     pub what: Option<String>,
+}
+
+impl Obstacle {
+    /// Whether it keeps connections in the kernel.
+    pub const fn forbids(&self, ignore: ObstacleKinds) -> bool {
+        !(self.kind.is_note() || self.kind.can_be_ignored() && ignore.contains(self.kind))
+    }
 }
 
 impl fmt::Display for Obstacle {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Link, XdpFeatures};
+use super::{Link, ObstacleKinds, XdpFeatures};
 
 /// How a port is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +87,8 @@ pub struct Attachment {
     pub tc: bool,
     /// Whether what is forwarded goes up where it would meet rules of netfilter.
     pub follow: bool,
+    /// Whether connections that these rules have let through may be carried past them, and what rules may do all the same.
+    pub flows: Option<ObstacleKinds>,
 }
 
 /// The mode for a link. Auto takes native XDP for hardware whose driver redirects, and tc for the rest: behind a virtual device

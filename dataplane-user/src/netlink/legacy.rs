@@ -11,8 +11,12 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::{hook::Hooked, netfilter::unnamed};
-use crate::model::{IpVersion, NetfilterChain, NetfilterHook};
+use super::{
+    hook::Hooked,
+    legacy_rules::{Layout, LegacyTable},
+    netfilter::{unnamed, unreadable},
+};
+use crate::model::{IpVersion, NetfilterChain, NetfilterHook, obstacles};
 
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
 const GET_INFO: libc::c_int = 64;
@@ -47,6 +51,8 @@ struct Side {
     word: &'static str,
     /// In `struct ipt_entry` or `struct ip6t_entry`, where the offset of the target is.
     target: usize,
+    /// Of all that is read in these.
+    layout: Layout,
 }
 
 const SIDES: [Side; 2] = [
@@ -58,6 +64,7 @@ const SIDES: [Side; 2] = [
         function: "ipt_do_table",
         word: "iptables",
         target: 88,
+        layout: Layout::V4,
     },
     Side {
         version: IpVersion::V6,
@@ -67,6 +74,7 @@ const SIDES: [Side; 2] = [
         function: "ip6t_do_table",
         word: "ip6tables",
         target: 140,
+        layout: Layout::V6,
     },
 ];
 
@@ -119,7 +127,18 @@ impl Side {
             if rules != Some(0) || drops {
                 let name = format!("{}-legacy table {name}", self.word);
                 let translates = name.ends_with(" nat");
-                chains.push(NetfilterChain { hook, rules, drops, translates, ..unnamed(name, &[self.version]) });
+                let obstacles = match rules {
+                    // Packets of connections that are translated already do not come by.
+                    _ if translates => Vec::new(),
+                    None => vec![unreadable(&name)],
+                    Some(_) => {
+                        let mut rules = LegacyTable::new(self.layout, &entries, &[(begin, title(hook))]);
+                        // Table raw comes before connections are looked up.
+                        obstacles(&mut rules, &name, &begin.to_string(), !name.ends_with(" raw"))
+                    }
+                };
+                let chain = NetfilterChain { hook, rules, drops, translates, ..unnamed(name, &[self.version]) };
+                chains.push(NetfilterChain { obstacles, ..chain });
             }
         }
         Ok(chains)
@@ -178,6 +197,16 @@ impl Side {
     fn verdict(&self, entries: &[u8], at: usize) -> Option<i32> {
         let target = at + usize::from(half(entries, at + self.target)?);
         Some(i32::from_ne_bytes(*entries.get(target + TARGET..)?.first_chunk()?))
+    }
+}
+
+/// What iptables calls the chain of a hook.
+const fn title(hook: NetfilterHook) -> &'static str {
+    match hook {
+        NetfilterHook::Prerouting => "PREROUTING",
+        NetfilterHook::Forward => "FORWARD",
+        NetfilterHook::Postrouting => "POSTROUTING",
+        NetfilterHook::Ingress | NetfilterHook::Egress => "",
     }
 }
 

@@ -331,6 +331,7 @@ mod tests {
             taken: None,
             ipsec: false,
             netfilter: "none".to_owned(),
+            flows: "none".to_owned(),
             counts: Counts::new(packets, 0, packets / 2, 0),
         };
         let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];

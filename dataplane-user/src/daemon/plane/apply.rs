@@ -5,6 +5,7 @@ use dataplane_common::abi::Features;
 
 use super::{DataPlane, Facts, Live};
 use crate::{
+    config::NetfilterChoice,
     daemon::guard::guarded,
     diff::{Change, Have, order},
     fib::TableSizes,
@@ -149,11 +150,7 @@ impl Live {
     fn make_room(&mut self, want: &Want, facts: Facts<'_>) -> anyhow::Result<()> {
         let asked = facts.desired.fib();
         let asked = TableSizes::for_routes(asked.ipv4_routes as usize, asked.ipv6_routes as usize);
-        let mut asked = self.kernel.sizes().joined(asked);
-        if want.features.contains(Features::FLOWS) {
-            asked = asked.with_flows(Some(facts.desired.flows().max));
-        }
-        self.grow(asked, want, facts)?;
+        self.grow(flow_room(self.kernel.sizes().joined(asked), want, facts), want, facts)?;
         if self.kernel.overflowed() == self.exhausted {
             return Ok(());
         }
@@ -187,5 +184,15 @@ impl Live {
             tracing::error!("the previous programs could not be restored everywhere: {error:#}");
         }
         Err(error)
+    }
+}
+
+/// From these sizes, with rows for connections while some may be carried. They stay when rules forbid it for a while.
+fn flow_room(sizes: TableSizes, want: &Want, facts: Facts<'_>) -> TableSizes {
+    let flows = facts.desired.flows();
+    match (flows.netfilter, want.features.contains(Features::FLOWS)) {
+        (_, true) => sizes.with_flows(Some(flows.max)),
+        (NetfilterChoice::Follow, false) => sizes,
+        (NetfilterChoice::Bypass, false) => sizes.with_flows(None),
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// The hooks of a port.
 fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
-    let egress = features.intersects(Features::OUTPUT | Features::FORWARD).then_some(Hook::TcEgress);
+    let egress = features.intersects(Features::OUTPUT | Features::FORWARD | Features::FLOWS).then_some(Hook::TcEgress);
     let (ingress, xdp) = match mode {
         Mode::Native => (Hook::TcBehindXdp, Some(Hook::Xdp)),
         Mode::Generic => (Hook::TcBehindXdp, Some(Hook::Generic)),

@@ -1,5 +1,5 @@
-//! Packets that the kernel forwards are held to chain forward at their way out: every link that can transmit has tc egress
-//! while the chain is in use, and a class among the ways out.
+//! Packets that the kernel forwards are held to chain forward at their way out, and are seen there as witnesses of what
+//! netfilter lets through: every link that can transmit has tc egress while either is in use, and a class among the ways out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,9 +109,10 @@ impl Live {
         Ok(())
     }
 
-    /// Whether packets of ports are held to chain forward wherever they leave.
+    /// Whether packets of ports are held to chain forward wherever they leave, or are witnesses there of what netfilter lets
+    /// through.
     pub(super) fn guards(&self, features: Features) -> bool {
-        features.contains(Features::FORWARD) && !self.ports.attached().is_empty()
+        features.intersects(Features::FORWARD | Features::FLOWS) && !self.ports.attached().is_empty()
     }
 
     /// Gives tc egress to links that are no ports, or takes it off.
@@ -161,7 +162,8 @@ impl Live {
             }
             Err(LinkError::Gone) => {}
             Err(error) => tracing::warn!(
-                "packets that the kernel forwards through {name} bypass rules of chain forward that match the egress: {error}"
+                "packets that the kernel forwards through {name} bypass rules of chain forward that match the egress, and no \
+                 connection through it is carried at the driver: {error}"
             ),
         }
     }

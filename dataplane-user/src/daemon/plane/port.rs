@@ -99,7 +99,8 @@ impl Ports {
     /// As lowering wants it.
     pub(super) fn attachments(&self, flows: FlowsConfig) -> BTreeMap<Ifindex, Attachment> {
         let follow = flows.netfilter == NetfilterChoice::Follow;
-        let attachment = |port: &Attached| Attachment { mode: port.mode, tc: true, follow };
+        let ignore = follow.then_some(flows.ignore);
+        let attachment = |port: &Attached| Attachment { mode: port.mode, tc: true, follow, flows: ignore };
         self.attached.iter().map(|(ifindex, port)| (*ifindex, attachment(port))).collect()
     }
 
