@@ -127,9 +127,14 @@ fn settle<F: Flows>(found: Row, verdict: RowVerdict, query: Query) -> u64 {
     reason as u64
 }
 
+/// From now on: the controller opens the row again where the connection then goes on (a forged FIN, RST or SYN ends nothing).
 #[inline(always)]
 fn close(row: Row) {
-    row.set_part(row::STAGE, row::stage::CLOSING, CLOSING);
+    let known: u8 = row.part(row::STAGE, row::stage::CLOSING);
+    if known != CLOSING {
+        row.set_part(row::LEASE, row::lease::WITNESS, maps::moment());
+        row.set_part(row::STAGE, row::stage::CLOSING, CLOSING);
+    }
 }
 
 /// The row for a flow.

@@ -79,7 +79,8 @@ pub mod row {
     /// From the lowest byte: epoch in which it is armed (16 bits; 0: it is not), TTL and DSCP of the last packet that went up,
     /// [`super::CLOSING`].
     pub const STAGE: usize = 6;
-    /// Packets that were carried (upper half, wraps), and the moment of the last witness.
+    /// Packets that were carried (upper half, wraps), and the moment of the last witness; of a row that is closing, the moment since
+    /// which it is.
     pub const LEASE: usize = 7;
 
     /// Bytes within [`STAGE`].

@@ -226,13 +226,17 @@ impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
         RowState::of(self.load(row, row::WAY), self.load(row, row::STAGE), self.load(row, row::LEASE))
     }
 
-    /// How many of these rows are armed, and how many packets those in use have carried.
+    /// How many of these rows are armed, and how many packets those in use have carried. Rows that have been closing for a lease
+    /// are opened again: had the connection ended, the kernel would have announced it, and they would be free.
     pub fn survey(&mut self, rows: std::ops::Range<u32>, control: &FlowControl, moment: u32) -> [u64; 2] {
         let mut sums = [0; 2];
         for row in rows.start..rows.end.min(self.mask + 1) {
             let protocol = ports::protocol(self.load(row, A::LAYOUT.ports)) as u8;
             if Protocol::from_number(protocol).is_some() {
                 let state = self.state(row);
+                if state.closing && moment.wrapping_sub(state.witness) > control.lease {
+                    self.store(row, row::STAGE, 0);
+                }
                 sums[0] += u64::from(is_armed(&state, control, moment));
                 sums[1] += u64::from(state.packets);
             }

@@ -319,3 +319,28 @@ proptest! {
         }
     }
 }
+
+/// A forged FIN, RST or SYN ends no connection: had it ended, the kernel would have announced that within the lease.
+#[test]
+fn rows_that_close_without_an_end_are_opened_again() {
+    use dataplane_common::abi::{FlowControl, flow::CLOSING, flow::row};
+    let mut table: Table<u32, Memory> = Table::new(memory(RowLayout::V4, 64), 7);
+    let udp = seen(1, Protocol::Udp);
+    let rows = table.insert(&udp.original, &udp.reply, 0).expect("room");
+    let control = FlowControl { epoch: 5, lease: 100, ..FlowControl::default() };
+    let close = |table: &mut Table<u32, Memory>| {
+        for index in rows {
+            let at = index as usize * RowLayout::V4.words;
+            let closing = u64::from(CLOSING) << (8 * row::stage::CLOSING) | 5;
+            table.memory().word(at + row::STAGE).store(closing, std::sync::atomic::Ordering::Relaxed);
+            table.memory().word(at + row::LEASE).store(1000, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    for (moment, closing) in [(1000, true), (1100, true), (1101, false)] {
+        close(&mut table);
+        table.survey(0..64, &control, moment);
+        let states = rows.map(|index| table.state(index));
+        assert_eq!(states.map(|state| state.closing), [closing; 2], "at {moment}");
+        assert_eq!(states.map(|state| state.armed), [if closing { 5 } else { 0 }; 2], "at {moment}");
+    }
+}
