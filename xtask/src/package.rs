@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
+    ("iptables-nft", "iptables"),
     ("ethtool", "ethtool"),
     ("traceroute", "traceroute"),
     ("tcpdump", "tcpdump"),

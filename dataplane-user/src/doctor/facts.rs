@@ -47,8 +47,28 @@ pub struct Facts {
     pub model: Model,
     /// Chains of netfilter that forwarded packets meet in the kernel.
     pub netfilter: Vec<String>,
+    /// Connection tracking of this network namespace.
+    pub conntrack: Conntrack,
     /// The interfaces to look at.
     pub ports: Vec<PortFacts>,
+}
+
+/// `net.netfilter.nf_conntrack_*`; none where there is no connection tracking.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conntrack {
+    /// Whether connections are announced: 0 never, 1 always, 2 those that begin while a program listens.
+    pub events: Option<u64>,
+    /// How many connections there are.
+    pub count: Option<u64>,
+    /// How many there may be.
+    pub max: Option<u64>,
+}
+
+impl Conntrack {
+    fn read() -> Self {
+        let number = |name: &str| text(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"))?.parse().ok();
+        Self { events: number("events"), count: number("count"), max: number("max") }
+    }
 }
 
 /// One interface.
@@ -106,6 +126,7 @@ impl Facts {
             capabilities: capabilities(),
             memlock: memlock(),
             daemon,
+            conntrack: Conntrack::read(),
             netfilter: model.netfilter.chains.iter().map(ToString::to_string).collect(),
             model,
             ports,

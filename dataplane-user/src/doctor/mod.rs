@@ -10,7 +10,7 @@ mod port;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, PortFacts, Unknown};
+pub use facts::{Conntrack, Facts, PortFacts, Unknown};
 
 use crate::control::row::{Finding, Status};
 

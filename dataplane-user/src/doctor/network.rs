@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{Facts, fault, fine};
+use super::{Facts, PortFacts, fault, fine};
 use crate::{
     control::row::{Finding, Status},
     model::{Family, IpVersion, NetconfScope, RouteSource, Routes, TABLE_MAIN},
@@ -13,6 +13,7 @@ use crate::{
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     forwarding(facts, findings);
     reverse_path(facts, findings);
+    conntrack(facts, findings);
     if facts.daemon.is_err() {
         // With a daemon, it says so itself.
         findings.push(if facts.netfilter.is_empty() {
@@ -43,6 +44,38 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             });
         }
     }
+}
+
+/// Connections, where some may be carried at the driver.
+fn conntrack(facts: &Facts, findings: &mut Vec<Finding>) {
+    let followed = |port: &PortFacts| port.row.as_ref().is_some_and(|row| row.netfilter == "follow");
+    let alone = facts.daemon.is_err() && !facts.netfilter.is_empty();
+    let (Some(events), true) = (facts.conntrack.events, alone || facts.ports.iter().any(followed)) else { return };
+    let lost = match events {
+        0 => Some("no connection is carried at the driver"),
+        2 => Some("connections that began while no program listened are not carried at the driver"),
+        _ => None,
+    };
+    findings.push(match lost {
+        Some(lost) => fault(
+            "conntrack events",
+            Status::Warn,
+            format!("net.netfilter.nf_conntrack_events is {events}: {lost}"),
+            "sysctl -w net.netfilter.nf_conntrack_events=1",
+        ),
+        None => fine("conntrack events", "all connections are announced"),
+    });
+    let (Some(count), Some(max)) = (facts.conntrack.count, facts.conntrack.max) else { return };
+    findings.push(if count.saturating_mul(10) >= max.saturating_mul(9) {
+        fault(
+            "conntrack table",
+            Status::Warn,
+            format!("{count} of {max} connections: the kernel drops the packets of new ones when it is full"),
+            format!("sysctl -w net.netfilter.nf_conntrack_max={}", max.saturating_mul(2)),
+        )
+    } else {
+        fine("conntrack table", format!("{count} of {max} connections"))
+    });
 }
 
 fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {

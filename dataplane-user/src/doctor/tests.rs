@@ -57,6 +57,7 @@ fn healthy() -> Facts {
         daemon: Ok(()),
         model,
         netfilter: Vec::new(),
+        conntrack: Conntrack { events: Some(2), count: Some(95), max: Some(100) },
         ports: vec![PortFacts { link, row: Some(row), ..PortFacts::default() }],
     }
 }
@@ -73,6 +74,20 @@ fn offload(facts: &mut Facts, name: &str) {
 type Row = (&'static str, fn(&mut Facts), &'static str, Status, &'static str);
 
 const ROWS: &[Row] = &[
+    (
+        "events",
+        |facts| row(facts).netfilter = "follow".to_owned(),
+        "conntrack events",
+        Status::Warn,
+        "sysctl -w net.netfilter.nf_conntrack_events=1",
+    ),
+    (
+        "a full table",
+        |facts| row(facts).netfilter = "follow".to_owned(),
+        "conntrack table",
+        Status::Warn,
+        "net.netfilter.nf_conntrack_max=200",
+    ),
     ("no daemon", |facts| facts.daemon = Err("no answer".to_owned()), "daemon", Status::Warn, "dataplane run"),
     ("an old kernel", |facts| facts.release = "5.15.0-91".to_owned(), "kernel", Status::Fail, "6.6"),
     ("the oldest kernel", |facts| facts.release = "6.1.0-28".to_owned(), "kernel", Status::Warn, "6.6"),
