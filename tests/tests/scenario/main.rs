@@ -24,6 +24,7 @@ mod explain;
 mod fault;
 mod filter;
 mod flap;
+mod flow;
 mod flow_gate;
 mod fragment;
 mod heartbeat;
