@@ -58,6 +58,8 @@ pub(super) enum Command {
     Maps(FlowMaps),
     /// Connections: these, or all that are known; those that a filter takes, up to a number of them.
     Views { which: Option<Vec<AnySeen>>, filter: Filter, limit: usize, answer: Sender<Views> },
+    /// Rules of this generation of nftables, and all before them, forbid nothing.
+    Judged(u32),
     /// No row counts until the kernel has let one of its packets through again.
     Flush,
     /// It is over.
@@ -115,7 +117,9 @@ pub(super) fn spawn(
     local: &BTreeSet<IpAddr>,
     offset: i128,
 ) -> Result<(Handle, thread::JoinHandle<()>), String> {
-    let conntrack = Conntrack::open().map_err(|error| error.to_string())?;
+    let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
+    // Whoever judged the rules may have seen older ones.
+    let generation = conntrack.generation().map_err(|error| error.to_string())?;
     let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| error.to_string())?;
     let (commands, received) = channel();
     let handle = Handle { commands, wake: Arc::new(waker), stats: Arc::default() };
@@ -123,6 +127,9 @@ pub(super) fn spawn(
     let (switch, memory) = maps.parts();
     let mut flows = Flows::new(memory, seed(), settings);
     flows.raise(Duration::ZERO);
+    if let Some(generation) = generation {
+        flows.hold(generation, Duration::ZERO);
+    }
     flows.set_local(local, Duration::ZERO);
     let follower = Follower {
         conntrack,
@@ -240,8 +247,13 @@ impl Follower {
     }
 
     fn rules(&mut self) -> Result<(), netlink::Error> {
-        if self.conntrack.commits()? > 0 {
-            self.flows.raise(self.born.elapsed());
+        let (commits, changed) = self.conntrack.commits()?;
+        if commits > 0 {
+            let now = self.born.elapsed();
+            match changed {
+                Some(generation) => self.flows.hold(generation, now),
+                None => self.flows.raise(now),
+            }
             self.publish();
         }
         Ok(())
@@ -281,6 +293,7 @@ impl Follower {
                     };
                     self.jobs.push_back(Job { which, filter, limit, views: Views::default(), answer });
                 }
+                Ok(Command::Judged(generation)) => self.flows.judged(generation),
                 Ok(Command::Flush) => {
                     self.flows.raise(now);
                     self.publish();

@@ -25,6 +25,8 @@ pub(super) struct FlowFollower {
     running: Option<Running>,
     /// Why there is none, and when that was tried.
     failed: Option<(String, Instant)>,
+    /// The generation of nftables' rules that the model has.
+    pub(super) surveyed: Option<u32>,
 }
 
 struct Running {
@@ -34,6 +36,8 @@ struct Running {
     maps: PathBuf,
     settings: Settings,
     local: BTreeSet<IpAddr>,
+    /// The generation of rules that it knows to forbid nothing.
+    judged: Option<u32>,
 }
 
 impl FlowFollower {
@@ -72,7 +76,7 @@ impl Drop for FlowFollower {
 impl Daemon {
     /// Follows connections if the programs carry them, in the maps that the programs read.
     pub(super) fn follow_flows(&mut self) {
-        if !self.plane.features().contains(Features::FLOWS) {
+        if !self.carries_flows() {
             self.flows.stop();
             self.flows.failed = None;
             return;
@@ -109,6 +113,33 @@ impl Daemon {
         } else if self.flows.failed.as_ref().is_none_or(|(_, at)| at.elapsed() >= AGAIN) {
             self.begin_flows(settings, local);
         }
+        self.tell_judged();
+    }
+
+    /// Whether the programs carry connections, and are to.
+    fn carries_flows(&self) -> bool {
+        (self.plane.features() & self.plane.want().features).contains(Features::FLOWS)
+    }
+
+    /// No connection is carried any more if something forbids it: before programs are loaded that carry none.
+    pub(super) fn forbid_flows(&mut self) {
+        if !self.carries_flows() {
+            self.flows.stop();
+        }
+    }
+
+    /// Tells what follows connections that the rules it waits for are judged, once nothing of the model is left to lower.
+    pub(super) fn tell_judged(&mut self) {
+        if self.observed.is_touched() || !self.carries_flows() {
+            return;
+        }
+        let surveyed = self.flows.surveyed;
+        if let (Some(generation), Some(running)) = (surveyed, &mut self.flows.running)
+            && running.judged != surveyed
+        {
+            running.judged = surveyed;
+            running.handle.tell(Command::Judged(generation));
+        }
     }
 
     fn begin_flows(&mut self, settings: Settings, local: BTreeSet<IpAddr>) {
@@ -118,7 +149,7 @@ impl Daemon {
         match opened.and_then(|opened| spawn(opened, settings, &local, self.offset)) {
             Ok((handle, thread)) => {
                 self.flows.failed = None;
-                self.flows.running = Some(Running { handle, thread, maps, settings, local });
+                self.flows.running = Some(Running { handle, thread, maps, settings, local, judged: None });
                 tracing::info!(max = settings.max, "connections that netfilter lets through are carried");
             }
             Err(error) => self.fail_flows(error),

@@ -47,6 +47,7 @@ impl Daemon {
         let refreshed = self.refresh_chains().map_err(|error| format!("{error:#}"));
         self.plane.update_egress(Facts::new(&self.observed, &self.desired, &self.packets));
         let update = self.lower();
+        self.forbid_flows();
         let facts = Facts::new(&self.observed, &self.desired, &self.packets);
         let mut again = false;
         // A port is filtered as soon as the programs know it; routes, for which packets in flight must be waited for, and XDP
@@ -90,6 +91,7 @@ impl Daemon {
     /// Why the maps do not hold what they should.
     pub(super) fn reconcile(&mut self) -> Result<(), String> {
         let update = self.lower();
+        self.forbid_flows();
         let applied = self.plane.apply(update, Facts::new(&self.observed, &self.desired, &self.packets));
         self.follow_flows();
         applied

@@ -27,5 +27,7 @@ impl Daemon {
             self.update_rx_handlers();
         }
         self.observed.count_comparisons(mirror);
+        self.flows.surveyed = mirror.netfilter_generation();
+        self.tell_judged();
     }
 }

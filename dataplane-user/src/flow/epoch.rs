@@ -23,6 +23,8 @@ pub struct Epochs {
     since: Option<Duration>,
     /// When they may be armed again.
     due: Option<Duration>,
+    /// Rules of this generation are not judged yet.
+    unjudged: Option<u32>,
 }
 
 impl Epochs {
@@ -37,6 +39,17 @@ impl Epochs {
             Some(since) if now < since + GATHER => self.due = Some(since + GATHER),
             _ => self.since = Some(now),
         }
+    }
+
+    /// Rules have changed, and may forbid that anything is carried past them: no row is armed before they are judged. The
+    /// generation is that of nftables.
+    pub fn hold(&mut self, generation: u32) {
+        self.unjudged = Some(generation);
+    }
+
+    /// Rules of a generation, and all before them, forbid nothing. Says whether that changed anything.
+    pub fn judged(&mut self, generation: u32) -> bool {
+        self.unjudged.take_if(|unjudged| generation.wrapping_sub(*unjudged).cast_signed() >= 0).is_some()
     }
 
     /// Lets rows be armed again if it is time. Says whether that changed anything.
@@ -55,7 +68,7 @@ impl Epochs {
 
     /// The words for the kernel half: the epoch, and the one in which rows are armed.
     pub fn words(&self) -> [u32; 2] {
-        [self.epoch, if self.due.is_some() { 0 } else { self.epoch }]
+        [self.epoch, if self.due.is_some() || self.unjudged.is_some() { 0 } else { self.epoch }]
     }
 
     /// How often it was raised.
@@ -81,6 +94,20 @@ mod tests {
             let [epoch, arming] = epochs.words();
             assert_ne!(epoch, before, "second {second}");
             assert_eq!(arming, epoch, "second {second}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_armed_under_rules_that_are_not_judged() {
+        let mut epochs = Epochs::default();
+        epochs.raise(at(0));
+        for (generation, judged, holds) in
+            [(5, 4, true), (5, 5, false), (5, 6, false), (u32::MAX, 1, false), (1, u32::MAX, true)]
+        {
+            epochs.hold(generation);
+            assert_eq!(epochs.words()[1], 0);
+            assert_eq!(epochs.judged(judged), !holds, "{generation} {judged}");
+            assert_eq!(epochs.words()[1] == 0, holds, "{generation} {judged}");
         }
     }
 

@@ -180,6 +180,18 @@ impl<M: Memory<Word = AtomicU64>> Flows<M> {
         self.epochs.raise(now);
     }
 
+    /// Rules have changed to those of a generation: rows that were armed count no longer, and none is armed before these are
+    /// judged.
+    pub fn hold(&mut self, generation: u32, now: Duration) {
+        self.epochs.raise(now);
+        self.epochs.hold(generation);
+    }
+
+    /// Rules of a generation forbid nothing.
+    pub fn judged(&mut self, generation: u32) {
+        self.epochs.judged(generation);
+    }
+
     /// Announcements were lost: rows may be there of connections that are no more.
     pub fn overrun(&mut self, now: Duration) {
         self.overruns += 1;

@@ -17,8 +17,12 @@ use rustix::{
 
 use super::{
     Error,
-    netfilter::{GROUP, HEADER, NFT_MSG_NEWGEN, NFTABLES},
-    socket::{Answer, RecvResult, Requester},
+    attribute::Attributes,
+    netfilter::{
+        GENERATION, GROUP, HEADER, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN, NFT_MSG_NEWGEN, NFT_MSG_NEWSETELEM, NFTABLES,
+        is_missing, number,
+    },
+    socket::{Answer, Message, RecvResult, Requester},
     stream::Stream,
 };
 use crate::{
@@ -48,6 +52,8 @@ pub enum Heard {
 pub struct Conntrack {
     /// Announcements of connections, and of rules; none of a client that only asks.
     news: Option<(Stream, Stream)>,
+    /// Something that is more than elements of sets was announced, and its commit was not.
+    more: bool,
     changes: Requester,
     lists: Requester,
 }
@@ -77,7 +83,7 @@ impl Conntrack {
     /// The kernel has no netfilter.
     pub fn requests() -> Result<Self, Error> {
         let netfilter = libc::NETLINK_NETFILTER as isize;
-        Ok(Self { news: None, changes: Requester::open(netfilter)?, lists: Requester::open(netfilter)? })
+        Ok(Self { news: None, more: false, changes: Requester::open(netfilter)?, lists: Requester::open(netfilter)? })
     }
 
     /// Waits until there is something to read here or at another descriptor, or a time is over.
@@ -111,23 +117,46 @@ impl Conntrack {
         })
     }
 
-    /// Reads what was announced of rules. Returns how many commits there were since; lost announcements count as one.
+    /// Reads what was announced of rules. Returns how many commits there were since, lost announcements as one, and the
+    /// generation after the last of them that changed more than elements of sets.
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn commits(&mut self) -> Result<u32, Error> {
-        let mut commits = 0;
-        let Some((_, rules)) = &mut self.news else { return Ok(commits) };
+    pub fn commits(&mut self) -> Result<(u32, Option<u32>), Error> {
+        let (mut commits, mut changed) = (0, None);
+        let Some((_, rules)) = &mut self.news else { return Ok((commits, changed)) };
         loop {
-            commits += match rules.poll()? {
-                RecvResult::Nothing => return Ok(commits),
-                RecvResult::Overrun => 1,
-                RecvResult::Datagram => {
-                    let ends = |kind| kind == NFTABLES | NFT_MSG_NEWGEN;
-                    rules.messages().filter(|message| ends(message.kind)).count() as u32
+            match rules.poll()? {
+                RecvResult::Nothing => return Ok((commits, changed)),
+                RecvResult::Overrun => {
+                    commits += 1;
+                    changed = generation(&mut self.changes)?.or(changed);
                 }
-            };
+                RecvResult::Datagram => {
+                    for message in rules.messages() {
+                        let kind = message.kind.wrapping_sub(NFTABLES);
+                        match kind {
+                            NFT_MSG_NEWGEN => {
+                                commits += 1;
+                                if std::mem::take(&mut self.more) {
+                                    changed = generation_in(&message).or(changed);
+                                }
+                            }
+                            NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => {}
+                            _ => self.more = true,
+                        }
+                    }
+                }
+            }
         }
+    }
+
+    /// The generation of nftables' rules; none where there are no nftables.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn generation(&mut self) -> Result<Option<u32>, Error> {
+        generation(&mut self.changes)
     }
 
     /// Changes connections, all that can be. Gives those that the kernel refused, by their place, and why.
@@ -181,6 +210,20 @@ impl Conntrack {
             }
         })
     }
+}
+
+fn generation(requester: &mut Requester) -> Result<Option<u32>, Error> {
+    match requester.get("rules' generation", NFTABLES | NFT_MSG_GETGEN, &[0; HEADER], generation_in) {
+        Err(error) if is_missing(&error) => Ok(None),
+        other => other,
+    }
+}
+
+fn generation_in(message: &Message<'_>) -> Option<u32> {
+    let is = message.kind == NFTABLES | NFT_MSG_NEWGEN;
+    Attributes::behind(message.payload, HEADER)
+        .find(|(kind, _)| is && *kind == GENERATION)
+        .and_then(|(_, id)| number(id))
 }
 
 fn request(change: &Change) -> Vec<u8> {

@@ -223,6 +223,11 @@ impl Mirror {
         self.comparison.skip(kinds);
     }
 
+    /// The generation of nftables' rules that was given last.
+    pub fn netfilter_generation(&self) -> Option<u32> {
+        self.netfilter.generation()
+    }
+
     /// Checks whether something was hooked into netfilter that the kernel does not announce.
     pub fn look_at_netfilter(&mut self) {
         self.netfilter.look();

@@ -26,10 +26,10 @@ const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_DELRULE: u16 = 8;
-const NFT_MSG_NEWSETELEM: u16 = 12;
-const NFT_MSG_DELSETELEM: u16 = 14;
+pub(super) const NFT_MSG_NEWSETELEM: u16 = 12;
+pub(super) const NFT_MSG_DELSETELEM: u16 = 14;
 pub(super) const NFT_MSG_NEWGEN: u16 = 15;
-const NFT_MSG_GETGEN: u16 = 16;
+pub(super) const NFT_MSG_GETGEN: u16 = 16;
 /// `struct nfgenmsg`.
 pub(super) const HEADER: usize = 4;
 
@@ -37,7 +37,7 @@ const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 /// `NFT_TABLE_F_DORMANT`.
 const DORMANT: u32 = 1;
-const GENERATION: u16 = 1;
+pub(super) const GENERATION: u16 = 1;
 
 const BOTH: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
 
@@ -118,6 +118,11 @@ impl NetfilterMonitor {
         chains.extend(legacy::chains(hooks.ok().flatten().as_deref()));
         chains.sort();
         Netfilter { chains, own }
+    }
+
+    /// The generation of nftables' rules that was listed last; none where that did not work, or there are none.
+    pub(super) fn generation(&self) -> Option<u32> {
+        number(&self.known.as_ref()?.0)
     }
 
     /// The chains of nftables, from the last time if no rule has changed since.

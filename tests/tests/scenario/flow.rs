@@ -263,6 +263,29 @@ fn a_commit_disarms_and_the_next_packets_arm() {
     scene.close();
 }
 
+/// Rules that must see each packet: from the moment that `nft` returned on, they do. The daemon takes longer to read them.
+#[test]
+fn nothing_is_carried_past_rules_that_are_not_judged_yet() {
+    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
+    load(&scene, RULES);
+    scene.attach(&PORTS, "native");
+    follows(&scene);
+    let mut tcp = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
+    becomes_fast(&scene, &mut tcp);
+    scene.router().run("nft insert rule inet home crossing tcp dport 5301 meta mark set 7 accept").expect("a rule");
+    thread::sleep(Duration::from_millis(5));
+    let forwarded = scene.stats().totals.forwarded;
+    let start = std::time::Instant::now();
+    let mut times = 0;
+    while start.elapsed() < PROMPT * 2 {
+        tcp.talk(1).expect("both are heard");
+        times += 1;
+    }
+    assert_eq!(scene.stats().totals.forwarded, forwarded, "of {times} questions and answers");
+    assert!(times > 20, "{times}");
+    scene.close();
+}
+
 /// Connections that were made while no one listened announce nothing, also not their end: none of them is carried.
 #[test]
 fn connections_from_before_the_daemon_are_the_kernels() {
@@ -272,7 +295,7 @@ fn connections_from_before_the_daemon_are_the_kernels() {
     scene.router().sysctl("net.netfilter.nf_conntrack_events", "2").expect("the default");
     let mut old = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
     old.talk(2).expect("both are heard");
-    scene.daemon.launch().expect("a daemon");
+    scene.daemon.restart().expect("a daemon");
     scene.attach(&PORTS, "native");
     follows(&scene);
     let mut new = Tcp::open(&scene, Family::V4, PORT + 1).expect("a connection");
