@@ -3,7 +3,6 @@
 //! Series are bounded: each port has one for each reason, whether it counted or not, and only the first [`RULES`] rules have
 //! series of their own.
 
-mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +14,6 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
-
-pub use plain::plain;
 
 use crate::control::{
     flow::FlowCounts,

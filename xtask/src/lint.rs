@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::ExitCode, time::Instant};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    border, build,
+    border, build, circle,
     command::run,
     prose, root,
     setup::{self, Need, Toolchain},
@@ -55,7 +55,8 @@ fn format(toolchain: &Toolchain) -> anyhow::Result<()> {
 }
 
 fn borders(_: &Toolchain) -> anyhow::Result<()> {
-    let (crossings, remarks) = border::check(root())?;
+    let (mut crossings, remarks) = border::check(root())?;
+    crossings.extend(circle::check(root())?);
     for line in remarks.iter().chain(&crossings) {
         println!("{line}");
     }

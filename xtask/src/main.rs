@@ -4,6 +4,7 @@ mod bench;
 mod border;
 mod build;
 mod ci;
+mod circle;
 mod command;
 mod compiler;
 mod deb;

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::session::{Session, unexpected};
-use crate::{
-    control::protocol::{Data, Request},
-    metrics,
+use crate::control::{
+    plain::plain,
+    protocol::{Data, Request},
 };
 
 /// Print counters and states as OpenMetrics text
@@ -25,7 +25,7 @@ impl Metrics {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         match session.call(&Request::Metrics)? {
             Data::Metrics(text) => {
-                let text = if self.plain { metrics::plain(&text) } else { text };
+                let text = if self.plain { plain(&text) } else { text };
                 session.print(&text, || text.clone())
             }
             data => Err(unexpected(&data)),

@@ -20,11 +20,11 @@ use tokio::{
 };
 
 use super::{
+    plain::plain,
     protocol::{Data, Request},
     server::{Call, Peer},
     visitor::{Visitor, Visitors},
 };
-use crate::metrics;
 
 /// Longest head of a request that is read, in bytes.
 pub const HEAD_LIMIT: usize = 8 << 10;
@@ -170,7 +170,7 @@ impl Source {
         match answer.await {
             Ok(Ok(part)) => match part.reply.data {
                 Data::Metrics(text) => {
-                    let text = if format == Format::Plain { metrics::plain(&text) } else { text };
+                    let text = if format == Format::Plain { plain(&text) } else { text };
                     let text: Arc<str> = text.into();
                     *last = Some((asked, Arc::clone(&text)));
                     Ok(text)

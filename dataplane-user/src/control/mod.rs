@@ -12,6 +12,7 @@ mod guest;
 pub mod http;
 pub mod json;
 pub mod page;
+pub mod plain;
 pub mod protocol;
 pub mod rate;
 pub mod row;

@@ -27,7 +27,6 @@ pub use image::Image;
 pub use patch::Patch;
 pub use search::{Effort, Found};
 pub use self_test::SelfTest;
-pub use set::Elements;
 
 use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
 use image::{Builder, FREE_TABLES, Slots, slots_for};

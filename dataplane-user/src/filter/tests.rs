@@ -3,10 +3,10 @@
 use dataplane_common::abi::{ActionCode, Class, Key, KeyFlags, field, mixed};
 use proptest::prelude::*;
 
-use super::{Elements, Found, Image, Patch, SelfTest, build};
+use super::{Found, Image, Patch, SelfTest, build};
 use crate::{
     cases::cases,
-    lower::filter::{Entry, LoweredFilter, Membership, key},
+    lower::filter::{Elements, Entry, LoweredFilter, Membership, key},
 };
 
 /// Few values, so that entries and packets meet.

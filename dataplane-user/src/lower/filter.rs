@@ -4,6 +4,7 @@
 //! that continues counts once.
 
 mod bits;
+mod elements;
 mod entry;
 mod rule;
 mod set;
@@ -15,10 +16,10 @@ use std::collections::BTreeMap;
 use dataplane_common::abi::{ActionCode, CHAINS, Features, Ifindex, Limit};
 use thiserror::Error;
 
+pub use elements::{Elements, Words};
 pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
 pub use set::Known;
 
-use crate::filter::Elements;
 use crate::rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName};
 
 /// One chain: what it does with what no rule decided, and its rules with the indices of their counters.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use dataplane_common::abi::Ifindex;
 
-use super::Unsupported;
-use super::bits::{Interval, merged, prefixes};
-use crate::filter::Elements;
+use super::{
+    Elements, Unsupported,
+    bits::{Interval, merged, prefixes},
+};
 use crate::rule::{Element, Item, ItemKind, LinkPattern, SetName, SetType, Value};
 
 /// What is known of a set: its type and its elements.

@@ -1,4 +1,4 @@
-//! The same in the older text format of Prometheus (`text/plain; version=0.0.4`,
+//! Metrics in the older text format of Prometheus (`text/plain; version=0.0.4`,
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>): node_exporter's textfile directory and
 //! `promtool check metrics` read no other.
 
