@@ -7,7 +7,7 @@ use dataplane_common::abi::Ifindex;
 
 use super::{
     Daemon,
-    flow_thread::{Command, Handle, Views},
+    flow_handle::{Command, Handle, Views},
 };
 use crate::{
     control::{

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
-    io,
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
@@ -22,14 +21,17 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use super::{
+    flow_grace::Graces,
+    flow_handle::{Command, Handle, Views},
+};
 use crate::{
-    flow::{Announcement, AnySeen, Filter, FlowStats, Flows, Named, Origin, Settings, View},
-    kernel::{FlowMaps, FlowSwitch, Mapping, grace},
+    flow::{Announcement, AnySeen, Filter, FlowStats, Flows, Named, Origin, Settings},
+    kernel::{FlowMaps, FlowSwitch, Mapping},
     netlink::{
         self,
         conntrack::{Conntrack, Heard, Listing},
     },
-    retired::Retired,
 };
 
 /// Announcements that are read before they are taken in.
@@ -47,66 +49,6 @@ const NAP: Duration = Duration::from_millis(50);
 /// Between two counts of what is armed.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// What the thread is told.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// The operator's settings.
-    Settings(Settings),
-    /// Addresses of this machine.
-    Local(BTreeSet<IpAddr>),
-    /// Other maps.
-    Maps(FlowMaps),
-    /// Connections: these, or all that are known; those that a filter takes, up to a number of them.
-    Views { which: Option<Vec<AnySeen>>, filter: Filter, limit: usize, answer: Sender<Views> },
-    /// Rules of this generation of nftables, and all before them, forbid nothing.
-    Judged(u32),
-    /// No row counts until the kernel has let one of its packets through again.
-    Flush,
-    /// It is over.
-    Stop,
-}
-
-/// An answer: some connections, and how many there are.
-#[derive(Debug, Default)]
-pub(super) struct Views {
-    pub rows: Vec<View>,
-    pub total: usize,
-}
-
-/// What speaks to the thread.
-#[derive(Clone, Debug)]
-pub(super) struct Handle {
-    commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
-    stats: Arc<Mutex<FlowStats>>,
-}
-
-impl Handle {
-    /// Tells the thread something. Says whether it is there.
-    pub(super) fn tell(&self, command: Command) -> bool {
-        let told = self.commands.send(command).is_ok();
-        wake(&self.wake);
-        told
-    }
-
-    /// Connections: these, or all that are known.
-    pub(super) fn views(&self, which: Option<Vec<AnySeen>>, filter: &Filter, limit: usize) -> Option<Views> {
-        let (answer, answered) = channel();
-        self.tell(Command::Views { which, filter: filter.clone(), limit, answer });
-        answered.recv_timeout(Duration::from_secs(30)).ok()
-    }
-
-    /// What was counted last.
-    pub(super) fn stats(&self) -> FlowStats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn wake(wake: &OwnedFd) {
-    // It fails where it would have to wait for its reader, who is awake then.
-    let _awake = rustix::io::write(wake, &1_u64.to_ne_bytes());
-}
-
 /// Begins to follow. `offset`: how far this clock is ahead of the kernel half's.
 ///
 /// # Errors
@@ -122,8 +64,8 @@ pub(super) fn spawn(
     let generation = conntrack.generation().map_err(|error| error.to_string())?;
     let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| error.to_string())?;
     let (commands, received) = channel();
-    let handle = Handle { commands, wake: Arc::new(waker), stats: Arc::default() };
-    let graces = Graces::begin(&handle.wake).map_err(|error| error.to_string())?;
+    let handle = Handle::new(commands, waker);
+    let graces = Graces::begin(handle.waker()).map_err(|error| error.to_string())?;
     let (switch, memory) = maps.parts();
     let mut flows = Flows::new(memory, seed(), settings);
     flows.raise(Duration::ZERO);
@@ -136,8 +78,8 @@ pub(super) fn spawn(
         flows,
         switch,
         commands: received,
-        wake: Arc::clone(&handle.wake),
-        stats: Arc::clone(&handle.stats),
+        wake: Arc::clone(handle.waker()),
+        stats: handle.counts(),
         graces,
         listing: None,
         jobs: VecDeque::new(),
@@ -424,53 +366,4 @@ fn moment(offset: i128) -> u32 {
 /// A number that senders cannot know.
 fn seed() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-type RetiredRows = [Option<Retired<Vec<u32>>>; 2];
-
-/// The thread that waits for packets: that takes as long as the kernel likes, and the ends of connections must not wait for it.
-struct Graces {
-    retired: Sender<RetiredRows>,
-    released: Receiver<[Vec<u32>; 2]>,
-    waits: bool,
-    /// What is waited for is of other memory.
-    forgotten: bool,
-}
-
-impl Graces {
-    fn begin(waker: &Arc<OwnedFd>) -> io::Result<Self> {
-        let (retired, given) = channel::<RetiredRows>();
-        let (give, released) = channel();
-        let waker = Arc::clone(waker);
-        thread::Builder::new().name("flows-grace".to_owned()).spawn(move || {
-            for rows in given {
-                let passed = grace();
-                let rows = rows.map(|rows| rows.map(|rows| passed.release(rows)).unwrap_or_default());
-                if give.send(rows).is_err() {
-                    return;
-                }
-                wake(&waker);
-            }
-        })?;
-        Ok(Self { retired, released, waits: false, forgotten: false })
-    }
-
-    fn is_free(&self) -> bool {
-        !self.waits
-    }
-
-    fn wait_for(&mut self, rows: RetiredRows) {
-        self.waits = self.retired.send(rows).is_ok();
-    }
-
-    fn forget(&mut self) {
-        self.forgotten = self.waits;
-    }
-
-    /// Rows that no packet is led to any more.
-    fn passed(&mut self) -> Option<[Vec<u32>; 2]> {
-        let rows = self.released.try_recv().ok()?;
-        self.waits = false;
-        (!std::mem::take(&mut self.forgotten)).then_some(rows)
-    }
 }

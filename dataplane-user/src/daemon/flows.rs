@@ -12,7 +12,8 @@ use dataplane_common::abi::{Features, Ifindex};
 
 use super::{
     Daemon,
-    flow_thread::{Command, Handle, spawn},
+    flow_handle::{Command, Handle},
+    flow_thread::spawn,
 };
 use crate::flow::{FlowStats, Settings};
 

@@ -11,6 +11,8 @@ mod difference;
 mod doctor;
 mod epoch;
 mod explain;
+mod flow_grace;
+mod flow_handle;
 mod flow_query;
 mod flow_thread;
 mod flows;
