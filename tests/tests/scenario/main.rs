@@ -11,6 +11,7 @@ mod bgp;
 mod bond;
 mod bridge;
 mod card;
+mod carried;
 mod commit;
 mod config;
 mod deliver;
