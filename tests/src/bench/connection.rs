@@ -3,8 +3,12 @@
 
 use std::{fmt, net::IpAddr};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, aim4, aim6};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketType, netlink, netlink::SocketAddrNetlink, recv, sendto, socket,
+};
 
 use super::{
     chain::Chain,
@@ -47,6 +51,31 @@ impl fmt::Display for Netfilter {
             Self::Masquerade => "conntrack, masquerade, 10 rules",
         })
     }
+}
+
+/// Forgets all connections of the device under test: those of the contestant before were translated as that wanted.
+pub fn forget(chain: &Chain) -> Result<()> {
+    /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+    const DELETE: u16 = 1 << 8 | 2;
+    /// `NLM_F_REQUEST | NLM_F_ACK`.
+    const FLAGS: u16 = 5;
+    const LENGTH: u32 = 20;
+    chain.dut.enter(|| {
+        let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::NETFILTER))?;
+        let mut request = LENGTH.to_ne_bytes().to_vec();
+        request.extend([DELETE, FLAGS].map(u16::to_ne_bytes).as_flattened());
+        request.resize(LENGTH as usize, 0);
+        sendto(&socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).context("asking netfilter")?;
+        let mut answer = [0; 256];
+        let (length, _) = recv(&socket, &mut answer, RecvFlags::empty()).context("reading netfilter's answer")?;
+        let error = answer.get(16..20).filter(|_| length >= 20).and_then(|bytes| bytes.try_into().ok());
+        ensure!(
+            error.map(i32::from_ne_bytes) == Some(0),
+            "netfilter does not forget connections: {:?}",
+            &answer[..length]
+        );
+        Ok(())
+    })
 }
 
 /// Sends each flow's packet, and an answer to it if `answered`; says how many flows that are.

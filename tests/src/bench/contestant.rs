@@ -208,11 +208,13 @@ impl Contestant {
             }
             Self::KernelConnections(netfilter) => {
                 chain.dut.feed("nft", &["-f", "-"], &netfilter.ruleset())?;
+                connection::forget(chain)?;
                 connection::establish(chain, netfilter, families, true)?;
                 Held::Nft
             }
             Self::Connections(mode, netfilter) => {
                 chain.dut.feed("nft", &["-f", "-"], &netfilter.ruleset())?;
+                connection::forget(chain)?;
                 Held::DaemonAndNft(Box::new(Daemon::start_following(chain, mode, netfilter, families)?))
             }
             Self::Dataplane(mode, rules) | Self::Again(mode, rules) => {
