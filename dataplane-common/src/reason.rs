@@ -177,7 +177,7 @@ reasons! {
     MirrorOff = "mirror_off" => Kernel, "`dataplane doctor`, `ip rule` and the daemon's log show the cause";
     /// Netfilter rules apply to it on its way through: the kernel forwards it, and they decide.
     Netfilter = "netfilter" => Kernel, "nothing, or `netfilter = \"bypass\"` under [flows] in the config; `dataplane doctor` lists the chains";
-    /// Netfilter has not let a packet of this direction of the connection through since its rules changed; it decides on this one.
+    /// Netfilter has let no packet of this direction of the connection through since its rules changed; it decides on this one.
     FlowUnarmed = "flow_unarmed" => Kernel, "nothing for a few packets; if it persists, a rule drops them, or they leave in another way: `dataplane flow list --why-not`";
     /// The lease of the connection's row is over: netfilter judges this packet, and the next ones are carried again.
     FlowRenew = "flow_renew" => Kernel, "nothing: once in `lease` seconds for each direction ([flows] in the config)";

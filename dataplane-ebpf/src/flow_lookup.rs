@@ -331,7 +331,9 @@ const fn has_rows(number: u64) -> bool {
 #[inline(always)]
 fn arm<F: Departs>(skb: *mut __sk_buff, epoch: u32) {
     // SAFETY: the context is the program's own.
-    let (iif, oif) = unsafe { ((*skb).ingress_ifindex, (*skb).ifindex) };
+    let iif = unsafe { (*skb).ingress_ifindex };
+    // SAFETY: as above.
+    let oif = unsafe { (*skb).ifindex };
     // What begins on this machine says nothing of what is forwarded.
     if iif == 0 {
         return;

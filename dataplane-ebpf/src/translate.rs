@@ -1,6 +1,7 @@
 //! Address translation of packets that a row of the flow table carries: addresses, ports, and the checksums over them.
 //!
-//! Part of the rewriter. The kernel's way to the same bytes is `nf_nat_ipv4_manip_pkt` and the like (`net/netfilter/nf_nat_proto.c`).
+//! Part of the rewriter. The kernel's way to the same bytes: `nf_nat_ipv4_manip_pkt` and the like
+//! (`net/netfilter/nf_nat_proto.c`).
 
 #![expect(unsafe_code, reason = "packet bytes are written through the bounds that the verifier checks")]
 

@@ -29,7 +29,6 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
     let attach = |names: &[&str], mode| Request::Attach { ifaces: ifaces(names), mode };
     let addr = |text: &str| text.parse().expect("an address");
     let add = |chain, rule: &str| Request::RuleAdd { chain, rule: rule.to_owned() };
-    let flows = |filter: &str, why_not| Request::FlowList { filter: filter.to_owned(), why_not, limit: 10_000 };
     let canonical = config::parse(CONFIG, file).expect("a config");
     let config = ConfigText { path: file.to_owned(), toml: canonical.to_toml() };
     let rows = [
@@ -55,11 +54,6 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
             },
         ),
         ("neigh list", Request::NeighList),
-        ("flow list", flows("", false)),
-        ("flow list saddr 198.18.0.2 dport 443 proto tcp", flows("saddr 198.18.0.2 dport 443 proto tcp", false)),
-        ("flow list --why-not", flows("", true)),
-        ("flow del dport 53", Request::FlowDel { filter: "dport 53".to_owned() }),
-        ("flow flush", Request::FlowFlush),
         ("rule list", Request::RuleList { chain: None }),
         ("rule list output", Request::RuleList { chain: Some(ChainName::Output) }),
         ("rule add forward tcp dport { 80, 443 } accept", add(ChainName::Forward, "tcp dport { 80, 443 } accept")),
@@ -96,7 +90,19 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("stats --watch --interval 0.5 --count 3", Request::Stats { iface: None }),
         ("metrics", Request::Metrics),
     ];
-    rows.map(|(command, request)| (command.replace("FILE", file), request)).into()
+    rows.into_iter().chain(flow_grammar()).map(|(command, request)| (command.replace("FILE", file), request)).collect()
+}
+
+/// The same of connections.
+fn flow_grammar() -> [(&'static str, Request); 5] {
+    let flows = |filter: &str, why_not| Request::FlowList { filter: filter.to_owned(), why_not, limit: 10_000 };
+    [
+        ("flow list", flows("", false)),
+        ("flow list saddr 198.18.0.2 dport 443 proto tcp", flows("saddr 198.18.0.2 dport 443 proto tcp", false)),
+        ("flow list --why-not", flows("", true)),
+        ("flow del dport 53", Request::FlowDel { filter: "dport 53".to_owned() }),
+        ("flow flush", Request::FlowFlush),
+    ]
 }
 
 #[test]

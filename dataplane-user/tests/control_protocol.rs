@@ -34,17 +34,6 @@ fn requests_go_there_and_back() {
             false,
         ),
         (Request::NeighList, r#"{"verb":"neigh list"}"#, false),
-        (
-            Request::FlowList { filter: "dport 443".to_owned(), why_not: true, limit: 9 },
-            r#"{"verb":"flow list","with":{"filter":"dport 443","why_not":true,"limit":9}}"#,
-            false,
-        ),
-        (
-            Request::FlowDel { filter: "proto udp".to_owned() },
-            r#"{"verb":"flow del","with":{"filter":"proto udp"}}"#,
-            true,
-        ),
-        (Request::FlowFlush, r#"{"verb":"flow flush"}"#, true),
         (Request::RuleList { chain: None }, r#"{"verb":"rule list","with":{"chain":null}}"#, false),
         (
             Request::RuleAdd { chain: ChainName::Forward, rule: rule() },
@@ -89,11 +78,28 @@ fn requests_go_there_and_back() {
         (Request::Doctor, r#"{"verb":"doctor"}"#, false),
         (Request::Whereabouts, r#"{"verb":"whereabouts"}"#, false),
     ];
-    for (request, line, change) in rows {
+    for (request, line, change) in rows.into_iter().chain(flow_requests()) {
         assert_eq!(json::line(&request).expect("JSON"), line);
         assert_eq!(json::parse::<Request>(line.as_bytes()).expect("a request"), request);
         assert_eq!(request.is_change(), change, "{line}");
     }
+}
+
+/// Those about connections.
+fn flow_requests() -> [(Request, &'static str, bool); 3] {
+    [
+        (
+            Request::FlowList { filter: "dport 443".to_owned(), why_not: true, limit: 9 },
+            r#"{"verb":"flow list","with":{"filter":"dport 443","why_not":true,"limit":9}}"#,
+            false,
+        ),
+        (
+            Request::FlowDel { filter: "proto udp".to_owned() },
+            r#"{"verb":"flow del","with":{"filter":"proto udp"}}"#,
+            true,
+        ),
+        (Request::FlowFlush, r#"{"verb":"flow flush"}"#, true),
+    ]
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn gather(folder: &Path, at: &[String], modules: &mut BTreeMap<String, String>) 
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-        let within = [at, &[stem.clone()]].concat();
+        let within = [at, std::slice::from_ref(&stem)].concat();
         if path.is_dir() {
             gather(&path, &within, modules)?;
         } else if path.extension().is_some_and(|ending| ending == "rs") && stem != "tests" {

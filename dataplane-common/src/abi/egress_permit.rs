@@ -21,7 +21,7 @@ pub const EGRESS_LINKS: u32 = 65_536;
 ///
 /// | kind | means |
 /// |---|---|
-/// | 0 | it may leave through any link: the chain says so, we send it ourselves, or it was let out before; the lower bits are those of the epoch of the flow table in which it went up, or 0 |
+/// | 0 | it may leave through any link: the chain says so, we send it, or it was let out before ([`Self::flow_epoch`]) |
 /// | 1 | it may leave through links whose class has its bit set |
 /// | 2 | it may leave through links of this class |
 /// | 3 | nothing yet |

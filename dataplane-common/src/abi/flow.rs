@@ -44,7 +44,8 @@ impl FlowControl {
     /// The epoch after another one. A packet carries eight bits of it, where zero means none.
     pub const fn next_epoch(epoch: u32) -> u32 {
         let next = (epoch + 1) & 0xffff;
-        if next & 0xff == 0 { next + 1 } else { next }
+        // Its lower byte.
+        if next as u8 == 0 { next + 1 } else { next }
     }
 }
 
@@ -79,8 +80,8 @@ pub mod row {
     /// From the lowest byte: epoch in which it is armed (16 bits; 0: it is not), TTL and DSCP of the last packet that went up,
     /// [`super::CLOSING`].
     pub const STAGE: usize = 6;
-    /// Packets that were carried (upper half, wraps), and the moment of the last witness; of a row that is closing, the moment since
-    /// which it is.
+    /// Packets that were carried (upper half, wraps), and the moment of the last witness; of a row that is closing, the moment
+    /// since which it is.
     pub const LEASE: usize = 7;
 
     /// Bytes within [`STAGE`].
@@ -135,7 +136,7 @@ pub mod ports {
     /// Whether it is that of a row in which no connection ever was.
     #[inline(always)]
     pub const fn is_free(row: u64) -> bool {
-        row >> PROTOCOL & 0xff == 0
+        protocol(row) == 0
     }
 
     /// Protocol.

@@ -139,8 +139,9 @@ static mut NOW: u32 = 0;
 /// The moment, where this tick was checked (`liveness::controller_gone`).
 #[inline(always)]
 pub fn moment() -> u32 {
+    let now = &raw const NOW;
     // SAFETY: a word of a static, which other CPUs write as a whole.
-    unsafe { (&raw const NOW).read_volatile() }
+    unsafe { now.read_volatile() }
 }
 
 /// Keeps the moment of this tick.
@@ -148,8 +149,9 @@ pub fn moment() -> u32 {
 pub fn store_moment() {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let word = &raw mut NOW;
     // SAFETY: as above.
-    unsafe { (&raw mut NOW).write_volatile((now >> MOMENT) as u32) };
+    unsafe { word.write_volatile((now >> MOMENT) as u32) };
 }
 
 /// A number of the table's state, at an offset in [`FlowControl`].
@@ -163,8 +165,9 @@ pub fn flow_control(offset: usize) -> u32 {
 /// The table's random number.
 #[inline(always)]
 pub fn flow_seed() -> u64 {
+    let seed = (&raw const FLOW_CONTROL).cast::<u64>().wrapping_byte_add(offset_of!(FlowControl, seed));
     // SAFETY: as above.
-    unsafe { (&raw const FLOW_CONTROL.seed).read_volatile() }
+    unsafe { seed.read_volatile() }
 }
 
 /// The flow of the packet at hand.

@@ -18,7 +18,7 @@ pub extern "C" fn sets_agree(base: u32, unit: u32) -> u32 {
     let mut left = abi::sets(&Arena, base, unit);
     let mut at = 0;
     while at < RULE_SETS as u64 {
-        if left & 0xff == 0 {
+        if left as u8 == 0 {
             break;
         }
         if u64::from(is_member(base, unit, at as u32)) == left >> 8 & 1 {

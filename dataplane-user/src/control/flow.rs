@@ -19,7 +19,8 @@ pub struct FlowRow {
     pub mark: u32,
     /// `seen-reply`, `assured`, `snat`, `dnat`, `helper`, `offload`.
     pub status: Vec<String>,
-    /// `fast`: one direction at least is carried; `listed`: both may be, and none is; `closing`; `asked`, `young`: soon; `kernel`.
+    /// `fast`: one direction at least is carried; `listed`: both may be, and none is; `closing`; `asked`, `young`: soon;
+    /// `kernel`.
     pub state: String,
     /// Why it has no rows, in one word; none where it has.
     #[serde(default)]

@@ -15,6 +15,7 @@ pub mod page;
 pub mod plain;
 pub mod protocol;
 pub mod rate;
+mod request;
 pub mod row;
 pub mod server;
 mod socket;

@@ -30,7 +30,7 @@ use crate::{
     kernel::{FlowMaps, FlowSwitch, Mapping},
     netlink::{
         self,
-        conntrack::{Conntrack, Heard, Listing},
+        conntrack::{Conntrack, Listing, StreamState},
     },
 };
 
@@ -164,13 +164,13 @@ impl Follower {
     /// Rules first, and again behind each turn: with a commit no row counts, whatever else there is to do.
     fn listen(&mut self) -> Result<bool, netlink::Error> {
         self.rules()?;
-        let (mut heard, mut last) = (Vec::new(), Heard::Announced);
-        while heard.len() < TURN && last == Heard::Announced {
+        let (mut heard, mut last) = (Vec::new(), StreamState::Announced);
+        while heard.len() < TURN && last == StreamState::Announced {
             last = self.conntrack.next(|announcement| heard.push(announcement))?;
         }
         let now = self.born.elapsed();
         let ends = heard.iter().filter(|announcement| matches!(announcement, Announcement::Destroy(_))).count();
-        if last == Heard::Overrun {
+        if last == StreamState::Overrun {
             tracing::debug!("announcements of connections were lost; all are listed again");
             self.flows.overrun(now);
             self.publish();
@@ -185,7 +185,7 @@ impl Follower {
             }
         }
         self.rules()?;
-        Ok(last != Heard::Nothing)
+        Ok(last != StreamState::Nothing)
     }
 
     fn rules(&mut self) -> Result<(), netlink::Error> {

@@ -181,7 +181,8 @@ fn payload(base: u32, offset: u32, length: u32) -> Value {
     }
 }
 
-/// Headers and options; none where there is no such header. Packets with options, with a routing or a fragment header are not carried at the driver.
+/// Headers and options; none where there is no such header. Packets with options, with a routing or a fragment header are not
+/// carried at the driver.
 fn exthdr(operation: u32, header: u8, presence: bool) -> Option<Value> {
     const IPV6: u32 = 0;
     const TCP_OPTION: u32 = 1;

@@ -39,7 +39,7 @@ const BATCH: usize = 64;
 
 /// What was there to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum StreamState {
     /// Nothing.
     Nothing,
     /// Announcements, of connections that are followed or not.
@@ -105,14 +105,14 @@ impl Conntrack {
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn next(&mut self, mut each: impl FnMut(Announcement)) -> Result<Heard, Error> {
-        let Some((events, _)) = &mut self.news else { return Ok(Heard::Nothing) };
+    pub fn next(&mut self, mut each: impl FnMut(Announcement)) -> Result<StreamState, Error> {
+        let Some((events, _)) = &mut self.news else { return Ok(StreamState::Nothing) };
         Ok(match events.poll()? {
-            RecvResult::Nothing => Heard::Nothing,
-            RecvResult::Overrun => Heard::Overrun,
+            RecvResult::Nothing => StreamState::Nothing,
+            RecvResult::Overrun => StreamState::Overrun,
             RecvResult::Datagram => {
                 events.messages().filter_map(|message| message::announcement(&message)).for_each(&mut each);
-                Heard::Announced
+                StreamState::Announced
             }
         })
     }

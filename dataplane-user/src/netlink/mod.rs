@@ -37,6 +37,7 @@ mod route;
 mod route_get;
 mod rule;
 mod ruleset;
+mod snapshot;
 mod socket;
 mod stream;
 
@@ -47,7 +48,7 @@ use std::time::{Duration, Instant};
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
 
-use crate::model::{Event, IpVersion, Link, Snapshot};
+use crate::model::{Event, IpVersion, Link};
 use announcement::{parse, unannounced, usable};
 use compare::Comparison;
 use dump::{both, is_foreign};
@@ -57,7 +58,7 @@ use ipsec::Policies;
 use listing::Reading;
 use netfilter::NetfilterMonitor;
 use quiet::Quiet;
-use socket::{Listener, Message, RecvResult, Requester};
+use socket::{Listener, RecvResult, Requester};
 
 pub use counter::{LinkCounters, link_counters};
 pub use error::Error;
@@ -373,42 +374,5 @@ impl Mirror {
     /// announced, when it returns.
     fn wait_for_changes(&mut self) -> Result<(), Error> {
         self.requester.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |_| None::<()>).map(drop)
-    }
-
-    fn list(&mut self, kind: Stale) -> Result<Option<Snapshot>, Error> {
-        let requester = &mut self.requester;
-        Ok(Some(match kind {
-            Stale::LINKS => {
-                let found = requester.dump("links", libc::RTM_GETLINK, &[0; link::HEADER], |message| {
-                    Some((link::parse(message.payload)?, usable(message.payload)))
-                })?;
-                self.usable = found.iter().map(|(link, flags)| (link.ifindex, *flags)).collect();
-                Snapshot::Links(found.into_iter().map(|(link, _)| link).collect())
-            }
-            Stale::FEATURES => match &mut self.devices {
-                Some(devices) => Snapshot::Features(devices.list()?),
-                None => return Ok(None),
-            },
-            Stale::NETCONF => {
-                let parse = |message: &Message<'_>| Some(netconf::parse(message.payload)?.0);
-                Snapshot::Netconf(both(requester, "settings", netconf::GET, netconf::HEADER, parse)?)
-            }
-            Stale::ADDRESSES => {
-                let parse = |message: &Message<'_>| address::parse(message.payload);
-                Snapshot::Addresses(both(requester, "addresses", libc::RTM_GETADDR, address::HEADER, parse)?)
-            }
-            Stale::NEIGHBOURS => {
-                let parse = |message: &Message<'_>| neighbour::parse(message.payload);
-                Snapshot::Neighbours(both(requester, "neighbours", libc::RTM_GETNEIGH, neighbour::HEADER, parse)?)
-            }
-            Stale::RULES => {
-                let parse = |message: &Message<'_>| rule::parse(message.payload);
-                Snapshot::RoutingRules(both(requester, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)
-            }
-            Stale::IPSEC => Snapshot::Ipsec(self.policies.list()?),
-            Stale::QDISCS => Snapshot::Qdiscs(qdisc::shaping(requester)?),
-            Stale::NETFILTER => Snapshot::Netfilter(self.netfilter.survey()),
-            _ => return Ok(None),
-        }))
     }
 }

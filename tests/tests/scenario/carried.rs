@@ -33,11 +33,6 @@ const HOME: &str = "table inet home {
 }
 ";
 
-/// A router with the rules of a home, in a mode.
-fn home(mode: &str) -> Option<Scene> {
-    behind(mode, HOME)
-}
-
 /// A router with rules, in a mode.
 fn behind(mode: &str, rules: &str) -> Option<Scene> {
     let scene = Scene::idle(&[Need::Tool("nft")])?;
@@ -320,10 +315,9 @@ fn both_ends_are_translated_at_once() {
 #[test]
 fn datagrams_are_carried_for_as_long_as_they_come() {
     for mode in MODES {
-        let Some(scene) = home(mode) else { return };
-        let short = [("udp_timeout", "2"), ("udp_timeout_stream", "2")];
-        for (name, value) in short {
-            scene.router().sysctl(&format!("net.netfilter.nf_conntrack_{name}"), value).expect("a timeout");
+        let Some(scene) = behind(mode, HOME) else { return };
+        for name in ["udp_timeout", "udp_timeout_stream"] {
+            scene.router().sysctl(&format!("net.netfilter.nf_conntrack_{name}"), "2").expect("a timeout");
         }
         for family in Family::BOTH {
             let (client, server) = (address(family, &CLIENT), address(family, &SERVER));
@@ -347,7 +341,7 @@ fn datagrams_are_carried_for_as_long_as_they_come() {
                 sink.send_to(&buffer[..length], from).expect("an answer");
                 assert_eq!(source.recv(&mut buffer).expect("the answer arrives"), length);
                 number += 1;
-                if number % 100 == 0 {
+                if number.is_multiple_of(100) {
                     let rows: Vec<Value> = scene.daemon.read(&["flow", "list"]).expect("connections");
                     carried |= rows.iter().any(|row| row["proto"] == "udp" && row["state"] == "fast");
                 }
@@ -363,7 +357,7 @@ fn datagrams_are_carried_for_as_long_as_they_come() {
 #[test]
 fn no_datagram_is_lost_when_the_daemon_is_killed_and_comes_back() {
     for mode in MODES {
-        let Some(mut scene) = home(mode) else { return };
+        let Some(mut scene) = behind(mode, HOME) else { return };
         for family in Family::BOTH {
             let running = stream::stream(&scene.lab, family, PORT, 3000).expect("a stream");
             thread::sleep(Duration::from_millis(700));
@@ -382,7 +376,7 @@ fn no_datagram_is_lost_when_the_daemon_is_killed_and_comes_back() {
 #[test]
 fn a_route_that_moves_takes_its_connections_along() {
     each(
-        |scene, family, mode| {
+        |scene, family, _| {
             let mut session = Session::open(scene, family);
             session.carry(scene);
             // The way is shut for a moment, and found again.
@@ -398,7 +392,6 @@ fn a_route_that_moves_takes_its_connections_along() {
             session.carry(scene);
             scene.router().run(&format!("ip {option} route del {prefix}")).expect("no route");
             session.exchange(2_000_000);
-            println!("{mode}: it goes on");
         },
         HOME,
     );

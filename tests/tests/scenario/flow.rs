@@ -321,12 +321,12 @@ fn what_a_helper_reads_is_the_kernels() {
     load(&scene, &RULES.replacen("  chain crossing", helper, 1));
     scene.attach(&PORTS, "native");
     follows(&scene);
-    let mut helped = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
+    let mut watched = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
     let mut plain = Tcp::open(&scene, Family::V4, PORT + 1).expect("a connection");
     becomes_fast(&scene, &mut plain);
-    helped.talk(20).expect("both are heard");
-    assert_eq!(state(&scene, helped.port()), "none");
-    let why = flows(&scene, &["sport", &helped.port().to_string(), "--why-not"]);
+    watched.talk(20).expect("both are heard");
+    assert_eq!(state(&scene, watched.port()), "none");
+    let why = flows(&scene, &["sport", &watched.port().to_string(), "--why-not"]);
     assert_eq!(why[0]["reason"], "helper", "{why:?}");
     scene.close();
 }

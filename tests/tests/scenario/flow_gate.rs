@@ -30,11 +30,6 @@ fn rules(scene: &Scene, text: &str) {
     scene.router().run(&format!("nft -f {}", file.display())).unwrap_or_else(|error| panic!("{text}: {error:#}"));
 }
 
-/// Whether a word says that nothing forbids.
-fn may(word: &str) -> bool {
-    word == "on"
-}
-
 /// Waits until all ports say of connections what they must.
 fn says(scene: &Scene, what: &str, fits: impl Fn(&str) -> bool) {
     within(4 * PROMPT, || {
@@ -46,10 +41,7 @@ fn says(scene: &Scene, what: &str, fits: impl Fn(&str) -> bool) {
 
 /// A base chain of a table `inet t` with one rule, and whatever goes before it.
 fn one(hook: &str, rule: &str) -> String {
-    let (mut before, mut rule) = ("", rule);
-    if let Some((first, last)) = rule.split_once(" ## ") {
-        (before, rule) = (first, last);
-    }
+    let (before, rule) = rule.split_once(" ## ").unwrap_or(("", rule));
     format!(
         "table inet t {{\n{before}\nchain base {{ type filter hook {hook} priority 0; policy accept;\n\
          ip protocol udp accept\n{rule}\n}}\n}}"
@@ -154,7 +146,7 @@ fn what_is_ignored_does_not_forbid() {
     says(&scene, "log is ignored", |word| word.ends_with("has limit"));
     let both = apply("\"log\", \"limit\"");
     assert!(both.status.success() && !both.stderr.contains("no connection"), "{}", both.said());
-    says(&scene, "both are ignored", may);
+    says(&scene, "both are ignored", |word| word == "on");
     let flows = findings(&scene, "flows");
     assert!(flows[0].0 == "ok" && flows[0].1.contains("ignored: rule inet t base handle"), "{flows:?}");
     let refused = apply("\"queue\"");
@@ -294,7 +286,7 @@ fn real_rule_sets_forbid_nothing() {
     };
     for (what, text) in [("home", HOME), ("docker", DOCKER), ("fw4", FW4), ("strict", strict.as_str())] {
         rules(&scene, text);
-        says(&scene, what, may);
+        says(&scene, what, |word| word == "on");
         let flows = findings(&scene, "flows");
         assert!(flows.iter().all(|(status, ..)| status == "ok"), "{what}: {flows:?}");
         // One rule in front of what is accepted is enough.
@@ -304,7 +296,7 @@ fn real_rule_sets_forbid_nothing() {
         scene.router().run(&format!("nft -f {}", file.display())).expect("a rule");
         says(&scene, what, |word| word.starts_with("rule inet more forward handle") && word.ends_with("has log"));
         scene.router().run("nft delete table inet more").expect("a table less");
-        says(&scene, what, may);
+        says(&scene, what, |word| word == "on");
     }
     scene.close();
 }
@@ -318,11 +310,11 @@ fn elements_of_maps_are_followed() {
         "table inet t {\nmap m { type inet_service : verdict; elements = { 1 : drop }; }\nchain c { log; }\n\
          chain base { type filter hook forward priority 0; tcp dport vmap @m; }\n}",
     );
-    says(&scene, "a drop", may);
+    says(&scene, "a drop", |word| word == "on");
     scene.router().run("nft add element inet t m { 2 : goto c }").expect("an element");
     says(&scene, "a chain with a log", |word| word.starts_with("rule inet t c handle") && word.ends_with("has log"));
     scene.router().run("nft delete element inet t m { 2 }").expect("an element less");
-    says(&scene, "the element is gone", may);
+    says(&scene, "the element is gone", |word| word == "on");
     scene.close();
 }
 
@@ -380,7 +372,7 @@ fn iptables(command: &'static str, legacy: bool) {
         let place = if legacy { format!("{chain} number 1 has") } else { format!("{chain} handle ") };
         match kind {
             Some(kind) => says(&scene, rule, |word| word.contains(&place) && word.contains(&format!(" has {kind}"))),
-            None => says(&scene, rule, may),
+            None => says(&scene, rule, |word| word == "on"),
         }
         if legacy {
             let found = findings(&scene, "flows: iptables-legacy");

@@ -30,15 +30,12 @@ pub(in crate::daemon) struct KernelPlane {
     tables: Tables,
     /// What the tables of routes and rules were made with.
     sizes: TableSizes,
-    /// Where their maps are pinned.
+    /// Where their maps are pinned; how often they were made anew.
     pin_dirs: PinDirs,
-    /// How often they were made anew.
     generation: u32,
     /// What [`Plane::load`] and [`Plane::grow`] took the place of.
     former: Option<Former>,
-    /// Maps that are pinned.
     pins: Pins,
-    /// Whether all is pinned that should be.
     pin_health: PinHealth,
     links: Links,
     tx_errors: TxErrorMonitor,
