@@ -74,6 +74,21 @@ impl Drop for FlowFollower {
     }
 }
 
+/// How long conntrack keeps connections that are carried, in seconds, as it is set now.
+fn timeouts() -> Vec<u32> {
+    let files = ["udp_timeout", "udp_timeout_stream", "tcp_timeout_established"];
+    let read = |name| std::fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok();
+    files.into_iter().filter_map(|name| read(name)?.trim().parse().ok()).collect()
+}
+
+/// How long a row stays armed: what the operator says, and no more than a third of the least timeout. A packet in each lease keeps
+/// the kernel's entry; had it ended meanwhile, packets would be translated by an entry that is no more.
+fn lease(wanted: u32, timeouts: &[u32]) -> Duration {
+    let least = timeouts.iter().min().map(|least| Duration::from_secs((*least).into()) / 3);
+    let wanted = Duration::from_secs(wanted.into());
+    least.map_or(wanted, |least| wanted.min(least))
+}
+
 impl Daemon {
     /// Follows connections if the programs carry them, in the maps that the programs read.
     pub(super) fn follow_flows(&mut self) {
@@ -83,7 +98,7 @@ impl Daemon {
             return;
         }
         let config = self.desired.flows();
-        let settings = Settings { max: config.max, lease: Duration::from_secs(config.lease.into()) };
+        let settings = Settings { max: config.max, lease: lease(config.lease, &timeouts()) };
         let local: BTreeSet<_> = self.observed.model().addresses.iter().map(|address| address.address).collect();
         if self.flows.running.as_ref().is_some_and(|running| running.thread.is_finished()) {
             self.flows.stop();
@@ -169,5 +184,22 @@ impl Daemon {
     /// The names of links, for those who answer elsewhere.
     pub(super) fn link_names(&self) -> BTreeMap<Ifindex, String> {
         self.observed.model().links.iter().map(|(ifindex, link)| (*ifindex, link.name.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_shorter_than_the_kernels_patience() {
+        for (wanted, timeouts, expected) in [
+            (5, &[30, 120, 432_000][..], 5000),
+            (5, &[3, 120][..], 1000),
+            (600, &[30, 120][..], 10_000),
+            (5, &[][..], 5000),
+        ] {
+            assert_eq!(lease(wanted, timeouts), Duration::from_millis(expected), "{wanted} {timeouts:?}");
+        }
     }
 }

@@ -232,6 +232,10 @@ impl Walk<'_> {
         let Some((values, elements)) = known.and_then(|values| Some((values, self.table.elements(name).ok()?))) else {
             return step.judge(Outcome::Maybe, key);
         };
+        // A concatenation: only its first part is known here.
+        if elements.iter().flat_map(|element| &element.key).any(|key| values.iter().any(|it| it.len() != key.len())) {
+            return step.judge(Outcome::Maybe, key);
+        }
         let is_in = |value: &Vec<u8>| {
             elements.iter().any(|element| element.key.as_ref().is_none_or(|key| key == value)) != inverted
         };

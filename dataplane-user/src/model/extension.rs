@@ -37,12 +37,13 @@ impl Extension {
                 _ => Judged::Fixed,
             },
             "tcp" => self.tcp(),
-            "udp" | "udplite" | "multiport" | "addrtype" | "iprange" | "mac" | "mark" | "connmark" | "connlabel"
+            "udp" | "udplite" | "multiport" | "addrtype" | "iprange" | "mark" | "connmark" | "connlabel"
             | "pkttype" | "set" | "physdev" | "policy" | "rpfilter" | "socket" | "owner" | "cgroup" | "devgroup"
             | "realm" | "helper" | "cluster" | "eui64" | "ipvs" | "geoip" => Judged::Fixed,
             // Other protocols, fragments, headers and options that only a SYN or a packet for the kernel has.
-            "icmp" | "icmp6" | "sctp" | "dccp" | "esp" | "ah" | "ipcomp" | "tcpmss" | "osf" | "frag" | "rt" | "srh"
-            | "mh" => Judged::Never,
+            "icmp" | "icmp6" | "sctp" | "dccp" | "esp" | "ah" | "ipcomp" | "osf" | "frag" | "rt" | "srh" | "mh" => {
+                Judged::Never
+            }
             "limit" | "hashlimit" => Judged::Obstacle(ObstacleKind::Limit),
             "quota" | "quota2" => Judged::Obstacle(ObstacleKind::Quota),
             "connlimit" => Judged::Obstacle(ObstacleKind::Connlimit),
@@ -50,8 +51,11 @@ impl Extension {
             "statistic" => Judged::Obstacle(ObstacleKind::Random),
             "time" => Judged::Obstacle(ObstacleKind::Time),
             "nfacct" => Judged::Obstacle(ObstacleKind::Counter),
-            "connbytes" | "string" | "u32" | "bpf" | "length" | "ttl" | "hl" | "dscp" | "tos" | "ecn" | "cpu"
-            | "rateest" | "ipv6header" | "hbh" | "dst" | "l2tp" => Judged::Obstacle(ObstacleKind::Content),
+            // A row compares no source of a frame, and a sender may put MSS anywhere.
+            "mac" | "tcpmss" | "connbytes" | "string" | "u32" | "bpf" | "length" | "ttl" | "hl" | "dscp" | "tos"
+            | "ecn" | "cpu" | "rateest" | "ipv6header" | "hbh" | "dst" | "l2tp" => {
+                Judged::Obstacle(ObstacleKind::Content)
+            }
             _ => Judged::Obstacle(ObstacleKind::Extension),
         }
     }

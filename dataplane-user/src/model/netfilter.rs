@@ -137,8 +137,11 @@ impl Model {
 
     /// The same with notes, and with what is ignored.
     pub fn all_obstacles(&self, ports: impl Iterator<Item = Ifindex>) -> Vec<&Obstacle> {
-        let links = ports.filter_map(|ifindex| self.links.get(&ifindex));
-        let devices: Vec<_> = links.flat_map(|link| self.devices_of(link)).collect();
+        let ports: Vec<_> = ports.filter_map(|ifindex| self.links.get(&ifindex)).collect();
+        // A device on a port, as for a VLAN, has chains of its own; what comes in through it came in through the port.
+        let through =
+            |link: &&super::Link| self.devices_of(link).iter().any(|name| ports.iter().any(|port| port.name == *name));
+        let devices: Vec<_> = self.links.values().filter(through).flat_map(|link| self.devices_of(link)).collect();
         let mut found: Vec<_> = self.netfilter.obstacles(&devices).collect();
         found.sort();
         found
@@ -178,6 +181,7 @@ mod tests {
             ("a queue", of(NetfilterHook::Postrouting, &[], ObstacleKind::Queue), true, true),
             ("a limit of a port", of(NetfilterHook::Ingress, &["eth0"], ObstacleKind::Limit), true, true),
             ("one of another device", of(NetfilterHook::Ingress, &["eth9"], ObstacleKind::Limit), false, false),
+            ("a limit of a VLAN device", of(NetfilterHook::Ingress, &["eth0.5"], ObstacleKind::Limit), true, true),
             ("one at egress", of(NetfilterHook::Egress, &["eth0"], ObstacleKind::Limit), false, false),
         ];
         for (what, chain, forbids, ignored) in rows {
@@ -190,7 +194,8 @@ mod tests {
                 ..link(3, "eth0.5")
             }));
             model.apply(Event::Link(link(4, "eth9")));
-            let some = |ignore| !model.flow_obstacles([3].into_iter(), ignore).is_empty();
+            // The port is below the VLAN device.
+            let some = |ignore| !model.flow_obstacles([2].into_iter(), ignore).is_empty();
             assert_eq!((some(ObstacleKinds::default()), some(ignore)), (forbids, ignored), "{what}");
         }
         assert_eq!(obstacle(ObstacleKind::Log).to_string(), "rule inet t c handle 4 has log");

@@ -19,8 +19,8 @@ use super::{
     Error,
     attribute::Attributes,
     netfilter::{
-        GENERATION, GROUP, HEADER, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN, NFT_MSG_NEWGEN, NFT_MSG_NEWSETELEM, NFTABLES,
-        is_missing, number,
+        GENERATION, GROUP, HEADER, NFT_MSG_DELRULE, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN, NFT_MSG_NEWGEN,
+        NFT_MSG_NEWSETELEM, NFTABLES, is_missing, number,
     },
     socket::{Answer, Message, RecvResult, Requester},
     stream::Stream,
@@ -142,8 +142,9 @@ impl Conntrack {
                                     changed = generation_in(&message).or(changed);
                                 }
                             }
-                            NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => {}
-                            _ => self.more = true,
+                            NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => self.more |= names_a_verdict(message.payload),
+                            // Sets without elements and objects change no rule.
+                            kind => self.more |= kind <= NFT_MSG_DELRULE,
                         }
                     }
                 }
@@ -252,4 +253,19 @@ pub fn announced(datagram: &[u8]) -> usize {
 fn is_plausible<A: Family>(seen: &crate::flow::Seen<A>) -> bool {
     assert_eq!(seen.original.protocol, seen.reply.protocol, "one connection, one protocol");
     true
+}
+
+/// Whether elements of a set lead to a verdict: then they are as rules.
+fn names_a_verdict(payload: &[u8]) -> bool {
+    /// `NFTA_SET_ELEM_LIST_ELEMENTS`.
+    const ELEMENTS: u16 = 3;
+    /// `NFTA_SET_ELEM_DATA`.
+    const DATA: u16 = 2;
+    /// `NFTA_DATA_VERDICT`.
+    const VERDICT: u16 = 2;
+    let within =
+        |value, wanted| Attributes::within(value).filter(move |(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let lists = Attributes::behind(payload, HEADER).filter(|(kind, _)| *kind == ELEMENTS);
+    let elements = lists.flat_map(|(_, list)| Attributes::within(list)).map(|(_, element)| element);
+    elements.flat_map(|element| within(element, DATA)).any(|data| within(data, VERDICT).next().is_some())
 }

@@ -12,9 +12,8 @@ use crate::model::{
 const HEAD: usize = 32;
 /// `META_L4PROTO`.
 const PROTOCOL: u32 = 16;
-/// `IPT_F_FRAG`, `IPT_F_GOTO`.
+/// `IPT_F_FRAG`.
 const FRAGMENT: u8 = 1;
-const GOTO: u8 = 2;
 /// `XT_INV_PROTO`, `IPT_INV_FRAG`.
 const NOT_PROTOCOL: u8 = 0x40;
 const NOT_FRAGMENT: u8 = 0x20;
@@ -32,11 +31,13 @@ pub(super) struct Layout {
     target: usize,
     /// The first match.
     matches: usize,
+    /// `IPT_F_GOTO`, `IP6T_F_GOTO`: for IPv6 another bit.
+    goto: u8,
 }
 
 impl Layout {
-    pub(super) const V4: Self = Self { protocol: 80, flags: 82, inverted: 83, target: 88, matches: 112 };
-    pub(super) const V6: Self = Self { protocol: 128, flags: 131, inverted: 132, target: 140, matches: 168 };
+    pub(super) const V4: Self = Self { protocol: 80, flags: 82, inverted: 83, target: 88, matches: 112, goto: 2 };
+    pub(super) const V6: Self = Self { protocol: 128, flags: 131, inverted: 132, target: 140, matches: 168, goto: 4 };
 }
 
 /// A table. Its chains go by the offset of their first entry.
@@ -156,7 +157,7 @@ impl<'a> Entry<'a> {
         Expression::Verdict(match verdict {
             // Without a target it goes on with the next one.
             0.. if verdict.cast_unsigned() as usize == self.next => NetfilterVerdict::Continue,
-            0.. if flags & GOTO != 0 => NetfilterVerdict::Goto(verdict.to_string()),
+            0.. if flags & self.layout.goto != 0 => NetfilterVerdict::Goto(verdict.to_string()),
             0.. => NetfilterVerdict::Jump(verdict.to_string()),
             -1 => NetfilterVerdict::Drop,
             -2 => NetfilterVerdict::Accept,

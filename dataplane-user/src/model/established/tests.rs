@@ -178,6 +178,10 @@ fn what_an_established_packet_meets_forbids() {
         ),
         ("a TTL", vec![rule(&[content(Source::Payload(1, 8, 1)), drop()])], vec![Kind::Content]),
         ("ports", vec![rule(&[content(Source::Payload(2, 2, 2)), drop()])], vec![]),
+        ("the frame's source", vec![rule(&[content(Source::Payload(0, 6, 6)), drop()])], vec![Kind::Content]),
+        ("the frame's type", vec![rule(&[content(Source::Payload(0, 12, 2)), drop()])], vec![]),
+        ("TTL and protocol", vec![rule(&[content(Source::Payload(1, 8, 2)), drop()])], vec![Kind::Content]),
+        ("MSS", vec![rule(&[content(Source::Exthdr(1, 2, false)), drop()])], vec![Kind::Content]),
         ("addresses", vec![rule(&[content(Source::Payload(1, 12, 4)), drop()])], vec![]),
         ("bytes so far", vec![rule(&[content(Source::Ct(15)), drop()])], vec![Kind::Content]),
         ("routing headers", vec![rule(&[content(Source::Exthdr(0, 43, false)), drop()])], vec![]),
@@ -273,6 +277,12 @@ fn maps_and_sets_are_looked_into() {
             table(false, keys(&[ESTABLISHED, RELATED])),
             vec![rule(&[is_in(), accept()]), queue()],
             vec![],
+        ),
+        (
+            "a concatenation that begins so",
+            table(false, vec![element(&[NEW, 0, 0, 0, 0, 22, 0, 0], None)]),
+            vec![rule(&[is_in(), queue()])],
+            vec![Kind::Queue],
         ),
         ("ranges", table(true, keys(&[NEW])), vec![rule(&[is_in(), queue()])], vec![Kind::Queue]),
         (
