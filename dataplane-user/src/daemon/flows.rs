@@ -81,8 +81,8 @@ fn timeouts() -> Vec<u32> {
     files.into_iter().filter_map(|name| read(name)?.trim().parse().ok()).collect()
 }
 
-/// How long a row stays armed: what the operator says, and no more than a third of the least timeout. A packet in each lease keeps
-/// the kernel's entry; had it ended meanwhile, packets would be translated by an entry that is no more.
+/// How long a row stays armed: what the operator says, and no more than a third of the least timeout. A packet in each lease
+/// keeps the kernel's entry; had it ended meanwhile, packets would be translated by an entry that is no more.
 fn lease(wanted: u32, timeouts: &[u32]) -> Duration {
     let least = timeouts.iter().min().map(|least| Duration::from_secs((*least).into()) / 3);
     let wanted = Duration::from_secs(wanted.into());

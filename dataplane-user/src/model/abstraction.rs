@@ -172,16 +172,13 @@ fn payload(base: u32, offset: u32, length: u32) -> Value {
     match (base, offset, length) {
         // The protocol of either version.
         (NETWORK, 9 | 6, 1) => Value::one_of(vec![vec![6], vec![17]], false),
-        (NETWORK, 8, 1) | (NETWORK, 10, 2) => Value::DIFFERS,
         // What the sender says of fragments, of which no packet at the driver is one.
         (NETWORK, 6, 2) => Value::one_of(vec![vec![0, 0], vec![0x40, 0], vec![0x80, 0], vec![0xc0, 0]], true),
         // The frame's type and destination. Its source may be any: a row does not compare it.
         (LINK, offset, length) if offset.saturating_add(length) <= 6 || offset >= 12 => Value::FIXED,
-        // The version.
-        (NETWORK, 0, 1) => Value::FIXED,
-        // Addresses: of IPv4, and of IPv6, where the first four bytes of the source are meant at least.
+        // The version; addresses: of IPv4, and of IPv6, where the first four bytes of the source are meant at least.
         (NETWORK, 12.., length) if offset.saturating_add(length) <= 20 => Value::FIXED,
-        (NETWORK, 8, 4..=32) => Value::FIXED,
+        (NETWORK, 0, 1) | (NETWORK, 8, 4..=32) => Value::FIXED,
         (NETWORK, 24.., length) if offset.saturating_add(length) <= 40 => Value::FIXED,
         (TRANSPORT, 13, 1) => Value::one_of(tcp_flags(), true),
         (TRANSPORT, 0..=3, length) if offset + length <= 4 => Value::FIXED,

@@ -119,6 +119,11 @@ fn rule(parts: &[Vec<Expression>]) -> Vec<Expression> {
     parts.concat()
 }
 
+/// A comparison with two bytes.
+fn content(source: Source) -> Vec<Expression> {
+    vec![load(source), equal(&[0, 1])]
+}
+
 /// What is met from chain `base` on.
 fn met(mut table: Fake, base: Vec<Vec<Expression>>, tracked: bool) -> Vec<Kind> {
     table.chains.insert("base", base);
@@ -127,7 +132,6 @@ fn met(mut table: Fake, base: Vec<Vec<Expression>>, tracked: bool) -> Vec<Kind> 
 
 #[test]
 fn what_an_established_packet_meets_forbids() {
-    let content = |source| vec![load(source), equal(&[0, 1])];
     let rows: Vec<Row> = vec![
         ("nothing", vec![], vec![]),
         ("a queue", vec![queue()], vec![Kind::Queue]),
@@ -176,15 +180,6 @@ fn what_an_established_packet_meets_forbids() {
             vec![rule(&[content(Source::Meta(0)), does(Kind::Counter)])],
             vec![Kind::Counter],
         ),
-        ("a TTL", vec![rule(&[content(Source::Payload(1, 8, 1)), drop()])], vec![Kind::Content]),
-        ("ports", vec![rule(&[content(Source::Payload(2, 2, 2)), drop()])], vec![]),
-        ("the frame's source", vec![rule(&[content(Source::Payload(0, 6, 6)), drop()])], vec![Kind::Content]),
-        ("the frame's type", vec![rule(&[content(Source::Payload(0, 12, 2)), drop()])], vec![]),
-        ("TTL and protocol", vec![rule(&[content(Source::Payload(1, 8, 2)), drop()])], vec![Kind::Content]),
-        ("MSS", vec![rule(&[content(Source::Exthdr(1, 2, false)), drop()])], vec![Kind::Content]),
-        ("addresses", vec![rule(&[content(Source::Payload(1, 12, 4)), drop()])], vec![]),
-        ("bytes so far", vec![rule(&[content(Source::Ct(15)), drop()])], vec![Kind::Content]),
-        ("routing headers", vec![rule(&[content(Source::Exthdr(0, 43, false)), drop()])], vec![]),
         ("at random", vec![rule(&[vec![load(Source::Random)], drop()])], vec![Kind::Random]),
         ("by the clock", vec![rule(&[content(Source::Meta(32)), drop()])], vec![Kind::Time]),
         ("not known", vec![vec![Expression::Unknown("new".to_owned())]], vec![Kind::Unreadable]),
@@ -195,6 +190,24 @@ fn what_an_established_packet_meets_forbids() {
         ("behind REJECT", vec![target("REJECT"), queue()], vec![]),
         ("a match", vec![vec![Expression::Match(extended("hashlimit", vec![]))]], vec![Kind::Limit]),
         ("a flowtable", vec![rule(&[protocol(6), does(Kind::Flowtable)])], vec![Kind::Flowtable]),
+    ];
+    for (what, base, wanted) in rows {
+        assert_eq!(met(Fake::default(), base, true), wanted, "{what}");
+    }
+}
+
+#[test]
+fn what_differs_between_packets_of_a_connection_forbids() {
+    let rows: Vec<Row> = vec![
+        ("a TTL", vec![rule(&[content(Source::Payload(1, 8, 1)), drop()])], vec![Kind::Content]),
+        ("ports", vec![rule(&[content(Source::Payload(2, 2, 2)), drop()])], vec![]),
+        ("the frame's source", vec![rule(&[content(Source::Payload(0, 6, 6)), drop()])], vec![Kind::Content]),
+        ("the frame's type", vec![rule(&[content(Source::Payload(0, 12, 2)), drop()])], vec![]),
+        ("TTL and protocol", vec![rule(&[content(Source::Payload(1, 8, 2)), drop()])], vec![Kind::Content]),
+        ("MSS", vec![rule(&[content(Source::Exthdr(1, 2, false)), drop()])], vec![Kind::Content]),
+        ("addresses", vec![rule(&[content(Source::Payload(1, 12, 4)), drop()])], vec![]),
+        ("bytes so far", vec![rule(&[content(Source::Ct(15)), drop()])], vec![Kind::Content]),
+        ("routing headers", vec![rule(&[content(Source::Exthdr(0, 43, false)), drop()])], vec![]),
     ];
     for (what, base, wanted) in rows {
         assert_eq!(met(Fake::default(), base, true), wanted, "{what}");
@@ -257,6 +270,7 @@ fn maps_and_sets_are_looked_into() {
     let by_port = || vec![load(Source::Payload(2, 2, 2)), lookup("set", true)];
     let to = |chain: &str| Some(Jump(chain.to_owned()));
     let default = NetfilterElement { key: None, verdict: to("old") };
+    let longer = element(&[NEW, 0, 0, 0, 0, 22, 0, 0], None);
     let rows = [
         ("ct state vmap", table(false, states(Accept)), vec![of_states(), queue()], vec![]),
         (
@@ -278,12 +292,7 @@ fn maps_and_sets_are_looked_into() {
             vec![rule(&[is_in(), accept()]), queue()],
             vec![],
         ),
-        (
-            "a concatenation that begins so",
-            table(false, vec![element(&[NEW, 0, 0, 0, 0, 22, 0, 0], None)]),
-            vec![rule(&[is_in(), queue()])],
-            vec![Kind::Queue],
-        ),
+        ("a concatenation", table(false, vec![longer]), vec![rule(&[is_in(), queue()])], vec![Kind::Queue]),
         ("ranges", table(true, keys(&[NEW])), vec![rule(&[is_in(), queue()])], vec![Kind::Queue]),
         (
             "by port",
