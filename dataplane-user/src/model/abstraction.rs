@@ -91,6 +91,12 @@ impl Registers {
         self.held.get(&register).cloned().unwrap_or(Value::FIXED)
     }
 
+    /// What may be made of all that was read so far. A set is looked up by several registers side by side, and says only which is
+    /// the first.
+    pub(super) fn combined(&self) -> Value {
+        Value { values: None, differs: self.held.values().any(Value::differs) }
+    }
+
     pub(super) fn put(&mut self, register: Register, value: Value) {
         self.held.insert(register, value);
     }

@@ -130,15 +130,15 @@ impl Walk<'_> {
             Expression::Lookup { key, set, inverted, to, .. } => {
                 let outcome = self.lookup(step, *key, set, *inverted);
                 if let Some(to) = to {
-                    step.registers.put(*to, step.registers.get(*key).made_from());
+                    step.registers.put(*to, step.registers.combined());
                 }
                 outcome
             }
             Expression::Object(number) => self.object(step, Some(*number)),
-            Expression::ObjectOf(key, set) => {
+            Expression::ObjectOf(_, set) => {
                 let number = self.table.set(set).ok().and_then(|set| set.object);
                 self.object(step, number);
-                step.judge(Outcome::Maybe, *key)
+                step.depends()
             }
             Expression::Effect(kind, what) => {
                 self.note(*kind, &step.place, what.as_deref());
@@ -213,7 +213,7 @@ impl Walk<'_> {
             let misses = given.iter().any(Option::is_none);
             return (given.into_iter().flatten().collect(), misses);
         }
-        step.content |= value.differs();
+        step.depends();
         (elements.into_iter().filter_map(|element| element.verdict).collect(), true)
     }
 
@@ -230,11 +230,11 @@ impl Walk<'_> {
         let value = step.registers.get(key);
         let known = value.known().filter(|_| !set.interval);
         let Some((values, elements)) = known.and_then(|values| Some((values, self.table.elements(name).ok()?))) else {
-            return step.judge(Outcome::Maybe, key);
+            return step.depends();
         };
         // A concatenation: only its first part is known here.
         if elements.iter().flat_map(|element| &element.key).any(|key| values.iter().any(|it| it.len() != key.len())) {
-            return step.judge(Outcome::Maybe, key);
+            return step.depends();
         }
         let is_in = |value: &Vec<u8>| {
             elements.iter().any(|element| element.key.as_ref().is_none_or(|key| key == value)) != inverted
@@ -293,6 +293,12 @@ const fn met(kind: ObstacleKind) -> Outcome {
 }
 
 impl Step {
+    /// Takes in that it is not known how a set is looked up.
+    fn depends(&mut self) -> Outcome {
+        self.content |= self.registers.combined().differs();
+        Outcome::Maybe
+    }
+
     /// Takes in how a comparison with a register came out.
     fn judge(&mut self, outcome: Outcome, register: u8) -> Outcome {
         let value: Value = self.registers.get(register);

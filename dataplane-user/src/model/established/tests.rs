@@ -330,3 +330,21 @@ fn findings_name_the_rule() {
 fn accept_established() -> Vec<Expression> {
     rule(&[iif(), state(ESTABLISHED), accept()])
 }
+
+/// A set is looked up by registers side by side, and names the first of them.
+#[test]
+fn what_is_looked_up_beside_the_first_part_counts() {
+    let both = || vec![load(Source::Payload(1, 12, 4)), Expression::Load(9, Source::Payload(0, 6, 6))];
+    let of = |verdict: Option<NetfilterVerdict>| Fake {
+        sets: [("set", (NetfilterSet::default(), vec![element(&[0; 12], verdict)]))].into_iter().collect(),
+        ..Fake::default()
+    };
+    let drops = Some(NetfilterVerdict::Drop);
+    let rows = [
+        ("in a set", of(None), rule(&[both(), vec![lookup("set", false)], drop()])),
+        ("in a map of verdicts", of(drops), rule(&[both(), vec![lookup("set", true)]])),
+    ];
+    for (what, fake, base) in rows {
+        assert_eq!(met(fake, vec![base], true), [Kind::Content], "the source of the frame {what}");
+    }
+}
