@@ -5,13 +5,11 @@
 
 #![expect(unsafe_code, reason = "answers stand in a map, where the verifier does not follow them")]
 
-use core::mem::offset_of;
-
 use dataplane_common::{
     Reason,
     abi::{
-        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, FlowControl, Ifindex, Key,
-        MAX_CLASSES, fib_result, field,
+        AF_INET, AF_INET6, CLASS_BITS, ChainId, EgressLink, EgressLinkFlags, EgressPermit, Ifindex, Key, MAX_CLASSES,
+        fib_result, field,
     },
     wire::Be16,
 };
@@ -102,14 +100,13 @@ pub fn judge<H: Hook>(hook: &H, reason: Reason) -> Disposition {
 #[inline(never)]
 extern "C" fn with_flow_epoch(end: u32) -> u32 {
     let end = Disposition::from_raw(end);
-    let Some(classes) = maps::egress_classes() else { return end.raw() };
+    let (Some(classes), Some(flows)) = (maps::egress_classes(), maps::flow_state()) else { return end.raw() };
     if !Reason::may_be_forwarded(end.reason()) {
         return end.raw();
     }
     let permit = if features::FORWARD.on() { end.permit() } else { EgressPermit::any(classes) };
-    let epoch = maps::flow_control(offset_of!(FlowControl, epoch));
     // Chain forward has dropped what has no permit.
-    if permit == EgressPermit::NONE { end.raw() } else { end.with(permit.with_flow_epoch(epoch)).raw() }
+    if permit == EgressPermit::NONE { end.raw() } else { end.with(permit.with_flow_epoch(flows.epoch())).raw() }
 }
 
 /// An [`Disposition`]. A global function: there are many ways to it.

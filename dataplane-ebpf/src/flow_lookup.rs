@@ -5,13 +5,11 @@
 
 #![expect(unsafe_code, reason = "the flow of the packet stands in a map, where the verifier does not follow it")]
 
-use core::mem::offset_of;
-
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes_relative};
 use dataplane_common::{
     Reason,
     abi::{
-        ADDRESS_WORDS, FlowContext, FlowControl, Ifindex,
+        ADDRESS_WORDS, FlowContext, Ifindex,
         flow::{CLOSING, FLOW_PROBES, NO_ROW, RowLayout, RowState, home, ports, row, swapped, twin},
     },
     decide::{self, Family, FlowTime, RowVerdict, V4, V6},
@@ -20,7 +18,7 @@ use dataplane_common::{
 
 use crate::{
     features, liveness,
-    maps::{self, Flows, Row},
+    maps::{self, FlowState, Flows, Row},
 };
 
 /// `BPF_HDR_START_NET` (`include/uapi/linux/bpf.h`): from the network header on.
@@ -70,7 +68,7 @@ pub fn look_up<B: Bytes>(packet: &B, at: usize, left: usize, query: Query) {
 
 #[inline(always)]
 fn look_up_row<F: Flows, B: Bytes>(packet: &B, at: usize, left: usize, query: Query) {
-    let Some(context) = maps::flow_context() else { return };
+    let (Some(context), Some(flows)) = (maps::flow_context(), maps::flow_state()) else { return };
     let context = context.as_ptr();
     let header = decide::flow_header(packet, query.0 >> 8 & 0xff, at, left);
     // It also says what moment it is.
@@ -79,14 +77,10 @@ fn look_up_row<F: Flows, B: Bytes>(packet: &B, at: usize, left: usize, query: Qu
     }
     // SAFETY: the slot is this CPU's own.
     let addresses = unsafe { (*context).addresses };
-    let Some(index) = search::<F>(&addresses, header.ports()) else { return };
+    let Some(index) = search::<F>(flows, &addresses, header.ports()) else { return };
     let Some(found) = F::row(index) else { return };
     let state = RowState::of(found.word(row::WAY), found.word(row::STAGE), found.word(row::LEASE));
-    let time = FlowTime {
-        epoch: maps::flow_control(offset_of!(FlowControl, epoch)),
-        now: maps::moment(),
-        lease: maps::flow_control(offset_of!(FlowControl, lease)),
-    };
+    let time = FlowTime { epoch: flows.epoch(), now: maps::moment(), lease: flows.lease() };
     let verdict = decide::judge_row(&state, time, (query.0 >> 32) as Ifindex, header);
     // SAFETY: as above.
     unsafe { (*context).row = u64::from(index) };
@@ -139,10 +133,9 @@ fn close(row: Row) {
 
 /// The row for a flow.
 #[inline(always)]
-fn search<F: Flows>(addresses: &[u64; ADDRESS_WORDS], ports: u64) -> Option<u32> {
+fn search<F: Flows>(flows: FlowState, addresses: &[u64; ADDRESS_WORDS], ports: u64) -> Option<u32> {
     let RowLayout { addresses: count, ports: at, .. } = F::LAYOUT;
-    let mask = maps::flow_control(F::MASK);
-    let home = home(maps::flow_seed(), addresses, count, ports);
+    let (mask, home) = (flows.mask::<F>(), home(flows.seed(), addresses, count, ports));
     for probe in 0..FLOW_PROBES {
         let index = home.wrapping_add(probe) & mask;
         let row = F::row(index)?;
@@ -233,16 +226,17 @@ pub fn carrier<F: Flows>() -> Option<Row> {
 
 /// A packet leaves that the kernel has let through: arms the row of its direction, for the epoch that the packet carried up.
 pub fn witness(skb: *mut __sk_buff, epoch: u32) {
-    let arming = maps::flow_control(offset_of!(FlowControl, arming));
+    let Some(flows) = maps::flow_state() else { return };
+    let arming = flows.arming();
     if arming & 0xff != epoch || liveness::controller_gone() {
         return;
     }
     // SAFETY: the context is the program's own.
     let kind = unsafe { (*skb).protocol } as u16;
     if kind == EtherType::IPV4.0.raw() {
-        arm::<V4>(skb, arming);
+        arm::<V4>(skb, flows, arming);
     } else if kind == EtherType::IPV6.0.raw() {
-        arm::<V6>(skb, arming);
+        arm::<V6>(skb, flows, arming);
     }
 }
 
@@ -329,7 +323,7 @@ const fn has_rows(number: u64) -> bool {
 }
 
 #[inline(always)]
-fn arm<F: Departs>(skb: *mut __sk_buff, epoch: u32) {
+fn arm<F: Departs>(skb: *mut __sk_buff, flows: FlowState, epoch: u32) {
     // SAFETY: the context is the program's own.
     let iif = unsafe { (*skb).ingress_ifindex };
     // SAFETY: as above.
@@ -343,7 +337,7 @@ fn arm<F: Departs>(skb: *mut __sk_buff, epoch: u32) {
     let [source, destination] = ports::pair(seen.ports);
     let answer = ports::of(destination, source, ports::protocol(seen.ports));
     let addresses = swapped(seen.addresses, F::LAYOUT.addresses);
-    let Some(other) = search::<F>(&addresses, answer).and_then(F::row) else { return };
+    let Some(other) = search::<F>(flows, &addresses, answer).and_then(F::row) else { return };
     let Some(found) = F::row(twin::row(other.word(F::LAYOUT.twin))) else { return };
     let stage = found.word(row::STAGE);
     let (ttl, dscp) = ((stage >> (8 * row::stage::TTL)) as u8, (stage >> (8 * row::stage::DSCP)) as u8);

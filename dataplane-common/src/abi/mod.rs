@@ -200,10 +200,8 @@ pub mod map {
     pub const TRACE_CONTEXT: &str = "TRACE_CONTEXT";
     /// Ring of [`super::TraceRecord`].
     pub const TRACE_RECORDS: &str = "TRACE_RECORDS";
-    /// One [`super::FlowControl`], in a section.
-    pub const FLOW_CONTROL: &str = ".bss.flow";
-    /// What is in that section.
-    pub const FLOW_CONTROL_SYMBOL: &str = "FLOW_CONTROL";
+    /// One [`super::FlowControl`].
+    pub const FLOW_CONTROL: &str = "FLOW_CONTROL";
     /// Rows of IPv4 connections ([`super::flow::RowLayout::V4`]).
     pub const FLOWS4: &str = "FLOWS4";
     /// Rows of IPv6 connections ([`super::flow::RowLayout::V6`]).

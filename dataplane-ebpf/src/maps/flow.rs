@@ -20,11 +20,9 @@ use dataplane_common::{
 
 use super::{MAPPED, find};
 
-/// As `PORTS`.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".bss.flow")]
-static mut FLOW_CONTROL: FlowControl =
-    FlowControl { seed: 0, epoch: 0, arming: 0, lease: 0, mask4: 0, mask6: 0, reserved: 0 };
+/// No section: whatever loads an object writes these again, and rows would count for that moment that do not any more.
+#[btf_map]
+static FLOW_CONTROL: Array<FlowControl, 1, MAPPED> = Array::new();
 /// How many rows there are is set when the map is made.
 #[btf_map]
 static FLOWS4: Array<[u64; RowLayout::V4.words], 1, MAPPED> = Array::new();
@@ -154,20 +152,56 @@ pub fn store_moment() {
     unsafe { word.write_volatile((now >> MOMENT) as u32) };
 }
 
-/// A number of the table's state, at an offset in [`FlowControl`].
-#[inline(always)]
-pub fn flow_control(offset: usize) -> u32 {
-    let place = (&raw const FLOW_CONTROL).cast::<u32>().wrapping_byte_add(offset);
-    // SAFETY: a word of a static, which the controller writes as a whole.
-    unsafe { place.read_volatile() }
+/// The state of the whole table. The controller writes it meanwhile, so each word is read once.
+#[derive(Clone, Copy)]
+pub struct FlowState(NonNull<FlowControl>);
+
+impl FlowState {
+    #[inline(always)]
+    fn word(self, offset: usize) -> u32 {
+        let word = self.0.as_ptr().cast::<u32>().wrapping_byte_add(offset);
+        // SAFETY: the element was found, and callers name words that it has.
+        unsafe { word.read_volatile() }
+    }
+
+    /// Rows that were armed in it carry packets.
+    #[inline(always)]
+    pub fn epoch(self) -> u32 {
+        self.word(offset_of!(FlowControl, epoch))
+    }
+
+    /// The same where rows may be armed; else 0.
+    #[inline(always)]
+    pub fn arming(self) -> u32 {
+        self.word(offset_of!(FlowControl, arming))
+    }
+
+    /// How long a row stays armed, in moments.
+    #[inline(always)]
+    pub fn lease(self) -> u32 {
+        self.word(offset_of!(FlowControl, lease))
+    }
+
+    /// The number of rows of a family, minus one.
+    #[inline(always)]
+    pub fn mask<F: Flows>(self) -> u32 {
+        self.word(F::MASK)
+    }
+
+    /// The table's random number.
+    #[inline(always)]
+    pub fn seed(self) -> u64 {
+        // SAFETY: the element was found, and has this word.
+        let seed = unsafe { &raw const (*self.0.as_ptr()).seed };
+        // SAFETY: as above.
+        unsafe { seed.read_volatile() }
+    }
 }
 
-/// The table's random number.
+/// The state of the whole table.
 #[inline(always)]
-pub fn flow_seed() -> u64 {
-    let seed = (&raw const FLOW_CONTROL).cast::<u64>().wrapping_byte_add(offset_of!(FlowControl, seed));
-    // SAFETY: as above.
-    unsafe { seed.read_volatile() }
+pub fn flow_state() -> Option<FlowState> {
+    find::<_, FlowControl>(&FLOW_CONTROL, 0).map(FlowState)
 }
 
 /// The flow of the packet at hand.

@@ -26,7 +26,7 @@ use dataplane_common::{
 use crate::features;
 
 pub use fib::{Table4, Table6};
-pub use flow::{Flows, Row, flow_context, flow_control, flow_seed, moment, store_moment};
+pub use flow::{FlowState, Flows, Row, flow_context, flow_state, moment, store_moment};
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;

@@ -42,9 +42,9 @@ const FLUSH: usize = 64;
 const PIECES: usize = 4;
 /// Connections that are looked at in one turn, for lists.
 const CHUNK: usize = 1024;
-/// Rows that are looked at in one turn, for counts.
-const ROWS: u32 = 4096;
-/// Longest sleep: as long it may take until rows count again after programs were loaded.
+/// Words of 64 rows that are looked at in one turn, for counts.
+const WORDS: usize = 64;
+/// Longest sleep: commands wake the thread, and the count of what is armed is due once in [`ROUND`].
 const NAP: Duration = Duration::from_millis(50);
 /// Between two counts of what is armed.
 const ROUND: Duration = Duration::from_secs(1);
@@ -109,7 +109,8 @@ enum Which {
 #[derive(Default)]
 struct Survey {
     due: Duration,
-    next: u32,
+    /// 64 rows for each number.
+    next: usize,
     sums: [u64; 2],
     /// Of the last time.
     last: [u64; 2],
@@ -203,10 +204,6 @@ impl Follower {
 
     /// Writes the words of the kernel half, where they are not as they should be.
     fn publish(&mut self) {
-        if !self.switch.is_as_written() {
-            // Programs were loaded: whatever happened meanwhile, no row counts that was armed before.
-            self.flows.raise(self.born.elapsed());
-        }
         self.switch.write(&self.flows.control());
     }
 
@@ -338,8 +335,8 @@ impl Follower {
         let survey = &mut self.survey;
         let mut goes_on = false;
         if survey.due <= now {
-            if let Some([armed, packets]) = self.flows.survey(survey.next..survey.next + ROWS, moment(self.offset)) {
-                survey.next += ROWS;
+            if let Some([armed, packets]) = self.flows.survey(survey.next..survey.next + WORDS, moment(self.offset)) {
+                survey.next += WORDS;
                 survey.sums = [survey.sums[0] + armed, survey.sums[1] + packets];
                 goes_on = true;
             } else {

@@ -67,7 +67,7 @@ pub struct Flows<M> {
 }
 
 impl<M: Memory<Word = AtomicU64>> Flows<M> {
-    /// None is known, and all are to be listed. `memory` is that of both families as the kernel made it; `seed` is random.
+    /// None is known, and all are to be listed. `memory` is that of both families; `seed` is random.
     pub fn new((v4, v6): (M, M), seed: u64, settings: Settings) -> Self {
         Self {
             v4: Connections::new(Table::new(v4, seed), settings.max),
@@ -233,11 +233,6 @@ impl<M: Memory<Word = AtomicU64>> Flows<M> {
         self.v6.table().release(six);
     }
 
-    /// The memory of the rows.
-    pub fn memories(&mut self) -> [&mut M; 2] {
-        [self.v4.table().memory(), self.v6.table().memory()]
-    }
-
     fn counts(&self) -> Counts {
         let [a, b] = [self.v4.counts(), self.v6.counts()];
         Counts { full: a.full + b.full, silent: a.silent + b.silent }
@@ -261,15 +256,14 @@ impl<M: Memory<Word = AtomicU64>> Flows<M> {
         }
     }
 
-    /// How many of these rows of both families are armed, and how many packets they have carried; none behind the last. `moment`:
-    /// now, as leases are counted.
-    pub fn survey(&mut self, rows: Range<u32>, moment: u32) -> Option<[u64; 2]> {
+    /// [`Table::survey`] of both families; none behind the last row. `moment`: now, as leases are counted.
+    pub fn survey(&mut self, words: Range<usize>, moment: u32) -> Option<[u64; 2]> {
         let control = self.control();
-        if rows.start > control.mask4.max(control.mask6) {
+        if words.start * 64 > control.mask4.max(control.mask6) as usize {
             return None;
         }
-        let four = self.v4.table().survey(rows.clone(), &control, moment);
-        let six = self.v6.table().survey(rows, &control, moment);
+        let four = self.v4.table().survey(words.clone(), &control, moment);
+        let six = self.v6.table().survey(words, &control, moment);
         Some([four[0] + six[0], four[1] + six[1]])
     }
 

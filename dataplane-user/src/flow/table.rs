@@ -2,6 +2,7 @@
 
 use std::{
     marker::PhantomData,
+    ops::Range,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -80,6 +81,8 @@ pub struct Table<A, M> {
     seed: u64,
     /// A bit for each row that packets may still be led to, although it is free.
     held: Vec<u64>,
+    /// A bit for each row in use.
+    taken: Vec<u64>,
     /// Those of them that were freed since the last [`Self::retire`].
     retired: Vec<u32>,
     /// Rows in use.
@@ -90,12 +93,20 @@ pub struct Table<A, M> {
 }
 
 impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
-    /// `memory` is as the kernel made it: all rows are free. The number of rows is the largest power of two that fits.
+    /// Frees what another table left in `memory`, while nothing is armed. The number of rows is the largest power of two that
+    /// fits.
     pub fn new(memory: M, seed: u64) -> Self {
         let rows = (memory.size() / A::LAYOUT.words).max(1);
         let rows = 1_u32 << rows.ilog2().min(31);
-        let held = vec![0; rows.div_ceil(64) as usize];
-        Self { memory, mask: rows - 1, seed, held, retired: Vec::new(), used: 0, carried: 0, family: PhantomData }
+        let (held, taken) = (vec![0; rows.div_ceil(64) as usize], vec![0; rows.div_ceil(64) as usize]);
+        let (mask, retired) = (rows - 1, Vec::new());
+        let mut table = Self { memory, mask, seed, held, taken, retired, used: 0, carried: 0, family: PhantomData };
+        for row in 0..rows {
+            if !ports::is_free(table.load(row, A::LAYOUT.ports)) {
+                table.publish(row, ports::FREE);
+            }
+        }
+        table
     }
 
     /// The number of rows, minus one.
@@ -177,6 +188,9 @@ impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
         ];
         self.publish(first, words[0]);
         self.publish(second, words[1]);
+        for row in [first, second] {
+            self.taken[row as usize / 64] |= 1 << (row % 64);
+        }
         self.used += 2;
         Ok([first, second])
     }
@@ -208,6 +222,7 @@ impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
             self.publish(row, ports::USED);
             self.carried += u64::from(self.state(row).packets);
             self.held[row as usize / 64] |= 1 << (row % 64);
+            self.taken[row as usize / 64] &= !(1 << (row % 64));
             self.retired.push(row);
         }
         self.used -= 2;
@@ -226,13 +241,16 @@ impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
         RowState::of(self.load(row, row::WAY), self.load(row, row::STAGE), self.load(row, row::LEASE))
     }
 
-    /// How many of these rows are armed, and how many packets those in use have carried. Rows that have been closing for a lease
-    /// are opened again: had the connection ended, the kernel would have announced it, and they would be free.
-    pub fn survey(&mut self, rows: std::ops::Range<u32>, control: &FlowControl, moment: u32) -> [u64; 2] {
+    /// How many rows are armed of those in use among these, 64 for each number, and how many packets they have carried. Rows that
+    /// have been closing for a lease are opened again: had the connection ended, the kernel would have announced it, and they
+    /// would be free.
+    pub fn survey(&mut self, words: Range<usize>, control: &FlowControl, moment: u32) -> [u64; 2] {
         let mut sums = [0; 2];
-        for row in rows.start..rows.end.min(self.mask + 1) {
-            let protocol = ports::protocol(self.load(row, A::LAYOUT.ports)) as u8;
-            if Protocol::from_number(protocol).is_some() {
+        for word in words.start..words.end.min(self.taken.len()) {
+            let mut taken = self.taken[word];
+            while taken != 0 {
+                let row = word as u32 * 64 + taken.trailing_zeros();
+                taken &= taken - 1;
                 let state = self.state(row);
                 if state.closing && moment.wrapping_sub(state.witness) > control.lease {
                     self.store(row, row::STAGE, 0);

@@ -338,9 +338,22 @@ fn rows_that_close_without_an_end_are_opened_again() {
     };
     for (moment, closing) in [(1000, true), (1100, true), (1101, false)] {
         close(&mut table);
-        table.survey(0..64, &control, moment);
+        table.survey(0..1, &control, moment);
         let states = rows.map(|index| table.state(index));
         assert_eq!(states.map(|state| state.closing), [closing; 2], "at {moment}");
         assert_eq!(states.map(|state| state.armed), [if closing { 5 } else { 0 }; 2], "at {moment}");
     }
+}
+
+/// Rules that forbid it for a while end the follower, and the maps stay: what was armed under an epoch of that time must not be
+/// found in the same epoch of the next one.
+#[test]
+fn memory_that_was_used_is_empty_for_the_next_table() {
+    let udp = seen(1, Protocol::Udp);
+    let mut first: Table<u32, Memory> = Table::new(memory(RowLayout::V4, 4), 7);
+    first.insert(&udp.original, &udp.reply, 0).expect("room");
+    let used = std::mem::take(first.memory());
+    let mut next: Table<u32, Memory> = Table::new(used, 8);
+    assert!((0..4).all(|row| next.tuple(row).is_none()), "rows of the table before");
+    assert!(next.insert(&udp.original, &udp.reply, 0).is_ok(), "its own connection is taken for another's");
 }

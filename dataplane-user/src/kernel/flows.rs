@@ -7,24 +7,14 @@ use std::{
 
 use aya::maps::{Map, MapData, MapError};
 use dataplane_common::abi::{FlowControl, flow::RowLayout, map};
-use zerocopy::IntoBytes as _;
 
 use super::{TableError, mmap::Mapping, object::pinned};
 use crate::fib::{Memory as _, TableSizes};
 
 /// The word of [`FlowControl`] that holds the epoch, and the one in which rows are armed.
 const EPOCH: usize = 1;
-/// An epoch that no row is ever armed in ([`FlowControl::next_epoch`]), and in which none is.
-const NO_EPOCH: [u32; 2] = [0x100, 0];
-
-/// Puts that into the words of a [`FlowControl`].
-pub(super) fn forbid(control: &mut [u64]) {
-    let [epoch, arming] = NO_EPOCH.map(u32::to_ne_bytes);
-    let mut word = [0; 8];
-    word[..4].copy_from_slice(&epoch);
-    word[4..].copy_from_slice(&arming);
-    control[EPOCH] = u64::from_ne_bytes(word);
-}
+/// Words of a [`FlowControl`].
+const WORDS: usize = size_of::<FlowControl>() / size_of::<u64>();
 
 /// The maps of the flow table.
 #[derive(Debug)]
@@ -36,10 +26,7 @@ pub struct FlowMaps {
 
 /// The words that say how rows count. When it is dropped, none does any more.
 #[derive(Debug)]
-pub struct FlowSwitch {
-    memory: Mapping<AtomicU64>,
-    written: [u64; size_of::<FlowControl>() / size_of::<u64>()],
-}
+pub struct FlowSwitch(Mapping<AtomicU64>);
 
 impl FlowMaps {
     /// Those that are pinned in a directory, of these sizes.
@@ -48,9 +35,8 @@ impl FlowMaps {
     /// There are none, or the kernel refused.
     pub fn open(routing: &Path, sizes: TableSizes) -> Result<Self, TableError> {
         let words = |layout: RowLayout| sizes.flows as usize * layout.words;
-        let memory = mapping(routing, map::FLOW_CONTROL, size_of::<FlowControl>() / size_of::<u64>())?;
         Ok(Self {
-            control: FlowSwitch { memory, written: [0; 4] },
+            control: FlowSwitch(mapping(routing, map::FLOW_CONTROL, WORDS)?),
             v4: mapping(routing, map::FLOWS4, words(RowLayout::V4))?,
             v6: mapping(routing, map::FLOWS6, words(RowLayout::V6))?,
         })
@@ -63,31 +49,22 @@ impl FlowMaps {
 }
 
 impl FlowSwitch {
-    /// Writes it. What is looked for is written before what is armed counts.
+    /// Writes what has changed: packets read these words all the time. What is looked for is written before what is armed counts.
     pub fn write(&mut self, control: &FlowControl) {
-        let bytes = control.as_bytes();
-        let words: Vec<_> =
-            bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())).collect();
+        let words: [u64; WORDS] = zerocopy::transmute!(*control);
         for at in [0, 2, 3, EPOCH] {
-            if let Some(word) = words.get(at) {
-                self.memory.word(at).store(*word, Ordering::Release);
-                self.written[at] = *word;
+            let word = self.0.word(at);
+            if word.load(Ordering::Relaxed) != words[at] {
+                word.store(words[at], Ordering::Release);
             }
         }
-    }
-
-    /// Whether it is as it was written: programs that are loaded write it, too (`Object::finish`), so that no row counts.
-    pub fn is_as_written(&mut self) -> bool {
-        let written = self.written;
-        (0..written.len()).all(|at| self.memory.word(at).load(Ordering::Acquire) == written[at])
     }
 }
 
 impl Drop for FlowSwitch {
     fn drop(&mut self) {
-        let mut words = [0; 4];
-        forbid(&mut words);
-        self.memory.word(EPOCH).store(words[EPOCH], Ordering::Release);
+        // No row is ever armed in epoch 0.
+        self.0.word(EPOCH).store(0, Ordering::Release);
     }
 }
 

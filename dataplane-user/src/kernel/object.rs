@@ -14,12 +14,11 @@ use aya::{
     programs::{Iter, Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, FlowControl, KernelOffsets, Observer, PORTS,
-    Port, map,
+    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, KernelOffsets, Observer, PORTS, Port, map,
 };
 use thiserror::Error;
 
-use super::{Hook, PinDirs, TableError, flows, mmap::Mapping, rx_handler, self_test, switch, table::Rows};
+use super::{Hook, PinDirs, TableError, mmap::Mapping, rx_handler, self_test, switch, table::Rows};
 use crate::{
     fib::{Memory as _, TableSizes},
     release::OLDEST,
@@ -204,10 +203,6 @@ impl Object {
         let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&dirs.own, map::ADJACENCIES)?;
         let base4 = shared::<{ size_of::<Fib4Base>() }>(&dirs.routing, map::FIB4_BASE)?;
         let lookup6_base = shared::<{ size_of::<Fib6Base>() }>(&dirs.routing, map::FIB6_BASE)?;
-        let mut flow_control = shared::<{ size_of::<FlowControl>() }>(&dirs.routing, map::FLOW_CONTROL)?;
-        // What was read may be old when it is written: rules may have changed in between. So no row counts, until the follower
-        // of connections sees that.
-        flows::forbid(&mut flow_control);
         let object = switch::specialised(OBJECT, features | sizes.features())?;
         let (observer, offsets) = (log.observer.words(), log.offsets.words());
         // It holds on to the globals until it has loaded.
@@ -222,7 +217,6 @@ impl Object {
         loader.override_global(map::ADJACENCIES_SYMBOL, &adjacencies[..], true);
         loader.override_global(map::FIB4_BASE_SYMBOL, &base4[..], true);
         loader.override_global(map::FIB6_BASE_SYMBOL, &lookup6_base[..], true);
-        loader.override_global(map::FLOW_CONTROL_SYMBOL, &flow_control[..], true);
         Ok(Self { ebpf: loader.load(&object)?, features })
     }
 
