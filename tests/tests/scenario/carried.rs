@@ -2,128 +2,39 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
-use dataplane_tests::lab::{CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER, stream, traffic::Family};
+use anyhow::ensure;
+use dataplane_tests::lab::{CLIENT, ROUTER_CLIENT, ROUTER_SERVER, SERVER, stream, traffic::Family};
 use serde_json::Value;
 
-use crate::scene::{PROMPT, Scene, within};
+use crate::{
+    scene::{PROMPT, Scene, within},
+    session::{HOME, Tcp, address, becomes_fast, count, pass, router},
+};
 
 /// Where the server listens.
 const PORT: u16 = 5401;
 /// Both tiers.
 const MODES: [&str; 2] = ["native", "tc"];
 
-/// A home router: what was let through goes on, the client may begin, and hides behind the router's address.
-const HOME: &str = "table inet home {
- chain crossing {
-  type filter hook forward priority filter; policy drop;
-  ct state established,related accept
-  ct state invalid drop
-  iifname \"client0\" accept
- }
- chain leaving {
-  type nat hook postrouting priority srcnat;
-  oifname \"server0\" masquerade
- }
-}
-";
-
 /// A router with rules, in a mode.
 fn behind(mode: &str, rules: &str) -> Option<Scene> {
-    let scene = Scene::idle(&[Need::Tool("nft")])?;
+    let scene = router(mode, rules)?;
     scene.take_frames();
-    let file = scene.lab.dir().join("rules.nft");
-    std::fs::write(&file, rules).expect("a file");
-    scene.router().run(&format!("nft -f {}", file.display())).expect("rules of netfilter");
     // Ends of connections are not waited for, and none begins in its middle.
     for (name, value) in [("tcp_timeout_time_wait", "1"), ("tcp_timeout_close", "1"), ("tcp_loose", "0")] {
         scene.router().sysctl(&format!("net.netfilter.nf_conntrack_{name}"), value).expect("a timeout");
     }
-    scene.attach(&[ROUTER_CLIENT.port, ROUTER_SERVER.port], mode);
-    within(Duration::from_secs(5), || {
-        let rows: Vec<Value> = scene.daemon.read(&["port", "list"])?;
-        ensure!(rows.iter().all(|row| row["flows"] == "on"), "{rows:?}");
-        Ok(())
-    });
     Some(scene)
-}
-
-/// A connection from the client to the server.
-struct Session {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-fn address(family: Family, end: &dataplane_tests::lab::End) -> IpAddr {
-    family.address(end).parse().expect("an address")
 }
 
 /// An address in an answer.
 fn said(value: &Value) -> Option<IpAddr> {
     value.as_str()?.parse().ok()
-}
-
-impl Session {
-    /// To the server's own address.
-    fn open(scene: &Scene, family: Family) -> Self {
-        Self::to(scene, SocketAddr::new(address(family, &SERVER), PORT), family)
-    }
-
-    /// To what becomes the server's address.
-    fn to(scene: &Scene, target: SocketAddr, family: Family) -> Self {
-        let local = SocketAddr::new(address(family, &SERVER), PORT);
-        let listener = scene.server().inside(move || Ok(TcpListener::bind(local)?)).expect("a listener");
-        let client = scene.client().inside(move || Ok(TcpStream::connect_timeout(&target, Duration::from_secs(5))?));
-        let client = client.expect("a connection");
-        let (server, _) = listener.accept().expect("the connection arrives");
-        for end in [&client, &server] {
-            end.set_read_timeout(Some(Duration::from_secs(10))).expect("a patience");
-            end.set_write_timeout(Some(Duration::from_secs(10))).expect("a patience");
-        }
-        Self { client, server }
-    }
-
-    /// Sends so many bytes both ways, and compares what arrives.
-    fn exchange(&mut self, length: usize) {
-        pass(&mut self.client, &mut self.server, length).expect("from the client");
-        pass(&mut self.server, &mut self.client, length).expect("from the server");
-    }
-
-    /// Exchanges until the connection is carried both ways.
-    fn carry(&mut self, scene: &Scene) -> Value {
-        let port = self.client.local_addr().expect("an address").port();
-        let start = Instant::now();
-        loop {
-            self.exchange(1000);
-            let rows: Vec<Value> = scene.daemon.read(&["flow", "list"]).expect("connections");
-            let own = rows.iter().find(|row| row["original"]["sport"] == port);
-            if let Some(row) = own
-                && ["forth", "back"].iter().all(|way| row[way]["state"] == "armed")
-            {
-                return row.clone();
-            }
-            assert!(start.elapsed() < Duration::from_secs(5), "it is not carried: {rows:?}");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// Sends from one end to the other, and compares.
-fn pass(from: &mut TcpStream, to: &mut TcpStream, length: usize) -> anyhow::Result<()> {
-    let content: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-    let mut arrived = vec![0; length];
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| from.write_all(&content));
-        to.read_exact(&mut arrived).context("reading")?;
-        sender.join().expect("the sender lives").context("writing")
-    })?;
-    ensure!(arrived == content, "other bytes arrived");
-    Ok(())
 }
 
 fn each(test: impl Fn(&Scene, Family, &str), rules: &str) {
@@ -137,34 +48,19 @@ fn each(test: impl Fn(&Scene, Family, &str), rules: &str) {
     }
 }
 
-/// What the router's kernel has forwarded, both families.
-fn forwarded_by_kernel(scene: &Scene) -> u64 {
-    let read = |file: &str, key: &str| -> u64 {
-        let text = scene.router().run(&format!("cat /proc/net/{file}")).expect("counters");
-        let line = |line: &str| line.strip_prefix(key).and_then(|rest| rest.trim().parse().ok());
-        text.lines().find_map(line).unwrap_or_default()
-    };
-    let text = scene.router().run("cat /proc/net/snmp").expect("counters");
-    let mut ip = text.lines().filter(|line| line.starts_with("Ip:"));
-    let (names, values) = (ip.next().expect("names"), ip.next().expect("values"));
-    let place = names.split_whitespace().position(|name| name == "ForwDatagrams").expect("a counter");
-    let v4: u64 = values.split_whitespace().nth(place).and_then(|word| word.parse().ok()).expect("a number");
-    v4 + read("snmp6", "Ip6OutForwDatagrams")
-}
-
 #[test]
 fn a_masqueraded_connection_is_carried_and_closes_as_without_us() {
     each(
         |scene, family, mode| {
-            let mut session = Session::open(scene, family);
-            let row = session.carry(scene);
+            let mut session = Tcp::open(scene, family, PORT);
+            let row = becomes_fast(scene, &mut session);
             assert_eq!(row["state"], "fast", "{row}");
             assert_eq!(said(&row["reply"]["daddr"]), Some(address(family, &ROUTER_SERVER)), "{row}");
             assert_eq!(row["forth"]["iif"], ROUTER_CLIENT.port, "{row}");
             assert_eq!(row["forth"]["oif"], ROUTER_SERVER.port, "{row}");
-            let (before, kernel) = (scene.stats(), forwarded_by_kernel(scene));
-            session.exchange(20_000_000);
-            let (after, by_kernel) = (scene.stats(), forwarded_by_kernel(scene) - kernel);
+            let (before, kernel) = (scene.stats(), scene.kernel_forwarded());
+            session.exchange(20_000_000).expect("bytes both ways");
+            let (after, by_kernel) = (scene.stats(), scene.kernel_forwarded() - kernel);
             let carried = after.totals.forwarded - before.totals.forwarded;
             println!("{carried} packets carried, {by_kernel} by the kernel");
             // A lease may end meanwhile.
@@ -180,8 +76,8 @@ fn a_masqueraded_connection_is_carried_and_closes_as_without_us() {
 }
 
 /// Both ends close, and both see it; the kernel's entry is then no longer established.
-fn ends_cleanly(scene: &Scene, mut session: Session) {
-    let port = session.client.local_addr().expect("an address").port();
+fn ends_cleanly(scene: &Scene, mut session: Tcp) {
+    let port = session.port();
     session.client.shutdown(std::net::Shutdown::Write).expect("closed for writing");
     assert_eq!(session.server.read(&mut [0; 8]).expect("the server sees the end"), 0);
     // Half closed: the other half goes on.
@@ -201,24 +97,23 @@ fn ends_cleanly(scene: &Scene, mut session: Session) {
 fn a_rule_stops_a_running_connection() {
     each(
         |scene, family, _| {
-            let mut session = Session::open(scene, family);
-            session.carry(scene);
+            let mut session = Tcp::open(scene, family, PORT);
+            becomes_fast(scene, &mut session);
             // Nothing else changes, and it goes on.
             scene.router().run("nft add rule inet home crossing udp dport 9 drop").expect("another rule");
-            session.exchange(1_000_000);
-            session.carry(scene);
-            let epochs = |scene: &Scene| {
-                let stats: Value = scene.daemon.read(&["stats"]).expect("stats");
-                stats["flows"]["epochs"].as_u64().expect("a number")
-            };
-            let before = epochs(scene);
+            session.exchange(1_000_000).expect("bytes both ways");
+            becomes_fast(scene, &mut session);
+            let before = count(scene, "epochs");
+            // Programs are loaded for a dry run: that concerns no connection.
+            scene.cli(&["explain", "--iface", ROUTER_CLIENT.port, "udp 198.18.0.2:1 > 198.18.1.2:9"]);
+            assert_eq!(count(scene, "epochs"), before, "a reader sent all connections to the kernel");
             scene.router().run("nft insert rule inet home crossing tcp dport 5401 drop").expect("a rule that drops");
             thread::sleep(Duration::from_millis(5));
             session.client.write_all(b"too late").expect("it is queued");
             session.server.set_read_timeout(Some(Duration::from_millis(700))).expect("a patience");
             let late = session.server.read(&mut [0; 64]);
             assert!(late.is_err(), "{late:?} bytes arrived after the rule");
-            assert!(epochs(scene) > before);
+            assert!(count(scene, "epochs") > before);
             // Without the rule it is as it was.
             scene.router().run("nft flush chain inet home crossing").expect("no rules");
             let rules = "ct state established,related accept";
@@ -228,7 +123,7 @@ fn a_rule_stops_a_running_connection() {
             let mut queued = [0; 8];
             session.server.read_exact(&mut queued).expect("what was queued");
             assert_eq!(&queued, b"too late");
-            session.carry(scene);
+            becomes_fast(scene, &mut session);
         },
         HOME,
     );
@@ -238,9 +133,9 @@ fn a_rule_stops_a_running_connection() {
 fn a_deleted_entry_ends_its_flow() {
     each(
         |scene, family, _| {
-            let mut session = Session::open(scene, family);
-            session.carry(scene);
-            let port = session.client.local_addr().expect("an address").port();
+            let mut session = Tcp::open(scene, family, PORT);
+            becomes_fast(scene, &mut session);
+            let port = session.port();
             // Without the entry an answer is for the router itself, which resets it: as without us.
             scene.cli(&["flow", "del", "sport", &port.to_string()]);
             thread::sleep(Duration::from_millis(5));
@@ -261,8 +156,8 @@ fn a_reset_ends_it_and_the_same_ports_begin_anew() {
     each(
         |scene, family, _| {
             for round in 0..3 {
-                let mut session = Session::open(scene, family);
-                session.carry(scene);
+                let mut session = Tcp::open(scene, family, PORT);
+                becomes_fast(scene, &mut session);
                 // Closed with bytes unread: a reset.
                 session.server.write_all(&[7; 100]).expect("bytes");
                 thread::sleep(Duration::from_millis(20));
@@ -299,13 +194,13 @@ fn both_ends_are_translated_at_once() {
     each(
         |scene, family, _| {
             let target = SocketAddr::new(address(family, &ROUTER_CLIENT), 80);
-            let mut session = Session::to(scene, target, family);
-            let row = session.carry(scene);
+            let mut session = Tcp::through(scene, target, SocketAddr::new(address(family, &SERVER), PORT));
+            let row = becomes_fast(scene, &mut session);
             assert_eq!(said(&row["original"]["daddr"]), Some(address(family, &ROUTER_CLIENT)), "{row}");
             assert_eq!(said(&row["reply"]["saddr"]), Some(address(family, &SERVER)), "{row}");
             assert_eq!(said(&row["reply"]["daddr"]), Some(address(family, &ROUTER_SERVER)), "{row}");
-            session.exchange(5_000_000);
-            session.carry(scene);
+            session.exchange(5_000_000).expect("bytes both ways");
+            becomes_fast(scene, &mut session);
             ends_cleanly(scene, session);
         },
         PUBLISHED,
@@ -377,8 +272,8 @@ fn no_datagram_is_lost_when_the_daemon_is_killed_and_comes_back() {
 fn a_route_that_moves_takes_its_connections_along() {
     each(
         |scene, family, _| {
-            let mut session = Session::open(scene, family);
-            session.carry(scene);
+            let mut session = Tcp::open(scene, family, PORT);
+            becomes_fast(scene, &mut session);
             // The way is shut for a moment, and found again.
             let (prefix, option) =
                 if family == Family::V4 { ("198.18.1.2/32", "-4") } else { ("2001:db8:1::2/128", "-6") };
@@ -388,10 +283,10 @@ fn a_route_that_moves_takes_its_connections_along() {
                 ensure!(row["prefix"] == prefix, "{row}");
                 Ok(())
             });
-            session.exchange(2_000_000);
-            session.carry(scene);
+            session.exchange(2_000_000).expect("bytes both ways");
+            becomes_fast(scene, &mut session);
             scene.router().run(&format!("ip {option} route del {prefix}")).expect("no route");
-            session.exchange(2_000_000);
+            session.exchange(2_000_000).expect("bytes both ways");
         },
         HOME,
     );

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     thread,
     time::Duration,
 };
@@ -11,92 +11,13 @@ use anyhow::{Context as _, ensure};
 use dataplane_tests::lab::{CLIENT, Need, ROUTER_SERVER, SERVER, traffic::Family};
 use serde_json::Value;
 
-use crate::scene::{PORTS, PROMPT, Scene, within};
+use crate::{
+    scene::{PORTS, PROMPT, Scene, within},
+    session::{HOME, SOON, Tcp, becomes_fast, count, flows, follows, load, router},
+};
 
 /// Where the connections of these scenarios go.
 const PORT: u16 = 5301;
-/// Soon enough, on a machine that others use, too.
-const SOON: Duration = Duration::from_secs(5);
-
-/// A router that translates and keeps state, as a home router does.
-const RULES: &str = "table inet home {
-  chain crossing {
-    type filter hook forward priority filter; policy drop;
-    ct state established,related accept
-    iifname client0 accept
-  }
-  chain leaving {
-    type nat hook postrouting priority srcnat;
-    oifname server0 masquerade
-  }
-}
-";
-
-/// Loads rules of nft.
-fn load(scene: &Scene, rules: &str) {
-    let file = scene.lab.dir().join("rules.nft");
-    std::fs::write(&file, rules).expect("a file of rules");
-    scene.router().run(&format!("nft -f {}", file.display())).expect("rules");
-}
-
-/// Waits until connections are followed.
-fn follows(scene: &Scene) {
-    let took = within(SOON * 2, || {
-        let stats: Value = scene.daemon.read(&["stats"])?;
-        ensure!(stats["flows"].is_object(), "connections are not followed: {}", stats["flows"]);
-        Ok(())
-    });
-    println!("connections are followed after {took:?}");
-}
-
-/// A connection between client and server, over which both say something.
-struct Tcp {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Tcp {
-    fn open(scene: &Scene, family: Family, port: u16) -> anyhow::Result<Self> {
-        let address = SocketAddr::new(family.address(&SERVER).parse()?, port);
-        let listener = scene.server().inside(|| Ok(TcpListener::bind(address)?))?;
-        let connect = || Ok(TcpStream::connect_timeout(&address, SOON)?);
-        let client = scene.client().inside(connect).context("connecting")?;
-        let (server, _) = listener.accept()?;
-        for end in [&client, &server] {
-            end.set_read_timeout(Some(SOON))?;
-            end.set_nodelay(true)?;
-        }
-        Ok(Self { client, server })
-    }
-
-    /// Says something both ways, so many times.
-    fn talk(&mut self, times: u32) -> anyhow::Result<()> {
-        for _ in 0..times {
-            let mut buffer = [0; 8];
-            self.client.write_all(b"question")?;
-            self.server.read_exact(&mut buffer).context("a question")?;
-            self.server.write_all(b"response")?;
-            self.client.read_exact(&mut buffer).context("an answer")?;
-        }
-        Ok(())
-    }
-
-    fn port(&self) -> u16 {
-        self.client.local_addr().expect("an address").port()
-    }
-}
-
-/// Connections in `flow list`.
-fn flows(scene: &Scene, words: &[&str]) -> Vec<Value> {
-    let line: Vec<_> = ["flow", "list"].iter().chain(words).copied().collect();
-    scene.daemon.read(&line).expect("connections")
-}
-
-/// A number of `flows` in `stats`.
-fn count(scene: &Scene, name: &str) -> u64 {
-    let stats: Value = scene.daemon.read(&["stats"]).expect("stats");
-    stats["flows"][name].as_u64().unwrap_or_else(|| panic!("no flows.{name} in {stats}"))
-}
 
 /// The state of the connection from a port.
 fn state(scene: &Scene, port: u16) -> String {
@@ -104,25 +25,10 @@ fn state(scene: &Scene, port: u16) -> String {
     rows.first().map_or("none", |row| row["state"].as_str().unwrap_or("no word")).to_owned()
 }
 
-/// Talks until the connection is fast in both directions.
-fn becomes_fast(scene: &Scene, tcp: &mut Tcp) {
-    let took = within(SOON, || {
-        tcp.talk(1)?;
-        let rows = flows(scene, &["sport", &tcp.port().to_string()]);
-        let row = rows.first().context("it is not listed")?;
-        ensure!(row["forth"]["state"] == "armed" && row["back"]["state"] == "armed", "{row}");
-        Ok(())
-    });
-    println!("fast after {took:?}");
-}
-
 fn listed_and_carried(mode: &str) {
-    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
-    load(&scene, RULES);
-    scene.attach(&PORTS, mode);
-    follows(&scene);
+    let Some(scene) = router(mode, HOME) else { return };
     for family in Family::BOTH {
-        let mut tcp = Tcp::open(&scene, family, PORT).expect("a connection");
+        let mut tcp = Tcp::open(&scene, family, PORT);
         becomes_fast(&scene, &mut tcp);
         let rows = flows(&scene, &["sport", &tcp.port().to_string(), "proto", "tcp"]);
         assert_eq!(rows.len(), 1, "{rows:?}");
@@ -169,10 +75,7 @@ fn connections_are_listed_and_carried_tc() {
 /// Datagrams that are answered make a connection; datagrams that are not, do not.
 #[test]
 fn datagrams_are_connections_once_they_are_answered() {
-    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
-    load(&scene, RULES);
-    scene.attach(&PORTS, "native");
-    follows(&scene);
+    let Some(scene) = router("native", HOME) else { return };
     for family in Family::BOTH {
         let to = SocketAddr::new(family.address(&SERVER).parse().expect("an address"), PORT);
         let from = SocketAddr::new(family.address(&CLIENT).parse().expect("an address"), 0);
@@ -206,12 +109,9 @@ fn datagrams_are_connections_once_they_are_answered() {
 /// `flow del` has the kernel forget a connection: its rows go with it, and no other's.
 #[test]
 fn what_is_deleted_is_gone_from_the_kernel() {
-    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
-    load(&scene, RULES);
-    scene.attach(&PORTS, "native");
-    follows(&scene);
-    let mut one = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
-    let mut other = Tcp::open(&scene, Family::V4, PORT + 1).expect("a connection");
+    let Some(scene) = router("native", HOME) else { return };
+    let mut one = Tcp::open(&scene, Family::V4, PORT);
+    let mut other = Tcp::open(&scene, Family::V4, PORT + 1);
     becomes_fast(&scene, &mut one);
     becomes_fast(&scene, &mut other);
     let port = one.port().to_string();
@@ -232,11 +132,8 @@ fn what_is_deleted_is_gone_from_the_kernel() {
 /// A commit of nft, and `flow flush`, send each connection through the kernel once.
 #[test]
 fn a_commit_disarms_and_the_next_packets_arm() {
-    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
-    load(&scene, RULES);
-    scene.attach(&PORTS, "native");
-    follows(&scene);
-    let mut tcp = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
+    let Some(scene) = router("native", HOME) else { return };
+    let mut tcp = Tcp::open(&scene, Family::V4, PORT);
     becomes_fast(&scene, &mut tcp);
     for act in ["nft add rule inet home crossing udp dport 9 drop", "flush"] {
         let (epochs, kernel) = (count(&scene, "epochs"), scene.kernel_forwarded());
@@ -266,11 +163,8 @@ fn a_commit_disarms_and_the_next_packets_arm() {
 /// Rules that must see each packet: from the moment that `nft` returned on, they do. The daemon takes longer to read them.
 #[test]
 fn nothing_is_carried_past_rules_that_are_not_judged_yet() {
-    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
-    load(&scene, RULES);
-    scene.attach(&PORTS, "native");
-    follows(&scene);
-    let mut tcp = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
+    let Some(scene) = router("native", HOME) else { return };
+    let mut tcp = Tcp::open(&scene, Family::V4, PORT);
     becomes_fast(&scene, &mut tcp);
     scene.router().run("nft insert rule inet home crossing tcp dport 5301 meta mark set 7 accept").expect("a rule");
     thread::sleep(Duration::from_millis(5));
@@ -291,14 +185,14 @@ fn nothing_is_carried_past_rules_that_are_not_judged_yet() {
 fn connections_from_before_the_daemon_are_the_kernels() {
     let Some(mut scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
     scene.daemon.terminate().expect("it ends");
-    load(&scene, RULES);
+    load(&scene, HOME);
     scene.router().sysctl("net.netfilter.nf_conntrack_events", "2").expect("the default");
-    let mut old = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
+    let mut old = Tcp::open(&scene, Family::V4, PORT);
     old.talk(2).expect("both are heard");
     scene.daemon.restart().expect("a daemon");
     scene.attach(&PORTS, "native");
     follows(&scene);
-    let mut new = Tcp::open(&scene, Family::V4, PORT + 1).expect("a connection");
+    let mut new = Tcp::open(&scene, Family::V4, PORT + 1);
     becomes_fast(&scene, &mut new);
     old.talk(20).expect("both are heard");
     assert!(["none", "asked", "young"].contains(&state(&scene, old.port()).as_str()), "{}", state(&scene, old.port()));
@@ -318,11 +212,11 @@ fn what_a_helper_reads_is_the_kernels() {
     let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
     let helper = "  ct helper standard { type \"ftp\" protocol tcp; }\n  chain early {\n    type filter hook prerouting priority filter;\n    \
                   tcp dport 5301 ct helper set \"standard\"\n  }\n  chain crossing";
-    load(&scene, &RULES.replacen("  chain crossing", helper, 1));
+    load(&scene, &HOME.replacen(" chain crossing", helper, 1));
     scene.attach(&PORTS, "native");
     follows(&scene);
-    let mut watched = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
-    let mut plain = Tcp::open(&scene, Family::V4, PORT + 1).expect("a connection");
+    let mut watched = Tcp::open(&scene, Family::V4, PORT);
+    let mut plain = Tcp::open(&scene, Family::V4, PORT + 1);
     becomes_fast(&scene, &mut plain);
     watched.talk(20).expect("both are heard");
     assert_eq!(state(&scene, watched.port()), "none");
@@ -335,11 +229,11 @@ fn what_a_helper_reads_is_the_kernels() {
 #[test]
 fn lost_announcements_are_made_good() {
     let Some(scene) = Scene::configured(&[Need::Tool("nft")], "[flows]\nmax = 4096\n") else { return };
-    load(&scene, RULES);
+    load(&scene, HOME);
     scene.attach(&PORTS, "native");
     follows(&scene);
-    let mut stays = Tcp::open(&scene, Family::V4, PORT).expect("a connection");
-    let goes = Tcp::open(&scene, Family::V4, PORT + 1).expect("a connection");
+    let mut stays = Tcp::open(&scene, Family::V4, PORT);
+    let goes = Tcp::open(&scene, Family::V4, PORT + 1);
     becomes_fast(&scene, &mut stays);
     within(SOON, || {
         ensure!(state(&scene, goes.port()) != "none", "not listed");

@@ -4,6 +4,7 @@
 
 mod prefix;
 mod scene;
+mod session;
 mod wire;
 
 mod answer;

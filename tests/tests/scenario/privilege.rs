@@ -8,7 +8,10 @@ use dataplane_tests::lab::{
     traffic::{self, Family},
 };
 
-use crate::scene::{PORTS, Scene, assert_refused};
+use crate::{
+    scene::{PORTS, Scene, assert_refused},
+    session,
+};
 
 /// Nobody, on Debian and others.
 const NOBODY: u32 = 65534;
@@ -52,6 +55,18 @@ fn works(scene: &Scene) {
     scene.cli(&["detach", "--all"]);
 }
 
+/// Carries connections past netfilter, for which it reads rules and follows conntrack.
+fn carries(scene: &Scene) {
+    session::load(scene, session::HOME);
+    scene.attach(&PORTS, "native");
+    session::follows(scene);
+    for family in Family::BOTH {
+        session::becomes_fast(scene, &mut session::Tcp::open(scene, family, 5304));
+    }
+    scene.router().run("nft delete table inet home").expect("no rules");
+    scene.cli(&["detach", "--all"]);
+}
+
 /// The daemon's folders, and a program that nobody can reach, for nobody.
 fn hand_over(scene: &mut Scene) {
     scene.daemon.terminate().expect("it ends");
@@ -76,7 +91,7 @@ fn hand_over(scene: &mut Scene) {
 
 #[test]
 fn a_user_of_its_own_with_three_capabilities() {
-    let Some(mut scene) = Scene::idle(&[Need::Tool("setpriv")]) else { return };
+    let Some(mut scene) = Scene::idle(&[Need::Tool("setpriv"), Need::Tool("nft")]) else { return };
     hand_over(&mut scene);
     let wrapper = [
         "setpriv",
@@ -92,6 +107,7 @@ fn a_user_of_its_own_with_three_capabilities() {
     scene.daemon.restart().expect("it starts");
     is(&scene, NOBODY, THREE);
     works(&scene);
+    carries(&scene);
     // `reject` takes one more; without it the packets are dropped all the same, and the doctor says so.
     scene.attach(&PORTS, "tc");
     scene.rule("forward", "udp dport 5303 reject");
