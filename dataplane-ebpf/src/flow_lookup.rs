@@ -179,11 +179,12 @@ pub fn store_addresses<F: Family>(context: *mut FlowContext, destination: F::Add
     F::fill(unsafe { &mut (*context).addresses }, destination, source);
 }
 
-/// The destination that the packet at hand is routed by, where a row carries it.
+/// The destination that the packet at hand is routed by, where a row carries it; else `other`.
 #[inline(always)]
-pub fn destination<F: Flows>(context: *mut FlowContext) -> F::Address {
+pub fn destination<F: Flows>(other: F::Address) -> F::Address {
+    let Some(context) = maps::flow_context() else { return other };
     // SAFETY: the slot is this CPU's own.
-    let words = unsafe { &raw const (*context).destination };
+    let words = unsafe { &raw const (*context.as_ptr()).destination };
     // SAFETY: as above.
     F::destination(unsafe { words.read_volatile() })
 }

@@ -40,11 +40,12 @@ fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
 #[inline(always)]
 fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> Step<Infallible> {
     let control = maps::control(F::NUMBER);
-    let packet = network::check::<F, H>(hook, frame)?;
+    let mut packet = network::check::<F, H>(hook, frame)?;
     transport::check::<F, H>(hook, port, frame, &packet)?;
     let filter = filter::prepare::<F, H>(hook, || port.ifindex, frame, &packet, control)?;
     filter.prerouting()?;
-    let packet = flow::find::<F, H>(hook, port, frame, packet)?;
+    flow::find::<F, H>(hook, port, frame, &packet)?;
+    flow::redirect::<F>(&mut packet);
     if let AddressClass::Group(reason) = source::classify::<F>(&packet, port)? {
         filter.input()?;
         return stop(reason);

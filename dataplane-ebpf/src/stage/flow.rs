@@ -17,17 +17,16 @@ use crate::{
     verdict::{Step, stop},
 };
 
-/// Looks up the connection of a packet that would meet netfilter. Where a row carries it, the destination becomes the one that
-/// it is routed by; the source stays, which is what the kernel validates.
+/// Looks up the connection of a packet that would meet netfilter.
 #[inline(always)]
 pub fn find<F: Flows + Routed, H: Hook>(
     hook: &H,
     port: &Port,
     frame: &Frame,
-    mut packet: Datagram<F::Address>,
-) -> Step<Datagram<F::Address>> {
+    packet: &Datagram<F::Address>,
+) -> Step<()> {
     if !features::FLOWS.on() {
-        return ControlFlow::Continue(packet);
+        return ControlFlow::Continue(());
     }
     let Some(context) = maps::flow_context() else { return stop(Reason::MirrorOff) };
     let context = context.as_ptr();
@@ -35,17 +34,23 @@ pub fn find<F: Flows + Routed, H: Hook>(
     // Fragments, options and extension headers are the kernel's.
     let plain = packet.payload == frame.offset + F::HEADER && !packet.is_fragment() && packet.punt.is_none();
     if !plain || !tables::follows::<F>(port) {
-        return ControlFlow::Continue(packet);
+        return ControlFlow::Continue(());
     }
     flow_lookup::store_addresses::<F>(context, packet.destination, packet.source);
     let Some(dscp) = F::dscp(hook, frame.offset) else { return stop(Reason::Truncated) };
     let left = (frame.offset + packet.length).wrapping_sub(packet.payload);
     let query = Query::new(port.ifindex, F::NUMBER, packet.protocol, packet.ttl, dscp);
     hook.look_up_flow(packet.payload, left, query.raw());
-    if flow_lookup::is_carried() {
-        packet.destination = flow_lookup::destination::<F>(context);
+    ControlFlow::Continue(())
+}
+
+/// Where a row carries the packet, its destination becomes the one that it is routed by. The source stays, which is what the kernel
+/// validates. In place: a copy of the packet would be made also where the feature is off.
+#[inline(always)]
+pub fn redirect<F: Flows>(packet: &mut Datagram<F::Address>) {
+    if features::FLOWS.on() && flow_lookup::is_carried() {
+        packet.destination = flow_lookup::destination::<F>(packet.destination);
     }
-    ControlFlow::Continue(packet)
 }
 
 /// Whether the packet leaves as those before it did: rules and masquerading may depend on the way out.

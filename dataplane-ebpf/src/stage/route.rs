@@ -20,15 +20,13 @@ use crate::{
 pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
     note::route(target.raw());
+    let ours = || matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
+    let target = if tables::decides::<F>(control, port) || ours() { target } else { Target::new(RouteKind::Kernel, 0) };
     // What a connection brings back to an address of ours that it was translated to is not for this machine.
-    let translated = features::FLOWS.on() && flow_lookup::reason().is_some();
-    let ours =
-        || !translated && matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    if tables::decides::<F>(control, port) || ours() {
-        ControlFlow::Continue(target)
-    } else {
-        ControlFlow::Continue(Target::new(RouteKind::Kernel, 0))
+    if features::FLOWS.on() && flow_lookup::reason().is_some() {
+        return ControlFlow::Continue(Target::new(RouteKind::Kernel, 0));
     }
+    ControlFlow::Continue(target)
 }
 
 /// What becomes of a packet whose route is a blackhole, as far as we know.
