@@ -82,6 +82,10 @@ fn look_up_row<F: Flows, B: Bytes>(packet: &B, at: usize, left: usize, query: Qu
     let state = RowState::of(found.word(row::WAY), found.word(row::STAGE), found.word(row::LEASE));
     let time = FlowTime { epoch: flows.epoch(), now: maps::moment(), lease: flows.lease() };
     let verdict = decide::judge_row(&state, time, (query.0 >> 32) as Ifindex, header);
+    // From the side that answers it is invalid, or a new connection: not translated, and for this machine where its address is.
+    if verdict == RowVerdict::Closing && header.opens() && found.word(F::LAYOUT.ports) & ports::REPLY != 0 {
+        return;
+    }
     // SAFETY: as above.
     unsafe { (*context).row = u64::from(index) };
     if verdict == RowVerdict::Carry {

@@ -18,6 +18,7 @@ impl FlowHeader {
     pub const NONE: Self = Self(0);
     const CLOSES: u64 = 1;
     const EMPTY: u64 = 2;
+    const OPENS: u64 = 4;
 
     /// Whether it is [`Self::NONE`].
     #[inline(always)]
@@ -37,6 +38,12 @@ impl FlowHeader {
         self.0 & Self::CLOSES != 0
     }
 
+    /// Whether it asks for a connection: SYN alone.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & Self::OPENS != 0
+    }
+
     /// Whether it may go through the kernel without being missed: it has no payload, or its order is not promised (UDP).
     #[inline(always)]
     pub const fn may_lag(self) -> bool {
@@ -48,6 +55,19 @@ const FIN: u8 = 1;
 const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
 const ACK: u8 = 1 << 4;
+const URG: u8 = 1 << 5;
+
+/// A bit for each combination of flags, PSH aside, that conntrack takes (`tcp_valid_flags`): others are invalid, and not
+/// translated.
+const SOUND: u64 = 1 << SYN
+    | 1 << (SYN | URG)
+    | 1 << (SYN | ACK)
+    | 1 << RST
+    | 1 << (RST | ACK)
+    | 1 << (FIN | ACK)
+    | 1 << (FIN | ACK | URG)
+    | 1 << ACK
+    | 1 << (ACK | URG);
 
 /// Reads the transport header at `at`, of a packet that has `left` bytes from there. Sound as `tcp_error` and `udp_error` of
 /// `net/netfilter` want it, but for the checksum, which covers the payload.
@@ -61,14 +81,17 @@ pub fn flow_header<B: Bytes + ?Sized>(packet: &B, number: u64, at: usize, left: 
             if length < size_of::<Tcp>() || length > left {
                 return FlowHeader::NONE;
             }
-            let closes = header.flags & (FIN | SYN | RST) != 0;
-            // All but the first packet and some resets have it (`tcp_valid_flags`).
-            if !closes && header.flags & ACK == 0 {
+            if SOUND >> (header.flags & (FIN | SYN | RST | ACK | URG)) & 1 == 0 {
                 return FlowHeader::NONE;
             }
+            let closes = match header.flags & (FIN | SYN | RST | ACK) {
+                ACK => 0,
+                SYN => FlowHeader::CLOSES | FlowHeader::OPENS,
+                _ => FlowHeader::CLOSES,
+            };
             let word = ports::of(u64::from(header.source.get()), u64::from(header.destination.get()), number);
             let empty = if length == left { FlowHeader::EMPTY } else { 0 };
-            FlowHeader(word | empty | if closes { FlowHeader::CLOSES } else { 0 })
+            FlowHeader(word | empty | closes)
         }
         protocol::UDP => {
             let Some(header) = packet.header::<Udp>(at) else { return FlowHeader::NONE };
@@ -151,6 +174,11 @@ mod tests {
             ("the beginning", tcp(SYN, 5), 20, Some((word, true, true))),
             ("a reset", tcp(RST, 5), 20, Some((word, true, true))),
             ("no flags", tcp(0, 5), 20, None),
+            ("urgent data", tcp(ACK | URG, 5), 20, Some((word, false, true))),
+            ("the end without an acknowledgement", tcp(FIN, 5), 20, None),
+            ("beginning and end", tcp(SYN | FIN, 5), 20, None),
+            ("beginning and reset", tcp(SYN | RST, 5), 20, None),
+            ("all flags", tcp(0x3f, 5), 20, None),
             ("a header shorter than it can be", tcp(ACK, 4), 20, None),
             ("a header longer than the packet", tcp(ACK, 6), 20, None),
         ];
@@ -171,6 +199,9 @@ mod tests {
             assert!(!expected || found.ports() == word, "{what}");
         }
         assert!(header(protocol::SCTP, &[0; 20], 20).is_none());
+        for (flags, opens) in [(SYN, true), (SYN | URG, true), (SYN | ACK, false), (FIN | ACK, false), (ACK, false)] {
+            assert_eq!(header(protocol::TCP, &tcp(flags, 5), 20).opens(), opens, "{flags:#x}");
+        }
     }
 
     #[test]
