@@ -17,7 +17,7 @@ use prometheus_client::{
 
 use crate::control::{
     flow::FlowCounts,
-    row::{MirrorRow, MirrorState, PortRow, RuleRow},
+    row::{LinkRow, MirrorRow, MirrorState, PortRow, RuleRow},
 };
 
 /// So many rules have series, in the order of `rule list`.
@@ -30,6 +30,8 @@ type Labels = Vec<(&'static str, String)>;
 pub struct Scrape {
     /// Each port with its packets by name of the reason.
     pub ports: Vec<(PortRow, BTreeMap<&'static str, u64>)>,
+    /// What the kernel counts at them.
+    pub links: Vec<LinkRow>,
     /// The first [`RULES`] rules.
     pub rules: Vec<RuleRow>,
     /// How many rules there are.
@@ -44,6 +46,8 @@ pub struct Scrape {
     pub missed: u64,
     /// Since the daemon started.
     pub uptime: Duration,
+    /// Seconds until a config is rolled back that waits for confirmation.
+    pub pending: Option<u64>,
 }
 
 impl Scrape {
@@ -55,14 +59,50 @@ impl Scrape {
         let uptime = Gauge::<f64, AtomicU64>::default();
         uptime.set(self.uptime.as_secs_f64());
         registry.register_with_unit("uptime", "Since the daemon started", Unit::Seconds, uptime);
+        if let Some(pending) = self.pending {
+            let seconds: Gauge = Gauge::default();
+            seconds.set(pending.cast_signed());
+            let help = "Until a config is rolled back that waits for confirmation; absent while none waits";
+            registry.register_with_unit("config_pending", help, Unit::Seconds, seconds);
+        }
         self.ports(&mut registry);
+        self.links(&mut registry);
         self.rules(&mut registry);
         self.mirror(&mut registry);
         self.flows(&mut registry);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode(&mut text, &registry);
-        text
+        sorted(&text)
+    }
+
+    fn links(&self, registry: &mut Registry) {
+        let bytes: [(_, _, fn(&LinkRow) -> u64); 2] = [
+            ("link_rx", "Bytes received, as the kernel counts them at the interface", |link| link.rx_bytes),
+            ("link_tx", "Bytes transmitted, as the kernel counts them at the interface", |link| link.tx_bytes),
+        ];
+        for (name, help, value) in bytes {
+            registry.register_with_unit(name, help, Unit::Bytes, self.of_links(value));
+        }
+        let others: [(_, _, fn(&LinkRow) -> u64); 6] = [
+            ("link_rx_packets", "Frames received", |link| link.rx_packets),
+            ("link_tx_packets", "Frames transmitted", |link| link.tx_packets),
+            ("link_rx_errors", "Frames received broken", |link| link.rx_errors),
+            ("link_tx_errors", "Frames that the device failed to transmit", |link| link.tx_errors),
+            ("link_rx_dropped", "Frames received that the kernel or the device gave up", |link| link.rx_dropped),
+            ("link_tx_dropped", "Frames for which there was no room", |link| link.tx_dropped),
+        ];
+        for (name, help, value) in others {
+            registry.register(name, help, self.of_links(value));
+        }
+    }
+
+    fn of_links(&self, value: fn(&LinkRow) -> u64) -> Family<Labels, Counter> {
+        let family = Family::<Labels, Counter>::default();
+        for link in &self.links {
+            family.get_or_create(&vec![("port", escaped(&link.name))]).inc_by(value(link));
+        }
+        family
     }
 
     fn ports(&self, registry: &mut Registry) {
@@ -161,6 +201,15 @@ impl Scrape {
             registry.register(name, help, counter);
         }
     }
+}
+
+/// The samples of each family in the order of their labels: two expositions can be compared line by line.
+fn sorted(text: &str) -> String {
+    let mut lines: Vec<_> = text.lines().collect();
+    for samples in lines.split_mut(|line| line.starts_with('#')) {
+        samples.sort_by_key(|line| line.rsplit_once(' ').map_or(*line, |(series, _)| series));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// A label's value as the format has it: the encoder takes it as it is, and an interface's name may have quotes.

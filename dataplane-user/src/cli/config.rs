@@ -6,7 +6,11 @@ use std::{env, io, path::Path, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 
-use super::session::{self, Session, unexpected};
+use super::{
+    clock::LocalTime,
+    session::{self, Session, unexpected},
+    units::seconds,
+};
 use crate::{
     config::{self, LoadError},
     control::{
@@ -45,8 +49,8 @@ pub(super) enum Config {
     Apply {
         /// The config file
         file: PathBuf,
-        /// Roll back after this many seconds unless `config confirm` comes first
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        /// Roll back after this time (60, 60s, 2m) unless `config confirm` comes first
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
         confirm: Option<u32>,
         /// Apply the config even if it may drop this session or detach every port
         #[arg(long)]
@@ -116,8 +120,7 @@ fn show(session: &Session) -> anyhow::Result<()> {
 fn history(session: &Session) -> anyhow::Result<()> {
     match session.call(&Request::ConfigHistory)? {
         Data::History(rows) => session.print(&rows, || {
-            let heading =
-                |row: &HistoryRow| format!("# replaced by uid {} at {} (seconds since 1970)\n", row.uid, row.time);
+            let heading = |row: &HistoryRow| format!("# replaced by uid {} at {}\n", row.uid, LocalTime::of(row.time));
             rows.iter().map(|row| heading(row) + &row.config + "\n").collect()
         }),
         data => Err(unexpected(&data)),

@@ -40,36 +40,44 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<ExitCode> {
-        let (known, rows) = match ask(session) {
-            Ok((known, rows)) => (known, Ok(rows)),
-            Err(failure) => (Vec::new(), Err(failure.to_string())),
-        };
-        // Older daemons do not say.
-        let place = match session.call(&Request::Whereabouts) {
-            Ok(Data::Whereabouts(place)) => Some(place),
-            _ => None,
-        };
-        // What the daemon says of its own pins is enough, unless somebody asks about others.
-        let bpffs = match (&self.bpffs, &place) {
-            (Some(named), _) => Some(named.as_path()),
-            (None, Some(_)) => None,
-            (None, None) => Some(Path::new(BPFFS)),
-        };
-        let facts = Facts::gather(self.iface.as_deref(), bpffs, place, rows).map_err(|error| {
-            match error.downcast_ref::<Unknown>() {
-                Some(unknown) => Failure::new(FailureKind::NotFound, unknown.to_string()).into(),
-                None => error,
-            }
-        })?;
-        let mut findings = doctor::judge(&facts);
-        // Of the place that somebody asks about, what was found there.
-        findings.extend(known.into_iter().filter(|one| self.bpffs.is_none() || one.check != "bpffs"));
+        let findings = findings(session, self.iface.as_deref(), self.bpffs.as_deref())?;
         session.print(&findings, || text(&findings))?;
         Ok(match doctor::worst(&findings) {
             Status::Fail => ExitCode::from(FailureKind::Degraded.exit_code()),
             Status::Warn | Status::Ok => ExitCode::SUCCESS,
         })
     }
+}
+
+/// What is found of the machine and, where a daemon answers, of it.
+pub(super) fn findings(session: &Session, iface: Option<&str>, named: Option<&Path>) -> anyhow::Result<Vec<Finding>> {
+    let (known, rows) = match ask(session) {
+        Ok((known, rows)) => (known, Ok(rows)),
+        Err(failure) => (Vec::new(), Err(failure.to_string())),
+    };
+    // Older daemons do not say.
+    let place = match session.call(&Request::Whereabouts) {
+        Ok(Data::Whereabouts(place)) => Some(place),
+        _ => None,
+    };
+    // What the daemon says of its own pins is enough, unless somebody asks about others.
+    let bpffs = match (named, &place) {
+        (Some(named), _) => Some(named),
+        (None, Some(_)) => None,
+        (None, None) => Some(Path::new(BPFFS)),
+    };
+    let facts = Facts::gather(iface, bpffs, place, rows).map_err(|error| match error.downcast_ref::<Unknown>() {
+        Some(unknown) => Failure::new(FailureKind::NotFound, unknown.to_string()).into(),
+        None => error,
+    })?;
+    let mut findings = doctor::judge(&facts);
+    // Of the place that somebody asks about, what was found there.
+    findings.extend(known.into_iter().filter(|one| named.is_none() || one.check != "bpffs"));
+    // Older daemons do not know the request.
+    if let Ok(Data::Status(status)) = session.call(&Request::Status) {
+        findings.extend(status.config.finding());
+    }
+    Ok(findings)
 }
 
 /// The ports of a daemon, each with its packets by reason.

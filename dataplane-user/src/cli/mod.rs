@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, prose to stderr; the exit code is that of the operator's contract.
 
+mod clock;
 mod completions;
 mod config;
 mod doctor;
@@ -19,9 +20,11 @@ mod run;
 mod session;
 mod set;
 mod stats;
+mod status;
 mod table;
 mod top;
 mod trace;
+mod units;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -44,7 +47,7 @@ pub const DEFAULT_SOCKET: &str = "/run/dataplane/dataplane.sock";
 #[command(
     name = "dataplane",
     version,
-    after_help = "Examples:\n  dataplane run &\n  dataplane attach eth0 eth1\n  dataplane rule add forward tcp dport 23 drop\n  dataplane stats\n\n\
+    after_help = "Examples:\n  dataplane run &\n  dataplane attach eth0 eth1\n  dataplane rule add forward tcp dport 23 drop\n  dataplane status\n\n\
                   Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 daemon unreachable, 5 rejected by validation, \
                   6 differences found, 7 degraded"
 )]
@@ -61,6 +64,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Status(status::Status),
     Run(run::Run),
     Attach(port::Attach),
     Detach(port::Detach),
@@ -113,6 +117,7 @@ impl Cli {
     pub fn dispatch(self) -> anyhow::Result<ExitCode> {
         let session = Session { socket: self.socket, json: self.json };
         match self.verb {
+            Verb::Status(status) => status.dispatch(&session),
             Verb::Run(run) => run.dispatch(session.socket),
             Verb::Attach(attach) => attach.dispatch(&session),
             Verb::Detach(detach) => detach.dispatch(&session),

@@ -87,6 +87,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",
         Data::History(_) => "a history",
+        Data::Status(_) => "a status",
         Data::Stats(_) => "stats",
         Data::Metrics(_) => "metrics",
         Data::Findings(_) => "findings",

@@ -13,6 +13,7 @@ use super::{
     iface, reason,
     session::{self, Session, unexpected},
     table::{LEFT, RIGHT, dash, table},
+    units::interval,
 };
 use crate::control::{
     protocol::{Data, Request},
@@ -36,7 +37,7 @@ pub(super) struct Stats {
     #[arg(long)]
     watch: bool,
     /// Time between two outputs
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
     interval: Duration,
     /// Number of outputs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "watch")]
@@ -44,15 +45,6 @@ pub(super) struct Stats {
     /// Print all reasons with meaning and advice, as `dataplane reason list`
     #[arg(long, conflicts_with_all = ["iface", "watch"])]
     reasons: bool,
-}
-
-/// A time from a tenth of a second to a day.
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|seconds| (0.1..=86_400.0).contains(seconds))
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "write seconds from 0.1 to 86400, such as 1 or 0.5".to_owned())
 }
 
 impl Stats {
@@ -212,16 +204,6 @@ fn reasons(stats: &row::Stats, rates: Option<&Rates>) -> Vec<[String; 4]> {
 mod tests {
     use super::*;
     use crate::control::row::{PortRow, RoutesRow};
-
-    #[test]
-    fn times() {
-        for (text, want) in [("1", Some(1000)), ("0.5", Some(500)), ("86400", Some(86_400_000))] {
-            assert_eq!(seconds(text).ok().map(|time| time.as_millis()), want, "{text}");
-        }
-        for text in ["", "0", "-1", "nan", "inf", "86401", "1s"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn rates_stand_beside_counts() {

@@ -13,6 +13,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use super::{
     session::{Session, unexpected},
+    units::interval,
     usage,
 };
 use crate::control::protocol::{Data, Request};
@@ -24,9 +25,9 @@ use screen::{Act, Sample, Screen};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane top\n  dataplane top --interval 5")]
 pub(super) struct Top {
-    /// Seconds between two updates
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    interval: u64,
+    /// Time between two updates, such as 1, 0.5 or 2m
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    interval: Duration,
 }
 
 impl Top {
@@ -37,7 +38,7 @@ impl Top {
         // The daemon first: an error must not flash by on another screen.
         let first = look(session)?;
         let mut terminal = ratatui::try_init().context("cannot use this terminal")?;
-        let ended = run(session, &mut terminal, first, Duration::from_secs(self.interval));
+        let ended = run(session, &mut terminal, first, self.interval);
         ratatui::restore();
         ended
     }

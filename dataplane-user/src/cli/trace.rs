@@ -10,7 +10,10 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use super::session::{Session, unexpected};
+use super::{
+    clock::LocalTime,
+    session::{Session, unexpected},
+};
 use crate::{
     control::{
         client::Client,
@@ -172,10 +175,8 @@ fn judged(row: &PacketRow) -> String {
 }
 
 fn text(row: &PacketRow) -> String {
-    let seconds = row.time / 1_000_000_000 % 86_400;
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     let micros = row.time / 1000 % 1_000_000;
-    let time = format!("{hours:02}:{minutes:02}:{:02}.{micros:06}", seconds % 60);
+    let time = format!("{}.{micros:06}", LocalTime::of(row.time / 1_000_000_000).time());
     format!("{time} {} {} {}\n    {}\n", row.port, row.tier, judged(row), row.packet)
 }
 
@@ -207,8 +208,11 @@ mod tests {
         };
         assert_eq!(
             text(&row),
-            "12:13:20.123456 eth0 xdp drop: filter_forward, chain forward rule 3 `tcp dport 23 drop`, route \
-             198.18.1.0/24 dev eth1\n    IN=eth0 OUT= SRC=198.18.0.2\n"
+            format!(
+                "{}.123456 eth0 xdp drop: filter_forward, chain forward rule 3 `tcp dport 23 drop`, route \
+             198.18.1.0/24 dev eth1\n    IN=eth0 OUT= SRC=198.18.0.2\n",
+                LocalTime::of(1_763_900_000).time()
+            )
         );
     }
 

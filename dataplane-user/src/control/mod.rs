@@ -7,6 +7,7 @@
 mod address;
 pub mod client;
 mod connection;
+mod failure;
 pub mod flow;
 mod guest;
 pub mod http;
@@ -19,4 +20,5 @@ mod request;
 pub mod row;
 pub mod server;
 mod socket;
+pub mod status;
 mod visitor;

@@ -6,11 +6,13 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+pub use super::failure::{Failure, FailureKind};
 use super::flow::FlowRow;
 use super::row::{
     DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
     SetRow, Stats,
 };
+use super::status::StatusRow;
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads of a peer who may only read, in bytes.
@@ -150,6 +152,9 @@ pub enum Request {
     /// Answered with [`Data::History`].
     #[serde(rename = "config history")]
     ConfigHistory,
+    /// The daemon in a few lines. Answered with [`Data::Status`].
+    #[serde(rename = "status")]
+    Status,
     /// Answered with [`Data::Stats`].
     #[serde(rename = "stats")]
     Stats {
@@ -294,6 +299,8 @@ pub enum Data {
     Difference(Difference),
     /// The configs of before, the latest first.
     History(Vec<HistoryRow>),
+    /// What the daemon knows of the answer of `status`.
+    Status(StatusRow),
     /// The answer of `stats`.
     Stats(Stats),
     /// The answer of `metrics`: `OpenMetrics` text.
@@ -324,51 +331,6 @@ pub struct Whereabouts {
     pub bpffs: PathBuf,
     /// What outlives it.
     pub state: PathBuf,
-}
-
-/// Why a request was not fulfilled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// Sort of failure: the exit code.
-    pub kind: FailureKind,
-    /// What was wrong, with the value found, and what to do next.
-    pub message: String,
-}
-
-impl Failure {
-    /// A failure of this kind.
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
-
-/// Sorts of failure, one for each exit code of the operator's contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum FailureKind {
-    /// None of the others.
-    Failed = 1,
-    /// The request itself makes no sense.
-    Usage = 2,
-    /// What was named does not exist.
-    NotFound = 3,
-    /// No daemon answers.
-    Unreachable = 4,
-    /// The input is not valid.
-    Rejected = 5,
-    /// Two things that were compared differ.
-    Differences = 6,
-    /// Done, or going on, but not in full.
-    Degraded = 7,
-}
-
-impl FailureKind {
-    /// For `exit(2)`.
-    pub const fn exit_code(self) -> u8 {
-        self as u8
-    }
 }
 
 /// Serde for what has a name in text already.

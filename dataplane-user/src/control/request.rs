@@ -31,6 +31,7 @@ impl Request {
             | Self::ConfigShow
             | Self::ConfigDiff(_)
             | Self::ConfigHistory
+            | Self::Status
             | Self::Stats { .. }
             | Self::Metrics
             | Self::Explain { .. }
@@ -43,7 +44,13 @@ impl Request {
     pub fn is_large(&self) -> bool {
         matches!(
             self,
-            Self::FlowList { .. } | Self::ConfigDiff(_) | Self::ConfigShow | Self::ConfigHistory | Self::Explain { .. }
+            Self::FlowList { .. }
+                | Self::ConfigDiff(_)
+                | Self::ConfigShow
+                | Self::ConfigHistory
+                | Self::Explain { .. }
+                // It reads the config file.
+                | Self::Status
         )
     }
 
@@ -78,6 +85,7 @@ impl Request {
             Self::ConfigConfirm => "config confirm",
             Self::ConfigRollback => "config rollback",
             Self::ConfigHistory => "config history",
+            Self::Status => "status",
             Self::Stats { .. } => "stats",
             Self::Metrics => "metrics",
             Self::Explain { .. } => "explain",

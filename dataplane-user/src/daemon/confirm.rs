@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::Daemon;
 use crate::{
     config::{self, Config, Session},
-    control::protocol::{Apply, Data, Failure, FailureKind, Reply},
+    control::{
+        protocol::{Apply, Data, Failure, FailureKind, Reply},
+        status::PendingRow,
+    },
     model::Link,
     netlink,
 };
@@ -23,6 +26,9 @@ pub(super) struct Pending {
     pub seconds: u32,
     /// The config to go back to.
     pub before: String,
+    /// What was applied, and by which user.
+    #[serde(default)]
+    pub by: String,
 }
 
 /// A config that waits for `config confirm`.
@@ -31,6 +37,7 @@ pub(super) struct PendingConfig {
     /// When it is taken back.
     pub until: Instant,
     before: String,
+    by: String,
 }
 
 impl PendingConfig {
@@ -38,13 +45,19 @@ impl PendingConfig {
     pub(super) fn before(&self) -> &str {
         &self.before
     }
+
+    /// How long it waits yet, and for whom.
+    pub(super) fn row(&self) -> PendingRow {
+        let left = self.until.saturating_duration_since(Instant::now());
+        PendingRow { seconds: left.as_secs_f64().round() as u64, by: self.by.clone() }
+    }
 }
 
 impl Pending {
     /// For a daemon that finds it at its start.
     pub(super) fn resume(self, now: u64) -> PendingConfig {
         let left = self.deadline.saturating_sub(now).min(self.seconds.into());
-        PendingConfig { until: Instant::now() + Duration::from_secs(left), before: self.before }
+        PendingConfig { until: Instant::now() + Duration::from_secs(left), before: self.before, by: self.by }
     }
 }
 
@@ -83,13 +96,15 @@ impl Daemon {
         self.refuse_portless(&config, apply)?;
         let warning = self.lockout(&config, apply)?;
         let before = self.desired.running().config().to_toml();
+        let by = format!("{}, uid {uid}", apply.path);
         if let Some(seconds) = apply.confirm {
-            let pending = Pending { deadline: now() + u64::from(seconds), seconds, before: before.clone() };
+            let (deadline, by) = (now() + u64::from(seconds), by.clone());
+            let pending = Pending { deadline, seconds, before: before.clone(), by };
             self.store.write_pending(Some(&pending)).map_err(unwritten)?;
         }
         let until = apply.confirm.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         // What is written down meanwhile says that it waits.
-        self.store.set_probation(until.map(|until| PendingConfig { until, before: before.clone() }));
+        self.store.set_probation(until.map(|until| PendingConfig { until, before: before.clone(), by }));
         let reply = match self.put_in_force(&config, &apply.path, &apply.toml) {
             Ok(reply) => reply,
             Err(failure) => {
@@ -233,7 +248,7 @@ mod tests {
             [(100, 60, 70, 30), (100, 60, 100, 0), (100, 60, 200, 0), (100, 60, 10, 60)]
         {
             let before = Instant::now();
-            let until = Pending { deadline, seconds, before: String::new() }.resume(now).until;
+            let until = Pending { deadline, seconds, before: String::new(), by: String::new() }.resume(now).until;
             let given = until - before;
             assert!(given >= Duration::from_secs(left) && given < Duration::from_secs(left + 30), "{now}: {given:?}");
         }

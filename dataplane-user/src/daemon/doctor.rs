@@ -48,6 +48,7 @@ impl Daemon {
                 fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
             },
         }));
+        findings.extend(self.pending_finding());
         findings.extend(self.passed_by_findings());
         findings.extend(self.flow_findings());
         findings.extend(self.gate());

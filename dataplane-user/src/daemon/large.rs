@@ -13,6 +13,7 @@ use crate::control::{
     protocol::{Data, Failure, Request},
     row::Explanation,
     server::Call,
+    status::StatusRow,
 };
 
 /// Frames that the ring explains in one turn.
@@ -45,6 +46,10 @@ impl Daemon {
                     let wanted = parse(&text.path, &text.toml)?;
                     Ok(Data::Difference(difference(&running, &wanted)).into())
                 });
+            }
+            Request::Status => {
+                let (file, running, row) = (self.file.clone(), self.desired.running().clone(), self.status_row());
+                elsewhere(call, move |_| Ok(Data::Status(StatusRow { config: file.compare(&running), ..row }).into()));
             }
             Request::ConfigShow => {
                 let running = self.desired.running().clone();

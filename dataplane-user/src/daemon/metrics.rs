@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Daemon, query::digest};
+use super::{
+    Daemon,
+    query::{digest, link_rows},
+};
 use crate::{
     config::MetricsConfig,
     control::{
@@ -20,8 +23,9 @@ use crate::{
 impl Daemon {
     /// OpenMetrics text.
     pub(super) fn metrics(&self) -> Result<String, Failure> {
-        let mut ports = Vec::new();
-        for port in self.port_rows(None)? {
+        let (mut ports, rows) = (Vec::new(), self.port_rows(None)?);
+        let links = link_rows(&rows);
+        for port in rows {
             // By reason only where there are counters: a port that is waited for has none.
             let reasons = match self.plane.slot(port.ifindex) {
                 Some(slot) => digest(&self.plane.port_counters(slot)?).1,
@@ -41,6 +45,7 @@ impl Daemon {
         let renewed = ports.iter().filter_map(|(_, reasons)| reasons.get("flow_renew")).sum();
         Ok(Scrape {
             ports,
+            links,
             rules,
             all_rules: installed.count() as u64,
             neighbours: self.neighbours().count() as u64,
@@ -48,6 +53,7 @@ impl Daemon {
             flows: self.flow_counts(Some(renewed)),
             missed: self.plane.missed()?,
             uptime: self.born.elapsed(),
+            pending: self.store.pending_config().map(|pending| pending.row().seconds),
         }
         .text())
     }

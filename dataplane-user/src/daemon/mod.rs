@@ -51,6 +51,7 @@ mod service;
 mod set;
 mod startup;
 mod state;
+mod status;
 mod store;
 mod trace;
 mod trace_row;
@@ -72,6 +73,7 @@ use observed::Observed;
 use packets::Packets;
 use plane::{DataPlane, Facts};
 use startup::Begun;
+use status::ConfigFile;
 use store::Store;
 
 /// What `dataplane run` is told.
@@ -125,6 +127,8 @@ struct Daemon {
     heap: Heap,
     /// When the daemon started.
     born: Instant,
+    /// The config file that it was started with.
+    file: ConfigFile,
 }
 
 impl Daemon {
@@ -143,6 +147,7 @@ impl Daemon {
             offset: heartbeat::offset(),
             heap: Heap::default(),
             born: Instant::now(),
+            file: ConfigFile::default(),
         };
         daemon.metrics_endpoint.want(daemon.desired.running().metrics());
         daemon.begin_quarantine();
@@ -197,6 +202,7 @@ impl Daemon {
         service::ready();
         let model = self.observed.model();
         tracing::info!(routes4 = model.routes4.len(), routes6 = model.routes6.len(), "ready");
+        self.notice_file();
         for call in std::mem::take(&mut self.early).into_iter().filter(Call::is_wanted) {
             self.answer(call);
         }

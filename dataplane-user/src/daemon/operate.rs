@@ -53,6 +53,7 @@ impl Daemon {
             | Request::FlowDel { .. }
             | Request::RuleList { .. }
             | Request::SetList { .. }
+            | Request::Status
             | Request::ConfigShow
             | Request::ConfigDiff(_)
             | Request::ConfigHistory

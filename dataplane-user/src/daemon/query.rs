@@ -202,7 +202,7 @@ pub(super) fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Pref
 }
 
 /// What the kernel counts at ports.
-fn link_rows(ports: &[PortRow]) -> Vec<LinkRow> {
+pub(super) fn link_rows(ports: &[PortRow]) -> Vec<LinkRow> {
     let counters = link_counters().unwrap_or_else(|error| {
         tracing::warn!("the counters of links cannot be read: {error}");
         BTreeMap::new()

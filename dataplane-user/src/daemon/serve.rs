@@ -19,6 +19,7 @@ use super::{
     service,
     startup::{self, Configs},
     state::State,
+    status::ConfigFile,
     trace,
 };
 use crate::{
@@ -142,7 +143,9 @@ fn open(options: &Options, configs: Configs, metrics_endpoint: MetricsEndpoint) 
     let place = bpffs.pin_dirs(0)?;
     let begun = startup::begin(state, configs, startup::look(&bpffs, &links, &place))?;
     let kernel = KernelPlane::new(bpffs, links, place, begun.features)?;
-    Ok(Daemon::new(begun, Box::new(kernel), metrics_endpoint))
+    let mut daemon = Daemon::new(begun, Box::new(kernel), metrics_endpoint);
+    daemon.file = ConfigFile::new(options.config.as_deref(), options.first_config.as_deref());
+    Ok(daemon)
 }
 
 /// Waits until an instant; for ever when there is none.

@@ -32,6 +32,9 @@ fn scrape() -> Scrape {
     let reasons: BTreeMap<_, _> = (1..).zip(Reason::ALL).map(|(count, reason)| (reason.name(), count)).collect();
     Scrape {
         ports: vec![(port("a", 2), reasons), (port("we\\ird\"name", 3), BTreeMap::new())],
+        links: ["b", "a"]
+            .map(|name| LinkRow { name: name.to_owned(), rx_bytes: 640, tx_errors: 2, ..LinkRow::default() })
+            .into(),
         rules: vec![rule(1), rule(2)],
         all_rules: 2,
         neighbours: 5,
@@ -39,6 +42,7 @@ fn scrape() -> Scrape {
         flows: Some(FlowCounts { rows: 4, max: 65_536, armed: 3, renewed: 2, ..FlowCounts::default() }),
         missed: 4,
         uptime: Duration::from_millis(1500),
+        pending: Some(23),
     }
 }
 
@@ -159,9 +163,15 @@ fn every_number_is_exported() {
         "dataplane_mirror_resyncs_total 9",
         "dataplane_trace_missed_total 4",
         "dataplane_uptime_seconds 1.5",
+        "dataplane_config_pending_seconds 23",
+        "dataplane_link_rx_bytes_total{port=\"a\"} 640",
+        "dataplane_link_tx_errors_total{port=\"b\"} 2",
     ] {
         assert!(lines.contains(want), "{want}\n{text}");
     }
+    assert!(!Scrape::default().text().contains("config_pending"), "no config waits");
+    let ordered: Vec<_> = text.lines().filter(|line| line.starts_with("dataplane_link_rx_bytes_total")).collect();
+    assert!(ordered.len() == 2 && ordered.is_sorted(), "{ordered:?}");
 }
 
 #[test]

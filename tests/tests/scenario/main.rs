@@ -59,6 +59,7 @@ mod route;
 mod scale;
 mod set;
 mod state;
+mod status;
 mod survive;
 mod taken;
 mod top;
