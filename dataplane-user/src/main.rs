@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use dataplane_user::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    match Cli::parse().dispatch() {
+    match Cli::read().dispatch() {
         Ok(code) => code,
         Err(error) => cli::report(&error),
     }

@@ -42,8 +42,11 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("port detach eth0", Request::Detach(Selection::Ifaces(ifaces(&["eth0"])))),
         ("port list", Request::PortList),
         ("-j port list", Request::PortList),
-        ("route list", Request::RouteList { prefix: None }),
-        ("route list 198.18.0.0/15", Request::RouteList { prefix: Some("198.18.0.0/15".to_owned()) }),
+        ("route list", Request::RouteList { prefix: None, table: None }),
+        ("route list 198.18.0.0/15", Request::RouteList { prefix: Some("198.18.0.0/15".to_owned()), table: None }),
+        ("route", Request::RouteList { prefix: None, table: None }),
+        ("r l table 7 dev eth0", Request::RouteList { prefix: None, table: Some(7) }),
+        ("-6 ro show default", Request::RouteList { prefix: None, table: None }),
         ("route get 198.18.0.1", Request::RouteGet { addr: addr("198.18.0.1"), from: None, iif: None }),
         (
             "route get 2001:db8::1 from 2001:db8::2 iif eth0 -j",
@@ -54,6 +57,11 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
             },
         ),
         ("neigh list", Request::NeighList),
+        ("n ls eth0", Request::NeighList),
+        ("port", Request::PortList),
+        ("p -br", Request::PortList),
+        ("ru show forward", Request::RuleList { chain: Some(ChainName::Forward) }),
+        ("c", Request::ConfigShow),
         ("rule list", Request::RuleList { chain: None }),
         ("rule list output", Request::RuleList { chain: Some(ChainName::Output) }),
         ("rule add forward tcp dport { 80, 443 } accept", add(ChainName::Forward, "tcp dport { 80, 443 } accept")),
@@ -76,7 +84,7 @@ fn grammar(file: &str) -> Vec<(String, Request)> {
         ("config diff FILE", Request::ConfigDiff(config.clone())),
         ("config apply FILE", Request::ConfigApply(config.clone().into())),
         (
-            "config apply FILE --confirm 60",
+            "config apply FILE --confirm 1m",
             Request::ConfigApply(Apply { confirm: Some(60), ..Apply::from(config.clone()) }),
         ),
         ("config apply FILE --force", Request::ConfigApply(Apply { force: true, ..Apply::from(config) })),
@@ -171,9 +179,6 @@ fn bad_usage_is_2_without_a_request() {
         "attach interface-name-too-long",
         "detach",
         "detach eth0 --all",
-        "port",
-        "port show",
-        "por list",
         "route list 198.18.0.1/15",
         "route list nonsense",
         "route get",
@@ -181,7 +186,6 @@ fn bad_usage_is_2_without_a_request() {
         "route get 198.18.0.1 from",
         "route get 198.18.0.1 from 2001:db8::1",
         "route get 198.18.0.1 oif eth0",
-        "rule",
         "rule list sideways",
         "rule add forward",
         "rule add sideways drop",
@@ -194,12 +198,10 @@ fn bad_usage_is_2_without_a_request() {
         "import",
         "import nft",
         "import pf f",
-        "set",
         "set add",
         "set add blocked",
         "set add blocked { }",
         "set del blocked",
-        "config",
         "config check",
         "config apply",
         "config apply a.toml --confirm 0",
@@ -229,6 +231,10 @@ fn help_of_each_verb_shows_an_example() {
     for command in commands {
         let objects = ["port", "route", "neigh", "rule", "set", "config", "import"];
         let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();
+        // Short forms have the help of what they stand for.
+        if command.starts_with("-6") || words[0].len() <= 2 || words == ["route"] || words == ["port"] {
+            continue;
+        }
         let verb = &words[..if objects.contains(&words[0]) { 2 } else { 1 }];
         let output = dataplane().current_dir(&directory).args(verb).arg("--help").output().expect("it runs");
         assert!(output.status.success(), "{command}");
@@ -294,7 +300,7 @@ fn warnings_go_to_stderr_and_data_to_stdout() {
 fn an_answer_to_another_question_is_an_error() {
     let daemon = Daemon::start(|_| Ok(Data::Config(String::new()).into()));
     for (command, _) in grammar("/dev/null") {
-        if command == "config show" {
+        if ["config show", "c"].contains(&command.as_str()) {
             continue;
         }
         let output = daemon.dataplane(&command.split(' ').collect::<Vec<_>>());

@@ -61,6 +61,9 @@ fn routes() -> Vec<RouteRow> {
         nexthops,
         mtu,
         packets,
+        protocol: "static".to_owned(),
+        metric: 100,
+        table: 254,
     };
     vec![
         row("0.0.0.0/0", "unicast", vec![hop(Some("192.0.2.1"), "eth0", 1)], None, Some(5)),
@@ -240,8 +243,8 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
     };
     let data = match request {
         Request::PortList => Data::Ports(ports()),
-        Request::RouteList { prefix: None } => Data::Routes(routes()),
-        Request::RouteList { prefix: Some(prefix) } => {
+        Request::RouteList { prefix: None, .. } => Data::Routes(routes()),
+        Request::RouteList { prefix: Some(prefix), .. } => {
             Data::Routes(routes().into_iter().filter(|row| row.dst == *prefix).collect())
         }
         Request::RouteGet { addr, .. } => Data::Decision(decision(&addr.to_string())),
@@ -266,20 +269,23 @@ fn goldens() {
     let file = daemon.socket.with_file_name("new.toml");
     fs::write(&file, CONFIG).expect("a file");
     let rows: &[(&str, &[&str])] = &[
-        ("port_list", &["port list"]),
-        ("route_list", &["route list", "route list 203.0.113.0/24"]),
+        ("port_list", &["port list", "port -br"]),
+        (
+            "route_list",
+            &["route list", "route list 203.0.113.0/24", "-6 route", "route list match 198.18.0.7 dev eth0"],
+        ),
         ("route_get", &["route get 198.18.1.2", "route get 2001:db8::7 iif eth0"]),
         ("neigh_list", &["neigh list"]),
         ("flow_list", &["flow list"]),
         ("flow_change", &["flow del dport 443", "flow flush"]),
-        ("rule_list", &["rule list", "rule list forward"]),
+        ("rule_list", &["rule list", "rule list forward", "rule list -br"]),
         ("rule_add", &["rule add input icmp type echo-request accept"]),
         ("set_list", &["set list", "set list blocked"]),
         ("set_change", &["set add blocked 192.0.2.9", "set del blocked 192.0.2.9 192.0.2.1"]),
         ("config_show", &["config show"]),
         ("config_diff", &["config diff FILE"]),
         ("config_apply", &["config apply FILE"]),
-        ("stats", &["stats", "stats eth0.7"]),
+        ("stats", &["stats", "stats eth0.7", "stats -br"]),
     ];
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     for (name, commands) in rows {
@@ -336,7 +342,7 @@ fn json_fields_are_the_contract() {
     );
     let rows = [
         ("port list", PORT),
-        ("route list", "dst type nexthops nexthops.via nexthops.dev nexthops.weight mtu packets"),
+        ("route list", "dst type nexthops nexthops.via nexthops.dev nexthops.weight mtu packets protocol metric table"),
         ("route get 198.18.1.2", "verdict decision reason dst prefix dev via lladdr table"),
         ("route get 198.51.100.1", "verdict decision reason dst prefix dev via lladdr table"),
         ("neigh list", "dst dev lladdr state"),

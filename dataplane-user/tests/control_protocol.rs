@@ -27,7 +27,7 @@ fn requests_go_there_and_back() {
             true,
         ),
         (Request::PortList, r#"{"verb":"port list"}"#, false),
-        (Request::RouteList { prefix: None }, r#"{"verb":"route list","with":{"prefix":null}}"#, false),
+        (Request::RouteList { prefix: None, table: None }, r#"{"verb":"route list","with":{"prefix":null}}"#, false),
         (
             Request::RouteGet { addr: "2001:db8::1".parse().expect("v6"), from: None, iif: Some("eth0".to_owned()) },
             r#"{"verb":"route get","with":{"addr":"2001:db8::1","from":null,"iif":"eth0"}}"#,

@@ -27,6 +27,7 @@ use crate::{
 pub(super) enum Config {
     /// Print the running config as TOML
     #[command(
+        aliases = ["list", "ls", "lst"],
         after_help = "Examples:\n  dataplane config show >dataplane.toml\n  dataplane config show -j | jq .ports"
     )]
     Show,

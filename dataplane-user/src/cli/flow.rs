@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     session::{self, Session, unexpected},
     table::{LEFT, RIGHT, table},
+    units::interval,
 };
 use crate::{
     control::{
@@ -42,6 +43,8 @@ pub(super) enum Flow {
 /// List connections, and how each of their directions is carried
 #[derive(Debug, Args)]
 #[command(
+    visible_alias = "show",
+    aliases = ["ls", "lst"],
     after_help = "Examples:\n  dataplane flow list\n  dataplane flow list dport 443 state fast -j\n  dataplane flow list --why-not"
 )]
 pub(super) struct List {
@@ -72,9 +75,9 @@ pub(super) struct Top {
     /// As in `flow list`
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
-    /// Seconds between two looks
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    interval: u64,
+    /// Time between two looks, such as 1, 0.5 or 2m
+    #[arg(long, value_name = "TIME", default_value = "1", value_parser = interval)]
+    interval: Duration,
     /// Connections that are shown
     #[arg(long, value_name = "ROWS", default_value_t = 20)]
     rows: usize,
@@ -84,10 +87,16 @@ pub(super) struct Top {
 }
 
 impl Flow {
+    /// What the object alone means.
+    pub(super) const fn listing() -> Self {
+        Self::List(List { filter: Vec::new(), why_not: false, limit: LIMIT })
+    }
+
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::List(List { filter, why_not, limit }) => {
-                let rows = list(session, &filter, why_not, limit)?;
+                let mut rows = list(session, &filter, why_not, limit)?;
+                rows.retain(|row| session.is_listed(row.original.saddr));
                 session.print(&rows, || text(&rows))
             }
             Self::Del(Del { filter }) => match session.call(&Request::FlowDel { filter: filter.join(" ") })? {
@@ -176,7 +185,7 @@ struct Rated {
 
 impl Top {
     fn run(self, session: &Session) -> anyhow::Result<()> {
-        let interval = Duration::from_secs(self.interval);
+        let interval = self.interval;
         let look = || anyhow::Ok((list(session, &self.filter, false, u32::MAX)?, Instant::now()));
         let mut before = look()?;
         let mut looks = 0;

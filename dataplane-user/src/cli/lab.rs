@@ -42,6 +42,9 @@ pub(super) enum Lab {
         after_help = "Examples:\n  dataplane lab shell demo\n  dataplane lab shell demo client\n  dataplane lab shell demo client -- ping -c 3 198.18.1.2"
     )]
     Shell(Shell),
+    /// List the labs
+    #[command(visible_alias = "show", aliases = ["ls", "lst"], after_help = "Example:\n  dataplane lab list")]
+    List,
     /// Remove a lab
     #[command(after_help = "Examples:\n  dataplane lab down demo")]
     Down(Name),
@@ -100,13 +103,25 @@ fn name(text: &str) -> Result<String, String> {
 
 impl Lab {
     pub(super) fn dispatch(self) -> anyhow::Result<()> {
+        if let Self::List = self {
+            return list();
+        }
         ensure!(rustix::process::geteuid().is_root(), "a lab is made of network namespaces, which needs root");
         match self {
+            Self::List => Ok(()),
             Self::Up(Name { name }) => LabDirs(name).up(),
             Self::Down(Name { name }) => LabDirs(name).down(),
             Self::Shell(Shell { name, machine, command }) => LabDirs(name).enter(machine, &command),
         }
     }
+}
+
+/// Prints the names of the labs.
+fn list() -> anyhow::Result<()> {
+    let entries = fs::read_dir(HOME).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    session::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
 /// A lab by its name.

@@ -1,4 +1,5 @@
-//! The command line: one file per object. It talks to the daemon over the control socket and never opens a map.
+//! The command line: one file per object. It talks to the daemon over the control socket and never opens a map; only `detach --all`
+//! removes the links that a daemon left which no longer runs.
 //!
 //! Data goes to stdout, prose to stderr; the exit code is that of the operator's contract.
 
@@ -15,6 +16,7 @@ mod neigh;
 mod port;
 mod reason;
 mod route;
+mod route_filter;
 mod rule;
 mod run;
 mod session;
@@ -26,9 +28,9 @@ mod top;
 mod trace;
 mod units;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{env, io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::session::Session;
 use crate::{
@@ -58,9 +60,40 @@ pub struct Cli {
     /// Print JSON
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     json: bool,
+    /// Print one short line a row; also `-br`
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
+    brief: bool,
+    /// List only IPv4
+    #[arg(short = '4', global = true, help_heading = GLOBAL, conflicts_with = "v6")]
+    v4: bool,
+    /// List only IPv6
+    #[arg(short = '6', global = true, help_heading = GLOBAL)]
+    v6: bool,
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// An object with a verb; without one it is listed.
+#[derive(Debug, Args)]
+struct Object<V: Subcommand> {
+    #[command(subcommand)]
+    verb: Option<V>,
+}
+
+impl<V: Subcommand> Object<V> {
+    fn or(self, listing: V) -> V {
+        self.verb.unwrap_or(listing)
+    }
+}
+
+/// Prefixes that several verbs share, and the verb that each means: as in `ip`, the one that is wanted most.
+const SHORT: [(&str, &[&str]); 5] = [
+    ("route", &["r", "ro"]),
+    ("rule", &["ru"]),
+    ("status", &["s", "st", "sta"]),
+    ("stats", &["stat"]),
+    ("config", &["c", "co"]),
+];
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -69,74 +102,84 @@ enum Verb {
     Attach(port::Attach),
     Detach(port::Detach),
     /// Interfaces at which the programs are attached
-    #[command(subcommand)]
-    Port(port::Port),
+    Port(Object<port::Port>),
     /// Routes, mirrored from the kernel
-    #[command(subcommand)]
-    Route(route::Route),
+    Route(Object<route::Route>),
     /// Neighbours, mirrored from the kernel
-    #[command(subcommand)]
-    Neigh(neigh::Neigh),
+    Neigh(Object<neigh::Neigh>),
     /// Connections that netfilter lets through, and how they are carried
-    #[command(subcommand)]
-    Flow(flow::Flow),
+    Flow(Object<flow::Flow>),
     /// Rules of the filter
-    #[command(subcommand)]
-    Rule(rule::Rule),
+    Rule(Object<rule::Rule>),
     /// Named sets that rules match
-    #[command(subcommand)]
-    Set(set::Set),
+    Set(Object<set::Set>),
     /// Config file and running config
-    #[command(subcommand)]
-    Config(config::Config),
+    Config(Object<config::Config>),
     /// Rule sets of nft and iptables, translated to a config
     #[command(subcommand)]
     Import(import::Import),
     Stats(stats::Stats),
     /// Reasons for what became of packets
-    #[command(subcommand)]
-    Reason(reason::Verb),
+    Reason(Object<reason::Verb>),
     Metrics(metrics::Metrics),
     Explain(explain::Explain),
     Trace(trace::Trace),
     Capture(trace::Capture),
     Top(top::Top),
     /// A router between two hosts in network namespaces, to try things
-    #[command(subcommand)]
-    Lab(lab::Lab),
+    Lab(Object<lab::Lab>),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
 }
 
 impl Cli {
+    /// Reads the command line; a wrong one ends the program.
+    pub fn read() -> Self {
+        let words = env::args_os().map(|word| if word == "-br" { "--brief".into() } else { word });
+        Self::from_arg_matches(&Self::with_short_forms().get_matches_from(words)).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The grammar with the prefixes of verbs.
+    fn with_short_forms() -> clap::Command {
+        let command = Self::command().infer_subcommands(true);
+        SHORT.iter().fold(command, |command, (verb, prefixes)| {
+            command.mut_subcommand(verb, |verb| verb.aliases(prefixes.iter().copied()))
+        })
+    }
+
     /// Runs the verb.
     ///
     /// # Errors
     /// Anything; [`report`] knows the exit code.
     pub fn dispatch(self) -> anyhow::Result<ExitCode> {
-        let session = Session { socket: self.socket, json: self.json };
+        let v4 = match (self.v4, self.v6) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        };
+        let session = Session { socket: self.socket, json: self.json, brief: self.brief, v4 };
         match self.verb {
             Verb::Status(status) => status.dispatch(&session),
             Verb::Run(run) => run.dispatch(session.socket),
             Verb::Attach(attach) => attach.dispatch(&session),
             Verb::Detach(detach) => detach.dispatch(&session),
-            Verb::Port(port) => port.dispatch(&session),
-            Verb::Route(route) => route.dispatch(&session),
-            Verb::Neigh(neigh) => neigh.dispatch(&session),
-            Verb::Flow(flow) => flow.dispatch(&session),
-            Verb::Rule(rule) => rule.dispatch(&session),
-            Verb::Set(set) => set.dispatch(&session),
-            Verb::Config(config) => return config.dispatch(&session),
+            Verb::Port(port) => port.or(port::Port::List).dispatch(&session),
+            Verb::Route(route) => route.or(route::Route::List { words: Vec::new() }).dispatch(&session),
+            Verb::Neigh(neigh) => neigh.or(neigh::Neigh::List { iface: None }).dispatch(&session),
+            Verb::Flow(flow) => flow.or(flow::Flow::listing()).dispatch(&session),
+            Verb::Rule(rule) => rule.or(rule::Rule::List { chain: None }).dispatch(&session),
+            Verb::Set(set) => set.or(set::Set::List { name: None }).dispatch(&session),
+            Verb::Config(config) => return config.or(config::Config::Show).dispatch(&session),
             Verb::Import(import) => import.dispatch(session.json),
             Verb::Stats(stats) => stats.dispatch(&session),
-            Verb::Reason(verb) => verb.dispatch(&session),
+            Verb::Reason(verb) => verb.or(reason::Verb::List).dispatch(&session),
             Verb::Metrics(metrics) => metrics.dispatch(&session),
             Verb::Explain(explain) => explain.dispatch(&session),
             Verb::Trace(trace) => trace.dispatch(&session),
             Verb::Capture(capture) => capture.dispatch(&session),
             Verb::Top(top) => top.dispatch(&session),
-            Verb::Lab(lab) => lab.dispatch(),
+            Verb::Lab(lab) => lab.or(lab::Lab::List).dispatch(),
             Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),
             Verb::Man(man) => man.dispatch(),
@@ -193,13 +236,11 @@ fn iface(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_grammar_is_consistent() {
-        Cli::command().debug_assert();
+        Cli::with_short_forms().debug_assert();
     }
 
     #[test]
@@ -219,6 +260,30 @@ mod tests {
         let mut seen = 0;
         walk(&mut Cli::command(), &mut seen);
         assert!(seen >= 25, "only {seen} verbs were found");
+    }
+
+    #[test]
+    fn verbs_have_short_forms() {
+        for (line, want) in [
+            ("r l", "Route(Object { verb: Some(List { words: [] }) })"),
+            ("r", "Route(Object { verb: None })"),
+            ("ro sh default", "Route(Object { verb: Some(List { words: [\"default\"] }) })"),
+            ("route show", "Route(Object { verb: Some(List { words: [] }) })"),
+            ("-4 route ls", "Route(Object { verb: Some(List { words: [] }) })"),
+            ("ru l forward", "Rule(Object { verb: Some(List { chain: Some(Forward) }) })"),
+            ("rule lst", "Rule(Object { verb: Some(List { chain: None }) })"),
+            ("neigh show eth0", "Neigh(Object { verb: Some(List { iface: Some(\"eth0\") }) })"),
+            ("p -b", "Port(Object { verb: None })"),
+            ("s", "Status(Status)"),
+            ("c s", "Config(Object { verb: Some(Show) })"),
+        ] {
+            let words = ["dataplane"].into_iter().chain(line.split(' '));
+            let matches =
+                Cli::with_short_forms().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let cli = Cli::from_arg_matches(&matches).expect(line);
+            assert_eq!(format!("{:?}", cli.verb), want, "{line}");
+            assert_eq!(cli.v4, line.starts_with("-4"), "{line}");
+        }
     }
 
     #[test]

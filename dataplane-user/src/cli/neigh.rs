@@ -2,7 +2,10 @@
 
 use clap::Subcommand;
 
-use super::session::{Session, unexpected};
+use super::{
+    iface,
+    session::{Session, unexpected},
+};
 use crate::control::{
     protocol::{Data, Request},
     row::NeighbourRow,
@@ -12,15 +15,26 @@ use crate::control::{
 #[command(after_help = "Example:\n  dataplane neigh list")]
 pub(super) enum Neigh {
     /// List the neighbours, as `ip neigh` does
-    #[command(after_help = "Examples:\n  dataplane neigh list\n  dataplane neigh list -j")]
-    List,
+    #[command(
+        visible_alias = "show",
+        aliases = ["ls", "lst"],
+        after_help = "Examples:\n  dataplane neigh list\n  dataplane -4 neigh list eth0 -j"
+    )]
+    List {
+        /// Only those on this interface
+        #[arg(value_name = "IFACE", value_parser = iface)]
+        iface: Option<String>,
+    },
 }
 
 impl Neigh {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let Self::List = self;
+        let Self::List { iface } = self;
         match session.call(&Request::NeighList)? {
-            Data::Neighbours(rows) => session.print(&rows, || rows.iter().map(text).collect()),
+            Data::Neighbours(mut rows) => {
+                rows.retain(|row| session.is_listed(row.dst) && iface.as_ref().is_none_or(|iface| row.dev == *iface));
+                session.print(&rows, || rows.iter().map(text).collect())
+            }
             data => Err(unexpected(&data)),
         }
     }

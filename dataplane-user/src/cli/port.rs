@@ -1,19 +1,30 @@
 //! `dataplane port`, with `dataplane attach` and `dataplane detach` as short forms.
 
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _};
 
 use super::{
-    iface,
+    DEFAULT_SOCKET, iface,
     session::{Session, unexpected},
-    table::{LEFT, RIGHT, dash, table},
+    table::{self, LEFT, RIGHT, dash},
 };
 use crate::{
     control::{
-        protocol::{Data, Request, Selection},
+        protocol::{Data, Failure, FailureKind, Request, Selection},
         row::PortRow,
     },
+    kernel::{BPFFS, detach_left},
     model::ModeChoice,
+    netlink::Gate,
 };
+
+/// Where the service pins (packaging/dataplane.service).
+const SERVICE_BPFFS: &str = "/run/dataplane-bpffs";
 
 /// Attach the programs to interfaces
 ///
@@ -58,15 +69,58 @@ pub(super) struct Detach {
     /// Interface names
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "IFACE", value_parser = iface)]
     ifaces: Vec<String>,
-    /// All attached interfaces
+    /// All attached interfaces; also without a daemon, whose programs continue to run
     #[arg(long)]
     all: bool,
+    /// Directory of pinned links, for `--all` without a daemon; default: beside the socket, or those of the usual daemons
+    #[arg(long, value_name = "DIR", requires = "all")]
+    bpffs: Option<PathBuf>,
 }
 
 impl Detach {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let selection = if self.all { Selection::All } else { Selection::Ifaces(self.ifaces) };
-        session.change(&Request::Detach(selection))
+        if !self.all {
+            return session.change(&Request::Detach(Selection::Ifaces(self.ifaces)));
+        }
+        match session.call(&Request::Detach(Selection::All)) {
+            Ok(Data::Done) => Ok(()),
+            Ok(data) => Err(unexpected(&data)),
+            Err(failure) if failure.kind == FailureKind::Unreachable && !session.listens() => {
+                self.without_daemon(session, failure)
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Removes what an ended daemon left attached.
+    fn without_daemon(&self, session: &Session, failure: Failure) -> anyhow::Result<()> {
+        let places = match &self.bpffs {
+            Some(named) => vec![named.clone()],
+            None if session.socket == Path::new(DEFAULT_SOCKET) => [BPFFS, SERVICE_BPFFS].map(PathBuf::from).to_vec(),
+            // As `dataplane lab` has it.
+            None => vec![session.socket.with_file_name("bpffs")],
+        };
+        let mut off = 0;
+        for place in &places {
+            let left = detach_left(place).with_context(|| format!("{failure}; without it"))?;
+            if !left.is_empty() {
+                // What waited for a daemon waits no longer. Only in its network namespace: elsewhere there is no such table.
+                let _absent = Gate::of(&place.join("links")).remove();
+                let ports: BTreeSet<_> = left.iter().map(|(ifindex, _)| ifindex).collect();
+                eprintln!("{}: {} ports detached without a daemon", place.display(), ports.len());
+                off += ports.len();
+            }
+        }
+        if off == 0 {
+            let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+            let text = format!(
+                "{failure}. Nothing is pinned in {} either; another directory is named with --bpffs",
+                places.join(" or ")
+            );
+            return Err(Failure::new(FailureKind::Unreachable, text).into());
+        }
+        eprintln!("the kernel forwards alone; the next `dataplane run` attaches what its config says");
+        Ok(())
     }
 }
 
@@ -76,7 +130,9 @@ impl Detach {
 )]
 pub(super) enum Port {
     /// List the ports with the mode in use and their packets
-    #[command(after_help = "Examples:\n  dataplane port list\n  dataplane port list -j | jq '.[].mode'")]
+    ///
+    /// On a terminal that is too narrow, columns are left out: those without numbers first.
+    #[command(visible_alias = "show", aliases = ["ls", "lst"], after_help = "Examples:\n  dataplane port list\n  dataplane port list -j | jq '.[].mode'")]
     List,
     Attach(Attach),
     Detach(Detach),
@@ -90,7 +146,8 @@ impl Port {
             Self::List => {}
         }
         match session.call(&Request::PortList)? {
-            Data::Ports(rows) => session.print(&rows, || text(&rows)),
+            Data::Ports(rows) if session.brief => session.print(&rows, || brief(&rows)),
+            Data::Ports(rows) => session.print(&rows, || text(&rows, table::width())),
             data => Err(unexpected(&data)),
         }
     }
@@ -105,21 +162,27 @@ fn state(row: &PortRow) -> String {
     }
 }
 
-/// The table of `port list`; `stats` has it too.
-pub(super) fn text(rows: &[PortRow]) -> String {
+/// As `ip -br link` has it.
+fn brief(rows: &[PortRow]) -> String {
+    let lines = rows.iter().map(|row| [row.name.clone(), state(row), row.mode.clone(), dash(row.mac.as_ref())]);
+    table::plain(lines)
+}
+
+/// The table of `port list`.
+fn text(rows: &[PortRow], width: Option<usize>) -> String {
     let columns = [
-        ("NAME", LEFT),
-        ("IFINDEX", RIGHT),
-        ("MODE", LEFT),
-        ("STATE", LEFT),
-        ("MAC", LEFT),
-        ("MTU", RIGHT),
-        ("VLAN", RIGHT),
-        ("RX", RIGHT),
-        ("FORWARDED", RIGHT),
-        ("DELIVERED", RIGHT),
-        ("DROPPED", RIGHT),
-        ("KERNEL", RIGHT),
+        ("NAME", LEFT, 0),
+        ("IFINDEX", RIGHT, 9),
+        ("MODE", LEFT, 1),
+        ("STATE", LEFT, 1),
+        ("MAC", LEFT, 8),
+        ("MTU", RIGHT, 7),
+        ("VLAN", RIGHT, 6),
+        ("RX", RIGHT, 0),
+        ("FORWARDED", RIGHT, 0),
+        ("DELIVERED", RIGHT, 0),
+        ("DROPPED", RIGHT, 0),
+        ("KERNEL", RIGHT, 0),
     ];
     let rows = rows.iter().map(|row| {
         [
@@ -137,5 +200,5 @@ pub(super) fn text(rows: &[PortRow]) -> String {
             row.counts.passed.to_string(),
         ]
     });
-    table(columns, rows)
+    table::fitting(columns, rows, width)
 }

@@ -17,7 +17,7 @@ pub(super) enum Verb {
     /// List all reasons with verdict, meaning and advice
     ///
     /// Needs no daemon. `dataplane stats` shows which reasons have counted.
-    #[command(after_help = "Examples:\n  dataplane reason list\n  dataplane reason list -j | jq -r '.[].name'")]
+    #[command(visible_alias = "show", aliases = ["ls", "lst"], after_help = "Examples:\n  dataplane reason list\n  dataplane reason list -j | jq -r '.[].name'")]
     List,
 }
 

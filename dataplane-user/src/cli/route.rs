@@ -8,6 +8,7 @@ use dataplane_common::Reason;
 
 use super::{
     iface,
+    route_filter::{GRAMMAR, RouteFilter},
     session::{Session, unexpected},
     usage,
 };
@@ -24,12 +25,16 @@ const PROTOCOL: u8 = 218;
 pub(super) enum Route {
     /// List the mirrored routes, as `ip route` does
     #[command(
-        after_help = "Examples:\n  dataplane route list\n  dataplane route list 198.18.1.0/24\n  dataplane route list ::/0 -j"
+        visible_alias = "show",
+        aliases = ["ls", "lst"],
+        override_usage = format!("dataplane route list [OPTIONS]\n         {}", GRAMMAR.replacen(" [dev", "\n         [dev", 1)),
+        after_help = "Examples:\n  dataplane route list\n  dataplane route list 198.18.1.0/24\n  dataplane -6 route list default -j\n  \
+                      dataplane route list match 198.18.1.2 dev eth0"
     )]
     List {
-        /// Only the route to this prefix
-        #[arg(value_name = "PREFIX", value_parser = prefix)]
-        prefix: Option<String>,
+        /// Which routes: to a prefix, within one (`root`), or covering an address (`match`); of a device, router, protocol, table
+        #[arg(value_name = "WORDS")]
+        words: Vec<String>,
     },
     /// Show the verdict on a packet to an address, with next hop and reason
     #[command(
@@ -55,10 +60,23 @@ pub(super) enum Route {
         #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
         words: Vec<String>,
     },
+    /// Add a route to the kernel's table, or change the one that is there, as `ip route replace` does
+    ///
+    /// With protocol 218 unless `proto` names another.
+    #[command(
+        visible_alias = "change",
+        after_help = "Example:\n  dataplane route replace 203.0.113.0/24 via 198.18.1.3"
+    )]
+    Replace {
+        /// The route, in the grammar of `ip route`
+        #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
+        words: Vec<String>,
+    },
     /// Delete a route from the kernel's table
     ///
     /// Only a route of protocol 218, unless `proto` names another: routes of routing daemons stay.
     #[command(
+        visible_alias = "delete",
         after_help = "Examples:\n  dataplane route del 203.0.113.0/24\n  dataplane route del 203.0.113.0/24 proto static"
     )]
     Del {
@@ -71,16 +89,27 @@ pub(super) enum Route {
 impl Route {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         let request = match self {
-            Self::List { prefix } => Request::RouteList { prefix },
+            Self::List { words } => return list(session, &words),
             Self::Get { addr, words } => get(addr, &words).map_err(usage)?,
             Self::Add { words } => return change(session, "add", &words),
+            Self::Replace { words } => return change(session, "replace", &words),
             Self::Del { words } => return change(session, "del", &words),
         };
         match session.call(&request)? {
-            Data::Routes(rows) => session.print(&rows, || rows.iter().map(route_text).collect()),
             Data::Decision(row) => session.print(&row, || decision_text(&row)),
             data => Err(unexpected(&data)),
         }
+    }
+}
+
+fn list(session: &Session, words: &[String]) -> anyhow::Result<()> {
+    let filter = RouteFilter::read(words, session.v4, prefix).map_err(usage)?;
+    match session.call(&Request::RouteList { prefix: filter.exact.clone(), table: filter.table })? {
+        Data::Routes(mut rows) => {
+            rows.retain(|row| filter.fits(row));
+            session.print(&rows, || rows.iter().map(route_text).collect())
+        }
+        data => Err(unexpected(&data)),
     }
 }
 

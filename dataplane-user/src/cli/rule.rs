@@ -27,6 +27,8 @@ use crate::{
 pub(super) enum Rule {
     /// List the rules in the order of evaluation, each with its handle and counters as a comment
     #[command(
+        visible_alias = "show",
+        aliases = ["ls", "lst"],
         long_about = "List the rules in the order of evaluation, each with its handle and counters as a comment.\n\n\
                       A line is valid after `dataplane rule add CHAIN`; when all chains are listed, each line begins with its \
                       chain and is valid after `dataplane rule add`.",
@@ -99,7 +101,9 @@ impl Rule {
             Self::Flush { chain } => return session.change(&Request::RuleFlush { chain }),
         };
         match session.call(&request)? {
-            Data::Rules(rows) => session.print(&rows, || rows.iter().map(|row| text(row, listed)).collect()),
+            Data::Rules(rows) => session.print(&rows, || {
+                rows.iter().map(|row| if session.brief { brief(row, listed) } else { text(row, listed) }).collect()
+            }),
             data => Err(unexpected(&data)),
         }
     }
@@ -109,6 +113,12 @@ impl Rule {
 fn text(row: &RuleRow, listed: Option<ChainName>) -> String {
     let chain = if listed.is_some() { String::new() } else { format!("{} ", row.chain) };
     format!("{chain}{} # handle {} packets {} bytes {}\n", row.rule, row.handle, row.packets, row.bytes)
+}
+
+/// The rule alone.
+fn brief(row: &RuleRow, listed: Option<ChainName>) -> String {
+    let chain = if listed.is_some() { String::new() } else { format!("{} ", row.chain) };
+    format!("{chain}{}\n", row.rule)
 }
 
 /// The rule that the words of a command line mean.

@@ -23,6 +23,10 @@ pub(super) struct Session {
     pub(super) socket: PathBuf,
     /// Print JSON instead of text.
     pub(super) json: bool,
+    /// Print one short line a row.
+    pub(super) brief: bool,
+    /// Only this family: whether IPv4, or IPv6.
+    pub(super) v4: Option<bool>,
 }
 
 impl Session {
@@ -33,6 +37,16 @@ impl Session {
             eprintln!("warning: {warning}");
         }
         Ok(reply.data)
+    }
+
+    /// Whether a program listens on the socket, whatever it says.
+    pub(super) fn listens(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.socket).is_ok()
+    }
+
+    /// Whether an address is of the family that is listed.
+    pub(super) fn is_listed(&self, address: std::net::IpAddr) -> bool {
+        self.v4.is_none_or(|v4| v4 == address.is_ipv4())
     }
 
     /// A command that runs in the daemon's network namespace, which need not be ours.

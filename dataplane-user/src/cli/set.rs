@@ -22,7 +22,7 @@ const WIDTH: usize = 100;
 )]
 pub(super) enum Set {
     /// List the sets and their elements
-    #[command(after_help = "Examples:\n  dataplane set list\n  dataplane set list blocked -j | jq '.[].elements'")]
+    #[command(visible_alias = "show", aliases = ["ls", "lst"], after_help = "Examples:\n  dataplane set list\n  dataplane set list blocked -j | jq '.[].elements'")]
     List {
         /// Only this set
         #[arg(value_name = "NAME")]
@@ -41,7 +41,7 @@ pub(super) enum Set {
         elements: Vec<String>,
     },
     /// Remove elements from a set, all or none
-    #[command(after_help = "Example:\n  dataplane set del blocked 192.0.2.1")]
+    #[command(visible_alias = "delete", after_help = "Example:\n  dataplane set del blocked 192.0.2.1")]
     Del {
         /// Name of the set
         #[arg(value_name = "NAME")]

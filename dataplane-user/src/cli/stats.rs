@@ -12,12 +12,12 @@ use dataplane_common::Reason;
 use super::{
     iface, reason,
     session::{self, Session, unexpected},
-    table::{LEFT, RIGHT, dash, table},
-    units::interval,
+    table::{self, LEFT, RIGHT, dash, table},
+    units::{interval, scaled},
 };
 use crate::control::{
     protocol::{Data, Request},
-    rate::{Rates, Watched},
+    rate::{LinkRates, Rates, Watched},
     row::{self, Counts, MirrorRow, MirrorState},
 };
 
@@ -62,7 +62,8 @@ impl Stats {
                 data => return Err(unexpected(&data)),
             };
             if !self.watch {
-                return session.print(&stats, || text(&stats, None));
+                return session
+                    .print(&stats, || if session.brief { brief(&stats) } else { text(&stats, None, table::width()) });
             }
             if !session.json && io::stdout().is_terminal() {
                 // Home, and clear what is below: less flicker than clearing everything.
@@ -70,7 +71,7 @@ impl Stats {
             }
             let rates = earlier.as_ref().map(|(before, then)| Rates::between(before, &stats, now - *then));
             let watched = Watched { stats, rates };
-            session.print(&watched, || text(&watched.stats, watched.rates.as_ref()) + "\n")?;
+            session.print(&watched, || text(&watched.stats, watched.rates.as_ref(), table::width()) + "\n")?;
             looks += 1;
             if self.count == Some(looks) {
                 return Ok(());
@@ -82,7 +83,7 @@ impl Stats {
 }
 
 /// Totals, reasons that count, ports; with rates since an earlier look.
-fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
+fn text(stats: &row::Stats, rates: Option<&Rates>, width: Option<usize>) -> String {
     let mut text = table(
         [("", LEFT), ("RX", RIGHT), ("FORWARDED", RIGHT), ("DELIVERED", RIGHT), ("DROPPED", RIGHT), ("KERNEL", RIGHT)],
         [Some(cells("packets", &stats.totals)), rates.map(|rates| cells("per second", &rates.totals))]
@@ -102,19 +103,29 @@ fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
     }
     if !stats.ports.is_empty() {
         text.push('\n');
-        text.push_str(&ports(stats));
+        text.push_str(&ports(stats, width));
     }
     if let Some(rates) = rates.filter(|rates| !rates.ports.is_empty()) {
         text.push('\n');
         let columns = [
-            ("PER SECOND", LEFT),
-            ("RX", RIGHT),
-            ("FORWARDED", RIGHT),
-            ("DELIVERED", RIGHT),
-            ("DROPPED", RIGHT),
-            ("KERNEL", RIGHT),
+            ("PER SECOND", LEFT, 0),
+            ("RX BIT/S", RIGHT, 0),
+            ("TX BIT/S", RIGHT, 0),
+            ("RX", RIGHT, 0),
+            ("FORWARDED", RIGHT, 0),
+            ("DELIVERED", RIGHT, 0),
+            ("DROPPED", RIGHT, 0),
+            ("KERNEL", RIGHT, 0),
         ];
-        text.push_str(&table(columns, rates.ports.iter().map(|(name, counts)| cells(name, counts))));
+        let lines = rates.ports.iter().map(|(name, counts)| {
+            let link = rates.links.get(name);
+            let bits = |bits: fn(&LinkRates) -> u64| {
+                link.map_or_else(|| "-".to_owned(), |link| scaled(bits(link)).trim_end().to_owned())
+            };
+            let [name, rx, forwarded, delivered, dropped, passed] = cells(name, counts);
+            [name, bits(|link| link.rx_bits), bits(|link| link.tx_bits), rx, forwarded, delivered, dropped, passed]
+        });
+        text.push_str(&table::fitting(columns, lines, width));
     }
     if stats.mirror.state == MirrorState::Loading {
         let MirrorRow { routes4, routes6, .. } = stats.mirror;
@@ -130,6 +141,14 @@ fn text(stats: &row::Stats, rates: Option<&Rates>) -> String {
     text
 }
 
+/// A line for each port.
+fn brief(stats: &row::Stats) -> String {
+    let columns =
+        [("", LEFT), ("RX", RIGHT), ("FORWARDED", RIGHT), ("DELIVERED", RIGHT), ("DROPPED", RIGHT), ("KERNEL", RIGHT)];
+    let ports = stats.ports.iter().map(|port| cells(&port.name, &port.counts));
+    table(columns, ports.chain([cells("total", &stats.totals)]))
+}
+
 fn numbers(counts: &Counts) -> [String; 5] {
     [counts.rx, counts.forwarded, counts.delivered, counts.dropped, counts.passed].map(|number| number.to_string())
 }
@@ -141,23 +160,25 @@ fn cells(heading: &str, counts: &Counts) -> [String; 6] {
 
 /// Each port in two parts: what the kernel counts at the link, as `ifconfig -s` heads it, then what became of the packets
 /// here.
-fn ports(stats: &row::Stats) -> String {
+fn ports(stats: &row::Stats, width: Option<usize>) -> String {
     let columns = [
-        ("NAME", LEFT),
-        ("MODE", LEFT),
-        ("STATE", LEFT),
-        ("MTU", RIGHT),
-        ("RX-OK", RIGHT),
-        ("RX-ERR", RIGHT),
-        ("RX-DRP", RIGHT),
-        ("TX-OK", RIGHT),
-        ("TX-ERR", RIGHT),
-        ("TX-DRP", RIGHT),
-        ("RX", RIGHT),
-        ("FORWARDED", RIGHT),
-        ("DELIVERED", RIGHT),
-        ("DROPPED", RIGHT),
-        ("KERNEL", RIGHT),
+        ("NAME", LEFT, 0),
+        ("MODE", LEFT, 5),
+        ("STATE", LEFT, 4),
+        ("MTU", RIGHT, 9),
+        ("RX-OK", RIGHT, 6),
+        ("RX-BYTES", RIGHT, 7),
+        ("RX-ERR", RIGHT, 3),
+        ("RX-DRP", RIGHT, 3),
+        ("TX-OK", RIGHT, 6),
+        ("TX-BYTES", RIGHT, 7),
+        ("TX-ERR", RIGHT, 3),
+        ("TX-DRP", RIGHT, 3),
+        ("RX", RIGHT, 0),
+        ("FORWARDED", RIGHT, 0),
+        ("DELIVERED", RIGHT, 0),
+        ("DROPPED", RIGHT, 0),
+        ("KERNEL", RIGHT, 0),
     ];
     let rows = stats.ports.iter().map(|port| {
         let link = stats.links.iter().find(|link| link.ifindex == port.ifindex);
@@ -169,9 +190,11 @@ fn ports(stats: &row::Stats) -> String {
             port.state.clone(),
             port.mtu.to_string(),
             counter(|link| link.rx_packets),
+            counter(|link| link.rx_bytes),
             counter(|link| link.rx_errors),
             counter(|link| link.rx_dropped),
             counter(|link| link.tx_packets),
+            counter(|link| link.tx_bytes),
             counter(|link| link.tx_errors),
             counter(|link| link.tx_dropped),
             rx,
@@ -181,7 +204,7 @@ fn ports(stats: &row::Stats) -> String {
             passed,
         ]
     });
-    table(columns, rows)
+    table::fitting(columns, rows, width)
 }
 
 /// Packets, packets per second, name and meaning of each reason that has counted, in the order of the manual. Reasons that
@@ -225,28 +248,36 @@ mod tests {
                 flows: "none".to_owned(),
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
-            links: vec![row::LinkRow { ifindex: 7, rx_packets: 5000, tx_packets: 20, ..row::LinkRow::default() }],
+            links: vec![row::LinkRow {
+                name: "a".to_owned(),
+                ifindex: 7,
+                rx_packets: 5000,
+                rx_bytes: 100 * (forwarded + 2000),
+                tx_packets: 20,
+                ..row::LinkRow::default()
+            }],
             mirror: MirrorRow::default(),
             heartbeat: 60,
             flows: None,
         };
         let rates = Rates::between(&stats(1000), &stats(3000), Duration::from_secs(2));
-        let text = text(&stats(3000), Some(&rates));
-        let want = "              RX  FORWARDED  DELIVERED  DROPPED  KERNEL\n\
-                    packets     3000       3000          0        0       0\n\
-                    per second  1000       1000          0        0       0\n\
-                    \n\
-                    PACKETS  PER SECOND  REASON       MEANING\n   \
-                       3000        1000  forwarded    Forwarded to the next hop.\n      \
-                          1           0  of_tomorrow  a reason of another version\n\
-                    \n\
-                    NAME  MODE    STATE   MTU  RX-OK  RX-ERR  RX-DRP  TX-OK  TX-ERR  TX-DRP    RX  FORWARDED  DELIVERED  \
-                    DROPPED  KERNEL\n\
-                    a     native  up     1500   5000       0       0     20       0       0  3000       3000          0        \
-                    0       0\n\
-                    \n\
-                    PER SECOND    RX  FORWARDED  DELIVERED  DROPPED  KERNEL\n\
-                    a           1000       1000          0        0       0\n";
-        assert_eq!(text, want);
+        let text = text(&stats(3000), Some(&rates), Some(80));
+        let want = [
+            "              RX  FORWARDED  DELIVERED  DROPPED  KERNEL",
+            "packets     3000       3000          0        0       0",
+            "per second  1000       1000          0        0       0",
+            "",
+            "PACKETS  PER SECOND  REASON       MEANING",
+            "   3000        1000  forwarded    Forwarded to the next hop.",
+            "      1           0  of_tomorrow  a reason of another version",
+            "",
+            "NAME  MODE    STATE  RX-OK  TX-OK    RX  FORWARDED  DELIVERED  DROPPED  KERNEL",
+            "a     native  up      5000     20  3000       3000          0        0       0",
+            "",
+            "PER SECOND  RX BIT/S  TX BIT/S    RX  FORWARDED  DELIVERED  DROPPED  KERNEL",
+            "a              800 k         0  1000       1000          0        0       0",
+        ];
+        // The table of the ports is that of the golden; here it has no more than fits.
+        assert_eq!(text.lines().collect::<Vec<_>>(), want);
     }
 }

@@ -1,6 +1,9 @@
 //! Columns of text.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+};
 
 /// Text to the left.
 pub(super) const LEFT: bool = false;
@@ -30,6 +33,65 @@ pub(super) fn table<const N: usize>(columns: [(&str, bool); N], rows: impl IntoI
     text
 }
 
+/// The same with a rank for each column, for a width: while the table is wider, columns that say nothing are left out, then
+/// others, those of the highest rank first. Columns of rank 0 stay.
+pub(super) fn fitting<const N: usize>(
+    columns: [(&str, bool, u8); N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    width: Option<usize>,
+) -> String {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let mut shown = [true; N];
+    let wide = |index: usize| {
+        let cells = rows.iter().map(|row| row[index].chars().count());
+        cells.chain([columns[index].0.chars().count()]).max().unwrap_or_default() + 2
+    };
+    let widths: [usize; N] = std::array::from_fn(wide);
+    let idle = |index: usize| rows.iter().all(|row| ["", "-", "0"].contains(&row[index].as_str()));
+    let order = |idle_first: bool| {
+        let mut order: Vec<_> = (0..N).filter(|index| columns[*index].2 > 0 && (!idle_first || idle(*index))).collect();
+        order.sort_by_key(|index| std::cmp::Reverse((columns[*index].2, *index)));
+        order
+    };
+    for index in order(true).into_iter().chain(order(false)) {
+        let total: usize = (0..N).filter(|index| shown[*index]).map(|index| widths[index]).sum();
+        if width.is_none_or(|width| total <= width + 2) {
+            break;
+        }
+        shown[index] = false;
+    }
+    let heading = columns.map(|(heading, ..)| heading.to_owned());
+    let mut text = String::new();
+    for line in std::iter::once(&heading).chain(&rows) {
+        let start = text.len();
+        for index in (0..N).filter(|index| shown[*index]) {
+            let (cell, width) = (&line[index], widths[index] - 2);
+            // Writing to a string cannot fail.
+            let _ = if columns[index].1 { write!(text, "{cell:>width$}  ") } else { write!(text, "{cell:<width$}  ") };
+        }
+        text.truncate(start + text[start..].trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+/// Rows without a heading.
+pub(super) fn plain<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let text = table([("", LEFT); N], rows);
+    text.split_once('\n').map_or_else(String::new, |(_, rows)| rows.to_owned())
+}
+
+/// Columns of the terminal on stdout; none where that is no terminal: a program that reads the text gets all of it.
+pub(super) fn width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let named = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    named
+        .or_else(|| ratatui::crossterm::terminal::size().ok().map(|(columns, _)| columns.into()))
+        .filter(|width| *width > 0)
+}
+
 /// What is not there.
 pub(super) fn dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
@@ -38,6 +100,20 @@ pub(super) fn dash<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_that_say_nothing_go_first() {
+        let columns = [("NAME", LEFT, 0), ("MTU", RIGHT, 2), ("ERR", RIGHT, 1), ("RX", RIGHT, 0)];
+        let rows = || [["eth0", "1500", "0", "17"].map(str::to_owned)];
+        let all = "NAME   MTU  ERR  RX\neth0  1500    0  17\n";
+        assert_eq!(fitting(columns, rows(), None), all);
+        assert_eq!(fitting(columns, rows(), Some(19)), all);
+        assert_eq!(fitting(columns, rows(), Some(18)), "NAME   MTU  RX\neth0  1500  17\n");
+        assert_eq!(fitting(columns, rows(), Some(9)), "NAME  RX\neth0  17\n");
+        assert_eq!(fitting(columns, rows(), Some(1)), "NAME  RX\neth0  17\n");
+        assert_eq!(plain(rows()), "eth0  1500  0  17\n");
+        assert_eq!(fitting(columns, [], Some(80)), "NAME  MTU  ERR  RX\n");
+    }
 
     #[test]
     fn columns_line_up_and_lines_end_clean() {

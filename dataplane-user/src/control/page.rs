@@ -172,6 +172,9 @@ mod tests {
             nexthops: vec![NextHopRow { via: None, dev: Some("a\"[]".to_owned()), weight: 1 }],
             mtu: None,
             packets: None,
+            protocol: "static".to_owned(),
+            metric: 0,
+            table: 254,
         };
         let next = || Some(Cursor::Routes { table: 254, address: [192, 0, 2, 1].into(), length: 32 });
         let routes: Vec<_> = (0..5).map(route).collect();

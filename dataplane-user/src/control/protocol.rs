@@ -43,6 +43,9 @@ pub enum Request {
     RouteList {
         /// Only this prefix, `ADDR/LEN` without host bits, as in [`RouteRow::dst`].
         prefix: Option<String>,
+        /// Of this table; else of tables main and default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<u32>,
     },
     /// Answered with [`Data::Decision`].
     #[serde(rename = "route get")]

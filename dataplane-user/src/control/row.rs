@@ -105,6 +105,15 @@ pub struct RouteRow {
     /// Packets that took it, where that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packets: Option<u64>,
+    /// Who added it, as `ip route` names it: `kernel`, `static`, `bird`, or a number.
+    #[serde(default)]
+    pub protocol: String,
+    /// Lower ones win.
+    #[serde(default)]
+    pub metric: u32,
+    /// The number of its table.
+    #[serde(default)]
+    pub table: u32,
 }
 
 /// One next hop of a route.

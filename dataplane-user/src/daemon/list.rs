@@ -20,6 +20,11 @@ const BYTES: usize = 32 << 10;
 /// Tables of which routes are listed, in this order.
 const TABLES: [u32; 2] = [TABLE_MAIN, TABLE_DEFAULT];
 
+/// The table that is named, or the usual ones.
+fn tables(named: Option<u32>) -> Vec<u32> {
+    named.map_or_else(|| TABLES.to_vec(), |table| vec![table])
+}
+
 /// How much is on a page.
 #[derive(Default)]
 struct Page {
@@ -40,8 +45,10 @@ impl Daemon {
     pub(super) fn list(&self, request: &Request, from: Option<&Cursor>) -> Result<Part, Failure> {
         let part = |(data, next): (Data, _)| Part { reply: data.into(), next };
         let rows = match request {
-            Request::RouteList { prefix: Some(prefix) } => (Data::Routes(self.routes_to(prefix)?), None),
-            Request::RouteList { prefix: None } => self.route_page(from),
+            Request::RouteList { prefix: Some(prefix), table } => {
+                (Data::Routes(self.routes_to(prefix, &tables(*table))?), None)
+            }
+            Request::RouteList { prefix: None, table } => self.route_page(&tables(*table), from),
             Request::RuleList { chain } => self.rule_page(*chain, from)?,
             Request::SetList { name } => self.set_page(name.as_deref(), from)?,
             Request::NeighList => self.neighbour_page(from),
@@ -52,9 +59,9 @@ impl Daemon {
         Ok(part(rows))
     }
 
-    /// The routes of a prefix in tables main and default, as `ip route` lists them.
-    fn routes_to(&self, text: &str) -> Result<Vec<RouteRow>, Failure> {
-        fn rows<A: Family>(daemon: &Daemon, routes: &Routes<A>, text: &str) -> Option<Vec<RouteRow>> {
+    /// The routes of a prefix in some tables, as `ip route` lists them.
+    fn routes_to(&self, text: &str, tables: &[u32]) -> Result<Vec<RouteRow>, Failure> {
+        fn rows<A: Family>(daemon: &Daemon, routes: &Routes<A>, text: &str, tables: &[u32]) -> Option<Vec<RouteRow>> {
             let (address, length) = text.split_once('/')?;
             let address = A::from_ip(address.parse().ok()?)?;
             let prefix = Prefix::new(address, length.parse().ok().filter(|length| u32::from(*length) <= A::BITS)?);
@@ -62,11 +69,14 @@ impl Daemon {
             if prefix.to_string() != text {
                 return None;
             }
-            let found = TABLES.into_iter().filter_map(|table| routes.at(table, prefix));
-            Some(found.flat_map(Candidates::iter).map(|route| daemon.route_row(prefix, route)).collect())
+            let found = tables.iter().filter_map(|table| Some((*table, routes.at(*table, prefix)?)));
+            let row = |(table, candidates): (u32, _)| {
+                Candidates::iter(candidates).map(move |route| daemon.route_row(table, prefix, route))
+            };
+            Some(found.flat_map(row).collect())
         }
-        let found = rows(self, &self.observed.model().routes4, text)
-            .or_else(|| rows(self, &self.observed.model().routes6, text));
+        let found = rows(self, &self.observed.model().routes4, text, tables)
+            .or_else(|| rows(self, &self.observed.model().routes6, text, tables));
         found.filter(|rows| !rows.is_empty()).ok_or_else(|| {
             let message = format!(
                 "no route to {text} in the mirror; `dataplane route list` shows all, `route get` the way of one address"
@@ -75,21 +85,22 @@ impl Daemon {
         })
     }
 
-    fn route_page(&self, from: Option<&Cursor>) -> (Data, Option<Cursor>) {
+    fn route_page(&self, tables: &[u32], from: Option<&Cursor>) -> (Data, Option<Cursor>) {
         let (mut rows, mut page) = (Vec::new(), Page::default());
         let six = matches!(from, Some(Cursor::Routes { address: IpAddr::V6(_), .. }));
         let mut next = None;
         if !six {
-            next = self.family_page(&self.observed.model().routes4, from, &mut rows, &mut page);
+            next = self.family_page(tables, &self.observed.model().routes4, from, &mut rows, &mut page);
         }
         if next.is_none() {
-            next = self.family_page(&self.observed.model().routes6, from.filter(|_| six), &mut rows, &mut page);
+            next = self.family_page(tables, &self.observed.model().routes6, from.filter(|_| six), &mut rows, &mut page);
         }
         (Data::Routes(rows), next)
     }
 
     fn family_page<A: Family>(
         &self,
+        tables: &[u32],
         routes: &Routes<A>,
         from: Option<&Cursor>,
         rows: &mut Vec<RouteRow>,
@@ -99,12 +110,12 @@ impl Daemon {
             Cursor::Routes { table, address, length } => Some((*table, Prefix::new(A::from_ip(*address)?, *length))),
             _ => None,
         });
-        let first = begun.and_then(|(begun, _)| TABLES.iter().position(|table| *table == begun)).unwrap_or(0);
-        for table in &TABLES[first..] {
+        let first = begun.and_then(|(begun, _)| tables.iter().position(|table| *table == begun)).unwrap_or(0);
+        for table in &tables[first..] {
             let behind = begun.filter(|(begun, _)| begun == table).map(|(_, prefix)| prefix);
             for (prefix, candidates) in routes.behind(*table, behind) {
                 let before = rows.len();
-                rows.extend(candidates.iter().map(|route| self.route_row(prefix, route)));
+                rows.extend(candidates.iter().map(|route| self.route_row(*table, prefix, route)));
                 let ways: usize = rows[before..].iter().map(|row| row.nexthops.len()).sum();
                 if page.takes(rows.len() - before + ways, 0) {
                     return Some(Cursor::Routes {

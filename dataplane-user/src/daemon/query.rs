@@ -18,7 +18,7 @@ use crate::{
     lower::Shielded,
     model::{
         Family, IpVersion, Link, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
-        TABLE_MAIN,
+        TABLE_MAIN, protocol_name,
     },
     netlink::{LinkCounters, link_counters},
     rule::ChainName,
@@ -173,7 +173,7 @@ impl Daemon {
         self.observed.model().links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
-    pub(super) fn route_row<A: Family>(&self, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
+    pub(super) fn route_row<A: Family>(&self, table: u32, prefix: Prefix<A>, route: &RouteInfo<A>) -> RouteRow {
         RouteRow {
             dst: prefix.to_string(),
             kind: route.kind.name().to_owned(),
@@ -188,6 +188,9 @@ impl Daemon {
                 .collect(),
             mtu: route.mtu,
             packets: None,
+            protocol: protocol_name(route.protocol),
+            metric: route.priority,
+            table,
         }
     }
 }

@@ -15,6 +15,7 @@ mod netconf;
 mod netfilter;
 mod obstacle;
 mod port;
+mod protocol;
 mod rib;
 mod route;
 mod rule;
@@ -43,6 +44,7 @@ pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
 pub use obstacle::{Obstacle, ObstacleKind, ObstacleKinds};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
+pub use protocol::{PROTOCOLS, protocol_name};
 pub use rib::{Candidates, Listing, Routes};
 pub use route::{
     NextHop, NextHopFlags, Placement, Route, RouteInfo, RouteType, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,

@@ -93,3 +93,30 @@ fn walk(dir: &std::path::Path) -> Vec<String> {
         })
         .collect()
 }
+
+#[test]
+fn all_is_taken_off_without_a_daemon() {
+    let Some(mut scene) = Scene::attached(&[], "native") else { return };
+    scene.rule("forward", "udp dport 5302 drop");
+    let all = ["detach", "--all", "--bpffs"];
+    let bpffs = scene.daemon.bpffs().display().to_string();
+    scene.daemon.kill9().expect("it dies");
+    assert!(!programs(&scene).is_empty(), "the data plane outlives it");
+    // Another directory has nothing to take off.
+    scene.refused(
+        &[&all[..], &["/nonexistent"]].concat(),
+        4,
+        &["no daemon answers", "Nothing is pinned in /nonexistent"],
+    );
+    assert!(!programs(&scene).is_empty());
+    scene.cli(&[&all[..], &[&bpffs]].concat());
+    assert_eq!(programs(&scene), Vec::<String>::new());
+    let kernel = scene.kernel_forwarded();
+    scene.ping().expect("the kernel forwards");
+    assert!(scene.kernel_forwarded() - kernel >= 12);
+    // The directory beside the socket is found without its name; nothing is left in it.
+    scene.refused(&["detach", "--all"], 4, &["no daemon answers", &bpffs]);
+    scene.daemon.restart().expect("it starts");
+    scene.ping().expect("pings are answered");
+    scene.close();
+}
