@@ -24,6 +24,8 @@ use crate::control::{
 pub const RULES: usize = 1000;
 
 type Labels = Vec<(&'static str, String)>;
+/// One counter of a link.
+type LinkCounter = fn(&LinkRow) -> u64;
 
 /// What is told at one moment.
 #[derive(Clone, Debug, Default)]
@@ -77,14 +79,14 @@ impl Scrape {
     }
 
     fn links(&self, registry: &mut Registry) {
-        let bytes: [(_, _, fn(&LinkRow) -> u64); 2] = [
+        let bytes: [(_, _, LinkCounter); 2] = [
             ("link_rx", "Bytes received, as the kernel counts them at the interface", |link| link.rx_bytes),
             ("link_tx", "Bytes transmitted, as the kernel counts them at the interface", |link| link.tx_bytes),
         ];
         for (name, help, value) in bytes {
             registry.register_with_unit(name, help, Unit::Bytes, self.of_links(value));
         }
-        let others: [(_, _, fn(&LinkRow) -> u64); 6] = [
+        let others: [(_, _, LinkCounter); 6] = [
             ("link_rx_packets", "Frames received", |link| link.rx_packets),
             ("link_tx_packets", "Frames transmitted", |link| link.tx_packets),
             ("link_rx_errors", "Frames received broken", |link| link.rx_errors),
@@ -97,7 +99,7 @@ impl Scrape {
         }
     }
 
-    fn of_links(&self, value: fn(&LinkRow) -> u64) -> Family<Labels, Counter> {
+    fn of_links(&self, value: LinkCounter) -> Family<Labels, Counter> {
         let family = Family::<Labels, Counter>::default();
         for link in &self.links {
             family.get_or_create(&vec![("port", escaped(&link.name))]).inc_by(value(link));

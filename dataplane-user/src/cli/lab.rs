@@ -121,7 +121,8 @@ fn list() -> anyhow::Result<()> {
     let entries = fs::read_dir(HOME).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    session::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+    names.push(String::new());
+    session::print(&names.join("\n"))
 }
 
 /// A lab by its name.

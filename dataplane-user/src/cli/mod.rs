@@ -53,6 +53,7 @@ pub const DEFAULT_SOCKET: &str = "/run/dataplane/dataplane.sock";
                   Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 daemon unreachable, 5 rejected by validation, \
                   6 differences found, 7 degraded"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Cli {
     /// Control socket of the daemon
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "DATAPLANE_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
@@ -160,7 +161,7 @@ impl Cli {
         };
         let session = Session { socket: self.socket, json: self.json, brief: self.brief, v4 };
         match self.verb {
-            Verb::Status(status) => status.dispatch(&session),
+            Verb::Status(_) => status::Status::dispatch(&session),
             Verb::Run(run) => run.dispatch(session.socket),
             Verb::Attach(attach) => attach.dispatch(&session),
             Verb::Detach(detach) => detach.dispatch(&session),

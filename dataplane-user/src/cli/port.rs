@@ -86,14 +86,14 @@ impl Detach {
             Ok(Data::Done) => Ok(()),
             Ok(data) => Err(unexpected(&data)),
             Err(failure) if failure.kind == FailureKind::Unreachable && !session.listens() => {
-                self.without_daemon(session, failure)
+                self.without_daemon(session, &failure)
             }
             Err(failure) => Err(failure.into()),
         }
     }
 
     /// Removes what an ended daemon left attached.
-    fn without_daemon(&self, session: &Session, failure: Failure) -> anyhow::Result<()> {
+    fn without_daemon(&self, session: &Session, failure: &Failure) -> anyhow::Result<()> {
         let places = match &self.bpffs {
             Some(named) => vec![named.clone()],
             None if session.socket == Path::new(DEFAULT_SOCKET) => [BPFFS, SERVICE_BPFFS].map(PathBuf::from).to_vec(),

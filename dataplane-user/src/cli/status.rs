@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(300);
 pub(super) struct Status;
 
 impl Status {
-    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+    pub(super) fn dispatch(session: &Session) -> anyhow::Result<()> {
         let (before, begun) = (stats(session)?, Instant::now());
         let row = match session.call(&Request::Status)? {
             Data::Status(row) => row,
@@ -57,7 +57,7 @@ fn text(report: &StatusReport) -> String {
     let StatusRow { version, uptime, since, state, routes4, routes6, rules, sets, flows, pending, config } =
         &report.daemon;
     let mut text = format!("dataplane {version}, up {}, since {}\n", lasting(*uptime), LocalTime::of(*since));
-    let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<8} {value}\n"));
+    let mut line = |name: &str, value: &str| text.push_str(&[&format!("{name:<8} "), value, "\n"].concat());
     line("ports", &ports(report.up, report.ports, &report.modes));
     let (bits, packets) = (report.bits_per_second, report.packets_per_second);
     let way = |bits, packets| format!("{}bit/s {}packets/s", scaled(bits), scaled(packets));

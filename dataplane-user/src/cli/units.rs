@@ -47,20 +47,21 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     if fits { Ok(time) } else { Err(format!("`{text}`: take 0.1 to 86400 seconds, such as 1, 0.5 or 2m")) }
 }
 
-/// A rate with the prefix that leaves three digits: `9.81 G`, `104 k`, `12 `.
+/// A number with the prefix that leaves three digits: `9.81 G`, `104 k`, `12 `.
 pub(super) fn scaled(number: u64) -> String {
-    let (mut value, mut prefixes) = (number as f64, ["", "k", "M", "G", "T"].into_iter());
-    let mut prefix = prefixes.next().unwrap_or_default();
-    while value >= 999.5 {
-        let Some(next) = prefixes.next() else { break };
-        (value, prefix) = (value / 1000.0, next);
+    const PREFIXES: [&str; 5] = ["", "k", "M", "G", "T"];
+    let number = u128::from(number);
+    let unit = |index: u32| 1000_u128.pow(index);
+    // Rounded, it must stay below a thousand.
+    let index = (0..4).find(|index| number * 2 < 1999 * unit(*index)).unwrap_or(4);
+    let (unit, prefix) = (unit(index), PREFIXES[index as usize]);
+    let rounded = |parts: u128| (number * parts + unit / 2) / unit;
+    let (hundredths, tenths) = (rounded(100), rounded(10));
+    match () {
+        () if index == 0 || tenths >= 1000 => format!("{} {prefix}", rounded(1)),
+        () if hundredths >= 1000 => format!("{}.{} {prefix}", tenths / 10, tenths % 10),
+        () => format!("{}.{:02} {prefix}", hundredths / 100, hundredths % 100),
     }
-    let digits = match value {
-        _ if prefix.is_empty() || value >= 99.95 => 0,
-        value if value >= 9.995 => 1,
-        _ => 2,
-    };
-    format!("{value:.digits$} {prefix}")
 }
 
 /// Digits in groups of three: `1,204`.

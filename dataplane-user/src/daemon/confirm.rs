@@ -49,7 +49,8 @@ impl PendingConfig {
     /// How long it waits yet, and for whom.
     pub(super) fn row(&self) -> PendingRow {
         let left = self.until.saturating_duration_since(Instant::now());
-        PendingRow { seconds: left.as_secs_f64().round() as u64, by: self.by.clone() }
+        // Rounded, so that what was applied a moment ago has its whole time.
+        PendingRow { seconds: (left + Duration::from_millis(500)).as_secs(), by: self.by.clone() }
     }
 }
 
