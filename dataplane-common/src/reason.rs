@@ -127,8 +127,6 @@ reasons! {
 
     /// Neither IPv4 nor IPv6 (ARP, LLDP and the like), or IPv6 where it is off.
     NotIp = "not_ip" => Kernel, "nothing: the kernel handles these";
-    /// Sent to the link address of a macvlan device on the port, as of VRRP routers; the kernel takes it after the chains.
-    VirtualAddress = "virtual_address" => Kernel, "nothing: the kernel handles these";
     /// The frame's destination address is not that of this port.
     OtherHost = "other_host" => Kernel, "nothing, unless the switch floods unicast frames without need";
     /// The frame has a VLAN tag for which there is no VLAN device.
@@ -225,7 +223,6 @@ impl Reason {
             // Most of these are about neighbours of this machine itself.
             Reason::LinkScope,
             Reason::Ipsec,
-            Reason::VirtualAddress,
         ]);
         (BITS | Self::UNROUTED) >> (number & 63) & 1 != 0
     }

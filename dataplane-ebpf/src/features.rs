@@ -54,6 +54,14 @@ pub fn jump_pad() {
     }
 }
 
+/// Where the packet begins and ends is read anew after this: LLVM keeps the end, of which it knows 32 bits, and would copy only
+/// those.
+#[inline(always)]
+pub fn read_bounds_anew() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nostack)) };
+}
+
 macro_rules! features {
     ($($name:ident)*) => {
         $(

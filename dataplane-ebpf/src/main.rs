@@ -13,6 +13,7 @@ mod fib_lookup;
 mod flow_lookup;
 mod hook;
 mod license;
+mod link_address;
 mod liveness;
 mod loss;
 mod maps;

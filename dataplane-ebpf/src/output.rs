@@ -6,10 +6,11 @@ use dataplane_common::{
     Reason,
     abi::{Port, PortFlags},
     decide::{self, Family, L3Protocol, V4, V6},
+    wire::Ethernet,
 };
 
 use crate::{
-    features, maps,
+    features, link_address, maps,
     packet::Hook,
     stage::{filter, vlan},
     trace::note,
@@ -25,12 +26,22 @@ pub fn judge<H: Hook>(hook: &H, port: &'static Port) -> Option<Reason> {
     }
     let frame = decide::frame(hook, None, hook.stripped_vlan()).ok()?;
     let port = vlan::device(port, &frame).unwrap_or(port);
+    let port = sender(hook, port).unwrap_or(port);
     note::begin(0);
     match frame.l3 {
         L3Protocol::Ipv4 => chain::<V4, H>(hook, port, &frame),
         L3Protocol::Ipv6 if features::IPV6.on() => chain::<V6, H>(hook, port, &frame),
         _ => None,
     }
+}
+
+/// The macvlan device that a packet left through, by its source.
+#[inline(always)]
+fn sender<H: Hook>(hook: &H, on: &Port) -> Option<&'static Port> {
+    if !features::VIRTUAL.on() {
+        return None;
+    }
+    link_address::device_with(on, hook.header::<Ethernet>(0)?.source)
 }
 
 #[inline(always)]

@@ -123,9 +123,6 @@ pub trait Hook: Bytes + Global {
     /// Whether the kernel says that the frame is for this machine. It knows at once when a link address changes.
     fn is_ours(&self) -> bool;
 
-    /// `tables::macvlan`, in a global function.
-    fn macvlan(&self, ifindex: Ifindex) -> u64;
-
     /// Whether the kernel's `IPsec` had it in its hands (`secpath_exists`).
     fn is_unwrapped(&self) -> bool;
 

@@ -7,10 +7,10 @@
 use dataplane_common::{
     abi::{
         ADDRESS_WORDS, AF_INET, AF_INET6, Control, Ifindex, NeighbourKey, NextHopGroup, Port, RouteKind, Target,
-        VlanKey, lookup4, lookup6_base, may_be_local, search_on6,
+        lookup4, lookup6_base, may_be_local, search_on6,
     },
     decide::{Family, V4, V6},
-    wire::{Address6, Bytes, Ethernet, IPV4_FRAGMENT_MASK, Icmp, Ipv6, Tag, protocol},
+    wire::{Address6, Bytes, IPV4_FRAGMENT_MASK, Icmp, Ipv6, Tag, protocol},
 };
 
 use crate::{
@@ -189,19 +189,10 @@ extern "C" fn reaches(group: u32, ifindex: u32) -> u32 {
 }
 
 /// Where the VLAN device for a tag ([`dataplane_common::abi::Tag::raw`]) on an interface is found: a
-/// [`dataplane_common::abi::VlanKey`] in one word.
+/// [`dataplane_common::abi::VlanKey`] in one word. Its tag may be the number of a link address.
 #[inline(always)]
 pub fn vlan_key(ifindex: Ifindex, tag: u32) -> u64 {
     u64::from(tag) << 32 | u64::from(ifindex)
-}
-
-/// The key of the macvlan device on an interface that has the packet's link address; 0 where there is none.
-#[inline(always)]
-pub fn macvlan<B: Bytes>(packet: &B, ifindex: Ifindex) -> u64 {
-    let Some(ethernet) = packet.header::<Ethernet>(0) else { return 0 };
-    let key = vlan_key(ifindex, VlanKey::address(ethernet.destination));
-    // Two addresses may have the same number.
-    maps::vlan(key).filter(|device| device.mac == ethernet.destination).map_or(0, |_| key)
 }
 
 /// The key of the innermost VLAN device for two tags, or for one with identifier 0, on a port; 0 is the port itself.

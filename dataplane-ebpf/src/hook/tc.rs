@@ -24,7 +24,7 @@ use crate::{
     egress_permit::{self, Disposition},
     features, fib_lookup, maps,
     packet::{ChainsDone, Global as _, Hook, Tier},
-    pipeline, rewrite, tables,
+    pipeline, rewrite,
     trace::emit,
     verdict::{Egress, Outcome},
 };
@@ -162,11 +162,6 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
-    fn macvlan(&self, ifindex: Ifindex) -> u64 {
-        macvlan_skb(self.context.skb.skb, ifindex)
-    }
-
-    #[inline(always)]
     fn is_unwrapped(&self) -> bool {
         unwrapped_skb(self.context.skb.skb) != 0
     }
@@ -259,13 +254,6 @@ pub fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
         // SAFETY: the context is the program's own.
         unsafe { (*skb).tc_index = permit.raw() };
     }
-}
-
-/// See [`Hook::macvlan`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn macvlan_skb(skb: *mut __sk_buff, ifindex: u32) -> u64 {
-    tables::macvlan(&Skb::new(&TcContext::new(skb)), ifindex)
 }
 
 /// Whether a security association led here. A global function, for the room that the answer takes.

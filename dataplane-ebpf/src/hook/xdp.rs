@@ -138,12 +138,6 @@ impl Hook for Frame<'_> {
         false
     }
 
-    /// Such a frame is for tc.
-    #[inline(always)]
-    fn macvlan(&self, _: Ifindex) -> u64 {
-        0
-    }
-
     #[inline(always)]
     fn is_unwrapped(&self) -> bool {
         false

@@ -10,7 +10,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    features,
+    features, link_address,
     packet::{Hook, Tier},
     verdict::{Outcome, Step, stop},
 };
@@ -35,7 +35,7 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         Ok(frame) if frame.vlan == Vlan::NONE && taken() => stop(Reason::Taken),
         Ok(frame) => ControlFlow::Continue(frame),
         Err(_) if taken() => stop(Reason::Taken),
-        Err(Reason::OtherHost) if features::FILTERING.on() => other(hook, port),
+        Err(Reason::OtherHost) if features::VIRTUAL.on() || features::FILTERING.on() => other(hook, port),
         Err(reason) => stop(reason),
     }
 }
@@ -47,17 +47,15 @@ fn other<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
     if port.recipient() == 0 {
         return stop(Reason::OtherHost);
     }
-    if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
-        return ControlFlow::Break(Outcome::Defer(0));
-    }
-    let ours = hook.is_ours();
-    if !ours && !features::VIRTUAL.on() {
-        return stop(Reason::OtherHost);
+    if !features::VIRTUAL.on() {
+        link_address::found_out(hook, port)?;
     }
     match decide::frame(hook, None, hook.stripped_vlan()) {
         // A macvlan device may have this address; which, is looked up where interfaces are.
-        Ok(frame) if !ours => ControlFlow::Continue(Frame { packet_type: PacketType::Other, ..frame }),
+        Ok(frame) if features::VIRTUAL.on() => ControlFlow::Continue(Frame { packet_type: PacketType::Other, ..frame }),
         Ok(frame) => ControlFlow::Continue(frame),
+        // Whatever is wrong with it, it may not be ours to drop.
+        Err(_) if features::VIRTUAL.on() => stop(Reason::OtherHost),
         Err(reason) => stop(reason),
     }
 }

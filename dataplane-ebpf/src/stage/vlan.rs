@@ -1,4 +1,5 @@
-//! VLAN devices: a tagged frame comes in through the device of its tag.
+//! Devices on a port: a tagged frame comes in through the VLAN device of its tag, one for the link address of a macvlan device
+//! through that.
 
 use core::ops::ControlFlow;
 
@@ -10,19 +11,19 @@ use dataplane_common::{
 };
 
 use crate::{
-    features, maps,
-    packet::{Hook, Tier},
+    features, link_address, maps,
+    packet::Hook,
     tables,
-    verdict::{Outcome, Step, stop},
+    verdict::{Step, stop},
 };
 
-/// Through which interface the packet comes in: the port or, tagged, a VLAN device on it. A tag without a device is the
+/// Through which interface the packet comes in: the port or a device on it. A tag without a device is the
 /// kernel's, once the filter has seen the packet.
 #[inline(always)]
 pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Frame, &'static Port)> {
     if frame.vlan == Vlan::NONE {
         if features::VIRTUAL.on() && frame.packet_type == PacketType::Other {
-            return macvlan(hook, port, frame);
+            return addressed(hook, port, port, frame);
         }
         return ControlFlow::Continue((frame, port));
     }
@@ -36,7 +37,7 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
     }
     if packet_type == PacketType::Other {
         return match device {
-            Some(device) if features::VIRTUAL.on() => on_vlan(hook, port, device, frame),
+            Some(device) if features::VIRTUAL.on() => addressed(hook, port, device, frame),
             _ => stop(Reason::OtherHost),
         };
     }
@@ -47,34 +48,18 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
     }
 }
 
-/// A frame for neither a port nor the VLAN device of its tag: a macvlan device may be on the latter.
+/// A frame for another link address than that of the interface that it is on: a macvlan device may have it
+/// (`macvlan_handle_frame`, `drivers/net/macvlan.c`).
 #[inline(always)]
-fn on_vlan<H: Hook>(
-    hook: &H,
-    port: &'static Port,
-    device: &'static Port,
-    frame: Frame,
-) -> Step<(Frame, &'static Port)> {
-    if !features::FILTERING.on() {
-        return stop(Reason::OtherHost);
+fn addressed<H: Hook>(hook: &H, port: &'static Port, on: &'static Port, frame: Frame) -> Step<(Frame, &'static Port)> {
+    let frame = Frame { packet_type: PacketType::Host, punt: None, ..frame };
+    features::read_bounds_anew();
+    let Some(ethernet) = hook.header::<Ethernet>(0) else { return stop(Reason::NotIp) };
+    if let Some(device) = link_address::device_with(on, ethernet.destination) {
+        return ControlFlow::Continue((frame, device));
     }
-    if H::TIER == Tier::Xdp && port.flags().contains(PortFlags::TC) {
-        return ControlFlow::Break(Outcome::Defer(0));
-    }
-    macvlan(hook, device, frame)
-}
-
-/// The macvlan device on an interface that has the frame's link address (`macvlan_handle_frame`, `drivers/net/macvlan.c`). The
-/// kernel takes the frame once it has met the filter.
-#[inline(always)]
-fn macvlan<H: Hook>(hook: &H, on: &Port, frame: Frame) -> Step<(Frame, &'static Port)> {
-    let key = hook.macvlan(on.ifindex);
-    if key == 0 {
-        return stop(Reason::OtherHost);
-    }
-    let Some(device) = maps::vlan(key) else { return stop(Reason::OtherHost) };
-    let frame = Frame { packet_type: PacketType::Host, punt: Some(Reason::VirtualAddress), ..frame };
-    ControlFlow::Continue((frame, device))
+    link_address::found_out(hook, port)?;
+    ControlFlow::Continue((frame, on))
 }
 
 /// The device of a tagged frame. A tag with identifier 0 and no device of its own carries only a priority, and says nothing

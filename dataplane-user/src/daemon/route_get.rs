@@ -23,7 +23,6 @@ use crate::{
     },
     frame,
     kernel::Hook,
-    lower,
     model::{Family, IpVersion, Link, RouteSource, Routes},
 };
 
@@ -157,15 +156,14 @@ impl Daemon {
 
     /// The port that packets of a link come in through, and the tags that they have there.
     fn entrance(&self, link: &Link) -> Option<(Ifindex, [Tag; 2])> {
-        if self.plane.attached().contains_key(&link.ifindex) {
-            return Some((link.ifindex, [Tag::NONE; 2]));
+        let (mut on, mut tags) = (link, [Tag::NONE; 2]);
+        while !self.plane.attached().contains_key(&on.ifindex) {
+            if let Some(vlan) = on.vlan {
+                tags = if tags[1].is_some() { return None } else { [vlan.tag, tags[0]] };
+            }
+            on = self.observed.model().under(on)?;
         }
-        let on = match link.kind.as_deref() {
-            Some("macvlan") => link.parent.and_then(|parent| self.observed.model().links.get(&parent))?,
-            _ => link,
-        };
-        let (port, tags) = lower::carrier(self.observed.model(), on)?;
-        self.plane.attached().contains_key(&port.ifindex).then_some((port.ifindex, tags))
+        Some((on.ifindex, tags))
     }
 
     /// Sources that the packet may have: first, hosts in the networks of the ingress interface.

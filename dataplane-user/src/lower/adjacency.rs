@@ -79,10 +79,7 @@ fn transmits(model: &Model, link: &Link) -> bool {
 pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, next_hop: NextHopKey) -> Adjacency {
     let Some(link) = model.links.get(&next_hop.dev) else { return Adjacency::NONE };
     let mut flags = AdjacencyFlags::empty();
-    // What leaves by the device under a VLAN device passes by what is on the latter, at tc as well.
-    let direct = |device: &Link| device.ifindex == link.ifindex || model.leaves_plainly(link);
-    let carrier = vlan::carrier(model, link)
-        .filter(|(device, _)| direct(device) && transmits(model, link) && transmits(model, device));
+    let carrier = vlan::carrier(model, link).filter(|(device, _)| transmits(model, link) && transmits(model, device));
     let (device, tags) = carrier.map_or((next_hop.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
     // XDP may send one tag beyond the MTU, and no more (`xdp_ok_fwd_dev`, `net/core/dev.c` of the kernel).
     let fits = carrier.is_some_and(|(device, [_, inner])| !inner.is_some() || link.mtu + VLAN_HLEN <= device.mtu);

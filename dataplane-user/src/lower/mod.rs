@@ -33,7 +33,6 @@ use route::Paths;
 pub use problem::{Problem, Shielded};
 pub use target::{TargetChanges, Targets};
 pub use update::Update;
-pub(crate) use vlan::carrier;
 
 /// `RTPROT_KERNEL`: made with an address.
 const BY_KERNEL: u8 = 2;

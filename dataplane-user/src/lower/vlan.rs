@@ -1,43 +1,53 @@
 //! VLAN devices, and macvlan devices: what they are on, and which of them a port leads to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::{Ifindex, Port, PortFlags, Tag, VLANS, VlanKey};
 
 use super::{Problem, port};
-use crate::model::{Attachment, Link, Model};
+use crate::model::{Attachment, Link, Macvlan, Model};
 
 /// The device that transmits for a link, and the tags that it puts in front of a packet, the outermost first: the link itself
-/// and none, or what is under a VLAN device. `None` where only the kernel can follow: the device is elsewhere or down, there
-/// are more tags than two, or their priority depends on the packet.
+/// and none, or what is under a VLAN or macvlan device. `None` where only the kernel can follow: the device is elsewhere or
+/// down, there are more tags than two, their priority depends on the packet, or something on the way shapes or filters.
+///
+/// A macvlan device in mode bridge may have a neighbour in another namespace, to which what it sends goes
+/// (`macvlan_queue_xmit`): it transmits by itself.
 pub(crate) fn carrier<'a>(model: &'a Model, link: &'a Link) -> Option<(&'a Link, [Tag; 2])> {
     let mut tags = [Tag::NONE; 2];
     let mut device = link;
-    while device.kind.as_deref() == Some("vlan") {
-        let vlan = device.vlan.filter(|vlan| !vlan.prioritises)?;
-        if tags[1].is_some() {
+    loop {
+        match device.kind.as_deref() {
+            Some("vlan") => {
+                let vlan = device.vlan.filter(|vlan| !vlan.prioritises)?;
+                if tags[1].is_some() {
+                    return None;
+                }
+                tags = [vlan.tag, tags[0]];
+            }
+            Some("macvlan") if device.macvlan == Some(Macvlan::Apart) => {}
+            _ => return Some((device, tags)),
+        }
+        // What leaves by the device under this one passes by what is on this one, at tc as well.
+        device = Some(device).filter(|device| model.leaves_plainly(device)).and_then(|device| model.under(device))?;
+        if !device.up {
             return None;
         }
-        tags = [vlan.tag, tags[0]];
-        device = below(model, device).filter(|below| below.up)?;
     }
-    Some((device, tags))
 }
 
-/// The link under a VLAN device, if it is in this namespace.
-fn below<'a>(model: &'a Model, link: &Link) -> Option<&'a Link> {
-    link.parent.filter(|_| link.parent_netns.is_none()).and_then(|parent| model.links.get(&parent))
-}
-
-/// The VLAN devices that the ports lead to. One that is a port itself judges its packets itself; those of one that belongs to
-/// something else, a bridge for instance, are the kernel's.
+/// The VLAN devices that the ports lead to. One that is a port itself judges its packets itself; those of one that
+/// belongs to something else, a bridge for instance, or has an ipvlan device on it, are the kernel's.
 pub(super) fn vlans(
     model: &Model,
     ports: &BTreeMap<Ifindex, Attachment>,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<VlanKey, Port> {
     let mut found = BTreeMap::new();
-    for link in model.links.values().filter(|link| link.up && model.aggregate(link).is_none()) {
+    let above = model.links.values().filter(|link| link.takes && link.parent_netns.is_none());
+    let taken: BTreeSet<_> = above.filter_map(|link| link.parent).collect();
+    let free = |link: &Link| model.aggregate(link).is_none() && (link.promiscuity == 0 || model.taker(link).is_none());
+    for link in model.links.values().filter(|link| link.up && !taken.contains(&link.ifindex) && free(link)) {
         let entry = entry(model, ports, link);
         found.extend(entry);
     }
@@ -54,7 +64,7 @@ fn entry(model: &Model, ports: &BTreeMap<Ifindex, Attachment>, link: &Link) -> O
     if ports.contains_key(&link.ifindex) {
         return None;
     }
-    let parent = below(model, link)?;
+    let parent = model.under(link)?;
     let (key, port) = match link.vlan {
         Some(vlan) => {
             let port = if ports.contains_key(&parent.ifindex) {
@@ -65,12 +75,12 @@ fn entry(model: &Model, ports: &BTreeMap<Ifindex, Attachment>, link: &Link) -> O
             };
             (VlanKey::new(parent.ifindex, vlan.tag), port)
         }
-        None if link.kind.as_deref() == Some("macvlan") => {
+        None if matches!(link.macvlan, Some(Macvlan::Apart | Macvlan::Bridge)) => {
             let port = if ports.contains_key(&parent.ifindex) {
                 parent
             } else {
                 // On a VLAN device, with a tag or two.
-                port_of(model, ports, parent).or_else(|| port_of(model, ports, below(model, parent)?))?
+                port_of(model, ports, parent).or_else(|| port_of(model, ports, model.under(parent)?))?
             };
             (VlanKey::with_address(parent.ifindex, link.mac?), port)
         }
@@ -87,7 +97,7 @@ fn entry(model: &Model, ports: &BTreeMap<Ifindex, Attachment>, link: &Link) -> O
 /// The port that a VLAN device is on, where the device's packets are what the port's programs say.
 fn port_of<'a>(model: &'a Model, ports: &BTreeMap<Ifindex, Attachment>, device: &'a Link) -> Option<&'a Link> {
     device.vlan.filter(|_| device.up && device.master.is_none())?;
-    below(model, device).filter(|port| ports.contains_key(&port.ifindex))
+    model.under(device).filter(|port| ports.contains_key(&port.ifindex))
 }
 
 /// A port has VLAN devices. What leaves checksums to others leaves tags to them, too.
@@ -137,6 +147,11 @@ mod tests {
         of.iter().map(|port| (*port, Attachment { mode: Mode::Native, tc: true, follow: true, flows: None })).collect()
     }
 
+    /// A VLAN device becomes a macvlan device.
+    fn turn(link: &mut Link, macvlan: Macvlan) {
+        (link.kind, link.vlan, link.macvlan) = (Some("macvlan".to_owned()), None, Some(macvlan));
+    }
+
     #[test]
     fn tags_stack_from_the_device_up() {
         let whole = model(|_| {});
@@ -156,7 +171,7 @@ mod tests {
 
     #[test]
     fn ports_lead_to_macvlan_devices_by_their_address() {
-        let macvlan = |link: &mut Link| (link.kind, link.vlan) = (Some("macvlan".to_owned()), None);
+        let macvlan = |link: &mut Link| turn(link, Macvlan::Apart);
         let model = model(macvlan);
         let want = Lowering::new(BTreeMap::new()).lower(&model, &ports(&[2]));
         let key = VlanKey::with_address(2, sample::mac(10));
@@ -171,7 +186,7 @@ mod tests {
         for (top, tags) in [(11, 1), (12, 2)] {
             let macvlan = |link: &mut Link| {
                 if link.ifindex == top {
-                    (link.kind, link.vlan) = (Some("macvlan".to_owned()), None);
+                    turn(link, Macvlan::Bridge);
                 }
             };
             let want = Lowering::new(BTreeMap::new()).lower(&model(macvlan), &ports(&[2]));
@@ -196,6 +211,12 @@ mod tests {
         assert_eq!(of(&model(|link| link.up = link.ifindex != 10), &[2]), [], "nothing above one that is down");
         assert_eq!(of(&model(|link| link.master = Some(3)), &[2]), [], "members of something else");
         assert_eq!(of(&model(|link| link.parent_netns = Some(0)), &[2]), []);
+        let taken = model(|link| {
+            if link.ifindex == 11 {
+                (link.kind, link.vlan, link.takes) = (Some("ipvlan".to_owned()), None, true);
+            }
+        });
+        assert_eq!(of(&taken, &[2]), [], "an ipvlan device gets all that comes in through the one it is on");
     }
 
     #[test]
@@ -247,6 +268,24 @@ mod tests {
         assert_eq!(adjacency(&whole, 12).flags() & both, AdjacencyFlags::empty());
         let down = adjacency(&model(|link| link.up = false), 10);
         assert_eq!(down.flags() & both, AdjacencyFlags::empty());
+    }
+
+    #[test]
+    fn a_way_out_of_a_macvlan_device_is_one_out_of_what_it_is_on() {
+        let out_of = |change: &dyn Fn(&mut Link)| {
+            let model = model(|link| {
+                turn(link, Macvlan::Apart);
+                change(link);
+            });
+            let egress = super::super::adjacency::egress(&model);
+            let next_hop = super::super::adjacency::NextHopKey { dev: 10, via: None };
+            let found = super::super::adjacency::adjacency(&model, &egress, next_hop);
+            (found.device, found.source, found.tags[0], found.flags().contains(AdjacencyFlags::XDP_TRANSMIT))
+        };
+        let mac = sample::mac(10);
+        assert_eq!(out_of(&|_| {}), (2, mac, Tag::NONE, true));
+        assert_eq!(out_of(&|link| link.macvlan = Some(Macvlan::Bridge)), (10, mac, Tag::NONE, false));
+        assert_eq!(out_of(&|link| link.parent_netns = Some(0)), (10, mac, Tag::NONE, false));
     }
 
     #[test]

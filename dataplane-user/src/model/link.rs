@@ -24,6 +24,8 @@ pub struct Link {
     pub up: bool,
     /// What a VLAN device says of itself.
     pub vlan: Option<Vlan>,
+    /// What a macvlan device says of itself.
+    pub macvlan: Option<Macvlan>,
     /// `IFLA_INFO_KIND`: `veth`, `bridge`, `vlan`, ...; none for hardware.
     pub kind: Option<String>,
     /// The loopback device.
@@ -76,6 +78,17 @@ pub struct Vlan {
     pub tag: Tag,
     /// The priority of tags that it writes depends on the packet (`egress-qos-map`).
     pub prioritises: bool,
+}
+
+/// What a macvlan device gets of the frames of the link under it, and where what it sends goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Macvlan {
+    /// Those for its own link address; all that it sends leaves the link (`private`, `vepa`).
+    Apart,
+    /// The same; what it sends to another macvlan device on the link goes there (`bridge`).
+    Bridge,
+    /// All, or those of some sources (`passthru`, `source`).
+    Taking,
 }
 
 /// An XDP program, as the kernel reports it.

@@ -38,7 +38,7 @@ pub use expression::{
 };
 pub use family::{Family, IpVersion, Prefix};
 pub use ipsec::{Ipsec, Pairs};
-pub use link::{AttachedXdp, Link, Vlan, XdpFeatures, XdpMode};
+pub use link::{AttachedXdp, Link, Macvlan, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
@@ -254,7 +254,7 @@ impl Model {
         self.netfilter.meets(version, &self.devices_of(link))
     }
 
-    /// The name of a link, and of what is under it: what comes in through a VLAN device came in through these.
+    /// The name of a link, and of what is under it: what comes in through a VLAN or macvlan device came in through these.
     pub(super) fn devices_of<'a>(&'a self, link: &'a Link) -> Vec<&'a str> {
         let mut devices = vec![link];
         while let Some(below) = devices.last().and_then(|device| self.under(device)).filter(|_| devices.len() < 4) {
@@ -263,9 +263,10 @@ impl Model {
         devices.iter().map(|device| device.name.as_str()).collect()
     }
 
-    /// The link under a VLAN device, if it is in this namespace.
-    fn under(&self, link: &Link) -> Option<&Link> {
-        let parent = link.parent.filter(|_| link.vlan.is_some() && link.parent_netns.is_none());
+    /// The link under a VLAN or macvlan device, if it is in this namespace.
+    pub fn under(&self, link: &Link) -> Option<&Link> {
+        let on_another = link.vlan.is_some() || link.macvlan.is_some();
+        let parent = link.parent.filter(|_| on_another && link.parent_netns.is_none());
         parent.and_then(|parent| self.links.get(&parent))
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use dataplane_common::abi::{Ifindex, Tag};
 
 use super::attribute::{Attributes, mac, put, text, u8_at, u16_at, u32_at};
-use crate::model::{AttachedXdp, Link, Vlan, XdpMode};
+use crate::model::{AttachedXdp, Link, Macvlan, Vlan, XdpMode};
 
 /// `struct ifinfomsg`.
 pub(super) const HEADER: usize = 16;
@@ -28,6 +28,8 @@ const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
 /// Kinds that take all that their link receives, or what they find by IP.
 const TAKERS: [&str; 4] = ["ipvlan", "ipvtap", "macsec", "rmnet"];
 const IFLA_MACVLAN_MODE: u16 = 1;
+/// `MACVLAN_MODE_BRIDGE`.
+const BRIDGE_MODE: u32 = 4;
 /// `MACVLAN_MODE_PASSTHRU` and `MACVLAN_MODE_SOURCE`; the other modes take what is for their own link addresses.
 const TAKING_MODES: u32 = 8 | 16;
 const IFLA_PROMISCUITY: u16 = 30;
@@ -94,6 +96,8 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
                 link.kind = info(IFLA_INFO_KIND).map(text);
                 let vlan = info(IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("vlan"));
                 link.vlan = vlan.and_then(self::vlan);
+                let macvlan = info(IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("macvlan"));
+                link.macvlan = macvlan.and_then(self::macvlan);
                 link.takes = takes(link.kind.as_deref().unwrap_or_default(), info(IFLA_INFO_DATA).unwrap_or_default());
             }
             IFLA_AF_SPEC => settings(&mut link, value),
@@ -120,9 +124,17 @@ pub(super) fn ifindex(payload: &[u8]) -> Option<Ifindex> {
 
 /// Whether a link of a kind takes the frames of what it is on.
 fn takes(kind: &str, data: &[u8]) -> bool {
-    let mode = Attributes::within(data).find(|(kind, _)| *kind == IFLA_MACVLAN_MODE);
-    let mode = mode.and_then(|(_, mode)| u32_at(mode, 0)).unwrap_or_default();
-    TAKERS.contains(&kind) || (matches!(kind, "macvlan" | "macvtap") && mode & TAKING_MODES != 0)
+    TAKERS.contains(&kind) || (matches!(kind, "macvlan" | "macvtap") && macvlan(data) == Some(Macvlan::Taking))
+}
+
+/// The mode of a macvlan device (`macvlan_fill_info`, `drivers/net/macvlan.c`).
+fn macvlan(data: &[u8]) -> Option<Macvlan> {
+    let (_, mode) = Attributes::within(data).find(|(kind, _)| *kind == IFLA_MACVLAN_MODE)?;
+    Some(match u32_at(mode, 0)? {
+        mode if mode & TAKING_MODES != 0 => Macvlan::Taking,
+        mode if mode & BRIDGE_MODE != 0 => Macvlan::Bridge,
+        _ => Macvlan::Apart,
+    })
 }
 
 /// The tag of a VLAN device (`vlan_fill_info`, `net/8021q/vlan_netlink.c`).
@@ -241,6 +253,11 @@ mod tests {
             ("ipvlan", 0, true),
             ("vlan", 8, false),
         ] {
+            let of_macvlan = match mode {
+                8 | 16 => Macvlan::Taking,
+                4 => Macvlan::Bridge,
+                _ => Macvlan::Apart,
+            };
             let (mut data, mut info) = (Vec::new(), Vec::new());
             put(&mut data, IFLA_MACVLAN_MODE, &u32::to_ne_bytes(mode));
             put(&mut info, IFLA_INFO_KIND, kind.as_bytes());
@@ -250,6 +267,7 @@ mod tests {
             put(&mut message, IFLA_PROMISCUITY, &2_u32.to_ne_bytes());
             let link = parse(&message).expect("a link");
             assert_eq!((link.takes, link.promiscuity), (expected, 2), "{kind} {mode}");
+            assert_eq!(link.macvlan, Some(of_macvlan).filter(|_| kind == "macvlan"), "{kind} {mode}");
         }
     }
 
