@@ -121,7 +121,9 @@ const DEVICE: [&str; 5] = [
 ];
 
 /// What is set on the device of a virtual router, what takes that back, and what arrives then over IPv4 and over IPv6.
-const SETTINGS: [(&str, &[&str], &[&str], [bool; 2]); 5] = [
+type Setting = (&'static str, &'static [&'static str], &'static [&'static str], [bool; 2]);
+
+const SETTINGS: [Setting; 5] = [
     ("as it is", &[], &[], [true, true]),
     (
         "not forwarding",
