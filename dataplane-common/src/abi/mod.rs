@@ -61,8 +61,8 @@ pub use set::{
     narrow_hash, narrow_slot, seek, set, set_table, sets,
 };
 pub use trace::{
-    TRACE_FILTERS, TRACE_RECORD_BYTES, TRACE_RING, TraceConfig, TraceContext, TraceFilter, TraceRecord, chain_trace,
-    draw, skips,
+    FlowTrace, TRACE_FILTERS, TRACE_RECORD_BYTES, TRACE_RING, TraceConfig, TraceContext, TraceFilter, TraceRecord,
+    chain_trace, draw, skips,
 };
 pub use tree::{
     BASE_LINES, BASE_TREE_LINE, BASE_TREES, BaseLines, Fib6Base, INDEX_LINES, Layout6, Line, Lines, TREE, TREE_LINE,
@@ -236,7 +236,8 @@ sizes! {
     TraceFilter = 160;
     TraceConfig = 2608;
     TraceContext = 48;
-    TraceRecord = 1600;
+    TraceRecord = 1752;
+    FlowTrace = 152;
     FlowControl = 32;
     FlowContext = 72;
     Filter = 536;

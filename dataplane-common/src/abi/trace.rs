@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{ADDRESS_WORDS, CHAINS, FIELD_WORDS, Key, KeyFlags, Limit, Span};
+use super::{ADDRESS_WORDS, CHAINS, FIELD_WORDS, Key, KeyFlags, Limit, Span, flow::RowLayout};
 
 /// Bytes of a frame that a record has room for: an Ethernet frame of 1514 bytes with three tags.
 pub const TRACE_RECORD_BYTES: usize = 1528;
@@ -168,6 +168,26 @@ pub mod chain_trace {
     pub const NONE: u32 = u32::MAX;
 }
 
+/// The row of the flow table that a packet has, as the packet's path left it, and the state of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowTrace {
+    /// The family whose table it is in, 4 or 6; 0: the packet has no row, and nothing of the rest is written.
+    pub family: u32,
+    /// Not zero: the row carried the packet.
+    pub carried: u32,
+    /// See [`super::FlowControl::epoch`].
+    pub epoch: u32,
+    /// See [`super::FlowControl::arming`].
+    pub arming: u32,
+    /// See [`super::FlowControl::lease`].
+    pub lease: u32,
+    /// The moment of the packet ([`super::flow::MOMENT`]).
+    pub now: u32,
+    /// The words of the row; of IPv4 the first ones.
+    pub words: [u64; RowLayout::V6.words],
+}
+
 /// A packet, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -200,6 +220,8 @@ pub struct TraceRecord {
     pub adjacency: u32,
     /// Zero.
     pub reserved: u32,
+    /// Its row of the flow table.
+    pub flow: FlowTrace,
     /// The frame as it came in; what is behind [`TraceRecord::captured`] is of no meaning.
     pub bytes: [u8; TRACE_RECORD_BYTES],
 }

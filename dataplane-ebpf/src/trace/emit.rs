@@ -5,11 +5,17 @@
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use dataplane_common::{
     Reason,
-    abi::{Ifindex, TRACE_FILTERS, TRACE_RECORD_BYTES, field},
+    abi::{FlowTrace, Ifindex, TRACE_FILTERS, TRACE_RECORD_BYTES, field},
+    decide::{Family as _, V4, V6},
 };
 
 use super::note::traced;
-use crate::{maps, packet::Hook, verdict::Egress};
+use crate::{
+    features, flow_lookup,
+    maps::{self, Flows},
+    packet::Hook,
+    verdict::Egress,
+};
 
 /// The packet has come to its end: the number of a reason.
 #[inline(always)]
@@ -71,12 +77,37 @@ pub fn emit<H: Hook>(hook: &H, reason: u32, oif: Ifindex) {
     record.target = context.target;
     record.adjacency = context.adjacency;
     record.reserved = 0;
+    copy_flow(&mut record.flow, key.family());
     // No frame is one byte long; and Linux 6.1 learns no bound from "not 0", which the compiler would make of "at least 1".
     if captured >= 2 && hook.load((&raw mut record.bytes).cast(), captured as u32) {
         // The controller polls while there are subscribers: to wake it would cost more than all else here.
         room.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
         room.discard(0);
+    }
+}
+
+/// Copies the row of the packet at hand, if it has one.
+#[inline(always)]
+fn copy_flow(trace: &mut FlowTrace, family: u32) {
+    trace.family = 0;
+    if !features::FLOWS.on() {
+        return;
+    }
+    if family == V6::NUMBER { copy_row::<V6>(trace) } else { copy_row::<V4>(trace) }
+}
+
+#[inline(always)]
+fn copy_row<F: Flows>(trace: &mut FlowTrace) {
+    let (Some(row), Some(flows)) = (flow_lookup::carrier::<F>(), maps::flow_state()) else { return };
+    trace.family = F::NUMBER;
+    trace.carried = u32::from(flow_lookup::is_carried());
+    trace.epoch = flows.epoch();
+    trace.arming = flows.arming();
+    trace.lease = flows.lease();
+    trace.now = maps::moment();
+    for at in 0..F::LAYOUT.words {
+        trace.words[at] = row.word(at);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use dataplane_common::abi::{Ifindex, chain_trace, draw};
 
-use crate::{features, maps};
+use crate::{features, flow_lookup, maps};
 
 /// A packet begins its path. One that cannot get a record shall cost little.
 #[inline(always)]
@@ -22,6 +22,12 @@ pub fn begin(port: Ifindex) {
     context.target = chain_trace::NONE;
     context.adjacency = chain_trace::NONE;
     context.filters = 0;
+    // Of the packet before.
+    if features::FLOWS.on()
+        && let Some(flow) = maps::flow_context()
+    {
+        flow_lookup::begin(flow.as_ptr());
+    }
     if let Some(key) = maps::key() {
         key.blank(port);
     }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     control::{
-        flow::{FlowRow, TupleRow},
+        flow::{FlowRow, TupleRow, WayRow},
         protocol::{Data, Request},
     },
     flow::WORDS,
@@ -137,15 +137,7 @@ fn text(rows: &[FlowRow]) -> String {
 }
 
 fn cells(row: &FlowRow) -> [String; 9] {
-    let way = |way: &Option<crate::control::flow::WayRow>| {
-        way.as_ref().map_or_else(String::new, |way| {
-            let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "?".to_owned());
-            match (&way.iif, &way.oif) {
-                (None, None) => way.state.clone(),
-                (iif, oif) => format!("{} {}>{}", way.state, name(iif), name(oif)),
-            }
-        })
-    };
+    let way = |way: &Option<WayRow>| way.as_ref().map_or_else(String::new, ToString::to_string);
     [
         row.proto.clone(),
         end(row.original.saddr, row.original.sport),

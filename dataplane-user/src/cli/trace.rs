@@ -170,7 +170,8 @@ fn judged(row: &PacketRow) -> String {
     });
     let route = judgement.prefix.as_ref().map(|prefix| format!(", route {prefix}"));
     let dev = judgement.dev.as_ref().map(|dev| format!(" dev {dev}"));
-    let rest: String = [chain, route, dev].into_iter().flatten().collect();
+    let flow = judgement.flow.as_ref().map(|flow| format!(", flow {flow}"));
+    let rest: String = [chain, route, dev, flow].into_iter().flatten().collect();
     format!("{}: {}{rest}", judgement.verdict, judgement.reason)
 }
 

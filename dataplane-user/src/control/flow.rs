@@ -1,6 +1,9 @@
 //! Connections in answers.
 
-use std::net::IpAddr;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +74,62 @@ pub struct WayRow {
     pub lease_age_ms: Option<u64>,
     /// Packets that were carried, modulo 2^32.
     pub packets: u32,
+}
+
+/// The row of the flow table that a packet has, in `explain` and `trace`. Names are those of [`FlowRow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketFlow {
+    /// `tcp` or `udp`.
+    pub proto: String,
+    /// Packets of the side that began, as they come in.
+    pub original: TupleRow,
+    /// Packets of the other side, as they come in.
+    pub reply: TupleRow,
+    /// Its mark.
+    pub mark: u32,
+    /// Which of both the packet is: `original` or `reply`.
+    pub direction: String,
+    /// How packets of that direction are carried.
+    #[serde(flatten)]
+    pub way: WayRow,
+    /// What the packet leaves with; none where the row does not carry it.
+    #[serde(default)]
+    pub translated: Option<TupleRow>,
+    /// Why the row does not carry it.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+impl fmt::Display for TupleRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (source, destination) = (SocketAddr::new(self.saddr, self.sport), SocketAddr::new(self.daddr, self.dport));
+        write!(f, "{source} > {destination}")
+    }
+}
+
+impl fmt::Display for WayRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.state)?;
+        if self.iif.is_none() && self.oif.is_none() {
+            return Ok(());
+        }
+        let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "?".to_owned());
+        write!(f, " {}>{}", name(&self.iif), name(&self.oif))
+    }
+}
+
+impl fmt::Display for PacketFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { proto, original, reply, direction, way, .. } = self;
+        write!(f, "{proto} {original}, reply {reply}; {direction} {way}")?;
+        if let Some(why) = &self.why {
+            write!(f, ": {why}")?;
+        }
+        match &self.translated {
+            Some(leaves) => write!(f, ": leaves as {leaves}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Connections in `stats`.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::FlowCounts;
+use super::flow::{FlowCounts, PacketFlow};
 use crate::rule::ChainName;
 
 /// Packets by what became of them, since the port was attached.
@@ -188,6 +188,9 @@ pub struct VerdictRow {
     /// Link address of the next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lladdr: Option<String>,
+    /// Its connection; none where the flow table has no row for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Box<PacketFlow>>,
 }
 
 /// A packet that somebody watches for.

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -189,6 +191,9 @@ impl Daemon {
         if let Some((name, result)) = prerouting {
             stage(name, result);
         }
+        if let Some(result) = self.flow_stage(record, judgement.flow.as_deref()) {
+            stage("flow", result);
+        }
         if record.target != chain_trace::NONE {
             let target = Target::from_raw(record.target);
             let prefix = judgement.prefix.as_deref().unwrap_or("no prefix");
@@ -259,7 +264,12 @@ fn changes(before: &[u8], after: &[u8], offset: usize) -> String {
     }
     let (Some(old), Some(new)) = (before.get(offset..), after.get(moved..)) else { return list.join(", ") };
     let limit = if old.first().is_some_and(|byte| byte >> 4 == 6) { 7 } else { 8 };
-    for at in (0..old.len().min(new.len())).filter(|at| old[*at] != new[*at]) {
+    let fields: Vec<_> = fields(old).filter(|(field, _)| old.get(field.clone()) != new.get(field.clone())).collect();
+    list.extend(fields.iter().map(|(field, name)| {
+        format!("{name} {} -> {}", value(&old[field.clone()]), new.get(field.clone()).map_or_else(String::new, value))
+    }));
+    let named = |at: &usize| fields.iter().any(|(field, _)| field.contains(at));
+    for at in (0..old.len().min(new.len())).filter(|at| old[*at] != new[*at] && !named(at)) {
         list.push(match at {
             at if at == limit => format!("ttl {} -> {}", old[at], new[at]),
             10 | 11 => format!("checksum byte {:02x} -> {:02x}", old[at], new[at]),
@@ -267,6 +277,35 @@ fn changes(before: &[u8], after: &[u8], offset: usize) -> String {
         });
     }
     list.join(", ")
+}
+
+/// What translation changes in an IP packet: where it is, and how rules name it.
+fn fields(packet: &[u8]) -> impl Iterator<Item = (Range<usize>, &'static str)> {
+    let ipv6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
+    let (source, destination, transport, protocol) = if ipv6 { (8, 24, 40, 6) } else { (12, 16, 20, 9) };
+    let sum = if packet.get(protocol) == Some(&6) { 16 } else { 6 };
+    let fields = [
+        (source..destination, "saddr"),
+        (destination..transport, "daddr"),
+        (transport..transport + 2, "sport"),
+        (transport + 2..transport + 4, "dport"),
+        (transport + sum..transport + sum + 2, "transport checksum"),
+    ];
+    // Options and extension headers are not translated.
+    let plain = ipv6 || packet.first() == Some(&0x45);
+    let end = packet.len();
+    fields.into_iter().filter(move |(field, _)| plain && field.end <= end)
+}
+
+/// An address or a number, by its length.
+fn value(bytes: &[u8]) -> String {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return IpAddr::from(v4).to_string();
+    }
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(v6) => IpAddr::from(v6).to_string(),
+        Err(_) => bytes.iter().fold(0, |number: u32, byte| number << 8 | u32::from(*byte)).to_string(),
+    }
 }
 
 /// What the kernel would do with a packet that it gets.
@@ -290,5 +329,27 @@ fn next(record: &TraceRecord, reason: Reason) -> String {
         }
         (1 | 58, _) => "the kernel answers, or a ping socket takes it".to_owned(),
         (number, _) => format!("the kernel takes {family} protocol {number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::changes;
+
+    #[test]
+    fn what_translation_changes_is_named() {
+        let mut before = vec![0; 14 + 28];
+        before[14..42].copy_from_slice(&[
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 1, 1, 198, 18, 0, 2, 198, 18, 1, 2, 0x9c, 0x40, 0, 53, 0, 8, 1, 2,
+        ]);
+        let mut after = before.clone();
+        after[14 + 8] = 63;
+        after[14 + 12..14 + 16].copy_from_slice(&[198, 18, 1, 1]);
+        after[14 + 20..14 + 22].copy_from_slice(&[4, 0]);
+        after[14 + 26] = 2;
+        let said = changes(&before, &after, 14);
+        let expected =
+            "saddr 198.18.0.2 -> 198.18.1.1, sport 40000 -> 1024, transport checksum 258 -> 514, ttl 64 -> 63";
+        assert!(said.ends_with(expected), "{said}");
     }
 }

@@ -145,17 +145,19 @@ impl FlowQuery {
     }
 
     fn way(&self, way: &Way) -> WayRow {
-        let name = |ifindex: Ifindex| {
-            let known = || self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
-            (ifindex != 0).then(known)
-        };
-        WayRow {
-            state: way.state().to_owned(),
-            iif: name(way.iif),
-            oif: name(way.oif),
-            lease_age_ms: way.witnessed.map(milliseconds),
-            packets: way.packets,
-        }
+        way_row(way, |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}")))
+    }
+}
+
+/// One direction, with the names of its interfaces.
+pub(super) fn way_row(way: &Way, name: impl Fn(Ifindex) -> String) -> WayRow {
+    let name = |ifindex: Ifindex| (ifindex != 0).then(|| name(ifindex));
+    WayRow {
+        state: way.state().to_owned(),
+        iif: name(way.iif),
+        oif: name(way.oif),
+        lease_age_ms: way.witnessed.map(milliseconds),
+        packets: way.packets,
     }
 }
 
@@ -163,7 +165,8 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn tuple(ends: Ends) -> TupleRow {
+/// Addresses and ports of one direction.
+pub(super) fn tuple(ends: Ends) -> TupleRow {
     TupleRow {
         saddr: ends.source.ip(),
         sport: ends.source.port(),

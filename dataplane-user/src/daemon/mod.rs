@@ -15,6 +15,7 @@ mod flow_grace;
 mod flow_handle;
 mod flow_query;
 mod flow_thread;
+mod flow_trace;
 mod flows;
 mod follow;
 mod former;
@@ -55,6 +56,7 @@ mod status;
 mod store;
 mod trace;
 mod trace_row;
+mod traced;
 
 use std::{path::PathBuf, time::Instant};
 

@@ -87,6 +87,7 @@ impl Daemon {
             lladdr: out
                 .filter(|out| out.flags().contains(AdjacencyFlags::RESOLVED))
                 .map(|out| out.destination.to_string()),
+            flow: self.packet_flow(record),
         }
     }
 

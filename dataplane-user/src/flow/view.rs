@@ -83,6 +83,21 @@ pub struct View {
 }
 
 impl Way {
+    /// A row, at a moment.
+    pub fn of(state: RowState, control: FlowControl, moment: u32) -> Self {
+        let age = moment.wrapping_sub(state.witness);
+        let armed = is_armed(&state, &control, moment);
+        Self {
+            armed,
+            expired: !armed && state.armed != 0 && u32::from(state.armed) == control.epoch && !state.closing,
+            closing: state.closing,
+            witnessed: (state.iif != 0).then(|| Duration::from_nanos(u64::from(age) << MOMENT)),
+            iif: state.iif,
+            oif: state.oif,
+            packets: state.packets,
+        }
+    }
+
     /// In one word.
     pub fn state(&self) -> &'static str {
         if self.closing {
@@ -144,7 +159,7 @@ fn known_view<A: Zoned, M: Memory<Word = AtomicU64>>(
     (moment, now): Now,
 ) -> View {
     let ways = match known.place {
-        Place::Listed(rows) => rows.map(|row| Some(way(connections.table().state(row), control, moment))),
+        Place::Listed(rows) => rows.map(|row| Some(Way::of(connections.table().state(row), control, moment))),
         _ => [None; 2],
     };
     View {
@@ -159,20 +174,6 @@ fn known_view<A: Zoned, M: Memory<Word = AtomicU64>>(
         age: Some(now.saturating_sub(known.since)),
         not_fast: waits(known),
         ways,
-    }
-}
-
-fn way(state: RowState, control: FlowControl, moment: u32) -> Way {
-    let age = moment.wrapping_sub(state.witness);
-    let armed = is_armed(&state, &control, moment);
-    Way {
-        armed,
-        expired: !armed && state.armed != 0 && u32::from(state.armed) == control.epoch && !state.closing,
-        closing: state.closing,
-        witnessed: (state.iif != 0).then(|| Duration::from_nanos(u64::from(age) << MOMENT)),
-        iif: state.iif,
-        oif: state.oif,
-        packets: state.packets,
     }
 }
 

@@ -28,6 +28,7 @@ mod filter;
 mod flap;
 mod flow;
 mod flow_gate;
+mod flow_trace;
 mod fragment;
 mod heartbeat;
 mod hostile;

@@ -16,13 +16,14 @@ use serde_json::Value;
 use crate::scene::Scene;
 
 /// A `trace` that runs until it is dropped, and what reads it.
-struct Watcher {
+pub struct Watcher {
     child: Child,
     rows: Option<JoinHandle<Vec<Value>>>,
 }
 
 impl Watcher {
-    fn new(scene: &Scene, words: &[&str]) -> Self {
+    /// Begins one, and waits until it sees packets.
+    pub fn new(scene: &Scene, words: &[&str]) -> Self {
         let mut command = Command::new(binary().expect("the binary"));
         command.arg("--socket").arg(scene.daemon.socket()).args(["trace", "-j"]).args(words);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("trace");
@@ -35,7 +36,7 @@ impl Watcher {
     }
 
     /// Ends it, and gives what it said.
-    fn end(mut self) -> Vec<Value> {
+    pub fn end(mut self) -> Vec<Value> {
         thread::sleep(Duration::from_millis(500));
         self.child.kill().expect("killed");
         self.rows.take().expect("not ended yet").join().expect("lines of JSON")
