@@ -1,6 +1,7 @@
 //! Exit codes, help, and what each command line asks of the daemon.
 
 mod fake;
+mod grammar;
 
 use std::{
     fs,
@@ -10,108 +11,12 @@ use std::{
 };
 
 use dataplane_common::Reason;
-use dataplane_user::{
-    config,
-    control::{
-        protocol::{Apply, ConfigText, Data, Failure, FailureKind, Reply, Request, Selection},
-        row::{Counts, Difference, Stats},
-    },
-    model::{Mode, ModeChoice},
-    rule::ChainName,
+use dataplane_user::control::{
+    protocol::{Data, Failure, FailureKind, Reply},
+    row::{Counts, Difference, Stats},
 };
 use fake::{Daemon, dataplane, directory, text};
-
-const CONFIG: &str = "[ports]\neth0 = { mode = \"auto\" }\n";
-
-/// Every verb that asks the daemon, with each form of its grammar, and what it asks.
-fn grammar(file: &str) -> Vec<(String, Request)> {
-    let ifaces = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let attach = |names: &[&str], mode| Request::Attach { ifaces: ifaces(names), mode };
-    let addr = |text: &str| text.parse().expect("an address");
-    let add = |chain, rule: &str| Request::RuleAdd { chain, rule: rule.to_owned() };
-    let canonical = config::parse(CONFIG, file).expect("a config");
-    let config = ConfigText { path: file.to_owned(), toml: canonical.to_toml() };
-    let rows = [
-        ("attach eth0", attach(&["eth0"], ModeChoice::Auto)),
-        ("attach eth0 eth1 --mode tc", attach(&["eth0", "eth1"], ModeChoice::Fixed(Mode::Tc))),
-        ("attach --mode=native eth0", attach(&["eth0"], ModeChoice::Fixed(Mode::Native))),
-        ("attach eth0 --mode generic", attach(&["eth0"], ModeChoice::Fixed(Mode::Generic))),
-        ("detach eth0 eth1", Request::Detach(Selection::Ifaces(ifaces(&["eth0", "eth1"])))),
-        ("detach --all", Request::Detach(Selection::All)),
-        ("port attach eth0 --mode tc", attach(&["eth0"], ModeChoice::Fixed(Mode::Tc))),
-        ("port detach eth0", Request::Detach(Selection::Ifaces(ifaces(&["eth0"])))),
-        ("port list", Request::PortList),
-        ("-j port list", Request::PortList),
-        ("route list", Request::RouteList { prefix: None, table: None }),
-        ("route list 198.18.0.0/15", Request::RouteList { prefix: Some("198.18.0.0/15".to_owned()), table: None }),
-        ("route", Request::RouteList { prefix: None, table: None }),
-        ("r l table 7 dev eth0", Request::RouteList { prefix: None, table: Some(7) }),
-        ("-6 ro show default", Request::RouteList { prefix: None, table: None }),
-        ("route get 198.18.0.1", Request::RouteGet { addr: addr("198.18.0.1"), from: None, iif: None }),
-        (
-            "route get 2001:db8::1 from 2001:db8::2 iif eth0 -j",
-            Request::RouteGet {
-                addr: addr("2001:db8::1"),
-                from: Some(addr("2001:db8::2")),
-                iif: Some("eth0".to_owned()),
-            },
-        ),
-        ("neigh list", Request::NeighList),
-        ("n ls eth0", Request::NeighList),
-        ("port", Request::PortList),
-        ("p -br", Request::PortList),
-        ("ru show forward", Request::RuleList { chain: Some(ChainName::Forward) }),
-        ("c", Request::ConfigShow),
-        ("rule list", Request::RuleList { chain: None }),
-        ("rule list output", Request::RuleList { chain: Some(ChainName::Output) }),
-        ("rule add forward tcp dport { 80, 443 } accept", add(ChainName::Forward, "tcp dport { 80, 443 } accept")),
-        ("rule add prerouting drop comment web", add(ChainName::Prerouting, "drop comment \"web\"")),
-        ("rule insert input drop", Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() }),
-        ("rule delete forward handle 7", Request::RuleDel { chain: ChainName::Forward, handle: 7 }),
-        ("rule del forward handle 7", Request::RuleDel { chain: ChainName::Forward, handle: 7 }),
-        ("rule flush forward", Request::RuleFlush { chain: ChainName::Forward }),
-        ("set list", Request::SetList { name: None }),
-        ("set list blocked -j", Request::SetList { name: Some("blocked".to_owned()) }),
-        (
-            "set add blocked 192.0.2.1 192.0.2.2",
-            Request::SetAdd { name: "blocked".to_owned(), elements: ifaces(&["192.0.2.1", "192.0.2.2"]) },
-        ),
-        (
-            "set del pairs { 192.0.2.1 . 80, 192.0.2.2 . 443 }",
-            Request::SetDel { name: "pairs".to_owned(), elements: ifaces(&["192.0.2.1 . 80", "192.0.2.2 . 443"]) },
-        ),
-        ("config show", Request::ConfigShow),
-        ("config diff FILE", Request::ConfigDiff(config.clone())),
-        ("config apply FILE", Request::ConfigApply(config.clone().into())),
-        (
-            "config apply FILE --confirm 1m",
-            Request::ConfigApply(Apply { confirm: Some(60), ..Apply::from(config.clone()) }),
-        ),
-        ("config apply FILE --force", Request::ConfigApply(Apply { force: true, ..Apply::from(config) })),
-        ("config confirm", Request::ConfigConfirm),
-        ("config rollback", Request::ConfigRollback),
-        ("config rollback --list", Request::ConfigHistory),
-        ("config history", Request::ConfigHistory),
-        ("stats", Request::Stats { iface: None }),
-        ("stats eth0", Request::Stats { iface: Some("eth0".to_owned()) }),
-        ("stats --watch", Request::Stats { iface: None }),
-        ("stats --watch --interval 0.5 --count 3", Request::Stats { iface: None }),
-        ("metrics", Request::Metrics),
-    ];
-    rows.into_iter().chain(flow_grammar()).map(|(command, request)| (command.replace("FILE", file), request)).collect()
-}
-
-/// The same of connections.
-fn flow_grammar() -> [(&'static str, Request); 5] {
-    let flows = |filter: &str, why_not| Request::FlowList { filter: filter.to_owned(), why_not, limit: 10_000 };
-    [
-        ("flow list", flows("", false)),
-        ("flow list saddr 198.18.0.2 dport 443 proto tcp", flows("saddr 198.18.0.2 dport 443 proto tcp", false)),
-        ("flow list --why-not", flows("", true)),
-        ("flow del dport 53", Request::FlowDel { filter: "dport 53".to_owned() }),
-        ("flow flush", Request::FlowFlush),
-    ]
-}
+use grammar::{CONFIG, grammar};
 
 #[test]
 fn each_verb_sends_its_request_and_returns_the_exit_code() {
@@ -190,7 +95,11 @@ fn bad_usage_is_2_without_a_request() {
         "rule add forward",
         "rule add sideways drop",
         "rule add forward # nothing",
-        "rule del forward 7",
+        "rule del forward 7 8",
+        "rule insert forward before drop",
+        "rule replace forward drop",
+        "chain policy forward reject",
+        "set create",
         "rule del forward handle",
         "rule del forward handle seven",
         "rule del forward number 7",
@@ -229,7 +138,7 @@ fn help_of_each_verb_shows_an_example() {
         ["run", "config check f", "import nft f", "import iptables f", "completions bash", "man d"].map(str::to_owned),
     );
     for command in commands {
-        let objects = ["port", "route", "neigh", "rule", "set", "config", "import"];
+        let objects = ["port", "route", "neigh", "rule", "chain", "set", "config", "import"];
         let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();
         // Short forms have the help of what they stand for.
         if command.starts_with("-6") || words[0].len() <= 2 || words == ["route"] || words == ["port"] {

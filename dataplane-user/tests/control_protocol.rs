@@ -41,7 +41,7 @@ fn requests_go_there_and_back() {
             true,
         ),
         (
-            Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned() },
+            Request::RuleInsert { chain: ChainName::Input, rule: "drop".to_owned(), place: None },
             r#"{"verb":"rule insert","with":{"chain":"input","rule":"drop"}}"#,
             true,
         ),

@@ -2,20 +2,27 @@
 //!
 //! A file is untrusted: it is read, parsed and found valid here. The daemon gets canonical text, and validates it again.
 
-use std::{env, io, path::Path, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 
 use super::{
+    care,
     clock::LocalTime,
+    paint::{GREEN, RED, YELLOW, paint},
     session::{self, Session, unexpected},
+    unified::unified,
     units::seconds,
 };
 use crate::{
     config::{self, LoadError},
     control::{
         json,
-        protocol::{Apply, ConfigText, Data, Failure, FailureKind, Request},
+        protocol::{Apply, Care, Careful, ConfigText, Data, Failure, FailureKind, Request},
         row::{Difference, HistoryRow},
     },
 };
@@ -34,13 +41,13 @@ pub(super) enum Config {
     /// Validate a file, without a daemon and without root
     #[command(after_help = "Example:\n  dataplane config check dataplane.toml")]
     Check {
-        /// The config file
+        /// The config file; `-` is stdin
         file: PathBuf,
     },
-    /// Show what `apply` would change: `+` only in the file, `-` only running, `~` different; exit code 6 if anything
+    /// Show what `apply` would change, as a unified diff from the running config to the file; exit code 6 if anything
     #[command(after_help = "Example:\n  dataplane config diff dataplane.toml || dataplane config apply dataplane.toml")]
     Diff {
-        /// The config file to compare with the running config
+        /// The config file to compare with the running config; `-` is stdin
         file: PathBuf,
     },
     /// Replace the running config, all or nothing, and print what changed
@@ -48,7 +55,7 @@ pub(super) enum Config {
         after_help = "Examples:\n  dataplane config apply dataplane.toml\n  dataplane config apply dataplane.toml --confirm 60\n  dataplane config confirm"
     )]
     Apply {
-        /// The config file
+        /// The config file; `-` is stdin
         file: PathBuf,
         /// Roll back after this time (60, 60s, 2m) unless `config confirm` comes first
         #[arg(long, value_name = "TIME", value_parser = seconds)]
@@ -66,6 +73,9 @@ pub(super) enum Config {
         /// Only list the configs before, as `config history`
         #[arg(long)]
         list: bool,
+        /// Roll back even if the config before may drop this session
+        #[arg(long)]
+        force: bool,
     },
     /// List the configs before, latest first, with time and user of the change
     #[command(after_help = "Example:\n  dataplane config history -j | jq -r '.[0].config' >before.toml")]
@@ -78,32 +88,34 @@ impl Config {
             Self::Show => show(session)?,
             Self::Check { file } => {
                 read(&file)?;
-                eprintln!("{}: valid", file.display());
+                eprintln!("{}: valid", name(&file));
             }
             Self::Diff { file } => {
-                let difference = compare(session, &Request::ConfigDiff(read(&file)?))?;
+                let wanted = read(&file)?;
+                let difference = diff(session, &wanted)?;
                 if !difference.is_empty() {
                     return Ok(ExitCode::from(FailureKind::Differences.exit_code()));
                 }
             }
             Self::Confirm => session.change(&Request::ConfigConfirm)?,
-            Self::History | Self::Rollback { list: true } => history(session)?,
-            Self::Rollback { list: false } => {
-                let difference = compare(session, &Request::ConfigRollback)?;
+            Self::History | Self::Rollback { list: true, .. } => history(session)?,
+            Self::Rollback { list: false, force } => {
+                let care = Care { force, session: care::session(), ..Care::default() };
+                let change = Request::ConfigRollback;
+                let request = match care.session {
+                    None => change,
+                    Some(_) => Request::Careful(Box::new(Careful { change, care })),
+                };
+                let difference = compare(session, &request)?;
                 eprintln!("{}", if difference.is_empty() { "nothing to change" } else { "rolled back" });
             }
             Self::Apply { file, confirm, force } => {
-                let ssh = env::var("SSH_CONNECTION").ok();
-                let apply = Apply { confirm, force, session: ssh, ..Apply::from(read(&file)?) };
+                let apply = Apply { confirm, force, session: care::session(), ..Apply::from(read(&file)?) };
                 let difference = compare(session, &Request::ConfigApply(apply))?;
                 if let Some(seconds) = confirm {
                     eprintln!("rolled back in {seconds} s unless `dataplane config confirm` comes before");
                 }
-                eprintln!(
-                    "{}: {}",
-                    file.display(),
-                    if difference.is_empty() { "nothing to change" } else { "applied" }
-                );
+                eprintln!("{}: {}", name(&file), if difference.is_empty() { "nothing to change" } else { "applied" });
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -128,6 +140,28 @@ fn history(session: &Session) -> anyhow::Result<()> {
     }
 }
 
+/// Prints the difference between the running config and another: what it is as JSON, where it is as text.
+fn diff(session: &Session, wanted: &ConfigText) -> anyhow::Result<Difference> {
+    let request = Request::ConfigDiff(wanted.clone());
+    let difference = match session.call(&request)? {
+        Data::Difference(difference) => difference,
+        data => return Err(unexpected(&data)),
+    };
+    if session.json || difference.is_empty() {
+        session.print(&difference, String::new)?;
+        return Ok(difference);
+    }
+    match session.call(&Request::ConfigShow)? {
+        Data::Config(running) => {
+            let found = unified(("running", &running), (&wanted.path, &wanted.toml));
+            session::print(&found.text)?;
+            eprintln!("{}: +{} -{} lines", wanted.path, found.added, found.removed);
+        }
+        _ => session::print(&text(&difference))?,
+    }
+    Ok(difference)
+}
+
 fn compare(session: &Session, request: &Request) -> anyhow::Result<Difference> {
     match session.call(request)? {
         Data::Difference(difference) => {
@@ -140,18 +174,38 @@ fn compare(session: &Session, request: &Request) -> anyhow::Result<Difference> {
 
 fn text(difference: &Difference) -> String {
     let signs = [("-", &difference.remove), ("~", &difference.change), ("+", &difference.add)];
-    signs.into_iter().flat_map(|(sign, lines)| lines.iter().map(move |line| format!("{sign} {line}\n"))).collect()
+    let colour = |sign| match sign {
+        "+" => GREEN,
+        "-" => RED,
+        _ => YELLOW,
+    };
+    let line = |sign, line: &String| format!("{}\n", paint(&format!("{sign} {line}"), colour(sign)));
+    signs.into_iter().flat_map(|(sign, lines)| lines.iter().map(move |text| line(sign, text))).collect()
+}
+
+/// What messages call a file.
+fn name(file: &Path) -> String {
+    if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() }
 }
 
 /// A file that is valid, as canonical text, with the elements of its sets.
 fn read(file: &Path) -> anyhow::Result<ConfigText> {
-    let (config, _) = config::load(file).map_err(|error| match error {
+    let loaded = if file == Path::new("-") { stdin() } else { config::load(file).map(|(config, _)| config) };
+    let config = loaded.map_err(|error| match error {
         LoadError::Invalid(error) => anyhow::Error::from(error),
-        LoadError::Unread { ref source, .. } => {
-            let missing = source.kind() == io::ErrorKind::NotFound;
+        LoadError::Unread { ref cause, .. } => {
+            let missing = cause.kind() == io::ErrorKind::NotFound;
             let kind = if missing { FailureKind::NotFound } else { FailureKind::Failed };
             Failure::new(kind, error.to_string()).into()
         }
     })?;
-    Ok(ConfigText { path: file.display().to_string(), toml: config.to_toml() })
+    Ok(ConfigText { path: name(file), toml: config.to_toml() })
+}
+
+/// A config that comes on stdin; files of its sets are relative to the working directory.
+fn stdin() -> Result<config::Config, LoadError> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().read_to_end(&mut bytes);
+    read.map_err(|cause| LoadError::Unread { path: "stdin".into(), cause })?;
+    config::load_bytes(bytes, Path::new("stdin")).map(|(config, _)| config)
 }

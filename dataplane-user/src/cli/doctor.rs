@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::{
     iface,
+    paint::{GREEN, RED, YELLOW, paint},
     session::{Session, unexpected},
 };
 use crate::{
@@ -110,7 +111,13 @@ fn text(findings: &[Finding]) -> String {
     sorted.sort_by_key(|finding| std::cmp::Reverse(finding.status));
     let width = sorted.iter().map(|finding| finding.check.chars().count()).max().unwrap_or_default();
     let line = |finding: &&Finding| {
-        let head = format!("{:<4}  {:<width$}  {}\n", finding.status.name(), finding.check, finding.found);
+        let colour = match finding.status {
+            Status::Ok => GREEN,
+            Status::Warn => YELLOW,
+            Status::Fail => RED,
+        };
+        let status = paint(&format!("{:<4}", finding.status.name()), colour);
+        let head = format!("{status}  {:<width$}  {}\n", finding.check, finding.found);
         if finding.fix.is_empty() { head } else { format!("{head}      {:<width$}  fix: {}\n", "", finding.fix) }
     };
     sorted.iter().map(line).collect()

@@ -8,13 +8,14 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-use super::session;
+use super::session::{self, Session, unexpected};
 use crate::{
+    config::{self, PortConfig},
     control::{
         json,
-        protocol::{Failure, FailureKind},
+        protocol::{Data, Failure, FailureKind, Request},
     },
     import::{Language, import},
 };
@@ -31,6 +32,8 @@ pub(super) enum Import {
     Nft {
         /// The rule set, as text or JSON; `-` is stdin
         file: PathBuf,
+        #[command(flatten)]
+        ports: Ports,
     },
     /// Translate the output of `iptables-save` or `ip6tables-save` to a config; exit code 5 if anything cannot be translated
     #[command(
@@ -39,22 +42,53 @@ pub(super) enum Import {
     Iptables {
         /// The saved rules, of one family or of both; `-` is stdin
         file: PathBuf,
+        #[command(flatten)]
+        ports: Ports,
     },
 }
 
+/// The ports of the config.
+#[derive(Debug, Args)]
+pub(super) struct Ports {
+    /// Ports of the config in place of `*`: names with commas, or `running` for those of the running config
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    ports: Vec<String>,
+}
+
+impl Ports {
+    fn config(&self, session: &Session) -> anyhow::Result<Vec<PortConfig>> {
+        if self.ports == ["running"] {
+            return match session.call(&Request::ConfigShow)? {
+                Data::Config(text) => Ok(config::parse(&text, "the running config")?.ports),
+                data => Err(unexpected(&data)),
+            };
+        }
+        let port = |name: &String| {
+            let text = format!("[ports]\n{} = {{ mode = \"auto\" }}\n", json::line(name)?);
+            Ok(config::parse(&text, "--ports")?.ports)
+        };
+        let ports: anyhow::Result<Vec<_>> = self.ports.iter().map(port).collect();
+        Ok(ports?.concat())
+    }
+}
+
 impl Import {
-    pub(super) fn dispatch(self, json: bool) -> anyhow::Result<()> {
-        let (language, file) = match self {
-            Self::Nft { file } => (Language::Nft, file),
-            Self::Iptables { file } => (Language::Iptables, file),
+    pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
+        let (language, file, ports) = match self {
+            Self::Nft { file, ports } => (Language::Nft, file, ports),
+            Self::Iptables { file, ports } => (Language::Iptables, file, ports),
         };
         let (text, name) = read(&file)?;
-        let imported = import(language, &text, &name)?;
+        let ports = ports.config(session)?;
+        let mut imported = import(language, &text, &name)?;
         for note in &imported.notes {
             eprintln!("note: {note}");
         }
+        if !ports.is_empty() {
+            imported.config.ports = ports;
+        }
         let toml = imported.config.to_toml();
-        session::print(&if json { json::from_toml(&toml)? + "\n" } else { toml })
+        session::print(&if session.json { json::from_toml(&toml)? + "\n" } else { toml })
     }
 }
 

@@ -1,8 +1,10 @@
-//! The command line: one file per object. It talks to the daemon over the control socket and never opens a map; only `detach --all`
-//! removes the links that a daemon left which no longer runs.
+//! The command line: one file per object. It talks to the daemon over the control socket and never opens a map. Only
+//! `detach --all` removes the links that a daemon left which no longer runs.
 //!
 //! Data goes to stdout, prose to stderr; the exit code is that of the operator's contract.
 
+mod care;
+mod chain;
 mod clock;
 mod completions;
 mod config;
@@ -10,9 +12,11 @@ mod doctor;
 mod explain;
 mod flow;
 mod import;
+mod journal;
 mod lab;
 mod metrics;
 mod neigh;
+mod paint;
 mod port;
 mod reason;
 mod route;
@@ -26,9 +30,10 @@ mod status;
 mod table;
 mod top;
 mod trace;
+mod unified;
 mod units;
 
-use std::{env, io, path::PathBuf, process::ExitCode};
+use std::{env, ffi::OsString, io, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -112,6 +117,8 @@ enum Verb {
     Flow(Object<flow::Flow>),
     /// Rules of the filter
     Rule(Object<rule::Rule>),
+    /// Chains of the filter and their policies
+    Chain(Object<chain::Chain>),
     /// Named sets that rules match
     Set(Object<set::Set>),
     /// Config file and running config
@@ -134,19 +141,44 @@ enum Verb {
     Man(completions::Man),
 }
 
+/// A command line with short forms replaced that clap would not know, or find unclear.
+fn spelled_out(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<_> = words.into_iter().collect();
+    let (mut verb, mut value) = (None, true);
+    for (index, word) in words.iter().enumerate() {
+        // What follows `--socket` is its value, as is the first word of all.
+        match word.to_str() {
+            _ if value => value = false,
+            Some("--socket") => value = true,
+            Some(option) if option.starts_with('-') => {}
+            _ => {
+                verb = Some(index);
+                break;
+            }
+        }
+    }
+    let full = |word: &OsString| SHORT.iter().find(|(_, short)| short.iter().any(|short| word == *short));
+    if let Some(verb) = verb
+        && let Some((full, _)) = full(&words[verb])
+    {
+        words[verb] = full.into();
+    }
+    for word in words.iter_mut().take_while(|word| *word != "--").filter(|word| *word == "-br") {
+        *word = "--brief".into();
+    }
+    words
+}
+
 impl Cli {
     /// Reads the command line; a wrong one ends the program.
     pub fn read() -> Self {
-        let words = env::args_os().map(|word| if word == "-br" { "--brief".into() } else { word });
-        Self::from_arg_matches(&Self::with_short_forms().get_matches_from(words)).unwrap_or_else(|error| error.exit())
+        let matches = Self::grammar().get_matches_from(spelled_out(env::args_os()));
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// The grammar with the prefixes of verbs.
-    fn with_short_forms() -> clap::Command {
-        let command = Self::command().infer_subcommands(true);
-        SHORT.iter().fold(command, |command, (verb, prefixes)| {
-            command.mut_subcommand(verb, |verb| verb.aliases(prefixes.iter().copied()))
-        })
+    /// The grammar, in which clear prefixes of verbs stand for them.
+    fn grammar() -> clap::Command {
+        Self::command().infer_subcommands(true)
     }
 
     /// Runs the verb.
@@ -170,9 +202,10 @@ impl Cli {
             Verb::Neigh(neigh) => neigh.or(neigh::Neigh::List { iface: None }).dispatch(&session),
             Verb::Flow(flow) => flow.or(flow::Flow::listing()).dispatch(&session),
             Verb::Rule(rule) => rule.or(rule::Rule::List { chain: None }).dispatch(&session),
+            Verb::Chain(chain) => chain.or(chain::Chain::List).dispatch(&session),
             Verb::Set(set) => set.or(set::Set::List { name: None }).dispatch(&session),
             Verb::Config(config) => return config.or(config::Config::Show).dispatch(&session),
-            Verb::Import(import) => import.dispatch(session.json),
+            Verb::Import(import) => import.dispatch(&session),
             Verb::Stats(stats) => stats.dispatch(&session),
             Verb::Reason(verb) => verb.or(reason::Verb::List).dispatch(&session),
             Verb::Metrics(metrics) => metrics.dispatch(&session),
@@ -214,6 +247,11 @@ fn kind(error: &anyhow::Error) -> FailureKind {
                 || cause.is::<ImportError>()
                 || matches!(cause.downcast_ref(), Some(LoadError::Invalid(_)));
             let failure = cause.downcast_ref::<Failure>().map(|failure| failure.kind);
+            let missing = matches!(
+                cause.downcast_ref(),
+                Some(LoadError::Unread { cause, .. }) if cause.kind() == io::ErrorKind::NotFound
+            );
+            let failure = failure.or_else(|| missing.then_some(FailureKind::NotFound));
             failure.or_else(|| rejected.then_some(FailureKind::Rejected))
         })
         .unwrap_or(FailureKind::Failed)
@@ -222,6 +260,17 @@ fn kind(error: &anyhow::Error) -> FailureKind {
 /// A wrong use of the command line: exit code 2.
 fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure::new(FailureKind::Usage, message).into()
+}
+
+/// An address.
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "this is not an address, such as 198.18.1.2 or 2001:db8::1".to_owned())
+}
+
+/// A number of something, one at least.
+fn count(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "take a whole number from 1 on".to_owned())
 }
 
 /// The name of an interface, as the kernel takes it (`dev_valid_name` in net/core/dev.c).
@@ -241,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_grammar_is_consistent() {
-        Cli::with_short_forms().debug_assert();
+        Cli::grammar().debug_assert();
     }
 
     #[test]
@@ -274,13 +323,14 @@ mod tests {
             ("ru l forward", "Rule(Object { verb: Some(List { chain: Some(Forward) }) })"),
             ("rule lst", "Rule(Object { verb: Some(List { chain: None }) })"),
             ("neigh show eth0", "Neigh(Object { verb: Some(List { iface: Some(\"eth0\") }) })"),
-            ("p -b", "Port(Object { verb: None })"),
+            ("--socket r p -br", "Port(Object { verb: None })"),
             ("s", "Status(Status)"),
             ("c s", "Config(Object { verb: Some(Show) })"),
         ] {
-            let words = ["dataplane"].into_iter().chain(line.split(' '));
-            let matches =
-                Cli::with_short_forms().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let words = ["dataplane"].into_iter().chain(line.split(' ')).map(OsString::from);
+            let matches = Cli::grammar()
+                .try_get_matches_from(spelled_out(words))
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
             let cli = Cli::from_arg_matches(&matches).expect(line);
             assert_eq!(format!("{:?}", cli.verb), want, "{line}");
             assert_eq!(cli.v4, line.starts_with("-4"), "{line}");

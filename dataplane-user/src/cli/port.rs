@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _};
 
 use super::{
-    DEFAULT_SOCKET, iface,
+    DEFAULT_SOCKET,
+    care::CareArgs,
+    iface,
     session::{Session, unexpected},
     table::{self, LEFT, RIGHT, dash},
 };
@@ -38,6 +40,8 @@ pub(super) struct Attach {
     /// Which programs run; `auto` chooses native XDP or tc, never generic XDP
     #[arg(long, default_value = "auto", value_parser = mode())]
     mode: ModeChoice,
+    #[command(flatten)]
+    care: CareArgs,
 }
 
 fn mode() -> impl clap::builder::TypedValueParser<Value = ModeChoice> {
@@ -47,12 +51,13 @@ fn mode() -> impl clap::builder::TypedValueParser<Value = ModeChoice> {
 
 impl Attach {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        match session.call(&Request::Attach { ifaces: self.ifaces, mode: self.mode })? {
+        match session.call(&self.care.around(Request::Attach { ifaces: self.ifaces, mode: self.mode }))? {
             Data::Ports(rows) if session.json => session.print(&rows, String::new),
             Data::Ports(rows) => {
                 for row in rows {
                     eprintln!("{}: attached, mode {}", row.name, row.mode);
                 }
+                self.care.remind();
                 Ok(())
             }
             data => Err(unexpected(&data)),

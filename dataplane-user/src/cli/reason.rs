@@ -9,7 +9,7 @@ use super::{
     session::Session,
     table::{LEFT, table},
 };
-use crate::control::row::ReasonRow;
+use crate::control::status::ReasonRow;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Example:\n  dataplane reason list")]

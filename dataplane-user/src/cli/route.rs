@@ -7,7 +7,7 @@ use clap::Subcommand;
 use dataplane_common::Reason;
 
 use super::{
-    iface,
+    address, iface,
     route_filter::{GRAMMAR, RouteFilter},
     session::{Session, unexpected},
     usage,
@@ -43,7 +43,7 @@ pub(super) enum Route {
     )]
     Get {
         /// Destination address
-        #[arg(value_name = "ADDR")]
+        #[arg(value_name = "ADDR", value_parser = address)]
         addr: IpAddr,
         /// `from ADDR`: the source address; `iif IFACE`: the port that the packet comes in on
         #[arg(value_name = "from ADDR | iif IFACE")]

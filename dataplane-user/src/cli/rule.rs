@@ -9,12 +9,13 @@ use clap::{
 };
 
 use super::{
+    care::CareArgs,
     session::{Session, unexpected},
     usage,
 };
 use crate::{
     control::{
-        protocol::{Data, Request},
+        protocol::{Data, Place, Request},
         row::RuleRow,
     },
     rule::ChainName,
@@ -49,16 +50,41 @@ pub(super) enum Rule {
         /// The rule, as one quoted string or as several words
         #[arg(required = true, value_name = "RULE")]
         rule: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
     },
-    /// Put a rule first in a chain
-    #[command(after_help = "Example:\n  dataplane rule insert forward icmp type echo-request accept")]
+    /// Put a rule first in a chain, or before or after another rule
+    #[command(
+        override_usage = "dataplane rule insert [OPTIONS] <CHAIN> [before|after handle N] <RULE>...",
+        after_help = "Examples:\n  dataplane rule insert forward icmp type echo-request accept\n  \
+                      dataplane rule insert forward before handle 3 tcp dport 22 accept"
+    )]
     Insert {
         /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
-        /// The rule, as one quoted string or as several words
+        /// `before handle N` or `after handle N`, then the rule, as one quoted string or as several words
         #[arg(required = true, value_name = "RULE")]
         rule: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
+    },
+    /// Put a rule in the place of another
+    ///
+    /// It gets a handle and counters of its own.
+    #[command(
+        override_usage = "dataplane rule replace [OPTIONS] <CHAIN> handle <N> <RULE>...",
+        after_help = "Example:\n  dataplane rule replace forward handle 3 tcp dport { 22, 443 } accept"
+    )]
+    Replace {
+        /// The chain
+        #[arg(value_name = "CHAIN", value_parser = chain())]
+        chain: ChainName,
+        /// `handle N`, then the rule, as one quoted string or as several words
+        #[arg(required = true, value_name = "RULE")]
+        rule: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
     },
     /// Delete a rule
     #[command(
@@ -69,12 +95,11 @@ pub(super) enum Rule {
         /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
-        /// The word `handle`
-        #[arg(value_name = "handle", value_parser = ["handle"], hide_possible_values = true)]
-        keyword: String,
-        /// The number after `handle` in `rule list`
-        #[arg(value_name = "N")]
-        handle: u64,
+        /// `handle N`, as `rule list` shows it
+        #[arg(required = true, num_args = 1..=2, value_name = "handle N")]
+        handle: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
     },
     /// Delete all rules of a chain; the policy stays
     #[command(after_help = "Example:\n  dataplane rule flush forward")]
@@ -82,31 +107,103 @@ pub(super) enum Rule {
         /// The chain
         #[arg(value_name = "CHAIN", value_parser = chain())]
         chain: ChainName,
+        #[command(flatten)]
+        care: CareArgs,
     },
 }
 
-fn chain() -> impl TypedValueParser<Value = ChainName> {
+pub(super) fn chain() -> impl TypedValueParser<Value = ChainName> {
     PossibleValuesParser::new(ChainName::ALL.map(ChainName::name)).try_map(|name| name.parse::<ChainName>())
 }
 
 impl Rule {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let (request, listed) = match self {
-            Self::List { chain } => (Request::RuleList { chain }, chain),
-            Self::Add { chain, rule } => (Request::RuleAdd { chain, rule: join(&rule).map_err(usage)? }, Some(chain)),
-            Self::Insert { chain, rule } => {
-                (Request::RuleInsert { chain, rule: join(&rule).map_err(usage)? }, Some(chain))
+        let (request, chain, care) = match self {
+            Self::List { chain } => (Request::RuleList { chain }, chain, CareArgs::default()),
+            Self::Add { chain, rule, care } => {
+                (Request::RuleAdd { chain, rule: join(&rule).map_err(usage)? }, Some(chain), care)
             }
-            Self::Del { chain, handle, .. } => return session.change(&Request::RuleDel { chain, handle }),
-            Self::Flush { chain } => return session.change(&Request::RuleFlush { chain }),
+            Self::Insert { chain, rule, care } => {
+                let (place, rule) = place(&rule).map_err(usage)?;
+                (Request::RuleInsert { chain, rule: join(&rule).map_err(usage)?, place }, Some(chain), care)
+            }
+            Self::Replace { chain, rule, care } => {
+                let (number, rule) = number(&rule).map_err(usage)?;
+                let rule = join(&rule).map_err(usage)?;
+                (Request::RuleReplace { chain, handle: number, rule }, Some(chain), care)
+            }
+            Self::Del { chain, handle, care } => {
+                let (handle, rest) = number(&handle).map_err(usage)?;
+                if !rest.is_empty() {
+                    return Err(usage(format!("`{}` is one word too many; write `handle {handle}`", rest.join(" "))));
+                }
+                return change(session, &care, Request::RuleDel { chain, handle });
+            }
+            Self::Flush { chain, care } => return change(session, &care, Request::RuleFlush { chain }),
         };
-        match session.call(&request)? {
-            Data::Rules(rows) => session.print(&rows, || {
-                rows.iter().map(|row| if session.brief { brief(row, listed) } else { text(row, listed) }).collect()
-            }),
+        match session.call(&care.around(request))? {
+            Data::Rules(rows) => {
+                let line = |row| if session.brief { brief(row, chain) } else { text(row, chain) };
+                session.print(&rows, || rows.iter().map(line).collect())?;
+                care.remind();
+                Ok(())
+            }
             data => Err(unexpected(&data)),
         }
     }
+}
+
+/// Makes a change that has nothing to show.
+fn change(session: &Session, care: &CareArgs, change: Request) -> anyhow::Result<()> {
+    session.change(&care.around(change))?;
+    care.remind();
+    Ok(())
+}
+
+/// The words of a command line, also of one that came quoted.
+fn words(words: &[String]) -> Vec<&str> {
+    words.iter().flat_map(|word| word.split_whitespace()).collect()
+}
+
+/// Where a rule goes, and the rest of the words.
+fn place(given: &[String]) -> Result<(Option<Place>, Vec<String>), String> {
+    let first = words(given).first().copied().unwrap_or_default();
+    if !["before", "after"].contains(&first) {
+        return Ok((None, given.to_vec()));
+    }
+    let before = first == "before";
+    let (handle, rule) = number(&behind(given, 1))?;
+    Ok((Some(Place { before, handle }), rule))
+}
+
+/// The number after `handle`, and the rest of the words.
+fn number(given: &[String]) -> Result<(u64, Vec<String>), String> {
+    let all = words(given);
+    let (text, taken) = match all.as_slice() {
+        ["handle", number, ..] => (*number, 2),
+        [number, ..] if number.starts_with(|c: char| c.is_ascii_digit()) => (*number, 1),
+        _ => return Err("which rule? Write `handle N` with the number that `dataplane rule list` shows".to_owned()),
+    };
+    let number = text
+        .parse()
+        .map_err(|_| format!("`{text}` after `handle` is no number; `dataplane rule list` shows the handles"))?;
+    Ok((number, behind(given, taken)))
+}
+
+/// What is left behind so many words; a quoted string stays one.
+fn behind(given: &[String], mut taken: usize) -> Vec<String> {
+    let mut rest = Vec::new();
+    for word in given {
+        let mut text = word.trim();
+        while taken > 0 && !text.is_empty() {
+            text = text.split_once(char::is_whitespace).map_or("", |(_, more)| more).trim_start();
+            taken -= 1;
+        }
+        if !text.is_empty() {
+            rest.push(text.to_owned());
+        }
+    }
+    rest
 }
 
 /// One line; it names the chain unless only one chain is listed.
@@ -182,6 +279,31 @@ mod tests {
         for (words, want) in rows {
             let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
             assert_eq!(join(&words).ok().as_deref(), *want, "{words:?}");
+        }
+    }
+
+    /// Words, the place that they name, and the words behind it.
+    type PlaceRow = (&'static [&'static str], Option<(bool, u64)>, &'static [&'static str]);
+
+    #[test]
+    fn places_of_rules() {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let rows: &[PlaceRow] = &[
+            (&["tcp", "dport", "22", "accept"], None, &["tcp", "dport", "22", "accept"]),
+            (&["before", "handle", "3", "drop"], Some((true, 3)), &["drop"]),
+            (&["after", "3", "drop"], Some((false, 3)), &["drop"]),
+            (&["before handle 3 tcp dport 22 drop"], Some((true, 3)), &["tcp dport 22 drop"]),
+            (&["after", "handle", "7", "drop comment \"a b\""], Some((false, 7)), &["drop comment \"a b\""]),
+        ];
+        for (given, want, rest) in rows {
+            let want = want.map(|(before, handle)| Place { before, handle });
+            assert_eq!(place(&owned(given)), Ok((want, owned(rest))), "{given:?}");
+        }
+        for (given, said) in
+            [(&["before", "drop"][..], "which rule?"), (&["after", "handle", "x"], "`x` after `handle`")]
+        {
+            let error = place(&owned(given)).expect_err("no place");
+            assert!(error.contains(said), "{error}");
         }
     }
 

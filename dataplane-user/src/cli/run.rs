@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use super::journal::{self, Journal};
 use crate::{daemon, kernel::BPFFS};
 
 /// Run the daemon in the foreground
@@ -40,11 +41,12 @@ impl Run {
     pub(super) fn dispatch(self, socket: PathBuf) -> anyhow::Result<()> {
         let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new("info"))?;
         let stderr = io::stderr();
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(stderr.is_terminal())
-            .with_writer(io::stderr)
-            .init();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        if journal::is_journal() {
+            log.event_format(Journal).init();
+        } else {
+            log.with_ansi(stderr.is_terminal()).init();
+        }
         let Self { config, first_config, user, state, bpffs } = self;
         daemon::run(&daemon::Options { config, first_config, user, socket, state, bpffs })
     }

@@ -97,6 +97,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Neighbours(_) => "neighbours",
         Data::Flows(_) | Data::Deleted(_) => "flows",
         Data::Rules(_) => "rules",
+        Data::Chains(_) => "chains",
         Data::Sets(_) => "sets",
         Data::Config(_) => "a config",
         Data::Difference(_) => "a difference",

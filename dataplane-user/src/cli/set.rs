@@ -5,6 +5,7 @@
 use clap::Subcommand;
 
 use super::{
+    care::CareArgs,
     session::{Session, unexpected},
     usage,
 };
@@ -33,12 +34,33 @@ pub(super) enum Set {
         after_help = "Examples:\n  dataplane set add blocked 192.0.2.1 198.51.100.0/24\n  dataplane set add pairs '192.0.2.1 . 443'"
     )]
     Add {
-        /// Name of the set, as declared in the config file
+        /// Name of the set, as declared in the config file or by `set create`
         #[arg(value_name = "NAME")]
         name: String,
         /// Addresses, prefixes, ranges and the like, of the type of the set
         #[arg(required = true, value_name = "ELEMENT")]
         elements: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
+    },
+    /// Make an empty set, which rules can match as `@NAME`
+    #[command(
+        after_help = "Examples:\n  dataplane set create blocked ipv4_addr\n  dataplane set create pairs 'ipv4_addr . inet_service'"
+    )]
+    Create {
+        /// Name of the new set
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Its type, as nft has it
+        #[arg(required = true, value_name = "TYPE")]
+        kind: Vec<String>,
+    },
+    /// Remove a set that no rule matches
+    #[command(after_help = "Example:\n  dataplane set destroy blocked")]
+    Destroy {
+        /// Name of the set
+        #[arg(value_name = "NAME")]
+        name: String,
     },
     /// Remove elements from a set, all or none
     #[command(visible_alias = "delete", after_help = "Example:\n  dataplane set del blocked 192.0.2.1")]
@@ -49,6 +71,8 @@ pub(super) enum Set {
         /// As `set list` shows them
         #[arg(required = true, value_name = "ELEMENT")]
         elements: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
     },
 }
 
@@ -56,12 +80,20 @@ impl Set {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         let request = match self {
             Self::List { name } => Request::SetList { name },
-            Self::Add { name, elements } => {
-                return session.change(&Request::SetAdd { name, elements: split(&elements).map_err(usage)? });
+            Self::Add { name, elements, care } => {
+                let elements = split(&elements).map_err(usage)?;
+                session.change(&care.around(Request::SetAdd { name, elements }))?;
+                care.remind();
+                return Ok(());
             }
-            Self::Del { name, elements } => {
-                return session.change(&Request::SetDel { name, elements: split(&elements).map_err(usage)? });
+            Self::Del { name, elements, care } => {
+                let elements = split(&elements).map_err(usage)?;
+                session.change(&care.around(Request::SetDel { name, elements }))?;
+                care.remind();
+                return Ok(());
             }
+            Self::Create { name, kind } => return session.change(&Request::SetCreate { name, kind: kind.join(" ") }),
+            Self::Destroy { name } => return session.change(&Request::SetDestroy { name }),
         };
         match session.call(&request)? {
             Data::Sets(rows) => session.print(&rows, || rows.iter().map(text).collect()),

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::{
     clock::LocalTime,
+    count,
     session::{Session, unexpected},
 };
 use crate::{
@@ -33,11 +34,16 @@ struct Wanted {
     #[arg(value_name = "FILTER", trailing_var_arg = true)]
     filter: Vec<String>,
     /// Sample one packet in N at random
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = sample)]
     sample: u32,
     /// End after N packets
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     count: Option<u64>,
+}
+
+/// One packet in so many.
+fn sample(text: &str) -> Result<u32, String> {
+    count(text).and_then(|number| u32::try_from(number).map_err(|_| format!("take a whole number up to {}", u32::MAX)))
 }
 
 /// Show live packets with verdict and reason

@@ -12,12 +12,12 @@ use super::{Config, ConfigError, Elements, parse, parse_set_file};
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Unread {
         /// The config, or the file of one of its sets.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// What it says is wrong.
     #[error(transparent)]
@@ -30,7 +30,16 @@ pub enum LoadError {
 /// # Errors
 /// A file that cannot be read, or the first thing that is wrong in one, with its place.
 pub fn load(path: &Path) -> Result<(Config, String), LoadError> {
-    let text = read(path)?;
+    let bytes = fs::read(path).map_err(|cause| LoadError::Unread { path: path.to_owned(), cause })?;
+    load_bytes(bytes, path)
+}
+
+/// The same of a file that has been read already; `path` is for messages, and for the files of sets.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(bytes: Vec<u8>, path: &Path) -> Result<(Config, String), LoadError> {
+    let text = utf8(bytes, path)?;
     let mut config = parse(&text, &path.display().to_string())?;
     for set in config.sets.values_mut() {
         if let Elements::File(file) = &set.elements {
@@ -43,7 +52,11 @@ pub fn load(path: &Path) -> Result<(Config, String), LoadError> {
 }
 
 fn read(path: &Path) -> Result<String, LoadError> {
-    let bytes = fs::read(path).map_err(|source| LoadError::Unread { path: path.to_owned(), source })?;
+    let bytes = fs::read(path).map_err(|cause| LoadError::Unread { path: path.to_owned(), cause })?;
+    utf8(bytes, path)
+}
+
+fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, LoadError> {
     String::from_utf8(bytes).map_err(|error| {
         let end = error.utf8_error().valid_up_to();
         let valid = String::from_utf8_lossy(&error.as_bytes()[..end]).into_owned();

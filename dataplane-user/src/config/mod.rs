@@ -19,7 +19,7 @@ use std::sync::Arc;
 use dataplane_common::abi::CHAINS;
 
 pub use error::ConfigError;
-pub use load::{LoadError, load};
+pub use load::{LoadError, load, load_bytes};
 pub use lockout::{Culprit, NoSession, Session};
 pub(crate) use parse::check_sets;
 pub use parse::{at_rule, parse, parse_set_file};

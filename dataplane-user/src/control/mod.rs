@@ -5,6 +5,7 @@
 //! way in, for metrics alone.
 
 mod address;
+mod care;
 pub mod client;
 mod connection;
 mod failure;

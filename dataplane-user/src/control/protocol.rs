@@ -6,13 +6,14 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+pub use super::care::{Apply, Care, Careful, Place};
 pub use super::failure::{Failure, FailureKind};
 use super::flow::FlowRow;
 use super::row::{
     DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
     SetRow, Stats,
 };
-use super::status::StatusRow;
+use super::status::{ChainRow, StatusRow};
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads of a peer who may only read, in bytes.
@@ -93,14 +94,55 @@ pub enum Request {
         /// In the language of rules, not parsed yet.
         rule: String,
     },
-    /// Put a rule first. Answered with [`Data::Rules`]: the new one.
+    /// Put a rule first, or beside another. Answered with [`Data::Rules`]: the new one.
     #[serde(rename = "rule insert")]
     RuleInsert {
         /// Where.
         chain: ChainName,
         /// In the language of rules, not parsed yet.
         rule: String,
+        /// Beside which one; none: first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
     },
+    /// Put a rule in the place of another. Answered with [`Data::Rules`]: the new one.
+    #[serde(rename = "rule replace")]
+    RuleReplace {
+        /// Where.
+        chain: ChainName,
+        /// Which: [`RuleRow::handle`].
+        handle: u64,
+        /// In the language of rules, not parsed yet.
+        rule: String,
+    },
+    /// Answered with [`Data::Chains`].
+    #[serde(rename = "chain list")]
+    ChainList,
+    /// What becomes of packets that no rule decides. Answered with [`Data::Done`].
+    #[serde(rename = "chain policy")]
+    ChainPolicy {
+        /// Of which chain.
+        chain: ChainName,
+        /// `accept` or `drop`.
+        policy: String,
+    },
+    /// Make an empty set. Answered with [`Data::Done`].
+    #[serde(rename = "set create")]
+    SetCreate {
+        /// Its name.
+        name: String,
+        /// Its type, as nft has it.
+        kind: String,
+    },
+    /// Remove a set that no rule matches. Answered with [`Data::Done`].
+    #[serde(rename = "set destroy")]
+    SetDestroy {
+        /// Its name.
+        name: String,
+    },
+    /// Another change, with care. Answered as that change is.
+    #[serde(rename = "careful")]
+    Careful(Box<Careful>),
     /// Delete one rule. Answered with [`Data::Done`].
     #[serde(rename = "rule del")]
     RuleDel {
@@ -214,31 +256,6 @@ pub struct ConfigText {
     pub toml: String,
 }
 
-/// A config to apply, and how carefully.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Apply {
-    /// As [`ConfigText::path`].
-    pub path: String,
-    /// As [`ConfigText::toml`].
-    pub toml: String,
-    /// Seconds after which it is rolled back unless it was confirmed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirm: Option<u32>,
-    /// Also when it may drop the session's own packets, or leaves no port.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub force: bool,
-    /// `SSH_CONNECTION` of the session that asks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-}
-
-impl From<ConfigText> for Apply {
-    fn from(ConfigText { path, toml }: ConfigText) -> Self {
-        Self { path, toml, confirm: None, force: false, session: None }
-    }
-}
-
 /// What the daemon says to one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -294,6 +311,8 @@ pub enum Data {
     Deleted(u64),
     /// Rows of `rule list`, chain after chain, in the order of evaluation.
     Rules(Vec<RuleRow>),
+    /// Rows of `chain list`.
+    Chains(Vec<ChainRow>),
     /// Rows of `set list`, by name.
     Sets(Vec<SetRow>),
     /// The running config as TOML.

@@ -10,6 +10,11 @@ impl Request {
             | Self::Detach(_)
             | Self::RuleAdd { .. }
             | Self::RuleInsert { .. }
+            | Self::RuleReplace { .. }
+            | Self::ChainPolicy { .. }
+            | Self::SetCreate { .. }
+            | Self::SetDestroy { .. }
+            | Self::Careful(_)
             | Self::RuleDel { .. }
             | Self::RuleFlush { .. }
             | Self::SetAdd { .. }
@@ -27,6 +32,7 @@ impl Request {
             | Self::NeighList
             | Self::FlowList { .. }
             | Self::RuleList { .. }
+            | Self::ChainList
             | Self::SetList { .. }
             | Self::ConfigShow
             | Self::ConfigDiff(_)
@@ -38,6 +44,25 @@ impl Request {
             | Self::Doctor
             | Self::Whereabouts => false,
         }
+    }
+
+    /// Whether a rollback of the config takes it back, so that it may wait for confirmation.
+    pub fn can_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach { .. }
+                | Self::Detach(_)
+                | Self::RuleAdd { .. }
+                | Self::RuleInsert { .. }
+                | Self::RuleReplace { .. }
+                | Self::RuleDel { .. }
+                | Self::RuleFlush { .. }
+                | Self::ChainPolicy { .. }
+                | Self::SetAdd { .. }
+                | Self::SetDel { .. }
+                | Self::SetCreate { .. }
+                | Self::SetDestroy { .. }
+        )
     }
 
     /// Whether it asks for what takes long, whoever answers it: a config, or packets that are tried.
@@ -74,6 +99,12 @@ impl Request {
             Self::RuleList { .. } => "rule list",
             Self::RuleAdd { .. } => "rule add",
             Self::RuleInsert { .. } => "rule insert",
+            Self::RuleReplace { .. } => "rule replace",
+            Self::ChainList => "chain list",
+            Self::ChainPolicy { .. } => "chain policy",
+            Self::SetCreate { .. } => "set create",
+            Self::SetDestroy { .. } => "set destroy",
+            Self::Careful(careful) => careful.change.verb(),
             Self::RuleDel { .. } => "rule del",
             Self::RuleFlush { .. } => "rule flush",
             Self::SetList { .. } => "set list",

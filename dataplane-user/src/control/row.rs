@@ -275,19 +275,6 @@ pub struct SetRow {
     pub elements: Vec<String>,
 }
 
-/// One row of `stats --reasons`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReasonRow {
-    /// Name of a [`dataplane_common::Reason`].
-    pub name: String,
-    /// Name of its [`dataplane_common::Verdict`].
-    pub verdict: String,
-    /// One line.
-    pub meaning: String,
-    /// What to do about it.
-    pub advice: String,
-}
-
 /// The answer of `stats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {

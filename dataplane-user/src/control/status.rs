@@ -37,6 +37,30 @@ pub struct StatusRow {
     pub config: FileRow,
 }
 
+/// One row of `stats --reasons`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonRow {
+    /// Name of a [`dataplane_common::Reason`].
+    pub name: String,
+    /// Name of its [`dataplane_common::Verdict`].
+    pub verdict: String,
+    /// One line.
+    pub meaning: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// One row of `chain list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainRow {
+    /// Its name.
+    pub chain: crate::rule::ChainName,
+    /// `accept` or `drop`.
+    pub policy: String,
+    /// How many rules it has.
+    pub rules: u64,
+}
+
 /// A config that is rolled back unless it is confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRow {

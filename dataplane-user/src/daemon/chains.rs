@@ -11,6 +11,7 @@ use dataplane_common::abi::{ActionCode, CHAINS, Features, Ifindex, RULE_COUNTERS
 use super::{counter::Counters, state};
 use crate::{
     config::{ChainConfig, Config, SetConfig},
+    control::protocol::Place,
     lower::filter::{ChainRules, Entry, FilterError, LoweredFilter, lower_alone, lower_remaining, order},
     parallel::each,
     rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
@@ -205,12 +206,47 @@ impl Chains {
         Ok(installed)
     }
 
+    /// Puts a rule before or behind another.
+    pub(super) fn insert_beside(
+        &mut self,
+        chain: ChainName,
+        rule: Rule,
+        place: Place,
+    ) -> anyhow::Result<InstalledRule> {
+        let position = self.find(chain, place.handle)? + usize::from(!place.before);
+        let installed = self.install(rule)?;
+        self.rules[chain.index()].insert(position, installed.clone());
+        Ok(installed)
+    }
+
+    /// Puts a rule in the place of another, with a handle and a counter of its own.
+    pub(super) fn exchange(&mut self, chain: ChainName, handle: u64, rule: Rule) -> anyhow::Result<InstalledRule> {
+        let position = self.find(chain, handle)?;
+        let installed = self.install(rule)?;
+        let gone = std::mem::replace(&mut self.rules[chain.index()][position], installed.clone());
+        self.counters.leave(gone.counter);
+        Ok(installed)
+    }
+
+    fn find(&self, chain: ChainName, handle: u64) -> Result<usize, NoSuchRule> {
+        let mut rules = self.rules(chain).iter();
+        rules.position(|installed| installed.handle == handle).ok_or(NoSuchRule { chain, handle })
+    }
+
+    /// What becomes of packets that no rule of a chain decides.
+    pub(super) fn set_policy(&mut self, chain: ChainName, policy: Policy) {
+        self.policies[chain.index()] = policy;
+    }
+
+    /// All sets, to be changed.
+    pub(super) fn sets_mut(&mut self) -> &mut BTreeMap<SetName, SetConfig> {
+        Arc::make_mut(&mut self.sets)
+    }
+
     /// Takes a rule out.
     pub(super) fn remove(&mut self, chain: ChainName, handle: u64) -> Result<(), NoSuchRule> {
-        let rules = &mut self.rules[chain.index()];
-        let position =
-            rules.iter().position(|installed| installed.handle == handle).ok_or(NoSuchRule { chain, handle })?;
-        let gone = rules.remove(position);
+        let position = self.find(chain, handle)?;
+        let gone = self.rules[chain.index()].remove(position);
         self.counters.leave(gone.counter);
         Ok(())
     }

@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Daemon;
 use crate::{
-    config::{self, Config, Session},
+    config::Config,
     control::{
         protocol::{Apply, Data, Failure, FailureKind, Reply},
         status::PendingRow,
     },
     model::Link,
-    netlink,
 };
 
 /// What a daemon that starts must know about a config that nobody has confirmed.
@@ -83,36 +82,20 @@ impl Daemon {
 
     /// Applies a config: for good, or until its time is over.
     pub(super) fn config_apply(&mut self, apply: &Apply, uid: u32) -> Result<Reply, Failure> {
-        if let Some(pending_config) = self.store.pending_config() {
-            let left = pending_config.until.saturating_duration_since(Instant::now()).as_secs();
-            return Err(Failure::new(
-                FailureKind::Rejected,
-                format!(
-                    "another config waits for confirmation, {left} s are left; `dataplane config confirm` or \
-                     `dataplane config rollback` first"
-                ),
-            ));
-        }
+        self.nothing_waits()?;
         let config = super::operate::parse(&apply.path, &apply.toml)?;
         self.refuse_portless(&config, apply)?;
-        let warning = self.lockout(&config, apply)?;
+        let warning = self.lockout(&config, &apply.care())?;
         let before = self.desired.running().config().to_toml();
         let by = format!("{}, uid {uid}", apply.path);
         if let Some(seconds) = apply.confirm {
-            let (deadline, by) = (now() + u64::from(seconds), by.clone());
-            let pending = Pending { deadline, seconds, before: before.clone(), by };
-            self.store.write_pending(Some(&pending)).map_err(unwritten)?;
+            // What is written down meanwhile says that it waits.
+            self.put_on_probation(seconds, by)?;
         }
-        let until = apply.confirm.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
-        // What is written down meanwhile says that it waits.
-        self.store.set_probation(until.map(|until| PendingConfig { until, before: before.clone(), by }));
         let reply = match self.put_in_force(&config, &apply.path, &apply.toml) {
             Ok(reply) => reply,
             Err(failure) => {
-                if self.store.take_probation().is_some() {
-                    self.save();
-                    self.store.forget_pending();
-                }
+                self.end_probation();
                 return Err(failure);
             }
         };
@@ -120,6 +103,37 @@ impl Daemon {
             self.store.push_history(uid, before);
         }
         Ok(warning.into_iter().fold(reply, Reply::warn))
+    }
+
+    /// Refuses a second config on probation.
+    pub(super) fn nothing_waits(&self) -> Result<(), Failure> {
+        let Some(pending) = self.store.pending_config() else { return Ok(()) };
+        Err(Failure::new(
+            FailureKind::Rejected,
+            format!(
+                "another config waits for confirmation, {} s are left; `dataplane config confirm` or \
+                 `dataplane config rollback` first",
+                pending.row().seconds
+            ),
+        ))
+    }
+
+    /// Notes what a change on probation goes back to.
+    pub(super) fn put_on_probation(&mut self, seconds: u32, by: String) -> Result<(), Failure> {
+        let before = self.desired.running().config().to_toml();
+        let pending = Pending { deadline: now() + u64::from(seconds), seconds, before: before.clone(), by: by.clone() };
+        self.store.write_pending(Some(&pending)).map_err(unwritten)?;
+        let until = Instant::now() + Duration::from_secs(seconds.into());
+        self.store.set_probation(Some(PendingConfig { until, before, by }));
+        Ok(())
+    }
+
+    /// The change on probation did not come about.
+    pub(super) fn end_probation(&mut self) {
+        if self.store.take_probation().is_some() {
+            self.save();
+            self.store.forget_pending();
+        }
     }
 
     /// The config on probation stays.
@@ -143,15 +157,18 @@ impl Daemon {
         Ok(Data::Done.into())
     }
 
+    /// The config that a rollback goes back to.
+    pub(super) fn goal_of_rollback(&self) -> Option<String> {
+        if let Some(pending_config) = self.store.pending_config() {
+            return Some(pending_config.before.clone());
+        }
+        let running = self.desired.running().config().to_toml();
+        self.store.latest_before(|before| before != running).map(|(_, toml)| toml)
+    }
+
     /// Goes back to the config before.
     pub(super) fn config_rollback(&mut self) -> Result<Reply, Failure> {
-        let before = if let Some(pending_config) = self.store.pending_config() {
-            Some(pending_config.before.clone())
-        } else {
-            let running = self.desired.running().config().to_toml();
-            self.store.latest_before(|before| before != running).map(|(_, toml)| toml)
-        };
-        let toml = before.ok_or_else(|| {
+        let toml = self.goal_of_rollback().ok_or_else(|| {
             Failure::new(FailureKind::NotFound, "there is no config before this one; `config apply` makes one")
         })?;
         let config = super::operate::parse("the config before", &toml)?;
@@ -207,27 +224,6 @@ impl Daemon {
                  is attached, write into it:\n\n{}\nor insist with `--force`",
                 names.join(", "),
                 running.to_toml()
-            ),
-        ))
-    }
-
-    /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.
-    pub(super) fn lockout(&self, config: &Config, apply: &Apply) -> Result<Option<String>, Failure> {
-        let Some(session) = &apply.session else { return Ok(None) };
-        let session: Session =
-            session.parse().map_err(|error: config::NoSession| Failure::new(FailureKind::Usage, error.to_string()))?;
-        // Packets of the peer most likely come in where packets to it go out.
-        let path = netlink::path(session.peer.ip(), None).ok().and_then(Result::ok);
-        let iif = path.and_then(|path| self.observed.model().links.get(&path.dev)).map(|link| link.name.clone());
-        let Some(culprit) = config.locks_out(&session, iif.as_deref()) else { return Ok(None) };
-        let found = format!("this config may drop the packets of your own session ({session}): {culprit}");
-        if apply.force || apply.confirm.is_some() {
-            return Ok(Some(found));
-        }
-        Err(Failure::new(
-            FailureKind::Rejected,
-            format!(
-                "{found}; try it with `--confirm 60`, which takes it back unless you confirm, or insist with `--force`"
             ),
         ))
     }

@@ -3,6 +3,8 @@
 //! One task owns everything. What the kernel says and what operators ask for arrive here in turn, so no state is ever seen
 //! half changed.
 
+mod absent;
+mod careful;
 mod chains;
 mod confirm;
 mod counter;
@@ -224,6 +226,7 @@ impl Daemon {
     fn answer(&mut self, mut call: Call) {
         let (verb, changes) = (call.request.verb(), call.request.is_change());
         let stream = call.stream.take();
+        let waits = self.waits_with(&call.request);
         let mut through = false;
         let mut answer = guard::answered(verb, || {
             let answer = match (&call.request, stream) {
@@ -239,6 +242,12 @@ impl Daemon {
         });
         if changes && !through {
             self.recover();
+        }
+        if changes
+            && through
+            && let Some(warning) = waits
+        {
+            answer = answer.map(|part| Part { reply: part.reply.warn(warning), ..part });
         }
         if changes && let Some(error) = self.store.unsaved() {
             let warning = format!("in force, but not written down: {error}; a restart would undo it");

@@ -1,6 +1,11 @@
 //! What operators ask for.
 
-use super::{Daemon, chains::NoSuchRule, difference::difference, plane::Facts};
+use super::{
+    Daemon,
+    chains::{Chains, InstalledRule, NoSuchRule},
+    difference::difference,
+    plane::Facts,
+};
 use crate::{
     config::{self, Config, ConfigError, PortConfig, PortPattern, UntilReady},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
@@ -25,7 +30,18 @@ impl Daemon {
             Request::Detach(Selection::Ifaces(ifaces)) => self.detach(ifaces),
             Request::PortList => Ok(Data::Ports(self.port_rows(None)?).into()),
             Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
-            Request::RuleInsert { chain, rule } => self.rule_add(*chain, rule, true),
+            Request::RuleInsert { chain, rule, place: None } => self.rule_add(*chain, rule, true),
+            Request::RuleInsert { chain, rule, place: Some(place) } => {
+                self.rule_put(*chain, rule, |chains, rule| chains.insert_beside(*chain, rule, *place))
+            }
+            Request::RuleReplace { chain, handle, rule } => {
+                self.rule_put(*chain, rule, |chains, rule| chains.exchange(*chain, *handle, rule))
+            }
+            Request::ChainList => Ok(Data::Chains(self.chain_rows()).into()),
+            Request::ChainPolicy { chain, policy } => self.chain_policy(*chain, policy),
+            Request::SetCreate { name, kind } => self.set_create(name, kind),
+            Request::SetDestroy { name } => self.set_destroy(name),
+            Request::Careful(careful) => self.careful(careful, uid),
             Request::RuleDel { chain, handle } => {
                 self.remove_rule(*chain, *handle).map_err(failure)?;
                 Ok(Data::Done.into())
@@ -145,8 +161,24 @@ impl Daemon {
 
     fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
         let rule = self.check(text)?;
+        let absent = self.absent_links(std::iter::once(&rule));
         let installed = self.add_rule(chain, rule, in_front).map_err(failure)?;
-        Ok(Data::Rules(vec![self.rule_row(chain, &installed)?]).into())
+        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed)?]));
+        Ok(absent.into_iter().fold(reply, Reply::warn))
+    }
+
+    /// Puts a rule among the others.
+    fn rule_put(
+        &mut self,
+        chain: ChainName,
+        text: &str,
+        put: impl FnOnce(&mut Chains, Rule) -> anyhow::Result<InstalledRule>,
+    ) -> Result<Reply, Failure> {
+        let rule = self.check(text)?;
+        let absent = self.absent_links(std::iter::once(&rule));
+        let installed = self.change_chains(|chains| put(chains, rule)).map_err(failure)?;
+        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed)?]));
+        Ok(absent.into_iter().fold(reply, Reply::warn))
     }
 
     /// Puts a config in the place of the running one, all or nothing; `path` and `toml` are for the errors.
@@ -183,6 +215,9 @@ impl Daemon {
             let name = self.observed.model().links.get(ifindex).map_or("?", |link| &link.name);
             reply = reply.warn(format!("cannot attach {name}: {reason}"));
         }
+        for warning in self.absent(config) {
+            reply = reply.warn(warning);
+        }
         if let Some(warning) = self.plane.gate_trouble() {
             reply = reply.warn(warning);
         }
@@ -216,7 +251,7 @@ fn no_link(name: &str) -> Failure {
 
 impl Daemon {
     /// Reads one rule that the daemon can put in force.
-    fn check(&self, text: &str) -> Result<Rule, Failure> {
+    pub(super) fn check(&self, text: &str) -> Result<Rule, Failure> {
         let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
         let rule = rule::parse_spanned(text)
             .and_then(|parsed| config::check_sets(parsed, self.desired.chains().sets()))

@@ -135,6 +135,7 @@ impl Daemon {
     pub(super) fn refuses(&self, request: &Request) -> bool {
         let Some(quarantine) = self.store.quarantine() else { return false };
         match request {
+            Request::Careful(careful) => self.refuses(&careful.change),
             Request::ConfigApply(_) | Request::Detach(Selection::All) => false,
             // Nobody knows what an earlier daemon has in its maps.
             Request::ConfigShow | Request::ConfigDiff(_) | Request::RuleList { .. } | Request::SetList { .. } => {
@@ -179,7 +180,7 @@ impl Daemon {
             ));
         }
         let config = super::operate::parse(&apply.path, &apply.toml)?;
-        let warning = self.lockout(&config, apply)?;
+        let warning = self.lockout(&config, &apply.care())?;
         let unkept =
             |error: anyhow::Error| Failure::new(FailureKind::Failed, format!("{error:#}; nothing was changed"));
         self.store.set_aside().map_err(unkept)?;

@@ -6,7 +6,7 @@ use super::{Daemon, operate::failure};
 use crate::{
     config::{Elements, SetConfig},
     control::protocol::{Data, Failure, FailureKind, Reply},
-    rule::{Element, SetName, parse_element},
+    rule::{ChainName, Element, SetName, parse_element},
 };
 
 impl Daemon {
@@ -41,6 +41,50 @@ impl Daemon {
         }
         let gone: BTreeSet<_> = elements.into_iter().collect();
         self.change_set(&set, |listed| listed.retain(|element| !gone.contains(element)))
+    }
+
+    /// Makes an empty set.
+    pub(super) fn set_create(&mut self, name: &str, kind: &str) -> Result<Reply, Failure> {
+        let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
+        // The config's own parser knows what names and types there are.
+        let toml = format!("[sets.{name}]\ntype = \"{kind}\"\n");
+        let parsed = crate::config::parse(&toml, "set").map_err(|error| rejected(error.to_string()))?;
+        let Some((name, set)) = parsed.sets.into_iter().next().filter(|(found, _)| found.as_str() == name) else {
+            return Err(rejected(format!("`{name}` is no name of a set; take letters, digits and `_`")));
+        };
+        if self.desired.chains().sets().contains_key(&name) {
+            let message = format!("there is a set {0} already; `dataplane set list {0}` shows it", name.as_str());
+            return Err(rejected(message));
+        }
+        self.change_chains(|chains| {
+            chains.sets_mut().insert(name, set);
+            Ok(())
+        })
+        .map_err(failure)?;
+        Ok(Data::Done.into())
+    }
+
+    /// Removes a set that no rule matches.
+    pub(super) fn set_destroy(&mut self, name: &str) -> Result<Reply, Failure> {
+        let name = self.set(name)?.0.clone();
+        let reference = format!("@{}", name.as_str());
+        for chain in ChainName::ALL {
+            let mut rules = self.desired.chains().rules(chain).iter();
+            let uses = |text: &str| text.split_whitespace().any(|word| word == reference);
+            if let Some(user) = rules.find(|installed| uses(&installed.rule.to_string())) {
+                let message = format!(
+                    "rule {} of chain {chain} matches the set: `{}`; `dataplane rule del {chain} handle {}` first",
+                    user.handle, user.rule, user.handle
+                );
+                return Err(Failure::new(FailureKind::Rejected, message));
+            }
+        }
+        self.change_chains(|chains| {
+            chains.sets_mut().remove(&name);
+            Ok(())
+        })
+        .map_err(failure)?;
+        Ok(Data::Done.into())
     }
 
     /// The name of a set, and what the texts mean in it.

@@ -5,14 +5,15 @@ use std::{
     thread,
 };
 
-use super::{Daemon, confirm, difference::difference, running::RunningConfig};
+use super::{Daemon, chains::Chains, confirm, difference::difference, operate::failure, running::RunningConfig};
 use crate::{
     config,
     control::{
+        protocol::{Data, Failure, FailureKind, Reply},
         row::{Finding, Status},
-        status::{FileRow, StatusRow},
+        status::{ChainRow, FileRow, StatusRow},
     },
-    rule::ChainName,
+    rule::{ChainName, Policy},
 };
 
 /// The config file that the daemon was started with.
@@ -70,6 +71,30 @@ impl Daemon {
             pending: self.store.pending_config().map(confirm::PendingConfig::row),
             config: FileRow::default(),
         }
+    }
+
+    /// Rows of `chain list`.
+    pub(super) fn chain_rows(&self) -> Vec<ChainRow> {
+        let chains = self.desired.chains();
+        let row = |chain: ChainName| ChainRow {
+            chain,
+            policy: chains.policy(chain).to_string(),
+            rules: chains.rules(chain).len() as u64,
+        };
+        ChainName::ALL.into_iter().map(row).collect()
+    }
+
+    /// Sets what becomes of packets that no rule of a chain decides.
+    pub(super) fn chain_policy(&mut self, chain: ChainName, policy: &str) -> Result<Reply, Failure> {
+        let policy: Policy = policy.parse().map_err(|_| {
+            Failure::new(FailureKind::Rejected, format!("`{policy}` is no policy; take accept or drop"))
+        })?;
+        let change = |chains: &mut Chains| {
+            chains.set_policy(chain, policy);
+            Ok(())
+        };
+        self.change_chains(change).map_err(failure)?;
+        Ok(Data::Done.into())
     }
 
     /// Logs it when the config file has been edited and this start did not take it.

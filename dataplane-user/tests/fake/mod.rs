@@ -103,7 +103,11 @@ impl Drop for Daemon {
 pub(crate) fn dataplane() -> Command {
     let built = env!("CARGO_BIN_EXE_dataplane").into();
     let mut command = Command::new(std::env::var_os("DATAPLANE_BIN").unwrap_or(built));
-    command.env("DATAPLANE_SOCKET", "/nonexistent/dataplane.sock").env_remove("RUST_LOG").env("COLUMNS", "120");
+    command
+        .env("DATAPLANE_SOCKET", "/nonexistent/dataplane.sock")
+        .env_remove("RUST_LOG")
+        .env_remove("SSH_CONNECTION")
+        .env("COLUMNS", "120");
     command
 }
 

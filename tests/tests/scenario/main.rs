@@ -12,6 +12,7 @@ mod bgp;
 mod bond;
 mod bridge;
 mod card;
+mod careful;
 mod carried;
 mod commit;
 mod config;

@@ -1,0 +1,168 @@
+//! Changes with care: refused where they may drop the session that makes them, and taken back unless they are confirmed.
+
+use super::Daemon;
+use crate::{
+    config::{self, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, UntilReady},
+    control::protocol::{Care, Careful, Failure, FailureKind, Place, Reply, Request},
+    netlink,
+    rule::{ChainName, Policy, Rule, SetName, parse_element},
+};
+
+/// Chains that packets of a session of this machine meet.
+const OWN: [ChainName; 2] = [ChainName::Prerouting, ChainName::Input];
+
+impl Daemon {
+    /// Makes a change with care.
+    pub(super) fn careful(&mut self, careful: &Careful, uid: u32) -> Result<Reply, Failure> {
+        let Careful { change, care } = careful;
+        let verb = change.verb();
+        let warning = self.lockout_by(change, care)?;
+        let Some(seconds) = care.confirm else {
+            let reply = self.operate(change, uid)?;
+            return Ok(warning.into_iter().fold(reply, Reply::warn));
+        };
+        if !change.can_wait() {
+            let message = format!("`{verb}` is not part of the config, so it cannot wait for confirmation");
+            return Err(Failure::new(FailureKind::Usage, message));
+        }
+        self.nothing_waits()?;
+        self.put_on_probation(seconds, format!("{verb}, uid {uid}"))?;
+        match self.operate(change, uid) {
+            Ok(reply) => {
+                // All of it: a single change in the journal does not say that it waits.
+                self.save();
+                Ok(warning.into_iter().fold(reply, Reply::warn))
+            }
+            Err(failure) => {
+                self.end_probation();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Refuses a change by which packets of the session that makes it may be dropped that are not dropped now; warns where that
+    /// was insisted on.
+    fn lockout_by(&self, change: &Request, care: &Care) -> Result<Option<String>, Failure> {
+        if care.session.is_none() {
+            return Ok(None);
+        }
+        // A session that lives although the rules in force may drop it is not asked about again and again.
+        let Some(config) = self.prospect(change)? else { return Ok(None) };
+        if self.culprit(&self.desired.running().config(), care)?.is_some() {
+            return Ok(None);
+        }
+        self.lockout(&config, care)
+    }
+
+    /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.
+    pub(super) fn lockout(&self, config: &Config, care: &Care) -> Result<Option<String>, Failure> {
+        let Some((session, culprit)) = self.culprit(config, care)? else { return Ok(None) };
+        let found = format!("this change may drop the packets of your own session ({session}): {culprit}");
+        if care.force || care.confirm.is_some() {
+            return Ok(Some(found));
+        }
+        Err(Failure::new(
+            FailureKind::Rejected,
+            format!(
+                "{found}; try it with `--confirm 60`, which takes it back unless you confirm, or insist with `--force`"
+            ),
+        ))
+    }
+
+    /// The session that makes a change, and what of a config may drop its packets; none if nothing does.
+    fn culprit(&self, config: &Config, care: &Care) -> Result<Option<(Session, Culprit)>, Failure> {
+        let Some(session) = &care.session else { return Ok(None) };
+        let session: Session =
+            session.parse().map_err(|error: NoSession| Failure::new(FailureKind::Usage, error.to_string()))?;
+        // Packets of the peer most likely come in where packets to it go out.
+        let path = netlink::path(session.peer.ip(), None).ok().and_then(Result::ok);
+        let iif = path.and_then(|path| self.observed.model().links.get(&path.dev)).map(|link| link.name.clone());
+        Ok(config.locks_out(&session, iif.as_deref()).map(|culprit| (session, culprit)))
+    }
+
+    /// The config that a change would give; none where it cannot drop packets of a session of this machine, or is refused for
+    /// another reason.
+    fn prospect(&self, change: &Request) -> Result<Option<Config>, Failure> {
+        let concerns = |chain: &ChainName| OWN.contains(chain);
+        let position = |chain: ChainName, handle: u64| self.desired.chains().position(chain, handle);
+        Ok(match change {
+            Request::RuleAdd { chain, rule } if concerns(chain) => {
+                let rule = self.check(rule)?;
+                Some(self.with_rules(*chain, |rules| rules.push(rule)))
+            }
+            Request::RuleInsert { chain, rule, place } if concerns(chain) => {
+                let rule = self.check(rule)?;
+                let at = match place {
+                    None => Some(0),
+                    Some(Place { before, handle }) => {
+                        position(*chain, *handle).map(|(place, _)| place + usize::from(!before))
+                    }
+                };
+                at.map(|at| self.with_rules(*chain, |rules| rules.insert(at, rule)))
+            }
+            Request::RuleReplace { chain, handle, rule } if concerns(chain) => {
+                let rule = self.check(rule)?;
+                position(*chain, *handle).map(|(at, _)| self.with_rules(*chain, |rules| rules[at] = rule))
+            }
+            Request::RuleDel { chain, handle } if concerns(chain) => {
+                position(*chain, *handle).map(|(at, _)| self.with_rules(*chain, |rules| drop(rules.remove(at))))
+            }
+            Request::RuleFlush { chain } if concerns(chain) => Some(self.with_rules(*chain, Vec::clear)),
+            Request::ChainPolicy { chain, policy } if concerns(chain) => policy.parse::<Policy>().ok().map(|policy| {
+                let mut config = self.desired.running().config();
+                config.chains[chain.index()].policy = policy;
+                config
+            }),
+            Request::SetAdd { name, elements } => self.with_elements(name, elements, true),
+            Request::SetDel { name, elements } => self.with_elements(name, elements, false),
+            Request::Attach { ifaces, mode } => {
+                let mut config = self.desired.running().config();
+                let ports = ifaces.iter().filter_map(|name| PortPattern::exact(name).ok());
+                config.ports.extend(ports.map(|pattern| PortConfig {
+                    pattern,
+                    mode: *mode,
+                    until_ready: UntilReady::default(),
+                }));
+                Some(config)
+            }
+            Request::ConfigRollback => {
+                self.goal_of_rollback().and_then(|toml| config::parse(&toml, "the config before").ok())
+            }
+            _ => None,
+        })
+    }
+
+    fn with_rules(&self, chain: ChainName, change: impl FnOnce(&mut Vec<Rule>)) -> Config {
+        let mut config = self.desired.running().config();
+        change(&mut config.chains[chain.index()].rules);
+        config
+    }
+
+    fn with_elements(&self, name: &str, texts: &[String], add: bool) -> Option<Config> {
+        let name = SetName::new(name)?;
+        let mut config = self.desired.running().config();
+        let set = config.sets.get_mut(&name)?;
+        let elements: Vec<_> = texts.iter().filter_map(|text| parse_element(&set.kind, text).ok()).collect();
+        let mut listed = set.listed()?.to_vec();
+        if add {
+            listed.extend(elements);
+        } else {
+            listed.retain(|element| !elements.contains(element));
+        }
+        set.elements = Elements::Listed(listed.into());
+        Some(config)
+    }
+
+    /// What a change that is made while a config waits should be warned of.
+    pub(super) fn waits_with(&self, request: &Request) -> Option<String> {
+        let inner = match request {
+            Request::Careful(careful) => &careful.change,
+            request => request,
+        };
+        let pending = self.store.pending_config().filter(|_| inner.can_wait())?.row();
+        Some(format!(
+            "a config waits for confirmation ({}): this change is rolled back with it in {} s unless `dataplane config confirm` comes before",
+            pending.by, pending.seconds
+        ))
+    }
+}
