@@ -141,7 +141,7 @@ fn faults_have_a_position() {
 fn a_fault_is_shown_with_its_line() {
     let error = parse("[chains.forward]\nrules = [\n  'ip sadr 10.0.0.1 drop',\n]\n", "etc/dp.toml").expect_err("sadr");
     let expected = "\
-error: etc/dp.toml:3:7: found `sadr`, expected `daddr`, `dscp`, `frag-off`, `protocol`, `saddr`, `ttl` or `version`
+error: etc/dp.toml:3:7: found `sadr`, expected `daddr`, `dscp`, `frag-off`, `protocol`, `saddr`, `ttl` or `version`: did you mean `saddr`?
   |
 3 |   'ip sadr 10.0.0.1 drop',
   |       ^^^^

@@ -10,6 +10,7 @@ mod consistency;
 mod display;
 mod error;
 pub(crate) mod foreign;
+mod hint;
 mod name;
 pub(crate) mod parse;
 mod resolve;

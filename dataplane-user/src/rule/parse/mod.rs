@@ -17,6 +17,7 @@ use chumsky::prelude::*;
 use super::ast::{Match, Rule};
 use super::error::{RuleError, RuleFault};
 use super::foreign;
+use super::hint;
 use super::set::{Element, ItemKind, SetType};
 use super::statement::{Action, Statement};
 use super::text::Text;
@@ -93,7 +94,10 @@ fn unsupported(text: &str, error: RuleError) -> RuleError {
         return error;
     }
     let known = foreign::unsupported(text, error.span.start);
-    known.map_or(error, |(span, said)| RuleError { span, fault: RuleFault::Invalid(said) })
+    match known {
+        Some((span, said)) => RuleError { span, fault: RuleFault::Invalid(said) },
+        None => hint::with_hint(text, error),
+    }
 }
 
 /// Reads an element of a set of this type.
