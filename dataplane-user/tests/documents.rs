@@ -3,7 +3,15 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf};
 
 use dataplane_common::{Reason, Verdict};
-use dataplane_user::{config, release};
+use dataplane_user::{
+    config,
+    control::{
+        flow::FlowCounts,
+        row::{LinkRow, PortRow, RuleRow},
+    },
+    metrics, release,
+    rule::ChainName,
+};
 
 fn document(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
@@ -145,6 +153,38 @@ fn the_page_of_kernels_is_that_of_the_code() {
     assert_eq!(shown, wanted, "docs/kernels.md (left) and dataplane-user/src/release.rs (right)");
     let readme = fs::read_to_string(document("../README.md")).expect("README");
     assert!(readme.contains(&format!("Linux {major}.{minor} or later")), "README names another version");
+}
+
+/// What the dashboard and the alert rules name.
+#[test]
+fn series_of_the_dashboard_exist() {
+    // Something of each kind: families without samples are not written.
+    let port: PortRow = serde_json::from_str(
+        r#"{"name":"a","ifindex":2,"mode":"tc","state":"up","mac":null,"mtu":1500,"vlan":null,"rx":0,"forwarded":0,
+            "delivered":0,"dropped":0,"passed":0}"#,
+    )
+    .expect("a port");
+    let rule = RuleRow { chain: ChainName::Input, handle: 1, rule: "drop".to_owned(), packets: 0, bytes: 0 };
+    let exposition = metrics::Scrape {
+        ports: vec![(port, [("forwarded", 1)].into())],
+        links: vec![LinkRow::default()],
+        rules: vec![rule],
+        flows: Some(FlowCounts::default()),
+        pending: Some(1),
+        ..metrics::Scrape::default()
+    };
+    let exposition = exposition.text();
+    let families: BTreeSet<_> =
+        exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for document in ["grafana.json", "alerts.yml"] {
+        let text = read(document);
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named: BTreeSet<_> = text.split(|c| !letter(c)).filter(|word| word.starts_with("dataplane_")).collect();
+        assert!(named.len() >= 5, "{document}: {named:?}");
+        let family = |word: &str| word.trim_end_matches("_total").trim_end_matches("_info").to_owned();
+        let unknown: Vec<_> = named.iter().filter(|word| !families.contains(family(word).as_str())).collect();
+        assert!(unknown.is_empty(), "docs/{document} names {unknown:?}; there are {families:?}");
+    }
 }
 
 #[test]
