@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{ADDRESS_WORDS, Hash, Ifindex};
 
 /// A row is found within so many from its home, or is not there.
-pub const FLOW_PROBES: u32 = 8;
+pub const FLOW_PROBES: u32 = 16;
 /// What a lease is counted in: 2^20 nanoseconds of `CLOCK_MONOTONIC`, in 32 bits, which wrap.
 pub const MOMENT: u32 = 20;
 /// No row.
@@ -209,7 +209,7 @@ pub const fn home(seed: u64, addresses: &[u64; ADDRESS_WORDS], count: usize, por
         hash = hash.with(addresses[at] ^ seed.rotate_left(at as u32 * 16 + 8));
         at += 1;
     }
-    hash.tag()
+    hash.stirred()
 }
 
 /// The addresses of the opposite direction.

@@ -29,6 +29,13 @@ impl Hash {
     pub const fn tag(self) -> u32 {
         (self.sum >> 32) as u32
     }
+
+    /// A place of which all bits are good: each bit of each word has a say in each of them. [`Self::tag`] is cheaper, and its lower
+    /// bits know nothing of the upper bits of words.
+    #[inline(always)]
+    pub const fn stirred(self) -> u32 {
+        ((self.sum ^ self.sum >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32
+    }
 }
 
 /// Word `word` of a line, both counted from the beginning of a generation that starts at `base`.

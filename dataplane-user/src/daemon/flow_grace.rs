@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::flow_handle::wake;
-use crate::{kernel::grace, retired::Retired};
+use crate::{
+    kernel::grace,
+    retired::{Grace, Retired},
+};
 
 /// Rows of both families.
 pub(super) type RetiredRows = [Option<Retired<Vec<u32>>>; 2];
@@ -19,7 +22,7 @@ pub(super) type RetiredRows = [Option<Retired<Vec<u32>>>; 2];
 /// The thread that waits for packets: that takes as long as the kernel likes, and the ends of connections must not wait for it.
 pub(super) struct Graces {
     retired: Sender<RetiredRows>,
-    released: Receiver<[Vec<u32>; 2]>,
+    released: Receiver<(Grace, [Vec<u32>; 2])>,
     waits: bool,
     /// What is waited for is of other memory.
     forgotten: bool,
@@ -34,7 +37,7 @@ impl Graces {
             for rows in given {
                 let passed = grace();
                 let rows = rows.map(|rows| rows.map(|rows| passed.release(rows)).unwrap_or_default());
-                if give.send(rows).is_err() {
+                if give.send((passed, rows)).is_err() {
                     return;
                 }
                 wake(&waker);
@@ -56,9 +59,9 @@ impl Graces {
     }
 
     /// Rows that no packet is led to any more.
-    pub(super) fn passed(&mut self) -> Option<[Vec<u32>; 2]> {
-        let rows = self.released.try_recv().ok()?;
+    pub(super) fn passed(&mut self) -> Option<(Grace, [Vec<u32>; 2])> {
+        let passed = self.released.try_recv().ok()?;
         self.waits = false;
-        (!std::mem::take(&mut self.forgotten)).then_some(rows)
+        (!std::mem::take(&mut self.forgotten)).then_some(passed)
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn spawn(
         wake: Arc::clone(handle.waker()),
         stats: handle.counts(),
         graces,
+        grows: false,
         listing: None,
         jobs: VecDeque::new(),
         survey: Survey::default(),
@@ -124,6 +125,8 @@ struct Follower {
     wake: Arc<OwnedFd>,
     stats: Arc<Mutex<FlowStats>>,
     graces: Graces,
+    /// Rows are moved when packets are through that they may have carried.
+    grows: bool,
     listing: Option<Listing>,
     jobs: VecDeque<Job>,
     survey: Survey,
@@ -220,6 +223,7 @@ impl Follower {
                     let (switch, memory) = maps.parts();
                     // Rows of the memory of before come back to no one.
                     self.graces.forget();
+                    self.grows = false;
                     self.flows.replace(memory, seed(), now);
                     self.switch = switch;
                     self.survey = Survey::default();
@@ -291,17 +295,27 @@ impl Follower {
 
     /// Has others wait for the packets that may still be led to rows that were freed.
     fn retire(&mut self) {
-        if self.graces.is_free() {
-            let retired = self.flows.retire();
-            if retired.iter().any(Option::is_some) {
-                self.graces.wait_for(retired);
-            }
+        if !self.graces.is_free() {
+            return;
+        }
+        self.grows = self.flows.is_crowded();
+        if self.grows {
+            self.flows.pause(self.born.elapsed());
+            self.publish();
+        }
+        let retired = self.flows.retire();
+        if self.grows || retired.iter().any(Option::is_some) {
+            self.graces.wait_for(retired);
         }
     }
 
     fn release(&mut self) {
-        if let Some([four, six]) = self.graces.passed() {
-            self.flows.release([&four, &six]);
+        let Some((passed, [four, six])) = self.graces.passed() else { return };
+        self.flows.release([&four, &six]);
+        if std::mem::take(&mut self.grows) {
+            self.flows.grow(&passed);
+            self.survey = Survey::default();
+            self.publish();
         }
     }
 

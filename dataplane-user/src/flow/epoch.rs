@@ -25,6 +25,8 @@ pub struct Epochs {
     due: Option<Duration>,
     /// Rules of this generation are not judged yet.
     unjudged: Option<u32>,
+    /// Rows are moved.
+    paused: bool,
 }
 
 impl Epochs {
@@ -52,6 +54,16 @@ impl Epochs {
         self.unjudged.take_if(|unjudged| generation.wrapping_sub(*unjudged).cast_signed() >= 0).is_some()
     }
 
+    /// No row is armed before [`Self::resume`].
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Ends [`Self::pause`].
+    pub fn resume(&mut self) {
+        self.paused = false;
+    }
+
     /// Lets rows be armed again if it is time. Says whether that changed anything.
     pub fn tick(&mut self, now: Duration) -> bool {
         let over = self.due.take_if(|due| *due <= now).is_some();
@@ -68,7 +80,8 @@ impl Epochs {
 
     /// The words for the kernel half: the epoch, and the one in which rows are armed.
     pub fn words(&self) -> [u32; 2] {
-        [self.epoch, if self.due.is_some() || self.unjudged.is_some() { 0 } else { self.epoch }]
+        let held = self.due.is_some() || self.unjudged.is_some() || self.paused;
+        [self.epoch, if held { 0 } else { self.epoch }]
     }
 
     /// How often it was raised.

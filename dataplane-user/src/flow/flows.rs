@@ -8,7 +8,7 @@ use super::{
     AnySeen, Connections, Counts, Epochs, Named, NotFast, Origin, Table, View, Work, Zoned, state::Known, view,
     view::Now,
 };
-use crate::{fib::Memory, model::Family};
+use crate::{fib::Memory, model::Family, retired::Grace};
 
 /// After connections found no room, all are listed again once so much of it is free, and no sooner than so.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -84,10 +84,33 @@ impl<M: Memory<Word = AtomicU64>> Flows<M> {
         }
     }
 
+    /// Whether a table is to grow.
+    pub fn is_crowded(&self) -> bool {
+        self.v4.is_crowded() || self.v6.is_crowded()
+    }
+
+    /// Rows that were armed count no longer, and none is armed before [`Self::grow`].
+    pub fn pause(&mut self, now: Duration) {
+        self.epochs.raise(now);
+        self.epochs.pause();
+    }
+
+    /// Gives both families as many rows as they need. `passed`: since [`Self::pause`].
+    pub fn grow(&mut self, passed: &Grace) {
+        if self.v4.is_crowded() {
+            self.v4.grow(passed);
+        }
+        if self.v6.is_crowded() {
+            self.v6.grow(passed);
+        }
+        self.epochs.resume();
+    }
+
     /// Goes on in other memory, in which nothing is yet. Who has rows keeps them.
     pub fn replace(&mut self, (v4, v6): (M, M), seed: u64, now: Duration) {
         self.seed = seed;
         self.epochs.raise(now);
+        self.epochs.resume();
         self.v4.replace(Table::new(v4, seed));
         self.v6.replace(Table::new(v6, seed));
     }
@@ -300,6 +323,7 @@ pub(super) fn waits<A: Zoned>(known: &Known<A>) -> Option<NotFast> {
         Place::Young => Some(NotFast::Young),
         Place::Asked => Some(NotFast::Asked),
         Place::TwoZones => Some(NotFast::TwoZones),
+        Place::Crowded => Some(NotFast::Crowded),
         Place::Listed(_) => None,
     }
 }

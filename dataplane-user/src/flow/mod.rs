@@ -6,6 +6,9 @@ mod epoch;
 mod filter;
 mod flows;
 mod not_fast;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod state;
 mod table;
 #[cfg(test)]

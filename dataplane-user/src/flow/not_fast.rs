@@ -27,6 +27,8 @@ pub enum NotFast {
     Silent,
     /// Another zone has one of its tuples.
     TwoZones,
+    /// The table is about to grow.
+    Crowded,
     /// There are as many as there may be.
     Full,
     /// None is carried.
@@ -49,6 +51,7 @@ impl NotFast {
             Self::Asked => "asked",
             Self::Silent => "silent",
             Self::TwoZones => "two-zones",
+            Self::Crowded => "crowded",
             Self::Full => "full",
             Self::Off => "off",
         }
@@ -71,6 +74,7 @@ impl NotFast {
                 "the kernel announces nothing of it: it is older than the daemon (sysctl -w net.netfilter.nf_conntrack_events=1)"
             }
             Self::TwoZones => "another conntrack zone has one of its tuples",
+            Self::Crowded => "the table grows just now, and has room for it then",
             Self::Off => "no connection is carried",
             Self::Full => "there is no room for it; raise `max` of [flows]",
         }

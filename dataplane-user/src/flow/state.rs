@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Change, ESTABLISHED, Named, NoRoom, NotFast, Protocol, Seen, Status, Tcp, Tuple,
+    Change, ESTABLISHED, Named, NotFast, Protocol, Seen, Status, Tcp, Tuple,
     table::{FlowFamily, Table},
 };
 use crate::fib::Memory;
@@ -45,6 +45,8 @@ pub enum Place {
     Listed([u32; 2]),
     /// Another zone has one of its tuples.
     TwoZones,
+    /// Its rows have no room before the table grows.
+    Crowded,
 }
 
 /// A connection that is known.
@@ -84,18 +86,20 @@ pub struct Counts {
 
 /// The connections of a family that have rows, or may soon.
 pub struct Connections<A, M> {
-    known: HashMap<Key<A>, Known<A>>,
-    table: Table<A, M>,
+    pub(super) known: HashMap<Key<A>, Known<A>>,
+    pub(super) table: Table<A, M>,
     /// In the order in which they are due.
     young: VecDeque<(Duration, Key<A>, u32, u32)>,
     asked: VecDeque<(Duration, Key<A>, u32)>,
     /// How many known connections are in each zone.
-    zones: BTreeMap<u16, u32>,
+    pub(super) zones: BTreeMap<u16, u32>,
     local: BTreeSet<A>,
     round: u8,
     /// Rows are there for no more connections.
     pub max: u32,
-    counts: Counts,
+    /// Some connection waits for the table to grow.
+    pub(super) crowded: bool,
+    pub(super) counts: Counts,
 }
 
 /// A family's connections as the kernel knows them.
@@ -128,6 +132,7 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
             local: BTreeSet::new(),
             round: 0,
             max,
+            crowded: false,
             counts: Counts::default(),
         }
     }
@@ -245,65 +250,13 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
         }
     }
 
-    /// Writes the rows of a connection.
-    fn list(&mut self, key: Key<A>) {
-        let Some(known) = self.known.get(&key).copied() else { return };
-        let outcome = if self.table.used() / 2 >= self.max {
-            Err(NoRoom::Full)
-        } else {
-            self.table.insert(&key.1, &known.reply, known.mark)
-        };
-        match outcome {
-            Ok(rows) => self.put(&key, Place::Listed(rows)),
-            // It is not kept: how many the kernel has is not for us to remember.
-            Err(NoRoom::Full) => {
-                self.counts.full += 1;
-                self.remove(&key);
-            }
-            Err(NoRoom::Taken(row)) => match self.owner(row) {
-                // The kernel has at most one with a tuple in a zone: the end of the other one is about to be announced.
-                Some(owner) if owner.0 == key.0 => {
-                    self.remove(&owner);
-                    self.list(key);
-                }
-                Some(owner) => {
-                    self.unlist(&owner);
-                    self.put(&owner, Place::TwoZones);
-                    self.put(&key, Place::TwoZones);
-                }
-                None => self.remove(&key),
-            },
-        }
-    }
-
-    fn put(&mut self, key: &Key<A>, place: Place) {
+    pub(super) fn put(&mut self, key: &Key<A>, place: Place) {
         if let Some(known) = self.known.get_mut(key) {
             known.place = place;
         }
     }
 
-    /// The connection that a row is of.
-    fn owner(&mut self, row: u32) -> Option<Key<A>> {
-        let other = self.table.twin(row);
-        let pair = [[row, other], [other, row]];
-        let tuples = [self.table.tuple(row), self.table.tuple(other)];
-        tuples.into_iter().flatten().find_map(|tuple| {
-            let keys = self.zones.keys().map(|zone| (*zone, tuple));
-            keys.into_iter().find(|key| match self.known.get(key).map(|known| known.place) {
-                Some(Place::Listed(rows)) => pair.contains(&rows),
-                _ => false,
-            })
-        })
-    }
-
-    /// Frees the rows of a connection.
-    fn unlist(&mut self, key: &Key<A>) {
-        if let Some(Known { place: Place::Listed(rows), .. }) = self.known.get(key) {
-            self.table.free(*rows);
-        }
-    }
-
-    fn remove(&mut self, key: &Key<A>) {
+    pub(super) fn remove(&mut self, key: &Key<A>) {
         self.unlist(key);
         if self.known.remove(key).is_some()
             && let Some(count) = self.zones.get_mut(&key.0)
@@ -379,19 +332,5 @@ impl<A: Zoned, M: Memory<Word = AtomicU64>> Connections<A, M> {
         }
         self.local = local;
         true
-    }
-
-    /// Goes on with another table, in which nothing is yet.
-    pub fn replace(&mut self, table: Table<A, M>) {
-        self.table = table;
-        let listed = self.known.iter().filter(|(_, known)| matches!(known.place, Place::Listed(_)));
-        let listed: Vec<_> = listed.map(|(key, _)| *key).collect();
-        // The other table's rows are not theirs.
-        for key in &listed {
-            self.put(key, Place::Asked);
-        }
-        for key in listed {
-            self.list(key);
-        }
     }
 }

@@ -16,7 +16,15 @@ use dataplane_common::{
 };
 
 use super::{Protocol, Tuple};
-use crate::{fib::Memory, model::Family, retired::Retired};
+use crate::{
+    fib::Memory,
+    model::Family,
+    retired::{Grace, Retired},
+};
+
+/// Rows that are in use of a new table at most. Few connections in a large memory would have a page for each row, and packets
+/// would wait for its translation longer than for the row.
+const FIRST: u32 = 4096;
 
 /// A family whose connections have rows.
 pub trait FlowFamily: Family {
@@ -78,6 +86,8 @@ pub fn is_armed(state: &RowState, control: &FlowControl, moment: u32) -> bool {
 pub struct Table<A, M> {
     memory: M,
     mask: u32,
+    /// Rows that the memory has.
+    limit: u32,
     seed: u64,
     /// A bit for each row that packets may still be led to, although it is free.
     held: Vec<u64>,
@@ -93,20 +103,63 @@ pub struct Table<A, M> {
 }
 
 impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
-    /// Frees what another table left in `memory`, while nothing is armed. The number of rows is the largest power of two that
+    /// Frees what another table left in `memory`, while nothing is armed. It grows up to the largest power of two of rows that
     /// fits.
     pub fn new(memory: M, seed: u64) -> Self {
-        let rows = (memory.size() / A::LAYOUT.words).max(1);
-        let rows = 1_u32 << rows.ilog2().min(31);
-        let (held, taken) = (vec![0; rows.div_ceil(64) as usize], vec![0; rows.div_ceil(64) as usize]);
-        let (mask, retired) = (rows - 1, Vec::new());
-        let mut table = Self { memory, mask, seed, held, taken, retired, used: 0, carried: 0, family: PhantomData };
-        for row in 0..rows {
-            if !ports::is_free(table.load(row, A::LAYOUT.ports)) {
-                table.publish(row, ports::FREE);
+        let limit = (memory.size() / A::LAYOUT.words).max(1);
+        let limit = 1_u32 << limit.ilog2().min(31);
+        let (held, taken) = (vec![0; limit.div_ceil(64) as usize], vec![0; limit.div_ceil(64) as usize]);
+        let (mask, retired) = (limit - 1, Vec::new());
+        let mut table =
+            Self { memory, mask, limit, seed, held, taken, retired, used: 0, carried: 0, family: PhantomData };
+        table.clear();
+        table.mask = limit.min(FIRST) - 1;
+        table
+    }
+
+    /// Frees all rows, and forgets which of them were held.
+    fn clear(&mut self) {
+        for row in 0..=self.mask {
+            if !ports::is_free(self.load(row, A::LAYOUT.ports)) {
+                self.publish(row, ports::FREE);
             }
         }
-        table
+        self.held.fill(0);
+        self.taken.fill(0);
+        self.retired.clear();
+        self.used = 0;
+    }
+
+    /// Whether there is memory for more rows.
+    fn may_grow(&self) -> bool {
+        self.mask + 1 < self.limit
+    }
+
+    /// Whether more rows are in use than half of them, and there may be more.
+    pub fn is_crowded(&self) -> bool {
+        self.may_grow() && self.used > self.mask.div_ceil(2)
+    }
+
+    /// Whether what finds no room finds some in a larger table: not because one place of a nearly empty one is full.
+    pub fn would_help(&self) -> bool {
+        self.may_grow() && self.used > self.mask / 4
+    }
+
+    /// Makes room for so many connections: at most half of the rows are in use then, where the memory has as many. Rows are
+    /// looked for elsewhere from then on, so all are freed: none of them carries a packet, and the grace period is for those
+    /// that one has carried.
+    pub fn grow(&mut self, _passed: &Grace, connections: u32) {
+        self.clear();
+        // At least twice as many as before: some connection may have found no room although there was some.
+        self.mask = self.limit.min((self.mask + 1).saturating_mul(2)) - 1;
+        self.reserve(connections);
+    }
+
+    /// The same of a table that has no rows yet.
+    pub fn reserve(&mut self, connections: u32) {
+        debug_assert_eq!(self.used, 0, "rows would be looked for where they are not");
+        let rows = connections.saturating_mul(4).checked_next_power_of_two().unwrap_or(self.limit);
+        self.mask = rows.clamp(self.mask + 1, self.limit) - 1;
     }
 
     /// The number of rows, minus one.
@@ -233,6 +286,13 @@ impl<A: FlowFamily, M: Memory<Word = AtomicU64>> Table<A, M> {
         for row in rows {
             let word = self.load(row, A::LAYOUT.twin);
             self.store(row, A::LAYOUT.twin, twin::of(twin::row(word), mark));
+        }
+    }
+
+    /// Packets that a connection's rows have carried before it had these.
+    pub fn set_packets(&mut self, rows: [u32; 2], packets: [u32; 2]) {
+        for (row, packets) in rows.into_iter().zip(packets) {
+            self.store(row, row::LEASE, u64::from(packets) << (8 * row::lease::PACKETS));
         }
     }
 

@@ -14,11 +14,11 @@ use crate::{fib::Memory as _, retired::Grace};
 
 type Memory = Vec<AtomicU64>;
 
-fn memory(layout: RowLayout, rows: usize) -> Memory {
+pub(super) fn memory(layout: RowLayout, rows: usize) -> Memory {
     (0..rows * layout.words).map(|_| AtomicU64::new(0)).collect()
 }
 
-fn connections(rows: usize, max: u32) -> Connections<u32, Memory> {
+pub(super) fn connections(rows: usize, max: u32) -> Connections<u32, Memory> {
     Connections::new(Table::new(memory(RowLayout::V4, rows), 7), max)
 }
 
@@ -27,7 +27,7 @@ fn tuple(number: u16, protocol: Protocol) -> Tuple<u32> {
 }
 
 /// A connection that is masqueraded.
-fn seen(number: u16, protocol: Protocol) -> Seen<u32> {
+pub(super) fn seen(number: u16, protocol: Protocol) -> Seen<u32> {
     let original = tuple(number, protocol);
     Seen {
         id: u32::from(number) + 100,
@@ -46,11 +46,11 @@ fn liberal(seen: Seen<u32>) -> Seen<u32> {
     Seen { tcp: Some(Tcp { state: ESTABLISHED, flags: Some([LIBERAL; 2]) }), ..seen }
 }
 
-const fn at(ms: u64) -> Duration {
+pub(super) const fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn rows(connections: &Connections<u32, Memory>, seen: &Seen<u32>) -> Option<[u32; 2]> {
+pub(super) fn rows(connections: &Connections<u32, Memory>, seen: &Seen<u32>) -> Option<[u32; 2]> {
     match connections.get(&(seen.zone, seen.original))?.place {
         Place::Listed(rows) => Some(rows),
         _ => None,

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     scene::{PROMPT, Scene, within},
-    session::{HOME, Tcp, address, becomes_fast, count, pass, router},
+    session::{HOME, Tcp, address, becomes_fast, count, flows, pass, router},
 };
 
 /// Where the server listens.
@@ -247,6 +247,47 @@ fn datagrams_are_carried_for_as_long_as_they_come() {
         }
         scene.close();
     }
+}
+
+/// More than the first rows of a table hold, which differ in nothing but a port.
+#[test]
+fn many_connections_between_two_hosts_are_carried() {
+    const FLOWS: u16 = 1500;
+    let Some(scene) = behind("native", HOME) else { return };
+    for family in Family::BOTH {
+        let (client, server) = (address(family, &CLIENT), address(family, &SERVER));
+        let bind = |address, port| move || Ok(UdpSocket::bind(SocketAddr::new(address, port))?);
+        let sink = scene.server().inside(bind(server, PORT)).expect("a socket");
+        sink.set_read_timeout(Some(PROMPT)).expect("a limit");
+        let sources: Vec<_> = (0..FLOWS)
+            .map(|number| {
+                let socket = scene.client().inside(bind(client, 20_000 + number)).expect("a socket");
+                socket.set_read_timeout(Some(PROMPT)).expect("a limit");
+                socket.connect((server, PORT)).expect("a peer");
+                socket
+            })
+            .collect();
+        let mut buffer = [0; 64];
+        let round = |buffer: &mut [u8]| {
+            for (number, source) in sources.iter().enumerate() {
+                let content = (number as u16).to_be_bytes();
+                source.send(&content).expect("a datagram");
+                let (length, from) = sink.recv_from(buffer).expect("it arrives");
+                assert_eq!(buffer[..length], content);
+                sink.send_to(&buffer[..length], from).expect("an answer");
+                let length = source.recv(buffer).expect("the answer arrives");
+                assert_eq!(buffer[..length], content, "another's answer");
+            }
+        };
+        let took = within(Duration::from_secs(20), || {
+            round(&mut buffer);
+            let rows = flows(&scene, &["state", "fast", "dport", &PORT.to_string(), "saddr", &client.to_string()]);
+            ensure!(rows.len() >= usize::from(FLOWS) * 99 / 100, "{} of {FLOWS} are carried", rows.len());
+            Ok(())
+        });
+        println!("{}: {FLOWS} connections are carried after {took:?}", family.name());
+    }
+    scene.close();
 }
 
 #[test]
