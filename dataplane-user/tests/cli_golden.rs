@@ -221,6 +221,7 @@ fn stats(iface: Option<&str>) -> Stats {
         ports,
         mirror,
         heartbeat: 60,
+        kernel_rules: None,
         flows: Some(Box::new(FlowCounts {
             rows: 4,
             max: 65_536,
@@ -341,7 +342,8 @@ fn json_fields_are_the_contract() {
         |name: &str, keys: &str| keys.split(' ').map(|key| format!(" {name}.{key}")).collect::<Vec<_>>().concat();
     let stats = format!(
         "totals totals.rx totals.forwarded totals.delivered totals.dropped totals.passed reasons ports{} \
-         links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat flows{}",
+         links{} mirror mirror.state mirror.routes4 mirror.routes6 mirror.resyncs mirror.mended mirror.probes heartbeat flows{} \
+         kernel_rules",
         below("ports", PORT),
         below("links", LINK),
         below("flows", FLOWS)

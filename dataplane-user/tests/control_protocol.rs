@@ -112,6 +112,7 @@ fn answers_go_there_and_back() {
         mirror: MirrorRow { state: MirrorState::Loading, routes4: 7, routes6: 2, resyncs: 3, mended: 1, probes: 5 },
         heartbeat: 60,
         flows: None,
+        kernel_rules: None,
     };
     let rows = [
         (Response::Reply(Data::Done.into()), r#"{"reply":{"data":"done","warnings":[]}}"#.to_owned()),
@@ -122,7 +123,7 @@ fn answers_go_there_and_back() {
         (
             Response::Reply(Data::Stats(stats).into()),
             format!(
-                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60,"flows":null}}}},"warnings":[]}}}}"#,
+                r#"{{"reply":{{"data":{{"stats":{{"totals":{{"rx":{0},"forwarded":{0},"delivered":0,"dropped":0,"passed":0}},"reasons":{{"local":1}},"ports":[],"links":[],"mirror":{{"state":"loading","routes4":7,"routes6":2,"resyncs":3,"mended":1,"probes":5}},"heartbeat":60,"flows":null,"kernel_rules":null}}}},"warnings":[]}}}}"#,
                 u64::MAX
             ),
         ),

@@ -98,7 +98,7 @@ fn a_file_is_read_from_stdin_too_and_errors_have_their_codes() {
 fn of_many_errors_the_first_fifty_are_shown() {
     let directory = directory();
     let path = directory.path().join("many.nft");
-    let rules = "ct state new accept\n".repeat(70);
+    let rules = "ct zone 1 accept\n".repeat(70);
     fs::write(
         &path,
         format!("table inet t {{ chain c {{\ntype filter hook input priority 0; policy accept;\n{rules}}} }}\n"),
@@ -172,7 +172,7 @@ fn what_comes_to_too_much_is_refused_soon() {
 fn many_errors_and_notes_are_reported_quickly() {
     let directory = directory();
     let path = directory.path().join("many.nft");
-    for (rule, code) in [("ct state new accept", 5), ("ip6 nexthdr udp drop", 0)] {
+    for (rule, code) in [("ct zone 1 accept", 5), ("ip6 nexthdr udp drop", 0)] {
         let rules = format!("{rule}\n").repeat(30_000);
         let tables =
             format!("table inet t {{ chain c {{ type filter hook input priority 0; policy accept;\n{rules}}} }}\n");

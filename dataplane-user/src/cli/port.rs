@@ -22,7 +22,7 @@ use crate::{
     },
     kernel::{BPFFS, detach_left},
     model::ModeChoice,
-    netlink::Gate,
+    netlink::{Gate, OwnTableSocket},
 };
 
 /// Where the service pins (packaging/dataplane.service).
@@ -111,6 +111,7 @@ impl Detach {
             if !left.is_empty() {
                 // What waited for a daemon waits no longer. Only in its network namespace: elsewhere there is no such table.
                 let _absent = Gate::of(&place.join("links")).remove();
+                let _none = OwnTableSocket::open().and_then(|mut socket| socket.remove());
                 let ports: BTreeSet<_> = left.iter().map(|(ifindex, _)| ifindex).collect();
                 eprintln!("{}: {} ports detached without a daemon", place.display(), ports.len());
                 off += ports.len();

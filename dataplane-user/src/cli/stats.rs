@@ -101,6 +101,10 @@ fn text(stats: &row::Stats, rates: Option<&Rates>, width: Option<usize>) -> Stri
             table([("PACKETS", RIGHT), ("REASON", LEFT), ("MEANING", LEFT)], rows)
         });
     }
+    if let Some(kernel) = &stats.kernel_rules {
+        let dropped = kernel.dropped_packets.to_string();
+        text += &["\nown rules in the kernel (table ", &kernel.table, ") dropped ", &dropped, " packets\n"].concat();
+    }
     if !stats.ports.is_empty() {
         text.push('\n');
         text.push_str(&ports(stats, width));
@@ -259,6 +263,7 @@ mod tests {
             mirror: MirrorRow::default(),
             heartbeat: 60,
             flows: None,
+            kernel_rules: None,
         };
         let rates = Rates::between(&stats(1000), &stats(3000), Duration::from_secs(2));
         let text = text(&stats(3000), Some(&rates), Some(80));

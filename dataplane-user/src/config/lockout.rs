@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use super::{Config, Elements};
 use crate::rule::{
-    Action, ChainName, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, LinkField, LinkPattern,
-    Match, PacketType, Policy, Port, Protocol, Range, Rule, SetName, Side, TcpFlags, Test, Transport, Value, Values,
+    Action, ChainName, Concatenation, Connection, ConnectionBits, ESTABLISHED, Element, Family, Field, Fragment,
+    FragmentWord, Item, LinkField, LinkPattern, Match, PacketType, Policy, Port, Protocol, Range, Rule, SetName, Side,
+    TcpFlags, Test, Transport, Value, Values,
 };
 
 /// TCP's number (RFC 9293).
@@ -167,6 +168,11 @@ impl Config {
             Match::Fragment(fragment) => whole(fragment),
             Match::Link(field, test) => self.link(*field, test, iif),
             Match::Family(_) => MatchedRule::Yes,
+            // A session is established.
+            Match::Connection(Connection::Bits(ConnectionBits::State, negated, bits)) => {
+                (*negated != (bits & ESTABLISHED != 0)).into()
+            }
+            Match::Connection(_) => MatchedRule::Maybe,
             Match::Concatenation(asked) => self.together(asked, session, iif),
             Match::Dscp(..) | Match::HopLimit(..) | Match::Length(_) | Match::Vlan(_) | Match::Ether(..) => {
                 MatchedRule::Maybe

@@ -16,17 +16,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use dataplane_common::abi::CHAINS;
-
 pub use error::ConfigError;
 pub use load::{LoadError, load, load_bytes};
 pub use lockout::{Culprit, NoSession, Session};
-pub(crate) use parse::check_sets;
+pub(crate) use parse::{BYPASSED, checked};
 pub use parse::{at_rule, parse, parse_set_file};
 pub use pattern::{PatternError, PortPattern};
 
 use crate::model::{ModeChoice, ObstacleKinds};
-use crate::rule::{ChainName, Element, Fragments, Policy, Rule, SetName, SetType};
+use crate::rule::{ChainName, Element, Fragments, Policy, RULE_CHAINS, Rule, SetName, SetType};
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +44,7 @@ pub struct Config {
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].
-    pub chains: [ChainConfig; CHAINS],
+    pub chains: [ChainConfig; RULE_CHAINS],
 }
 
 impl Config {

@@ -10,8 +10,8 @@ use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
 use super::{
-    ChainConfig, Config, ConfigError, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig,
-    PortPattern, SetConfig, UntilReady,
+    ChainConfig, Config, ConfigError, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig,
+    NetfilterChoice, PortConfig, PortPattern, SetConfig, UntilReady,
 };
 use crate::model::ModeChoice;
 use crate::parallel::each;
@@ -25,6 +25,9 @@ const ROUTES: u32 = 4_000_000;
 const ALONE: RangeInclusive<u32> = 3..=31_536_000;
 /// Connections that may be carried at the driver: of the largest number the rows take 1 GB for IPv4 and 2 GB for IPv6.
 const CONNECTIONS: RangeInclusive<u32> = 1..=4_000_000;
+/// Why rules that the kernel decides do not go with `bypass`.
+pub(crate) const BYPASSED: &str =
+    "rules with `ct` or address translation are decided by the kernel, so `netfilter` must be \"follow\"";
 /// Seconds between two packets of a connection that pass the kernel.
 const LEASE: RangeInclusive<u32> = 1..=3600;
 
@@ -51,6 +54,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     }
     // Sets may stand behind the chains that ask them.
     file.rules(document.as_table(), &mut config)?;
+    file.bypass(document.as_table(), &config)?;
     Ok(config)
 }
 
@@ -301,7 +305,12 @@ impl File<'_> {
             let mut policy = Policy::default();
             for (inner, item) in entries(self.table(key, item)?) {
                 match inner.get() {
-                    "policy" => policy = self.word(inner, item)?,
+                    "policy" => {
+                        policy = self.word(inner, item)?;
+                        if let Some(said) = chain.misplaced_policy(policy) {
+                            return Err(self.error(item.span(), said));
+                        }
+                    }
                     "rules" => drop(self.array(inner, item)?),
                     _ => return Err(self.unknown(inner, "policy or rules")),
                 }
@@ -311,6 +320,16 @@ impl File<'_> {
         Ok(())
     }
 
+    /// What the kernel is to decide cannot be passed by.
+    fn bypass(&self, document: &dyn TableLike, config: &Config) -> Result<(), ConfigError> {
+        let needs = config.chains.iter().flat_map(|chain| &chain.rules).any(rule::Rule::needs_kernel);
+        if config.flows.netfilter == NetfilterChoice::Follow || !needs {
+            return Ok(());
+        }
+        let place = document.get("flows").and_then(|flows| flows.as_table_like()?.get("netfilter")?.span());
+        Err(self.error(place, BYPASSED))
+    }
+
     fn rules(&self, document: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
         let Some(chains) = document.get("chains").and_then(Item::as_table_like) else { return Ok(()) };
         for chain in ChainName::ALL {
@@ -318,11 +337,27 @@ impl File<'_> {
             let rules = table.and_then(|table| table.get("rules")).and_then(Item::as_array);
             let values: Vec<_> = rules.into_iter().flat_map(Array::iter).collect();
             let sets = &config.sets;
-            let rules =
-                each(&values, |value| self.read("a rule", value, |text| check_sets(rule::parse_spanned(text)?, sets)));
+            let rules = each(&values, |value| {
+                self.read("a rule", value, |text| checked(rule::parse_spanned(text)?, chain, sets))
+            });
             config.chains[chain.index()].rules = rules.into_iter().collect::<Result<_, _>>()?;
         }
         Ok(())
+    }
+}
+
+/// The rule, if it can stand in the chain and there are the sets that it asks.
+pub(crate) fn checked(
+    parsed: Parsed,
+    chain: ChainName,
+    sets: &BTreeMap<SetName, SetConfig>,
+) -> Result<rule::Rule, RuleError> {
+    let (end, first) =
+        (parsed.spans.last().map_or(0, |span| span.end), parsed.spans.first().map_or(0, |span| span.start));
+    let rule = check_sets(parsed, sets)?;
+    match rule.misplaced(chain) {
+        Some(said) => Err(RuleError { span: first..end, fault: rule::RuleFault::Invalid(said) }),
+        None => Ok(rule),
     }
 }
 

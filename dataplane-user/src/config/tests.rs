@@ -240,7 +240,12 @@ fn config() -> impl Strategy<Value = Config> {
         btree_map(set_name(), set(), 0..3),
         [chain(), chain(), chain(), chain()],
     );
-    config.prop_flat_map(|(ports, (fragments, fib), heartbeat, (metrics, flows), sets, chains)| {
+    // Rules of chain postrouting only translate.
+    let of_driver = |[prerouting, input, forward, output]: [ChainConfig; 4]| {
+        [prerouting, input, forward, output, ChainConfig::default()]
+    };
+    config.prop_flat_map(move |(ports, (fragments, fib), heartbeat, (metrics, flows), sets, chains)| {
+        let chains = of_driver(chains);
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked

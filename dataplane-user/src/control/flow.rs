@@ -160,3 +160,14 @@ pub struct FlowCounts {
     /// Packets that rows carried.
     pub carried: u64,
 }
+
+/// Own rules that the kernel decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRulesRow {
+    /// The table of nftables that holds them.
+    pub table: String,
+    /// Packets that its rules and policies dropped; the driver counts them as left to the kernel.
+    pub dropped_packets: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+}

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::{FlowCounts, PacketFlow};
+use super::flow::{FlowCounts, KernelRulesRow, PacketFlow};
 use crate::rule::ChainName;
 
 /// Packets by what became of them, since the port was attached.
@@ -296,6 +296,9 @@ pub struct Stats {
     /// Connections; none while none is carried.
     #[serde(default)]
     pub flows: Option<Box<FlowCounts>>,
+    /// What own rules that the kernel decides have dropped; none where the driver decides all of them.
+    #[serde(default)]
+    pub kernel_rules: Option<Box<KernelRulesRow>>,
 }
 
 /// Frames of a link since it was made: what the kernel and its driver counted, and what XDP took before they did.

@@ -87,11 +87,11 @@ impl Daemon {
         let position = |chain: ChainName, handle: u64| self.desired.chains().position(chain, handle);
         Ok(match change {
             Request::RuleAdd { chain, rule } if concerns(chain) => {
-                let rule = self.check(rule)?;
+                let rule = self.check(*chain, rule)?;
                 Some(self.with_rules(*chain, |rules| rules.push(rule)))
             }
             Request::RuleInsert { chain, rule, place } if concerns(chain) => {
-                let rule = self.check(rule)?;
+                let rule = self.check(*chain, rule)?;
                 let at = match place {
                     None => Some(0),
                     Some(Place { before, handle }) => {
@@ -101,7 +101,7 @@ impl Daemon {
                 at.map(|at| self.with_rules(*chain, |rules| rules.insert(at, rule)))
             }
             Request::RuleReplace { chain, handle, rule } if concerns(chain) => {
-                let rule = self.check(rule)?;
+                let rule = self.check(*chain, rule)?;
                 position(*chain, *handle).map(|(at, _)| self.with_rules(*chain, |rules| rules[at] = rule))
             }
             Request::RuleDel { chain, handle } if concerns(chain) => {

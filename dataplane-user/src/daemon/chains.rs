@@ -1,5 +1,7 @@
 //! The chains: rules with their handles and counters.
 
+mod kernel;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, OnceLock},
@@ -14,7 +16,7 @@ use crate::{
     control::protocol::Place,
     lower::filter::{ChainRules, Entry, FilterError, LoweredFilter, lower_alone, lower_remaining, order},
     parallel::each,
-    rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName},
+    rule::{ChainName, Fragments, LinkPattern, Policy, RULE_CHAINS, Rule, SetName},
 };
 
 /// A rule in force. Its counter belongs to its handle, and both survive every change that keeps the rule.
@@ -53,14 +55,18 @@ impl InstalledRule {
 /// All chains, in the order of [`ChainName::ALL`]. A copy shares the rules and the sets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chains {
-    policies: [Policy; CHAINS],
+    policies: [Policy; RULE_CHAINS],
     fragments: Fragments,
-    rules: [Vec<InstalledRule>; CHAINS],
+    rules: [Vec<InstalledRule>; RULE_CHAINS],
     /// Of each rule, its place among all in the tables that are live.
-    orders: [Vec<u32>; CHAINS],
+    orders: [Vec<u32>; RULE_CHAINS],
     sets: Arc<BTreeMap<SetName, SetConfig>>,
     next: u64,
     features: Features,
+    /// Whether the kernel decides, as last committed.
+    kernel_decides: bool,
+    /// The kernel would decide, and its table is not there.
+    table_lost: bool,
     pub(super) counters: Counters,
 }
 
@@ -333,15 +339,18 @@ impl Chains {
         entries.collect()
     }
 
-    /// What the chains come to, with the links that fit a pattern now.
+    /// What the chains come to at the driver, with the links that fit a pattern now.
     pub(super) fn lower(&self, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<LoweredFilter, FilterError> {
+        let in_kernel = self.are_in_kernel();
+        let here: [&[InstalledRule]; CHAINS] =
+            std::array::from_fn(|index| if in_kernel { self.early(index) } else { &self.rules[index] });
         // Most rules; the others follow.
-        let mut known: [Vec<_>; CHAINS] = std::array::from_fn(|index| each(&self.rules[index], InstalledRule::lower));
+        let mut known: [Vec<_>; CHAINS] = std::array::from_fn(|index| each(here[index], InstalledRule::lower));
         let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            self.rules[index].iter().map(|installed| (&*installed.rule, installed.counter)).collect()
+            here[index].iter().map(|installed| (&*installed.rule, installed.counter)).collect()
         });
         let chains = std::array::from_fn(|index| ChainRules {
-            policy: self.policies[index],
+            policy: self.driver_policy(index, in_kernel),
             fragments: self.fragments,
             rules: &rules[index],
         });
@@ -356,6 +365,7 @@ impl Chains {
     /// What the program is asked for from now on.
     pub(super) fn set_features(&mut self, features: Features) {
         self.features = features;
+        self.kernel_decides = self.are_in_kernel();
     }
 }
 

@@ -52,6 +52,7 @@ impl Daemon {
         findings.extend(self.passed_by_findings());
         findings.extend(self.flow_findings());
         findings.extend(self.gate());
+        findings.extend(self.table_finding());
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());

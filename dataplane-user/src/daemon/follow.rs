@@ -114,6 +114,9 @@ impl Daemon {
     pub(super) fn detach_all(&mut self) {
         self.desired.ports_mut().clear();
         self.plane.detach_all(Facts::new(&self.observed, &self.desired, &self.packets));
+        if let Err(error) = self.refresh_chains() {
+            tracing::error!("{error:#}");
+        }
         let _logged = self.reconcile();
         self.plane.observe_losses(Facts::new(&self.observed, &self.desired, &self.packets));
     }
@@ -142,15 +145,10 @@ impl Daemon {
         true
     }
 
-    /// Makes the chains live that are wanted.
-    pub(super) fn commit(&mut self) -> anyhow::Result<()> {
-        self.plane.commit(&self.observed, &mut self.desired, &self.packets)
-    }
-
     /// Commits the chains again after links have changed, if that makes a difference, or if what is live is not what it should
     /// be.
-    fn refresh_chains(&mut self) -> anyhow::Result<()> {
-        if self.plane.is_current(&self.observed) {
+    pub(super) fn refresh_chains(&mut self) -> anyhow::Result<()> {
+        if self.plane.is_current(&self.observed) && self.is_table_current() {
             return Ok(());
         }
         self.commit().context("the rules could not be brought up to date, and stay as they were")

@@ -53,6 +53,7 @@ impl Daemon {
         self.packets.keep_dry_run(self.plane.epoch());
         if !self.leaves_ports() {
             self.plane.retry_gate(Facts::new(&self.observed, &self.desired, &self.packets));
+            self.look_at_table();
         }
         self.heap.collect();
         self.store.settle();

@@ -131,6 +131,7 @@ impl Daemon {
 
     fn rule_page(&self, only: Option<ChainName>, from: Option<&Cursor>) -> Result<(Data, Option<Cursor>), Failure> {
         let (mut rows, mut page): (Vec<RuleRow>, _) = (Vec::new(), Page::default());
+        let kernel = self.kernel_counts();
         let begun = match from {
             Some(Cursor::Rules { chain, place, handle }) => Some((*chain, self.place_behind(*chain, *place, *handle))),
             _ => None,
@@ -139,7 +140,7 @@ impl Daemon {
         for chain in chains.skip_while(|chain| begun.is_some_and(|(begun, _)| begun != *chain)) {
             let first = begun.filter(|(begun, _)| *begun == chain).map_or(0, |(_, place)| place);
             for (place, installed) in self.desired.chains().rules(chain).iter().enumerate().skip(first) {
-                let row = self.rule_row(chain, installed)?;
+                let row = self.rule_row(chain, installed, &kernel)?;
                 let full = page.takes(1, row.rule.len());
                 rows.push(row);
                 if full {

@@ -37,10 +37,11 @@ impl Daemon {
             .into_iter()
             .flat_map(|chain| self.desired.chains().rules(chain).iter().map(move |installed| (chain, installed)));
         // Only those that are told are read.
+        let kernel = self.kernel_counts();
         let rules = installed
             .clone()
             .take(RULES)
-            .map(|(chain, installed)| self.rule_row(chain, installed))
+            .map(|(chain, installed)| self.rule_row(chain, installed, &kernel))
             .collect::<Result<_, _>>()?;
         let renewed = ports.iter().filter_map(|(_, reasons)| reasons.get("flow_renew")).sum();
         Ok(Scrape {

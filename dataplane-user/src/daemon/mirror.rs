@@ -23,6 +23,10 @@ impl Daemon {
         if gated == Some(true) && self.plane.sees_gate(&self.observed) == Some(false) {
             self.plane.note_gate_deleted(Facts::new(&self.observed, &self.desired, &self.packets));
         }
+        mirror.set_table_port(self.plane.table_port());
+        if mirror.take_tampered() {
+            self.mend_table();
+        }
         if self.observed.are_links_touched() && !self.observed.is_loading() {
             self.update_rx_handlers();
         }

@@ -35,6 +35,7 @@ mod netfilter;
 mod observed;
 mod obstacle;
 mod operate;
+mod own_table;
 mod packet_log;
 mod packets;
 mod pin;

@@ -31,7 +31,7 @@ const FOLLOW: &str = "packets that would be forwarded go up to the kernel, which
 
 /// The chains that packets through ports would meet.
 pub(super) fn met(model: &Model) -> Vec<&NetfilterChain> {
-    model.netfilter.chains.iter().collect()
+    model.netfilter.chains.iter().filter(|chain| !chain.is_own()).collect()
 }
 
 /// What is in front of a link's driver that XDP would pass by, if packets may leave through it.

@@ -65,6 +65,14 @@ impl Observed {
         news
     }
 
+    /// Whether own rules are in a table of netfilter; whether that is news.
+    pub(super) fn set_own_rules(&mut self, own_rules: bool) -> bool {
+        let news = self.model.own_rules != own_rules;
+        self.model.own_rules = own_rules;
+        self.touched.links |= news;
+        news
+    }
+
     /// Follows events, and counts what announcements had missed.
     pub(super) fn follow_all(&mut self, events: Vec<Event>) {
         let mut missed = Missed::default();

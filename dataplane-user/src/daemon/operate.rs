@@ -7,7 +7,7 @@ use super::{
     plane::Facts,
 };
 use crate::{
-    config::{self, Config, ConfigError, PortConfig, PortPattern, UntilReady},
+    config::{self, Config, ConfigError, NetfilterChoice, PortConfig, PortPattern, UntilReady},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
     lower::{
         Problem,
@@ -160,10 +160,10 @@ impl Daemon {
     }
 
     fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
-        let rule = self.check(text)?;
+        let rule = self.check(chain, text)?;
         let absent = self.absent_links(std::iter::once(&rule));
         let installed = self.add_rule(chain, rule, in_front).map_err(failure)?;
-        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed)?]));
+        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed, &self.kernel_counts())?]));
         Ok(absent.into_iter().fold(reply, Reply::warn))
     }
 
@@ -174,10 +174,10 @@ impl Daemon {
         text: &str,
         put: impl FnOnce(&mut Chains, Rule) -> anyhow::Result<InstalledRule>,
     ) -> Result<Reply, Failure> {
-        let rule = self.check(text)?;
+        let rule = self.check(chain, text)?;
         let absent = self.absent_links(std::iter::once(&rule));
         let installed = self.change_chains(|chains| put(chains, rule)).map_err(failure)?;
-        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed)?]));
+        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed, &self.kernel_counts())?]));
         Ok(absent.into_iter().fold(reply, Reply::warn))
     }
 
@@ -251,13 +251,16 @@ fn no_link(name: &str) -> Failure {
 
 impl Daemon {
     /// Reads one rule that the daemon can put in force.
-    pub(super) fn check(&self, text: &str) -> Result<Rule, Failure> {
+    pub(super) fn check(&self, chain: ChainName, text: &str) -> Result<Rule, Failure> {
         let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
         let rule = rule::parse_spanned(text)
-            .and_then(|parsed| config::check_sets(parsed, self.desired.chains().sets()))
+            .and_then(|parsed| config::checked(parsed, chain, self.desired.chains().sets()))
             .map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
         match unsupported(&rule) {
             Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
+            None if rule.needs_kernel() && self.desired.flows().netfilter == NetfilterChoice::Bypass => {
+                Err(rejected(format!("`{rule}`: {}", config::BYPASSED)))
+            }
             None => Ok(rule),
         }
     }

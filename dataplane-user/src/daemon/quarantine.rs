@@ -84,7 +84,9 @@ fn closed(lost: &RecoveredState) -> Config {
     // What cannot be read may be anything.
     let ports = ports(&lost.patterns.clone().unwrap_or_else(all)).or_else(|_| ports(&all())).unwrap_or_default();
     let used = |name: ChainName| lost.used.as_ref().is_none_or(|used| used.contains(&name));
-    let policy = |name| if used(name) { Policy::Drop } else { Policy::Accept };
+    // What only translates drops nothing.
+    let drops = |name: ChainName| used(name) && name.misplaced_policy(Policy::Drop).is_none();
+    let policy = |name| if drops(name) { Policy::Drop } else { Policy::Accept };
     let chains = ChainName::ALL.map(|name| ChainConfig { policy: policy(name), ..ChainConfig::default() });
     Config { ports, chains, ..Config::default() }
 }

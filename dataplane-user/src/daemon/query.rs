@@ -17,8 +17,8 @@ use crate::{
     kernel::TableError,
     lower::Shielded,
     model::{
-        Family, IpVersion, Link, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT, TABLE_LOCAL,
-        TABLE_MAIN, protocol_name,
+        Family, IpVersion, Link, OwnCount, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT,
+        TABLE_LOCAL, TABLE_MAIN, protocol_name,
     },
     netlink::{LinkCounters, link_counters},
     rule::ChainName,
@@ -148,6 +148,7 @@ impl Daemon {
         let links = link_rows(&ports);
         Ok(Stats {
             flows: self.flow_counts(renewed).map(Box::new),
+            kernel_rules: self.kernel_rules_row().map(Box::new),
             totals,
             reasons,
             ports,
@@ -158,14 +159,21 @@ impl Daemon {
     }
 
     /// A rule with its counts.
-    pub(super) fn rule_row(&self, chain: ChainName, installed: &InstalledRule) -> Result<RuleRow, Failure> {
+    pub(super) fn rule_row(
+        &self,
+        chain: ChainName,
+        installed: &InstalledRule,
+        kernel: &BTreeMap<u64, OwnCount>,
+    ) -> Result<RuleRow, Failure> {
         let counter = self.plane.rule_counter(installed.counter)?;
+        // A packet counts at the driver or in the kernel.
+        let there = kernel.get(&installed.handle).copied().unwrap_or_default();
         Ok(RuleRow {
             chain,
             handle: installed.handle,
             rule: installed.rule.to_string(),
-            packets: counter.packets,
-            bytes: counter.bytes,
+            packets: counter.packets + there.packets,
+            bytes: counter.bytes + there.bytes,
         })
     }
 

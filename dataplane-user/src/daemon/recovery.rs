@@ -236,7 +236,7 @@ fn same_rules(running: &Config, rule_handles: &RuleHandles) -> bool {
         let same = |(rule, entry): (&rule::Rule, &&super::state::Entry)| {
             rule.to_string() == entry.rule || rule::parse(&entry.rule).is_ok_and(|other| other == *rule)
         };
-        let used = Features::from_bits_truncate(rule_handles.features).contains(chain.feature());
+        let used = Features::from_bits_truncate(rule_handles.features).intersects(chain.feature());
         let lost = used && *running.chain(chain) == ChainConfig::default();
         !lost && rules.len() == entries.len() && rules.iter().zip(&entries).all(same)
     })

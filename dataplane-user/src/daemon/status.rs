@@ -89,6 +89,9 @@ impl Daemon {
         let policy: Policy = policy.parse().map_err(|_| {
             Failure::new(FailureKind::Rejected, format!("`{policy}` is no policy; take accept or drop"))
         })?;
+        if let Some(said) = chain.misplaced_policy(policy) {
+            return Err(Failure::new(FailureKind::Rejected, said));
+        }
         let change = |chains: &mut Chains| {
             chains.set_policy(chain, policy);
             Ok(())

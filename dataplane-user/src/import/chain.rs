@@ -56,6 +56,8 @@ pub(super) struct Hook {
     /// Chains with lower numbers come first.
     pub(super) priority: i64,
     pub(super) policy: Policy,
+    /// Whether it translates: the first packet of each connection meets it.
+    pub(super) translates: bool,
 }
 
 /// One rule as it was written.

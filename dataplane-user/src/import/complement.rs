@@ -1,6 +1,9 @@
 //! The packets that some matches do not fit.
 
-use crate::rule::{Family, Field, Fragment, Match, Protocol, ProtocolField, Range, TcpFlags, Test, Values};
+use crate::rule::{
+    Connection, ConnectionBits, Family, Field, Fragment, Match, Protocol, ProtocolField, Range, Reachability, TcpFlags,
+    Test, Values,
+};
 
 /// Ways of not fitting beyond which a chain is better written anew.
 const MOST: usize = 16;
@@ -43,8 +46,21 @@ fn opposite(asked: &Match, family: Option<Family>, drops: bool) -> Option<Vec<Ve
     let flipped = match asked {
         Match::Ipv4(side, test) => Some(Match::Ipv4(*side, flip(test)?)),
         Match::Ipv6(side, test) => Some(Match::Ipv6(*side, flip(test)?)),
-        Match::Protocol(ProtocolField::Ip6, _) | Match::Vlan(_) | Match::Ether(..) | Match::Concatenation(_) => None,
-        Match::Protocol(field, test) => Some(Match::Protocol(*field, flip(test)?)),
+        // Each packet has a state.
+        Match::Connection(Connection::Bits(ConnectionBits::State, negated, bits)) => {
+            Some(Match::Connection(Connection::Bits(ConnectionBits::State, !negated, *bits)))
+        }
+        Match::Connection(Connection::Route(asked)) => {
+            Some(Match::Connection(Connection::Route(Reachability { found: asked.found.opposite(), ..asked.clone() })))
+        }
+        Match::Protocol(ProtocolField::Ip6, _)
+        | Match::Vlan(_)
+        | Match::Ether(..)
+        | Match::Concatenation(_)
+        | Match::Connection(_) => None,
+        Match::Protocol(field @ (ProtocolField::Ip | ProtocolField::Meta), test) => {
+            Some(Match::Protocol(*field, flip(test)?))
+        }
         Match::Dscp(family, test) => Some(Match::Dscp(*family, flip(test)?)),
         Match::HopLimit(family, test) => Some(Match::HopLimit(*family, flip(test)?)),
         Match::Length(test) => Some(Match::Length(flip(test)?)),

@@ -59,11 +59,44 @@ pub(super) fn config(ruleset: &Ruleset, problems: &mut Problems) -> Config {
     for name in ChainName::ALL {
         let (here, others): (Vec<_>, Vec<_>) = bases.into_iter().partition(|base| base.hook.chain == name);
         bases = others;
-        config.chains[name.index()] = one(name, here, problems);
+        let (translating, filtering): (Vec<_>, Vec<_>) = here.into_iter().partition(|base| base.hook.translates);
+        if !together(name, &filtering, &translating, problems) {
+            continue;
+        }
+        let mut chain = one(name, filtering, problems);
+        chain.rules.extend(one(name, translating, problems).rules);
+        config.chains[name.index()] = chain;
     }
     around(&mut config, strict, problems);
     config
 }
+
+/// Whether what filters on a hook and what translates there can be one chain, the first in front of the second.
+fn together(name: ChainName, filtering: &[Base<'_>], translating: &[Base<'_>], problems: &mut Problems) -> bool {
+    for base in translating.iter().filter(|base| base.hook.policy == Policy::Drop) {
+        let message = "a chain that translates drops nothing here: drop in a chain of type filter";
+        problems.error(base.chain.place.clone(), message);
+    }
+    if translating.iter().all(|base| base.rules.is_empty()) {
+        return true;
+    }
+    for base in filtering {
+        let said = if base.is_open() {
+            "`accept` would end both, because they are one chain here"
+        } else if base.hook.priority > TRANSLATION && !base.rules.is_empty() {
+            "it sees packets that are translated already, and here it would see them before"
+        } else {
+            continue;
+        };
+        let message = format!("chain {} filters on hook {name}, where others translate: {said}", base.chain.name);
+        problems.error(base.chain.place.clone(), message);
+        return false;
+    }
+    true
+}
+
+/// Chains of a higher priority see what was translated (`NF_IP_PRI_NAT_DST`).
+const TRANSLATION: i64 = -100;
 
 /// What a config says around its chains, so that these come to the same as the tables.
 fn around(config: &mut Config, strict: Option<Position>, problems: &mut Problems) {
@@ -176,7 +209,10 @@ fn guarded(rule: &Flat, chain: &Chain) -> Flat {
 }
 
 /// The rule, if it can stand in that chain.
-fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule> {
+fn finished(name: ChainName, mut rule: Flat, problems: &mut Problems) -> Option<Rule> {
+    if name == ChainName::Output && matches!(rule.action, Action::Translate(_)) {
+        rule = without_way_in(rule, problems)?;
+    }
     for asked in &rule.matches {
         let unknown = match (name, asked) {
             (ChainName::Prerouting | ChainName::Input, Match::Link(LinkField::Oif | LinkField::Oifname, _)) => {
@@ -225,12 +261,33 @@ fn finished(name: ChainName, rule: Flat, problems: &mut Problems) -> Option<Rule
     // What no packet can meet, no rule need say.
     let matches = simplified(matches)?;
     match Rule::new(matches, statements, rule.action, rule.comment) {
-        Ok(rule) => Some(rule),
+        Ok(ready) => match ready.misplaced(name) {
+            Some(said) => {
+                problems.error(rule.place, said);
+                None
+            }
+            None => Some(ready),
+        },
         Err(error) => {
             problems.error(rule.place, error.to_string());
             None
         }
     }
+}
+
+/// A rule that translates what this machine sends: its packets came in by no link, so all but some are all. None when it asks
+/// for one.
+fn without_way_in(mut rule: Flat, problems: &mut Problems) -> Option<Flat> {
+    let way_in = |asked: &Match| match asked {
+        Match::Link(LinkField::Iif | LinkField::Iifname, test) if test.set_name().is_none() => Some(test.negated()),
+        _ => None,
+    };
+    if rule.matches.iter().any(|asked| way_in(asked) == Some(false)) {
+        problems.note(rule.place, "left out: in chain output a packet has no way in");
+        return None;
+    }
+    rule.matches.retain(|asked| way_in(asked).is_none());
+    Some(rule)
 }
 
 /// Whether a listed test holds for a value.

@@ -145,7 +145,8 @@ impl<'a> Inline<'a> {
             rest.rules.clear();
             return Ok(());
         }
-        let drops = rest.rules.iter().all(|rule| rule.action == Action::Drop);
+        // What translates leaves out only packets that conntrack cannot read either.
+        let drops = rest.rules.iter().all(|rule| matches!(rule.action, Action::Drop | Action::Translate(_)));
         let Some(others) = complement(&line.matches, chain.family, drops) else {
             self.problems.error(line.place.clone(), no_complement(line));
             return Ok(());

@@ -217,10 +217,29 @@ fn statement(statement: &Value) -> String {
 /// What a rule or an element of a map says, or a word that nothing else is known of.
 fn action(value: &Value) -> String {
     let Some((kind, value)) = value.as_object().and_then(|object| object.iter().next()) else { return plain(value) };
+    if matches!(kind.as_str(), "snat" | "dnat" | "masquerade" | "redirect") {
+        return translation(kind, value);
+    }
     match value.get("target") {
         Some(target) => format!("{kind} {}", plain(target)),
         None => kind.clone(),
     }
+}
+
+/// `dnat to 192.0.2.1:80 persistent`.
+fn translation(kind: &str, value: &Value) -> String {
+    let (address, port) = (value.get("addr").map(|to| item(to, &[])), value.get("port").map(|to| item(to, &[])));
+    let address = address.map(|text| if port.is_some() && text.contains(':') { format!("[{text}]") } else { text });
+    let port = port.map(|port| format!(":{port}"));
+    let target = [address, port].into_iter().flatten().collect::<String>();
+    let mut text = kind.to_owned();
+    if !target.is_empty() {
+        let _ = write!(text, " to {target}");
+    }
+    if let Some(flags) = value.get("flags") {
+        let _ = write!(text, " {}", plain(flags));
+    }
+    text
 }
 
 fn log(value: &Value) -> String {
@@ -253,7 +272,14 @@ fn field(value: &Value) -> String {
     match (kind.as_str(), inside) {
         ("payload", _) if inside.get("field").is_some() => format!("{} {}", key("protocol"), key("field")),
         ("meta", _) if matches!(key("key").as_str(), "iif" | "oif" | "iifname" | "oifname") => key("key"),
-        ("meta" | "ct", _) => format!("{kind} {}", key("key")),
+        // `ct original ip saddr`
+        ("ct", _) => {
+            let words = ["dir", "family", "key"].map(key);
+            let words: Vec<_> = words.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
+            format!("ct {}", words.join(" "))
+        }
+        ("meta", _) => format!("meta {}", key("key")),
+        ("fib", _) => format!("fib {} {}", key("flags").replace(',', " . "), key("result")),
         ("concat", Value::Array(parts)) => parts.iter().map(field).collect::<Vec<_>>().join(" . "),
         ("&", Value::Array(parts)) if parts.len() == 2 => {
             format!("{} & {}", field(&parts[0]), compared(&parts[1], &[]))

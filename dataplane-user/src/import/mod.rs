@@ -4,6 +4,7 @@
 //! languages are read into chains of lines (`chain`); `inline` writes chains out where they are jumped to, `hook` makes the
 //! chains of the config.
 
+mod base;
 mod chain;
 mod complement;
 mod hook;

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 
 use chumsky::prelude::*;
 
-use super::chain::{Chain, Hook, Ruleset};
+use super::base::Base;
+use super::chain::{Chain, Ruleset};
 use super::line::Reader;
 use super::problem::{Position, Problems};
 use super::set::Table;
 use crate::config::SetConfig;
 use crate::rule::parse::token::{Extra, is_value, run_of, space, symbol, token};
 use crate::rule::parse::{end, run};
-use crate::rule::{ChainName, Family, Policy, SetName};
+use crate::rule::{Family, Policy, SetName};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -334,64 +335,4 @@ fn chain<'a>(
         },
     };
     ruleset.chains.push(Chain { table: table.name.clone(), name: name.to_owned(), family, hook, lines, place: at });
-}
-
-/// `type filter hook input priority filter`.
-struct Base<'a> {
-    kind: &'a str,
-    hook: &'a str,
-    rest: Vec<&'a str>,
-}
-
-impl Base<'_> {
-    fn is_known(&self) -> bool {
-        self.kind == "filter" && self.hook.parse::<ChainName>().is_ok()
-    }
-
-    fn hook(&self, policy: Policy) -> Result<Hook, String> {
-        let Base { kind, hook, rest } = self;
-        match *kind {
-            "filter" => {}
-            "nat" => {
-                return Err("chains of type nat translate addresses, and this filter only lets packets pass or drops \
-                                 them: take the chain out"
-                    .to_owned());
-            }
-            _ => {
-                return Err(format!(
-                    "chains of type {kind} change packets, and this filter only lets them pass or drops \
-                                     them: take the chain out"
-                ));
-            }
-        }
-        let chain = hook
-            .parse()
-            .map_err(|_| format!("there is no hook {hook} here; there are prerouting, input, forward and output"))?;
-        let words = rest;
-        let priority = match words.as_slice() {
-            ["priority", number] => number_of(number),
-            ["priority", name, "+", more] => {
-                number_of(name).zip(more.parse::<i64>().ok()).map(|(one, more)| one + more)
-            }
-            ["priority", name, "-", less] => {
-                number_of(name).zip(less.parse::<i64>().ok()).map(|(one, less)| one - less)
-            }
-            _ => None,
-        };
-        let priority = priority.ok_or_else(|| format!("`{}` is not a priority", words.join(" ")))?;
-        Ok(Hook { chain, priority, policy })
-    }
-}
-
-/// Priorities by name (nft(8), "Standard priority names").
-fn number_of(word: &str) -> Option<i64> {
-    Some(match word {
-        "raw" => -300,
-        "mangle" => -150,
-        "dstnat" => -100,
-        "filter" => 0,
-        "security" => 50,
-        "srcnat" => 100,
-        _ => return word.parse().ok(),
-    })
 }

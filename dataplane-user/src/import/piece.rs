@@ -9,7 +9,7 @@ use super::chain::Says;
 use super::set::value_of;
 use crate::rule::parse::fault::{Fault, Word};
 use crate::rule::parse::token::{Extra, in_quotes, integer, is_value, keyword, quoted, run_of, space, symbol, token};
-use crate::rule::parse::{end, field, statement, value};
+use crate::rule::parse::{end, field, kernel, statement, translation, value};
 use crate::rule::{Match, Statement, Text};
 
 pub(super) type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
@@ -50,7 +50,7 @@ impl Cached for FieldParser {
     type Parser<'a> = Boxed<'a, Match>;
 
     fn make_parser<'a>(self) -> Self::Parser<'a> {
-        space().ignore_then(field::any()).then_ignore(end("the end of the element")).boxed()
+        space().ignore_then(choice((field::any(), kernel()))).then_ignore(end("the end of the element")).boxed()
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) fn piece<'a>() -> Boxed<'a, Piece<'a>> {
     let comment = keyword("comment").ignore_then(quoted("a comment in quotes"));
     let named = keyword("counter").ignore_then(keyword("name")).ignore_then(quoted("the name of a counter"));
     choice((
-        field::any().map(Piece::Match).labelled("a match").boxed(),
+        choice((field::any(), kernel())).map(Piece::Match).labelled("a match").boxed(),
         named.to(Piece::Counter).labelled("a statement").boxed(),
         statement::counter().to(Piece::Counter).labelled("a statement").boxed(),
         statement::any().map(Piece::Statement).labelled("a statement").boxed(),
@@ -93,6 +93,7 @@ fn says<'a>() -> Boxed<'a, Says> {
         keyword("goto").ignore_then(name()).map(Says::Goto).boxed(),
         keyword("return").to(Says::Return).boxed(),
         statement::action().map(Says::Action),
+        translation().map(Says::Action),
     ))
     .boxed()
 }

@@ -63,6 +63,6 @@ fn values(asked: &Match) -> usize {
         Match::Ether(_, test) => listed(test),
         Match::Concatenation(asked) => listed(asked.test()) * asked.fields().len(),
         Match::TcpFlags(flags) => flags.values().len(),
-        Match::Family(_) => 1,
+        Match::Family(_) | Match::Connection(_) => 1,
     }
 }

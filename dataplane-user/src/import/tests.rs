@@ -162,7 +162,18 @@ fn options_of_iptables() {
         ("-m rpfilter --invert -j DROP", "for IPv6 there is no such setting"),
         ("-m limit --limit 1/s -m tcp --dport 22 -j DROP", "needs a protocol with ports"),
         ("-p tcp -m limit --limit 1/s -m tcp --dport 22 -j DROP", "stands behind `--limit`"),
-        ("-m conntrack --ctstate NEW -j DROP", "stateless"),
+        ("-m conntrack --ctstate NEW -j DROP", "meta nfproto ipv4 ct state new drop"),
+        ("-m state ! --state INVALID -j ACCEPT", "meta nfproto ipv4 ct state != invalid accept"),
+        ("-m conntrack --ctstate DNAT -j ACCEPT", "meta nfproto ipv4 ct status dnat accept"),
+        (
+            "-m conntrack --ctstatus ASSURED --ctdir REPLY -j ACCEPT",
+            "meta nfproto ipv4 ct status assured ct direction reply accept",
+        ),
+        ("-m conntrack --ctorigdst 192.0.2.1 -j ACCEPT", "ct original ip daddr 192.0.2.1 accept"),
+        ("-m connmark --mark 0x1/0xff -j ACCEPT", "meta nfproto ipv4 ct mark & 0xff == 1 accept"),
+        ("-m addrtype --dst-type LOCAL -j ACCEPT", "meta nfproto ipv4 fib daddr type local accept"),
+        ("-m conntrack --ctproto 6 -j ACCEPT", "`--ctproto` cannot be translated"),
+        ("-j MASQUERADE", "cannot stand in chain input"),
         ("-m set --match-set bad src -j DROP", "sets of ipset"),
         ("-j NOWHERE", "there is no chain NOWHERE"),
         ("-m comment --comment \"two words\" -j ACCEPT", "meta nfproto ipv4 accept comment \"two words\""),
@@ -299,17 +310,9 @@ fn ah_and_mobility_headers_are_protocols() {
 
 #[test]
 fn advice_fits_the_match() {
-    for (rule, advice) in [
-        ("fib saddr . iif oif missing drop", "rp_filter=1 (strict) instead; for IPv6 there is no such setting"),
-        ("fib saddr oif missing drop", "rp_filter=2"),
-        ("fib daddr type local accept", "chain input has packets to this machine"),
-        ("fib daddr . iif type != { local, broadcast, multicast } drop", "224.0.0.0/4"),
-        ("fib saddr type local drop", "martian_source"),
-        ("tcp flags syn tcp option maxseg size set rt mtu", "AdvLinkMTU"),
-    ] {
-        let error = refused(Language::Nft, &format!("table inet t {{ {BASE}{rule}\n}} }}\n"));
-        assert!(error.contains(advice), "{rule}: {error}");
-    }
+    let rule = "tcp flags syn tcp option maxseg size set rt mtu";
+    let error = refused(Language::Nft, &format!("table inet t {{ {BASE}{rule}\n}} }}\n"));
+    assert!(error.contains("AdvLinkMTU"), "{error}");
 }
 
 #[test]

@@ -104,6 +104,9 @@ pub enum FilterFault {
         max = dataplane_common::abi::RULE_SETS
     )]
     Sets(usize),
+    /// Only the kernel can decide it, and not in this way.
+    #[error("{0}")]
+    Kernel(String),
 }
 
 /// What this version can read but not do.
@@ -122,6 +125,9 @@ pub enum Unsupported {
         /// The type of the match.
         asked: String,
     },
+    /// What only the kernel can decide.
+    #[error("`{0}` is decided by the kernel, and cannot be at the driver")]
+    Kernel(String),
     /// `ip6 nexthdr` negated, or with the number of an extension header: the kernel half knows what is behind those.
     #[error("`{0}` is not supported: extension headers are walked, take `meta l4proto` for what is behind them")]
     NextHeader(String),
@@ -133,7 +139,7 @@ pub fn unsupported(rule: &Rule) -> Option<Unsupported> {
     header.map(|asked| Unsupported::NextHeader(asked.to_string()))
 }
 
-/// The entries of all chains, in the order of [`ChainName::ALL`].
+/// The entries of all chains, in the order of [`ChainName::DRIVER`].
 ///
 /// `links` gives the indices of the links that a pattern matches now. While there are none, a rule that matches on them matches
 /// nothing, and one that excludes them matches any. `sets` gives the elements of named sets.
@@ -194,7 +200,7 @@ pub fn lower_remaining<'s>(
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
     let mut sets = set::Sets::new(sets);
-    for (chain, ChainRules { policy, fragments, rules }) in ChainName::ALL.into_iter().zip(chains) {
+    for (chain, ChainRules { policy, fragments, rules }) in ChainName::DRIVER.into_iter().zip(chains) {
         let entries = &mut lowered.entries[chain.index()];
         entries.reserve(rules.len());
         for (index, (rule, counter)) in rules.iter().enumerate() {

@@ -8,6 +8,7 @@ pub mod filter;
 mod index;
 mod kernel_lookup;
 mod next_hop;
+pub mod own_table;
 mod policy;
 mod port;
 mod problem;

@@ -14,6 +14,7 @@ mod neighbour;
 mod netconf;
 mod netfilter;
 mod obstacle;
+mod own_table;
 mod port;
 mod protocol;
 mod rib;
@@ -43,6 +44,7 @@ pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
 pub use obstacle::{Obstacle, ObstacleKind, ObstacleKinds};
+pub use own_table::{OWN_RULES, OwnChain, OwnCount, OwnRule, OwnSet, OwnTable, Place, Step};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use protocol::{PROTOCOLS, protocol_name};
 pub use rib::{Candidates, Listing, Routes};
@@ -84,6 +86,8 @@ pub struct Model {
     pub routes6: Routes<u128>,
     /// Whether a program reads IPv4 packets from a raw socket, as DHCP clients do.
     pub raw_readers: bool,
+    /// Whether own rules are in a table of netfilter, seen there already or not.
+    pub own_rules: bool,
 }
 
 impl Model {
@@ -251,7 +255,7 @@ impl Model {
 
     /// Whether a packet of a family that came in on a link would meet rules of netfilter when it is forwarded.
     pub fn meets_netfilter(&self, version: IpVersion, link: &Link) -> bool {
-        self.netfilter.meets(version, &self.devices_of(link))
+        self.own_rules || self.netfilter.meets(version, &self.devices_of(link))
     }
 
     /// The name of a link, and of what is under it: what comes in through a VLAN or macvlan device came in through these.

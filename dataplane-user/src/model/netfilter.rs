@@ -4,7 +4,7 @@ use std::fmt;
 
 use dataplane_common::abi::Ifindex;
 
-use super::{IpVersion, Model, Obstacle, ObstacleKinds};
+use super::{IpVersion, Model, OWN_RULES, Obstacle, ObstacleKinds};
 
 /// A place in a packet's way, as nft names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,14 @@ impl NetfilterChain {
     /// Whether it is of iptables-legacy.
     pub fn is_legacy(&self) -> bool {
         self.name.contains("tables-legacy ")
+    }
+
+    /// Whether own rules are in it.
+    pub fn is_own(&self) -> bool {
+        self.name
+            .strip_prefix("inet ")
+            .and_then(|rest| rest.strip_prefix(OWN_RULES))
+            .is_some_and(|rest| rest.starts_with(' '))
     }
 
     /// Whether it is bound to a device of this name.

@@ -9,45 +9,17 @@ use super::{
     Error,
     attribute::put,
     netfilter::{HEADER, NFTABLES, OWN_TABLE, terminated},
+    nft::{
+        ACCEPT, CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TYPE, CHUNK, DATA_VALUE, DROP, ELEMENT_KEY, ELEMENTS, INET,
+        LIST_ELEMENT, NESTED, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+        NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NLM_F_APPEND, NLM_F_CREATE, RULE_CHAIN, RULE_EXPRESSIONS, SET_ID,
+        SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, TABLE, attributes, expression, number, part, verdict,
+    },
     socket::{Part, Requester},
 };
 
-const NFT_MSG_NEWTABLE: u16 = 0;
-const NFT_MSG_DELTABLE: u16 = 2;
-const NFT_MSG_NEWCHAIN: u16 = 3;
-const NFT_MSG_NEWRULE: u16 = 6;
-const NFT_MSG_NEWSET: u16 = 9;
-const NFT_MSG_NEWSETELEM: u16 = 12;
-const NFT_MSG_DELSETELEM: u16 = 14;
-const NLM_F_CREATE: u16 = 0x400;
-const NLM_F_APPEND: u16 = 0x800;
-
-/// Beside the type of an attribute that holds others.
-const NESTED: u16 = 0x8000;
-/// `NFTA_TABLE_NAME`, and what names the table in messages about what is in it.
-const TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
-const SET_NAME: u16 = 2;
-const SET_KEY_TYPE: u16 = 4;
-const SET_KEY_LENGTH: u16 = 5;
-const SET_ID: u16 = 10;
-const ELEMENTS: u16 = 3;
-const LIST_ELEMENT: u16 = 1;
-const ELEMENT_KEY: u16 = 1;
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-
-/// `NFPROTO_INET`.
-const INET: u8 = 1;
 /// `NF_IP_PRI_RAW`: before connections are tracked.
 const RAW: i32 = -300;
-const ACCEPT: u32 = 1;
-const DROP: u32 = 0;
 /// `NFT_META_IIF` and `NFT_META_IIFNAME`.
 const META_IIF: u32 = 4;
 const META_IIFNAME: u32 = 6;
@@ -55,8 +27,6 @@ const META_IIFNAME: u32 = 6;
 const TYPE_IFINDEX: u32 = 20;
 /// `IFNAMSIZ`.
 const NAME_SIZE: usize = 16;
-/// Elements in one message: its attributes have 16 bits for their length.
-const CHUNK: usize = 512;
 
 const READY: &str = "ready";
 const CHAIN: &str = "prerouting";
@@ -189,26 +159,6 @@ fn send(parts: Vec<Part>) -> Result<(), Error> {
     )
 }
 
-fn part(kind: u16, flags: u16, payload: Vec<u8>) -> Part {
-    Part { kind: NFTABLES | kind, flags, payload }
-}
-
-fn attributes(all: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (kind, value) in all {
-        put(&mut bytes, *kind, value);
-    }
-    bytes
-}
-
-fn number(value: u32) -> Vec<u8> {
-    value.to_be_bytes().to_vec()
-}
-
-fn expression(name: &str, data: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    attributes(&[(1, terminated(name)), (2 | NESTED, attributes(data))])
-}
-
 /// Loads something of the packet into the first register.
 fn meta(key: u32) -> Vec<u8> {
     expression("meta", &[(1, number(1)), (2, number(key))])
@@ -224,11 +174,6 @@ fn is_called(name: &str) -> Vec<u8> {
         value.resize(NAME_SIZE.max(value.len()), 0);
     }
     expression("cmp", &[(1, number(1)), (2, number(0)), (3 | NESTED, attributes(&[(DATA_VALUE, value)]))])
-}
-
-fn verdict(code: u32) -> Vec<u8> {
-    let verdict = attributes(&[(1, number(code))]);
-    expression("immediate", &[(1, number(0)), (2 | NESTED, attributes(&[(DATA_VERDICT | NESTED, verdict)]))])
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ mod listing;
 mod neighbour;
 mod netconf;
 mod netfilter;
+mod nft;
+mod own_table;
 pub mod qdisc;
 mod quiet;
 mod route;
@@ -65,6 +67,7 @@ pub use error::Error;
 pub use gate::{Gate, GateRule};
 pub use listen::listeners;
 pub use neighbour::Prober;
+pub use own_table::{OwnTableSocket, Tampering, own_counts};
 pub use route_get::{Path, path};
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops, tc.
@@ -227,6 +230,16 @@ impl Mirror {
     /// The generation of nftables' rules that was given last.
     pub fn netfilter_generation(&self) -> Option<u32> {
         self.netfilter.generation()
+    }
+
+    /// The socket that writes the table of own rules.
+    pub fn set_table_port(&mut self, own: Option<u32>) {
+        self.netfilter.set_table_port(own);
+    }
+
+    /// Whether another one changed that table since this was called last.
+    pub fn take_tampered(&mut self) -> bool {
+        self.netfilter.take_tampered()
     }
 
     /// Checks whether something was hooked into netfilter that the kernel does not announce.

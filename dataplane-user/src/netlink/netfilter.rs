@@ -57,18 +57,42 @@ pub(super) struct NetfilterMonitor {
     known: Option<(Vec<u8>, Netfilter)>,
     /// Sets whose elements lead to chains.
     watched: BTreeSet<SetKey>,
+    /// The socket that writes the table of own rules, and whether another one did.
+    own: Option<u32>,
+    tampered: bool,
 }
 
 impl NetfilterMonitor {
     pub(super) fn open() -> Self {
         let listener = Listener::open(libc::NETLINK_NETFILTER as isize, &[GROUP]);
         let listener = listener.inspect_err(|error| tracing::debug!("{error}; netfilter is listed each second")).ok();
-        Self { listener, due: None, known: None, watched: BTreeSet::new() }
+        Self { listener, due: None, known: None, watched: BTreeSet::new(), own: None, tampered: false }
     }
 
     /// It is listed next time, changed or not.
     pub(super) fn look(&mut self) {
         self.due.get_or_insert_with(Instant::now);
+    }
+
+    /// The socket that writes the table of own rules.
+    pub(super) fn set_table_port(&mut self, own: Option<u32>) {
+        self.own = own;
+    }
+
+    /// Whether another one changed that table since this was called last.
+    pub(super) fn take_tampered(&mut self) -> bool {
+        std::mem::take(&mut self.tampered)
+    }
+
+    /// Notes what a datagram says. Without delay where it is about the table of own rules.
+    fn note(&mut self, concerns: bool, tampered: bool) {
+        self.tampered |= tampered;
+        let now = Instant::now();
+        if tampered {
+            self.due = Some(now);
+        } else if concerns {
+            self.due.get_or_insert(now + GATHER);
+        }
     }
 
     /// Waits until it is to be listed. May be dropped while waiting.
@@ -77,14 +101,18 @@ impl NetfilterMonitor {
             let due = self.due;
             let heard = async {
                 match &mut self.listener {
-                    Some(listener) => listener.wait().await.map(|heard| concerns(listener, &heard, &self.watched)),
+                    Some(listener) => listener
+                        .wait()
+                        .await
+                        .map(|heard| (concerns(listener, &heard, &self.watched), tampers(listener, &heard, self.own))),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                changed = heard => if changed? {
-                    self.due.get_or_insert_with(|| Instant::now() + GATHER);
-                },
+                changed = heard => {
+                    let (concerns, tampered) = changed?;
+                    self.note(concerns, tampered);
+                }
                 () = until(due) => return Ok(()),
             }
         }
@@ -97,9 +125,8 @@ impl NetfilterMonitor {
             if matches!(heard, RecvResult::Nothing) {
                 break;
             }
-            if concerns(listener, &heard, &self.watched) {
-                self.due.get_or_insert_with(|| Instant::now() + GATHER);
-            }
+            let (concerns, tampered) = (concerns(listener, &heard, &self.watched), tampers(listener, &heard, self.own));
+            self.note(concerns, tampered);
         }
         Ok(self.due.take_if(|due| *due <= Instant::now()).is_some())
     }
@@ -153,6 +180,16 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Whether a datagram says that another socket than `own` changed the table of own rules.
+fn tampers(listener: &Listener, heard: &RecvResult, own: Option<u32>) -> bool {
+    match (heard, own) {
+        (RecvResult::Datagram, Some(own)) => {
+            listener.messages().any(|message| super::own_table::is_foreign_change(&message, own))
+        }
+        _ => false,
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Message<'a> {
     /// `NLM_F_*`.
     pub(super) flags: u16,
     sequence: u32,
+    /// The socket that a message is about, or for.
+    pub(super) sender: u32,
     /// What follows the header.
     pub(super) payload: &'a [u8],
 }
@@ -39,8 +41,13 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
         let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
         let length = buffer.length() as usize;
         let payload = datagram.get(HEADER..length)?;
-        let message =
-            Message { kind: buffer.message_type(), flags: buffer.flags(), sequence: buffer.sequence_number(), payload };
+        let message = Message {
+            kind: buffer.message_type(),
+            flags: buffer.flags(),
+            sequence: buffer.sequence_number(),
+            sender: buffer.port_number(),
+            payload,
+        };
         datagram = datagram.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
         Some(message)
     })
@@ -129,6 +136,13 @@ impl Requester {
         // Kernels before 4.20 do not know it; they only filter less.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
+    }
+
+    /// The number of this socket, by which announcements name it.
+    pub(super) fn port(&mut self) -> Result<u32, Error> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(Error::open)?;
+        Ok(address.port_number())
     }
 
     /// Everything that `request` of type `kind` lists; again from the start when it changed meanwhile.
@@ -220,6 +234,9 @@ impl Requester {
             batch.extend(message(part.kind, flags, self.sequence, &part.payload));
             batch.resize(batch.len().next_multiple_of(ALIGN), 0);
         }
+        // A transaction is one datagram, which must fit; where the limit of the system stands against it, sending says so.
+        let _best_effort =
+            rustix::net::sockopt::set_socket_send_buffer_size_force(self.socket.as_fd(), 2 * batch.len());
         self.socket.send(&batch, 0).map_err(|source| Error::Ask { what, source })?;
         let acknowledged = self.sequence.wrapping_sub(1);
         loop {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use dataplane_common::wire::is_extension;
 
 use super::concatenation::Concatenation;
+use super::connection::Connection;
 use super::consistency::{self, Contradiction};
 use super::name::{LinkPattern, SetName};
 use super::statement::{Action, Statement};
@@ -36,7 +37,7 @@ impl Rule {
         action: Action,
         comment: Option<Text>,
     ) -> Result<Self, Contradiction> {
-        consistency::check(&matches)?;
+        consistency::check(&matches, action)?;
         Ok(Self { matches, statements, action, comment })
     }
 
@@ -223,6 +224,8 @@ pub enum Match {
     Family(Family),
     /// Several fields together.
     Concatenation(Concatenation),
+    /// `ct ...`.
+    Connection(Connection),
 }
 
 impl Match {
@@ -246,7 +249,7 @@ impl Match {
             Self::Vlan(test) => test.set_name(),
             Self::Ether(_, test) => test.set_name(),
             Self::Concatenation(asked) => asked.test().set_name(),
-            Self::TcpFlags(_) | Self::Family(_) => None,
+            Self::TcpFlags(_) | Self::Family(_) | Self::Connection(_) => None,
         }
     }
 
@@ -293,7 +296,7 @@ impl Match {
             Self::Vlan(test) => Self::Vlan(test.asking(name)),
             Self::Ether(side, test) => Self::Ether(*side, test.asking(name)),
             Self::Concatenation(asked) => Self::Concatenation(asked.asking(name)),
-            Self::TcpFlags(_) | Self::Family(_) => self.clone(),
+            Self::TcpFlags(_) | Self::Family(_) | Self::Connection(_) => self.clone(),
         }
     }
 }

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use dataplane_common::abi::{ActionCode, CHAINS, ChainId, Features};
 use thiserror::Error;
 
+/// How many chains there are.
+pub const RULE_CHAINS: usize = CHAINS + 1;
+
 /// Where in a packet's way rules are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainName {
@@ -17,13 +20,18 @@ pub enum ChainName {
     Forward = ChainId::Forward as isize,
     /// From this machine.
     Output = ChainId::Output as isize,
+    /// Behind the route, where sources are translated: of the kernel alone.
+    Postrouting = ChainId::Output as isize + 1,
 }
 
 impl ChainName {
-    /// All of them, in the order of [`dataplane_common::abi::Filter::tables`].
-    pub const ALL: [Self; CHAINS] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
+    /// Those of the driver, in the order of [`dataplane_common::abi::Filter::tables`].
+    pub const DRIVER: [Self; CHAINS] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output];
+    /// All of them, those of the driver first.
+    pub const ALL: [Self; RULE_CHAINS] =
+        [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
 
-    /// Its place in [`dataplane_common::abi::Filter::tables`].
+    /// Its place in [`Self::ALL`], and in [`dataplane_common::abi::Filter::tables`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -35,6 +43,7 @@ impl ChainName {
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Output => "output",
+            Self::Postrouting => "postrouting",
         }
     }
 
@@ -45,6 +54,7 @@ impl ChainName {
             Self::Input => Features::INPUT,
             Self::Forward => Features::FORWARD,
             Self::Output => Features::OUTPUT,
+            Self::Postrouting => Features::empty(),
         }
     }
 }
@@ -57,7 +67,7 @@ impl fmt::Display for ChainName {
 
 /// Not the name of a chain.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("there is no chain `{0}`; use prerouting, input, forward or output")]
+#[error("there is no chain `{0}`; use prerouting, input, forward, output or postrouting")]
 pub struct UnknownChain(pub String);
 
 impl FromStr for ChainName {

@@ -4,13 +4,14 @@ use dataplane_common::wire::protocol;
 use thiserror::Error;
 
 use super::ast::{Family, Match, ProtocolField, Test, Transport, Values};
+use super::statement::Action;
 use super::value::{Protocol, Range};
 
 /// A match that no packet can meet after those before it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("no packet meets this: {reason}; take one of them out, or make it two rules")]
 pub struct Contradiction {
-    /// The place of the match in its rule, from 0.
+    /// The place of the match in its rule, from 0; behind the last one: the action.
     pub index: usize,
     reason: String,
 }
@@ -20,7 +21,7 @@ pub(crate) const WITH_PORTS: [u8; 5] =
     [protocol::TCP as u8, protocol::UDP as u8, protocol::DCCP as u8, protocol::SCTP as u8, protocol::UDP_LITE as u8];
 
 /// Refuses a rule whose matches ask for different families or protocols.
-pub(super) fn check(matches: &[Match]) -> Result<(), Contradiction> {
+pub(super) fn check(matches: &[Match], action: Action) -> Result<(), Contradiction> {
     let mut family: Option<(Family, &Match)> = None;
     let mut protocols = [true; 256];
     for (index, asked) in matches.iter().enumerate() {
@@ -44,7 +45,8 @@ pub(super) fn check(matches: &[Match]) -> Result<(), Contradiction> {
             }
         }
     }
-    Ok(())
+    let translated = if let Action::Translate(to) = action { to.contradicts(matches) } else { None };
+    translated.map_or(Ok(()), |reason| Err(Contradiction { index: matches.len(), reason }))
 }
 
 impl Family {
@@ -85,6 +87,7 @@ impl Match {
             }
             Self::Dscp(family, _) | Self::HopLimit(family, _) | Self::Family(family) => Some(*family),
             Self::Concatenation(asked) => asked.family(),
+            Self::Connection(asked) => asked.family(),
             Self::Port(..)
             | Self::Protocol(ProtocolField::Meta, _)
             | Self::TcpFlags(_)

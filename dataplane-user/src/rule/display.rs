@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
+use super::connection::Direction;
 use super::statement::{
     Action, Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
     UnreachableAny,
@@ -44,6 +45,7 @@ named! {
         "no-route" => NoRoute, "admin-prohibited" => AdminProhibited, "addr-unreachable" => Address,
         "port-unreachable" => Port,
     }
+    Direction { "original" => Original, "reply" => Reply, }
     UnreachableAny { "no-route" => NoRoute, "host-unreachable" => Host, "admin-prohibited" => AdminProhibited, }
 }
 
@@ -95,6 +97,7 @@ impl Display for Match {
             Self::Vlan(test) => write!(f, "vlan id {test}"),
             Self::Ether(side, test) => write!(f, "ether {} {test}", side.word()),
             Self::Concatenation(asked) => asked.fmt(f),
+            Self::Connection(asked) => asked.fmt(f),
             Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
         }
@@ -211,6 +214,7 @@ impl Display for Action {
             Self::Drop => f.write_str("drop"),
             Self::Continue => f.write_str("continue"),
             Self::Reject(with) => write!(f, "reject{with}"),
+            Self::Translate(to) => to.fmt(f),
         }
     }
 }

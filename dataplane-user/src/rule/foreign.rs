@@ -3,11 +3,7 @@
 use std::ops::Range;
 
 /// The text about connection tracking.
-pub(crate) const STATEFUL: &str = "connection tracking is not supported, rules are stateless: accept answers by rules of their own, such as \
-     `tcp flags & (syn | ack) != syn accept` and `udp sport 53 accept`; in place of `new` write \
-     `tcp flags & (syn | ack) == syn`; remove rules that drop `invalid`";
-const ADDRESSES: &str =
-    "address translation is not supported: remove the rule, and translate on another machine or in the kernel";
+pub(crate) const STATEFUL: &str = "of connections, rules match only `ct state`, `ct direction`, `ct mark`, `ct status`, `ct original` and `ct reply`: remove it";
 const CHANGES: &str = "rules cannot change packets or their metadata: remove it";
 const MARKS: &str = "packets have no mark before the kernel sees them: match what the mark stands for";
 const SOCKETS: &str = "the program or socket of a packet is not known at the driver: remove it";
@@ -22,12 +18,8 @@ pub(crate) const SEGMENTS: &str = "rules cannot change packets: remove the rule,
 /// The first words of a construct, and the text about it.
 const FOREIGN: &[(&[&str], &str)] = &[
     (&["ct"], STATEFUL),
-    (&["notrack"], "there is no connection tracking: remove it"),
-    (&["dnat"], ADDRESSES),
-    (&["snat"], ADDRESSES),
-    (&["masquerade"], ADDRESSES),
-    (&["redirect"], ADDRESSES),
-    (&["tproxy"], ADDRESSES),
+    (&["notrack"], "rules cannot keep packets from connection tracking: remove it, or leave this rule in nft"),
+    (&["tproxy"], ELSEWHERE),
     (&["queue"], "rules cannot hand packets to a program: remove it, or write `drop`"),
     (&["rt"], "rules cannot match the route: match `oifname`, or remove it"),
     (&["meta", "mark"], MARKS),

@@ -6,6 +6,7 @@
 mod ast;
 mod chain;
 mod concatenation;
+mod connection;
 mod consistency;
 mod display;
 mod error;
@@ -13,27 +14,33 @@ pub(crate) mod foreign;
 mod hint;
 mod name;
 pub(crate) mod parse;
+mod place;
+mod reachability;
 mod resolve;
 mod set;
 mod statement;
 mod text;
+mod translation;
 mod value;
 mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
-pub use chain::{ChainName, Fragments, Policy, UnknownChain, UnknownFragments, UnknownPolicy};
+pub use chain::{ChainName, Fragments, Policy, RULE_CHAINS, UnknownChain, UnknownFragments, UnknownPolicy};
 pub use concatenation::{Concatenation, Field};
+pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};
 pub use parse::{Parsed, parse, parse_spanned};
 pub(crate) use parse::{parse_element, parse_set_type};
+pub use reachability::{Found, Reachability};
 pub use set::{Element, Item, ItemKind, SetType};
 pub use statement::{
     Action, Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
     UnreachableAny,
 };
 pub use text::{TEXT_LENGTH, Text};
+pub use translation::{Addresses, Choice, Translation, TranslationKind};
 pub use value::{
     Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, Mark, PacketType,
     Port, Protocol, Range, Value, VlanId,

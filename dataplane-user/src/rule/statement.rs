@@ -1,6 +1,7 @@
 //! What a rule does, and what it says.
 
 use super::text::Text;
+use super::translation::Translation;
 
 /// What a rule does besides its verdict, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +49,19 @@ pub enum LimitTime {
     Day,
     /// One week.
     Week,
+}
+
+impl LimitTime {
+    /// Its length.
+    pub const fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+        }
+    }
 }
 
 /// A line of log for each packet.
@@ -100,6 +114,8 @@ pub enum Action {
     Reject(RejectWith),
     /// The next rule is asked.
     Continue,
+    /// Ends the chain; the packet's connection has other addresses from here on.
+    Translate(Translation),
 }
 
 /// What a rejected sender is told.

@@ -233,7 +233,10 @@ fn verdicts_only(line: &str) -> String {
     }
     let line = cut(line.to_owned(), "limit rate ", 1);
     let line = cut(line, "burst ", 2);
-    match line.find("reject") {
+    // The word alone: chains may have it in their names.
+    let ends = |text: Option<char>| text.is_none_or(char::is_whitespace);
+    let alone = |at: &usize| ends(line[..*at].chars().next_back()) && ends(line[at + "reject".len()..].chars().next());
+    match line.match_indices("reject").map(|(at, _)| at).find(alone) {
         Some(at) => format!("{}drop", &line[..at]),
         None => line,
     }

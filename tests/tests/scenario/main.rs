@@ -48,6 +48,7 @@ mod mode;
 mod mtu;
 mod neighbour;
 mod netfilter;
+mod own_rules;
 mod passage;
 mod peer;
 mod policy;

@@ -67,6 +67,22 @@ fn carries(scene: &Scene) {
     scene.cli(&["detach", "--all"]);
 }
 
+/// Writes own rules with state and translation into nftables, and takes them away.
+fn translates(scene: &Scene) {
+    scene.attach(&PORTS, "native");
+    scene.rule("postrouting", "oifname \"server0\" masquerade");
+    session::follows(scene);
+    for family in Family::BOTH {
+        session::becomes_fast(scene, &mut session::Tcp::open(scene, family, 5305));
+    }
+    scene.router().run("nft flush ruleset").expect("nft runs");
+    let table = || scene.router().attempt("nft list table inet dataplane").expect("nft runs").stdout;
+    assert!(table().contains("masquerade"), "{}", table());
+    scene.cli(&["detach", "--all"]);
+    assert_eq!(table(), "");
+    scene.cli(&["rule", "flush", "postrouting"]);
+}
+
 /// The daemon's folders, and a program that nobody can reach, for nobody.
 fn hand_over(scene: &mut Scene) {
     scene.daemon.terminate().expect("it ends");
@@ -108,6 +124,7 @@ fn a_user_of_its_own_with_three_capabilities() {
     is(&scene, NOBODY, THREE);
     works(&scene);
     carries(&scene);
+    translates(&scene);
     // `reject` takes one more; without it the packets are dropped all the same, and the doctor says so.
     scene.attach(&PORTS, "tc");
     scene.rule("forward", "udp dport 5303 reject");

@@ -16,7 +16,7 @@ enum Change {
     /// The rule at this place, counted around.
     Remove(ChainName, usize),
     Flush(ChainName),
-    Replace([Vec<usize>; CHAINS]),
+    Replace([Vec<usize>; RULE_CHAINS]),
 }
 
 /// How a change ends.
@@ -54,7 +54,7 @@ fn count(chains: &Chains, counts: &mut Counts) {
 }
 
 /// What the model knows of a rule: its handle and its number.
-type Known = [Vec<(u64, usize)>; CHAINS];
+type Known = [Vec<(u64, usize)>; RULE_CHAINS];
 
 fn change(known: &mut Known, next: &mut u64, change: &Change) {
     let mut fresh = || {

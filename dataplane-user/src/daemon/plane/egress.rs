@@ -37,7 +37,8 @@ impl EgressState {
 /// The patterns that rules of chain forward compare with the way out.
 fn egress_patterns(facts: Facts<'_>) -> BTreeSet<LinkPattern> {
     let chains = facts.desired.chains();
-    let rules = chains.rules(ChainName::Forward).iter().map(|installed| &*installed.rule);
+    let rules = if chains.are_in_kernel() { &[] } else { chains.rules(ChainName::Forward) };
+    let rules = rules.iter().map(|installed| &*installed.rule);
     patterns(rules, |name| chains.sets().get(name)?.listed())
 }
 

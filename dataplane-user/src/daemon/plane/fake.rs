@@ -12,13 +12,14 @@ use std::{
 use dataplane_common::abi::{Counter, EgressClasses, EgressLink, Features, Ifindex, Limit, PortCounters, TraceConfig};
 use zerocopy::FromZeros as _;
 
-use super::verbs::{GateStep, Plane};
+use super::verbs::{GateStep, Plane, TableStep};
 use crate::{
     diff::Change,
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
     kernel::{FlowMaps, Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
     lower::Want,
+    model::OwnTable,
     retired::Grace,
 };
 
@@ -35,6 +36,8 @@ pub(in crate::daemon) struct Kernel {
     pub going: Option<(&'static str, Ifindex)>,
     /// The verbs, in their order.
     pub verbs: Vec<&'static str>,
+    /// The table of own rules.
+    pub table: Option<OwnTable>,
     sizes: TableSizes,
     epoch: u64,
     former: Option<(Features, TableSizes)>,
@@ -116,6 +119,7 @@ impl FakePlane {
             verbs: Vec::new(),
             sizes: TableSizes::SMALL,
             epoch: 0,
+            table: None,
             former: None,
             removed: BTreeSet::new(),
         })))
@@ -264,6 +268,29 @@ impl Plane for FakePlane {
 
     fn gate_name(&self) -> &'static str {
         "fake"
+    }
+
+    fn table(&mut self, step: TableStep<'_>) -> Result<(), String> {
+        let mut kernel = self.0.borrow_mut();
+        let (verb, table) = match step {
+            TableStep::Write(table) => ("table", Some(table.clone())),
+            TableStep::Remove => ("table gone", None),
+        };
+        kernel.does(verb).map_err(|error| error.to_string())?;
+        kernel.table = table;
+        Ok(())
+    }
+
+    fn is_table_gone(&mut self) -> bool {
+        false
+    }
+
+    fn table_port(&mut self) -> Option<u32> {
+        None
+    }
+
+    fn writes_tables(&self) -> bool {
+        false
     }
 
     fn dry_run(&mut self, _features: Features, _limits: &BTreeMap<u32, Limit>) -> Result<TestRun, TestRunError> {

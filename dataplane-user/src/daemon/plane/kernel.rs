@@ -1,12 +1,14 @@
 //! The verbs of the data plane, as the kernel does them.
 
+mod larger;
+
 use std::{collections::BTreeMap, path::Path};
 
 use dataplane_common::abi::{Counter, EgressClasses, EgressLink, Features, Ifindex, Limit, PortCounters, TraceConfig};
 
 use super::{
     rows, rx_handler,
-    verbs::{GateStep, Plane},
+    verbs::{GateStep, Plane, TableStep},
     verify,
 };
 use crate::{
@@ -15,13 +17,14 @@ use crate::{
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
     kernel::{
-        Bpffs, FlowMaps, GrowableMaps, Hook, LinkError, Links, Object, ObjectError, PinDirs, Pins, Rings, SelfTester,
-        Staged, TableError, Tables, TestRun, TestRunError, TxErrorMonitor, Verified, grace,
+        Bpffs, FlowMaps, Hook, LinkError, Links, Object, ObjectError, PinDirs, Pins, Rings, SelfTester, Staged,
+        TableError, Tables, TestRun, TestRunError, TxErrorMonitor, Verified, grace,
     },
     lower::Want,
-    netlink::Gate,
+    netlink::{Gate, OwnTableSocket, Tampering},
     retired::Grace,
 };
+use larger::Former;
 
 /// Maps, programs, and where these are attached.
 pub(in crate::daemon) struct KernelPlane {
@@ -45,12 +48,8 @@ pub(in crate::daemon) struct KernelPlane {
     /// The program that tries the tables of a commit.
     self_tester: PerEpoch<SelfTester>,
     gate: Gate,
-}
-
-/// Programs of before, and tables, where these were made anew.
-struct Former {
-    object: Object,
-    tables: Option<(GrowableMaps, TableSizes, PinDirs)>,
+    /// Opened when it is needed.
+    own_table: Option<OwnTableSocket>,
 }
 
 impl KernelPlane {
@@ -81,6 +80,7 @@ impl KernelPlane {
             rx_handlers: rx_handler::RxWatch::default(),
             self_tester: PerEpoch::default(),
             gate: Gate::of(&bpffs.links()),
+            own_table: None,
             bpffs,
         })
     }
@@ -107,36 +107,6 @@ impl KernelPlane {
             );
         }
         self.tx_error_status = Some(done);
-    }
-
-    fn place(&mut self, object: Object, tables: Option<(GrowableMaps, TableSizes, PinDirs)>) {
-        let object = std::mem::replace(&mut self.object, object);
-        let tables = tables.map(|(routing, sizes, place)| {
-            let routing = std::mem::replace(&mut self.tables.routing, routing);
-            (routing, std::mem::replace(&mut self.sizes, sizes), std::mem::replace(&mut self.pin_dirs, place))
-        });
-        self.former = Some(Former { object, tables });
-    }
-
-    /// Larger tables with all that is given, and programs that read them.
-    fn larger(
-        &self,
-        (sizes, place): (TableSizes, &PinDirs),
-        hooks: &[Hook],
-        want: &Want,
-        image: &Image,
-    ) -> anyhow::Result<(Object, GrowableMaps)> {
-        let mut object = Object::open(self.object.features(), sizes, place)?;
-        object.ready(hooks)?;
-        let mut routing = GrowableMaps::take(&mut object, sizes)?;
-        for (index, group) in &want.groups {
-            routing.write_group(*index, group)?;
-        }
-        routing.load_fib4(&want.fib4)?;
-        routing.load_fib6(&want.fib6)?;
-        routing.load_filter(image)?;
-        routing.continue_from(&self.tables.routing)?;
-        Ok((object, routing))
     }
 }
 
@@ -292,6 +262,28 @@ impl Plane for KernelPlane {
 
     fn gate_name(&self) -> &str {
         self.gate.name()
+    }
+
+    fn table(&mut self, step: TableStep<'_>) -> Result<(), String> {
+        let opened = self.own_table.take().map_or_else(OwnTableSocket::open, Ok).map_err(|error| error.to_string())?;
+        let socket = self.own_table.insert(opened);
+        let done = match step {
+            TableStep::Write(table) => socket.write(table),
+            TableStep::Remove => socket.remove(),
+        };
+        done.map_err(|error| error.to_string())
+    }
+
+    fn is_table_gone(&mut self) -> bool {
+        self.own_table.as_mut().is_some_and(|socket| socket.tampering() == Tampering::Changed)
+    }
+
+    fn table_port(&mut self) -> Option<u32> {
+        self.own_table.as_mut()?.port().ok()
+    }
+
+    fn writes_tables(&self) -> bool {
+        true
     }
 
     fn dry_run(&mut self, features: Features, limits: &BTreeMap<u32, Limit>) -> Result<TestRun, TestRunError> {

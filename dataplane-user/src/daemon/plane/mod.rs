@@ -8,6 +8,7 @@ mod egress;
 pub(super) mod fake;
 mod gate;
 mod kernel;
+mod own_table;
 mod patch;
 mod port;
 mod rows;
@@ -31,6 +32,7 @@ use crate::{
 use commit::Committed;
 use egress::EgressState;
 use gate::PortGate;
+use own_table::TableState;
 
 pub(super) use kernel::KernelPlane;
 pub(super) use port::{Attached, Counted, Planned, Ports};
@@ -65,6 +67,8 @@ pub(super) struct DataPlane {
     problems: Vec<Problem>,
     /// Links whose packets wait.
     port_gate: PortGate,
+    /// What the kernel decides of own rules.
+    table: TableState,
     live: Live,
 }
 
@@ -100,6 +104,7 @@ impl DataPlane {
             unwritten: None,
             problems: Vec::new(),
             port_gate: PortGate::default(),
+            table: TableState::default(),
             live,
         }
     }

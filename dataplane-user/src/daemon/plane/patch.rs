@@ -7,6 +7,11 @@ use crate::{
     rule::{ChainName, Rule},
 };
 
+/// Whether the driver decides the rules of a chain.
+fn is_of_driver(desired: &Desired, chain: ChainName) -> bool {
+    ChainName::DRIVER.contains(&chain) && !desired.chains().kernel_decides()
+}
+
 impl DataPlane {
     /// Puts a rule into the tables. `None`, and nothing changed, for a rule that needs more than a place in tables that are
     /// there.
@@ -17,6 +22,9 @@ impl DataPlane {
         rule: &Rule,
         in_front: bool,
     ) -> anyhow::Result<Option<InstalledRule>> {
+        if !is_of_driver(desired, chain) || rule.needs_kernel() {
+            return Ok(None);
+        }
         let (Some(boxes), Some(order)) = (entries_of_rule(rule), desired.chains().order(chain, in_front)) else {
             return Ok(None);
         };
@@ -49,6 +57,9 @@ impl DataPlane {
     /// Takes a rule out of the tables; whether that could be done in place.
     pub(in crate::daemon) fn remove_in_place(&mut self, desired: &mut Desired, chain: ChainName, handle: u64) -> bool {
         let chains = desired.chains();
+        if !is_of_driver(desired, chain) {
+            return false;
+        }
         let Some((place, order)) = chains.position(chain, handle) else { return false };
         let rules = chains.rules(chain);
         // A chain without rules asks for another program.

@@ -10,6 +10,7 @@ use crate::{
     filter::{Image, Patch, SelfTest},
     kernel::{FlowMaps, Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
     lower::Want,
+    model::OwnTable,
     netlink::GateRule,
     retired::Grace,
 };
@@ -89,6 +90,17 @@ pub(in crate::daemon) trait Plane {
     /// The name of the table that says it.
     fn gate_name(&self) -> &str;
 
+    // Own rules in nftables.
+
+    /// Writes the table, or takes it away.
+    fn table(&mut self, step: TableStep<'_>) -> Result<(), String>;
+    /// Whether it was deleted since it was written, as far as its number says.
+    fn is_table_gone(&mut self) -> bool;
+    /// The number of the socket that writes it; none while there is none.
+    fn table_port(&mut self) -> Option<u32>;
+    /// Whether there is a kernel to write it to.
+    fn writes_tables(&self) -> bool;
+
     // Dry run.
 
     /// Programs like those in use, which touch nothing, to run packets on.
@@ -136,6 +148,15 @@ pub(in crate::daemon) trait Plane {
     fn root(&self) -> &Path;
     /// Lets go of memory that is at hand.
     fn rest(&mut self);
+}
+
+/// A change of the table of own rules.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::daemon) enum TableStep<'a> {
+    /// All of it.
+    Write(&'a OwnTable),
+    /// There is no table.
+    Remove,
 }
 
 /// A change of the table of links that wait.

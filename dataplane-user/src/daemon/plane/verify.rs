@@ -57,7 +57,7 @@ fn compare(tests: &[SelfTest], answers: &[Option<(u32, u32)>]) -> anyhow::Result
             *answer == one.rule,
             "chain {}: the tables say {answer:?} where the rules say {:?} (order, counter), for {:?}; the rules of before \
              stay in force. This is a fault of dataplane: please report it, with the config",
-            ChainName::ALL[one.chain],
+            ChainName::DRIVER[one.chain],
             one.rule,
             one.key
         );

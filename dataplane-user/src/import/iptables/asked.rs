@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::super::room::Room;
 use super::extension::{FOREIGN, MODULES};
 use super::rule::{Draft, Fault, Words};
+use super::tracked;
 use super::word::Word;
 use crate::rule::{
     Dscp, Family, Fragment, FragmentWord, HopLimit, Length, Limit, LimitTime, LimitUnit, LinkField, LinkPattern,
@@ -16,7 +17,7 @@ use crate::rule::{
 pub(super) type Asked = Vec<Match>;
 
 /// Of which one must hold.
-type Ways = Vec<Asked>;
+pub(super) type Ways = Vec<Asked>;
 
 fn holds(asked: Match) -> Ways {
     vec![vec![asked]]
@@ -112,13 +113,14 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             let range = span::<Length>(words.value(option)?)?;
             Ok(holds(built(Test::listed(negated, vec![range]).map(Match::Length), option)?))
         }
+        other if tracked::KNOWN.contains(&other) => tracked::read(option, negated, family, words),
         other => {
             Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise")))
         }
     }
 }
 
-fn wrong(word: &Word, what: &str) -> Fault {
+pub(super) fn wrong(word: &Word, what: &str) -> Fault {
     (word.place.clone(), format!("`{}`: {what}", word.text))
 }
 
@@ -127,7 +129,7 @@ fn expected<T: Value>(word: &Word) -> Fault {
 }
 
 /// What the types of the language would not take.
-fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
+pub(super) fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
     thing.ok_or_else(|| wrong(option, "no packet, or every packet, meets this: take it out"))
 }
 
@@ -179,7 +181,7 @@ fn address(family: Family, side: Side, word: &Word, negated: bool) -> Result<Mat
 }
 
 /// An address with a length or a mask; a mask has its ones in front.
-fn prefix<A: Value>(word: &Word, address: &str, length: Option<&str>) -> Result<Range<A>, Fault> {
+pub(super) fn prefix<A: Value>(word: &Word, address: &str, length: Option<&str>) -> Result<Range<A>, Fault> {
     let address = A::from_word(address).ok_or_else(|| expected::<A>(word))?;
     let length = match length {
         None => Some(A::BITS),
@@ -206,7 +208,7 @@ fn address_range(family: Family, side: Side, word: &Word, negated: bool) -> Resu
     }
 }
 
-fn dashed<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
+pub(super) fn dashed<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
     let (low, high) = word.text.split_once('-').unwrap_or((&word.text, &word.text));
     let range = T::from_word(low).zip(T::from_word(high)).and_then(|(low, high)| Range::new(low, high));
     range.ok_or_else(|| wrong(word, "a range is two addresses with `-` between, the lower one first"))
@@ -329,7 +331,7 @@ fn one<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
 }
 
 /// A value, or two with `:` between them, each of which may be left out.
-fn span<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
+pub(super) fn span<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
     let value = |text: &str| T::from_word(text).ok_or_else(|| expected::<T>(word));
     let Some((low, high)) = word.text.split_once(':') else { return value(&word.text).map(Range::single) };
     let low = if low.is_empty() { T::from_bits(0) } else { value(low)? };

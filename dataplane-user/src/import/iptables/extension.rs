@@ -3,7 +3,7 @@
 use crate::rule::foreign::STATEFUL;
 
 /// Extensions whose options are known.
-pub(super) const MODULES: [&str; 19] = [
+pub(super) const MODULES: [&str; 23] = [
     "tcp",
     "udp",
     "udplite",
@@ -23,24 +23,21 @@ pub(super) const MODULES: [&str; 19] = [
     "hl",
     "length",
     "standard",
+    "state",
+    "conntrack",
+    "connmark",
+    "addrtype",
 ];
 
 /// Extensions that cannot be translated, and what is said about them.
 pub(super) const FOREIGN: &[(&str, &str)] = &[
-    ("state", STATEFUL),
-    ("conntrack", STATEFUL),
     ("ctstate", STATEFUL),
-    ("connmark", STATEFUL),
     ("connbytes", STATEFUL),
     ("connlabel", STATEFUL),
     ("connlimit", STATEFUL),
     ("helper", STATEFUL),
     ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
     ("mark", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
-    (
-        "addrtype",
-        "ask for the addresses instead: chain INPUT meets what is for this machine, chain FORWARD what is not",
-    ),
     ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
     ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
     ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),

@@ -4,6 +4,8 @@ mod asked;
 mod extension;
 mod rule;
 mod target;
+mod tracked;
+mod translation;
 mod word;
 
 use std::collections::HashMap;
@@ -27,8 +29,8 @@ struct File<'p> {
 struct Table {
     name: String,
     family: Family,
-    /// Whether chains of it can be translated.
-    filters: bool,
+    /// Whether its rules translate addresses.
+    translates: bool,
 }
 
 /// Reads what was saved.
@@ -92,11 +94,11 @@ impl File<'_> {
             self.table = None;
             return;
         };
-        let filters = matches!(name, "filter" | "raw" | "mangle" | "security");
-        if !filters && name != "nat" {
+        let translates = name == "nat";
+        if !translates && !matches!(name, "filter" | "raw" | "mangle" | "security") {
             self.problems.error(place, format!("there is no table {name}"));
         }
-        self.table = Some(Table { name: name.to_owned(), family, filters });
+        self.table = Some(Table { name: name.to_owned(), family, translates });
     }
 
     /// `INPUT DROP [0:0]`
@@ -106,30 +108,29 @@ impl File<'_> {
         let (Some(name), Some(policy)) = (words.next(), words.next()) else {
             return self.problems.error(place, "a chain has a name and a policy");
         };
-        let hook = match policy {
-            "-" => None,
-            _ if !table.filters => {
-                if policy != "ACCEPT" {
-                    self.problems.error(place, "address translation has no policy here: take the table out");
-                }
-                return;
-            }
-            _ => {
-                let chain = name.to_ascii_lowercase().parse::<ChainName>();
-                let policy = policy.to_ascii_lowercase().parse::<Policy>();
-                let priority = match table.name.as_str() {
-                    "raw" => -300,
-                    "mangle" => -150,
-                    "security" => 50,
-                    _ => 0,
-                };
-                match (chain, policy) {
-                    (Ok(chain), Ok(policy)) => Some(Hook { chain, priority, policy }),
-                    // Without rules, what lets all through does nothing.
-                    (Err(_), Ok(Policy::Accept)) => return,
-                    (Err(_), _) => return self.problems.error(place, no_chain(name)),
-                    (_, Err(error)) => return self.problems.error(place, error.to_string()),
-                }
+        let hook = if policy == "-" {
+            None
+        } else {
+            let chain = name.to_ascii_lowercase().parse::<ChainName>();
+            let policy = policy.to_ascii_lowercase().parse::<Policy>();
+            let priority = match table.name.as_str() {
+                "raw" => -300,
+                "mangle" => -150,
+                "security" => 50,
+                "nat" if name == "POSTROUTING" => 100,
+                "nat" => -100,
+                _ => 0,
+            };
+            let translates = table.translates;
+            let fits = |chain: &ChainName| {
+                if translates { chain.can_translate() } else { ChainName::DRIVER.contains(chain) }
+            };
+            match (chain.ok().filter(fits).ok_or(()), policy) {
+                (Ok(chain), Ok(policy)) => Some(Hook { chain, priority, policy, translates }),
+                // Without rules, what lets all through does nothing.
+                (Err(()), Ok(Policy::Accept)) => return,
+                (Err(()), _) => return self.problems.error(place, no_chain(name)),
+                (_, Err(error)) => return self.problems.error(place, error.to_string()),
             }
         };
         let chain = Chain {
@@ -170,11 +171,6 @@ impl File<'_> {
                 format!("`{}`: this reads what `iptables-save` prints, where rules begin with `-A`", verb.text);
             return self.problems.error(verb.place.clone(), message);
         }
-        if !table.filters {
-            let message = "address translation changes packets, and this filter only lets them pass or drops them: take the \
-                           table out, and translate on another machine or in the kernel";
-            return self.problems.error(place, message);
-        }
         let (full, family) = (full(table), table.family);
         let read = rule::lines(&words[counted + 2..], &place, (family, &mut self.ruleset.room));
         let (lines, notes) = read.unwrap_or_else(|errors| {
@@ -199,6 +195,7 @@ fn full(table: &Table) -> String {
 
 fn no_chain(name: &str) -> String {
     format!(
-        "there is no chain {name} here; there are PREROUTING, INPUT, FORWARD, OUTPUT and those that `:NAME -` lines name"
+        "there is no chain {name} here; there are PREROUTING, INPUT, FORWARD, OUTPUT (in table nat PREROUTING, OUTPUT and \
+         POSTROUTING) and those that `:NAME -` lines name"
     )
 }

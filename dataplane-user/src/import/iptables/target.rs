@@ -2,20 +2,17 @@
 
 use super::super::chain::Says;
 use super::rule::{Draft, Fault, Words};
+use super::translation;
 use super::word::Word;
 use crate::rule::foreign::{SEGMENTS, STATEFUL};
 use crate::rule::{Action, Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6};
 
 /// Targets that change packets or keep something.
 const FOREIGN: &[(&str, &str)] = &[
-    ("CT", "there is no connection tracking to set up: take the rule out"),
-    ("NOTRACK", "there is no connection tracking to keep packets from: take the rule out"),
+    ("CT", "rules do not set connection tracking up here: take the rule out"),
+    ("NOTRACK", "rules do not keep packets from connection tracking here: take the rule out"),
     ("CONNMARK", STATEFUL),
     ("MARK", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
-    ("MASQUERADE", "address translation changes packets: take the rule out"),
-    ("SNAT", "address translation changes packets: take the rule out"),
-    ("DNAT", "address translation changes packets: take the rule out"),
-    ("REDIRECT", "address translation changes packets: take the rule out"),
     ("TPROXY", "packets are not sent elsewhere by rules here: take the rule out"),
     ("TEE", "packets are not sent elsewhere by rules here: take the rule out"),
     ("NFQUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
@@ -53,6 +50,9 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
         "DROP" => Ok(Says::Action(Action::Drop)),
         "RETURN" => Ok(Says::Return),
         "REJECT" => reject(draft.family, words).map(|with| Says::Action(Action::Reject(with))),
+        "MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" => {
+            translation::to(target, draft.family, words).map(|to| Says::Action(Action::Translate(to)))
+        }
         "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
         "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),
         name => match FOREIGN.iter().find(|(known, _)| *known == name) {

@@ -7,7 +7,7 @@ use super::entry::{Entry, Membership, key};
 use super::set::Sets;
 use super::{FilterFault, Unsupported};
 use crate::rule::{
-    Action, Concatenation, Element, Family, Field, Item, ItemKind, LimitTime, LimitUnit, LinkField, LinkPattern, Match,
+    Action, Concatenation, Element, Family, Field, Item, ItemKind, LimitUnit, LinkField, LinkPattern, Match,
     PacketType, Range, Rule, Side, Statement, TcpFlags, Test, Value, Values,
 };
 
@@ -40,6 +40,7 @@ pub(super) fn entries(
         Action::Accept => ActionCode::Accept,
         Action::Continue => ActionCode::Continue,
         Action::Drop | Action::Reject(_) => ActionCode::Drop,
+        Action::Translate(to) => return Err(Unsupported::Kernel(to.to_string()).into()),
     };
     let acts = acts(rule);
     Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, action_code, acts, ..entry }).collect())
@@ -67,20 +68,13 @@ pub(super) fn limit(rule: &Rule) -> Option<Limit> {
         Statement::Limit(limit) => Some(limit),
         Statement::Log(_) => None,
     })?;
-    let seconds: u64 = match limit.per {
-        LimitTime::Second => 1,
-        LimitTime::Minute => 60,
-        LimitTime::Hour => 3600,
-        LimitTime::Day => 86_400,
-        LimitTime::Week => 7 * 86_400,
-    };
     let bytes = limit.unit == LimitUnit::Bytes;
     let bucket = match (limit.burst, bytes) {
         (Some(burst), false) if burst > 0 => burst,
         (_, false) => 5,
         (burst, true) => limit.amount.saturating_add(burst.unwrap_or(0)),
     };
-    let (time, amount) = (u128::from(seconds) * 1_000_000_000, u128::from(limit.amount.max(1)));
+    let (time, amount) = (u128::from(limit.per.seconds()) * 1_000_000_000, u128::from(limit.amount.max(1)));
     let narrow = |number: u128, most: u64| u64::try_from(number).unwrap_or(most).min(most);
     let mut flags = LimitFlags::empty();
     flags.set(LimitFlags::OVER, limit.over);
@@ -164,6 +158,7 @@ fn factors(
         }
         Match::Concatenation(asked) => vec![vec![concatenation(asked, rule, links, sets)?]],
         Match::Family(_) => Vec::new(),
+        Match::Connection(_) => return Err(Unsupported::Kernel(asked.to_string())),
     });
     Ok(factors)
 }

@@ -2,10 +2,13 @@
 //! (`br-lan` is a name, `80-90` a range).
 
 mod concatenation;
+mod connection;
 pub(crate) mod fault;
 pub(crate) mod field;
+mod reachability;
 pub(crate) mod statement;
 pub(crate) mod token;
+mod translation;
 pub(crate) mod value;
 
 use std::cell::RefCell;
@@ -80,9 +83,11 @@ pub fn parse_spanned(text: &str) -> Result<Parsed, RuleError> {
     let pieces = RULE.with(|cache| run(text, cache.get().clone())).map_err(|error| unsupported(text, error))?;
     let mut spans: Vec<_> = pieces.matches.iter().map(|(_, span)| trimmed(text, span.into_range())).collect();
     let matches = pieces.matches.into_iter().map(|(asked, _)| asked).collect();
-    match Rule::new(matches, pieces.statements, pieces.action, pieces.comment) {
+    let (action, span) = pieces.action.unwrap_or((Action::Continue, (text.len()..text.len()).into()));
+    match Rule::new(matches, pieces.statements, action, pieces.comment) {
         Ok(rule) => Ok(Parsed { rule, spans }),
         Err(error) => {
+            spans.push(trimmed(text, span.into_range()));
             Err(RuleError { span: spans.swap_remove(error.index), fault: RuleFault::Invalid(error.to_string()) })
         }
     }
@@ -126,19 +131,22 @@ pub(crate) fn parse_set_type(text: &str) -> Result<SetType, RuleError> {
 struct Pieces {
     matches: Vec<(Match, SimpleSpan)>,
     statements: Vec<Statement>,
-    action: Action,
+    /// None: the rule goes on.
+    action: Option<(Action, SimpleSpan)>,
     comment: Option<Text>,
 }
 
 fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
     let counter = statement::counter();
     // One field alone is the rule, and the fields of both begin alike.
-    let asked = choice((field::any(), concatenation::any()));
-    let asked = asked.labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ...)").boxed();
+    let asked = choice((field::any(), concatenation::any(), kernel()));
+    let asked = asked.labelled("a match (ip, ip6, tcp, udp, icmp, meta, iifname, ct, ...)").boxed();
     let matches = choice((asked.map_with(|asked, extra| Some((asked, extra.span()))), counter.clone().to(None)));
     let does = statement::any();
     let statements = choice((does.map(Some), counter.to(None)));
-    let action = statement::action().labelled("a verdict (accept, drop, reject, continue)").boxed();
+    let action = choice((statement::action(), translation()));
+    let action = action.labelled("a verdict (accept, drop, reject, continue, masquerade, ...)").boxed();
+    let action = action.map_with(|action, extra| (action, extra.span()));
     let comment = keyword("comment").ignore_then(token::quoted("a comment in quotes"));
     // A rule that says nothing at all is a mistake, not a rule that continues.
     let something = token("a match, a statement or a verdict", |rest| (!rest.is_empty()).then_some((0, ())));
@@ -152,9 +160,19 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
         .map(|(((matches, statements), action), comment)| Pieces {
             matches: matches.into_iter().flatten().collect(),
             statements: statements.into_iter().flatten().collect(),
-            action: action.unwrap_or(Action::Continue),
+            action,
             comment,
         })
+}
+
+/// What only the kernel knows of a packet.
+pub(crate) fn kernel<'a>() -> Boxed<'a, Match> {
+    choice((connection::any(), reachability::any())).boxed()
+}
+
+/// What translates.
+pub(crate) fn translation<'a>() -> Boxed<'a, Action> {
+    translation::any().map(Action::Translate).boxed()
 }
 
 pub(crate) fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {

@@ -268,6 +268,7 @@ impl Packet {
             Match::Vlan(test) => self.vlan.is_some_and(|id| holds(test, VlanId(id))),
             Match::Ether(side, test) => self.ether.is_some_and(|ends| holds(test, ends[*side as usize])),
             Match::Family(family) => self.family == *family,
+            Match::Connection(_) => panic!("only the kernel knows connections"),
             Match::Concatenation(asked) => {
                 let Values::Listed(elements) = asked.test().values() else { panic!("a set") };
                 let has = asked.fields().iter().all(|field| self.part(*field, None));
@@ -352,7 +353,7 @@ impl Packet {
                     self.steer_part(*field, item, pick);
                 }
             }
-            Match::Link(..) | Match::Family(_) => {}
+            Match::Link(..) | Match::Family(_) | Match::Connection(_) => {}
         }
     }
 }

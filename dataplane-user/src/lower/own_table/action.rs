@@ -1,0 +1,162 @@
+//! What rules do, as steps of nftables.
+
+use super::asked::Context;
+use super::list::FIRST;
+use crate::{
+    lower::filter::FilterFault,
+    model::{Place, Step},
+    rule::{
+        Action, Addresses, Family, Limit, LimitUnit, Log, LogLevel, LogTarget, Range, RejectWith, Rule, Statement,
+        Translation, TranslationKind, Unreachable4, Unreachable6, UnreachableAny, Value,
+    },
+};
+
+/// `NFT_REJECT_*`.
+const ICMP: u32 = 0;
+const RESET: u32 = 1;
+const ICMPX: u32 = 2;
+/// `NFT_REJECT_ICMPX_PORT_UNREACH`.
+const ICMPX_PORT: u8 = 1;
+/// `NF_NAT_RANGE_*`.
+const RANDOM: u32 = 1 << 2;
+const PERSISTENT: u32 = 1 << 3;
+const FULLY_RANDOM: u32 = 1 << 4;
+/// Longest prefix of a log line (`NF_LOG_PREFIXLEN`), without its zero.
+const PREFIX: usize = 127;
+
+/// Limit and log with the counter in between, as a rule counts what its limit lets pass.
+pub(super) fn statements(rule: &Rule) -> Vec<Step> {
+    let (limits, logs): (Vec<_>, Vec<_>) =
+        rule.statements().iter().partition(|statement| matches!(statement, Statement::Limit(_)));
+    let step = |statement: &&Statement| match statement {
+        Statement::Limit(limit) => self::limit(limit),
+        Statement::Log(log) => self::log(log),
+    };
+    let steps = limits.iter().map(step).chain([Step::Count]).chain(logs.iter().map(step));
+    steps.collect()
+}
+
+/// Statements and verdict of a rule that does not translate.
+pub(super) fn acts(rule: &Rule, _context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
+    let mut steps = statements(rule);
+    match rule.action() {
+        Action::Accept => steps.push(Step::Accept),
+        Action::Drop => steps.push(Step::Drop),
+        Action::Reject(with) => steps.push(reject(with)),
+        Action::Continue => {}
+        Action::Translate(to) => return Err(FilterFault::Kernel(format!("`{}` cannot stand here", to.word()))),
+    }
+    Ok(steps)
+}
+
+fn limit(limit: &Limit) -> Step {
+    let seconds = limit.per.seconds();
+    let burst = limit.burst.map_or(0, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
+    Step::Limit { over: limit.over, bytes: limit.unit == LimitUnit::Bytes, amount: limit.amount, seconds, burst }
+}
+
+fn log(log: &Log) -> Step {
+    let prefix = log.prefix.as_ref().map(|prefix| {
+        let text = prefix.as_str();
+        let end = (0..=text.len().min(PREFIX)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text[..end].to_owned()
+    });
+    let level = match log.target {
+        Some(LogTarget::Level(level)) => Some(match level {
+            LogLevel::Emerg => 0,
+            LogLevel::Alert => 1,
+            LogLevel::Crit => 2,
+            LogLevel::Err => 3,
+            LogLevel::Warn => 4,
+            LogLevel::Notice => 5,
+            LogLevel::Info => 6,
+            LogLevel::Debug => 7,
+        }),
+        _ => None,
+    };
+    let group = if let Some(LogTarget::Group(group)) = log.target { Some(group) } else { None };
+    Step::Log { prefix, level, group }
+}
+
+const fn reject(with: RejectWith) -> Step {
+    let (kind, code) = match with {
+        RejectWith::Default => (ICMPX, ICMPX_PORT),
+        RejectWith::TcpReset => (RESET, 0),
+        RejectWith::Icmp(code) => (
+            ICMP,
+            match code {
+                Unreachable4::Net => 0,
+                Unreachable4::Host => 1,
+                Unreachable4::Protocol => 2,
+                Unreachable4::Port => 3,
+                Unreachable4::NetProhibited => 9,
+                Unreachable4::HostProhibited => 10,
+                Unreachable4::AdminProhibited => 13,
+            },
+        ),
+        RejectWith::Icmpv6(code) => (
+            ICMP,
+            match code {
+                Unreachable6::NoRoute => 0,
+                Unreachable6::AdminProhibited => 1,
+                Unreachable6::Address => 3,
+                Unreachable6::Port => 4,
+            },
+        ),
+        RejectWith::Icmpx(code) => (
+            ICMPX,
+            match code {
+                UnreachableAny::NoRoute => 0,
+                UnreachableAny::Host => 2,
+                UnreachableAny::AdminProhibited => 3,
+            },
+        ),
+    };
+    Step::Reject(kind, code)
+}
+
+/// Addresses and ports go into places, and from there into the connection.
+pub(super) fn translation(to: Translation) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut put = |from: Place, low: u128, high: u128, bytes: usize| {
+        let number = |value: u128| value.to_be_bytes()[16 - bytes..].to_vec();
+        if low == high {
+            steps.push(Step::Put(from, number(low)));
+            return (from, from);
+        }
+        let next = from + bytes.div_ceil(4) as Place;
+        steps.extend([Step::Put(from, number(low)), Step::Put(next, number(high))]);
+        (from, next)
+    };
+    let ends = |range: (u128, u128), put: &mut dyn FnMut(u128, u128) -> (Place, Place)| put(range.0, range.1);
+    let choice = to.choice;
+    let mut flags = if choice.random { RANDOM } else { 0 };
+    flags |= if choice.persistent { PERSISTENT } else { 0 };
+    flags |= if choice.fully_random { FULLY_RANDOM } else { 0 };
+    // Behind two addresses of sixteen bytes.
+    let ports = to.ports.map(|ports| ends(numbers(ports), &mut |low, high| put(FIRST + 8, low, high, 2)));
+    let addresses = match to.kind {
+        TranslationKind::Source(addresses) | TranslationKind::Destination(addresses) => Some(match addresses {
+            Addresses::V4(range) => ends(numbers(range), &mut |low, high| put(FIRST, low, high, 4)),
+            Addresses::V6(range) => ends(numbers(range), &mut |low, high| put(FIRST, low, high, 16)),
+        }),
+        TranslationKind::Masquerade | TranslationKind::Redirect => None,
+    };
+    steps.push(match (to.kind, addresses) {
+        (TranslationKind::Redirect, _) => Step::Redirect(ports, flags),
+        (TranslationKind::Source(given) | TranslationKind::Destination(given), Some(addresses)) => Step::Nat {
+            destination: matches!(to.kind, TranslationKind::Destination(_)),
+            family: if given.family() == Family::V4 { 2 } else { 10 },
+            addresses,
+            ports,
+            flags,
+        },
+        _ => Step::Masquerade(ports, flags),
+    });
+    steps
+}
+
+fn numbers<T: Value>(range: Range<T>) -> (u128, u128) {
+    let (low, high) = range.ends();
+    (low.bits(), high.bits())
+}

@@ -1,0 +1,185 @@
+//! Chains of rules to the table of nftables that decides what the driver cannot know: packets of connections.
+//!
+//! As soon as one rule needs the kernel, all chains are the kernel's, in the same order, so that there is one truth. The
+//! driver keeps only the rules at the beginning of chain prerouting that drop whatever the connection: these packets get no
+//! further either way.
+
+mod action;
+mod asked;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use dataplane_common::abi::Ifindex;
+
+use crate::{
+    lower::filter::{FilterError, FilterFault, Known},
+    model::{OwnChain, OwnRule, OwnSet, OwnTable, Step},
+    rule::{Action, ChainName, LinkPattern, Policy, Rule, SetName, Statement},
+};
+use asked::Context;
+
+/// The set of ports, and of what lies on them.
+const PORTS: &str = "ports";
+/// nft's number for the type of an interface index.
+const TYPE_INTERFACE: u32 = 20;
+/// Counts what the policy drops; no rule has this handle.
+pub const POLICY_HANDLE: u64 = 0;
+
+const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
+/// Between connection tracking (-200) and the translation of destinations.
+const BEFORE_TRANSLATION: i32 = -150;
+const TRANSLATE_DESTINATION: i32 = -100;
+const FILTER: i32 = 0;
+const TRANSLATE_SOURCE: i32 = 100;
+
+/// One chain.
+#[derive(Clone, Debug, Default)]
+pub struct KernelChain<'a> {
+    /// When no rule decided.
+    pub policy: Policy,
+    /// In order, with their handles.
+    pub rules: Vec<(&'a Rule, u64)>,
+}
+
+/// What names in rules mean.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// The names of links that a pattern stands for: its own, and those of links that it fits by another.
+    pub links: &'a dyn Fn(&LinkPattern) -> Vec<String>,
+    /// The elements of named sets.
+    pub sets: &'a dyn Fn(&SetName) -> Option<Known<'a>>,
+}
+
+/// Whether some rule can only be decided by the kernel.
+pub fn needs_kernel<'a>(mut rules: impl Iterator<Item = &'a Rule>) -> bool {
+    rules.any(Rule::needs_kernel)
+}
+
+/// Whether the driver can drop by a rule ahead of the kernel, if it stands at the beginning of chain prerouting.
+pub fn is_early(rule: &Rule) -> bool {
+    rule.action() == Action::Drop && !rule.needs_kernel() && rule.statements().is_empty()
+}
+
+/// The table for chains in the order of [`ChainName::ALL`]. `ports`: links whose packets meet the chains.
+///
+/// # Errors
+/// A rule that cannot be written in nftables.
+pub fn own_table(chains: &[KernelChain<'_>], names: Names<'_>, ports: &[Ifindex]) -> Result<OwnTable, FilterError> {
+    let port = |ifindex: &Ifindex| vec![(ifindex.to_ne_bytes().to_vec(), ifindex.to_ne_bytes().to_vec())];
+    let mut table = OwnTable {
+        sets: vec![OwnSet {
+            name: Some(PORTS.to_owned()),
+            fields: vec![(TYPE_INTERFACE, 4)],
+            intervals: false,
+            elements: ports.iter().map(port).collect(),
+        }],
+        chains: Vec::new(),
+    };
+    for (chain, given) in ChainName::ALL.into_iter().zip(chains) {
+        for (index, (rule, _)) in given.rules.iter().enumerate() {
+            for name in rule.sets() {
+                if table.sets.iter().any(|set| set.name.as_deref() == Some(name.as_str())) {
+                    continue;
+                }
+                let set = list::named(name, names);
+                table.sets.push(set.map_err(|fault| FilterError { chain, index, fault })?);
+            }
+        }
+        table.chains.extend(filtering(chain, given, names)?);
+        table.chains.extend(translating(chain, given, names)?);
+    }
+    Ok(table)
+}
+
+/// What lets packets pass that are none of a port's.
+fn scope(chain: ChainName) -> OwnRule {
+    let key = if matches!(chain, ChainName::Output | ChainName::Postrouting) { META_OIF } else { META_IIF };
+    let steps = vec![Step::Meta(key, list::FIRST), Step::InSet(list::FIRST, true, PORTS.to_owned()), Step::Accept];
+    OwnRule { handle: None, steps }
+}
+
+const fn hook(chain: ChainName) -> u32 {
+    match chain {
+        ChainName::Prerouting => 0,
+        ChainName::Input => 1,
+        ChainName::Forward => 2,
+        ChainName::Output => 3,
+        ChainName::Postrouting => 4,
+    }
+}
+
+/// The base chain that filters; none for a chain that lets all pass.
+fn filtering(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> Result<Option<OwnChain>, FilterError> {
+    let translates = |rule: &Rule| matches!(rule.action(), Action::Translate(_));
+    let filters = given.policy == Policy::Drop || given.rules.iter().any(|(rule, _)| !translates(rule));
+    if !filters || chain == ChainName::Postrouting {
+        return Ok(None);
+    }
+    let mut rules = vec![scope(chain)];
+    for (index, (rule, handle)) in given.rules.iter().enumerate() {
+        let refuse = |fault| FilterError { chain, index, fault };
+        let context = Context { chain, names };
+        let mut steps = asked::matches(rule, context).map_err(refuse)?;
+        if translates(rule) {
+            // What translates lets pass; where connections are translated it counts.
+            steps.push(Step::Accept);
+            rules.push(OwnRule { handle: None, steps });
+            continue;
+        }
+        steps.extend(action::acts(rule, context).map_err(refuse)?);
+        rules.push(OwnRule { handle: Some(*handle), steps });
+    }
+    let drops = given.policy == Policy::Drop;
+    if drops {
+        rules.push(OwnRule { handle: Some(POLICY_HANDLE), steps: vec![Step::Count, Step::Drop] });
+    }
+    let any_translates = given.rules.iter().any(|(rule, _)| translates(rule));
+    let before = chain == ChainName::Prerouting || any_translates;
+    let priority = if before { BEFORE_TRANSLATION } else { FILTER };
+    let name = chain.name().to_owned();
+    Ok(Some(OwnChain { name, translates: false, hook: hook(chain), priority, drops, rules }))
+}
+
+/// The base chain that translates, with what stands in front of the rules that do.
+fn translating(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> Result<Option<OwnChain>, FilterError> {
+    let translates = |rule: &Rule| matches!(rule.action(), Action::Translate(_));
+    let Some(last) = given.rules.iter().rposition(|(rule, _)| translates(rule)) else {
+        return Ok(None);
+    };
+    // What this machine sends to itself has no port yet, and may get one by its translation.
+    let mut rules = if chain == ChainName::Output { Vec::new() } else { vec![scope(chain)] };
+    for (index, (rule, handle)) in given.rules[..=last].iter().enumerate() {
+        let refuse = |fault| FilterError { chain, index, fault };
+        let context = Context { chain, names };
+        let limited = rule.statements().iter().any(|statement| matches!(statement, Statement::Limit(_)));
+        if limited && !translates(rule) {
+            let said = "a rule with `limit` cannot stand in front of one that translates: put it behind, or into another chain";
+            return Err(refuse(FilterFault::Kernel(said.to_owned())));
+        }
+        let mut steps = asked::matches(rule, context).map_err(refuse)?;
+        match rule.action() {
+            Action::Translate(to) => {
+                steps.extend(action::statements(rule));
+                steps.extend(action::translation(to));
+                rules.push(OwnRule { handle: Some(*handle), steps });
+            }
+            Action::Accept => {
+                // Where there is no chain that filters, it counts here.
+                let counts = chain == ChainName::Postrouting;
+                if counts {
+                    steps.push(Step::Count);
+                }
+                steps.push(Step::Accept);
+                rules.push(OwnRule { handle: counts.then_some(*handle), steps });
+            }
+            // What they drop does not come here.
+            Action::Drop | Action::Reject(_) | Action::Continue => {}
+        }
+    }
+    let destination = chain != ChainName::Postrouting;
+    let priority = if destination { TRANSLATE_DESTINATION } else { TRANSLATE_SOURCE };
+    let name = format!("{}_nat", chain.name());
+    Ok(Some(OwnChain { name, translates: true, hook: hook(chain), priority, drops: false, rules }))
+}

@@ -1,0 +1,161 @@
+use super::*;
+use crate::{lower::filter::FilterFault, rule::parse};
+
+fn by_its_name(pattern: &LinkPattern) -> Vec<String> {
+    vec![pattern.as_str().to_owned()]
+}
+
+fn no_set(_: &SetName) -> Option<Known<'static>> {
+    None
+}
+
+const NAMES: Names<'static> = Names { links: &by_its_name, sets: &no_set };
+
+/// The table of one chain with these rules.
+fn table(chain: ChainName, policy: Policy, rules: &[&str]) -> Result<OwnTable, FilterError> {
+    let rules: Vec<_> =
+        rules.iter().map(|text| parse(text).unwrap_or_else(|error| panic!("{}", error.render(text, "rule")))).collect();
+    let mut chains = vec![KernelChain::default(); ChainName::ALL.len()];
+    let numbered = rules.iter().zip(1..).collect();
+    chains[chain.index()] = KernelChain { policy, rules: numbered };
+    own_table(&chains, NAMES, &[7])
+}
+
+/// The steps of a rule of chain forward.
+fn steps(text: &str) -> Vec<Step> {
+    let table = table(ChainName::Forward, Policy::Accept, &[text]).unwrap_or_else(|error| panic!("{error}"));
+    table.chains[0].rules[1].steps.clone()
+}
+
+fn equal(value: &[u8]) -> Step {
+    Step::Compare(8, false, value.to_vec())
+}
+
+#[test]
+fn matches_become_what_nft_writes() {
+    use Step::{Accept, Compare, Connection, Count, Mask, Meta, Payload, Swap, Within};
+    let after = |steps: Vec<Step>| [steps, vec![Count, Accept]].concat();
+    let tcp = || vec![Meta(16, 8), equal(&[6])];
+    let ipv4 = || vec![Meta(15, 8), equal(&[2])];
+    let state = |bits: u32, any: bool| {
+        vec![Connection(0, None, 8), Mask(8, bits.to_ne_bytes().to_vec()), Compare(8, any, vec![0; 4])]
+    };
+    let rows = [
+        ("ct state established,related", state(6, true)),
+        ("ct state { established, related }", state(6, true)),
+        ("ct state != invalid", state(1, false)),
+        (
+            "ct status dnat",
+            vec![Connection(2, None, 8), Mask(8, 32_u32.to_ne_bytes().to_vec()), Compare(8, true, vec![0; 4])],
+        ),
+        ("ct direction reply", vec![Connection(1, None, 8), equal(&[1])]),
+        ("ct mark 0x10", vec![Connection(3, None, 8), equal(&16_u32.to_ne_bytes())]),
+        (
+            "ct mark & 0xff != 3",
+            vec![
+                Connection(3, None, 8),
+                Mask(8, 255_u32.to_ne_bytes().to_vec()),
+                Compare(8, true, 3_u32.to_ne_bytes().to_vec()),
+            ],
+        ),
+        ("ct mark 1-9", vec![Connection(3, None, 8), Swap(8), Within(8, false, vec![0, 0, 0, 1], vec![0, 0, 0, 9])]),
+        ("ct original ip daddr 192.0.2.1", [ipv4(), vec![Connection(20, Some(0), 8), equal(&[192, 0, 2, 1])]].concat()),
+        ("ct reply proto-src 80", vec![Connection(11, Some(1), 8), equal(&[0, 80])]),
+        ("tcp dport 22", [tcp(), vec![Payload(2, 2, 2, 8), equal(&[0, 22])]].concat()),
+        (
+            "tcp sport != 1024-65535",
+            [tcp(), vec![Payload(2, 0, 2, 8), Within(8, true, vec![4, 0], vec![255, 255])]].concat(),
+        ),
+        (
+            "ip saddr 198.18.0.0/15",
+            [ipv4(), vec![Payload(1, 12, 4, 8), Mask(8, vec![255, 254, 0, 0]), equal(&[198, 18, 0, 0])]].concat(),
+        ),
+        ("ip protocol tcp", [ipv4(), tcp()].concat()),
+        (
+            "tcp flags & (syn | ack) == syn",
+            [tcp(), vec![Payload(2, 13, 1, 8), Mask(8, vec![18]), equal(&[2])]].concat(),
+        ),
+        // As received; the kernel has taken one off by then.
+        ("ip ttl 5", [ipv4(), vec![Payload(1, 8, 1, 8), equal(&[4])]].concat()),
+        ("ip dscp ef", [ipv4(), vec![Payload(1, 1, 1, 8), Mask(8, vec![0xfc]), equal(&[46 << 2])]].concat()),
+        ("meta nfproto ipv4", ipv4()),
+        ("iifname \"eth0\"", vec![Meta(6, 8), equal(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0")]),
+    ];
+    for (text, wanted) in rows {
+        assert_eq!(steps(&format!("{text} accept")), after(wanted), "{text}");
+    }
+}
+
+#[test]
+fn lists_become_sets_without_a_name() {
+    let found = steps("tcp dport { 22, 80, 81, 8000-8080 } accept");
+    let Step::In(8, false, set) = &found[3] else { panic!("{found:?}") };
+    // What touches is one range, and one more makes all of them ranges.
+    let port = |low: u16, high: u16| vec![(low.to_be_bytes().to_vec(), high.to_be_bytes().to_vec())];
+    assert_eq!(set.elements, [port(22, 22), port(80, 81), port(8000, 8080)]);
+    assert!(set.intervals && set.name.is_none());
+    let found = steps("iifname { \"eth*\", \"wg0\" } accept");
+    let Step::In(8, false, set) = &found[1] else { panic!("{found:?}") };
+    assert!(set.elements[0][0].0.starts_with(b"eth\0") && set.elements[0][0].1.starts_with(b"eth\xff"), "{set:?}");
+    let found = steps("ip saddr . tcp dport { 192.0.2.1 . 80, 198.51.100.0/24 . 443 } accept");
+    let Some(Step::In(8, false, set)) = found.iter().find(|step| matches!(step, Step::In(..))) else {
+        panic!("{found:?}")
+    };
+    assert_eq!(set.fields, [(7, 4), (13, 2)]);
+}
+
+#[test]
+fn what_translates_has_a_chain_of_its_own() {
+    let rules = ["ip saddr 203.0.113.0/24 drop", "udp dport 9 accept", "tcp dport 80 dnat to 198.18.1.2:8080"];
+    let table = table(ChainName::Prerouting, Policy::Accept, &rules).expect("a table");
+    let names: Vec<_> = table.chains.iter().map(|chain| (&*chain.name, chain.translates, chain.priority)).collect();
+    assert_eq!(names, [("prerouting", false, -150), ("prerouting_nat", true, -100)]);
+    let handles = |index: usize| table.chains[index].rules.iter().map(|rule| rule.handle).collect::<Vec<_>>();
+    // First whose packets pass by; each counts once.
+    assert_eq!(handles(0), [None, Some(1), Some(2), None]);
+    assert_eq!(handles(1), [None, None, Some(3)]);
+    let last = table.chains[1].rules[2].steps.last();
+    let wanted = Step::Nat { destination: true, family: 2, addresses: (8, 8), ports: Some((16, 16)), flags: 0 };
+    assert_eq!(last, Some(&wanted));
+}
+
+#[test]
+fn masquerading_alone_filters_nothing() {
+    let table = table(ChainName::Postrouting, Policy::Accept, &["oifname \"wan\" masquerade"]).expect("a table");
+    let [chain] = &table.chains[..] else { panic!("{table:?}") };
+    assert_eq!((&*chain.name, chain.hook, chain.drops), ("postrouting_nat", 4, false));
+    assert_eq!(chain.rules[1].steps.last(), Some(&Step::Masquerade(None, 0)));
+}
+
+#[test]
+fn a_policy_that_drops_counts() {
+    let table = table(ChainName::Forward, Policy::Drop, &["ct state established accept"]).expect("a table");
+    let chain = &table.chains[0];
+    assert!(chain.drops);
+    let last = chain.rules.last().expect("rules");
+    assert_eq!((last.handle, &last.steps[..]), (Some(POLICY_HANDLE), &[Step::Count, Step::Drop][..]));
+}
+
+#[test]
+fn a_packet_passes_both_tables_while_one_takes_the_others_place() {
+    let before = table(ChainName::Forward, Policy::Drop, &["ct state established accept"]).expect("a table");
+    let after = table(ChainName::Forward, Policy::Accept, &["ct state new drop"]).expect("a table");
+    let both = after.together_with(&before);
+    let names: Vec<_> = both.chains.iter().map(|chain| (&*chain.name, chain.drops)).collect();
+    assert_eq!(names, [("forward", false), ("forward_before", true)]);
+    let sets: Vec<_> = both.sets.iter().filter_map(|set| set.name.as_deref()).collect();
+    assert_eq!(sets, ["ports", "ports_before"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    for (chain, rules, said) in [
+        (ChainName::Forward, &["ct state new accept", "vlan id 7 drop"][..], "name that instead"),
+        (ChainName::Prerouting, &["limit rate 1/second accept", "tcp dport 80 redirect to :8080"], "in front of one"),
+        (ChainName::Forward, &["ct state new ip saddr @absent accept"], "not known"),
+    ] {
+        let error = table(chain, Policy::Accept, rules).expect_err(said);
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(matches!(error.fault, FilterFault::Kernel(_) | FilterFault::Unsupported(_)));
+    }
+}

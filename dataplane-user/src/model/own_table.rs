@@ -1,0 +1,170 @@
+//! The table of nftables that holds own rules which only the kernel can decide, as it is to be written. Numbers are those of
+//! `include/uapi/linux/netfilter/nf_tables.h`.
+
+/// Its name, in family `inet`.
+pub const OWN_RULES: &str = "dataplane";
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnTable {
+    /// Sets that rules name.
+    pub sets: Vec<OwnSet>,
+    /// Its base chains.
+    pub chains: Vec<OwnChain>,
+}
+
+/// A set, with a name or without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSet {
+    /// None for a list within a rule.
+    pub name: Option<String>,
+    /// The fields of an element: nft's number of the type, and its bytes.
+    pub fields: Vec<(u32, usize)>,
+    /// Whether elements are ranges.
+    pub intervals: bool,
+    /// Of each element, by field, the first value and the last, in network order. Of a single field: in order, none
+    /// touching another.
+    pub elements: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+/// A base chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnChain {
+    /// Its name.
+    pub name: String,
+    /// Whether it translates.
+    pub translates: bool,
+    /// `NF_INET_*`.
+    pub hook: u32,
+    /// Its place among the chains of the hook.
+    pub priority: i32,
+    /// Whether it drops what no rule decided.
+    pub drops: bool,
+    /// In order.
+    pub rules: Vec<OwnRule>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnRule {
+    /// The handle of the own rule that it stands for; it has a counter then.
+    pub handle: Option<u64>,
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// Four bytes of what a rule reads, the first of sixteen that follow each other.
+pub type Place = u32;
+
+/// One step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `NFT_META_*` into a place.
+    Meta(u32, Place),
+    /// `NFT_CT_*` of a direction (`IP_CT_DIR_*`) into a place.
+    Connection(u32, Option<u8>, Place),
+    /// A lookup of a route into a place: `NFT_FIB_RESULT_*`, and `NFTA_FIB_F_*`.
+    Route(u32, u32, Place),
+    /// Bytes of the packet into a place: base (`NFT_PAYLOAD_*`), offset, length.
+    Payload(u32, u32, u32, Place),
+    /// Keeps these bits.
+    Mask(Place, Vec<u8>),
+    /// Four bytes in the host's order become network order.
+    Swap(Place),
+    /// Whether the value is this one, or another one when negated.
+    Compare(Place, bool, Vec<u8>),
+    /// Whether the value is within these, or outside when negated.
+    Within(Place, bool, Vec<u8>, Vec<u8>),
+    /// Whether the values are in a list, or not in it when negated.
+    In(Place, bool, OwnSet),
+    /// The same of a set with a name.
+    InSet(Place, bool, String),
+    /// Counts.
+    Count,
+    /// Goes on within a rate, or beyond it.
+    Limit {
+        /// Beyond it.
+        over: bool,
+        /// Bytes, not packets.
+        bytes: bool,
+        /// How many.
+        amount: u64,
+        /// In so many seconds.
+        seconds: u64,
+        /// How many at once.
+        burst: u32,
+    },
+    /// A line in the kernel's log, or a message for a group.
+    Log {
+        /// What it begins with.
+        prefix: Option<String>,
+        /// Of the line.
+        level: Option<u32>,
+        /// Of nfnetlink.
+        group: Option<u16>,
+    },
+    /// The packet passes the chain.
+    Accept,
+    /// The packet ends.
+    Drop,
+    /// The packet ends with an answer: `NFT_REJECT_*`, and a code.
+    Reject(u32, u8),
+    /// A value into a place.
+    Put(Place, Vec<u8>),
+    /// `masquerade`; ports first and last in these places, and `NF_NAT_RANGE_*`.
+    Masquerade(Option<(Place, Place)>, u32),
+    /// `redirect`.
+    Redirect(Option<(Place, Place)>, u32),
+    /// `snat`, `dnat`.
+    Nat {
+        /// `dnat`.
+        destination: bool,
+        /// `NFPROTO_*`.
+        family: u32,
+        /// First and last address.
+        addresses: (Place, Place),
+        /// First and last port.
+        ports: Option<(Place, Place)>,
+        /// `NF_NAT_RANGE_*`.
+        flags: u32,
+    },
+}
+
+/// What a rule of the table has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl OwnTable {
+    /// What lets a packet pass only if this table and another one do: the chains that filter of both, and what translates of
+    /// this one.
+    #[must_use]
+    pub fn together_with(&self, before: &Self) -> Self {
+        let mut both = self.clone();
+        for chain in before.chains.iter().filter(|chain| !chain.translates) {
+            let mut chain = chain.clone();
+            chain.name += BEFORE;
+            for step in chain.rules.iter_mut().flat_map(|rule| &mut rule.steps) {
+                if let Step::InSet(_, _, name) = step {
+                    *name += BEFORE;
+                }
+            }
+            chain.rules.iter_mut().for_each(|rule| rule.handle = None);
+            both.chains.push(chain);
+        }
+        both.sets.extend(
+            before
+                .sets
+                .iter()
+                .map(|set| OwnSet { name: set.name.as_ref().map(|name| format!("{name}{BEFORE}")), ..set.clone() }),
+        );
+        both
+    }
+}
+
+/// Behind the names of what goes with the next write.
+const BEFORE: &str = "_before";

@@ -1,0 +1,60 @@
+//! Which rules can stand in which chain, and which of them only the kernel can decide.
+
+use super::ast::{Match, Rule};
+use super::chain::{ChainName, Policy};
+use super::statement::{Action, Statement};
+
+impl Rule {
+    /// Whether only the kernel can decide it: it depends on a connection, or translates one.
+    pub fn needs_kernel(&self) -> bool {
+        matches!(self.action(), Action::Translate(_))
+            || self.matches().iter().any(|asked| matches!(asked, Match::Connection(_)))
+    }
+
+    /// Why it cannot stand in a chain.
+    pub fn misplaced(&self, chain: ChainName) -> Option<String> {
+        match (self.action(), chain) {
+            (Action::Translate(to), ChainName::Prerouting) if to.is_of_source() => {
+                Some(format!("`{}` writes the source, on the way out: put the rule into chain postrouting", to.word()))
+            }
+            (Action::Translate(to), ChainName::Postrouting) if !to.is_of_source() => Some(format!(
+                "`{}` writes the destination, before the route: put the rule into chain prerouting",
+                to.word()
+            )),
+            (Action::Translate(to), ChainName::Output) if !to.is_of_source() => self.misplaced_match(chain),
+            (Action::Translate(to), ChainName::Input | ChainName::Forward | ChainName::Output) => {
+                let place = if to.is_of_source() { "postrouting" } else { "prerouting" };
+                Some(format!("`{}` cannot stand in chain {chain}: put the rule into chain {place}", to.word()))
+            }
+            (Action::Drop | Action::Reject(_), ChainName::Postrouting) => {
+                Some("chain postrouting only translates: drop in chain forward or output".to_owned())
+            }
+            _ => self.misplaced_match(chain),
+        }
+    }
+
+    fn misplaced_match(&self, chain: ChainName) -> Option<String> {
+        if !matches!(self.action(), Action::Translate(_)) {
+            return None;
+        }
+        let limits = self.statements().iter().any(|statement| matches!(statement, Statement::Limit(_)));
+        limits.then(|| {
+            format!(
+                "a rule of chain {chain} that translates sees only the first packet of a connection: remove `limit`"
+            )
+        })
+    }
+}
+
+impl ChainName {
+    /// Whether rules can translate there.
+    pub fn can_translate(self) -> bool {
+        matches!(self, Self::Prerouting | Self::Output | Self::Postrouting)
+    }
+
+    /// Why the chain cannot have a policy.
+    pub fn misplaced_policy(self, policy: Policy) -> Option<&'static str> {
+        let drops = self == Self::Postrouting && policy == Policy::Drop;
+        drops.then_some("chain postrouting only translates, so its policy is `accept`: drop in chain forward or output")
+    }
+}
