@@ -90,7 +90,8 @@ fn counts(new: &Counts, old: &Counts, time: Duration) -> Counts {
     Counts::new(each(|c| c.forwarded), each(|c| c.delivered), each(|c| c.dropped), each(|c| c.passed))
 }
 
-/// What a counter gained in a second. A counter that went back belongs to a port that was detached: no packets, rather than nonsense.
+/// What a counter gained in a second. A counter that went back belongs to a port that was detached: nothing, rather than
+/// nonsense.
 pub(super) fn per_second(new: u64, old: u64, time: Duration) -> u64 {
     let packets = u128::from(new.saturating_sub(old));
     u64::try_from(packets * 1_000_000_000 / time.as_nanos().max(1)).unwrap_or(u64::MAX).min(FASTEST)

@@ -1,4 +1,5 @@
-//! Names of interfaces that do not exist: they are allowed, since links come and go, and worth a warning, since names are mistyped.
+//! Names of interfaces that do not exist: they are allowed, since links come and go, and worth a warning, since names are
+//! mistyped.
 
 use std::collections::BTreeSet;
 
