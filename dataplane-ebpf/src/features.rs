@@ -74,11 +74,11 @@ macro_rules! features {
 features! {
     PREROUTING INPUT FORWARD OUTPUT IPV6 RP_FILTER PARTIAL_CHECKSUMS NO_ETHERNET MULTIPATH WIDE_FIB4 WIDE_FIB6 VLANS
     CUSTOM_LOCAL LOGGING LIMITS TRACING KERNEL_LOOKUP DRY_RUN IPSEC RX_HANDLER PROXY_NDP VIRTUAL FOLLOW
-    ELSEWHERE CLIENTS FLOWS
+    ELSEWHERE CLIENTS FLOWS MARKS SOURCES
 }
 
 /// Some port may hide from XDP what only tc sees.
-pub const HIDING: Feature<{ Switch::mark(Features::VLANS.union(Features::IPSEC)) }> = Feature;
+pub const HIDING: Feature<{ Switch::mark(Features::VLANS.union(Features::IPSEC).union(Features::MARKS)) }> = Feature;
 
 /// Any chain is in use.
 pub const FILTERING: Feature<{ Switch::mark(Features::CHAINS) }> = Feature;

@@ -50,7 +50,7 @@ fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> 
         filter.input()?;
         return stop(reason);
     }
-    let route = route::find::<F>(control, port, &packet)?;
+    let route = route::find::<F, H>(hook, control, port, &packet)?;
     source::validate::<F, H>(hook, control, &packet, port, route.kind())?;
     let route = kernel_lookup::route::<F, H>(hook, control, port, frame, &packet, route)?;
     let route = proxy::route::<F, H>(hook, port, frame, &packet, route);
@@ -65,7 +65,7 @@ fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> 
         }
         kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             // Before any check of packets that are forwarded: it may be for this machine.
-            if kernel_lookup::may_be_ours::<F>(kind, control, port)? {
+            if kernel_lookup::may_be_ours::<F>(route::is_ruled(hook), kind, control, port)? {
                 filter.input()?;
             }
             forward::permit::<F>(&packet, frame, port)?;
@@ -80,7 +80,7 @@ fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> 
                 if out != 0 {
                     filter.forward(out)?;
                 }
-                return stop(forward::why_none(kind, route::why_kernel::<F>(control, port)));
+                return stop(forward::why_none(kind, route::why_kernel::<F, H>(hook, control, port)));
             };
             flow::depart::<F>(hop.adjacency.ifindex)?;
             let oversize = forward::measure::<F, H>(hook, port, frame, &packet, &hop)?;

@@ -160,7 +160,9 @@ fn waiting(want: &Want, missing: Features) -> u32 {
     let waits = |(feature, flag, _): &(Features, PortFlags, u32)| {
         missing.contains(*feature) && ports().any(|flags| flags.contains(*flag))
     };
-    needs.iter().filter(|need| waits(need)).fold(0, |bits, (_, _, bit)| bits | bit)
+    // Until then packets with a mark would be routed as if they had none.
+    let marks = if missing.contains(Features::MARKS) { Control::MIRROR_V4 | Control::MIRROR_V6 } else { 0 };
+    needs.iter().filter(|need| waits(need)).fold(marks, |bits, (_, _, bit)| bits | bit)
 }
 
 /// The families of which policies may cover something.

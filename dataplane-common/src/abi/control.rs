@@ -74,6 +74,8 @@ bitflags! {
         const RX_HANDLER = 1 << 19;
         /// The kernel is an NDP proxy: it answers for IPv6 neighbours on other links.
         const PROXY_NDP = 1 << 20;
+        /// Some routing rule is for packets with a mark.
+        const MARKS = 1 << 21;
         /// Addresses may be local by tables that only the kernel follows.
         const ELSEWHERE = 1 << 22;
         /// Some port may have a DHCP client.
@@ -84,6 +86,8 @@ bitflags! {
         const FOLLOW = 1 << 25;
         /// Packets of connections that netfilter has let through are carried past it.
         const FLOWS = 1 << 26;
+        /// The kernel looks at every IPv4 source, because of routing rules.
+        const SOURCES = 1 << 27;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.

@@ -79,11 +79,15 @@ pub fn egress_ifindex() -> Step<Ifindex> {
 }
 
 /// Whether a packet that the kernel's lookup does not cover may be for this machine, by a table that the mirror does not follow.
-/// Where the kernel named an egress link it is not; where no packet of the family is looked up this says nothing.
+/// Where the kernel named an egress link it is not; where no packet of the family is looked up this says nothing. `ruled`: a
+/// routing rule may be for its mark.
 #[inline(always)]
-pub fn may_be_ours<F: Routed>(kind: RouteKind, control: Control, port: &Port) -> Step<bool> {
+pub fn may_be_ours<F: Routed>(ruled: bool, kind: RouteKind, control: Control, port: &Port) -> Step<bool> {
     if !features::ELSEWHERE.on() || kind != RouteKind::Kernel {
         return ControlFlow::Continue(false);
+    }
+    if ruled {
+        return ControlFlow::Continue(true);
     }
     if !port.flags().contains(F::KERNEL_LOOKUP) || control.mirror & F::MIRROR == 0 {
         return ControlFlow::Continue(false);

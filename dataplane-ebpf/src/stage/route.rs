@@ -10,6 +10,7 @@ use dataplane_common::{
 
 use crate::{
     features, flow_lookup, liveness,
+    packet::Hook,
     tables::{self, Routed},
     trace::note,
     verdict::Step,
@@ -17,16 +18,34 @@ use crate::{
 
 /// The longest match. Where the mirror does not decide, what is not for this machine is the kernel's.
 #[inline(always)]
-pub fn find<F: Routed>(control: Control, port: &Port, packet: &Datagram<F::Address>) -> Step<Target> {
+pub fn find<F: Routed, H: Hook>(
+    hook: &H,
+    control: Control,
+    port: &Port,
+    packet: &Datagram<F::Address>,
+) -> Step<Target> {
     let target = F::lookup(control, packet.destination);
     note::route(target.raw());
     let ours = || matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    let target = if tables::decides::<F>(control, port) || ours() { target } else { Target::new(RouteKind::Kernel, 0) };
+    let target =
+        if decides::<F, H>(hook, control, port) || ours() { target } else { Target::new(RouteKind::Kernel, 0) };
     // What a connection brings back to an address of ours that it was translated to is not for this machine.
     if features::FLOWS.on() && flow_lookup::reason().is_some() {
         return ControlFlow::Continue(Target::new(RouteKind::Kernel, 0));
     }
     ControlFlow::Continue(target)
+}
+
+/// Whether the mirror decides for a packet: it knows nothing of what routing rules say of packets with a mark.
+#[inline(always)]
+fn decides<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> bool {
+    tables::decides::<F>(control, port) && !is_ruled(hook)
+}
+
+/// Whether a packet has a mark, and some routing rule may be for it.
+#[inline(always)]
+pub fn is_ruled<H: Hook>(hook: &H) -> bool {
+    features::MARKS.on() && hook.is_marked()
 }
 
 /// What becomes of a packet whose route is a blackhole, as far as we know.
@@ -37,8 +56,8 @@ pub fn blackhole() -> Reason {
 
 /// Why a route is the kernel's.
 #[inline(always)]
-pub fn why_kernel<F: Routed>(control: Control, port: &Port) -> Reason {
-    if tables::decides::<F>(control, port) {
+pub fn why_kernel<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> Reason {
+    if decides::<F, H>(hook, control, port) {
         Reason::KernelRoute
     } else if tables::follows::<F>(port) {
         if features::FLOWS.on() { flow_lookup::reason().unwrap_or(Reason::Netfilter) } else { Reason::Netfilter }

@@ -17,8 +17,7 @@ use crate::{
     kernel::TableError,
     lower::Shielded,
     model::{
-        Family, IpVersion, Link, OwnCount, Prefix, RouteInfo, RouteSource, RouteType, Routes, TABLE_DEFAULT,
-        TABLE_LOCAL, TABLE_MAIN, protocol_name,
+        Action, Family, IpVersion, Link, Model, OwnCount, Prefix, RouteInfo, RouteSource, RouteType, protocol_name,
     },
     netlink::{LinkCounters, link_counters},
     rule::ChainName,
@@ -204,12 +203,22 @@ impl Daemon {
 }
 
 /// The longest match in the first table that has one, for people: the decision itself comes from the targets.
-pub(super) fn longest<A: Family>(routes: &Routes<A>, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
-    [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].into_iter().find_map(|table| {
-        let (prefix, candidates) = routes.around(table, Prefix::new(address, A::BITS as u8)).next()?;
-        let route = candidates.iter().next().filter(|route| route.kind != RouteType::Throw)?;
-        Some((prefix, route))
-    })
+pub(super) fn longest<A: Family>(model: &Model, address: A) -> Option<(Prefix<A>, &RouteInfo<A>)> {
+    let host = Prefix::new(address, A::BITS as u8);
+    for step in model.table_order::<A>().steps.iter().filter(|step| step.within.contains(address)) {
+        let Action::Table { table, suppress } = step.action else { return None };
+        let mut around = A::routes(model).around(table, host);
+        let Some((prefix, route)) =
+            around.find_map(|(prefix, all)| Some((prefix, all.iter().find(|one| one.is_alive())?)))
+        else {
+            continue;
+        };
+        let counts = route.kind.is_end() || suppress.is_none_or(|least| prefix.length() > least);
+        if counts && route.kind != RouteType::Throw {
+            return Some((prefix, route));
+        }
+    }
+    None
 }
 
 /// What the kernel counts at ports.

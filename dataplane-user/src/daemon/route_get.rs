@@ -23,7 +23,7 @@ use crate::{
     },
     frame,
     kernel::Hook,
-    model::{Family, IpVersion, Link, RouteSource, Routes},
+    model::{Family, IpVersion, Link, Model, RouteSource},
 };
 
 /// How many ports are tried where the request names none.
@@ -213,14 +213,14 @@ impl Daemon {
 
     /// The prefix of the mirrored route to an address, and a next hop of it: the one through `out`, or the first.
     fn mirrored(&self, address: IpAddr, out: Option<Ifindex>) -> Option<Mirrored> {
-        fn of<A: Family>(routes: &Routes<A>, address: A, out: Option<Ifindex>) -> Option<Mirrored> {
-            let (prefix, route) = longest(routes, address)?;
+        fn of<A: Family>(model: &Model, address: A, out: Option<Ifindex>) -> Option<Mirrored> {
+            let (prefix, route) = longest(model, address)?;
             let hop = route.next_hops.iter().find(|hop| Some(hop.dev) == out).or(route.next_hops.first());
             Some((prefix.to_string(), hop.filter(|hop| hop.dev != 0).map(|hop| (hop.dev, hop.via))))
         }
         match address {
-            IpAddr::V4(v4) => of(&self.observed.model().routes4, u32::from(v4), out),
-            IpAddr::V6(v6) => of(&self.observed.model().routes6, u128::from(v6), out),
+            IpAddr::V4(v4) => of(self.observed.model(), u32::from(v4), out),
+            IpAddr::V6(v6) => of(self.observed.model(), u128::from(v6), out),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Daemon, chains::InstalledRule, query::longest};
 use crate::{
     control::row::VerdictRow,
     event::{Interfaces, Packet, line},
-    model::{Family, Routes},
+    model::{Family, Model},
     rule::ChainName,
 };
 
@@ -93,14 +93,14 @@ impl Daemon {
 
     /// The prefix of the route to an address, and the router on an interface, if there is one.
     fn matched(&self, address: IpAddr, out: Option<u32>) -> Option<(String, Option<IpAddr>)> {
-        fn via<A: Family>(routes: &Routes<A>, address: A, out: Option<u32>) -> Option<(String, Option<IpAddr>)> {
-            let (prefix, route) = longest(routes, address)?;
+        fn via<A: Family>(model: &Model, address: A, out: Option<u32>) -> Option<(String, Option<IpAddr>)> {
+            let (prefix, route) = longest(model, address)?;
             let hop = route.next_hops.iter().find(|hop| Some(hop.dev) == out);
             Some((prefix.to_string(), hop.and_then(|hop| hop.via)))
         }
         match address {
-            IpAddr::V4(v4) => via(&self.observed.model().routes4, u32::from(v4), out),
-            IpAddr::V6(v6) => via(&self.observed.model().routes6, u128::from(v6), out),
+            IpAddr::V4(v4) => via(self.observed.model(), u32::from(v4), out),
+            IpAddr::V6(v6) => via(self.observed.model(), u128::from(v6), out),
         }
     }
 

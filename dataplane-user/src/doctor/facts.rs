@@ -49,6 +49,8 @@ pub struct Facts {
     pub netfilter: Vec<String>,
     /// Connection tracking of this network namespace.
     pub conntrack: Conntrack,
+    /// Interfaces, or `all`, with `net.ipv4.conf.IFACE.src_valid_mark`.
+    pub source_marks: Vec<String>,
     /// The interfaces to look at.
     pub ports: Vec<PortFacts>,
 }
@@ -116,7 +118,7 @@ impl Facts {
             None => !link.loopback && (daemon.is_err() || row(link).is_some()),
         };
         let alone = daemon.is_err();
-        let ports = model.links.values().filter(examined).map(|link| port(link, row(link), alone)).collect();
+        let ports: Vec<_> = model.links.values().filter(examined).map(|link| port(link, row(link), alone)).collect();
         Ok(Self {
             release: text("/proc/sys/kernel/osrelease").unwrap_or_default(),
             btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
@@ -127,6 +129,7 @@ impl Facts {
             memlock: memlock(),
             daemon,
             conntrack: Conntrack::read(),
+            source_marks: source_marks(&ports),
             netfilter: model.netfilter.chains.iter().map(ToString::to_string).collect(),
             model,
             ports,
@@ -199,6 +202,12 @@ fn capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
+}
+
+fn source_marks(ports: &[PortFacts]) -> Vec<String> {
+    let on = |name: &&str| text(&format!("/proc/sys/net/ipv4/conf/{name}/src_valid_mark")).as_deref() == Some("1");
+    let names = std::iter::once("all").chain(ports.iter().map(|port| port.link.name.as_str()));
+    names.filter(on).map(str::to_owned).collect()
 }
 
 fn memlock() -> Option<u64> {

@@ -7,6 +7,7 @@ mod facts;
 mod machine;
 mod network;
 mod port;
+mod routing_rule;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         return findings;
     }
     network::judge(facts, &mut findings);
+    routing_rule::judge(facts, &mut findings);
     for port in &facts.ports {
         port::judge(facts, port, &mut findings);
     }

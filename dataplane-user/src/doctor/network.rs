@@ -7,7 +7,7 @@ use dataplane_common::abi::Ifindex;
 use super::{Facts, PortFacts, fault, fine};
 use crate::{
     control::row::{Finding, Status},
-    model::{Family, IpVersion, NetconfScope, RouteSource, Routes, TABLE_MAIN},
+    model::{Family, IpVersion, NetconfScope, Routes, TABLE_MAIN},
 };
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -26,23 +26,6 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 "nft list ruleset  # a daemon would leave forwarded packets to the kernel, which applies them",
             )
         });
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let sources = facts.ports.iter().map(|port| facts.model.route_source(version, &port.link));
-            let sources: Vec<_> = sources.collect();
-            let name = format!("rules {version}");
-            findings.push(if sources.contains(&RouteSource::Stack) {
-                fault(
-                    name,
-                    Status::Warn,
-                    "routing rules that only the kernel's own path follows: the kernel would forward",
-                    "ip rule list  # delete with `ip rule del` those that are not needed",
-                )
-            } else if sources.contains(&RouteSource::Kernel) {
-                fine(name, "routing rules or a VRF: the programs would use the kernel's route lookup")
-            } else {
-                fine(name, "only the default routing rules")
-            });
-        }
     }
 }
 

@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     control::row::{Counts, PortRow, RoutesRow},
     kernel::BPFFS,
-    model::{Event, IpVersion, Link, Model, Netconf, NetconfScope, XdpFeatures},
+    lower::sample,
+    model::{
+        Event, IpVersion, Link, Model, Netconf, NetconfScope, Placement, Prefix, RouteType, RoutingRule, XdpFeatures,
+    },
 };
 
 fn netconf(version: IpVersion, scope: NetconfScope, forwarding: bool, rp_filter: u8) -> Event {
@@ -58,6 +61,7 @@ fn healthy() -> Facts {
         model,
         netfilter: Vec::new(),
         conntrack: Conntrack { events: Some(2), count: Some(95), max: Some(100) },
+        source_marks: Vec::new(),
         ports: vec![PortFacts { link, row: Some(row), ..PortFacts::default() }],
     }
 }
@@ -165,6 +169,31 @@ const ROWS: &[Row] = &[
         "netfilter",
         Status::Warn,
         "nft list ruleset",
+    ),
+    (
+        "a rule that only the stack follows",
+        |facts| {
+            facts.model.apply(Event::RoutingRule(RoutingRule {
+                suppresses_group: Some(1),
+                ..RoutingRule::new(IpVersion::V6, 100, 7)
+            }));
+        },
+        "rules IPv6",
+        Status::Warn,
+        "ip -6 rule list",
+    ),
+    (
+        "marks of sources",
+        |facts| {
+            facts.source_marks.push("all".to_owned());
+            let mark = Some((1, u32::MAX));
+            facts.model.apply(Event::RoutingRule(RoutingRule { mark, ..RoutingRule::new(IpVersion::V4, 100, 100) }));
+            let local = sample::plain::<u32>(100, Prefix::all(), RouteType::Local);
+            facts.model.apply(Event::Route4(local, Placement::First));
+        },
+        "src_valid_mark",
+        Status::Warn,
+        "iif NAME",
     ),
     ("generic", |facts| row(facts).mode = "generic".to_owned(), "mode: eth0", Status::Warn, "--mode auto"),
     (

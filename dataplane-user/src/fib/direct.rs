@@ -161,11 +161,12 @@ impl<M: Memory<Word = AtomicU16>> DirectTable<M> {
         }
     }
 
-    /// Enters the addresses of a local route into the bloom filter. The loopback network stays out: its addresses are refused
-    /// on the wire before the source lookup, and it would fill the filter.
+    /// Enters the addresses of a local route, and what else no host has, into the bloom filter. The loopback network and groups
+    /// stay out: these sources are refused on the wire before they are looked up, and would fill the filter.
     fn enter_local(&mut self, route: Entry<u32>) {
-        let local = Target::from_raw(u32::from(route.target)).kind() == RouteKind::Local;
-        if !local || route.first >> 24 == 127 {
+        let kind = Target::from_raw(u32::from(route.target)).kind();
+        let local = matches!(kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
+        if !local || route.first >> 24 == 127 || route.first >> 24 >= 224 {
             return;
         }
         let last = route.prefix().last();

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
 
+use super::order::Order;
 use super::{Lowering, Problem, TargetChanges, Targets, Update, Want};
 use crate::model::{Family, Model, Routes, Touched, TouchedRoutes};
 
 /// What is remembered for one family.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FamilyState<A: Family> {
+    /// In which order tables are looked up.
+    pub(super) order: Order<A>,
     /// Neighbours by address.
     pub(super) hosts: BTreeSet<(A, Ifindex)>,
     /// For how many of them there was no room.
@@ -48,6 +51,14 @@ impl<A: Family> FamilyState<A> {
             want.mirror &= !A::MIRROR;
             want.problems.push(full.problem.clone());
         }
+    }
+
+    /// Takes in what the routing rules say now. Says whether the order of tables is another one.
+    pub(super) fn reorder(&mut self, model: &Model) -> bool {
+        let order = Order::new(model.table_order::<A>());
+        let changed = self.order != order;
+        self.order = order;
+        changed
     }
 
     /// Takes in which neighbours came and went.

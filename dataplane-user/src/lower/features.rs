@@ -7,7 +7,7 @@ use dataplane_common::{
     wire::Mac,
 };
 
-use super::{BY_KERNEL, Lowering, port};
+use super::{Lowering, port};
 use crate::model::{Model, RouteInfo, RouteType};
 
 impl Lowering {
@@ -21,13 +21,15 @@ impl Lowering {
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);
         if self.custom_local.0 != model.routes4.renewals() {
-            let custom = |info: &RouteInfo<u32>| info.kind == RouteType::Local && info.protocol != BY_KERNEL;
+            let custom = |info: &RouteInfo<u32>| info.kind == RouteType::Local && info.makes_local();
             self.custom_local = (model.routes4.renewals(), model.routes4.infos().any(|(_, info)| custom(info)));
         }
-        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1 || model.looks_at_sources());
+        want.features.set(Features::CUSTOM_LOCAL, self.custom_local.1);
+        want.features.set(Features::SOURCES, model.looks_at_sources());
         want.features.set(Features::IPSEC, !model.ipsec.is_empty());
         want.features.set(Features::PROXY_NDP, model.proxies_neighbours());
         want.features.set(Features::MULTIPATH, self.next_hops.multipath());
+        want.features.set(Features::MARKS, model.looks_at_marks());
         self.switch_elsewhere(model);
         self.switch_clients(model);
         self.switch_flows(model);
@@ -46,14 +48,15 @@ impl Lowering {
         let want = &mut self.want;
         let renewals = [model.routes4.renewals(), model.routes6.renewals()];
         if self.local_elsewhere.0 != renewals {
-            let v4 = model.routes4.infos().any(|(_, info)| made_local(info.kind, info.protocol));
-            let v6 = model.routes6.infos().any(|(_, info)| made_local(info.kind, info.protocol));
+            let v4 = model.routes4.infos().any(|(_, info)| info.makes_local());
+            let v6 = model.routes6.infos().any(|(_, info)| info.makes_local());
             self.local_elsewhere = (renewals, v4 || v6);
         }
         let vrf = || model.links.values().any(|link| link.kind.as_deref() == Some("vrf"));
         let both = Control::MIRROR_V4 | Control::MIRROR_V6;
         let elsewhere = self.local_elsewhere.1 || (want.mirror & both != both && vrf());
-        want.features.set(Features::ELSEWHERE, elsewhere && want.features.contains(Features::KERNEL_LOOKUP));
+        let left = Features::KERNEL_LOOKUP | Features::MARKS;
+        want.features.set(Features::ELSEWHERE, elsewhere && want.features.intersects(left));
     }
 
     /// Whether a DHCP client may wait for an address that is not there yet: at a port without one, or wherever raw sockets read.
@@ -68,10 +71,4 @@ impl Lowering {
         });
         want.features.set(Features::CLIENTS, bare || model.raw_readers);
     }
-}
-
-/// Whether a route makes addresses this machine's that did not come with an address of an interface.
-fn made_local(kind: RouteType, protocol: u8) -> bool {
-    let local = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
-    local.contains(&kind) && protocol != BY_KERNEL
 }

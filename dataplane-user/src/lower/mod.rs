@@ -8,6 +8,7 @@ pub mod filter;
 mod index;
 mod kernel_lookup;
 mod next_hop;
+mod order;
 pub mod own_table;
 mod policy;
 mod port;
@@ -34,9 +35,6 @@ use route::Paths;
 pub use problem::{Problem, Shielded};
 pub use target::{TargetChanges, Targets};
 pub use update::Update;
-
-/// `RTPROT_KERNEL`: made with an address.
-const BY_KERNEL: u8 = 2;
 
 /// More prefixes than this are not looked at one by one.
 const SINGLE: usize = 50_000;
@@ -233,6 +231,7 @@ impl Lowering {
     ) {
         let side = A::state(self);
         side.follow(model, &touched.neighbours);
+        let reordered = touched.links && side.reorder(model);
         let TouchedRoutes::Some(routes) = A::touched(touched) else {
             side.relist(model);
             return self.update_all::<A>(model, update);
@@ -244,13 +243,13 @@ impl Lowering {
             }
             return;
         }
-        if side.left != 0 && !touched.neighbours.is_empty() {
+        if reordered || side.left != 0 && !touched.neighbours.is_empty() {
             return self.update_all::<A>(model, update);
         }
         let mut prefixes = BTreeSet::new();
-        for (table, prefix) in routes.iter().copied().chain(route::through(model, doubtful)) {
-            if A::TABLES.contains(&table) {
-                let depending = route::depending(model, &side.hosts, table, prefix);
+        for (table, prefix) in routes.iter().copied().chain(route::through(model, &side.order, doubtful)) {
+            if side.order.tables().contains(&table) {
+                let depending = route::depending(model, &side.order, &side.hosts, table, prefix);
                 prefixes.extend(depending.take(SINGLE.saturating_sub(prefixes.len())));
             }
         }
@@ -270,7 +269,8 @@ impl Lowering {
     ) -> Result<(), NoRoom> {
         let mut paths = Paths::default();
         for prefix in prefixes {
-            let target = match route::one(model, &A::state(self).hosts, &mut paths, prefix) {
+            let side = A::state(self);
+            let target = match route::one(model, &side.order, &side.hosts, &mut paths, prefix) {
                 None => None,
                 Some(entry) => Some(self.next_hops.acquire::<A>(entry, &paths).ok_or(NoRoom)?),
             };
@@ -316,6 +316,7 @@ impl Lowering {
         let (mut leaves, mut cut_out) = (Vec::new(), Vec::new());
         route::all(
             model,
+            &A::state(self).order,
             hosts,
             &mut paths,
             |prefix, entry| leaves.push((prefix, entry)),

@@ -83,7 +83,7 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     flags.set(PortFlags::ACCEPT_LOCAL, domain.accept_local);
     // Generic XDP comes once more behind the kernel's IPsec, and does not see that it did.
     let behind = attachment.mode == Mode::Generic && attachment.tc && !model.ipsec.is_empty();
-    flags.set(PortFlags::HIDDEN_TAGS, behind);
+    flags.set(PortFlags::HIDDEN_TAGS, behind || (attachment.tc && may_be_marked(model, link, attachment.mode)));
     let taken = model.taker(link).is_some();
     flags.set(PortFlags::RX_HANDLER, taken);
     flags.set(PortFlags::ROUTE_LOCALNET, domain.route_localnet);
@@ -98,6 +98,18 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
         domain: domain.ifindex,
         route_mtu: [0; 2],
     }
+}
+
+/// Whether packets may have a mark that XDP does not see, and routing rules look at: a sender in this namespace may have set it,
+/// or a device under this one.
+fn may_be_marked(model: &Model, link: &Link, mode: Mode) -> bool {
+    let stacked = match link.kind.as_deref() {
+        // What comes from another namespace has lost it (`skb_scrub_packet`).
+        Some("veth") => link.parent_netns.is_none() && link.parent.is_some_and(|peer| model.links.contains_key(&peer)),
+        Some(_) => mode == Mode::Generic,
+        None => false,
+    };
+    stacked && mode != Mode::Tc && model.looks_at_marks()
 }
 
 /// The features that the ports need.
@@ -128,7 +140,7 @@ mod tests {
     use dataplane_common::wire::Mac;
 
     use super::*;
-    use crate::model::Event;
+    use crate::model::{Event, RoutingRule};
 
     #[test]
     fn frames_with_an_rx_handler_are_not_ours() {
@@ -145,6 +157,32 @@ mod tests {
             assert_eq!(written.flags().contains(PortFlags::RX_HANDLER), !ours, "{kind}");
             assert_eq!(features([written].iter()).contains(Features::RX_HANDLER), !ours, "{kind}");
         }
+    }
+
+    #[test]
+    fn marks_that_xdp_does_not_see_are_for_tc() {
+        let veth = |parent, parent_netns| Link { parent: Some(parent), parent_netns, ..kind("veth") };
+        for (link, mode, marks, hidden) in [
+            (veth(6, None), Mode::Native, true, true),
+            (veth(6, None), Mode::Native, false, false),
+            (veth(6, Some(0)), Mode::Native, true, false),
+            (veth(9, None), Mode::Native, true, false),
+            (veth(6, None), Mode::Tc, true, false),
+            (kind("bridge"), Mode::Generic, true, true),
+            (kind("tun"), Mode::Native, true, false),
+            (Link { ifindex: 5, ..Link::default() }, Mode::Generic, true, false),
+        ] {
+            let mut model = Model::default();
+            model.apply(Event::Link(Link { ifindex: 6, ..Link::default() }));
+            let mark = marks.then_some((1, u32::MAX));
+            model.apply(Event::RoutingRule(RoutingRule { mark, ..RoutingRule::new(IpVersion::V6, 9, 9) }));
+            let written = port(&model, &link, Attachment { mode, tc: true, follow: true, flows: None });
+            assert_eq!(written.flags().contains(PortFlags::HIDDEN_TAGS), hidden, "{link:?} {mode:?} {marks}");
+        }
+    }
+
+    fn kind(kind: &str) -> Link {
+        Link { ifindex: 5, kind: Some(kind.to_owned()), ..Link::default() }
     }
 
     #[test]

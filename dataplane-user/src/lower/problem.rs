@@ -11,8 +11,8 @@ use crate::model::{IpVersion, Ipsec};
 pub enum Problem {
     /// There are routing rules that `bpf_fib_lookup` does not evaluate.
     #[error(
-        "{0} has routing rules that only the kernel's own path follows (with VRFs, or suppress_* of IPv6), so the kernel \
-         forwards {0} itself; `ip rule` lists them, delete those that are not needed"
+        "{0} has routing rules that only the kernel's own path follows (others than by mark and destination, with VRFs or \
+         suppress_* of IPv6), so the kernel forwards {0} itself; `ip rule` lists them, delete those that are not needed"
     )]
     PolicyRouting(IpVersion),
     /// The table does not fit, not even at its largest.

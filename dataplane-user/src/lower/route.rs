@@ -1,10 +1,11 @@
-//! Routes: three tables of prefixes become one that answers as the kernel's lookup does.
+//! Routes: the tables of a family become one that answers as the kernel's lookup does.
 
 use std::collections::{BTreeSet, HashMap};
 
 use dataplane_common::abi::{Ifindex, NextHopGroup, RouteKind};
 
 use super::adjacency::{Hop, NextHopKey, Path};
+use super::order::{Best, Order};
 use crate::model::{Candidates, Family, IpVersion, Link, Model, NextHopFlags, Prefix, RouteInfo, RouteType};
 
 /// What a prefix maps to, before paths have indices.
@@ -18,7 +19,7 @@ pub(super) enum FibEntry {
 
 /// What the routes of one prefix come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BestRoute {
+pub(super) enum BestRoute {
     FibEntry(FibEntry),
     /// On to the next table.
     Throw,
@@ -56,36 +57,35 @@ impl Paths {
     }
 }
 
-/// The longest match of each table, at most three: its length and what it says.
-type BestByTable = [Option<(u8, BestRoute)>; 3];
-
 /// A prefix around the current position: its last address, its table, and what it hides there.
-type Open<A> = (A, usize, Option<(u8, BestRoute)>);
+type Open<A> = (A, usize, Best);
 
 /// What all prefixes of a family come to: `route` gets every prefix of the tables, in order, and `host` every neighbour that
 /// is to be cut out of the on-link prefix around it.
 pub(super) fn all<A: Family>(
     model: &Model,
+    order: &Order<A>,
     hosts: &BTreeSet<(A, Ifindex)>,
     paths: &mut Paths,
     mut route: impl FnMut(Prefix<A>, FibEntry),
     mut host: impl FnMut(A, FibEntry),
 ) {
-    let mut best = BestByTable::default();
+    let mut best = vec![Best::None; order.tables().len()];
     // Innermost last.
     let mut open: Vec<Open<A>> = Vec::new();
     let mut known = HashMap::new();
-    let mut tables: Vec<_> = A::TABLES.iter().map(|table| A::routes(model).table(*table).peekable()).collect();
+    let mut tables: Vec<_> = order.tables().iter().map(|table| A::routes(model).table(*table).peekable()).collect();
+    let mut edges = order.edges().iter().copied().peekable();
     let mut hosts = hosts.iter().copied().peekable();
     loop {
         // An outer prefix comes before those inside it, and a prefix in all its tables at once.
         let next = tables.iter_mut().filter_map(|rows| rows.peek().map(|(prefix, _)| *prefix)).min();
         let place = hosts.peek().map(|(address, _)| Prefix::new(*address, A::BITS as u8));
-        let Some(prefix) = next.into_iter().chain(place).min() else { return };
+        let Some(prefix) = next.into_iter().chain(place).chain(edges.peek().copied()).min() else { return };
         while let Some((_, table, hidden)) = open.pop_if(|(last, ..)| *last < prefix.first()) {
             best[table] = hidden;
         }
-        let mut decides = false;
+        let mut decides = edges.next_if_eq(&prefix).is_some();
         for (table, rows) in tables.iter_mut().enumerate() {
             let Some((_, candidates)) = rows.next_if(|(other, _)| *other == prefix) else { continue };
             // What one route comes to does not depend on its prefix.
@@ -98,7 +98,7 @@ pub(super) fn all<A: Family>(
                 decides = true;
             }
         }
-        let entry = resolve::<A>(&best);
+        let entry = order.resolve(prefix, &best);
         if decides {
             route(prefix, entry);
         }
@@ -115,17 +115,18 @@ pub(super) fn all<A: Family>(
 /// What one prefix comes to; `None` if it means nothing.
 pub(super) fn one<A: Family>(
     model: &Model,
+    order: &Order<A>,
     hosts: &BTreeSet<(A, Ifindex)>,
     paths: &mut Paths,
     prefix: Prefix<A>,
 ) -> Option<FibEntry> {
-    let mut best = BestByTable::default();
-    for (top, table) in best.iter_mut().zip(A::TABLES) {
-        *top = A::routes(model)
+    let longest = |table: &u32| {
+        A::routes(model)
             .around(*table, prefix)
-            .find_map(|(outer, candidates)| Some((outer.length(), choose(model, outer, candidates, paths)?)));
-    }
-    let entry = resolve::<A>(&best);
+            .find_map(|(outer, candidates)| Some((outer.length(), choose(model, outer, candidates, paths)?)))
+    };
+    let best: Vec<Best> = order.tables().iter().map(longest).collect();
+    let entry = order.resolve(prefix, &best);
     if prefix.is_host() {
         let address = prefix.first();
         let devs = hosts.range((address, 0)..=(address, Ifindex::MAX));
@@ -134,29 +135,40 @@ pub(super) fn one<A: Family>(
         }
     }
     let decides = best.iter().flatten().any(|(length, _)| *length == prefix.length());
-    decides.then_some(entry)
+    (decides || order.edges().contains(&prefix)).then_some(entry)
 }
 
-/// The prefixes that a change of the routes of `prefix` in `table` may matter for: itself, those inside it in other tables,
-/// and neighbours.
+/// The prefixes that a change of the routes of `prefix` in `table` may matter for: itself, those inside it in other tables
+/// that do not settle their addresses before, and neighbours.
 pub(super) fn depending<A: Family>(
     model: &Model,
+    order: &Order<A>,
     hosts: &BTreeSet<(A, Ifindex)>,
     table: u32,
     prefix: Prefix<A>,
 ) -> impl Iterator<Item = Prefix<A>> {
-    let others = A::TABLES.iter().filter(move |other| **other != table);
-    let inside = others.flat_map(move |other| A::routes(model).inside(*other, prefix));
+    let others = order.tables().iter().filter(move |other| **other != table);
+    let inside = others.flat_map(move |other| {
+        let rows = A::routes(model).inside(*other, prefix);
+        let open = rows.filter(move |(inner, routes)| !order.settles(*inner, *other, table, *routes));
+        open.map(|(inner, _)| inner)
+    });
+    let edges = order.edges().iter().copied().filter(move |edge| prefix.covers(*edge));
     let hosts = hosts.range((prefix.first(), 0)..=(prefix.last(), Ifindex::MAX));
-    std::iter::once(prefix).chain(inside).chain(hosts.map(|(address, _)| Prefix::new(*address, A::BITS as u8)))
+    let hosts = hosts.map(|(address, _)| Prefix::new(*address, A::BITS as u8));
+    std::iter::once(prefix).chain(inside).chain(edges).chain(hosts)
 }
 
 /// Routes through any of these links, by table and prefix.
-pub(super) fn through<A: Family>(model: &Model, devs: &BTreeSet<Ifindex>) -> impl Iterator<Item = (u32, Prefix<A>)> {
+pub(super) fn through<A: Family>(
+    model: &Model,
+    order: &Order<A>,
+    devs: &BTreeSet<Ifindex>,
+) -> impl Iterator<Item = (u32, Prefix<A>)> {
     let routes = A::routes(model);
     let infos = routes.infos().filter(|(_, info)| info.next_hops.iter().any(|hop| devs.contains(&hop.dev)));
     let infos: BTreeSet<u32> = infos.map(|(number, _)| number).collect();
-    let tables = if infos.is_empty() { &[] } else { A::TABLES };
+    let tables = if infos.is_empty() { &[] } else { order.tables() };
     tables.iter().flat_map(move |table| {
         let infos = infos.clone();
         let rows = routes.table(*table);
@@ -175,32 +187,6 @@ fn cut_out<A: Family>(paths: &mut Paths, around: FibEntry, address: A, dev: Ifin
     Some(FibEntry::Path(paths.number(host)))
 }
 
-/// The result of all tables. Where it depends on how the kernel keeps table local, which cannot be seen from outside, the
-/// kernel must decide.
-fn resolve<A: Family>(best: &BestByTable) -> FibEntry {
-    let [local, main, default] = *best;
-    let separate = first_word([local, main, default]);
-    if !A::MERGED_LOCAL {
-        return separate;
-    }
-    let longer = match (local, main) {
-        (Some(local), Some(main)) => Some(if main.0 > local.0 { main } else { local }),
-        (local, main) => local.or(main),
-    };
-    if first_word([longer, default]) == separate { separate } else { FibEntry::Kind(RouteKind::Kernel) }
-}
-
-/// The first table that matches and does not throw.
-fn first_word<const N: usize>(best: [Option<(u8, BestRoute)>; N]) -> FibEntry {
-    best.into_iter()
-        .flatten()
-        .find_map(|(_, choice)| match choice {
-            BestRoute::FibEntry(entry) => Some(entry),
-            BestRoute::Throw => None,
-        })
-        .unwrap_or(FibEntry::Kind(RouteKind::None))
-}
-
 /// What the routes of one prefix come to; `None` if none of them is alive, so that a shorter prefix decides
 /// (`fib_table_lookup` in `net/ipv4/fib_trie.c`, `fib6_table_lookup` in `net/ipv6/route.c`).
 fn choose<A: Family>(
@@ -213,7 +199,7 @@ fn choose<A: Family>(
     if routes.iter().any(|route| route.tos != 0 || route.source != Prefix::all()) {
         return Some(KERNEL);
     }
-    let mut living = routes.iter().filter(|route| alive(route));
+    let mut living = routes.iter().filter(|route| route.is_alive());
     let route = living.next()?;
     // Among equals the kernel looks at the state of their neighbours: IPv6 always, IPv4 for default routes.
     let mut equals = living.take_while(|other| other.priority == route.priority);
@@ -236,13 +222,6 @@ fn choose<A: Family>(
         RouteType::Other(_) => RouteKind::Kernel,
     };
     Some(BestRoute::FibEntry(FibEntry::Kind(kind)))
-}
-
-/// Routes without a way of their own always are; others as long as one way is.
-fn alive<A: Family>(route: &RouteInfo<A>) -> bool {
-    let ends =
-        matches!(route.kind, RouteType::Blackhole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw);
-    ends || route.next_hops.is_empty() || route.next_hops.iter().any(|hop| !hop.flags.contains(NextHopFlags::DEAD))
 }
 
 /// The path of a unicast route; `None` if it has something that only the kernel can do.

@@ -102,7 +102,7 @@ pub(crate) fn mac(gateway: u8) -> Mac {
 
 pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     (
-        prop::sample::select(vec![TABLE_LOCAL, TABLE_MAIN, TABLE_MAIN, TABLE_DEFAULT]),
+        prop::sample::select(vec![TABLE_LOCAL, TABLE_MAIN, TABLE_MAIN, TABLE_DEFAULT, 7]),
         (prop::sample::select(vec![0_u8, 1, 1, 2, 255]), prop::sample::select(vec![0_u8, 1, 7, 14, 21, 28, 128, 255])),
         prop::sample::select(vec![0_i8, 1, 7, 8, -8, -7, -5, -4, -2, -1, Spec::HOST]),
         prop::sample::select(vec![

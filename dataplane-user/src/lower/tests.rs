@@ -1,6 +1,7 @@
 //! Lowering against what the kernel's lookup would say.
 
 mod group;
+mod rules;
 
 use std::cmp::Reverse;
 
@@ -54,7 +55,12 @@ fn naive<A: Family>(specs: &[Spec], at: A) -> Outcome {
     if A::MERGED_LOCAL && merged != separate {
         return (RouteKind::Kernel, None);
     }
-    let Some((kind, through)) = separate else { return (RouteKind::None, None) };
+    becomes(separate, at)
+}
+
+/// What becomes of an address with a route of this kind, through this gateway.
+fn becomes<A: Family>(found: Option<(RouteType, u8)>, at: A) -> Outcome {
+    let Some((kind, through)) = found else { return (RouteKind::None, None) };
     let neighbour = (1..=GATEWAYS).find(|number| gateway::<A>(*number) == at && device(*number) == device(through));
     match kind {
         RouteType::Unicast if through == 0 => {
@@ -285,8 +291,7 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
 
 #[test]
 fn with_routing_rules_the_kernel_looks_up() {
-    let rule =
-        |version| RoutingRule { priority: 100, table: 7, ..RoutingRule::defaults(version).next().expect("local") };
+    let rule = |version| RoutingRule { selector: vec![1], ..RoutingRule::new(version, 100, 7) };
     let both = Control::MIRROR_V4 | Control::MIRROR_V6;
     let mut model = sample::model();
     let mtu = with(unicast(&[hop(1)]), |route| (route.table, route.info.mtu) = (7, Some(1400)));
@@ -295,7 +300,7 @@ fn with_routing_rules_the_kernel_looks_up() {
     let mut lowering = Lowering::new([].into());
     let want = lowering.lower(&model, &attached(&model));
     assert_eq!((families(&want), &want.problems[..]), (both, &[][..]));
-    assert!(want.features.contains(Features::KERNEL_LOOKUP | Features::CUSTOM_LOCAL));
+    assert!(want.features.contains(Features::KERNEL_LOOKUP | Features::SOURCES));
     let port = want.ports[&2];
     assert_eq!(port.flags() & (PortFlags::KERNEL_LOOKUP_V4 | PortFlags::KERNEL_LOOKUP_V6), PortFlags::KERNEL_LOOKUP_V4);
     assert_eq!((port.domain, port.route_mtu), (2, [1400, 0]));
@@ -323,7 +328,7 @@ fn with_routing_rules_the_kernel_looks_up() {
     assert!(!lowering.lower(&model, &attached(&model)).features.contains(Features::ELSEWHERE));
 
     // What only the kernel's own path follows is left to it.
-    model.apply(Event::RoutingRule(RoutingRule { suppresses: true, ..rule(IpVersion::V6) }));
+    model.apply(Event::RoutingRule(RoutingRule { suppresses: Some(0), ..rule(IpVersion::V6) }));
     let want = lowering.lower(&model, &attached(&model));
     assert_eq!(
         (families(&want), &want.problems[..]),
@@ -413,7 +418,8 @@ fn local_routes_of_the_operator_are_a_feature() {
 /// News of every kind that matters for lowering.
 fn news() -> impl Strategy<Value = Vec<Event>> {
     let placement = prop::sample::select(vec![Placement::First, Placement::Last, Placement::Replace]);
-    let event = (spec(), placement, 0..17_u8, 1..=GATEWAYS).prop_map(|(spec, placement, what, number)| match what {
+    let event = (spec(), placement, 0..18_u8, 1..=GATEWAYS, rules::rule());
+    let event = event.prop_map(|(spec, placement, what, number, rule)| match what {
         0..=3 => Event::Route4(spec.route(), placement),
         4..=5 => Event::Route4Gone(spec.route()),
         6..=9 => Event::Route6(spec.route(), placement),
@@ -421,10 +427,11 @@ fn news() -> impl Strategy<Value = Vec<Event>> {
         12 => Event::NeighbourGone(device(number), gateway::<u32>(number).to_ip()),
         13 => Event::NeighbourGone(device(number), gateway::<u128>(number).to_ip()),
         15 => {
-            let local = RoutingRule::defaults(IpVersion::V4).next().expect("local");
-            let rule = RoutingRule { priority: 100, ..local };
+            let rule = RoutingRule { selector: vec![1], ..RoutingRule::new(IpVersion::V4, 100, TABLE_LOCAL) };
             if spec.dead { Event::RoutingRule(rule) } else { Event::RoutingRuleGone(rule) }
         }
+        16 => Event::RoutingRule(rule),
+        17 => Event::RoutingRuleGone(RoutingRule::new(rule.version, 32766, TABLE_MAIN)),
         14 => Event::Neighbour(Neighbour {
             ifindex: device(number),
             address: if spec.dead { gateway::<u32>(number).to_ip() } else { gateway::<u128>(number).to_ip() },

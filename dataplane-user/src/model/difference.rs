@@ -98,8 +98,8 @@ impl Model {
         for address in self.addresses.symmetric_difference(&kernel.addresses) {
             missed.add(|| format!("address {}", address.address));
         }
-        for rule in self.routing_rules.symmetric_difference(&kernel.routing_rules) {
-            missed.add(|| format!("routing rule {rule:?}"));
+        for rule in self.routing_rules.difference(&kernel.routing_rules) {
+            missed.add(|| format!("routing rule {rule} of {}", rule.version));
         }
     }
 

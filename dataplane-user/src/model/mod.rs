@@ -20,6 +20,7 @@ mod protocol;
 mod rib;
 mod route;
 mod rule;
+mod table_order;
 mod taker;
 mod touched;
 
@@ -51,7 +52,11 @@ pub use rib::{Candidates, Listing, Routes};
 pub use route::{
     NextHop, NextHopFlags, Placement, Route, RouteInfo, RouteType, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
 };
-pub use rule::{ACTION_TABLE, RouteSource, RoutingRule};
+pub use rule::{
+    ACTION_BLACKHOLE, ACTION_GOTO, ACTION_NOTHING, ACTION_PROHIBIT, ACTION_TABLE, ACTION_UNREACHABLE, Meets,
+    RouteSource, RoutingRule, RoutingRules,
+};
+pub use table_order::{Action, TableOrder, TableStep};
 pub use touched::{Touched, TouchedRoutes};
 
 /// The kernel's state, as far as it was announced.
@@ -64,7 +69,7 @@ pub struct Model {
     /// By link and address.
     pub neighbours: BTreeMap<(Ifindex, IpAddr), Neighbour>,
     /// The default ones included.
-    pub routing_rules: BTreeSet<RoutingRule>,
+    pub routing_rules: RoutingRules,
     /// By family and scope.
     pub netconf: BTreeMap<(IpVersion, NetconfScope), Netconf>,
     /// By link; a kernel before 6.3 lists none.
@@ -297,39 +302,15 @@ impl Model {
 
     /// Where the routes of packets come from that come in through a link.
     pub fn route_source(&self, version: IpVersion, link: &Link) -> RouteSource {
-        let in_vrf = self.domain(link) != link;
-        let vrfs = self.routing_rules.iter().any(|rule| rule.version == version && rule.l3mdev);
-        match (in_vrf, self.has_routing_rules(version, |_| true)) {
-            (false, false) => RouteSource::Mirror,
-            // Between the rules of local and main.
-            (true, false) if vrfs => RouteSource::Kernel,
-            (true, _) => RouteSource::Stack,
-            // IPv4 looks for a way back to the source, too, as if from the way out.
-            (false, true) if version == IpVersion::V6 && !self.has_routing_rules(version, |rule| rule.meets(link)) => {
-                RouteSource::Mirror
-            }
-            (false, true) if vrfs || !self.can_be_asked(version) => RouteSource::Stack,
-            (false, true) => RouteSource::Kernel,
+        match version {
+            IpVersion::V4 => self.source_of::<u32>(link),
+            IpVersion::V6 => self.source_of::<u128>(link),
         }
-    }
-
-    /// Whether the lookup for programs knows what all rules say. It knows nothing of what IPv6 rules suppress
-    /// (`fib6_rule_suppress`); and where there are VRFs, what it takes for a packet's is left to chance (`flowi_l3mdev`).
-    fn can_be_asked(&self, version: IpVersion) -> bool {
-        version == IpVersion::V4 || !self.routing_rules.iter().any(|rule| rule.version == version && rule.suppresses)
-    }
-
-    /// Whether, among these, the rules of a family are others than those of a new namespace. Not counting those that no
-    /// forwarded packet meets: those for VRF devices, and those for packets of this machine.
-    fn has_routing_rules(&self, version: IpVersion, among: impl Fn(&RoutingRule) -> bool) -> bool {
-        let met = |rule: &&RoutingRule| rule.version == version && !rule.l3mdev && !rule.own && among(rule);
-        !self.routing_rules.iter().filter(met).eq(RoutingRule::defaults(version).collect::<BTreeSet<_>>().iter())
     }
 
     /// Whether there ever was reason for the kernel to look at every IPv4 source (`fib4_has_custom_rules`).
     pub fn looks_at_sources(&self) -> bool {
-        let v4 = self.routing_rules.iter().filter(|rule| rule.version == IpVersion::V4);
-        !v4.eq(RoutingRule::defaults(IpVersion::V4).collect::<BTreeSet<_>>().iter())
+        !self.routing_rules.of(IpVersion::V4).cloned().eq(RoutingRule::defaults(IpVersion::V4))
     }
 }
 

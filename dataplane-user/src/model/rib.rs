@@ -311,10 +311,10 @@ impl<A: Family> Routes<A> {
         self.tables.get(&table)?.slots.get(&prefix).map(|slot| self.candidates(slot))
     }
 
-    /// The prefixes of one table that `outer` contains, itself included, ascending.
-    pub fn inside(&self, table: u32, outer: Prefix<A>) -> impl Iterator<Item = Prefix<A>> {
+    /// The prefixes of one table that `outer` contains, itself included, ascending, with their routes.
+    pub fn inside(&self, table: u32, outer: Prefix<A>) -> impl Iterator<Item = (Prefix<A>, Candidates<'_, A>)> {
         let slots = self.tables.get(&table).map(|table| table.slots.range(outer..=outer.last_inside()));
-        slots.into_iter().flatten().map(|(prefix, _)| *prefix)
+        slots.into_iter().flatten().map(|(prefix, slot)| (*prefix, self.candidates(slot)))
     }
 
     /// The prefixes of one table that contain `inner`, itself included, longest first, with their routes.

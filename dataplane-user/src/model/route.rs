@@ -68,6 +68,9 @@ impl<A: Family> DerefMut for Route<A> {
     }
 }
 
+/// `RTPROT_KERNEL`: made with an address.
+const BY_KERNEL: u8 = 2;
+
 /// `RTN_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteType {
@@ -108,6 +111,13 @@ impl RouteType {
             Self::Throw => "throw",
             Self::Other(_) => "other",
         }
+    }
+}
+
+impl RouteType {
+    /// Whether it ends packets without delivering them.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Blackhole | Self::Unreachable | Self::Prohibit)
     }
 }
 
@@ -164,6 +174,20 @@ impl NextHop {
 }
 
 impl<A: Family> RouteInfo<A> {
+    /// Whether it makes addresses this machine's that did not come with an address of an interface.
+    pub fn makes_local(&self) -> bool {
+        let local = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
+        local.contains(&self.kind) && self.protocol != BY_KERNEL
+    }
+
+    /// Whether it is in force: routes without a way of their own always are; others as long as one way is.
+    pub fn is_alive(&self) -> bool {
+        self.kind.is_end()
+            || self.kind == RouteType::Throw
+            || self.next_hops.is_empty()
+            || self.next_hops.iter().any(|hop| !hop.flags.contains(NextHopFlags::DEAD))
+    }
+
     /// Whether both stand at the same place among the routes of a prefix.
     pub(super) fn same_rank(&self, other: &Self) -> bool {
         self.rank() == other.rank() && self.source == other.source

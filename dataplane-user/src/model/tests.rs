@@ -1,6 +1,6 @@
 //! The model takes the same news twice, and keeps routes in the kernel's order.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
@@ -112,26 +112,64 @@ fn a_link_takes_with_it_what_is_on_it() {
 #[test]
 fn the_route_source_depends_on_the_rules() {
     use RouteSource::{Kernel, Mirror, Stack};
-    let rule = |version| RoutingRule::defaults(version).next().expect("the rule of table local");
-    let (v4, v6) = (rule(IpVersion::V4), rule(IpVersion::V6));
-    let new = |rule: &RoutingRule| RoutingRule { priority: 9, table: 9, ..rule.clone() };
-    let iif = |name: &str, rule: &RoutingRule| RoutingRule { iif: Some(name.to_owned()), ..new(rule) };
-    let vrfs = |rule: &RoutingRule| RoutingRule { priority: 1000, l3mdev: true, ..rule.clone() };
+    let new = |version| RoutingRule::new(version, 9, 9);
+    let with = |version, change: &dyn Fn(&mut RoutingRule)| {
+        let mut rule = new(version);
+        change(&mut rule);
+        Event::RoutingRule(rule)
+    };
+    let (v4, v6) = (IpVersion::V4, IpVersion::V6);
+    let other = |version| with(version, &|rule| rule.selector = vec![1]);
+    let iif = |name: &str, version| with(version, &|rule| rule.iif = Some(name.to_owned()));
+    let vrfs = || with(v4, &|rule| (rule.priority, rule.l3mdev) = (1000, true));
+    let mark = |value, mask, inverted| {
+        with(v4, &|rule| (rule.mark, rule.inverted, rule.table) = (Some((value, mask)), inverted, 9))
+    };
+    let local = RoutingRule::new(v4, 0, TABLE_LOCAL);
+    let checks = |ifindex| {
+        let scope = NetconfScope::Interface(ifindex);
+        let rp_filter = Some(1);
+        Event::Netconf(Netconf {
+            version: v4,
+            scope,
+            forwarding: None,
+            rp_filter,
+            force_forwarding: None,
+            proxy_ndp: None,
+        })
+    };
     let rows: &[(&str, Vec<Event>, [RouteSource; 2])] = &[
-        ("nothing new", vec![Event::RoutingRule(v4.clone())], [Mirror, Mirror]),
-        ("a selector", vec![Event::RoutingRule(RoutingRule { selector: vec![1], ..v4.clone() })], [Kernel, Mirror]),
-        ("another table", vec![Event::RoutingRule(new(&v4))], [Kernel, Mirror]),
-        ("of the other family", vec![Event::RoutingRule(new(&v6))], [Mirror, Kernel]),
-        ("one is missing", vec![Event::RoutingRuleGone(v4.clone())], [Kernel, Mirror]),
-        ("only VRF devices", vec![Event::RoutingRule(vrfs(&v4))], [Mirror, Mirror]),
-        ("beside VRF devices", vec![Event::RoutingRule(vrfs(&v4)), Event::RoutingRule(new(&v4))], [Stack, Mirror]),
-        ("packets of ours", vec![Event::RoutingRule(RoutingRule { own: true, ..new(&v4) })], [Mirror, Mirror]),
-        ("this port", vec![Event::RoutingRule(iif("port2", &v6))], [Mirror, Kernel]),
-        ("another port", vec![Event::RoutingRule(iif("port9", &v6))], [Mirror, Mirror]),
+        ("nothing new", vec![Event::RoutingRule(local.clone())], [Mirror, Mirror]),
+        ("what only the kernel compares", vec![other(v4)], [Kernel, Mirror]),
+        ("of the other family", vec![other(v6)], [Mirror, Kernel]),
+        ("another table", vec![with(v4, &|_| ())], [Mirror, Mirror]),
+        ("one is missing", vec![Event::RoutingRuleGone(local.clone())], [Mirror, Mirror]),
+        ("none is known", vec![Event::Snapshot(Snapshot::RoutingRules(Vec::new()))], [Kernel, Kernel]),
+        ("a source", vec![with(v4, &|rule| rule.from = Some((Ipv4Addr::LOCALHOST.into(), 8)))], [Kernel, Mirror]),
+        ("a destination", vec![with(v4, &|rule| rule.to = Some((Ipv4Addr::LOCALHOST.into(), 8)))], [Mirror, Mirror]),
+        ("a mark", vec![mark(1, u32::MAX, false)], [Mirror, Mirror]),
+        ("no mark", vec![mark(51820, u32::MAX, true)], [Mirror, Mirror]),
+        ("bits of a mark that are not set", vec![mark(0, 0xff, false)], [Mirror, Mirror]),
+        ("only VRF devices", vec![vrfs()], [Mirror, Mirror]),
+        ("beside VRF devices", vec![vrfs(), other(v4)], [Stack, Mirror]),
+        ("for all, beside VRF devices", vec![vrfs(), with(v4, &|_| ())], [Mirror, Mirror]),
+        ("packets of ours", vec![with(v4, &|rule| rule.own = true)], [Mirror, Mirror]),
+        ("packets of others", vec![with(v4, &|rule| (rule.own, rule.inverted) = (true, true))], [Mirror, Mirror]),
+        ("this port", vec![iif("port2", v6)], [Mirror, Kernel]),
+        ("another port", vec![iif("port9", v6)], [Mirror, Mirror]),
+        (
+            "another port, and more",
+            vec![with(v6, &|rule| (rule.iif, rule.selector) = (Some("port9".to_owned()), vec![1]))],
+            [Mirror, Mirror],
+        ),
+        ("another port, IPv4", vec![iif("port9", v4)], [Mirror, Mirror]),
         // The way back to a source is looked up as if from there.
-        ("another port, IPv4", vec![Event::RoutingRule(iif("port9", &v4))], [Kernel, Mirror]),
-        ("suppressed", vec![Event::RoutingRule(RoutingRule { suppresses: true, ..new(&v4) })], [Kernel, Mirror]),
-        ("suppressed, IPv6", vec![Event::RoutingRule(RoutingRule { suppresses: true, ..new(&v6) })], [Mirror, Stack]),
+        ("another port, checked", vec![iif("port9", v4), checks(2)], [Kernel, Mirror]),
+        ("another port, no local", vec![iif("port9", v4), Event::RoutingRuleGone(local.clone())], [Kernel, Mirror]),
+        ("suppressed", vec![with(v4, &|rule| rule.suppresses = Some(0))], [Mirror, Mirror]),
+        ("suppressed, IPv6", vec![with(v6, &|rule| rule.suppresses = Some(0))], [Mirror, Mirror]),
+        ("a group", vec![with(v4, &|rule| rule.suppresses_group = Some(7))], [Kernel, Mirror]),
+        ("a group, IPv6", vec![with(v6, &|rule| rule.suppresses_group = Some(7))], [Mirror, Stack]),
     ];
     for (name, events, expected) in rows {
         let mut model = sample::model();
@@ -152,7 +190,9 @@ fn a_port_of_a_vrf_has_its_table() {
     let local = RoutingRule::defaults(IpVersion::V4).next().expect("the rule of table local");
     model.apply(Event::RoutingRule(RoutingRule { priority: 1000, l3mdev: true, ..local.clone() }));
     assert_eq!(source(&model), RouteSource::Kernel);
-    model.apply(Event::RoutingRule(RoutingRule { priority: 9, table: 9, ..local }));
+    model.apply(Event::RoutingRule(RoutingRule { mark: Some((1, 1)), ..RoutingRule::new(IpVersion::V4, 9, 9) }));
+    assert_eq!(source(&model), RouteSource::Kernel, "no packet without a mark meets it");
+    model.apply(Event::RoutingRule(RoutingRule::new(IpVersion::V4, 9, 9)));
     assert_eq!(source(&model), RouteSource::Stack, "another rule may come first");
 }
 

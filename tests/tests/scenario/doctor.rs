@@ -101,7 +101,7 @@ fn finds_what_was_seeded() {
     let chain = "nft add chain ip dt forward { type filter hook forward priority 0 ; policy drop ; }";
     seed(&["nft add table ip dt", chain], "netfilter", "warn", "nft list ruleset", &["nft delete table ip dt"]);
     // What only the kernel's own path follows.
-    let of = |verb: &str| format!("ip -6 rule {verb} to 2001:db8:77::/48 lookup 7 suppress_prefixlength 0");
+    let of = |verb: &str| format!("ip -6 rule {verb} ipproto udp lookup 7 suppress_prefixlength 0");
     let (rule, unrule) = (&*of("add"), &*of("del"));
     seed(&[rule], "mirror", "warn", "ip -6 rule list", &[unrule]);
     let (down, up) = (format!("ip link set {server} down"), format!("ip link set {server} up"));

@@ -59,6 +59,7 @@ mod ready;
 mod rebind;
 mod reject;
 mod route;
+mod rules;
 mod scale;
 mod set;
 mod state;

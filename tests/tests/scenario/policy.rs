@@ -145,7 +145,7 @@ fn local_elsewhere(mode: &str) {
     {
         let option = family.option();
         scene.router().run(&format!("ip {option} route add local {address} dev lo table 77")).expect("a route");
-        scene.router().run(&format!("ip {option} rule add to {address} lookup 77 priority 77")).expect("a rule");
+        scene.router().run(&format!("ip {option} rule add ipproto udp lookup 77 priority 77")).expect("a rule");
         // The kernel's lookup is not made behind options of IPv6.
         let plain = from_client(family, address).udp(4000, 9999, 32);
         let hidden = (family == Family::V6).then(|| plain.clone().extension(60, &[0, 1, 4, 0, 0, 0, 0]));
@@ -299,7 +299,7 @@ fn routing_rules_are_followed_in_tc() {
 #[test]
 fn what_programs_cannot_look_up_is_left_to_the_kernel() {
     let Some(scene) = Scene::attached(&[], "native") else { return };
-    scene.router().run("ip -6 rule add lookup main suppress_prefixlength 0 priority 100").expect("a rule");
+    scene.router().run("ip -6 rule add ipproto udp lookup main suppress_prefixlength 0 priority 100").expect("a rule");
     within(PROMPT, || {
         let now = [Family::V4, Family::V6].map(|family| routes(&scene, family));
         ensure!(now == ["mirror", "stack"], "{now:?}");
