@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    flow::{AnySeen, Filter, FlowStats, Settings, View},
+    flow::{AnySeen, Filter, FlowStats, SetKey, Settings, View},
     kernel::FlowMaps,
 };
 
@@ -27,8 +27,8 @@ pub(super) enum Command {
     Maps(FlowMaps),
     /// Connections: these, or all that are known; those that a filter takes, up to a number of them.
     Views { which: Option<Vec<AnySeen>>, filter: Filter, limit: usize, answer: Sender<Views> },
-    /// Rules of this generation of nftables, and all before them, forbid nothing.
-    Judged(u32),
+    /// Rules of this generation of nftables, and all before them, forbid nothing; they decide by the elements of these sets.
+    Judged(u32, Arc<BTreeSet<SetKey>>),
     /// No row counts until the kernel has let one of its packets through again.
     Flush,
     /// It is over.

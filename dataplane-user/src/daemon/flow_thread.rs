@@ -26,11 +26,11 @@ use super::{
     flow_handle::{Command, Handle, Views},
 };
 use crate::{
-    flow::{Announcement, AnySeen, Filter, FlowStats, Flows, Named, Origin, Settings},
+    flow::{Announcement, AnySeen, Filter, FlowStats, Flows, Named, Origin, Settings, WatchedSets},
     kernel::{FlowMaps, FlowSwitch, Mapping},
     netlink::{
         self,
-        conntrack::{Conntrack, Listing, StreamState},
+        conntrack::{Commits, Conntrack, Listing, StreamState},
     },
 };
 
@@ -85,6 +85,7 @@ pub(super) fn spawn(
         listing: None,
         jobs: VecDeque::new(),
         survey: Survey::default(),
+        watched: WatchedSets::default(),
         born: Instant::now(),
         offset,
     };
@@ -130,6 +131,7 @@ struct Follower {
     listing: Option<Listing>,
     jobs: VecDeque<Job>,
     survey: Survey,
+    watched: WatchedSets,
     born: Instant,
     offset: i128,
 }
@@ -193,10 +195,15 @@ impl Follower {
     }
 
     fn rules(&mut self) -> Result<(), netlink::Error> {
-        let (commits, changed) = self.conntrack.commits()?;
-        if commits > 0 {
+        let Commits { count, mut rules, sets } = self.conntrack.commits()?;
+        for (set, generation) in sets {
+            if self.watched.changed(set, generation) {
+                rules = Some(generation);
+            }
+        }
+        if count > 0 {
             let now = self.born.elapsed();
-            match changed {
+            match rules {
                 Some(generation) => self.flows.hold(generation, now),
                 None => self.flows.raise(now),
             }
@@ -236,7 +243,13 @@ impl Follower {
                     };
                     self.jobs.push_back(Job { which, filter, limit, views: Views::default(), answer });
                 }
-                Ok(Command::Judged(generation)) => self.flows.judged(generation),
+                Ok(Command::Judged(generation, sets)) => {
+                    self.flows.judged(generation);
+                    if let Some(changed) = self.watched.judged(generation, sets) {
+                        self.flows.hold(changed, now);
+                        self.publish();
+                    }
+                }
                 Ok(Command::Flush) => {
                     self.flows.raise(now);
                     self.publish();

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use super::{
     flow_handle::{Command, Handle},
     flow_thread::spawn,
 };
-use crate::flow::{FlowStats, Settings};
+use crate::flow::{FlowStats, SetKey, Settings};
 
 /// What does not work is tried again so much later.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -26,8 +27,8 @@ pub(super) struct FlowFollower {
     running: Option<Running>,
     /// Why there is none, and when that was tried.
     failed: Option<(String, Instant)>,
-    /// The generation of nftables' rules that the model has.
-    pub(super) surveyed: Option<u32>,
+    /// The generation of nftables' rules that the model has, and the sets by whose elements they decide.
+    pub(super) surveyed: Option<(u32, Arc<BTreeSet<SetKey>>)>,
 }
 
 struct Running {
@@ -149,12 +150,11 @@ impl Daemon {
         if self.observed.is_touched() || !self.carries_flows() {
             return;
         }
-        let surveyed = self.flows.surveyed;
-        if let (Some(generation), Some(running)) = (surveyed, &mut self.flows.running)
-            && running.judged != surveyed
+        if let (Some((generation, watched)), Some(running)) = (&self.flows.surveyed, &mut self.flows.running)
+            && running.judged != Some(*generation)
         {
-            running.judged = surveyed;
-            running.handle.tell(Command::Judged(generation));
+            running.judged = Some(*generation);
+            running.handle.tell(Command::Judged(*generation, Arc::clone(watched)));
         }
     }
 

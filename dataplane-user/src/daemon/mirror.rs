@@ -31,7 +31,7 @@ impl Daemon {
             self.update_rx_handlers();
         }
         self.observed.count_comparisons(mirror);
-        self.flows.surveyed = mirror.netfilter_generation();
+        self.flows.surveyed = mirror.netfilter_surveyed();
         self.tell_judged();
     }
 }

@@ -14,6 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watched;
 
 pub use connection::{Announcement, AnySeen, Change, ESTABLISHED, LIBERAL, Named, Protocol, Seen, Status, Tcp, Tuple};
 pub use epoch::Epochs;
@@ -23,3 +24,4 @@ pub use not_fast::NotFast;
 pub use state::{Connections, Counts, Key, Known, Origin, Place, SILENT, Work, YOUNG, Zoned};
 pub use table::{FlowFamily, NoRoom, Table};
 pub use view::{Ends, View, Way};
+pub use watched::{SetKey, WatchedSets};

@@ -7,7 +7,7 @@
 
 mod message;
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::{collections::BTreeSet, io, os::fd::AsFd as _, time::Duration};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use rustix::{
@@ -22,11 +22,12 @@ use super::{
         GENERATION, GROUP, HEADER, NFT_MSG_DELRULE, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN, NFT_MSG_NEWGEN,
         NFT_MSG_NEWSETELEM, NFTABLES, is_missing, number,
     },
+    ruleset::set_of,
     socket::{Answer, Message, RecvResult, Requester},
     stream::Stream,
 };
 use crate::{
-    flow::{Announcement, AnySeen, Change, Named, Tuple},
+    flow::{Announcement, AnySeen, Change, Named, SetKey, Tuple},
     model::Family,
 };
 
@@ -54,8 +55,21 @@ pub struct Conntrack {
     news: Option<(Stream, Stream)>,
     /// Something that is more than elements of sets was announced, and its commit was not.
     more: bool,
+    /// Elements of these were, too.
+    elements: BTreeSet<SetKey>,
     changes: Requester,
     lists: Requester,
+}
+
+/// What was announced of nftables' rules.
+#[derive(Debug, Default)]
+pub struct Commits {
+    /// How many commits, lost announcements as one.
+    pub count: u32,
+    /// The generation after the last of them that changed more than elements of sets.
+    pub rules: Option<u32>,
+    /// Sets whose elements came or went, and the generation after that.
+    pub sets: Vec<(SetKey, u32)>,
 }
 
 /// A list that is being read.
@@ -83,7 +97,13 @@ impl Conntrack {
     /// The kernel has no netfilter.
     pub fn requests() -> Result<Self, Error> {
         let netfilter = libc::NETLINK_NETFILTER as isize;
-        Ok(Self { news: None, more: false, changes: Requester::open(netfilter)?, lists: Requester::open(netfilter)? })
+        Ok(Self {
+            news: None,
+            more: false,
+            elements: BTreeSet::new(),
+            changes: Requester::open(netfilter)?,
+            lists: Requester::open(netfilter)?,
+        })
     }
 
     /// Waits until there is something to read here or at another descriptor, or a time is over.
@@ -117,32 +137,34 @@ impl Conntrack {
         })
     }
 
-    /// Reads what was announced of rules. Returns how many commits there were since, lost announcements as one, and the
-    /// generation after the last of them that changed more than elements of sets.
+    /// Reads what was announced of rules since.
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn commits(&mut self) -> Result<(u32, Option<u32>), Error> {
-        let (mut commits, mut changed) = (0, None);
-        let Some((_, rules)) = &mut self.news else { return Ok((commits, changed)) };
+    pub fn commits(&mut self) -> Result<Commits, Error> {
+        let mut commits = Commits::default();
+        let Some((_, rules)) = &mut self.news else { return Ok(commits) };
         loop {
             match rules.poll()? {
-                RecvResult::Nothing => return Ok((commits, changed)),
+                RecvResult::Nothing => return Ok(commits),
                 RecvResult::Overrun => {
-                    commits += 1;
-                    changed = generation(&mut self.changes)?.or(changed);
+                    commits.count += 1;
+                    commits.rules = generation(&mut self.changes)?.or(commits.rules);
                 }
                 RecvResult::Datagram => {
                     for message in rules.messages() {
                         let kind = message.kind.wrapping_sub(NFTABLES);
                         match kind {
                             NFT_MSG_NEWGEN => {
-                                commits += 1;
-                                if std::mem::take(&mut self.more) {
-                                    changed = generation_in(&message).or(changed);
-                                }
+                                commits.count += 1;
+                                let sets = std::mem::take(&mut self.elements);
+                                let more = std::mem::take(&mut self.more);
+                                let Some(generation) = generation_in(&message) else { continue };
+                                commits.rules = more.then_some(generation).or(commits.rules);
+                                commits.sets.extend(sets.into_iter().map(|set| (set, generation)));
                             }
-                            NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => self.more |= names_a_verdict(message.payload),
+                            // Which sets rules decide by, others know.
+                            NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => self.elements.extend(set_of(message.payload)),
                             // Sets without elements and objects change no rule.
                             kind => self.more |= kind <= NFT_MSG_DELRULE,
                         }
@@ -253,19 +275,4 @@ pub fn announced(datagram: &[u8]) -> usize {
 fn is_plausible<A: Family>(seen: &crate::flow::Seen<A>) -> bool {
     assert_eq!(seen.original.protocol, seen.reply.protocol, "one connection, one protocol");
     true
-}
-
-/// Whether elements of a set lead to a verdict: then they are as rules.
-fn names_a_verdict(payload: &[u8]) -> bool {
-    /// `NFTA_SET_ELEM_LIST_ELEMENTS`.
-    const ELEMENTS: u16 = 3;
-    /// `NFTA_SET_ELEM_DATA`.
-    const DATA: u16 = 2;
-    /// `NFTA_DATA_VERDICT`.
-    const VERDICT: u16 = 2;
-    let within =
-        |value, wanted| Attributes::within(value).filter(move |(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let lists = Attributes::behind(payload, HEADER).filter(|(kind, _)| *kind == ELEMENTS);
-    let elements = lists.flat_map(|(_, list)| Attributes::within(list)).map(|(_, element)| element);
-    elements.flat_map(|element| within(element, DATA)).any(|data| within(data, VERDICT).next().is_some())
 }

@@ -43,13 +43,15 @@ mod snapshot;
 mod socket;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
 use dataplane_common::abi::Ifindex;
 
+use crate::flow::SetKey;
 use crate::model::{Event, IpVersion, Link};
 use announcement::{parse, unannounced, usable};
 use compare::Comparison;
@@ -227,9 +229,9 @@ impl Mirror {
         self.comparison.skip(kinds);
     }
 
-    /// The generation of nftables' rules that was given last.
-    pub fn netfilter_generation(&self) -> Option<u32> {
-        self.netfilter.generation()
+    /// The generation of nftables' rules that was given last, and the sets by whose elements they decide.
+    pub fn netfilter_surveyed(&self) -> Option<(u32, Arc<BTreeSet<SetKey>>)> {
+        self.netfilter.surveyed()
     }
 
     /// The socket that writes the table of own rules.

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,9 +14,10 @@ use super::{
     attribute::{Attributes, text, u8_at},
     base_chain::base,
     hook, legacy,
-    ruleset::{Ruleset, SetKey, set_of},
+    ruleset::{Ruleset, set_of},
     socket::{Listener, RecvResult, Requester},
 };
+use crate::flow::SetKey;
 use crate::model::{IpVersion, Netfilter, NetfilterChain, NetfilterHook, Obstacle, ObstacleKind};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`.
@@ -56,7 +58,7 @@ pub(super) struct NetfilterMonitor {
     /// The generation of nftables' rules, and what is in them.
     known: Option<(Vec<u8>, Netfilter)>,
     /// Sets whose elements lead to chains.
-    watched: BTreeSet<SetKey>,
+    watched: Arc<BTreeSet<SetKey>>,
     /// The socket that writes the table of own rules, and whether another one did.
     own: Option<u32>,
     tampered: bool,
@@ -66,7 +68,7 @@ impl NetfilterMonitor {
     pub(super) fn open() -> Self {
         let listener = Listener::open(libc::NETLINK_NETFILTER as isize, &[GROUP]);
         let listener = listener.inspect_err(|error| tracing::debug!("{error}; netfilter is listed each second")).ok();
-        Self { listener, due: None, known: None, watched: BTreeSet::new(), own: None, tampered: false }
+        Self { listener, due: None, known: None, watched: Arc::default(), own: None, tampered: false }
     }
 
     /// It is listed next time, changed or not.
@@ -147,9 +149,10 @@ impl NetfilterMonitor {
         Netfilter { chains, own }
     }
 
-    /// The generation of nftables' rules that was listed last; none where that did not work, or there are none.
-    pub(super) fn generation(&self) -> Option<u32> {
-        number(&self.known.as_ref()?.0)
+    /// The generation of nftables' rules that was listed last, and the sets by whose elements something was decided; none where
+    /// that did not work, or there are none.
+    pub(super) fn surveyed(&self) -> Option<(u32, Arc<BTreeSet<SetKey>>)> {
+        Some((number(&self.known.as_ref()?.0)?, Arc::clone(&self.watched)))
     }
 
     /// The chains of nftables, from the last time if no rule has changed since.
@@ -169,7 +172,7 @@ impl NetfilterMonitor {
         }
         self.known = None;
         let (seen, watched) = nftables(&mut requester)?;
-        self.watched = watched;
+        self.watched = Arc::new(watched);
         self.known = Some((generation, seen.clone()));
         Ok(seen)
     }

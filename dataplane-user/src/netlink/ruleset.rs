@@ -9,6 +9,7 @@ use super::{
     netfilter::{HEADER, NFTABLES, number, terminated},
     socket::Requester,
 };
+use crate::flow::SetKey;
 use crate::model::{
     NetfilterElement, NetfilterRule, NetfilterSet, NetfilterTable, NetfilterVerdict, Obstacle, obstacles,
 };
@@ -41,9 +42,6 @@ const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 /// `NFT_SET_ELEM_CATCHALL`.
 const CATCHALL: u32 = 2;
-
-/// A set: family, table, name.
-pub(super) type SetKey = (u8, String, String);
 
 /// A table, and what was read of it.
 pub(super) struct Ruleset<'a> {

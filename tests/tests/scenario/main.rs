@@ -29,6 +29,7 @@ mod filter;
 mod flap;
 mod flow;
 mod flow_gate;
+mod flow_rule;
 mod flow_trace;
 mod fragment;
 mod heartbeat;
