@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use dataplane_tests::{
     lab::{Need, clear_own},
-    oracle::{MODES, Order, run},
+    oracle::{MODES, Order, run, stateful},
 };
 
 /// Two routers, one with dataplane, one without; the same frames into both; what comes out is compared. Needs root.
@@ -25,21 +25,34 @@ struct Cli {
     /// Only this mode
     #[arg(long, value_parser = MODES)]
     mode: Option<String>,
+    /// Only connections through rules of netfilter
+    #[arg(long)]
+    connections: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Cli { packets, seed, picture, mode } = Cli::parse();
-    let unmet: Vec<_> =
-        [Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")]
-            .iter()
-            .filter_map(|need| need.unmet())
-            .collect();
+    let Cli { packets, seed, picture, mode, connections } = Cli::parse();
+    let unmet: Vec<_> = [
+        Need::Root,
+        Need::Tool("ip"),
+        Need::Tool("ethtool"),
+        Need::Tool("nsenter"),
+        Need::Tool("sysctl"),
+        Need::Tool("nft"),
+    ]
+    .iter()
+    .filter_map(|need| need.unmet())
+    .collect();
     anyhow::ensure!(unmet.is_empty(), "can not compare here: {}", unmet.join(", "));
     ctrlc::set_handler(|| {
         clear_own();
         std::process::exit(130);
     })
     .context("can not handle signals")?;
-    run(&Order { packets, seed, picture, mode })?;
+    let order = Order { packets, seed, picture, mode };
+    if !connections {
+        run(&order)?;
+    }
+    stateful::run(&order)?;
     Ok(ExitCode::SUCCESS)
 }

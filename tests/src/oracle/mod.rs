@@ -10,17 +10,23 @@
 //! outcome      what is compared, without what only a clock or a secret decides
 //! difference   the known differences (tests/oracle/differences.toml)
 //! hunt         both trees, and what differs, down to the single frame
+//! layout       rules of real routers
+//! exchange     connections, as frames of both ends
+//! stateful     connections through both trees, with these rules
 //! report       what is told
 //! ```
 
 mod difference;
+mod exchange;
 mod forecast;
 mod generate;
 mod hunt;
+mod layout;
 mod outcome;
 mod picture;
 pub mod port;
 mod report;
+pub mod stateful;
 mod tree;
 
 use std::{collections::BTreeMap, time::Instant};

@@ -52,7 +52,7 @@ pub fn compared(picture: &Picture, outcome: &Outcome, fold: &[Known]) -> Compare
 /// requests for neighbours (ARP requests, neighbour solicitations), reports of multicast groups (IGMP, MLD), and the end of
 /// a reassembly that nobody completed; and ICMP errors about routes to senders that may have had too many of them in this
 /// second (see [`SOURCES`]).
-fn is_timed(frame: &[u8]) -> bool {
+pub fn is_timed(frame: &[u8]) -> bool {
     let byte = |offset: usize| frame.get(offset).copied().unwrap_or(0);
     match frame.get(12..14) {
         Some([0x08, 0x06]) => byte(21) == 1,

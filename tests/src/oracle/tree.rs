@@ -123,7 +123,20 @@ impl Tree {
     /// A tree with dataplane at all ports of the router, in that mode, with these rules.
     pub fn with_dataplane(picture: &Picture, mode: &str, rules: &[&str]) -> anyhow::Result<Self> {
         let mut tree = Self::new(picture)?;
-        let daemon = tree.lab.daemon("router")?;
+        tree.attach(mode, rules, "")?;
+        Ok(tree)
+    }
+
+    /// Loads rules of nft in the router.
+    pub fn load(&self, rules: &str) -> anyhow::Result<()> {
+        let file = self.lab.dir().join("rules.nft");
+        fs::write(&file, rules)?;
+        self.lab.namespace("router").run(&format!("nft -f {}", file.display())).map(drop)
+    }
+
+    /// Puts dataplane at all ports of the router, in that mode, with these rules and this config.
+    pub fn attach(&mut self, mode: &str, rules: &[&str], config: &str) -> anyhow::Result<()> {
+        let daemon = self.lab.daemon_with("router", config)?;
         for rule in rules {
             let words: Vec<_> = ["rule", "add"].into_iter().chain(rule.split(' ')).collect();
             daemon.cli(&words)?;
@@ -132,8 +145,8 @@ impl Tree {
         let words: Vec<_> =
             ["attach"].into_iter().chain(names.iter().map(String::as_str)).chain(["--mode", mode]).collect();
         daemon.cli(&words)?;
-        tree.daemon = Some(daemon);
-        Ok(tree)
+        self.daemon = Some(daemon);
+        Ok(())
     }
 
     /// The daemon, in a tree that has one.
