@@ -37,7 +37,8 @@ fn said(value: &Value) -> Option<IpAddr> {
     value.as_str()?.parse().ok()
 }
 
-fn each(test: impl Fn(&Scene, Family, &str), rules: &str) {
+/// In both modes and both families.
+pub fn each(test: impl Fn(&Scene, Family, &str), rules: &str) {
     for mode in MODES {
         let Some(scene) = behind(mode, rules) else { return };
         for family in Family::BOTH {

@@ -2,13 +2,13 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use dataplane_tests::lab::{End, Need, SERVER, traffic::Family};
+use dataplane_tests::lab::{CLIENT, End, Namespace, Need, SERVER, traffic::Family};
 use serde_json::Value;
 
 use crate::scene::{PORTS, Scene, within};
@@ -79,8 +79,13 @@ impl Tcp {
 
     /// To what becomes the server's address and port.
     pub fn through(scene: &Scene, target: SocketAddr, server: SocketAddr) -> Self {
-        let listener = scene.server().inside(|| Ok(TcpListener::bind(server)?)).expect("a listener");
-        let client = scene.client().inside(|| Ok(TcpStream::connect_timeout(&target, SOON)?)).expect("a connection");
+        Self::within(scene.client(), scene.server(), target, server)
+    }
+
+    /// Between two namespaces.
+    pub fn within(from: &Namespace, to: &Namespace, target: SocketAddr, server: SocketAddr) -> Self {
+        let listener = to.inside(|| Ok(TcpListener::bind(server)?)).expect("a listener");
+        let client = from.inside(|| Ok(TcpStream::connect_timeout(&target, SOON)?)).expect("a connection");
         let (server, _) = listener.accept().expect("the connection arrives");
         for end in [&client, &server] {
             end.set_read_timeout(Some(SOON * 2)).expect("a limit");
@@ -104,6 +109,71 @@ impl Tcp {
     pub fn exchange(&mut self, length: usize) -> anyhow::Result<()> {
         pass(&mut self.client, &mut self.server, length).context("from the client")?;
         pass(&mut self.server, &mut self.client, length).context("from the server")
+    }
+}
+
+/// Datagrams between client and server, each answered to where it came from.
+pub struct Udp {
+    pub client: UdpSocket,
+    pub server: UdpSocket,
+}
+
+impl Udp {
+    /// To the server's own address.
+    pub fn open(scene: &Scene, family: Family, port: u16) -> Self {
+        let bind = |end, port| move || Ok(UdpSocket::bind(SocketAddr::new(address(family, end), port))?);
+        let server = scene.server().inside(bind(&SERVER, port)).expect("a socket");
+        let client = scene.client().inside(bind(&CLIENT, 0)).expect("a socket");
+        client.connect(SocketAddr::new(address(family, &SERVER), port)).expect("a destination");
+        let udp = Self { client, server };
+        udp.limits();
+        udp
+    }
+
+    /// Nothing is waited for without end.
+    pub fn limits(&self) {
+        for socket in [&self.client, &self.server] {
+            socket.set_read_timeout(Some(SOON)).expect("a limit");
+        }
+    }
+}
+
+/// A connection that can be made to speak.
+pub trait Session {
+    /// The client's port.
+    fn port(&self) -> u16;
+    /// Sends a few bytes both ways, so many times.
+    fn talk(&mut self, times: u32) -> anyhow::Result<()>;
+}
+
+impl Session for Tcp {
+    fn port(&self) -> u16 {
+        Self::port(self)
+    }
+
+    fn talk(&mut self, times: u32) -> anyhow::Result<()> {
+        Self::talk(self, times)
+    }
+}
+
+impl Session for Udp {
+    fn port(&self) -> u16 {
+        self.client.local_addr().expect("an address").port()
+    }
+
+    fn talk(&mut self, times: u32) -> anyhow::Result<()> {
+        let mut buffer = [0; 64];
+        for number in 0..times {
+            self.client.send(&number.to_be_bytes()).context("from the client")?;
+            // Some from before may be on their way.
+            let (mut length, mut peer) = self.server.recv_from(&mut buffer).context("at the server")?;
+            while buffer[..length] != number.to_be_bytes() {
+                (length, peer) = self.server.recv_from(&mut buffer).context("at the server")?;
+            }
+            self.server.send_to(&buffer[..length], peer).context("from the server")?;
+            self.client.recv(&mut buffer).context("at the client")?;
+        }
+        Ok(())
     }
 }
 
@@ -133,11 +203,11 @@ pub fn count(scene: &Scene, name: &str) -> u64 {
 }
 
 /// Talks until the connection is carried in both directions; its row of `flow list`.
-pub fn becomes_fast(scene: &Scene, tcp: &mut Tcp) -> Value {
+pub fn becomes_fast(scene: &Scene, session: &mut impl Session) -> Value {
     let mut found = Value::Null;
     let took = within(SOON, || {
-        tcp.talk(1)?;
-        let rows = flows(scene, &["sport", &tcp.port().to_string()]);
+        session.talk(1)?;
+        let rows = flows(scene, &["sport", &session.port().to_string()]);
         let row = rows.first().context("it is not listed")?;
         ensure!(row["forth"]["state"] == "armed" && row["back"]["state"] == "armed", "{row}");
         found = row.clone();
