@@ -14,6 +14,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     forwarding(facts, findings);
     reverse_path(facts, findings);
     conntrack(facts, findings);
+    bridges(facts, findings);
     if facts.daemon.is_err() {
         // With a daemon, it says so itself.
         findings.push(if facts.netfilter.is_empty() {
@@ -26,6 +27,17 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 "nft list ruleset  # a daemon would leave forwarded packets to the kernel, which applies them",
             )
         });
+    }
+}
+
+/// Which way packets take that are routed into bridges.
+fn bridges(facts: &Facts, findings: &mut Vec<Finding>) {
+    for bridge in facts.model.links.values().filter(|link| link.bridge.is_some() && link.up) {
+        let way = match facts.model.why_kernel_bridges(bridge) {
+            None => "what is routed into it goes straight to the member that the host is behind".to_owned(),
+            Some(why) => format!("what is routed into it is handed to the bridge by tc: {why}"),
+        };
+        findings.push(fine(format!("bridge {}", bridge.name), way));
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup, Tag};
 use dataplane_common::wire::Mac;
 
-use super::vlan;
+use super::carrier::{carrier, transmits};
 use crate::model::{Link, Model, XdpFeatures};
 
 /// Bytes of a VLAN tag.
@@ -59,11 +59,11 @@ impl Path {
     }
 }
 
-/// The links that XDP may transmit on: up, Ethernet, with a driver that says so, no member of an aggregate, and nothing in front
-/// of the driver that frames would pass by.
+/// The links that XDP may transmit on: up, Ethernet, with a driver that says so, no member of an aggregate but of a bridge that
+/// is routed through, and nothing in front of the driver that frames would pass by.
 pub(super) fn egress(model: &Model) -> BTreeSet<Ifindex> {
     let able = |link: &&Link| {
-        transmits(model, link)
+        (transmits(model, link) || model.is_plain_member(link))
             && model.leaves_plainly(link)
             && !link.loopback
             && model.features(link.ifindex).contains(XdpFeatures::NDO_XMIT)
@@ -71,21 +71,17 @@ pub(super) fn egress(model: &Model) -> BTreeSet<Ifindex> {
     model.links.values().filter(able).map(|link| link.ifindex).collect()
 }
 
-fn transmits(model: &Model, link: &Link) -> bool {
-    link.up && link.ethernet && model.aggregate(link).is_none()
-}
-
 /// What is known of a next hop. A link that is gone gives the empty adjacency.
 pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, next_hop: NextHopKey) -> Adjacency {
     let Some(link) = model.links.get(&next_hop.dev) else { return Adjacency::NONE };
     let mut flags = AdjacencyFlags::empty();
-    let carrier = vlan::carrier(model, link).filter(|(device, _)| transmits(model, link) && transmits(model, device));
+    let neighbour = next_hop.via.and_then(|via| model.neighbours.get(&(next_hop.dev, via))?.resolved());
+    let carrier = Some(link).filter(|link| transmits(model, link)).and_then(|link| carrier(model, link, neighbour));
     let (device, tags) = carrier.map_or((next_hop.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
     // XDP may send one tag beyond the MTU, and no more (`xdp_ok_fwd_dev`, `net/core/dev.c` of the kernel).
     let fits = carrier.is_some_and(|(device, [_, inner])| !inner.is_some() || link.mtu + VLAN_HLEN <= device.mtu);
     flags.set(AdjacencyFlags::TC_TRANSMIT, carrier.is_some());
     flags.set(AdjacencyFlags::XDP_TRANSMIT, fits && egress.contains(&device));
-    let neighbour = next_hop.via.and_then(|via| model.neighbours.get(&(next_hop.dev, via))?.resolved());
     let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
     flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
     let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));

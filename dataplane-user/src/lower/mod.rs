@@ -1,6 +1,7 @@
 //! The model becomes the contents of the maps. Pure: the same model and the same history give the same contents.
 
 mod adjacency;
+mod carrier;
 pub mod egress;
 mod family_state;
 mod features;

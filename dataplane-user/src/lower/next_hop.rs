@@ -155,9 +155,16 @@ impl NextHops {
             let members = new.iter().filter_map(|index| self.groups.key(*index)).flat_map(|path| &path.hops);
             let keys_of = members.map(|hop| hop.next_hop);
             let neighbours = touched.neighbours.iter().map(|(dev, via)| NextHopKey { dev: *dev, via: Some(*via) });
+            // Those of hosts that came, moved or went behind a bridge.
+            let hosts: BTreeSet<_> = touched.hosts.iter().map(|(_, host)| *host).collect();
+            let neighbour = |one: &NextHopKey| model.neighbours.get(&(one.dev, one.via?))?.resolved();
+            let leads_there = |one: &NextHopKey| neighbour(one).is_some_and(|mac| hosts.contains(&mac));
+            let next_hops = self.adjacencies.iter().map(|(next_hop, _)| *next_hop);
+            let moved = next_hops.filter(|one| !hosts.is_empty() && leads_there(one));
             next_hop_keys.extend(
                 keys_of
                     .chain(neighbours)
+                    .chain(moved)
                     .chain(served)
                     .filter_map(|next_hop| Some((self.adjacencies.get(&next_hop)?, next_hop))),
             );

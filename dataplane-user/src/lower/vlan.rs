@@ -2,39 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{Ifindex, Port, PortFlags, Tag, VLANS, VlanKey};
+use dataplane_common::abi::{Ifindex, Port, PortFlags, VLANS, VlanKey};
 
 use super::{Problem, port};
 use crate::model::{Attachment, Link, Macvlan, Model};
-
-/// The device that transmits for a link, and the tags that it puts in front of a packet, the outermost first: the link itself
-/// and none, or what is under a VLAN or macvlan device. `None` where only the kernel can follow: the device is elsewhere or
-/// down, there are more tags than two, their priority depends on the packet, or something on the way shapes or filters.
-///
-/// A macvlan device in mode bridge may have a neighbour in another namespace, to which what it sends goes
-/// (`macvlan_queue_xmit`): it transmits by itself.
-pub(crate) fn carrier<'a>(model: &'a Model, link: &'a Link) -> Option<(&'a Link, [Tag; 2])> {
-    let mut tags = [Tag::NONE; 2];
-    let mut device = link;
-    loop {
-        match device.kind.as_deref() {
-            Some("vlan") => {
-                let vlan = device.vlan.filter(|vlan| !vlan.prioritises)?;
-                if tags[1].is_some() {
-                    return None;
-                }
-                tags = [vlan.tag, tags[0]];
-            }
-            Some("macvlan") if device.macvlan == Some(Macvlan::Apart) => {}
-            _ => return Some((device, tags)),
-        }
-        // What leaves by the device under this one passes by what is on this one, at tc as well.
-        device = Some(device).filter(|device| model.leaves_plainly(device)).and_then(|device| model.under(device))?;
-        if !device.up {
-            return None;
-        }
-    }
-}
 
 /// The VLAN devices that the ports lead to. One that is a port itself judges its packets itself; those of one that
 /// belongs to something else, a bridge for instance, or has an ipvlan device on it, are the kernel's.
@@ -108,10 +79,10 @@ pub(super) fn hide_tags(port: &mut Port) {
 
 #[cfg(test)]
 mod tests {
-    use dataplane_common::abi::{Adjacency, AdjacencyFlags, Features};
+    use dataplane_common::abi::{Adjacency, AdjacencyFlags, Features, Tag};
 
     use super::*;
-    use crate::lower::{Lowering, Want, sample};
+    use crate::lower::{Lowering, Want, carrier::carrier, sample};
     use crate::model::{Event, Mode, Vlan};
 
     const CUSTOMER: Tag = Tag::new(false, 10);
@@ -156,7 +127,7 @@ mod tests {
     fn tags_stack_from_the_device_up() {
         let whole = model(|_| {});
         let of = |model: &Model, ifindex: Ifindex| {
-            carrier(model, &model.links[&ifindex]).map(|(device, tags)| (device.ifindex, tags))
+            carrier(model, &model.links[&ifindex], None).map(|(device, tags)| (device.ifindex, tags))
         };
         assert_eq!(of(&whole, 2), Some((2, [Tag::NONE; 2])));
         assert_eq!(of(&whole, 10), Some((2, [SERVICE, Tag::NONE])));

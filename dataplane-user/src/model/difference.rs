@@ -74,6 +74,13 @@ impl Model {
                 let known = |key: &_| !announced.neighbours.contains(key);
                 missed.keyed("neighbour", &neighbours(self), &neighbours(&kernel), known);
             }
+            Snapshot::Fdb(entries) => {
+                let mut kernel = self.fdb.clone();
+                let differing = kernel.replace(entries.clone());
+                for (_, host) in differing.difference(&announced.hosts) {
+                    missed.add(|| format!("host {host} behind a bridge"));
+                }
+            }
             _ if announced.links => {}
             few => {
                 let mut kernel = self.links_only();

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use dataplane_common::abi::Ifindex;
 
 use super::{
-    Address, IpVersion, Ipsec, Link, Neighbour, Netconf, NetconfScope, Netfilter, Placement, Route, Routes,
-    RoutingRule, Touched, XdpFeatures,
+    Address, BridgePort, FdbEntry, IpVersion, Ipsec, Link, Neighbour, Netconf, NetconfScope, Netfilter, Placement,
+    Route, Routes, RoutingRule, Touched, XdpFeatures,
 };
 
 /// One change, or a whole table of the kernel.
@@ -29,6 +29,10 @@ pub enum Event {
     Neighbour(Neighbour),
     /// A neighbour is gone.
     NeighbourGone(Ifindex, IpAddr),
+    /// A bridge knows a host, or knows it no more.
+    Fdb(FdbEntry),
+    /// A member of a bridge says something else of that.
+    BridgePort(Ifindex, BridgePort),
     /// A routing rule is there.
     RoutingRule(RoutingRule),
     /// A routing rule is gone.
@@ -62,6 +66,8 @@ pub enum Snapshot {
     Addresses(Vec<Address>),
     /// All neighbours, both families.
     Neighbours(Vec<Neighbour>),
+    /// All hosts behind bridges.
+    Fdb(Vec<FdbEntry>),
     /// All routing rules, both families.
     RoutingRules(Vec<RoutingRule>),
     /// All settings, both families.

@@ -4,6 +4,8 @@ use bitflags::bitflags;
 use dataplane_common::abi::{Ifindex, Tag};
 use dataplane_common::wire::Mac;
 
+use super::{Bridge, BridgePort};
+
 /// One interface, as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the kernel reports it")]
@@ -28,6 +30,10 @@ pub struct Link {
     pub macvlan: Option<Macvlan>,
     /// `IFLA_INFO_KIND`: `veth`, `bridge`, `vlan`, ...; none for hardware.
     pub kind: Option<String>,
+    /// What a bridge says of itself.
+    pub bridge: Option<Bridge>,
+    /// What a member of a bridge says of that.
+    pub bridge_port: Option<BridgePort>,
     /// The loopback device.
     pub loopback: bool,
     /// `ARPHRD_ETHER`: frames begin with an Ethernet header.

@@ -2,6 +2,7 @@
 
 mod abstraction;
 mod address;
+mod bridge;
 mod difference;
 mod established;
 mod event;
@@ -31,6 +32,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use dataplane_common::abi::Ifindex;
 
 pub use address::Address;
+pub use bridge::{Bridge, BridgePort, FDB_HOSTS, Fdb, FdbEntry};
 pub use difference::Missed;
 pub use established::obstacles;
 pub use event::{Event, Snapshot};
@@ -68,6 +70,8 @@ pub struct Model {
     pub addresses: BTreeSet<Address>,
     /// By link and address.
     pub neighbours: BTreeMap<(Ifindex, IpAddr), Neighbour>,
+    /// Hosts behind members of bridges.
+    pub fdb: Fdb,
     /// The default ones included.
     pub routing_rules: RoutingRules,
     /// By family and scope.
@@ -114,6 +118,11 @@ impl Model {
                 let key = (ifindex, address);
                 touched.neighbours.extend(self.neighbours.remove(&key).map(|_| key));
             }
+            Event::Fdb(entry) => {
+                if self.fdb.follow(entry) {
+                    touched.hosts.insert((entry.bridge, entry.mac));
+                }
+            }
             Event::Route4(route, placement) => insert(route, placement, &mut self.routes4, &mut touched.routes4),
             Event::Route4Gone(route) => remove(&route, &mut self.routes4, &mut touched.routes4),
             Event::Route6(route, placement) => insert(route, placement, &mut self.routes6, &mut touched.routes6),
@@ -149,6 +158,11 @@ impl Model {
             Event::NetconfGone(version, scope) => {
                 self.netconf.remove(&(version, scope));
             }
+            Event::BridgePort(ifindex, port) => {
+                if let Some(member) = self.links.get_mut(&ifindex) {
+                    member.bridge_port = Some(port);
+                }
+            }
             Event::Features(ifindex, features) => {
                 self.features.insert(ifindex, features);
             }
@@ -168,6 +182,7 @@ impl Model {
                 touched.neighbours.extend(all.keys().chain(self.neighbours.keys()).filter(changed));
                 self.neighbours = all;
             }
+            Snapshot::Fdb(entries) => touched.hosts.extend(self.fdb.replace(entries)),
             Snapshot::Routes4(routes) => exchange(routes, &mut self.routes4, &mut touched.routes4),
             Snapshot::Routes6(routes) => exchange(routes, &mut self.routes6, &mut touched.routes6),
             other => touched.links |= self.replace_links(other),
@@ -194,7 +209,7 @@ impl Model {
             Snapshot::Proxies(all) => put(&mut self.proxies, all),
             Snapshot::Qdiscs(all) => put(&mut self.qdiscs, all),
             Snapshot::Netfilter(netfilter) => put(&mut self.netfilter, netfilter),
-            Snapshot::Neighbours(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => false,
+            Snapshot::Neighbours(_) | Snapshot::Fdb(_) | Snapshot::Routes4(_) | Snapshot::Routes6(_) => false,
         }
     }
 
@@ -206,6 +221,7 @@ impl Model {
         self.links.remove(&ifindex);
         self.features.remove(&ifindex);
         self.qdiscs.remove(&ifindex);
+        touched.hosts.extend(self.fdb.forget(ifindex));
         self.addresses.retain(|address| address.ifindex != ifindex);
         let gone = self.neighbours.extract_if(.., |(on, _), _| *on == ifindex);
         touched.neighbours.extend(gone.map(|(key, _)| key));

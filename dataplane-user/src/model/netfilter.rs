@@ -19,6 +19,8 @@ pub enum NetfilterHook {
     Ingress,
     /// A device is about to transmit it.
     Egress,
+    /// Anywhere in a bridge.
+    Bridge,
 }
 
 impl NetfilterHook {
@@ -30,6 +32,7 @@ impl NetfilterHook {
             Self::Postrouting => "postrouting",
             Self::Ingress => "ingress",
             Self::Egress => "egress",
+            Self::Bridge => "bridge",
         }
     }
 }
@@ -113,7 +116,7 @@ impl Netfilter {
                 && match chain.hook {
                     NetfilterHook::Prerouting | NetfilterHook::Forward | NetfilterHook::Postrouting => true,
                     NetfilterHook::Ingress => devices.iter().any(|device| chain.is_on(device)),
-                    NetfilterHook::Egress => false,
+                    NetfilterHook::Egress | NetfilterHook::Bridge => false,
                 }
         })
     }
@@ -124,7 +127,7 @@ impl Netfilter {
         let met = self.chains.iter().filter(|chain| match chain.hook {
             NetfilterHook::Prerouting | NetfilterHook::Forward | NetfilterHook::Postrouting => true,
             NetfilterHook::Ingress => devices.iter().any(|device| chain.is_on(device)),
-            NetfilterHook::Egress => false,
+            NetfilterHook::Egress | NetfilterHook::Bridge => false,
         });
         met.flat_map(|chain| &chain.obstacles)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane_common::abi::Ifindex;
+use dataplane_common::wire::Mac;
 
 use super::{Event, Family, Prefix};
 
@@ -17,6 +18,8 @@ pub struct Touched {
     pub links: bool,
     /// Neighbours that came, changed or went.
     pub neighbours: BTreeSet<(Ifindex, IpAddr)>,
+    /// Hosts behind bridges that came, moved or went, by bridge.
+    pub hosts: BTreeSet<(Ifindex, Mac)>,
     /// IPv4 routes.
     pub routes4: TouchedRoutes<u32>,
     /// IPv6 routes.
@@ -41,7 +44,7 @@ impl<A: Family> Default for TouchedRoutes<A> {
 impl Touched {
     /// Everything.
     pub fn all() -> Self {
-        Self { links: true, neighbours: BTreeSet::new(), routes4: TouchedRoutes::All, routes6: TouchedRoutes::All }
+        Self { links: true, routes4: TouchedRoutes::All, routes6: TouchedRoutes::All, ..Self::default() }
     }
 
     /// Adds what an announcement may change.
@@ -49,6 +52,7 @@ impl Touched {
         match event {
             Event::Neighbour(neighbour) => drop(self.neighbours.insert((neighbour.ifindex, neighbour.address))),
             Event::NeighbourGone(ifindex, address) => drop(self.neighbours.insert((*ifindex, *address))),
+            Event::Fdb(entry) => drop(self.hosts.insert((entry.bridge, entry.mac))),
             Event::Route4(route, _) | Event::Route4Gone(route) => self.routes4.add(route.table, route.destination),
             Event::Route6(route, _) | Event::Route6Gone(route) => self.routes6.add(route.table, route.destination),
             _ => self.links = true,

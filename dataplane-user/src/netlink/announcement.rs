@@ -7,8 +7,8 @@ use dataplane_common::abi::Ifindex;
 use super::attribute::{self, u32_at};
 use super::expiry::{self, Lifetime};
 use super::socket::Message;
-use super::{Stale, address, link, neighbour, netconf, qdisc, route, rule};
-use crate::model::{Event, IpVersion};
+use super::{Stale, address, bridge, link, neighbour, netconf, qdisc, route, rule};
+use crate::model::{Event, FdbEntry, IpVersion};
 
 /// A next-hop object changed (`include/uapi/linux/rtnetlink.h`).
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -20,12 +20,21 @@ pub(super) fn parse(message: &Message<'_>) -> Option<Event> {
     let payload = message.payload;
     let ipv6 = attribute::version(payload) == Some(IpVersion::V6);
     Some(match message.kind {
-        libc::RTM_NEWLINK => Event::Link(link::parse(payload)?),
+        libc::RTM_NEWLINK => match bridge::news(payload) {
+            Some((member, port)) => Event::BridgePort(member, port),
+            None => Event::Link(link::parse(payload)?),
+        },
         libc::RTM_DELLINK => Event::LinkGone(link::ifindex(payload)?),
         libc::RTM_NEWADDR => Event::Address(address::parse(payload)?),
         libc::RTM_DELADDR => Event::AddressGone(address::parse(payload)?),
-        libc::RTM_NEWNEIGH => Event::Neighbour(neighbour::parse(payload)?),
+        libc::RTM_NEWNEIGH => match bridge::entry(payload) {
+            Some(entry) => Event::Fdb(entry),
+            None => Event::Neighbour(neighbour::parse(payload)?),
+        },
         libc::RTM_DELNEIGH => {
+            if let Some(entry) = bridge::entry(payload) {
+                return Some(Event::Fdb(FdbEntry { member: None, ..entry }));
+            }
             let gone = neighbour::parse(payload)?;
             Event::NeighbourGone(gone.ifindex, gone.address)
         }

@@ -24,6 +24,8 @@ const BOTH: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
 const INET: u8 = 1;
 /// `NFPROTO_NETDEV`.
 const NETDEV: u8 = 5;
+/// `NFPROTO_BRIDGE`.
+const BRIDGE: u8 = 7;
 /// `NF_INET_INGRESS`.
 const INET_INGRESS: u32 = 5;
 /// `NF_IP_PRI_CONNTRACK`: where connections are looked up, at prerouting.
@@ -47,6 +49,8 @@ pub(super) fn base(payload: &[u8]) -> Option<(Key, NetfilterChain)> {
         2 => ("ip", vec![IpVersion::V4]),
         10 => ("ip6", vec![IpVersion::V6]),
         NETDEV => ("netdev", BOTH.to_vec()),
+        // No packet that is routed past the bridge meets it; one that is routed through it does.
+        BRIDGE => ("bridge", Vec::new()),
         _ => return None,
     };
     let (mut table, mut name, mut hooked, mut drops, mut translates) =
@@ -88,7 +92,7 @@ pub(super) fn base(payload: &[u8]) -> Option<(Key, NetfilterChain)> {
     let tracked = match hook {
         NetfilterHook::Prerouting => priority > CONNTRACK,
         NetfilterHook::Forward | NetfilterHook::Postrouting => true,
-        NetfilterHook::Ingress | NetfilterHook::Egress => false,
+        NetfilterHook::Ingress | NetfilterHook::Egress | NetfilterHook::Bridge => false,
     };
     Some((Key { family, table, chain: name, tracked }, chain))
 }
@@ -99,6 +103,7 @@ fn hook_of(family: u8, number: u32) -> Option<NetfilterHook> {
         (NETDEV, 0) | (INET, INET_INGRESS) => NetfilterHook::Ingress,
         (NETDEV, 1) => NetfilterHook::Egress,
         (NETDEV, _) => return None,
+        (BRIDGE, _) => NetfilterHook::Bridge,
         (_, 0) => NetfilterHook::Prerouting,
         (_, 2) => NetfilterHook::Forward,
         (_, 4) => NetfilterHook::Postrouting,

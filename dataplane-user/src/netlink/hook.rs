@@ -10,6 +10,9 @@ use crate::model::{IpVersion, NetfilterChain, NetfilterHook};
 
 /// `NFNL_SUBSYS_HOOK << 8 | NFNL_MSG_HOOK_GET`.
 const GET: u16 = 12 << 8;
+/// `NFPROTO_BRIDGE`, and how many hooks it has (`NF_BR_NUMHOOKS`).
+const BRIDGE: u8 = 7;
+const BRIDGE_HOOKS: u32 = 6;
 const HOOK_NUMBER: u16 = 1;
 const PRIORITY: u16 = 2;
 const FUNCTION: u16 = 4;
@@ -21,7 +24,7 @@ const HOOKS: [(u32, NetfilterHook); 3] =
 
 /// Functions that change nothing without a rule that is found elsewhere: connection tracking and reassembly, translation
 /// by connections, chains of nftables and tables of iptables, bridges. `SELinux` and Smack go by labels that rules give.
-const HARMLESS: [&str; 19] = [
+const HARMLESS: [&str; 21] = [
     "ipv4_conntrack_",
     "ipv6_conntrack_",
     "ipv4_confirm",
@@ -41,6 +44,8 @@ const HARMLESS: [&str; 19] = [
     "smack_",
     "apparmor_",
     "nf_ct_",
+    "br_nf_",
+    "nf_br_",
 ];
 
 /// One function.
@@ -91,6 +96,24 @@ pub(super) fn list() -> Result<Option<Vec<Hooked>>, Error> {
         }
     }
     Ok(Some(found))
+}
+
+/// What is hooked into bridges and is no chain of nftables: `ebtables`, for instance.
+pub(super) fn in_bridges() -> Result<Vec<NetfilterChain>, Error> {
+    let mut requester = Requester::open(libc::NETLINK_NETFILTER as isize)?;
+    let mut found = Vec::new();
+    for hook in 0_u32..BRIDGE_HOOKS {
+        let mut request = vec![BRIDGE, 0, 0, 0];
+        put(&mut request, HOOK_NUMBER, &hook.to_be_bytes());
+        let foreign = |payload: &[u8]| parse(payload, IpVersion::V4, NetfilterHook::Bridge)?.foreign();
+        match requester.dump("hooks of bridges", GET, &request, |message| foreign(message.payload)) {
+            Err(error) if is_missing(&error) => break,
+            Err(Error::Refused { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL)) => {}
+            hooks => found.extend(hooks?.into_iter().map(|chain| NetfilterChain { versions: Vec::new(), ..chain })),
+        }
+    }
+    Ok(found)
 }
 
 fn parse(payload: &[u8], version: IpVersion, hook: NetfilterHook) -> Option<Hooked> {

@@ -206,7 +206,7 @@ const fn title(hook: NetfilterHook) -> &'static str {
         NetfilterHook::Prerouting => "PREROUTING",
         NetfilterHook::Forward => "FORWARD",
         NetfilterHook::Postrouting => "POSTROUTING",
-        NetfilterHook::Ingress | NetfilterHook::Egress => "",
+        NetfilterHook::Ingress | NetfilterHook::Egress | NetfilterHook::Bridge => "",
     }
 }
 

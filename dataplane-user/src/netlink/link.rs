@@ -5,6 +5,7 @@ use std::fs;
 use dataplane_common::abi::{Ifindex, Tag};
 
 use super::attribute::{Attributes, mac, put, text, u8_at, u16_at, u32_at};
+use super::bridge;
 use crate::model::{AttachedXdp, Link, Macvlan, Vlan, XdpMode};
 
 /// `struct ifinfomsg`.
@@ -21,6 +22,8 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_EGRESS_QOS: u16 = 3;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
@@ -98,6 +101,10 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
                 link.vlan = vlan.and_then(self::vlan);
                 let macvlan = info(IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("macvlan"));
                 link.macvlan = macvlan.and_then(self::macvlan);
+                let bridge = info(IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("bridge"));
+                link.bridge = bridge.map(bridge::bridge);
+                let member = info(IFLA_INFO_SLAVE_KIND).is_some_and(|kind| text(kind) == "bridge");
+                link.bridge_port = info(IFLA_INFO_SLAVE_DATA).filter(|_| member).map(bridge::port);
                 link.takes = takes(link.kind.as_deref().unwrap_or_default(), info(IFLA_INFO_DATA).unwrap_or_default());
             }
             IFLA_AF_SPEC => settings(&mut link, value),

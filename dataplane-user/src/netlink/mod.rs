@@ -10,6 +10,7 @@ mod address;
 mod announcement;
 mod attribute;
 mod base_chain;
+mod bridge;
 mod compare;
 pub mod conntrack;
 mod counter;
@@ -106,6 +107,7 @@ bitflags! {
         const IPSEC = 1 << 8;
         const QDISCS = 1 << 9;
         const NETFILTER = 1 << 10;
+        const FDB = 1 << 11;
         const ROUTES = Self::ROUTES4.bits() | Self::ROUTES6.bits();
     }
 }

@@ -144,6 +144,10 @@ impl NetfilterMonitor {
             Ok(None) => {}
             Err(error) => chains.extend(unknown("hooks of netfilter", error)),
         }
+        match hook::in_bridges() {
+            Ok(hooked) => chains.extend(hooked),
+            Err(error) => tracing::debug!("what is hooked into bridges is not known: {error}"),
+        }
         chains.extend(legacy::chains(hooks.ok().flatten().as_deref()));
         chains.sort();
         Netfilter { chains, own }

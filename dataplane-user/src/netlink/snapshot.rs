@@ -1,6 +1,8 @@
 //! All that the kernel has of one kind.
 
-use super::{Error, Mirror, Stale, address, both, link, neighbour, netconf, qdisc, rule, socket::Message, usable};
+use super::{
+    Error, Mirror, Stale, address, both, bridge, link, neighbour, netconf, qdisc, rule, socket::Message, usable,
+};
 use crate::model::Snapshot;
 
 impl Mirror {
@@ -31,6 +33,7 @@ impl Mirror {
                 let parse = |message: &Message<'_>| neighbour::parse(message.payload);
                 Snapshot::Neighbours(both(requester, "neighbours", libc::RTM_GETNEIGH, neighbour::HEADER, parse)?)
             }
+            Stale::FDB => Snapshot::Fdb(bridge::entries(requester)?),
             Stale::RULES => {
                 let parse = |message: &Message<'_>| rule::parse(message.payload);
                 Snapshot::RoutingRules(both(requester, "routing rules", libc::RTM_GETRULE, rule::HEADER, parse)?)

@@ -1,0 +1,149 @@
+//! Which device transmits what is routed out of a link.
+
+use dataplane_common::abi::Tag;
+use dataplane_common::wire::Mac;
+
+use crate::model::{Link, Macvlan, Model};
+
+/// The device that transmits for a link what is for a neighbour, and the tags that it puts in front of a packet, the outermost
+/// first: the link itself and none; what is under a VLAN or macvlan device; the member of a bridge that the neighbour is behind.
+/// `None` where only the kernel can follow: the device is elsewhere or down, there are more tags than two, their priority
+/// depends on the packet, or something on the way shapes or filters.
+///
+/// A macvlan device in mode bridge may have a neighbour in another namespace, to which what it sends goes
+/// (`macvlan_queue_xmit`): it transmits by itself. So does a bridge to a host that it would have to find.
+pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link, neighbour: Option<Mac>) -> Option<(&'a Link, [Tag; 2])> {
+    let mut tags = [Tag::NONE; 2];
+    let mut device = link;
+    loop {
+        match device.kind.as_deref() {
+            Some("vlan") => {
+                let vlan = device.vlan.filter(|vlan| !vlan.prioritises)?;
+                if tags[1].is_some() {
+                    return None;
+                }
+                tags = [vlan.tag, tags[0]];
+            }
+            Some("macvlan") if device.macvlan == Some(Macvlan::Apart) => {}
+            Some("bridge") if transmits(model, device) => {
+                // A member with a smaller MTU drops what is longer (`is_skb_forwardable`).
+                let longest = link.mtu + tags[1].length() as u32;
+                let member = neighbour.and_then(|host| model.bridged_to(device, host));
+                let member = member.filter(|member| longest <= member.mtu);
+                return Some((member.unwrap_or(device), tags));
+            }
+            _ => return Some((device, tags)).filter(|_| transmits(model, device)),
+        }
+        // What leaves by the device under this one passes by what is on this one, at tc as well.
+        device = Some(device).filter(|device| model.leaves_plainly(device)).and_then(|device| model.under(device))?;
+        if !device.up {
+            return None;
+        }
+    }
+}
+
+/// Whether a link can be the last one on the way out.
+pub(super) fn transmits(model: &Model, link: &Link) -> bool {
+    link.up && link.ethernet && model.aggregate(link).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_common::abi::Ifindex;
+
+    use super::*;
+    use crate::lower::sample;
+    use crate::model::{Bridge, BridgePort, Event, FdbEntry, Netfilter, NetfilterChain, NetfilterHook, Snapshot, Vlan};
+
+    const HOST: Mac = Mac([2, 0, 0, 0, 9, 9]);
+    const TAG: Tag = Tag::new(false, 10);
+
+    fn plain(ifindex: Ifindex, name: &str) -> Link {
+        Link {
+            ifindex,
+            name: name.to_owned(),
+            mac: Some(sample::mac(ifindex as u8)),
+            mtu: 1500,
+            enabled: true,
+            up: true,
+            ethernet: true,
+            ..Link::default()
+        }
+    }
+
+    /// Bridge 20 with member 21, behind which the host is; VLAN device 22 on the bridge.
+    fn model(change: impl Fn(&mut Link)) -> Model {
+        let mut model = Model::default();
+        let bridge = Some(Bridge::default());
+        let port = Some(BridgePort { forwarding: true, special: false });
+        for mut link in [
+            Link { kind: Some("bridge".to_owned()), bridge, ..plain(20, "br0") },
+            Link { master: Some(20), bridge_port: port, ..plain(21, "lan0") },
+            Link {
+                kind: Some("vlan".to_owned()),
+                parent: Some(20),
+                vlan: Some(Vlan { tag: TAG, prioritises: false }),
+                ..plain(22, "br0.10")
+            },
+        ] {
+            change(&mut link);
+            model.apply(Event::Link(link));
+        }
+        model.apply(Event::Fdb(FdbEntry { bridge: 20, mac: HOST, member: Some(21) }));
+        model
+    }
+
+    fn found(model: &Model, from: Ifindex, host: Option<Mac>) -> Option<(Ifindex, Tag)> {
+        carrier(model, &model.links[&from], host).map(|(device, tags)| (device.ifindex, tags[0]))
+    }
+
+    #[test]
+    fn the_member_that_a_host_is_behind_transmits() {
+        let by_member = Some((21, Tag::NONE));
+        let by_bridge = Some((20, Tag::NONE));
+        let whole = model(|_| {});
+        assert_eq!(found(&whole, 20, Some(HOST)), by_member);
+        assert_eq!(found(&whole, 22, Some(HOST)), Some((21, TAG)), "behind a tag");
+        assert_eq!(found(&whole, 20, None), by_bridge, "a neighbour that is not known");
+        assert_eq!(found(&whole, 20, Some(Mac([2, 0, 0, 0, 9, 8]))), by_bridge, "a host that the bridge does not know");
+        assert_eq!(found(&whole, 21, Some(HOST)), None, "a route through a member");
+        let rows: [(&str, &dyn Fn(&mut Link)); 8] = [
+            ("a blocked member", &|link| link.bridge_port = link.bridge_port.map(|_| BridgePort::default())),
+            ("a locked member", &|link| {
+                link.bridge_port = link.bridge_port.map(|port| BridgePort { special: true, ..port });
+            }),
+            ("a member that is down", &|link| link.up = link.ifindex != 21),
+            ("a member that left", &|link| link.master = None),
+            ("VLANs held apart", &|link| link.bridge = link.bridge.map(|_| Bridge { filters_vlans: true })),
+            ("a capture", &|link| link.promiscuity = u32::from(link.ifindex == 20)),
+            ("a smaller member", &|link| link.mtu -= u32::from(link.ifindex == 21)),
+            ("a member that is about to be announced", &|link| link.bridge_port = None),
+        ];
+        for (what, change) in rows {
+            assert_eq!(found(&model(change), 20, Some(HOST)), by_bridge, "{what}");
+        }
+        let mut filtered = model(|_| {});
+        let chain = NetfilterChain {
+            name: "bridge t c".to_owned(),
+            hook: NetfilterHook::Bridge,
+            versions: Vec::new(),
+            devices: Vec::new(),
+            rules: Some(1),
+            drops: false,
+            translates: false,
+            obstacles: Vec::new(),
+        };
+        filtered.apply(Event::Snapshot(Snapshot::Netfilter(Netfilter { chains: vec![chain], own: None })));
+        assert_eq!(found(&filtered, 20, Some(HOST)), by_bridge, "rules for bridges");
+        let mut moved = model(|_| {});
+        moved.apply(Event::Link(Link {
+            master: Some(20),
+            bridge_port: Some(BridgePort { forwarding: true, special: false }),
+            ..plain(23, "lan1")
+        }));
+        moved.apply(Event::Fdb(FdbEntry { bridge: 20, mac: HOST, member: Some(23) }));
+        assert_eq!(found(&moved, 20, Some(HOST)), Some((23, Tag::NONE)), "a host that has moved");
+        moved.apply(Event::LinkGone(23));
+        assert_eq!(found(&moved, 20, Some(HOST)), by_bridge, "with its member gone");
+    }
+}

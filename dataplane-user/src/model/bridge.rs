@@ -1,0 +1,123 @@
+//! Bridges: what routing out of them must know of them, their members, and the hosts behind these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dataplane_common::abi::Ifindex;
+use dataplane_common::wire::Mac;
+
+use super::{Link, Model, NetfilterHook};
+
+/// How many hosts behind bridges are known: a neighbour can make up as many as it likes. What is for others is left to the
+/// kernel's bridge.
+pub const FDB_HOSTS: usize = 16_384;
+
+/// What a bridge says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bridge {
+    /// It holds frames of VLANs apart (`vlan_filtering`).
+    pub filters_vlans: bool,
+}
+
+/// What a member says of its part in a bridge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Its state lets frames through (`BR_STATE_FORWARDING`).
+    pub forwarding: bool,
+    /// Where its frames go depends on more than its state: it is locked, has a backup or VLAN tunnels.
+    pub special: bool,
+}
+
+/// What a bridge knows of a host: an entry of its forwarding table (FDB) without a VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// The bridge.
+    pub bridge: Ifindex,
+    /// The host.
+    pub mac: Mac,
+    /// The member that it is behind; none: it is this machine, or not known any more.
+    pub member: Option<Ifindex>,
+}
+
+/// Hosts behind members of bridges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fdb(BTreeMap<(Ifindex, Mac), Ifindex>);
+
+impl Fdb {
+    /// Takes in an entry; whether that changed anything.
+    pub fn follow(&mut self, entry: FdbEntry) -> bool {
+        let key = (entry.bridge, entry.mac);
+        match entry.member {
+            Some(_) if self.0.len() >= FDB_HOSTS && !self.0.contains_key(&key) => false,
+            Some(member) => self.0.insert(key, member) != Some(member),
+            None => self.0.remove(&key).is_some(),
+        }
+    }
+
+    /// Puts other entries in place of all; those that differ.
+    pub fn replace(&mut self, entries: Vec<FdbEntry>) -> BTreeSet<(Ifindex, Mac)> {
+        let mut new = Self::default();
+        for entry in entries {
+            new.follow(entry);
+        }
+        let keys = self.0.keys().chain(new.0.keys()).copied();
+        let differing = keys.filter(|key| self.0.get(key) != new.0.get(key)).collect();
+        *self = new;
+        differing
+    }
+
+    /// The member of a bridge that a host is behind.
+    pub fn member(&self, bridge: Ifindex, host: Mac) -> Option<Ifindex> {
+        self.0.get(&(bridge, host)).copied()
+    }
+
+    /// Forgets what is on a link, which is gone; what that was.
+    pub fn forget(&mut self, link: Ifindex) -> BTreeSet<(Ifindex, Mac)> {
+        let gone = self.0.extract_if(.., |(bridge, _), member| *bridge == link || *member == link);
+        gone.map(|(key, _)| key).collect()
+    }
+
+    /// How many hosts are known.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Model {
+    /// The member of a bridge that transmits what this machine sends to a host, as `br_dev_xmit` (`net/bridge/br_device.c`)
+    /// finds it. `None` where only the kernel can say: the host is not known, or more than the table decides.
+    pub fn bridged_to<'a>(&'a self, bridge: &'a Link, host: Mac) -> Option<&'a Link> {
+        if self.why_kernel_bridges(bridge).is_some() {
+            return None;
+        }
+        let member = self.links.get(&self.fdb.member(bridge.ifindex, host)?)?;
+        Some(member).filter(|member| member.master == Some(bridge.ifindex) && self.is_plain_member(member))
+    }
+
+    /// Whether frames leave through a member of a bridge for no other reason than that a host is behind it.
+    pub fn is_plain_member(&self, member: &Link) -> bool {
+        let bridge = member.master.and_then(|master| self.links.get(&master));
+        member.bridge_port.is_some_and(|port| port.forwarding && !port.special)
+            && member.up
+            && member.ethernet
+            && bridge.is_some_and(|bridge| self.why_kernel_bridges(bridge).is_none())
+    }
+
+    /// Why what is routed through a bridge is left to the kernel's bridge, for people; `None`: it is not.
+    pub fn why_kernel_bridges(&self, bridge: &Link) -> Option<&'static str> {
+        let of_bridges = |chain: &super::NetfilterChain| chain.hook == NetfilterHook::Bridge;
+        match bridge.bridge {
+            None => Some("it is no bridge"),
+            _ if !bridge.up => Some("it is down"),
+            Some(Bridge { filters_vlans: true }) => Some("vlan_filtering is on"),
+            _ if bridge.promiscuity != 0 => Some("it is promiscuous"),
+            _ if self.netfilter.chains.iter().any(of_bridges) => Some("netfilter has rules for bridges"),
+            _ if !self.leaves_plainly(bridge) => Some("a queueing discipline or a rule of netfilter is at its egress"),
+            _ => None,
+        }
+    }
+}
