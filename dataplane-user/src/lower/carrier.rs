@@ -49,11 +49,17 @@ pub(super) fn transmits(model: &Model, link: &Link) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use dataplane_common::abi::Ifindex;
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use dataplane_common::abi::{Adjacency, Ifindex};
 
     use super::*;
-    use crate::lower::sample;
-    use crate::model::{Bridge, BridgePort, Event, FdbEntry, Netfilter, NetfilterChain, NetfilterHook, Snapshot, Vlan};
+    use crate::lower::{Lowering, sample};
+    use crate::model::{
+        Bridge, BridgePort, Event, FdbEntry, Neighbour, NeighbourState, Netfilter, NetfilterChain, NetfilterHook,
+        NextHop, NextHopFlags, Placement, Prefix, RouteType, Snapshot, TABLE_MAIN, Touched, Vlan,
+    };
 
     const HOST: Mac = Mac([2, 0, 0, 0, 9, 9]);
     const TAG: Tag = Tag::new(false, 10);
@@ -145,5 +151,36 @@ mod tests {
         assert_eq!(found(&moved, 20, Some(HOST)), Some((23, Tag::NONE)), "a host that has moved");
         moved.apply(Event::LinkGone(23));
         assert_eq!(found(&moved, 20, Some(HOST)), by_bridge, "with its member gone");
+    }
+
+    #[test]
+    fn a_host_that_moves_rewrites_its_adjacency_alone() {
+        let mut model = model(|_| {});
+        let member = |ifindex, name: &str| Link {
+            master: Some(20),
+            bridge_port: Some(BridgePort { forwarding: true, special: false }),
+            ..plain(ifindex, name)
+        };
+        model.apply(Event::Link(member(23, "lan1")));
+        let via = IpAddr::from([198, 18, 1, 2]);
+        let state = NeighbourState::REACHABLE;
+        model.apply(Event::Neighbour(Neighbour { ifindex: 20, address: via, state, mac: Some(HOST), tended: false }));
+        let mut route = sample::plain(TABLE_MAIN, Prefix::new(0xcb00_7100_u32, 24), RouteType::Unicast);
+        let flags = NextHopFlags::empty();
+        route.next_hops = vec![NextHop { via: Some(via), dev: 20, weight: 1, flags, encap: false }];
+        model.apply(Event::Route4(route, Placement::Last));
+        let mut lowering = Lowering::new(BTreeMap::new());
+        let want = lowering.lower(&model, &BTreeMap::new());
+        let devices = |devices: Vec<Option<Adjacency>>| -> Vec<_> {
+            devices.into_iter().flatten().filter(|one| one.destination == HOST).map(|one| one.device).collect()
+        };
+        assert_eq!(devices(want.adjacencies.into_values().map(Some).collect()), [21]);
+        for (move_to, expected) in [(Some(23), vec![23]), (Some(23), vec![]), (None, vec![20])] {
+            let mut touched = Touched::default();
+            model.follow(Event::Fdb(FdbEntry { bridge: 20, mac: HOST, member: move_to }), &mut touched);
+            let update = lowering.update(&model, &BTreeMap::new(), &touched);
+            assert!(update.fib4.is_empty() && update.groups.is_empty() && update.ports.is_empty(), "{update:?}");
+            assert_eq!(devices(update.adjacencies.into_values().collect()), expected, "to {move_to:?}");
+        }
     }
 }
