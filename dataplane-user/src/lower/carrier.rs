@@ -103,6 +103,9 @@ mod tests {
         carrier(model, &model.links[&from], host).map(|(device, tags)| (device.ifindex, tags[0]))
     }
 
+    /// The case, and what makes it.
+    type Row<'a> = (&'a str, &'a dyn Fn(&mut Link));
+
     #[test]
     fn the_member_that_a_host_is_behind_transmits() {
         let by_member = Some((21, Tag::NONE));
@@ -113,7 +116,7 @@ mod tests {
         assert_eq!(found(&whole, 20, None), by_bridge, "a neighbour that is not known");
         assert_eq!(found(&whole, 20, Some(Mac([2, 0, 0, 0, 9, 8]))), by_bridge, "a host that the bridge does not know");
         assert_eq!(found(&whole, 21, Some(HOST)), None, "a route through a member");
-        let rows: [(&str, &dyn Fn(&mut Link)); 8] = [
+        let rows: [Row<'_>; 8] = [
             ("a blocked member", &|link| link.bridge_port = link.bridge_port.map(|_| BridgePort::default())),
             ("a locked member", &|link| {
                 link.bridge_port = link.bridge_port.map(|port| BridgePort { special: true, ..port });

@@ -130,7 +130,9 @@ mod tests {
     fn members_say_whether_they_let_frames_through() {
         let of = |attributes: &[(u16, &[u8])]| {
             let mut info = Vec::new();
-            attributes.iter().for_each(|(kind, value)| put(&mut info, *kind, value));
+            for (kind, value) in attributes {
+                put(&mut info, *kind, value);
+            }
             let mut message = vec![FAMILY, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             put(&mut message, IFLA_PROTINFO | 0x8000, &info);
             news(&message).map(|(member, port)| (member, port.forwarding, port.special))
