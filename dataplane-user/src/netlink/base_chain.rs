@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn only_chains_that_forwarded_packets_meet_count() {
-        use NetfilterHook::{Egress, Forward, Ingress, Prerouting};
+        use NetfilterHook::{Bridge, Egress, Forward, Ingress, Prerouting};
         let rows = [
             ("forward of inet", chain(1, Some(2), 1), Some((Forward, false))),
             ("dropping forward of ip6", chain(10, Some(2), 0), Some((Forward, true))),
@@ -152,7 +152,8 @@ mod tests {
             ("input", chain(1, Some(1), 0), None),
             ("output", chain(1, Some(3), 0), None),
             ("a chain that is only jumped to", chain(1, None, 0), None),
-            ("bridge", chain(7, Some(2), 0), None),
+            ("bridge", chain(7, Some(2), 0), Some((Bridge, true))),
+            ("input of bridge", chain(7, Some(1), 1), Some((Bridge, false))),
             ("ingress of netdev", chain(5, Some(0), 1), Some((Ingress, false))),
             ("egress of netdev", chain(5, Some(1), 1), Some((Egress, false))),
             ("ingress of inet", chain(1, Some(5), 1), Some((Ingress, false))),
