@@ -30,8 +30,8 @@ impl Hash {
         (self.sum >> 32) as u32
     }
 
-    /// A place of which all bits are good: each bit of each word has a say in each of them. [`Self::tag`] is cheaper, and its lower
-    /// bits know nothing of the upper bits of words.
+    /// A place of which all bits are good: each bit of each word has a say in each of them. [`Self::tag`] is cheaper, and its
+    /// lower bits know nothing of the upper bits of words.
     #[inline(always)]
     pub const fn stirred(self) -> u32 {
         ((self.sum ^ self.sum >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32

@@ -38,7 +38,7 @@ impl FlowHeader {
         self.0 & Self::CLOSES != 0
     }
 
-    /// Whether it asks for a connection: SYN alone.
+    /// Whether it opens a connection: SYN alone.
     #[inline(always)]
     pub const fn opens(self) -> bool {
         self.0 & Self::OPENS != 0

@@ -4,7 +4,10 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Ifindex, Port, flow::row},
+    abi::{
+        Ifindex, Port,
+        flow::{row, twin},
+    },
     decide::{Datagram, Frame},
 };
 
@@ -44,8 +47,8 @@ pub fn find<F: Flows + Routed, H: Hook>(
     ControlFlow::Continue(())
 }
 
-/// Where a row carries the packet, its destination becomes the one that it is routed by. The source stays, which is what the kernel
-/// validates. In place: a copy of the packet would be made also where the feature is off.
+/// Where a row carries the packet, its destination becomes the one that it is routed by. The source stays, which is what the
+/// kernel validates. In place: a copy of the packet would be made also where the feature is off.
 #[inline(always)]
 pub fn redirect<F: Flows>(packet: &mut Datagram<F::Address>) {
     if features::FLOWS.on() && flow_lookup::is_carried() {
@@ -63,6 +66,10 @@ pub fn depart<F: Flows>(oif: Ifindex) -> Step<()> {
     if carrier.word(row::WAY) as Ifindex != oif {
         if !features::DRY_RUN.on() {
             carrier.set_part(row::STAGE, row::stage::ARMED, 0_u16);
+            // Where it is masqueraded the kernel ends the connection with this packet: an answer must not pass it by.
+            if let Some(other) = F::row(twin::row(carrier.word(F::LAYOUT.twin))) {
+                other.set_part(row::STAGE, row::stage::ARMED, 0_u16);
+            }
         }
         return stop(Reason::FlowMoved);
     }

@@ -55,8 +55,8 @@ pub fn validate<F: Routed, H: Hook>(
     }
     // Where the tables are not the mirror's alone, whether there is a way back is for the kernel to say, which gets the packet.
     let reverse = features::RP_FILTER.on() && port.rp_filter != 0 && tables::decides::<F>(control, port);
-    // Then the kernel looks at every source (`fib_has_custom_local_routes`, `fib4_has_custom_rules`), and one that is no host's is
-    // a martian.
+    // Then the kernel looks at every source (`fib_has_custom_local_routes`, `fib4_has_custom_rules`), and one that is no host's
+    // is a martian.
     let full = features::CUSTOM_LOCAL.on() || features::SOURCES.on();
     if !reverse && !features::CUSTOM_LOCAL.on() && !F::may_be_local(control, packet.source) {
         return ControlFlow::Continue(());

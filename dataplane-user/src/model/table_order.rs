@@ -111,7 +111,7 @@ impl Model {
                 _ => steps.push(TableStep::of(rule, within)),
             }
         }
-        // The first rule that anybody makes parts the two for good (`fib_unmerge`).
+        // The first rule beside the kernel's own parts the two for good (`fib_unmerge`).
         TableOrder { steps, merged: A::MERGED_LOCAL && !self.looks_at_sources() }
     }
 

@@ -151,21 +151,21 @@ fn a_call_is_announced_and_its_voice_is_carried() {
             let (c, s) = (host(client), host(server));
             let media: u16 = if family == Family::V4 { 40_000 } else { 41_000 };
             let bind = |at| move || Ok(UdpSocket::bind(at)?);
-            let caller = scene.client().inside(bind(SocketAddr::new(client, 5060))).expect("a socket");
-            let callee = scene.server().inside(bind(SocketAddr::new(server, 5060))).expect("a socket");
-            for socket in [&caller, &callee] {
+            let calling = scene.client().inside(bind(SocketAddr::new(client, 5060))).expect("a socket");
+            let answering = scene.server().inside(bind(SocketAddr::new(server, 5060))).expect("a socket");
+            for socket in [&calling, &answering] {
                 socket.set_read_timeout(Some(SOON)).expect("a limit");
             }
-            caller.connect((server, 5060)).expect("a destination");
+            calling.connect((server, 5060)).expect("a destination");
             let fields = format!(
                 "Via: SIP/2.0/UDP {c}:5060;branch=z9hG4bK1\r\nFrom: <sip:a@{c}>;tag=1\r\nTo: <sip:b@{s}>\r\nCall-ID: 1@{c}\r\nCSeq: 1 INVITE\r\n\
                  Contact: <sip:a@{c}:5060>\r\n"
             );
             let mut buffer = [0; 2048];
-            caller
+            calling
                 .send(&message(&format!("INVITE sip:b@{s}:5060 SIP/2.0"), &fields, Some((client, media))))
                 .expect("sent");
-            let (length, peer) = callee.recv_from(&mut buffer).expect("an invitation");
+            let (length, peer) = answering.recv_from(&mut buffer).expect("an invitation");
             let heard = String::from_utf8_lossy(&buffer[..length]).into_owned();
             assert_eq!(peer.ip(), address(family, &ROUTER_SERVER), "{mode}");
             let outside = media_port(&heard);
@@ -183,11 +183,11 @@ fn a_call_is_announced_and_its_voice_is_carried() {
                 .collect::<Vec<_>>()
                 .join("\r\n")
                 + "\r\n";
-            callee.send_to(&message("SIP/2.0 200 OK", &answer, Some((server, media + 2))), peer).expect("sent");
-            let length = caller.recv(&mut buffer).expect("an answer");
+            answering.send_to(&message("SIP/2.0 200 OK", &answer, Some((server, media + 2))), peer).expect("sent");
+            let length = calling.recv(&mut buffer).expect("an answer");
             let heard = String::from_utf8_lossy(&buffer[..length]).into_owned();
             assert!(heard.contains(&format!("m=audio {} ", media + 2)), "{mode}: {heard}");
-            // The callee speaks first: nothing but the announcement lets that in.
+            // The answering speaks first: nothing but the announcement lets that in.
             let ear = scene.client().inside(bind(SocketAddr::new(client, media))).expect("a socket");
             let mouth = scene.server().inside(bind(SocketAddr::new(server, media + 2))).expect("a socket");
             mouth.connect((peer.ip(), outside)).expect("a destination");
@@ -204,8 +204,8 @@ fn a_call_is_announced_and_its_voice_is_carried() {
                 scene.kernel_forwarded() - kernel
             );
             let bye = fields.replace("INVITE", "BYE").replace("CSeq: 1", "CSeq: 2");
-            caller.send(&message(&format!("BYE sip:b@{s}:5060 SIP/2.0"), &bye, None)).expect("sent");
-            callee.recv_from(&mut buffer).expect("the end");
+            calling.send(&message(&format!("BYE sip:b@{s}:5060 SIP/2.0"), &bye, None)).expect("sent");
+            answering.recv_from(&mut buffer).expect("the end");
             is_the_kernels(scene, family, 5060);
         },
         HELPED,

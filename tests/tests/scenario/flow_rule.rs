@@ -1,4 +1,5 @@
-//! Rules that must see each packet: they do from the moment that they are there, also of a connection that was carried until then.
+//! Rules that must see each packet: they do from the moment that they are there, also of a connection that was carried until
+//! then.
 
 use std::{thread, time::Duration};
 

@@ -212,7 +212,7 @@ fn marked(mode: &str) {
     let mut servers = [SERVER.port, VPN.port].map(|port| wire(scene.server(), port));
     let mut arrive = |source: &str, mark: u32| {
         let packet = between(source, "198.51.100.7").to(Mac([2, 0, 0, 0, 9, 1])).udp(4000, 5300, 32);
-        let hex: String = packet.frame().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = packet.frame().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let script = format!(
             "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
              s.setsockopt(socket.SOL_SOCKET, 36, {mark}); s.bind(('m0', 0))\n\
