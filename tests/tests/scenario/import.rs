@@ -233,6 +233,10 @@ fn verdicts_only(line: &str) -> String {
     }
     let line = cut(line.to_owned(), "limit rate ", 1);
     let line = cut(line, "burst ", 2);
+    let line = match line.find(" comment \"") {
+        Some(at) if line.ends_with('"') => line[..at].to_owned(),
+        _ => line,
+    };
     // The word alone: chains may have it in their names.
     let ends = |text: Option<char>| text.is_none_or(char::is_whitespace);
     let alone = |at: &usize| ends(line[..*at].chars().next_back()) && ends(line[at + "reject".len()..].chars().next());

@@ -68,7 +68,7 @@ fn what_xdp_redirects_is_received_and_transmitted() {
         }
     }
     let text = scene.cli(&["stats"]);
-    assert!(text.contains("RX-OK  RX-ERR  RX-DRP"), "{text}");
+    assert!(text.contains("RX-OK  RX-BYTES  RX-ERR  RX-DRP"), "{text}");
     assert_eq!(scene.rules()[0].packets, rule.packets + 6 * u64::from(MANY));
     scene.close();
 }
