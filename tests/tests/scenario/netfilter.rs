@@ -204,7 +204,7 @@ fn the_config_may_bypass_them() {
     std::fs::write(&file, config("follow")).expect("a file");
     let file = file.display().to_string();
     let diff = scene.daemon.attempt(&["config", "diff", &file]).expect("the verb runs");
-    assert!(diff.stdout.contains("netfilter bypass -> follow"), "{}", diff.said());
+    assert!(diff.stdout.contains("-netfilter = \"bypass\""), "{}", diff.said());
     let applied = scene.daemon.attempt(&["config", "apply", &file]).expect("the verb runs");
     assert!(applied.status.success() && applied.stderr.contains("inet t crossing"), "{}", applied.said());
     says(&scene, "follow");
