@@ -90,7 +90,7 @@ impl Detach {
         match session.call(&Request::Detach(Selection::All)) {
             Ok(Data::Done) => Ok(()),
             Ok(data) => Err(unexpected(&data)),
-            Err(failure) if failure.kind == FailureKind::Unreachable && !session.listens() => {
+            Err(failure) if failure.kind == FailureKind::Unreachable && !session.may_listen() => {
                 self.without_daemon(session, &failure)
             }
             Err(failure) => Err(failure.into()),

@@ -39,9 +39,11 @@ impl Session {
         Ok(reply.data)
     }
 
-    /// Whether a program listens on the socket, whatever it says.
-    pub(super) fn listens(&self) -> bool {
-        std::os::unix::net::UnixStream::connect(&self.socket).is_ok()
+    /// Whether a program may listen on the socket, whatever it says: certainly not where there is none, or none answers.
+    pub(super) fn may_listen(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        let outcome = std::os::unix::net::UnixStream::connect(&self.socket);
+        outcome.map_or_else(|error| !matches!(error.kind(), NotFound | ConnectionRefused), |_| true)
     }
 
     /// Whether an address is of the family that is listed.
