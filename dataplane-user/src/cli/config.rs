@@ -11,18 +11,17 @@ use std::{
 use clap::Subcommand;
 
 use super::{
-    care,
+    care::CareArgs,
     clock::LocalTime,
     paint::{GREEN, RED, YELLOW, paint},
     session::{self, Session, unexpected},
     unified::unified,
-    units::seconds,
 };
 use crate::{
     config::{self, LoadError},
     control::{
         json,
-        protocol::{Apply, Care, Careful, ConfigText, Data, Failure, FailureKind, Request},
+        protocol::{ConfigText, Data, Failure, FailureKind, Request},
         row::{Difference, HistoryRow},
     },
 };
@@ -57,12 +56,8 @@ pub(super) enum Config {
     Apply {
         /// The config file; `-` is stdin
         file: PathBuf,
-        /// Roll back after this time (60, 60s, 2m) unless `config confirm` comes first
-        #[arg(long, value_name = "TIME", value_parser = seconds)]
-        confirm: Option<u32>,
-        /// Apply the config even if it may drop this session or detach every port
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        care: CareArgs,
     },
     /// Keep the config that `apply --confirm` put in force
     #[command(after_help = "Example:\n  dataplane config confirm")]
@@ -100,21 +95,12 @@ impl Config {
             Self::Confirm => session.change(&Request::ConfigConfirm)?,
             Self::History | Self::Rollback { list: true, .. } => history(session)?,
             Self::Rollback { list: false, force } => {
-                let care = Care { force, session: care::session(), ..Care::default() };
-                let change = Request::ConfigRollback;
-                let request = match care.session {
-                    None => change,
-                    Some(_) => Request::Careful(Box::new(Careful { change, care })),
-                };
-                let difference = compare(session, &request)?;
+                let difference = compare(session, &CareArgs::forced(force).around(Request::ConfigRollback))?;
                 eprintln!("{}", if difference.is_empty() { "nothing to change" } else { "rolled back" });
             }
-            Self::Apply { file, confirm, force } => {
-                let apply = Apply { confirm, force, session: care::session(), ..Apply::from(read(&file)?) };
-                let difference = compare(session, &Request::ConfigApply(apply))?;
-                if let Some(seconds) = confirm {
-                    eprintln!("rolled back in {seconds} s unless `dataplane config confirm` comes before");
-                }
+            Self::Apply { file, care } => {
+                let difference = compare(session, &care.apply(read(&file)?))?;
+                care.remind();
                 eprintln!("{}: {}", name(&file), if difference.is_empty() { "nothing to change" } else { "applied" });
             }
         }

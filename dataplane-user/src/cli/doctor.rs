@@ -61,7 +61,7 @@ pub(super) fn findings(session: &Session, iface: Option<&str>, named: Option<&Pa
         Ok(Data::Whereabouts(place)) => Some(place),
         _ => None,
     };
-    // What the daemon says of its own pins is enough, unless somebody asks about others.
+    // What the daemon reports of its own pins is enough, unless `--bpffs` names others.
     let bpffs = match (named, &place) {
         (Some(named), _) => Some(named),
         (None, Some(_)) => None,
@@ -72,7 +72,7 @@ pub(super) fn findings(session: &Session, iface: Option<&str>, named: Option<&Pa
         None => error,
     })?;
     let mut findings = doctor::judge(&facts);
-    // Of the place that somebody asks about, what was found there.
+    // Of the directory that `--bpffs` names: what was found there.
     findings.extend(known.into_iter().filter(|one| named.is_none() || one.check != "bpffs"));
     // Older daemons do not know the request.
     if let Ok(Data::Status(status)) = session.call(&Request::Status) {

@@ -52,16 +52,16 @@ fn mode() -> impl clap::builder::TypedValueParser<Value = ModeChoice> {
 impl Attach {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         match session.call(&self.care.around(Request::Attach { ifaces: self.ifaces, mode: self.mode }))? {
-            Data::Ports(rows) if session.json => session.print(&rows, String::new),
+            Data::Ports(rows) if session.json => session.print(&rows, String::new)?,
             Data::Ports(rows) => {
                 for row in rows {
                     eprintln!("{}: attached, mode {}", row.name, row.mode);
                 }
-                self.care.remind();
-                Ok(())
             }
-            data => Err(unexpected(&data)),
+            data => return Err(unexpected(&data)),
         }
+        self.care.remind();
+        Ok(())
     }
 }
 

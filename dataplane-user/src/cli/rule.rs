@@ -119,18 +119,18 @@ pub(super) fn chain() -> impl TypedValueParser<Value = ChainName> {
 impl Rule {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         let (request, chain, care) = match self {
-            Self::List { chain } => (Request::RuleList { chain }, chain, CareArgs::default()),
+            Self::List { chain } => return print(session, &Request::RuleList { chain }, chain),
             Self::Add { chain, rule, care } => {
-                (Request::RuleAdd { chain, rule: join(&rule).map_err(usage)? }, Some(chain), care)
+                (Request::RuleAdd { chain, rule: join(&rule).map_err(usage)? }, chain, care)
             }
             Self::Insert { chain, rule, care } => {
                 let (place, rule) = place(&rule).map_err(usage)?;
-                (Request::RuleInsert { chain, rule: join(&rule).map_err(usage)?, place }, Some(chain), care)
+                (Request::RuleInsert { chain, rule: join(&rule).map_err(usage)?, place }, chain, care)
             }
             Self::Replace { chain, rule, care } => {
                 let (number, rule) = number(&rule).map_err(usage)?;
                 let rule = join(&rule).map_err(usage)?;
-                (Request::RuleReplace { chain, handle: number, rule }, Some(chain), care)
+                (Request::RuleReplace { chain, handle: number, rule }, chain, care)
             }
             Self::Del { chain, handle, care } => {
                 let (handle, rest) = number(&handle).map_err(usage)?;
@@ -141,15 +141,20 @@ impl Rule {
             }
             Self::Flush { chain, care } => return change(session, &care, Request::RuleFlush { chain }),
         };
-        match session.call(&care.around(request))? {
-            Data::Rules(rows) => {
-                let line = |row| if session.brief { brief(row, chain) } else { text(row, chain) };
-                session.print(&rows, || rows.iter().map(line).collect())?;
-                care.remind();
-                Ok(())
-            }
-            data => Err(unexpected(&data)),
+        print(session, &care.around(request), Some(chain))?;
+        care.remind();
+        Ok(())
+    }
+}
+
+/// Prints the rules that a request is answered with; `chain`: that they are all of.
+fn print(session: &Session, request: &Request, chain: Option<ChainName>) -> anyhow::Result<()> {
+    match session.call(request)? {
+        Data::Rules(rows) => {
+            let line = |row| if session.brief { brief(row, chain) } else { text(row, chain) };
+            session.print(&rows, || rows.iter().map(line).collect())
         }
+        data => Err(unexpected(&data)),
     }
 }
 

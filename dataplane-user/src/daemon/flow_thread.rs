@@ -118,6 +118,13 @@ struct Survey {
     last: [u64; 2],
 }
 
+impl Survey {
+    /// Begins anew, since rows were moved. What was counted last stays until then: these counters never go back.
+    fn restart(&mut self) {
+        *self = Self { last: self.last, ..Self::default() };
+    }
+}
+
 struct Follower {
     conntrack: Conntrack,
     flows: Flows<Mapping<AtomicU64>>,
@@ -233,7 +240,7 @@ impl Follower {
                     self.grows = false;
                     self.flows.replace(memory, seed(), now);
                     self.switch = switch;
-                    self.survey = Survey::default();
+                    self.survey.restart();
                     self.publish();
                 }
                 Ok(Command::Views { which, filter, limit, answer }) => {
@@ -327,7 +334,7 @@ impl Follower {
         self.flows.release([&four, &six]);
         if std::mem::take(&mut self.grows) {
             self.flows.grow(&passed);
-            self.survey = Survey::default();
+            self.survey.restart();
             self.publish();
         }
     }

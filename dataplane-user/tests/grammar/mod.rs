@@ -1,4 +1,4 @@
-//! Every verb that asks the daemon, with each form of its grammar, and what it asks.
+//! Every verb that sends a request to the daemon, with each form of its grammar, and the request.
 
 use dataplane_user::{
     config,

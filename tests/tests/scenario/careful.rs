@@ -37,6 +37,9 @@ fn no_change_cuts_off_its_own_session_unasked() {
         assert_refused(&over_ssh(&scene, words), 5, &["your own session", "--confirm 60", "--force"]);
         assert_eq!(scene.cli(&["config", "show"]), shown, "{words:?}");
     }
+    // To look at rules changes nothing.
+    let listed = over_ssh(&scene, &["rule", "list"]);
+    assert!(listed.status.success(), "{}", listed.said());
     // What cannot cut it off is not asked about.
     for words in
         [&["rule", "add", "input", "tcp dport 22 accept"][..], &["rule", "add", "forward", "udp dport 5301 drop"]]

@@ -49,7 +49,7 @@ fn counts_rates_and_what_waits() {
     let findings = doctor(&scene);
     assert!(findings.iter().any(|row| row["check"] == "config file" && row["status"] == "warn"), "{findings:?}");
 
-    // What waits for confirmation is shown by all who are asked.
+    // `status`, doctor and metrics all show what waits for confirmation.
     let path = scene.lab.dir().join("new.toml");
     fs::write(&path, FILE).expect("a file");
     scene.cli(&["config", "apply", path.to_str().expect("a path"), "--confirm", "1m"]);

@@ -1,4 +1,4 @@
-//! Pictures with routing rules: those that the kernel is asked about, and those that the mirror follows.
+//! Pictures with routing rules: those that the kernel looks up itself, and those that the mirror follows.
 
 use super::Picture;
 
