@@ -199,15 +199,18 @@ impl Lowering {
                 wanted.insert(*slot, Port { route_mtu, ..port::port(model, link, attachment) });
             }
         }
+        let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
+        // Packets come in through the devices on a port as well, of which another VRF may have some.
+        let on_ports = vlans.values().filter_map(|device| model.links.get(&device.ifindex));
+        let entered: Vec<_> = present().map(|(link, _)| link).chain(on_ports).collect();
         for version in [IpVersion::V4, IpVersion::V6] {
-            let left = |(link, _): (&Link, _)| model.route_source(version, link) == RouteSource::Stack;
-            self.problems.extend(present().any(left).then_some(Problem::PolicyRouting(version)));
+            let left = |link: &&Link| model.route_source(version, link) == RouteSource::Stack;
+            self.problems.extend(entered.iter().any(left).then_some(Problem::PolicyRouting(version)));
         }
         let taken = |(link, _): (&Link, _)| Some(Problem::Taken { by: model.taker(link)?, port: link.name.clone() });
         self.problems.extend(present().filter_map(taken));
         let shielded = Shielded::by(&model.ipsec).filter(|_| !wanted.is_empty());
         self.problems.extend(shielded.map(Problem::Ipsec));
-        let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
         for key in vlans.keys().filter(|key| !key.is_address()) {
             if let Some(port) = slots.get(&key.ifindex).and_then(|slot| wanted.get_mut(slot)) {
                 vlan::hide_tags(port);
