@@ -38,7 +38,7 @@ pub fn find<F: Routed, H: Hook>(
 
 /// Whether the mirror decides for a packet: it knows nothing of what routing rules say of packets with a mark.
 #[inline(always)]
-fn decides<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> bool {
+pub fn decides<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> bool {
     tables::decides::<F>(control, port) && !is_ruled(hook)
 }
 
