@@ -24,6 +24,7 @@ use rustix::{
 use super::{
     flow_grace::Graces,
     flow_handle::{Command, Handle, Views},
+    flow_survey::Survey,
 };
 use crate::{
     flow::{Announcement, AnySeen, Filter, FlowStats, Flows, Named, Origin, Settings, WatchedSets},
@@ -107,24 +108,6 @@ enum Which {
     Seen(AnySeen),
 }
 
-/// The count of what is armed.
-#[derive(Default)]
-struct Survey {
-    due: Duration,
-    /// 64 rows for each number.
-    next: usize,
-    sums: [u64; 2],
-    /// Of the last time.
-    last: [u64; 2],
-}
-
-impl Survey {
-    /// Begins anew, since rows were moved. What was counted last stays until then: these counters never go back.
-    fn restart(&mut self) {
-        *self = Self { last: self.last, ..Self::default() };
-    }
-}
-
 struct Follower {
     conntrack: Conntrack,
     flows: Flows<Mapping<AtomicU64>>,
@@ -155,7 +138,7 @@ impl Follower {
     fn follow(&mut self) -> Result<(), netlink::Error> {
         loop {
             let more = self.listen()?;
-            self.release();
+            self.release()?;
             if !self.obey() {
                 return Ok(());
             }
@@ -329,14 +312,17 @@ impl Follower {
         }
     }
 
-    fn release(&mut self) {
-        let Some((passed, [four, six])) = self.graces.passed() else { return };
+    fn release(&mut self) -> Result<(), netlink::Error> {
+        let Some((passed, [four, six])) = self.graces.passed() else { return Ok(()) };
         self.flows.release([&four, &six]);
         if std::mem::take(&mut self.grows) {
             self.flows.grow(&passed);
             self.survey.restart();
+            // That takes a while: no row is armed under rules that came meanwhile.
+            self.rules()?;
             self.publish();
         }
+        Ok(())
     }
 
     /// Goes on with the lists that were asked for. Says whether there is more to do.

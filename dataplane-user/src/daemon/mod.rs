@@ -16,6 +16,7 @@ mod explain;
 mod flow_grace;
 mod flow_handle;
 mod flow_query;
+mod flow_survey;
 mod flow_thread;
 mod flow_trace;
 mod flows;
