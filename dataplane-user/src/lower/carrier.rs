@@ -5,6 +5,9 @@ use dataplane_common::wire::Mac;
 
 use crate::model::{Link, Macvlan, Model};
 
+/// Devices on each other, at most: what is announced of them one by one may make a circle for a moment.
+const DEVICES: usize = 8;
+
 /// The device that transmits for a link what is for a neighbour, and the tags that it puts in front of a packet, the outermost
 /// first: the link itself and none; what is under a VLAN or macvlan device; the member of a bridge that the neighbour is behind.
 /// `None` where only the kernel can follow: the device is elsewhere or down, there are more tags than two, their priority
@@ -15,7 +18,7 @@ use crate::model::{Link, Macvlan, Model};
 pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link, neighbour: Option<Mac>) -> Option<(&'a Link, [Tag; 2])> {
     let mut tags = [Tag::NONE; 2];
     let mut device = link;
-    loop {
+    for _ in 0..DEVICES {
         match device.kind.as_deref() {
             Some("vlan") => {
                 let vlan = device.vlan.filter(|vlan| !vlan.prioritises)?;
@@ -40,6 +43,7 @@ pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link, neighbour: Option<Ma
             return None;
         }
     }
+    None
 }
 
 /// Whether a link can be the last one on the way out.

@@ -98,7 +98,8 @@ pub(super) fn list() -> Result<Option<Vec<Hooked>>, Error> {
     Ok(Some(found))
 }
 
-/// What is hooked into bridges and is no chain of nftables: `ebtables`, for instance.
+/// What is hooked into bridges and is no chain of nftables: `ebtables`, for instance. None where the kernel has no such hooks, or
+/// lists none at all ([`list`]).
 pub(super) fn in_bridges() -> Result<Vec<NetfilterChain>, Error> {
     let mut requester = Requester::open(libc::NETLINK_NETFILTER as isize)?;
     let mut found = Vec::new();
@@ -108,8 +109,7 @@ pub(super) fn in_bridges() -> Result<Vec<NetfilterChain>, Error> {
         let foreign = |payload: &[u8]| parse(payload, IpVersion::V4, NetfilterHook::Bridge)?.foreign();
         match requester.dump("hooks of bridges", GET, &request, |message| foreign(message.payload)) {
             Err(error) if is_missing(&error) => break,
-            Err(Error::Refused { source, .. })
-                if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL)) => {}
+            Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
             hooks => found.extend(hooks?.into_iter().map(|chain| NetfilterChain { versions: Vec::new(), ..chain })),
         }
     }

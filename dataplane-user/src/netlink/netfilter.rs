@@ -144,9 +144,13 @@ impl NetfilterMonitor {
             Ok(None) => {}
             Err(error) => chains.extend(unknown("hooks of netfilter", error)),
         }
-        match hook::in_bridges() {
-            Ok(hooked) => chains.extend(hooked),
-            Err(error) => tracing::debug!("what is hooked into bridges is not known: {error}"),
+        match (&hooks, hook::in_bridges()) {
+            (Ok(Some(_)), Ok(hooked)) => chains.extend(hooked),
+            // Packets that are routed into a bridge then go through it.
+            _ => chains.push(NetfilterChain {
+                hook: NetfilterHook::Bridge,
+                ..unnamed("hooks of bridges, which cannot be listed".to_owned(), &[])
+            }),
         }
         chains.extend(legacy::chains(hooks.ok().flatten().as_deref()));
         chains.sort();
@@ -190,12 +194,13 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Whether a datagram says that another socket than `own` changed the table of own rules.
+/// Whether another socket than `own` changed the table of own rules, or may have.
 fn tampers(listener: &Listener, heard: &RecvResult, own: Option<u32>) -> bool {
     match (heard, own) {
         (RecvResult::Datagram, Some(own)) => {
             listener.messages().any(|message| super::own_table::is_foreign_change(&message, own))
         }
+        (RecvResult::Overrun, own) => own.is_some(),
         _ => false,
     }
 }
