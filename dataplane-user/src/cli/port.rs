@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     control::{
+        client::may_listen,
         protocol::{Data, Failure, FailureKind, Request, Selection},
         row::PortRow,
     },
@@ -90,7 +91,7 @@ impl Detach {
         match session.call(&Request::Detach(Selection::All)) {
             Ok(Data::Done) => Ok(()),
             Ok(data) => Err(unexpected(&data)),
-            Err(failure) if failure.kind == FailureKind::Unreachable && !session.may_listen() => {
+            Err(failure) if failure.kind == FailureKind::Unreachable && !may_listen(&session.socket) => {
                 self.without_daemon(session, &failure)
             }
             Err(failure) => Err(failure.into()),
@@ -111,7 +112,11 @@ impl Detach {
             if !left.is_empty() {
                 // What waited for a daemon waits no longer. Only in its network namespace: elsewhere there is no such table.
                 let _absent = Gate::of(&place.join("links")).remove();
-                let _none = OwnTableSocket::open().and_then(|mut socket| socket.remove());
+                let removed = OwnTableSocket::open().and_then(|mut socket| socket.remove());
+                removed.context(
+                    "the ports are detached, but own rules in nftables may still decide: as root, in the daemon's network \
+                     namespace, `nft delete table inet dataplane` removes them",
+                )?;
                 let ports: BTreeSet<_> = left.iter().map(|(ifindex, _)| ifindex).collect();
                 eprintln!("{}: {} ports detached without a daemon", place.display(), ports.len());
                 off += ports.len();

@@ -39,13 +39,6 @@ impl Session {
         Ok(reply.data)
     }
 
-    /// Whether a program may listen on the socket, whatever it says: certainly not where there is none, or none answers.
-    pub(super) fn may_listen(&self) -> bool {
-        use std::io::ErrorKind::{ConnectionRefused, NotFound};
-        let outcome = std::os::unix::net::UnixStream::connect(&self.socket);
-        outcome.map_or_else(|error| !matches!(error.kind(), NotFound | ConnectionRefused), |_| true)
-    }
-
     /// Whether an address is of the family that is listed.
     pub(super) fn is_listed(&self, address: std::net::IpAddr) -> bool {
         self.v4.is_none_or(|v4| v4 == address.is_ipv4())

@@ -25,6 +25,13 @@ pub struct Client {
     path: PathBuf,
 }
 
+/// Whether a daemon may listen on `path`, whatever it says: certainly not where there is no socket, or none answers.
+pub fn may_listen(path: &Path) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    let outcome = socket::connect(path, SEND_PATIENCE);
+    outcome.map_or_else(|error| !matches!(error.kind(), NotFound | ConnectionRefused), |_| true)
+}
+
 impl Client {
     /// Connects to the daemon that listens on `path`.
     ///
