@@ -104,7 +104,10 @@ impl Daemon {
 
     /// Tries again what could not be written.
     pub(super) fn make_good(&mut self) {
-        let waits = self.plane.is_dirty() || self.plane.is_stale() || !self.plane.ports().postponed().is_empty();
+        let waits = self.plane.is_dirty()
+            || self.plane.is_stale()
+            || self.plane.table_waits()
+            || !self.plane.ports().postponed().is_empty();
         if !self.observed.is_loading() && waits {
             self.follow();
         }
@@ -149,6 +152,7 @@ impl Daemon {
     /// be.
     pub(super) fn refresh_chains(&mut self) -> anyhow::Result<()> {
         if self.plane.is_current(&self.observed) && self.is_table_current() {
+            self.plane.table_stays();
             return Ok(());
         }
         self.commit().context("the rules could not be brought up to date, and stay as they were")

@@ -42,7 +42,8 @@ impl Daemon {
 
     /// Ports, and the links on them by whose names the kernel knows their packets.
     fn judged_links(&self) -> Vec<Ifindex> {
-        let links = &self.observed.model().links;
+        let model = self.observed.model();
+        let links = &model.links;
         let wanted =
             |link: &&Link| self.desired.ports().wanted(link, self.observed.former_names(link.ifindex)).is_some();
         let mut judged: BTreeSet<_> =
@@ -53,11 +54,8 @@ impl Daemon {
                 .filter_map(|ifindex| links.get(ifindex)?.master)
                 .filter(|master| links.contains_key(master))
                 .collect();
-            let on_top = links.values().filter(|link| {
-                link.vlan.is_some()
-                    && link.parent_netns.is_none()
-                    && link.parent.is_some_and(|parent| judged.contains(&parent))
-            });
+            let on_top =
+                links.values().filter(|link| model.under(link).is_some_and(|below| judged.contains(&below.ifindex)));
             let more: Vec<_> = on_top.map(|link| link.ifindex).chain(masters).collect();
             judged.extend(more);
         }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use dataplane_common::abi::{ActionCode, CHAINS, Features, Ifindex, Limit};
 use thiserror::Error;
 
+pub(super) use bits::{Interval, merged};
 pub use elements::{Elements, Words};
 pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
 pub use set::Known;

@@ -150,21 +150,22 @@ impl OwnTable {
             chain.name += BEFORE;
             for step in chain.rules.iter_mut().flat_map(|rule| &mut rule.steps) {
                 if let Step::InSet(_, _, name) = step {
-                    *name += BEFORE;
+                    *name = set_before(name);
                 }
             }
             chain.rules.iter_mut().for_each(|rule| rule.handle = None);
             both.chains.push(chain);
         }
-        both.sets.extend(
-            before
-                .sets
-                .iter()
-                .map(|set| OwnSet { name: set.name.as_ref().map(|name| format!("{name}{BEFORE}")), ..set.clone() }),
-        );
+        both.sets
+            .extend(before.sets.iter().map(|set| OwnSet { name: set.name.as_deref().map(set_before), ..set.clone() }));
         both
     }
 }
 
 /// Behind the names of what goes with the next write.
 const BEFORE: &str = "_before";
+
+/// The name of a set that goes with the next write. Those of the operator's sets begin with a letter.
+fn set_before(name: &str) -> String {
+    format!("_{name}{BEFORE}")
+}

@@ -70,7 +70,7 @@ pub use error::Error;
 pub use gate::{Gate, GateRule};
 pub use listen::listeners;
 pub use neighbour::Prober;
-pub use own_table::{OwnTableSocket, Tampering, own_counts};
+pub use own_table::{OwnTableSocket, own_counts};
 pub use route_get::{Path, path};
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops, tc.

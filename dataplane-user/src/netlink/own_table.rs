@@ -11,7 +11,7 @@ use super::{
     Error,
     attribute::{Attributes, text},
     netfilter::{HEADER, NFTABLES, terminated},
-    nft::{INET, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE, NLM_F_CREATE, TABLE, attributes, number, part},
+    nft::{INET, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE, NLM_F_CREATE, RULE_EXPRESSIONS, TABLE, attributes, number, part},
     socket::{Part, Requester},
 };
 use crate::model::{OWN_RULES, OwnCount, OwnTable};
@@ -21,7 +21,6 @@ const NFT_MSG_GETRULE: u16 = 7;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_HANDLE: u16 = 4;
 const TABLE_USERDATA: u16 = 6;
-const RULE_EXPRESSIONS: u16 = 4;
 const RULE_USERDATA: u16 = 7;
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
@@ -31,15 +30,6 @@ const OWNED: u32 = 2 | 4;
 const COMMENT: &str = "written by dataplane: change its rules with `dataplane rule`";
 /// What is written, for errors.
 const WHAT: &str = "table inet dataplane";
-
-/// What others did to the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tampering {
-    /// Nothing.
-    None,
-    /// It is not there as it was written.
-    Changed,
-}
 
 /// The socket that the table belongs to.
 pub struct OwnTableSocket {
@@ -99,28 +89,22 @@ impl OwnTableSocket {
     /// The kernel does not do it.
     pub fn remove(&mut self) -> Result<(), Error> {
         self.handle = None;
-        if self.check_owner().is_err() || !self.is_some()? {
-            return Ok(());
+        match self.table()? {
+            Some(found) if is_ours(&found) => self.send(vec![part(NFT_MSG_DELTABLE, 0, message(&[]))]),
+            _ => Ok(()),
         }
-        self.send(vec![part(NFT_MSG_DELTABLE, 0, message(&[]))])
     }
 
     /// Whether the table is not there as it was written, as far as its number says.
-    pub fn tampering(&mut self) -> Tampering {
-        let Some(handle) = self.handle.clone() else { return Tampering::None };
+    pub fn is_gone(&mut self) -> bool {
+        let Some(handle) = self.handle.clone() else { return false };
         match self.table() {
-            Ok(Some((found, _))) if found.as_ref() == Some(&handle) => Tampering::None,
-            Ok(_) => Tampering::Changed,
+            Ok(found) => found.is_none_or(|(found, _)| found != Some(handle)),
             Err(error) => {
                 tracing::debug!("{error}");
-                Tampering::None
+                false
             }
         }
-    }
-
-    /// Whether others can change it.
-    pub fn is_open(&self) -> bool {
-        self.owned == Some(false)
     }
 
     /// What its rules have counted, by their chains and handles.
@@ -164,8 +148,7 @@ impl OwnTableSocket {
     }
 
     /// The number and the comment of the table that is there.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
-    fn table(&mut self) -> Result<Option<(Option<Vec<u8>>, Option<Vec<u8>>)>, Error> {
+    fn table(&mut self) -> Result<Option<Found>, Error> {
         let kind = NFTABLES | NFT_MSG_GETTABLE;
         let found = self.requester.get("netfilter table", kind, &message(&[]), |message| {
             let find = |wanted| {
@@ -183,13 +166,20 @@ impl OwnTableSocket {
 
     fn check_owner(&mut self) -> Result<(), Error> {
         match self.table()? {
-            Some((_, userdata)) if userdata.as_deref() != Some(&comment(COMMENT)) => {
+            Some(found) if !is_ours(&found) => {
                 let said = "there is one already that dataplane has not written: give that one another name";
                 Err(Error::Write { what: WHAT, source: io::Error::other(said) })
             }
             _ => Ok(()),
         }
     }
+}
+
+/// The number and the comment of a table.
+type Found = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn is_ours((_, userdata): &Found) -> bool {
+    userdata.as_deref() == Some(&comment(COMMENT))
 }
 
 /// What the rules of the table have counted, by their chains and handles.

@@ -21,7 +21,7 @@ use crate::{
         TableError, Tables, TestRun, TestRunError, TxErrorMonitor, Verified, grace,
     },
     lower::Want,
-    netlink::{Gate, OwnTableSocket, Tampering},
+    netlink::{Gate, OwnTableSocket},
     retired::Grace,
 };
 use larger::Former;
@@ -275,7 +275,7 @@ impl Plane for KernelPlane {
     }
 
     fn is_table_gone(&mut self) -> bool {
-        self.own_table.as_mut().is_some_and(|socket| socket.tampering() == Tampering::Changed)
+        self.own_table.as_mut().is_some_and(OwnTableSocket::is_gone)
     }
 
     fn table_port(&mut self) -> Option<u32> {

@@ -14,6 +14,8 @@ pub(super) struct TableState {
     written: Option<OwnTable>,
     /// Whether that is so: an earlier daemon may have left one, or others have changed it.
     known: bool,
+    /// It could not be written, and is to be.
+    waits: bool,
     /// The rules of the driver that it was written beside.
     driver: Vec<Arc<Rule>>,
 }
@@ -28,6 +30,16 @@ impl DataPlane {
     /// Whether tables are written at all.
     pub(in crate::daemon) fn writes_tables(&self) -> bool {
         self.live.kernel.writes_tables()
+    }
+
+    /// Whether a table could not be written, and is to be.
+    pub(in crate::daemon) fn table_waits(&self) -> bool {
+        self.table.waits
+    }
+
+    /// The table that could not be written is not wanted any more.
+    pub(in crate::daemon) fn table_stays(&mut self) {
+        self.table.waits = false;
     }
 
     /// Another program was at the table; whether there is one.
@@ -73,7 +85,7 @@ impl DataPlane {
         let step = table.as_ref().map_or(TableStep::Remove, TableStep::Write);
         match self.live.kernel.table(step) {
             Ok(()) => {
-                (self.table.written, self.table.known) = (table, true);
+                (self.table.written, self.table.known, self.table.waits) = (table, true, false);
                 Ok(())
             }
             // A kernel without nf_tables has nothing to take away.
@@ -82,7 +94,10 @@ impl DataPlane {
                 self.table.known = true;
                 Ok(())
             }
-            Err(error) => Err(anyhow!("the rules for the kernel could not be written: {error}")),
+            Err(error) => {
+                self.table.waits = true;
+                Err(anyhow!("the rules for the kernel could not be written: {error}"))
+            }
         }
     }
 }

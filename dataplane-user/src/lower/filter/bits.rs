@@ -78,10 +78,10 @@ impl BitOffset {
 }
 
 /// First and last number inside.
-pub(super) type Interval = (u128, u128);
+pub(in crate::lower) type Interval = (u128, u128);
 
 /// The same numbers in ascending intervals that neither overlap nor touch.
-pub(super) fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
+pub(in crate::lower) fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     intervals.sort_unstable();
     let mut merged: Vec<Interval> = Vec::with_capacity(intervals.len());
     for (low, high) in intervals {

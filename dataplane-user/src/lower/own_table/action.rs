@@ -1,6 +1,5 @@
 //! What rules do, as steps of nftables.
 
-use super::asked::Context;
 use super::list::FIRST;
 use crate::{
     lower::filter::FilterFault,
@@ -37,7 +36,7 @@ pub(super) fn statements(rule: &Rule) -> Vec<Step> {
 }
 
 /// Statements and verdict of a rule that does not translate.
-pub(super) fn acts(rule: &Rule, _context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
+pub(super) fn acts(rule: &Rule) -> Result<Vec<Step>, FilterFault> {
     let mut steps = statements(rule);
     match rule.action() {
         Action::Accept => steps.push(Step::Accept),

@@ -7,7 +7,7 @@ use crate::{
     model::{Place, Step},
     rule::{
         ChainName, Concatenation, Connection, ConnectionBits, Direction, Family, Field, Found, ItemKind, LinkField,
-        Marked, Match, Reachability, Rule, Side, TcpFlags, Value as _, Values,
+        LinkPattern, Marked, Match, Reachability, Rule, Side, TcpFlags, Value as _, Values,
     },
 };
 
@@ -159,7 +159,11 @@ fn one(asked: &Match, context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
             let load = link_name(*field, FIRST);
             match test.values() {
                 Values::Listed(patterns) => {
-                    let spans = link_spans(patterns, context.names);
+                    // `iif` and `oif` follow a link that gets another name.
+                    let follows = matches!(field, LinkField::Iif | LinkField::Oif);
+                    let meant = |pattern: &LinkPattern| if follows { pattern.followed() } else { pattern.clone() };
+                    let patterns: Vec<_> = patterns.iter().map(meant).collect();
+                    let spans = link_spans(&patterns, context.names);
                     after(load, compare(Kind::of(ItemKind::Link), test.negated(), spans))
                 }
                 Values::Set(name) => after(load, vec![in_set(test.negated(), name)]),

@@ -2,7 +2,7 @@
 
 use super::Names;
 use crate::{
-    lower::filter::{FilterFault, Unsupported},
+    lower::filter::{FilterFault, Interval, Unsupported, merged},
     model::{OwnSet, Place, Step},
     rule::{Element, Item, ItemKind, LinkPattern, Range, SetName, Test, Value, Values},
 };
@@ -15,7 +15,7 @@ pub(super) const NAME_BYTES: usize = 16;
 const TYPE_INTEGER: u32 = 4;
 
 /// Values first and last, as numbers.
-pub(super) type Span = (u128, u128);
+pub(super) type Span = Interval;
 
 /// What a field holds: nft's number of its type, and its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -70,19 +70,6 @@ pub(super) fn name_span(name: &str) -> Option<Span> {
 /// Names of links that patterns stand for.
 pub(super) fn link_spans<'p>(patterns: impl IntoIterator<Item = &'p LinkPattern>, names: Names<'_>) -> Vec<Span> {
     patterns.into_iter().flat_map(|pattern| (names.links)(pattern)).filter_map(|name| name_span(&name)).collect()
-}
-
-/// In order, none touching another.
-fn merged(mut spans: Vec<Span>) -> Vec<Span> {
-    spans.sort_unstable();
-    let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
-    for (low, high) in spans {
-        match merged.last_mut() {
-            Some((_, end)) if low <= end.saturating_add(1) => *end = high.max(*end),
-            _ => merged.push((low, high)),
-        }
-    }
-    merged
 }
 
 /// Compares what is in the first place with any of the spans, or with none of them.

@@ -19,8 +19,8 @@ use crate::{
 };
 use asked::Context;
 
-/// The set of ports, and of what lies on them.
-const PORTS: &str = "ports";
+/// The set of ports, and of what lies on them. Names of the operator's sets begin with a letter.
+const PORTS: &str = "_ports";
 /// nft's number for the type of an interface index.
 const TYPE_INTERFACE: u32 = 20;
 /// Counts what the policy drops; no rule has this handle.
@@ -128,7 +128,7 @@ fn filtering(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> Res
             rules.push(OwnRule { handle: None, steps });
             continue;
         }
-        steps.extend(action::acts(rule, context).map_err(refuse)?);
+        steps.extend(action::acts(rule).map_err(refuse)?);
         rules.push(OwnRule { handle: Some(*handle), steps });
     }
     let drops = given.policy == Policy::Drop;
@@ -173,6 +173,11 @@ fn translating(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> R
                 }
                 steps.push(Step::Accept);
                 rules.push(OwnRule { handle: counts.then_some(*handle), steps });
+            }
+            // What this machine sends to itself is dropped as what it is, and must not become something else before that.
+            Action::Drop | Action::Reject(_) if chain == ChainName::Output => {
+                steps.push(Step::Accept);
+                rules.push(OwnRule { handle: None, steps });
             }
             // What they drop does not come here.
             Action::Drop | Action::Reject(_) | Action::Continue => {}

@@ -144,7 +144,7 @@ fn a_packet_passes_both_tables_while_one_takes_the_others_place() {
     let names: Vec<_> = both.chains.iter().map(|chain| (&*chain.name, chain.drops)).collect();
     assert_eq!(names, [("forward", false), ("forward_before", true)]);
     let sets: Vec<_> = both.sets.iter().filter_map(|set| set.name.as_deref()).collect();
-    assert_eq!(sets, ["ports", "ports_before"]);
+    assert_eq!(sets, ["_ports", "__ports_before"]);
 }
 
 #[test]
@@ -157,5 +157,42 @@ fn what_cannot_be_written_is_named() {
         let error = table(chain, Policy::Accept, rules).expect_err(said);
         assert!(error.to_string().contains(said), "{error}");
         assert!(matches!(error.fault, FilterFault::Kernel(_) | FilterFault::Unsupported(_)));
+    }
+}
+
+/// What the table needs for itself has names that no set of the operator can have.
+#[test]
+fn sets_of_the_operator_are_not_ours() {
+    assert!(SetName::new(PORTS).is_none(), "{PORTS}");
+    let ours = table(ChainName::Forward, Policy::Drop, &["ct state established accept"]).expect("a table");
+    let both = ours.together_with(&ours);
+    for set in both.sets.iter().filter_map(|set| set.name.as_deref()) {
+        assert!(SetName::new(set).is_none(), "{set}");
+    }
+}
+
+/// What this machine would drop of its own packets is not translated first: what leaves through no port is not filtered.
+#[test]
+fn what_output_drops_is_not_translated() {
+    let rules = ["ip daddr 127.0.0.1 tcp dport 80 drop", "tcp dport 80 dnat to 198.18.1.80"];
+    let table = table(ChainName::Output, Policy::Accept, &rules).expect("a table");
+    let translating = table.chains.iter().find(|chain| chain.translates).expect("a chain that translates");
+    assert_eq!(translating.rules.len(), 2);
+    assert_eq!(translating.rules[0].steps.last(), Some(&Step::Accept));
+}
+
+#[test]
+fn a_renamed_link_stays_the_one_that_iif_means() {
+    fn renamed(pattern: &LinkPattern) -> Vec<String> {
+        vec![if pattern.is_followed() { "wan0" } else { "eth0" }.to_owned()]
+    }
+    let names = Names { links: &renamed, sets: &no_set };
+    for (text, name) in [("iif eth0 drop", "wan0"), ("oif eth0 drop", "wan0"), ("iifname eth0 drop", "eth0")] {
+        let rule = parse(text).expect("a rule");
+        let context = Context { chain: ChainName::Forward, names };
+        let steps = asked::matches(&rule, context).expect("steps");
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.resize(16, 0);
+        assert!(steps.contains(&Step::Compare(8, false, bytes)), "{text}: {steps:?}");
     }
 }
