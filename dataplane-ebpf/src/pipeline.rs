@@ -13,7 +13,7 @@ use crate::{
     maps::{self, Flows},
     packet::Hook,
     stage::{filter, flow, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan},
-    tables::Routed,
+    tables::{self, Routed},
     trace::note,
     verdict::{Outcome, Step, stop},
 };
@@ -65,7 +65,7 @@ fn ingress<F: Routed + Flows, H: Hook>(hook: &H, port: &Port, frame: &Frame) -> 
         }
         kind @ (RouteKind::Unicast | RouteKind::Kernel) => {
             // Before any check of packets that are forwarded: it may be for this machine.
-            if kernel_lookup::may_be_ours::<F>(route::is_ruled(hook), kind, control, port)? {
+            if kernel_lookup::may_be_ours::<F>(tables::is_ruled(hook), kind, control, port)? {
                 filter.input()?;
             }
             forward::permit::<F>(&packet, frame, port)?;

@@ -16,6 +16,7 @@ use dataplane_common::{
 use crate::{
     features, flow_lookup,
     maps::{self, Table4, Table6},
+    packet::Hook,
 };
 
 /// A family with its table.
@@ -38,6 +39,18 @@ pub trait Routed: Family {
 pub fn decides<F: Routed>(control: Control, port: &Port) -> bool {
     let by_kernel = features::KERNEL_LOOKUP.on() && port.flags().contains(F::KERNEL_LOOKUP);
     control.mirror & F::MIRROR != 0 && !by_kernel && !follows::<F>(port)
+}
+
+/// Whether the mirror decides for a packet: it knows nothing of what routing rules say of packets with a mark.
+#[inline(always)]
+pub fn decides_for<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> bool {
+    decides::<F>(control, port) && !is_ruled(hook)
+}
+
+/// Whether a packet has a mark, and some routing rule may be for it.
+#[inline(always)]
+pub fn is_ruled<H: Hook>(hook: &H) -> bool {
+    features::MARKS.on() && hook.is_marked()
 }
 
 /// Whether what would be forwarded from a port is left to the kernel because it meets rules of netfilter there, and no row of the

@@ -27,25 +27,16 @@ pub fn find<F: Routed, H: Hook>(
     let target = F::lookup(control, packet.destination);
     note::route(target.raw());
     let ours = || matches!(target.kind(), RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast);
-    let target =
-        if decides::<F, H>(hook, control, port) || ours() { target } else { Target::new(RouteKind::Kernel, 0) };
+    let target = if tables::decides_for::<F, H>(hook, control, port) || ours() {
+        target
+    } else {
+        Target::new(RouteKind::Kernel, 0)
+    };
     // What a connection brings back to an address of ours that it was translated to is not for this machine.
     if features::FLOWS.on() && flow_lookup::reason().is_some() {
         return ControlFlow::Continue(Target::new(RouteKind::Kernel, 0));
     }
     ControlFlow::Continue(target)
-}
-
-/// Whether the mirror decides for a packet: it knows nothing of what routing rules say of packets with a mark.
-#[inline(always)]
-pub fn decides<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> bool {
-    tables::decides::<F>(control, port) && !is_ruled(hook)
-}
-
-/// Whether a packet has a mark, and some routing rule may be for it.
-#[inline(always)]
-pub fn is_ruled<H: Hook>(hook: &H) -> bool {
-    features::MARKS.on() && hook.is_marked()
 }
 
 /// What becomes of a packet whose route is a blackhole, as far as we know.
@@ -57,7 +48,7 @@ pub fn blackhole() -> Reason {
 /// Why a route is the kernel's.
 #[inline(always)]
 pub fn why_kernel<F: Routed, H: Hook>(hook: &H, control: Control, port: &Port) -> Reason {
-    if decides::<F, H>(hook, control, port) {
+    if tables::decides_for::<F, H>(hook, control, port) {
         Reason::KernelRoute
     } else if tables::follows::<F>(port) {
         if features::FLOWS.on() { flow_lookup::reason().unwrap_or(Reason::Netfilter) } else { Reason::Netfilter }

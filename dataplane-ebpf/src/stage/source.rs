@@ -11,7 +11,6 @@ use dataplane_common::{
 use crate::{
     features,
     packet::Hook,
-    stage::route,
     tables::{self, Routed},
     verdict::{Step, stop},
 };
@@ -55,7 +54,7 @@ pub fn validate<F: Routed, H: Hook>(
         return ControlFlow::Continue(());
     }
     // Where the mirror does not decide, whether there is a way back is for the kernel to say, which gets the packet.
-    let reverse = features::RP_FILTER.on() && port.rp_filter != 0 && route::decides::<F, H>(hook, control, port);
+    let reverse = features::RP_FILTER.on() && port.rp_filter != 0 && tables::decides_for::<F, H>(hook, control, port);
     // Then the kernel looks at every source (`fib_has_custom_local_routes`, `fib4_has_custom_rules`), and one that is no host's
     // is a martian.
     let full = features::CUSTOM_LOCAL.on() || features::SOURCES.on();
