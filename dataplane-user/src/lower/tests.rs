@@ -5,16 +5,15 @@ mod rules;
 
 use std::cmp::Reverse;
 
-use dataplane_common::abi::{ADJACENCIES, AdjacencyFlags, GROUPS, PortFlags, RouteKind, Tag, Target};
+use dataplane_common::abi::{ADJACENCIES, AdjacencyFlags, GROUPS, PortFlags, RouteKind, Target};
 use dataplane_common::wire::Mac;
 use proptest::prelude::*;
 
 use super::sample::{self, GATEWAYS, Spec, add, attached, device, gateway, mac, plain, spec};
 use super::*;
 use crate::model::{
-    ACTION_PROHIBIT, Address, Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags,
-    Placement, Prefix, Route, RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Vlan,
-    XdpFeatures,
+    Address, Event, Family, IpVersion, Link, Neighbour, NeighbourState, NextHop, NextHopFlags, Placement, Prefix,
+    Route, RouteType, Routes, RoutingRule, Snapshot, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, XdpFeatures,
 };
 
 /// What becomes of an address: a kind and, for unicast, the link and link address to send to.
@@ -354,31 +353,6 @@ fn with_routing_rules_the_kernel_looks_up() {
     for ours in ["198.18.0.1", "198.18.0.255"] {
         assert_eq!(want.neighbours.get(&NeighbourKey::v4(9, v4(ours))), Some(&NeighbourKey::OURS), "{ours}");
     }
-}
-
-/// A VLAN device on a port, in a VRF, meets the rules as a port does: its VRF's table alone would pass them by.
-#[test]
-fn a_device_on_a_port_meets_the_rules() {
-    let mut model = sample::model();
-    let ports = attached(&model);
-    for version in [IpVersion::V4, IpVersion::V6] {
-        model.apply(Event::RoutingRule(RoutingRule { l3mdev: true, ..RoutingRule::new(version, 100, 7) }));
-    }
-    model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
-    let vlan = Some(Vlan { tag: Tag::new(false, 10), prioritises: false });
-    let link = Link { ifindex: 22, kind: Some("vlan".into()), parent: Some(2), vlan, ..model.links[&2].clone() };
-    model.apply(Event::Link(Link { name: "port2.10".to_owned(), master: Some(9), ..link }));
-    let mut lowering = Lowering::new([].into());
-    let want = lowering.lower(&model, &ports);
-    assert_eq!((want.vlans.len(), &want.problems[..]), (1, &[][..]), "{:?}", want.vlans);
-    let to = Some(("203.0.113.0".parse().expect("an address"), 24));
-    let rule = RoutingRule { to, action: ACTION_PROHIBIT, ..RoutingRule::new(IpVersion::V4, 90, 7) };
-    model.apply(Event::RoutingRule(rule));
-    let want = lowering.lower(&model, &ports);
-    assert_eq!(
-        (families(&want), &want.problems[..]),
-        (Control::MIRROR_V6, &[Problem::PolicyRouting(IpVersion::V4)][..])
-    );
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Routing rules: the composed table against a walk over the rules, packet by packet (`fib_rules_lookup`).
 
+use dataplane_common::abi::Tag;
+
 use super::*;
 use crate::model::{
-    ACTION_BLACKHOLE, ACTION_GOTO, ACTION_NOTHING, ACTION_PROHIBIT, ACTION_TABLE, ACTION_UNREACHABLE, RouteSource,
+    ACTION_BLACKHOLE, ACTION_GOTO, ACTION_NOTHING, ACTION_PROHIBIT, ACTION_TABLE, ACTION_UNREACHABLE, RouteSource, Vlan,
 };
 
 /// A rule that compares nothing but marks and destinations.
@@ -158,4 +160,29 @@ fn what_others_settle_is_not_looked_at() {
     let depending = |table, prefix| route::depending(&model, &order, &BTreeSet::new(), table, prefix).count();
     assert_eq!((depending(7, Prefix::all()), depending(TABLE_MAIN, Prefix::all())), (1, 1));
     assert_eq!(depending(TABLE_LOCAL, Prefix::all()), 1001, "local is looked up first");
+}
+
+/// A VLAN device on a port, in a VRF, meets the rules as a port does: its VRF's table alone would pass them by.
+#[test]
+fn a_device_on_a_port_meets_the_rules() {
+    let mut model = sample::model();
+    let ports = attached(&model);
+    for version in [IpVersion::V4, IpVersion::V6] {
+        model.apply(Event::RoutingRule(RoutingRule { l3mdev: true, ..RoutingRule::new(version, 100, 7) }));
+    }
+    model.apply(Event::Link(Link { ifindex: 9, kind: Some("vrf".into()), ..Link::default() }));
+    let vlan = Some(Vlan { tag: Tag::new(false, 10), prioritises: false });
+    let link = Link { ifindex: 22, kind: Some("vlan".into()), parent: Some(2), vlan, ..model.links[&2].clone() };
+    model.apply(Event::Link(Link { name: "port2.10".to_owned(), master: Some(9), ..link }));
+    let mut lowering = Lowering::new([].into());
+    let want = lowering.lower(&model, &ports);
+    assert_eq!((want.vlans.len(), &want.problems[..]), (1, &[][..]), "{:?}", want.vlans);
+    let to = Some(("203.0.113.0".parse().expect("an address"), 24));
+    let rule = RoutingRule { to, action: ACTION_PROHIBIT, ..RoutingRule::new(IpVersion::V4, 90, 7) };
+    model.apply(Event::RoutingRule(rule));
+    let want = lowering.lower(&model, &ports);
+    assert_eq!(
+        (families(&want), &want.problems[..]),
+        (Control::MIRROR_V6, &[Problem::PolicyRouting(IpVersion::V4)][..])
+    );
 }
