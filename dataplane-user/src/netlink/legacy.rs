@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use super::{
     hook::Hooked,
     legacy_rules::{Layout, LegacyTable},
-    netfilter::{unnamed, unreadable},
+    netfilter::{unnamed, unnamed_in_bridges, unreadable},
 };
 use crate::model::{IpVersion, NetfilterChain, NetfilterHook, obstacles};
 
@@ -36,6 +36,8 @@ const DROP: i32 = -1;
 /// All that there can be, with the priority of their hooks; those of `nat` are not their own.
 const TABLES: [(&str, Option<i32>); 5] =
     [("raw", Some(-300)), ("mangle", Some(-150)), ("nat", None), ("filter", Some(0)), ("security", Some(50))];
+/// Of ebtables-legacy.
+const BRIDGE_TABLES: [&str; 3] = ["ebtable_broute", "ebtable_filter", "ebtable_nat"];
 const HOOKS: [(usize, NetfilterHook); 3] =
     [(0, NetfilterHook::Prerouting), (2, NetfilterHook::Forward), (4, NetfilterHook::Postrouting)];
 
@@ -82,6 +84,22 @@ const SIDES: [Side; 2] = [
 /// kernel lists them: a request for a table that does not exist yet may make it.
 pub(super) fn chains(hooks: Option<&[Hooked]>) -> Vec<NetfilterChain> {
     SIDES.iter().filter(|side| Path::new(side.names).exists()).flat_map(|side| side.chains(hooks)).collect()
+}
+
+/// Tables of ebtables-legacy (`net/bridge/netfilter/ebtable_*.c`). A request for one would make it, so all are taken to have
+/// rules where the kernel may have any.
+pub(super) fn in_bridges() -> Option<NetfilterChain> {
+    let loaded = || BRIDGE_TABLES.iter().any(|module| Path::new("/sys/module").join(module).exists());
+    (loaded() || is_built_in(&BRIDGE_TABLES))
+        .then(|| unnamed_in_bridges("ebtables-legacy tables that cannot be listed"))
+}
+
+/// Whether one of the modules is part of the kernel, as far as its files say (`modules.builtin`).
+fn is_built_in(modules: &[&str]) -> bool {
+    let release = rustix::system::uname();
+    let path = Path::new("/lib/modules").join(release.release().to_string_lossy().as_ref()).join("modules.builtin");
+    let named = |text: String| modules.iter().any(|module| text.contains(&format!("/{module}.ko")));
+    fs::read_to_string(path).is_ok_and(named)
 }
 
 impl Side {

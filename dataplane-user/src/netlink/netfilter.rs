@@ -144,13 +144,11 @@ impl NetfilterMonitor {
             Ok(None) => {}
             Err(error) => chains.extend(unknown("hooks of netfilter", error)),
         }
+        // Packets that are routed into a bridge go through it if anything is hooked there.
         match (&hooks, hook::in_bridges()) {
             (Ok(Some(_)), Ok(hooked)) => chains.extend(hooked),
-            // Packets that are routed into a bridge then go through it.
-            _ => chains.push(NetfilterChain {
-                hook: NetfilterHook::Bridge,
-                ..unnamed("hooks of bridges, which cannot be listed".to_owned(), &[])
-            }),
+            (Ok(None), _) => chains.extend(legacy::in_bridges()),
+            _ => chains.push(unnamed_in_bridges("hooks of bridges that cannot be seen")),
         }
         chains.extend(legacy::chains(hooks.ok().flatten().as_deref()));
         chains.sort();
@@ -237,6 +235,11 @@ pub(super) fn unnamed(name: String, versions: &[IpVersion]) -> NetfilterChain {
         drops: false,
         translates: false,
     }
+}
+
+/// Something in bridges, of which nothing is known.
+pub(super) fn unnamed_in_bridges(name: &str) -> NetfilterChain {
+    NetfilterChain { hook: NetfilterHook::Bridge, ..unnamed(name.to_owned(), &[]) }
 }
 
 /// Whatever is hooked there may be a program that inspects.
