@@ -1,4 +1,4 @@
-//! Whether a config would cut off the session that applies it: asked of the rules as they are written, before anything is live.
+//! Whether a config would cut off the session that applies it, judged by the rules as they are written.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -64,6 +64,17 @@ pub enum Culprit {
     Rule(ChainName, usize, String),
     /// The policy.
     Policy(ChainName),
+}
+
+impl Culprit {
+    /// Whether both are the same rule, at whatever place, or the same policy.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rule(chain, _, rule), Self::Rule(other, _, text)) => chain == other && rule == text,
+            (Self::Policy(chain), Self::Policy(other)) => chain == other,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Culprit {

@@ -13,7 +13,7 @@ pub struct Care {
     /// Also when it may drop the session's own packets, or leaves no port.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
-    /// `SSH_CONNECTION` of the session that asks.
+    /// `SSH_CONNECTION` of the session that sends the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
 }

@@ -8,7 +8,7 @@ use crate::{
     rule::{ChainName, Policy, Rule, SetName, parse_element},
 };
 
-/// Chains that packets of a session of this machine meet.
+/// Chains that packets of a session meet on their way in; those on their way out are not checked.
 const OWN: [ChainName; 2] = [ChainName::Prerouting, ChainName::Input];
 
 impl Daemon {
@@ -40,21 +40,23 @@ impl Daemon {
         }
     }
 
-    /// Refuses a change by which packets of the session that makes it may be dropped that are not dropped now; warns where that
-    /// was insisted on.
+    /// Refuses a change after which packets of the caller's session may be dropped that are not dropped now. With `--force` or
+    /// `--confirm` it is a warning.
     fn lockout_by(&self, change: &Request, care: &Care) -> Result<Option<String>, Failure> {
         if care.session.is_none() {
             return Ok(None);
         }
-        // A session that lives although the rules in force may drop it is not asked about again and again.
         let Some(config) = self.prospect(change)? else { return Ok(None) };
-        if self.culprit(&self.desired.running().config(), care)?.is_some() {
-            return Ok(None);
+        // What may already drop this session is no reason to refuse a change; something else is.
+        let before = self.culprit(&self.desired.running().config(), care)?;
+        let after = self.culprit(&config, care)?;
+        match (before, after) {
+            (Some((_, before)), Some((_, after))) if before.is_same(&after) => Ok(None),
+            _ => self.lockout(&config, care),
         }
-        self.lockout(&config, care)
     }
 
-    /// Refuses a config that may drop the session that applies it, unless that was asked for; then warns.
+    /// Refuses a config that may drop the session that applies it. With `--force` or `--confirm` it is a warning.
     pub(super) fn lockout(&self, config: &Config, care: &Care) -> Result<Option<String>, Failure> {
         let Some((session, culprit)) = self.culprit(config, care)? else { return Ok(None) };
         let found = format!("this change may drop the packets of your own session ({session}): {culprit}");
@@ -153,7 +155,7 @@ impl Daemon {
         Some(config)
     }
 
-    /// What a change that is made while a config waits should be warned of.
+    /// The warning for a change that is made while a config waits.
     pub(super) fn waits_with(&self, request: &Request) -> Option<String> {
         let inner = match request {
             Request::Careful(careful) => &careful.change,

@@ -60,6 +60,16 @@ fn no_change_cuts_off_its_own_session_unasked() {
     assert!(scene.rules().iter().all(|rule| rule.chain != "input"));
     // A config is rolled back to only with the same care.
     scene.cli(&["chain", "policy", "input", "accept"]);
+    let [shut, open] = ["drop", "accept"].map(|policy| {
+        let path = scene.lab.dir().join(format!("{policy}.toml"));
+        let text = format!("[ports]\nclient0 = {{ mode = \"tc\" }}\n[chains.input]\npolicy = \"{policy}\"\n");
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    });
+    assert_refused(&over_ssh(&scene, &["config", "apply", &shut]), 5, &["your own session"]);
+    scene.cli(&["config", "apply", &shut]);
+    scene.cli(&["config", "apply", &open]);
+    assert_refused(&over_ssh(&scene, &["config", "rollback"]), 5, &["your own session"]);
     scene.close();
 }
 
