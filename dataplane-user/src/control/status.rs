@@ -28,7 +28,7 @@ pub struct StatusRow {
     pub rules: u64,
     /// Named sets.
     pub sets: u64,
-    /// Connections that are carried at the driver.
+    /// Connections that have rows at the driver.
     pub flows: u64,
     /// The config that waits for `config confirm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -67,7 +67,7 @@ impl Daemon {
             routes6: mirror.routes6,
             rules: rules as u64,
             sets: chains.sets().len() as u64,
-            flows: self.flow_counts(None).map_or(0, |counts| counts.rows),
+            flows: self.flow_counts(None).map_or(0, |counts| counts.rows / 2),
             pending: self.store.pending_config().map(confirm::PendingConfig::row),
             config: FileRow::default(),
         }
