@@ -9,7 +9,7 @@ use rustix::net::{
 /// Connects, and gives up after `patience` when the listener's queue stays full (unix(7): `SO_SNDTIMEO` bounds connect).
 ///
 /// # Errors
-/// `NotFound` and `ConnectionRefused` when nobody listens, `WouldBlock` when somebody does but does not accept.
+/// `NotFound` and `ConnectionRefused` when no program listens, `WouldBlock` when one listens and does not accept.
 pub(super) fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;

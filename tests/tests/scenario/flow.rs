@@ -110,6 +110,8 @@ fn datagrams_are_connections_once_they_are_answered() {
 #[test]
 fn what_is_deleted_is_gone_from_the_kernel() {
     let Some(scene) = router("native", HOME) else { return };
+    // A late acknowledgement would begin it anew.
+    scene.router().sysctl("net.netfilter.nf_conntrack_tcp_loose", "0").expect("a sysctl");
     let mut one = Tcp::open(&scene, Family::V4, PORT);
     let mut other = Tcp::open(&scene, Family::V4, PORT + 1);
     becomes_fast(&scene, &mut one);

@@ -153,7 +153,6 @@ fn a_flush_of_all_rules_lets_nothing_through() {
     });
     let arrived = receiver.recv(&mut [0; 64]);
     assert!(arrived.is_err(), "{arrived:?} bytes arrived");
-    // It outlives the daemon, and the next one goes on with it.
     scene.close();
 }
 
@@ -220,7 +219,7 @@ fn a_rule_that_is_refused_changes_nothing() {
     }
     scene.cli(&["rule", "del", "forward", "handle", &rule.handle.to_string()]);
     within(PROMPT, || {
-        ensure!(traffic::datagrams(&scene.lab, Family::V4, 5581, 5)? == 0, "they arrive");
+        ensure!(traffic::datagrams(&scene.lab, Family::V4, 5580, 5)? == 0, "they arrive");
         Ok(())
     });
     within(SOON, || {
