@@ -11,7 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fake::{dataplane, directory, text};
+use dataplane_user::control::protocol::Data;
+use fake::{Daemon, dataplane, directory, text};
 
 /// The files of a folder that are not goldens, by name.
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -29,9 +30,14 @@ fn extension(path: &Path) -> &str {
 
 /// Runs the verb where the file is, so that messages name it without its folder.
 fn import(path: &Path) -> std::process::Output {
+    import_with(path, &[])
+}
+
+fn import_with(path: &Path, options: &[&str]) -> std::process::Output {
     let verb = if extension(path).ends_with("tables") { "iptables" } else { "nft" };
     let mut command = dataplane();
     command.current_dir(path.parent().expect("a folder")).args(["import", verb]).arg(path.file_name().expect("a name"));
+    command.args(options);
     command.output().expect("it runs")
 }
 
@@ -72,6 +78,59 @@ fn untranslatable_rules_are_reported_at_their_position() {
     }
 }
 
+/// Of what is refused, the rest can be had: each construct that is left out is named in it, and the exit code stays.
+#[test]
+fn what_can_be_translated_is_printed_if_that_is_wanted() {
+    let (mut taken, mut nothing) = (0, 0);
+    for path in files("refused") {
+        let output = import_with(&path, &["--keep-going"]);
+        assert_eq!(output.status.code(), Some(5), "{}: {}", path.display(), text(&output.stderr));
+        let refused = fs::read_to_string(format!("{}.txt", path.display())).expect("the golden");
+        if output.stdout.is_empty() {
+            assert_eq!(text(&output.stderr), refused, "{}", path.display());
+            nothing += 1;
+            continue;
+        }
+        taken += 1;
+        golden(&PathBuf::from(format!("{}.toml", path.display())), text(&output.stdout));
+        assert!(text(&output.stderr).contains(refused.trim_end()), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("read what is left out before you apply it"), "{}", text(&output.stderr));
+        let config = dataplane_user::config::parse(text(&output.stdout), "printed").expect("a config");
+        let came_to_rules = config.chains.iter().any(|chain| !chain.rules.is_empty());
+        let lost = refused.contains("dormant") || text(&output.stdout).contains("# left out: all rules of chain");
+        assert_eq!(came_to_rules, !lost, "{}", path.display());
+        let file = path.file_name().and_then(OsStr::to_str).expect("a name");
+        let places = |text: &str, start: &str| -> Vec<String> {
+            let starts = format!("{start}{file}:");
+            let lines = text.lines().filter_map(|line| line.strip_prefix(&starts));
+            lines.map(|rest| rest.splitn(3, ':').take(2).collect::<Vec<_>>().join(":")).collect()
+        };
+        assert_eq!(places(text(&output.stdout), "# left out: "), places(&refused, "error: "), "{}", path.display());
+    }
+    assert!(taken >= 3 && nothing >= 1, "{taken} and {nothing}");
+    // A config that is whole says nothing of the kind.
+    for path in files("") {
+        let (plain, kept) = (import(&path), import_with(&path, &["--keep-going"]));
+        assert_eq!((plain.stdout, plain.stderr, plain.status), (kept.stdout, kept.stderr, kept.status));
+    }
+}
+
+/// A chain that is lost as a whole lets everything through, whatever its policy was: that is said.
+#[test]
+fn a_chain_of_which_nothing_is_left_is_named() {
+    let directory = directory();
+    let path = directory.path().join("two.nft");
+    let chain = |name: &str| {
+        format!("chain {name} {{ type filter hook input priority 0; policy drop; tcp dport 22 accept; }}\n")
+    };
+    let other = "chain f { type filter hook forward priority 0; policy drop; ct zone 1 accept; }\n";
+    fs::write(&path, format!("table inet t {{\n{}{}{other}}}\n", chain("a"), chain("b"))).expect("a file");
+    let output = import_with(&path, &["--keep-going"]);
+    let config = text(&output.stdout);
+    assert!(config.contains("# left out: all rules of chain input and its policy"), "{config}");
+    assert!(!config.contains("rules of chain forward") && config.contains("[chains.forward]"), "{config}");
+}
+
 #[test]
 fn a_file_is_read_from_stdin_too_and_errors_have_their_codes() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import/home-router.nft");
@@ -92,6 +151,28 @@ fn a_file_is_read_from_stdin_too_and_errors_have_their_codes() {
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(said), "{words:?}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn ports_are_those_that_were_named() {
+    let running = "[ports]\nwan0 = { mode = \"tc\" }\n";
+    let daemon = Daemon::start(move |_| Ok(Data::Config(running.to_owned()).into()));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import/home-router.nft");
+    let file = file.to_str().expect("UTF-8");
+    for (ports, want) in [
+        (&[][..], &["*"][..]),
+        (&["--ports", "eth0,eth1"], &["eth0", "eth1"]),
+        (&["--ports", "veth*"], &["veth*"]),
+        (&["--ports", "running"], &["wan0"]),
+    ] {
+        let output = daemon.dataplane(&[&["import", "nft", file], ports].concat());
+        assert!(output.status.success(), "{ports:?}: {}", text(&output.stderr));
+        let config = dataplane_user::config::parse(text(&output.stdout), "printed").expect("a config");
+        let found: Vec<_> = config.ports.iter().map(|port| port.pattern.as_str()).collect();
+        assert_eq!(found, want, "{ports:?}");
+    }
+    let output = daemon.dataplane(&["import", "nft", file, "--ports", "a[b"]);
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
 }
 
 #[test]

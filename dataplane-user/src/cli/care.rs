@@ -19,6 +19,11 @@ pub(super) struct CareArgs {
 }
 
 impl CareArgs {
+    /// Whether the change is to be confirmed.
+    pub(super) fn waits(&self) -> bool {
+        self.confirm.is_some()
+    }
+
     /// Insists, and waits for no confirmation.
     pub(super) fn forced(force: bool) -> Self {
         Self { confirm: None, force }

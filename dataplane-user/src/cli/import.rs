@@ -17,7 +17,7 @@ use crate::{
         json,
         protocol::{Data, Failure, FailureKind, Request},
     },
-    import::{Language, import},
+    import::{Extent, Language, LeftOut, import},
 };
 
 #[derive(Debug, Subcommand)]
@@ -27,13 +27,13 @@ use crate::{
 pub(super) enum Import {
     /// Translate the output of `nft list ruleset` to a config; exit code 5 if anything cannot be translated
     #[command(
-        after_help = "Examples:\n  dataplane import nft ruleset.nft >dataplane.toml\n  nft -j list ruleset | dataplane import nft - >dataplane.toml\n  dataplane config diff dataplane.toml"
+        after_help = "Examples:\n  dataplane import nft ruleset.nft >dataplane.toml\n  nft -j list ruleset | dataplane import nft - >dataplane.toml\n  dataplane import nft ruleset.nft --keep-going --ports eth0,eth1"
     )]
     Nft {
         /// The rule set, as text or JSON; `-` is stdin
         file: PathBuf,
         #[command(flatten)]
-        ports: Ports,
+        how: How,
     },
     /// Translate the output of `iptables-save` or `ip6tables-save` to a config; exit code 5 if anything cannot be translated
     #[command(
@@ -43,20 +43,23 @@ pub(super) enum Import {
         /// The saved rules, of one family or of both; `-` is stdin
         file: PathBuf,
         #[command(flatten)]
-        ports: Ports,
+        how: How,
     },
 }
 
-/// The ports of the config.
+/// How a file becomes a config.
 #[derive(Debug, Args)]
-pub(super) struct Ports {
+pub(super) struct How {
+    /// Print a config also when constructs cannot be translated: without them, which comments at its top name; exit code 5
+    #[arg(long)]
+    keep_going: bool,
     /// Ports of the config in place of `*`: names with commas, or `running` for those of the running config
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     ports: Vec<String>,
 }
 
-impl Ports {
-    fn config(&self, session: &Session) -> anyhow::Result<Vec<PortConfig>> {
+impl How {
+    fn ports(&self, session: &Session) -> anyhow::Result<Vec<PortConfig>> {
         if self.ports == ["running"] {
             return match session.call(&Request::ConfigShow)? {
                 Data::Config(text) => Ok(config::parse(&text, "the running config")?.ports),
@@ -74,13 +77,14 @@ impl Ports {
 
 impl Import {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let (language, file, ports) = match self {
-            Self::Nft { file, ports } => (Language::Nft, file, ports),
-            Self::Iptables { file, ports } => (Language::Iptables, file, ports),
+        let (language, file, how) = match self {
+            Self::Nft { file, how } => (Language::Nft, file, how),
+            Self::Iptables { file, how } => (Language::Iptables, file, how),
         };
         let (text, name) = read(&file)?;
-        let ports = ports.config(session)?;
-        let mut imported = import(language, &text, &name)?;
+        let ports = how.ports(session)?;
+        let extent = if how.keep_going { Extent::Possible } else { Extent::Whole };
+        let mut imported = import(language, extent, &text, &name)?;
         for note in &imported.notes {
             eprintln!("note: {note}");
         }
@@ -88,7 +92,9 @@ impl Import {
             imported.config.ports = ports;
         }
         let toml = imported.config.to_toml();
-        session::print(&if session.json { json::from_toml(&toml)? + "\n" } else { toml })
+        let comments = imported.left_out.as_ref().map(LeftOut::comments).unwrap_or_default();
+        session::print(&if session.json { json::from_toml(&toml)? + "\n" } else { comments + &toml })?;
+        imported.left_out.map_or(Ok(()), |left_out| Err(left_out.error.into()))
     }
 }
 

@@ -70,7 +70,9 @@ impl Attach {
 ///
 /// Traffic continues through the kernel, without the rules of `dataplane`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dataplane port detach eth0\n  dataplane detach --all")]
+#[command(
+    after_help = "Examples:\n  dataplane port detach eth0\n  dataplane detach eth0 --confirm 60\n  dataplane detach --all"
+)]
 pub(super) struct Detach {
     /// Interface names
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "IFACE", value_parser = iface)]
@@ -81,17 +83,27 @@ pub(super) struct Detach {
     /// Directory of pinned links, for `--all` without a daemon; default: beside the socket, or those of the usual daemons
     #[arg(long, value_name = "DIR", requires = "all")]
     bpffs: Option<PathBuf>,
+    #[command(flatten)]
+    care: CareArgs,
 }
 
 impl Detach {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
         if !self.all {
-            return session.change(&Request::Detach(Selection::Ifaces(self.ifaces)));
+            session.change(&self.care.around(Request::Detach(Selection::Ifaces(self.ifaces))))?;
+            self.care.remind();
+            return Ok(());
         }
-        match session.call(&Request::Detach(Selection::All)) {
-            Ok(Data::Done) => Ok(()),
+        match session.call(&self.care.around(Request::Detach(Selection::All))) {
+            Ok(Data::Done) => {
+                self.care.remind();
+                Ok(())
+            }
             Ok(data) => Err(unexpected(&data)),
-            Err(failure) if failure.kind == FailureKind::Unreachable && !may_listen(&session.socket) => {
+            // Without a daemon nothing would attach them again.
+            Err(failure)
+                if failure.kind == FailureKind::Unreachable && !self.care.waits() && !may_listen(&session.socket) =>
+            {
                 self.without_daemon(session, &failure)
             }
             Err(failure) => Err(failure.into()),

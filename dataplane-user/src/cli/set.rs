@@ -54,6 +54,8 @@ pub(super) enum Set {
         /// Its type, as nft has it
         #[arg(required = true, value_name = "TYPE")]
         kind: Vec<String>,
+        #[command(flatten)]
+        care: CareArgs,
     },
     /// Remove a set that no rule matches
     #[command(after_help = "Example:\n  dataplane set destroy blocked")]
@@ -61,6 +63,8 @@ pub(super) enum Set {
         /// Name of the set
         #[arg(value_name = "NAME")]
         name: String,
+        #[command(flatten)]
+        care: CareArgs,
     },
     /// Remove elements from a set, all or none
     #[command(visible_alias = "delete", after_help = "Example:\n  dataplane set del blocked 192.0.2.1")]
@@ -78,27 +82,25 @@ pub(super) enum Set {
 
 impl Set {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let request = match self {
-            Self::List { name } => Request::SetList { name },
+        let (change, care) = match self {
+            Self::List { name } => {
+                return match session.call(&Request::SetList { name })? {
+                    Data::Sets(rows) => session.print(&rows, || rows.iter().map(text).collect()),
+                    data => Err(unexpected(&data)),
+                };
+            }
             Self::Add { name, elements, care } => {
-                let elements = split(&elements).map_err(usage)?;
-                session.change(&care.around(Request::SetAdd { name, elements }))?;
-                care.remind();
-                return Ok(());
+                (Request::SetAdd { name, elements: split(&elements).map_err(usage)? }, care)
             }
             Self::Del { name, elements, care } => {
-                let elements = split(&elements).map_err(usage)?;
-                session.change(&care.around(Request::SetDel { name, elements }))?;
-                care.remind();
-                return Ok(());
+                (Request::SetDel { name, elements: split(&elements).map_err(usage)? }, care)
             }
-            Self::Create { name, kind } => return session.change(&Request::SetCreate { name, kind: kind.join(" ") }),
-            Self::Destroy { name } => return session.change(&Request::SetDestroy { name }),
+            Self::Create { name, kind, care } => (Request::SetCreate { name, kind: kind.join(" ") }, care),
+            Self::Destroy { name, care } => (Request::SetDestroy { name }, care),
         };
-        match session.call(&request)? {
-            Data::Sets(rows) => session.print(&rows, || rows.iter().map(text).collect()),
-            data => Err(unexpected(&data)),
-        }
+        session.change(&care.around(change))?;
+        care.remind();
+        Ok(())
     }
 }
 

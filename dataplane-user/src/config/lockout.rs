@@ -1,9 +1,9 @@
 //! Whether a config would cut off the session that applies it, judged by the rules as they are written.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
+use super::session::{Session, WayIn};
 use super::{Config, Elements};
 use crate::rule::{
     Action, ChainName, Concatenation, Connection, ConnectionBits, ESTABLISHED, Element, Family, Field, Fragment,
@@ -17,45 +17,6 @@ const TCP: u8 = 6;
 const ACK: u8 = 0x10;
 /// What `ip frag-off` is for a packet that is no fragment: with and without "don't fragment" (RFC 791, section 3.1).
 const WHOLE: [u16; 2] = [0x4000, 0];
-
-/// The two ends of a TCP session, as ssh names them in `SSH_CONNECTION`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// The operator's end.
-    pub peer: SocketAddr,
-    /// This machine's end.
-    pub here: SocketAddr,
-}
-
-/// Not the two ends of a session.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` does not name a session; SSH_CONNECTION holds address and port of both ends")]
-pub struct NoSession(String);
-
-impl FromStr for Session {
-    type Err = NoSession;
-
-    /// `ADDRESS PORT ADDRESS PORT`, the peer's first (ssh(1), section Environment).
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || NoSession(text.to_owned());
-        let words: Vec<_> = text.split_whitespace().collect();
-        let [peer, peer_port, here, here_port] = words.as_slice() else { return Err(wrong()) };
-        let end = |address: &str, port: &str| {
-            // A link-local address brings its link: `fe80::1%eth0`.
-            let address = address.split_once('%').map_or(address, |(address, _)| address);
-            let address: IpAddr = address.parse().map_err(|_| wrong())?;
-            Ok(SocketAddr::new(address.to_canonical(), port.parse().map_err(|_| wrong())?))
-        };
-        let session = Self { peer: end(peer, peer_port)?, here: end(here, here_port)? };
-        if session.peer.is_ipv4() == session.here.is_ipv4() { Ok(session) } else { Err(wrong()) }
-    }
-}
-
-impl fmt::Display for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} > {}", self.peer, self.here)
-    }
-}
 
 /// What may drop a session's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,9 +74,9 @@ impl From<bool> for MatchedRule {
 }
 
 impl Config {
-    /// What may drop the packets of a session that come in on the link `iif`; none when they surely pass.
-    pub fn locks_out(&self, session: &Session, iif: Option<&str>) -> Option<Culprit> {
-        if iif.is_some_and(|link| self.port(link).is_none()) {
+    /// What may drop the packets of a session that come in on a known way; none when they surely pass.
+    pub fn locks_out(&self, session: &Session, iif: Option<&WayIn>) -> Option<Culprit> {
+        if iif.is_some_and(|way| !way.ports.iter().any(|link| self.port(link).is_some())) {
             return None;
         }
         [ChainName::Prerouting, ChainName::Input].into_iter().find_map(|chain| {
@@ -132,13 +93,13 @@ impl Config {
         })
     }
 
-    fn meets(&self, rule: &Rule, session: &Session, iif: Option<&str>) -> MatchedRule {
+    fn meets(&self, rule: &Rule, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
         // A limit lets some packets by.
         let limited = if rule.statements().is_empty() { MatchedRule::Yes } else { MatchedRule::Maybe };
         MatchedRule::all(rule.matches().iter().map(|asked| self.holds(asked, session, iif)).chain([limited]))
     }
 
-    fn holds(&self, asked: &Match, session: &Session, iif: Option<&str>) -> MatchedRule {
+    fn holds(&self, asked: &Match, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
         let family = if session.peer.is_ipv4() { Family::V4 } else { Family::V6 };
         if asked.family().is_some_and(|other| other != family) {
             return MatchedRule::No;
@@ -191,7 +152,7 @@ impl Config {
         }
     }
 
-    fn together(&self, asked: &Concatenation, session: &Session, iif: Option<&str>) -> MatchedRule {
+    fn together(&self, asked: &Concatenation, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
         let elements = match asked.test().values() {
             Values::Listed(elements) => elements.as_slice(),
             Values::Set(name) => match self.elements(name) {
@@ -232,18 +193,20 @@ impl Config {
         })
     }
 
-    fn link(&self, field: LinkField, test: &Test<LinkPattern>, iif: Option<&str>) -> MatchedRule {
-        let name = match field {
+    fn link(&self, field: LinkField, test: &Test<LinkPattern>, iif: Option<&WayIn>) -> MatchedRule {
+        let way = match field {
             LinkField::Iif | LinkField::Iifname => iif,
             // What is delivered has no way out.
             LinkField::Oif | LinkField::Oifname => return test.negated().into(),
         };
-        let Some(name) = name else { return MatchedRule::Maybe };
+        let Some(way) = way else { return MatchedRule::Maybe };
         match test.values() {
-            Values::Listed(patterns) => (patterns.iter().any(|pattern| pattern.fits(name)) != test.negated()).into(),
+            Values::Listed(patterns) => {
+                (patterns.iter().any(|pattern| way.is(pattern, field)) != test.negated()).into()
+            }
             Values::Set(set) => {
                 let held = self.set(set, |item| match item {
-                    Item::Link(pattern) => Some(pattern.fits(name)),
+                    Item::Link(pattern) => Some(way.is(pattern, field)),
                     _ => None,
                 });
                 held.map_or(MatchedRule::Maybe, |held| (held != test.negated()).into())
@@ -253,7 +216,7 @@ impl Config {
 }
 
 /// Whether one part of an element holds a session's packets.
-fn part(field: Field, item: &Item, session: &Session, iif: Option<&str>) -> MatchedRule {
+fn part(field: Field, item: &Item, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
     let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
     match (field, item) {
         (Field::Ipv4(side), Item::Ipv4(range)) => match end(side).ip() {
@@ -266,8 +229,8 @@ fn part(field: Field, item: &Item, session: &Session, iif: Option<&str>) -> Matc
         },
         (Field::Port(_, side), Item::Service(range)) => range.contains(Port(end(side).port())).into(),
         (Field::Protocol(_), Item::Protocol(range)) => range.contains(Protocol(TCP)).into(),
-        (Field::Link(LinkField::Iif | LinkField::Iifname), Item::Link(pattern)) => {
-            iif.map_or(MatchedRule::Maybe, |name| pattern.fits(name).into())
+        (Field::Link(field @ (LinkField::Iif | LinkField::Iifname)), Item::Link(pattern)) => {
+            iif.map_or(MatchedRule::Maybe, |way| way.is(pattern, field).into())
         }
         // What is delivered has no way out.
         (Field::Link(_), _) => MatchedRule::No,
@@ -294,7 +257,7 @@ fn whole(fragment: &Fragment) -> MatchedRule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::{super::parse, WayIn};
 
     /// The chain input, and what drops a session of ssh from 192.0.2.7 on eth0.
     const ROWS: &[(&str, &str, Option<&str>)] = &[
@@ -336,21 +299,47 @@ mod tests {
                  [sets.none]\ntype = 'ipv4_addr'\n[sets.filed]\ntype = 'ipv4_addr'\nfile = 'x'\n[chains.input]\n{chain}\n"
             );
             let config = parse(&text, "some.toml").expect(what);
-            let found = config.locks_out(&session, Some("eth0")).map(|culprit| culprit.to_string());
+            let way = |link: &str, under: &[&str]| WayIn {
+                link: link.to_owned(),
+                ports: [&[link], under].concat().into_iter().map(str::to_owned).collect(),
+                ..WayIn::default()
+            };
+            let found = config.locks_out(&session, Some(&way("eth0", &[]))).map(|culprit| culprit.to_string());
             assert_eq!(found.is_some(), expected.is_some(), "{what}: {found:?}");
             assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{what}");
-            assert_eq!(config.locks_out(&session, Some("eth1")), None, "{what}: eth1 is no port");
+            assert_eq!(config.locks_out(&session, Some(&way("eth1", &[]))), None, "{what}: eth1 is no port");
+            let tagged = config.locks_out(&session, Some(&way("eth1.7", &["eth1"])));
+            assert_eq!(tagged, None, "{what}: a VLAN device on no port");
+            let tagged = config.locks_out(&session, Some(&way("lan", &["eth0"])));
+            assert!(
+                chain.contains("eth0") || tagged.is_some() == expected.is_some(),
+                "{what}: a VLAN device on a port"
+            );
         }
     }
 
     #[test]
-    fn ends_of_sessions() {
-        for good in ["192.0.2.7 1 192.0.2.1 22", "2001:db8::1 1 2001:db8::2 22", "fe80::1%eth0 1 fe80::2%eth0 22"] {
-            assert!(good.parse::<super::Session>().is_ok(), "{good}");
-        }
-        for bad in ["", "192.0.2.7 1 192.0.2.1", "192.0.2.7 1 2001:db8::2 22", "a 1 b 2", "192.0.2.7 1 192.0.2.1 70000"]
-        {
-            assert!(bad.parse::<super::Session>().is_err(), "{bad}");
+    fn rules_mean_a_link_by_its_names() {
+        let session = "192.0.2.7 50000 192.0.2.1 22".parse().expect("a session");
+        let way = WayIn {
+            link: "vlan7".to_owned(),
+            altnames: vec!["office".to_owned()],
+            former: vec!["eth9".to_owned()],
+            ports: ["vlan7", "office", "eth9", "eth0"].map(str::to_owned).to_vec(),
+        };
+        for (rule, drops) in [
+            ("iif vlan7 drop", true),
+            ("iif office drop", true),
+            ("iif eth9 drop", true),
+            ("iif eth0 drop", false),
+            ("iifname \"vlan*\" drop", true),
+            ("iifname \"off*\" drop", false),
+            ("iifname \"eth9\" drop", false),
+            ("iifname . ip saddr { vlan7 . 192.0.2.7 } drop", true),
+        ] {
+            let text = format!("[ports]\neth0 = {{}}\n[chains.input]\nrules = ['{rule}']\n");
+            let config = parse(&text, "some.toml").expect(rule);
+            assert_eq!(config.locks_out(&session, Some(&way)).is_some(), drops, "{rule}");
         }
     }
 }

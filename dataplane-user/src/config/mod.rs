@@ -6,6 +6,7 @@ mod lockout;
 mod parse;
 mod pattern;
 mod position;
+mod session;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 
 pub use error::ConfigError;
 pub use load::{LoadError, load, load_bytes};
-pub use lockout::{Culprit, NoSession, Session};
+pub use lockout::Culprit;
 pub(crate) use parse::{BYPASSED, checked};
 pub use parse::{at_rule, parse, parse_set_file};
 pub use pattern::{PatternError, PortPattern};
+pub use session::{NoSession, Session, WayIn};
 
 use crate::model::{ModeChoice, ObstacleKinds};
 use crate::rule::{ChainName, Element, Fragments, Policy, RULE_CHAINS, Rule, SetName, SetType};

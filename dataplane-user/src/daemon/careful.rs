@@ -2,8 +2,9 @@
 
 use super::Daemon;
 use crate::{
-    config::{self, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, UntilReady},
-    control::protocol::{Care, Careful, Failure, FailureKind, Place, Reply, Request},
+    config::{self, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, UntilReady, WayIn},
+    control::protocol::{Care, Careful, Failure, FailureKind, Place, Reply, Request, Selection},
+    model::{Link, Macvlan},
     netlink,
     rule::{ChainName, Policy, Rule, SetName, parse_element},
 };
@@ -76,10 +77,39 @@ impl Daemon {
         let Some(session) = &care.session else { return Ok(None) };
         let session: Session =
             session.parse().map_err(|error: NoSession| Failure::new(FailureKind::Usage, error.to_string()))?;
-        // Packets of the peer most likely come in where packets to it go out.
+        let way = self.link_of(&session).map(|link| self.way_through(link));
+        Ok(config.locks_out(&session, way.as_ref()).map(|culprit| (session, culprit)))
+    }
+
+    /// The link that packets of a session come in through; none where that cannot be said.
+    fn link_of(&self, session: &Session) -> Option<&Link> {
+        let model = self.observed.model();
+        // Most likely they come in where packets to the peer go out.
         let path = netlink::path(session.peer.ip(), None).ok().and_then(Result::ok);
-        let iif = path.and_then(|path| self.observed.model().links.get(&path.dev)).map(|link| link.name.clone());
-        Ok(config.locks_out(&session, iif.as_deref()).map(|culprit| (session, culprit)))
+        let route = path.and_then(|path| model.links.get(&path.dev));
+        // Not so in a VRF, whose routes are not those of other processes.
+        let here = model.addresses.iter().find(|address| address.address == session.here.ip());
+        let owner = here.and_then(|here| model.links.get(&here.ifindex));
+        match owner.map(|owner| (owner, model.domain(owner))) {
+            Some((owner, _)) if owner.kind.as_deref() == Some("vrf") => None,
+            Some((owner, vrf)) if vrf.ifindex != owner.ifindex => Some(owner),
+            _ => route,
+        }
+    }
+
+    /// The names by which ports and rules may mean what comes in through a link.
+    fn way_through(&self, link: &Link) -> WayIn {
+        let crossed = self.observed.model().crossed(link);
+        // What is under a device that takes all frames sees them as they come and judges none.
+        let taking = crossed.iter().position(|link| link.macvlan == Some(Macvlan::Taking));
+        let judging = &crossed[..taking.map_or(crossed.len(), |taking| taking + 1)];
+        let former = |link: &Link| self.observed.former_names(link.ifindex).to_vec();
+        WayIn {
+            link: link.name.clone(),
+            altnames: link.altnames.clone(),
+            former: former(link),
+            ports: judging.iter().flat_map(|link| link.names().map(str::to_owned).chain(former(link))).collect(),
+        }
     }
 
     /// The config that a change would give; none where it cannot drop packets of a session of this machine, or is refused for
@@ -125,6 +155,12 @@ impl Daemon {
                     mode: *mode,
                     until_ready: UntilReady::default(),
                 }));
+                Some(config)
+            }
+            // What is under a device that is a port no longer judges its packets instead.
+            Request::Detach(Selection::Ifaces(ifaces)) => {
+                let mut config = self.desired.running().config();
+                config.ports.retain(|port| !ifaces.iter().any(|name| port.pattern.as_str() == name));
                 Some(config)
             }
             Request::ConfigRollback => {

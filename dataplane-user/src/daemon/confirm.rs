@@ -28,6 +28,9 @@ pub(super) struct Pending {
     /// What was applied, and by which user.
     #[serde(default)]
     pub by: String,
+    /// Ports that were switched off before: a config does not say so.
+    #[serde(default)]
+    pub off: Vec<String>,
 }
 
 /// A config that waits for `config confirm`.
@@ -37,6 +40,7 @@ pub(super) struct PendingConfig {
     pub until: Instant,
     before: String,
     by: String,
+    off: Vec<String>,
 }
 
 impl PendingConfig {
@@ -57,7 +61,8 @@ impl Pending {
     /// For a daemon that finds it at its start.
     pub(super) fn resume(self, now: u64) -> PendingConfig {
         let left = self.deadline.saturating_sub(now).min(self.seconds.into());
-        PendingConfig { until: Instant::now() + Duration::from_secs(left), before: self.before, by: self.by }
+        let until = Instant::now() + Duration::from_secs(left);
+        PendingConfig { until, before: self.before, by: self.by, off: self.off }
     }
 }
 
@@ -121,10 +126,12 @@ impl Daemon {
     /// Notes what a change on probation goes back to.
     pub(super) fn put_on_probation(&mut self, seconds: u32, by: String) -> Result<(), Failure> {
         let before = self.desired.running().config().to_toml();
-        let pending = Pending { deadline: now() + u64::from(seconds), seconds, before: before.clone(), by: by.clone() };
+        let off = self.desired.ports().off();
+        let deadline = now() + u64::from(seconds);
+        let pending = Pending { deadline, seconds, before: before.clone(), by: by.clone(), off: off.clone() };
         self.store.write_pending(Some(&pending)).map_err(unwritten)?;
         let until = Instant::now() + Duration::from_secs(seconds.into());
-        self.store.set_probation(Some(PendingConfig { until, before, by }));
+        self.store.set_probation(Some(PendingConfig { until, before, by, off }));
         Ok(())
     }
 
@@ -173,7 +180,8 @@ impl Daemon {
         })?;
         let config = super::operate::parse("the config before", &toml)?;
         let pending_config = self.store.take_probation();
-        let reply = match self.put_in_force(&config, "the config before", &toml) {
+        let off = pending_config.as_ref().map(|pending| pending.off.clone()).unwrap_or_default();
+        let reply = match self.put_back(&config, off, "the config before", &toml) {
             Ok(reply) => reply,
             Err(failure) => {
                 self.store.set_probation(pending_config);
@@ -245,7 +253,9 @@ mod tests {
             [(100, 60, 70, 30), (100, 60, 100, 0), (100, 60, 200, 0), (100, 60, 10, 60)]
         {
             let before = Instant::now();
-            let until = Pending { deadline, seconds, before: String::new(), by: String::new() }.resume(now).until;
+            let until = Pending { deadline, seconds, before: String::new(), by: String::new(), off: Vec::new() }
+                .resume(now)
+                .until;
             let given = until - before;
             assert!(given >= Duration::from_secs(left) && given < Duration::from_secs(left + 30), "{now}: {given:?}");
         }

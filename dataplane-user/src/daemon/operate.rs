@@ -183,6 +183,17 @@ impl Daemon {
 
     /// Puts a config in the place of the running one, all or nothing; `path` and `toml` are for the errors.
     pub(super) fn put_in_force(&mut self, config: &Config, path: &str, toml: &str) -> Result<Reply, Failure> {
+        self.put_back(config, Vec::new(), path, toml)
+    }
+
+    /// The same, with ports that the operator had switched off although a pattern of the config fits them.
+    pub(super) fn put_back(
+        &mut self,
+        config: &Config,
+        off: Vec<String>,
+        path: &str,
+        toml: &str,
+    ) -> Result<Reply, Failure> {
         let before = self.desired.running().clone();
         let difference = difference(&before, config);
         let located =
@@ -192,6 +203,7 @@ impl Daemon {
             Err(error) => failure(error),
         })?;
         self.desired.set_settings(config);
+        self.desired.ports_mut().switch_off(off);
         self.settings_changed();
         self.follow();
         if let Some(reason) = self.plane.amiss() {

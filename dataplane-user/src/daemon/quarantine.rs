@@ -159,6 +159,12 @@ impl Daemon {
         let text = self.quarantine_text(quarantine);
         match request {
             Request::ConfigApply(apply) => self.end_quarantine(apply),
+            Request::Careful(careful) if careful.change == Request::Detach(Selection::All) => {
+                match careful.care.confirm {
+                    Some(_) => Err(nothing_to_go_back_to()),
+                    None => self.answer_to(&careful.change, uid),
+                }
+            }
             Request::Detach(Selection::All) => {
                 self.end_quarantine(&Apply {
                     path: "no config".to_owned(),
@@ -176,10 +182,7 @@ impl Daemon {
     /// An operator says which config is to be in force. What could not be trusted is kept beside it.
     fn end_quarantine(&mut self, apply: &Apply) -> Result<Reply, Failure> {
         if apply.confirm.is_some() {
-            return Err(Failure::new(
-                FailureKind::Rejected,
-                "there is no config to go back to: the state cannot be trusted; apply this one without --confirm",
-            ));
+            return Err(nothing_to_go_back_to());
         }
         let config = super::operate::parse(&apply.path, &apply.toml)?;
         let warning = self.lockout(&config, &apply.care())?;
@@ -230,4 +233,11 @@ impl Daemon {
         }
         findings
     }
+}
+
+fn nothing_to_go_back_to() -> Failure {
+    Failure::new(
+        FailureKind::Rejected,
+        "there is no config to go back to: the state cannot be trusted; make this change without --confirm",
+    )
 }

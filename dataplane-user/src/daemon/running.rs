@@ -141,6 +141,11 @@ impl WantedPorts {
         }
     }
 
+    /// Names that a pattern fits are not wanted.
+    pub(super) fn switch_off(&mut self, names: Vec<String>) {
+        self.off.extend(names);
+    }
+
     /// Wants nothing.
     pub(super) fn clear(&mut self) {
         self.config.clear();

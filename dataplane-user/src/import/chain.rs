@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::problem::Position;
 use super::room::{Full, Room};
 use super::simplify::simplified;
-use crate::config::SetConfig;
+use crate::config::{ChainConfig, Config, SetConfig};
 use crate::rule::{Action, ChainName, Family, Match, Policy, Rule, SetName, Statement, Text};
 
 /// What the lines of a file may ask, all told: some hundred thousand rules.
@@ -25,6 +25,20 @@ pub(super) struct Ruleset {
 impl Default for Ruleset {
     fn default() -> Self {
         Self { chains: Vec::new(), sets: BTreeMap::new(), room: Room::new(ROOM) }
+    }
+}
+
+impl Ruleset {
+    /// The chains that stand on a hook, and of which nothing is left in the config.
+    pub(super) fn lost(&self, config: &Config) -> Vec<ChainName> {
+        let says =
+            |chain: &Chain| !chain.lines.is_empty() || chain.hook.is_some_and(|hook| hook.policy == Policy::Drop);
+        let stands = |name: &ChainName| {
+            let mut here = self.chains.iter().filter(|chain| chain.hook.is_some_and(|hook| hook.chain == *name));
+            here.any(says)
+        };
+        let lost = |name: &ChainName| *config.chain(*name) == ChainConfig::default();
+        ChainName::ALL.into_iter().filter(|name| lost(name) && stands(name)).collect()
     }
 }
 

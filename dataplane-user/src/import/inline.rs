@@ -84,7 +84,7 @@ impl<'a> Inline<'a> {
                 break;
             }
             if let Err(full) = self.line(chain, line, policy, &mut rest) {
-                self.problems.error(line.place.clone(), too_much(full));
+                self.problems.fatal(line.place.clone(), too_much(full));
                 self.full = true;
             }
         }

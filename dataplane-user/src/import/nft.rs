@@ -36,13 +36,13 @@ enum Item<'a> {
 pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
     let mut ruleset = Ruleset::default();
     if let Some((place, message)) = unbalanced(text) {
-        problems.error(place, message);
+        problems.fatal(place, message);
         return ruleset;
     }
     let items = match run(text, space().ignore_then(items()).then_ignore(end("`table`"))) {
         Ok(items) => items,
         Err(error) => {
-            problems.error(error.span.clone(), format!("{error}; this reads what `nft list ruleset` prints"));
+            problems.fatal(error.span.clone(), format!("{error}; this reads what `nft list ruleset` prints"));
             return ruleset;
         }
     };
@@ -219,6 +219,7 @@ fn table<'a>(head: Text<'a>, items: &[Item<'a>], reader: &Reader<'a>, ruleset: &
         }
     };
     let mut table = Table::new(head.0.trim_start_matches("table").trim());
+    let first = ruleset.chains.len();
     for item in items {
         declaration(item, &mut table, ruleset, problems);
     }
@@ -232,6 +233,15 @@ fn table<'a>(head: Text<'a>, items: &[Item<'a>], reader: &Reader<'a>, ruleset: &
     if name.is_empty() {
         problems.error(place(&head), "a table has a name");
     }
+    if items.iter().any(is_dormant) {
+        // Read for its errors; but no packet meets it.
+        ruleset.chains[first..].iter_mut().for_each(|chain| chain.hook = None);
+    }
+}
+
+/// `flags dormant`.
+fn is_dormant(item: &Item<'_>) -> bool {
+    matches!(item, Item::Statement((text, _)) if words(text).first() == Some(&"flags") && text.contains("dormant"))
 }
 
 /// What is not a chain.
@@ -240,7 +250,7 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
         Item::Statement(text) => {
             return match words(text.0).first() {
                 Some(&"comment") => problems.note(place(text), "the comment of a table is not kept"),
-                Some(&"flags") if text.0.contains("dormant") => {
+                Some(&"flags") if is_dormant(item) => {
                     problems.error(place(text), "a dormant table does nothing: take the table out");
                 }
                 _ => problems.error(place(text), format!("`{}` of a table has no meaning here: take it out", text.0)),
@@ -314,12 +324,13 @@ fn chain<'a>(
             _ => lines.extend(reader.line(text, (table, &mut ruleset.room), problems)),
         }
     }
-    for line in &lines {
+    lines.retain(|line| {
         let unknown = line.matches.iter().filter_map(crate::rule::Match::set).find(|name| !table.knows(name));
         if let Some(name) = unknown {
             problems.error(line.place.clone(), format!("there is no set {name} in table {}", table.name));
         }
-    }
+        unknown.is_none()
+    });
     for line in &mut lines {
         line.matches = table.in_config(std::mem::take(&mut line.matches));
     }

@@ -22,12 +22,25 @@ pub(super) type Position = Range<usize>;
 pub(super) struct Problems {
     errors: Vec<(Position, String)>,
     notes: Vec<(Position, String)>,
+    /// Whether one of the errors leaves nothing that could be taken without it.
+    fatal: bool,
 }
 
 impl Problems {
     /// Something that the config cannot say.
     pub(super) fn error(&mut self, place: Position, message: impl Into<String>) {
         self.errors.push((place, message.into()));
+    }
+
+    /// Something without which the rest of the file means nothing.
+    pub(super) fn fatal(&mut self, place: Position, message: impl Into<String>) {
+        self.error(place, message);
+        self.fatal = true;
+    }
+
+    /// Whether there is one of these.
+    pub(super) fn is_fatal(&self) -> bool {
+        self.fatal
     }
 
     /// Something that the config says otherwise, or leaves out because it has no effect.
@@ -43,11 +56,20 @@ impl Problems {
     /// The same, about another text.
     pub(super) fn moved(self, there: impl Fn(Position) -> Position) -> Self {
         let moved = |all: Vec<(Position, String)>| all.into_iter().map(|(place, what)| (there(place), what)).collect();
-        Self { errors: moved(self.errors), notes: moved(self.notes) }
+        Self { errors: moved(self.errors), notes: moved(self.notes), fatal: self.fatal }
     }
 
     /// The notes as `path:line:column: note`, in the order of the file.
     pub(super) fn notes(&self, text: &str, path: &str) -> Vec<String> {
+        Self::located(&self.notes, text, path)
+    }
+
+    /// The errors in the same way.
+    pub(super) fn left_out(&self, text: &str, path: &str) -> Vec<String> {
+        Self::located(&self.errors, text, path)
+    }
+
+    fn located(all: &[(Position, String)], text: &str, path: &str) -> Vec<String> {
         // One walk through the text, however many there are.
         let (mut at, mut line, mut column) = (0, 1, 1);
         let note = |(place, what): &(Position, String)| {
@@ -62,7 +84,7 @@ impl Problems {
             }
             format!("{path}:{line}:{column}: {what}")
         };
-        ordered(&self.notes).into_iter().map(note).collect()
+        ordered(all).into_iter().map(note).collect()
     }
 
     /// All errors, in the order of the file. An excerpt is shown of what has no lines of its own.
@@ -81,7 +103,7 @@ impl Problems {
         };
         let ordered = ordered(&self.errors);
         let errors = ordered.iter().take(SHOWN).copied().map(shown).collect();
-        ImportError { errors, more: ordered.len().saturating_sub(SHOWN) }
+        ImportError { errors, more: ordered.len().saturating_sub(SHOWN), left_out: false }
     }
 }
 
@@ -105,15 +127,30 @@ pub struct ImportError {
     errors: Vec<String>,
     /// How many more there are, which are not shown.
     more: usize,
+    /// The config was printed without them.
+    left_out: bool,
+}
+
+impl ImportError {
+    /// The same, of a config that does without what the errors are about.
+    pub(super) fn left_out(self) -> Self {
+        Self { left_out: true, ..self }
+    }
 }
 
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown: Vec<_> = self.errors.iter().map(|error| error.trim_end()).collect();
         f.write_str(&shown.join("\n"))?;
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, "\nerror: and {more} more"),
+        if self.more != 0 {
+            write!(f, "\nerror: and {} more", self.more)?;
         }
+        if self.left_out {
+            f.write_str(
+                "\nerror: the config is printed without these, so it does not mean the same as the tables; read what is left \
+                 out before you apply it",
+            )?;
+        }
+        Ok(())
     }
 }

@@ -279,13 +279,18 @@ impl Model {
         self.own_rules || self.netfilter.meets(version, &self.devices_of(link))
     }
 
-    /// The name of a link, and of what is under it: what comes in through a VLAN or macvlan device came in through these.
-    pub(super) fn devices_of<'a>(&'a self, link: &'a Link) -> Vec<&'a str> {
+    /// A link, and what is under it: what comes in through a VLAN or macvlan device came in through these.
+    pub fn crossed<'a>(&'a self, link: &'a Link) -> Vec<&'a Link> {
         let mut devices = vec![link];
         while let Some(below) = devices.last().and_then(|device| self.under(device)).filter(|_| devices.len() < 4) {
             devices.push(below);
         }
-        devices.iter().map(|device| device.name.as_str()).collect()
+        devices
+    }
+
+    /// Their names.
+    pub(super) fn devices_of<'a>(&'a self, link: &'a Link) -> Vec<&'a str> {
+        self.crossed(link).into_iter().map(|device| device.name.as_str()).collect()
     }
 
     /// The link under a VLAN or macvlan device, if it is in this namespace.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dataplane_user::{
     config::parse,
-    import::{Language, import},
+    import::{Extent, Language, import},
 };
 
 use super::{Target, files};
@@ -55,12 +55,15 @@ fn corpus(root: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
 fn feed(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     for language in [Language::Nft, Language::Iptables] {
-        match import(language, text, "fuzz") {
-            Ok(imported) => {
-                let written = imported.config.to_toml();
-                parse(&written, "written").unwrap_or_else(|error| panic!("{error}\n{written}"));
+        for extent in [Extent::Whole, Extent::Possible] {
+            match import(language, extent, text, "fuzz") {
+                Ok(imported) => {
+                    let comments = imported.left_out.map(|left_out| left_out.comments()).unwrap_or_default();
+                    let written = comments + &imported.config.to_toml();
+                    parse(&written, "written").unwrap_or_else(|error| panic!("{error}\n{written}"));
+                }
+                Err(error) => assert!(!error.to_string().is_empty()),
             }
-            Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
 }

@@ -4,22 +4,30 @@ use std::{fs, time::Duration};
 
 use anyhow::ensure;
 use dataplane_tests::lab::{
-    Output,
+    Need, Output,
     traffic::{self, Family},
 };
 use serde_json::Value;
 
-use crate::scene::{PROMPT, Scene, assert_refused, within};
+use crate::{
+    macvlan::can_have_macvlan,
+    passage::run,
+    scene::{PROMPT, Scene, assert_refused, within},
+};
 
 /// An ssh session of the client with the router.
 const SSH: &str = "SSH_CONNECTION=198.18.0.2 5000 198.18.0.1 22";
 
 /// Runs a verb as a user would who is logged in over ssh.
 fn over_ssh(scene: &Scene, words: &[&str]) -> Output {
+    over(SSH, scene, words)
+}
+
+fn over(session: &str, scene: &Scene, words: &[&str]) -> Output {
     let program = dataplane_tests::lab::binary().expect("the binary");
     let socket = format!("DATAPLANE_SOCKET={}", scene.daemon.socket().display());
     let mut command = scene.router().command("env");
-    command.args([SSH, &socket]).arg(program).args(words);
+    command.args([session, &socket]).arg(program).args(words);
     scene.router().output(&mut command, Duration::from_secs(30)).expect("it runs")
 }
 
@@ -136,5 +144,85 @@ fn rules_sets_and_policies_from_the_command_line() {
     fs::write(&path, "[ports]\nclient0 = { mode = \"tc\" }\netho9 = {}\n").expect("a file");
     let output = scene.daemon.attempt(&["config", "apply", path.to_str().expect("a path")]).expect("it runs");
     assert!(output.status.success() && output.stderr.contains("no interface etho9"), "{}", output.stderr);
+    scene.close();
+}
+
+/// What comes in through a macvlan device is judged at the port below, by rules that see the device.
+#[test]
+fn a_session_through_a_device_on_a_port_is_not_cut_off_either() {
+    let Some(scene) = Scene::attached(&[Need::Kernel("macvlan", can_have_macvlan)], "tc") else { return };
+    run(
+        scene.router(),
+        &[
+            "ip link add link client0 name office type macvlan mode private",
+            "ip link add link server0 name other type macvlan mode source",
+            "ip addr add 192.0.2.1/25 dev office",
+            "ip addr add 192.0.2.129/25 dev other",
+            "ip link set office up",
+            "ip link set other up",
+        ],
+    );
+    let ssh = "SSH_CONNECTION=192.0.2.7 5000 192.0.2.1 22";
+    for rule in ["iif \"office\" drop", "iifname \"off*\" tcp dport 22 drop", "ip saddr 192.0.2.7 drop"] {
+        within(PROMPT * 20, || {
+            let output = over(ssh, &scene, &["rule", "add", "input", rule]);
+            scene.cli(&["rule", "flush", "input"]);
+            ensure!(output.status.code() == Some(5), "{rule}: {}", output.said());
+            assert_refused(&output, 5, &["your own session", rule]);
+            Ok(())
+        });
+    }
+    for rule in ["iif client0 drop", "iif server0 drop"] {
+        assert!(over(ssh, &scene, &["rule", "add", "input", rule]).status.success(), "{rule} does not match it");
+    }
+    // The device takes all frames of its port: no rule judges them.
+    let ssh = "SSH_CONNECTION=192.0.2.200 5000 192.0.2.129 22";
+    assert!(
+        over(ssh, &scene, &["rule", "add", "input", "drop"]).status.success(),
+        "no port judges what comes in there"
+    );
+    scene.close();
+}
+
+#[test]
+fn ports_and_sets_that_are_not_confirmed_come_back() {
+    let Some(scene) = Scene::idle(&[]) else { return };
+    let path = scene.lab.dir().join("globs.toml");
+    fs::write(&path, "[ports]\n\"*0\" = { mode = \"tc\" }\n").expect("a file");
+    scene.cli(&["config", "apply", path.to_str().expect("a path")]);
+    let ports = || -> Vec<String> {
+        let rows: Vec<Value> = scene.daemon.read(&["port", "list"]).expect("ports");
+        let mut names: Vec<_> = rows.iter().filter_map(|row| row["name"].as_str().map(str::to_owned)).collect();
+        names.sort();
+        names
+    };
+    let back = |want: &[&str]| {
+        within(PROMPT * 20, || {
+            ensure!(ports() == want, "{:?}", ports());
+            Ok(())
+        });
+    };
+    back(&["client0", "server0"]);
+    // One that was switched off before stays so.
+    scene.cli(&["detach", "server0"]);
+    for words in [&["detach", "client0"][..], &["detach", "--all"], &["port", "detach", "client0"]] {
+        let output = scene.daemon.attempt(&[words, &["--confirm", "1s"]].concat()).expect("it runs");
+        assert!(output.status.success() && output.stderr.contains("rolled back in 1 s"), "{}", output.said());
+        assert_eq!(ports(), [""; 0], "{words:?}");
+        back(&["client0"]);
+    }
+    scene.cli(&["set", "create", "kept", "ipv4_addr"]);
+    scene.cli(&["set", "destroy", "kept", "--confirm", "1s"]);
+    within(PROMPT * 20, || {
+        let output = scene.daemon.attempt(&["set", "list", "kept"])?;
+        ensure!(output.status.success(), "{}", output.said());
+        Ok(())
+    });
+    scene.cli(&["set", "create", "gone", "ipv4_addr", "--confirm", "1s"]);
+    within(PROMPT * 20, || {
+        let output = scene.daemon.attempt(&["set", "list", "gone"])?;
+        ensure!(output.status.code() == Some(3), "{}", output.said());
+        Ok(())
+    });
     scene.close();
 }

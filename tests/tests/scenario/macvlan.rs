@@ -237,7 +237,7 @@ fn make_vlans(scene: &Scene) {
 }
 
 /// Whether the kernel has macvlan devices, which are made on another link.
-fn can_have_macvlan() -> bool {
+pub fn can_have_macvlan() -> bool {
     can_have("ip link add probe0 type veth && ip link add link probe0 probe1 type macvlan")
 }
 

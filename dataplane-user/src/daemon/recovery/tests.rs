@@ -139,7 +139,7 @@ fn files_of_earlier_versions_are_cross_checked() {
 fn a_probation_does_not_become_permanent() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
-    let pending = Pending { deadline: 70, seconds: 60, before: CONFIG.to_owned(), by: String::new() };
+    let pending = Pending { deadline: 70, seconds: 60, before: CONFIG.to_owned(), by: String::new(), off: Vec::new() };
     let wait = |pending_config| {
         open(path).write_pending(Some(&pending)).expect("it is written");
         save(path, &parsed(CONFIG), pending_config);
