@@ -138,7 +138,7 @@ fn help_of_each_verb_shows_an_example() {
         ["run", "config check f", "import nft f", "import iptables f", "completions bash", "man d"].map(str::to_owned),
     );
     for command in commands {
-        let objects = ["port", "route", "neigh", "rule", "chain", "set", "config", "import"];
+        let objects = ["port", "route", "neigh", "socket", "rule", "chain", "set", "config", "import"];
         let words: Vec<_> = command.split(' ').filter(|word| *word != "-j").collect();
         // Short forms have the help of what they stand for.
         if command.starts_with("-6") || words[0].len() <= 2 || words == ["route"] || words == ["port"] {

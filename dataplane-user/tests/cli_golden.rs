@@ -1,12 +1,13 @@
 //! What each read verb prints for fixed replies, as text and as JSON. `UPDATE_GOLDEN=1` writes the files anew.
 
 mod fake;
+mod rows;
 
-use std::{collections::BTreeSet, fmt::Write as _, fs, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use dataplane_user::{
     control::{
-        flow::{FlowCounts, FlowRow, TupleRow, WayRow},
+        flow::FlowCounts,
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
             Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow,
@@ -16,16 +17,8 @@ use dataplane_user::{
     rule::ChainName,
 };
 use fake::{Daemon, text};
+use rows::{addr, flows, owned, sockets};
 use serde_json::Value;
-
-fn addr(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "every use is optional")]
-fn owned(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
 
 fn ports() -> Vec<PortRow> {
     let row = |name: &str, ifindex, mode: &str, mac, vlan, counts| PortRow {
@@ -110,48 +103,6 @@ fn neighbours() -> Vec<NeighbourRow> {
         row("2001:db8::1", owned("02:00:00:00:00:03"), "stale"),
         row("192.0.2.9", None, "failed"),
     ]
-}
-
-fn flows() -> Vec<FlowRow> {
-    let tuple = |saddr, sport, daddr, dport| TupleRow { saddr: addr(saddr), sport, daddr: addr(daddr), dport };
-    let way = |state: &str, iif: &str, oif: &str, packets| WayRow {
-        state: state.to_owned(),
-        iif: owned(iif),
-        oif: owned(oif),
-        lease_age_ms: Some(1200),
-        packets,
-    };
-    let first = FlowRow {
-        proto: "tcp".to_owned(),
-        original: tuple("192.0.2.2", 40000, "198.51.100.2", 443),
-        reply: tuple("198.51.100.2", 443, "198.51.100.1", 40000),
-        zone: 0,
-        mark: 0,
-        status: vec!["seen-reply".to_owned(), "assured".to_owned(), "snat".to_owned()],
-        state: "fast".to_owned(),
-        reason: None,
-        why: None,
-        age_ms: Some(4000),
-        packets: 1001,
-        forth: Some(way("armed", "eth0", "eth1", 1000)),
-        back: Some(WayRow { iif: None, oif: None, lease_age_ms: None, ..way("unarmed", "", "", 1) }),
-    };
-    let second = FlowRow {
-        proto: "udp".to_owned(),
-        original: tuple("2001:db8::2", 5060, "2001:db8:1::2", 5060),
-        reply: tuple("2001:db8:1::2", 5060, "2001:db8::2", 5060),
-        mark: 16,
-        status: vec!["helper".to_owned()],
-        state: "kernel".to_owned(),
-        reason: owned("helper"),
-        why: owned("a conntrack helper reads its packets"),
-        age_ms: None,
-        packets: 0,
-        forth: None,
-        back: None,
-        ..first.clone()
-    };
-    vec![first, second]
 }
 
 fn rules(only: Option<ChainName>) -> Vec<RuleRow> {
@@ -252,6 +203,7 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
         Request::FlowList { .. } => Data::Flows(flows()),
         Request::FlowDel { .. } => Data::Deleted(2),
         Request::NeighList => Data::Neighbours(neighbours()),
+        Request::SocketList => Data::Sockets(sockets()),
         Request::RuleList { chain } => Data::Rules(rules(*chain)),
         Request::RuleAdd { .. } => Data::Rules(rules(Some(ChainName::Input))),
         Request::SetList { name } => Data::Sets(sets(name.as_deref())),
@@ -278,6 +230,7 @@ fn goldens() {
         ),
         ("route_get", &["route get 198.18.1.2", "route get 2001:db8::7 iif eth0"]),
         ("neigh_list", &["neigh list"]),
+        ("socket_list", &["socket list", "socket list process sshd filter yes", "-6 socket list udp"]),
         ("flow_list", &["flow list"]),
         ("flow_change", &["flow del dport 443", "flow flush"]),
         ("rule_list", &["rule list", "rule list forward", "rule list -br"]),
@@ -354,6 +307,11 @@ fn json_fields_are_the_contract() {
         ("route get 198.18.1.2", "verdict decision reason dst prefix dev via lladdr table"),
         ("route get 198.51.100.1", "verdict decision reason dst prefix dev via lladdr table"),
         ("neigh list", "dst dev lladdr state"),
+        (
+            "socket list",
+            "proto address port protocol dev families sockets transparent uid inodes filter filter.eth0 filter.eth1 processes \
+             processes.pid processes.name processes.unit",
+        ),
         (
             "flow list",
             "proto original original.saddr original.sport original.daddr original.dport reply reply.saddr reply.sport reply.daddr \

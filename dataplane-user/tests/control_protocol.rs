@@ -86,8 +86,9 @@ fn requests_go_there_and_back() {
 }
 
 /// Those about connections.
-fn flow_requests() -> [(Request, &'static str, bool); 3] {
+fn flow_requests() -> [(Request, &'static str, bool); 4] {
     [
+        (Request::SocketList, r#"{"verb":"socket list"}"#, false),
         (
             Request::FlowList { filter: "dport 443".to_owned(), why_not: true, limit: 9 },
             r#"{"verb":"flow list","with":{"filter":"dport 443","why_not":true,"limit":9}}"#,

@@ -22,7 +22,7 @@ use target::TARGETS;
 /// Feeds mutated inputs to a target, or to each in turn.
 #[derive(Parser)]
 struct Options {
-    /// config, conntrack, import, packet, request or rule
+    /// config, conntrack, import, packet, request, rule or socket
     target: Option<String>,
     /// For each target
     #[arg(long, default_value_t = 60)]
@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
         TARGETS.iter().filter(|target| options.target.as_ref().is_none_or(|name| name == target.name)).collect();
     anyhow::ensure!(
         !chosen.is_empty(),
-        "there is no such target; take config, conntrack, import, packet, request or rule"
+        "there is no such target; take config, conntrack, import, packet, request, rule or socket"
     );
     if let Some(path) = &options.input {
         let input = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// config, conntrack, import, packet, request or rule; all in turn if none is named
+    /// config, conntrack, import, packet, request, rule or socket; all in turn if none is named
     target: Option<String>,
     /// For each target
     #[arg(long, default_value_t = 60)]

@@ -7,13 +7,14 @@ use clap::Args;
 
 use super::{
     iface,
+    process::{self, Processes},
     session::{Session, unexpected},
     usage,
 };
 use crate::{
     control::{
         protocol::{Data, Failure, FailureKind, Request},
-        row::Explanation,
+        row::{Explanation, Stage},
     },
     frame::{self, CaptureError},
 };
@@ -134,8 +135,23 @@ impl From<CaptureError> for Stop {
 fn explain(session: &Session, iface: &str, frames: &[String]) -> anyhow::Result<()> {
     let request = Request::Explain { iface: iface.to_owned(), frames: frames.to_vec() };
     match session.call(&request)? {
-        Data::Explanations(all) => all.iter().try_for_each(|one| session.print(one, || text(one))),
+        Data::Explanations(mut all) => {
+            let mut processes = Processes::default();
+            for one in &mut all {
+                name_processes(one, &mut processes);
+            }
+            all.iter().try_for_each(|one| session.print(one, || text(one)))
+        }
         data => Err(unexpected(&data)),
+    }
+}
+
+/// Says which processes have the sockets open, where the packet is for this machine.
+fn name_processes(explanation: &mut Explanation, processes: &mut Processes) {
+    let Some(recipient) = &mut explanation.judgement.recipient else { return };
+    processes.complete(recipient);
+    if let Some(result) = process::in_words(recipient) {
+        explanation.stages.push(Stage { name: "process".to_owned(), result });
     }
 }
 

@@ -18,6 +18,7 @@ mod metrics;
 mod neigh;
 mod paint;
 mod port;
+mod process;
 mod reason;
 mod route;
 mod route_filter;
@@ -25,6 +26,7 @@ mod rule;
 mod run;
 mod session;
 mod set;
+mod socket;
 mod stats;
 mod status;
 mod table;
@@ -115,6 +117,8 @@ enum Verb {
     Neigh(Object<neigh::Neigh>),
     /// Connections that netfilter lets through, and how they are carried
     Flow(Object<flow::Flow>),
+    /// Sockets of this machine that take packets
+    Socket(Object<socket::Socket>),
     /// Rules of the filter
     Rule(Object<rule::Rule>),
     /// Chains of the filter and their policies
@@ -201,6 +205,7 @@ impl Cli {
             Verb::Route(route) => route.or(route::Route::List { words: Vec::new() }).dispatch(&session),
             Verb::Neigh(neigh) => neigh.or(neigh::Neigh::List { iface: None }).dispatch(&session),
             Verb::Flow(flow) => flow.or(flow::Flow::listing()).dispatch(&session),
+            Verb::Socket(socket) => socket.or(socket::Socket::listing()).dispatch(&session),
             Verb::Rule(rule) => rule.or(rule::Rule::List { chain: None }).dispatch(&session),
             Verb::Chain(chain) => chain.or(chain::Chain::List).dispatch(&session),
             Verb::Set(set) => set.or(set::Set::List { name: None }).dispatch(&session),

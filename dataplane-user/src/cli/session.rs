@@ -90,6 +90,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Routes(_) => "routes",
         Data::Decision(_) => "a decision",
         Data::Neighbours(_) => "neighbours",
+        Data::Sockets(_) => "sockets",
         Data::Flows(_) | Data::Deleted(_) => "flows",
         Data::Rules(_) => "rules",
         Data::Chains(_) => "chains",

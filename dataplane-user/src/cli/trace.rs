@@ -13,6 +13,7 @@ use clap::Args;
 use super::{
     clock::LocalTime,
     count,
+    process::{self, Processes},
     session::{Session, unexpected},
 };
 use crate::{
@@ -80,7 +81,14 @@ pub(super) struct Capture {
 
 impl Trace {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        watch(begin(session, &self.wanted, 0)?, &self.wanted, |row, _| session.print(row, || text(row)))
+        let mut processes = Processes::default();
+        watch(begin(session, &self.wanted, 0)?, &self.wanted, |row, _| {
+            let mut row = row.clone();
+            if let Some(recipient) = &mut row.judgement.recipient {
+                processes.complete(recipient);
+            }
+            session.print(&row, || text(&row))
+        })
     }
 }
 
@@ -177,7 +185,8 @@ fn judged(row: &PacketRow) -> String {
     let route = judgement.prefix.as_ref().map(|prefix| format!(", route {prefix}"));
     let dev = judgement.dev.as_ref().map(|dev| format!(" dev {dev}"));
     let flow = judgement.flow.as_ref().map(|flow| format!(", flow {flow}"));
-    let rest: String = [chain, route, dev, flow].into_iter().flatten().collect();
+    let recipient = judgement.recipient.as_ref().map(|recipient| format!(", {}", process::briefly(recipient)));
+    let rest: String = [chain, route, dev, flow, recipient].into_iter().flatten().collect();
     format!("{}: {}{rest}", judgement.verdict, judgement.reason)
 }
 

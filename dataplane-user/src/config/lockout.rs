@@ -1,22 +1,16 @@
 //! Whether a config would cut off the session that applies it, judged by the rules as they are written.
 
 use std::fmt;
-use std::net::IpAddr;
 
+use super::Config;
+use super::evaluate::{ExpectedPacket, MatchedRule};
 use super::session::{Session, WayIn};
-use super::{Config, Elements};
-use crate::rule::{
-    Action, ChainName, Concatenation, Connection, ConnectionBits, ESTABLISHED, Element, Family, Field, Fragment,
-    FragmentWord, Item, LinkField, LinkPattern, Match, PacketType, Policy, Port, Protocol, Range, Rule, SetName, Side,
-    TcpFlags, Test, Transport, Value, Values,
-};
+use crate::rule::{Action, ChainName, ESTABLISHED, Family, Policy};
 
 /// TCP's number (RFC 9293).
 const TCP: u8 = 6;
 /// The flags of a segment of a session that stands: ACK (RFC 9293, section 3.1).
 const ACK: u8 = 0x10;
-/// What `ip frag-off` is for a packet that is no fragment: with and without "don't fragment" (RFC 791, section 3.1).
-const WHOLE: [u16; 2] = [0x4000, 0];
 
 /// What may drop a session's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,29 +41,18 @@ impl fmt::Display for Culprit {
     }
 }
 
-/// What is known of a match or a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MatchedRule {
-    Yes,
-    No,
-    /// It depends on what is not known beforehand: the link, the length, the hop limit.
-    Maybe,
-}
-
-impl MatchedRule {
-    /// Of all together.
-    fn all(each: impl Iterator<Item = Self>) -> Self {
-        each.fold(Self::Yes, |all, one| match (all, one) {
-            (Self::No, _) | (_, Self::No) => Self::No,
-            (Self::Maybe, _) | (_, Self::Maybe) => Self::Maybe,
-            _ => Self::Yes,
-        })
-    }
-}
-
-impl From<bool> for MatchedRule {
-    fn from(matched: bool) -> Self {
-        if matched { Self::Yes } else { Self::No }
+impl Session {
+    /// A segment of the session that comes in.
+    fn packet(self, iif: Option<&WayIn>) -> ExpectedPacket<'_> {
+        ExpectedPacket {
+            family: if self.peer.is_ipv4() { Family::V4 } else { Family::V6 },
+            protocol: TCP,
+            addresses: [self.peer, self.here].map(|end| Some(end.ip())),
+            ports: [self.peer, self.here].map(|end| Some(end.port())),
+            flags: ACK,
+            state: ESTABLISHED,
+            iif,
+        }
     }
 }
 
@@ -79,9 +62,10 @@ impl Config {
         if iif.is_some_and(|way| !way.ports.iter().any(|link| self.port(link).is_some())) {
             return None;
         }
+        let packet = session.packet(iif);
         [ChainName::Prerouting, ChainName::Input].into_iter().find_map(|chain| {
             for (index, rule) in self.chain(chain).rules.iter().enumerate() {
-                match (self.meets(rule, session, iif), rule.action()) {
+                match (self.meets(rule, &packet), rule.action()) {
                     (MatchedRule::Yes, Action::Accept) => return None,
                     (MatchedRule::Yes | MatchedRule::Maybe, Action::Drop | Action::Reject(_)) => {
                         return Some(Culprit::Rule(chain, index, rule.to_string()));
@@ -91,167 +75,6 @@ impl Config {
             }
             (self.chain(chain).policy == Policy::Drop).then_some(Culprit::Policy(chain))
         })
-    }
-
-    fn meets(&self, rule: &Rule, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
-        // A limit lets some packets by.
-        let limited = if rule.statements().is_empty() { MatchedRule::Yes } else { MatchedRule::Maybe };
-        MatchedRule::all(rule.matches().iter().map(|asked| self.holds(asked, session, iif)).chain([limited]))
-    }
-
-    fn holds(&self, asked: &Match, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
-        let family = if session.peer.is_ipv4() { Family::V4 } else { Family::V6 };
-        if asked.family().is_some_and(|other| other != family) {
-            return MatchedRule::No;
-        }
-        let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
-        match asked {
-            Match::Ipv4(side, test) => match end(*side).ip() {
-                IpAddr::V4(address) => self.ranges(test, address, |item| match item {
-                    Item::Ipv4(range) => Some(range.contains(address)),
-                    _ => None,
-                }),
-                IpAddr::V6(_) => MatchedRule::No,
-            },
-            Match::Ipv6(side, test) => match end(*side).ip() {
-                IpAddr::V6(address) => self.ranges(test, address, |item| match item {
-                    Item::Ipv6(range) => Some(range.contains(address)),
-                    _ => None,
-                }),
-                IpAddr::V4(_) => MatchedRule::No,
-            },
-            Match::Port(Transport::Tcp | Transport::Any, side, test) => {
-                let port = Port(end(*side).port());
-                self.ranges(test, port, |item| match item {
-                    Item::Service(range) => Some(range.contains(port)),
-                    _ => None,
-                })
-            }
-            Match::Port(..) | Match::IcmpType(_) | Match::Icmpv6Type(_) | Match::IcmpCode(_) | Match::Icmpv6Code(_) => {
-                MatchedRule::No
-            }
-            // A session is between two.
-            Match::PacketType(test) => self.ranges(test, PacketType(0), |_| None),
-            Match::Protocol(_, test) => self.ranges(test, Protocol(TCP), |item| match item {
-                Item::Protocol(range) => Some(range.contains(Protocol(TCP))),
-                _ => None,
-            }),
-            Match::TcpFlags(flags) => flagged(flags).into(),
-            Match::Fragment(fragment) => whole(fragment),
-            Match::Link(field, test) => self.link(*field, test, iif),
-            Match::Family(_) => MatchedRule::Yes,
-            // A session is established.
-            Match::Connection(Connection::Bits(ConnectionBits::State, negated, bits)) => {
-                (*negated != (bits & ESTABLISHED != 0)).into()
-            }
-            Match::Connection(_) => MatchedRule::Maybe,
-            Match::Concatenation(asked) => self.together(asked, session, iif),
-            Match::Dscp(..) | Match::HopLimit(..) | Match::Length(_) | Match::Vlan(_) | Match::Ether(..) => {
-                MatchedRule::Maybe
-            }
-        }
-    }
-
-    fn together(&self, asked: &Concatenation, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
-        let elements = match asked.test().values() {
-            Values::Listed(elements) => elements.as_slice(),
-            Values::Set(name) => match self.elements(name) {
-                Some(elements) => elements,
-                None => return MatchedRule::Maybe,
-            },
-        };
-        let fits = |element: &Element| {
-            let fields = asked.fields().iter().zip(&element.0);
-            MatchedRule::all(fields.map(|(field, item)| part(*field, item, session, iif)))
-        };
-        let matched: Vec<_> = elements.iter().map(fits).collect();
-        let lacks = asked.protocols().is_some_and(|protocols| !protocols.contains(&TCP));
-        match (lacks, asked.test().negated()) {
-            (true, _) => MatchedRule::No,
-            (false, _) if !matched.contains(&MatchedRule::Yes) && matched.contains(&MatchedRule::Maybe) => {
-                MatchedRule::Maybe
-            }
-            (false, negated) => (matched.contains(&MatchedRule::Yes) != negated).into(),
-        }
-    }
-
-    fn ranges<T: Value>(&self, test: &Test<Range<T>>, value: T, inside: impl Fn(&Item) -> Option<bool>) -> MatchedRule {
-        match test.values() {
-            Values::Listed(ranges) => (ranges.iter().any(|range| range.contains(value)) != test.negated()).into(),
-            Values::Set(name) => {
-                self.set(name, inside).map_or(MatchedRule::Maybe, |held| (held != test.negated()).into())
-            }
-        }
-    }
-
-    /// Whether a set holds the value that `inside` knows; none when that cannot be said.
-    fn set(&self, name: &SetName, inside: impl Fn(&Item) -> Option<bool>) -> Option<bool> {
-        let Elements::Listed(elements) = &self.sets.get(name)?.elements else { return None };
-        elements.iter().try_fold(false, |held, element| match element.0.as_slice() {
-            [item] => inside(item).map(|here| held || here),
-            _ => None,
-        })
-    }
-
-    fn link(&self, field: LinkField, test: &Test<LinkPattern>, iif: Option<&WayIn>) -> MatchedRule {
-        let way = match field {
-            LinkField::Iif | LinkField::Iifname => iif,
-            // What is delivered has no way out.
-            LinkField::Oif | LinkField::Oifname => return test.negated().into(),
-        };
-        let Some(way) = way else { return MatchedRule::Maybe };
-        match test.values() {
-            Values::Listed(patterns) => {
-                (patterns.iter().any(|pattern| way.is(pattern, field)) != test.negated()).into()
-            }
-            Values::Set(set) => {
-                let held = self.set(set, |item| match item {
-                    Item::Link(pattern) => Some(way.is(pattern, field)),
-                    _ => None,
-                });
-                held.map_or(MatchedRule::Maybe, |held| (held != test.negated()).into())
-            }
-        }
-    }
-}
-
-/// Whether one part of an element holds a session's packets.
-fn part(field: Field, item: &Item, session: &Session, iif: Option<&WayIn>) -> MatchedRule {
-    let end = |side: Side| if side == Side::Source { session.peer } else { session.here };
-    match (field, item) {
-        (Field::Ipv4(side), Item::Ipv4(range)) => match end(side).ip() {
-            IpAddr::V4(address) => range.contains(address).into(),
-            IpAddr::V6(_) => MatchedRule::No,
-        },
-        (Field::Ipv6(side), Item::Ipv6(range)) => match end(side).ip() {
-            IpAddr::V6(address) => range.contains(address).into(),
-            IpAddr::V4(_) => MatchedRule::No,
-        },
-        (Field::Port(_, side), Item::Service(range)) => range.contains(Port(end(side).port())).into(),
-        (Field::Protocol(_), Item::Protocol(range)) => range.contains(Protocol(TCP)).into(),
-        (Field::Link(field @ (LinkField::Iif | LinkField::Iifname)), Item::Link(pattern)) => {
-            iif.map_or(MatchedRule::Maybe, |way| way.is(pattern, field).into())
-        }
-        // What is delivered has no way out.
-        (Field::Link(_), _) => MatchedRule::No,
-        _ => MatchedRule::Maybe,
-    }
-}
-
-fn flagged(flags: &TcpFlags) -> bool {
-    flags.values().contains(&(ACK & flags.mask())) != flags.negated()
-}
-
-fn whole(fragment: &Fragment) -> MatchedRule {
-    let Values::Listed(ranges) = fragment.test().values() else { return MatchedRule::Maybe };
-    let holds = |word: u16| {
-        let word = FragmentWord(word & fragment.mask());
-        ranges.iter().any(|range| range.contains(word)) != fragment.test().negated()
-    };
-    match WHOLE.map(holds) {
-        [true, true] => MatchedRule::Yes,
-        [false, false] => MatchedRule::No,
-        _ => MatchedRule::Maybe,
     }
 }
 

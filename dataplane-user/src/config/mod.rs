@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, unknown keys refused, every error with its place.
 
 mod error;
+mod evaluate;
 mod load;
 mod lockout;
 mod parse;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use error::ConfigError;
+pub use evaluate::{Admission, ExpectedPacket};
 pub use load::{LoadError, load, load_bytes};
 pub use lockout::Culprit;
 pub(crate) use parse::{BYPASSED, checked};

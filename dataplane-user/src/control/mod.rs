@@ -13,6 +13,7 @@ pub mod flow;
 mod guest;
 pub mod http;
 pub mod json;
+pub mod open_socket;
 pub mod page;
 pub mod plain;
 pub mod protocol;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub use super::care::{Apply, Care, Careful, Place};
 pub use super::failure::{Failure, FailureKind};
 use super::flow::FlowRow;
+pub use super::open_socket::SocketRow;
 use super::row::{
     DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
     SetRow, Stats,
@@ -61,6 +62,9 @@ pub enum Request {
     /// Answered with [`Data::Neighbours`].
     #[serde(rename = "neigh list")]
     NeighList,
+    /// Sockets that packets of any sender may be for. Answered with [`Data::Sockets`].
+    #[serde(rename = "socket list")]
+    SocketList,
     /// Connections. Answered with [`Data::Flows`].
     #[serde(rename = "flow list")]
     FlowList {
@@ -305,6 +309,8 @@ pub enum Data {
     Decision(DecisionRow),
     /// Rows of `neigh list`.
     Neighbours(Vec<NeighbourRow>),
+    /// Rows of `socket list`.
+    Sockets(Vec<SocketRow>),
     /// Rows of `flow list`.
     Flows(Vec<FlowRow>),
     /// How many were deleted.

@@ -30,6 +30,7 @@ impl Request {
             | Self::RouteList { .. }
             | Self::RouteGet { .. }
             | Self::NeighList
+            | Self::SocketList
             | Self::FlowList { .. }
             | Self::RuleList { .. }
             | Self::ChainList
@@ -70,6 +71,7 @@ impl Request {
         matches!(
             self,
             Self::FlowList { .. }
+                | Self::SocketList
                 | Self::ConfigDiff(_)
                 | Self::ConfigShow
                 | Self::ConfigHistory
@@ -93,6 +95,7 @@ impl Request {
             Self::RouteList { .. } => "route list",
             Self::RouteGet { .. } => "route get",
             Self::NeighList => "neigh list",
+            Self::SocketList => "socket list",
             Self::FlowList { .. } => "flow list",
             Self::FlowDel { .. } => "flow del",
             Self::FlowFlush => "flow flush",

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::flow::{FlowCounts, KernelRulesRow, PacketFlow};
+use super::open_socket::RecipientRow;
 use crate::rule::ChainName;
 
 /// Packets by what became of them, since the port was attached.
@@ -191,6 +192,9 @@ pub struct VerdictRow {
     /// Its connection; none where the flow table has no row for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<Box<PacketFlow>>,
+    /// The socket that gets it, where it is for this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<Box<RecipientRow>>,
 }
 
 /// A packet that somebody watches for.

@@ -98,7 +98,7 @@ impl Daemon {
     }
 
     /// The names by which ports and rules may mean what comes in through a link.
-    fn way_through(&self, link: &Link) -> WayIn {
+    pub(super) fn way_through(&self, link: &Link) -> WayIn {
         let crossed = self.observed.model().crossed(link);
         // What is under a device that takes all frames sees them as they come and judges none.
         let taking = crossed.iter().position(|link| link.macvlan == Some(Macvlan::Taking));

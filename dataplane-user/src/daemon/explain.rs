@@ -12,16 +12,18 @@ use dataplane_common::{
     abi::{Features, Ifindex, Limit, RouteKind, Target, TraceRecord, chain_trace},
 };
 
-use super::{Daemon, trace_row};
+use super::{
+    Daemon,
+    recipient::{Recipients, in_words},
+    trace_row,
+};
 use crate::{
     control::{
         protocol::{Failure, FailureKind},
         row::{Explanation, Stage, VerdictRow},
     },
-    event::Network,
     kernel::{Hook, Ran, TestRun, TestRunError},
     model::Mode,
-    netlink::listeners,
 };
 
 /// Frames in one request.
@@ -145,10 +147,11 @@ impl Daemon {
     /// What became of frames that have arrived.
     pub(super) fn explain(&mut self, arrived: impl Iterator<Item = Arrived>) -> Vec<Explanation> {
         self.index_rules();
+        let mut recipients = Recipients::default();
         let explain = |it: Arrived| {
             let stage =
                 Stage { name: "xdp".to_owned(), result: "leaves it to tc, which can do what XDP cannot".to_owned() };
-            self.explanation(&it.frame, &it.ran, &it.record, vec![stage; it.handed_over])
+            self.explanation(&it, vec![stage; it.handed_over], &mut recipients)
         };
         arrived.map(explain).collect()
     }
@@ -173,8 +176,9 @@ impl Daemon {
         Ok(dry_run)
     }
 
-    fn explanation(&self, before: &[u8], ran: &Ran, record: &TraceRecord, mut stages: Vec<Stage>) -> Explanation {
-        let judgement = self.verdict_row(record);
+    fn explanation(&self, arrived: &Arrived, mut stages: Vec<Stage>, recipients: &mut Recipients) -> Explanation {
+        let Arrived { frame: before, ran, record, .. } = arrived;
+        let judgement = VerdictRow { recipient: self.recipient(record, recipients), ..self.verdict_row(record) };
         let mut stage = |name: &str, result: String| stages.push(Stage { name: name.to_owned(), result });
         let tier = if record.tier == 0 { "XDP" } else { "tc" };
         stage("parse", format!("at {tier}: {}", self.line(record)));
@@ -214,7 +218,8 @@ impl Daemon {
             stage("frame", changes(before, after, record.offset as usize));
         }
         if matches!(reason.verdict(), Verdict::Deliver | Verdict::Kernel) {
-            stage("kernel", next(record, reason));
+            let recipient = judgement.recipient.as_ref().map(|recipient| in_words(recipient, record));
+            stage("kernel", recipient.unwrap_or_else(|| reason.advice().to_owned()));
         }
         Explanation { judgement, frame: frame.map(hex::encode), stages }
     }
@@ -305,30 +310,6 @@ fn value(bytes: &[u8]) -> String {
     match <[u8; 16]>::try_from(bytes) {
         Ok(v6) => IpAddr::from(v6).to_string(),
         Err(_) => bytes.iter().fold(0, |number: u32, byte| number << 8 | u32::from(*byte)).to_string(),
-    }
-}
-
-/// What the kernel would do with a packet that it gets.
-fn next(record: &TraceRecord, reason: Reason) -> String {
-    if reason != Reason::Local {
-        return reason.advice().to_owned();
-    }
-    let Some(packet) = trace_row::packet(record) else { return "goes up the stack".to_owned() };
-    let protocol = packet.protocol.unwrap_or_default();
-    let port = packet.transport().get(2..4).and_then(|bytes| Some(u16::from_be_bytes(*bytes.first_chunk()?)));
-    let family = if matches!(packet.network, Network::V4(_)) { "IPv4" } else { "IPv6" };
-    match (protocol, port.filter(|_| packet.fragment_offset() == 0)) {
-        (6 | 17 | 136, Some(port)) => {
-            let found = listeners(protocol, packet.destination(), port);
-            let list: Vec<_> = found.iter().map(|(address, port)| format!("{address} port {port}")).collect();
-            if list.is_empty() {
-                format!("no socket listens on port {port}: the kernel refuses, unless a connection is open")
-            } else {
-                format!("a socket takes it: {}", list.join(", "))
-            }
-        }
-        (1 | 58, _) => "the kernel answers, or a ping socket takes it".to_owned(),
-        (number, _) => format!("the kernel takes {family} protocol {number}"),
     }
 }
 

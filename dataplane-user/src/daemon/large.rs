@@ -89,6 +89,10 @@ impl Daemon {
                     let _ended = done.send(Done { call, work: Work::Route(answer) });
                 });
             }
+            Request::SocketList => {
+                let query = self.socket_query();
+                elsewhere(call, move |_| query.run().map(Part::from));
+            }
             Request::FlowList { .. } | Request::FlowDel { .. } => {
                 let query = self.flow_query();
                 elsewhere(call, move |request| query.run(request).map(Part::from));

@@ -65,6 +65,7 @@ impl Daemon {
             // What comes in pages, or from another thread, does not come here.
             Request::RouteList { .. }
             | Request::NeighList
+            | Request::SocketList
             | Request::FlowList { .. }
             | Request::FlowDel { .. }
             | Request::RuleList { .. }

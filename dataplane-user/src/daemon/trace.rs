@@ -8,7 +8,7 @@ use dataplane_common::abi::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::{Daemon, plane::Facts, trace_row};
+use super::{Daemon, plane::Facts, recipient::Recipients, trace_row};
 use crate::{
     control::{
         protocol::{Data, Failure, FailureKind, Reply},
@@ -185,8 +185,11 @@ impl Daemon {
         }
         let since = since_1970();
         self.index_rules();
+        let mut recipients = Recipients::default();
         for record in trace_records {
-            let row = self.packet_row(record, since);
+            let recipient = self.recipient(record, &mut recipients);
+            let mut row = self.packet_row(record, since);
+            row.judgement.recipient = recipient;
             self.packets.trace_subscribers_mut().hand(record.filters, &row);
         }
     }

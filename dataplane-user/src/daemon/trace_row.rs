@@ -88,6 +88,7 @@ impl Daemon {
                 .filter(|out| out.flags().contains(AdjacencyFlags::RESOLVED))
                 .map(|out| out.destination.to_string()),
             flow: self.packet_flow(record),
+            recipient: None,
         }
     }
 

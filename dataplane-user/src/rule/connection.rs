@@ -43,6 +43,8 @@ impl ConnectionBits {
 
 /// The state of a packet that belongs to a connection of which both ends have sent.
 pub const ESTABLISHED: u32 = 2;
+/// The state of the first packet of a connection.
+pub const NEW: u32 = 8;
 
 /// Which way of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

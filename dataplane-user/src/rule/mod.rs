@@ -27,7 +27,7 @@ mod watch;
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 pub use chain::{ChainName, Fragments, Policy, RULE_CHAINS, UnknownChain, UnknownFragments, UnknownPolicy};
 pub use concatenation::{Concatenation, Field};
-pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked};
+pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked, NEW};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};

@@ -51,6 +51,8 @@ fn links() -> Vec<(&'static str, Request)> {
         ),
         ("neigh list", Request::NeighList),
         ("n ls eth0", Request::NeighList),
+        ("socket list", Request::SocketList),
+        ("so ls tcp port 22", Request::SocketList),
         ("port", Request::PortList),
         ("p -br", Request::PortList),
     ]

@@ -6,6 +6,7 @@ mod import;
 mod packet;
 mod request;
 mod rule;
+mod socket;
 
 use std::{fs, path::Path};
 
@@ -21,7 +22,7 @@ pub struct Target {
 }
 
 pub const TARGETS: &[Target] =
-    &[config::TARGET, conntrack::TARGET, import::TARGET, packet::TARGET, request::TARGET, rule::TARGET];
+    &[config::TARGET, conntrack::TARGET, import::TARGET, packet::TARGET, request::TARGET, rule::TARGET, socket::TARGET];
 
 /// All files of a folder whose names end in one of these.
 fn files(folder: &Path, ends: &[&str]) -> anyhow::Result<Vec<Vec<u8>>> {

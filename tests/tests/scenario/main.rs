@@ -66,6 +66,7 @@ mod route;
 mod rules;
 mod scale;
 mod set;
+mod socket;
 mod state;
 mod status;
 mod survive;
