@@ -77,6 +77,12 @@ const RULES: &[(&str, usize, &str)] = &[
 /// Configs: the text, the place, and what the message says.
 const CONFIGS: &[(&str, &str, &str)] = &[
     ("nope = 1", "1:1", "take ports, fragments"),
+    ("assert = [\"must pass icmp 192.0.2.1 > 192.0.2.2\"]", "1:11", "an assertion is `must forward PACKET`"),
+    (
+        "assert = [\"must forward icmp 192.0.2.1 > 192.0.2.2\"]\n[chains.forward]\npolicy = \"drop\"",
+        "1:11",
+        "does not hold: the verdict is drop, by the policy of chain forward",
+    ),
     ("[ports\n", "1:7", "expected `]`"),
     ("[port]\neth0 = {}", "1:2", "take ports"),
     ("ports = 3", "1:1", "must be a table"),

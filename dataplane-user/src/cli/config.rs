@@ -82,11 +82,15 @@ impl Config {
         match self {
             Self::Show => show(session)?,
             Self::Check { file } => {
-                read(&file)?;
-                eprintln!("{}: valid", name(&file));
+                let (_, config, text) = read(&file)?;
+                config::check_assertions(&config, &text, Path::new(&name(&file)))?;
+                match config.assertions.len() {
+                    0 => eprintln!("{}: valid", name(&file)),
+                    held => eprintln!("{}: valid; assertions that hold: {held}", name(&file)),
+                }
             }
             Self::Diff { file } => {
-                let wanted = read(&file)?;
+                let (wanted, ..) = read(&file)?;
                 let difference = diff(session, &wanted)?;
                 if !difference.is_empty() {
                     return Ok(ExitCode::from(FailureKind::Differences.exit_code()));
@@ -99,7 +103,7 @@ impl Config {
                 eprintln!("{}", if difference.is_empty() { "nothing to change" } else { "rolled back" });
             }
             Self::Apply { file, care } => {
-                let difference = compare(session, &care.apply(read(&file)?))?;
+                let difference = compare(session, &care.apply(read(&file)?.0))?;
                 care.remind();
                 eprintln!("{}: {}", name(&file), if difference.is_empty() { "nothing to change" } else { "applied" });
             }
@@ -174,10 +178,10 @@ fn name(file: &Path) -> String {
     if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() }
 }
 
-/// A file that is valid, as canonical text, with the elements of its sets.
-fn read(file: &Path) -> anyhow::Result<ConfigText> {
-    let loaded = if file == Path::new("-") { stdin() } else { config::load(file).map(|(config, _)| config) };
-    let config = loaded.map_err(|error| match error {
+/// A file that is valid, as canonical text, with the elements of its sets; the config, and the text of the file.
+pub(super) fn read(file: &Path) -> anyhow::Result<(ConfigText, config::Config, String)> {
+    let loaded = if file == Path::new("-") { stdin() } else { config::load(file) };
+    let (config, text) = loaded.map_err(|error| match error {
         LoadError::Invalid(error) => anyhow::Error::from(error),
         LoadError::Unread { ref cause, .. } => {
             let missing = cause.kind() == io::ErrorKind::NotFound;
@@ -185,13 +189,13 @@ fn read(file: &Path) -> anyhow::Result<ConfigText> {
             Failure::new(kind, error.to_string()).into()
         }
     })?;
-    Ok(ConfigText { path: name(file), toml: config.to_toml() })
+    Ok((ConfigText { path: name(file), toml: config.to_toml() }, config, text))
 }
 
 /// A config that comes on stdin; files of its sets are relative to the working directory.
-fn stdin() -> Result<config::Config, LoadError> {
+fn stdin() -> Result<(config::Config, String), LoadError> {
     let mut bytes = Vec::new();
     let read = io::stdin().read_to_end(&mut bytes);
     read.map_err(|cause| LoadError::Unread { path: "stdin".into(), cause })?;
-    config::load_bytes(bytes, Path::new("stdin")).map(|(config, _)| config)
+    config::load_bytes(bytes, Path::new("stdin"))
 }

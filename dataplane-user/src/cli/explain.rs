@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     control::{
-        protocol::{Data, Failure, FailureKind, Request},
+        protocol::{ConfigText, Data, Failure, FailureKind, Request},
         row::{Explanation, Stage},
     },
     frame::{self, CaptureError},
@@ -31,13 +31,17 @@ const FRAMES: usize = 1024;
 #[command(after_help = "Examples:\n  dataplane explain --iface eth0 'udp 198.18.0.2:1024 > 198.18.1.2:9'\n  \
                   dataplane explain --iface eth0 'icmpv6 2001:db8::2 > 2001:db8:1::2'\n  \
                   dataplane explain --iface eth0 --pcap lost.pcapng:7 -j\n  \
-                  dataplane explain --iface eth0 --hex 020000000001...\n\n\
+                  dataplane explain --iface eth0 --hex 020000000001...\n  \
+                  dataplane explain --config a.toml --iface eth0 'icmp 198.18.0.2 > 198.18.1.2'\n\n\
                   Behind a packet: ttl N, length BYTES, flags syn,ack,..., type N, code N,\n\
                   vlan ID, from MAC.")]
 pub(super) struct Explain {
     /// The port that the packet comes in on
     #[arg(long, value_name = "IFACE", value_parser = iface)]
     iface: String,
+    /// Judge by the rules of this config file in place of those in force, which stay as they are
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     packet: Packet,
 }
@@ -56,21 +60,28 @@ struct Packet {
     words: Option<String>,
 }
 
+/// Where packets come in, and whose rules judge them.
+struct Place {
+    iface: String,
+    config: Option<ConfigText>,
+}
+
 impl Explain {
     pub(super) fn dispatch(self, session: &Session) -> anyhow::Result<()> {
-        let iface = &self.iface;
+        let config = self.config.as_deref().map(super::config::read).transpose()?.map(|(config, ..)| config);
+        let place = &Place { iface: self.iface.clone(), config };
         if let Some(pcap) = &self.packet.pcap {
             let (path, only) = numbered(pcap);
-            return all(session, iface, &path, only);
+            return all(session, place, &path, only);
         }
         let frame = match (&self.packet.hex, &self.packet.words) {
             (Some(hex), _) => frame::from_hex(hex).map_err(|error| usage(format!("--hex {hex}: {error}")))?,
             (None, words) => {
                 let words = words.as_deref().unwrap_or_default();
-                frame::build(words, address(session, iface)?).map_err(|error| usage(error.to_string()))?
+                frame::build(words, address(session, &place.iface)?).map_err(|error| usage(error.to_string()))?
             }
         };
-        explain(session, iface, &[hex::encode(frame)])
+        explain(session, place, &[hex::encode(frame)])
     }
 }
 
@@ -95,14 +106,14 @@ fn address(session: &Session, iface: &str) -> anyhow::Result<Option<[u8; 6]>> {
 }
 
 /// Explains frames of a file, some at a time.
-fn all(session: &Session, iface: &str, path: &Path, only: Option<usize>) -> anyhow::Result<()> {
+fn all(session: &Session, place: &Place, path: &Path, only: Option<usize>) -> anyhow::Result<()> {
     let (mut frames, mut digits) = (Vec::new(), 0);
     frame::frames(path, only, |frame| -> Result<(), Stop> {
         digits += 2 * frame.len();
         frames.push(hex::encode(frame));
         if digits > DIGITS || frames.len() == FRAMES {
             digits = 0;
-            explain(session, iface, &std::mem::take(&mut frames)).map_err(Stop::Other)?;
+            explain(session, place, &std::mem::take(&mut frames)).map_err(Stop::Other)?;
         }
         Ok(())
     })
@@ -117,7 +128,7 @@ fn all(session: &Session, iface: &str, path: &Path, only: Option<usize>) -> anyh
         }
         Stop::Other(error) => error,
     })?;
-    if frames.is_empty() { Ok(()) } else { explain(session, iface, &frames) }
+    if frames.is_empty() { Ok(()) } else { explain(session, place, &frames) }
 }
 
 /// Why the reading of a file ends.
@@ -132,8 +143,9 @@ impl From<CaptureError> for Stop {
     }
 }
 
-fn explain(session: &Session, iface: &str, frames: &[String]) -> anyhow::Result<()> {
-    let request = Request::Explain { iface: iface.to_owned(), frames: frames.to_vec() };
+fn explain(session: &Session, place: &Place, frames: &[String]) -> anyhow::Result<()> {
+    let (iface, config) = (place.iface.clone(), place.config.clone());
+    let request = Request::Explain { iface, frames: frames.to_vec(), config };
     match session.call(&request)? {
         Data::Explanations(mut all) => {
             let mut processes = Processes::default();

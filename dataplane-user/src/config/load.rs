@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Config, ConfigError, Elements, parse, parse_set_file};
+use super::{Broken, Config, ConfigError, Elements, WayIn, at_assertion, parse, parse_set_file};
 
 /// Why a file does not give a config.
 #[derive(Debug, Error)]
@@ -32,6 +32,18 @@ pub enum LoadError {
 pub fn load(path: &Path) -> Result<(Config, String), LoadError> {
     let bytes = fs::read(path).map_err(|cause| LoadError::Unread { path: path.to_owned(), cause })?;
     load_bytes(bytes, path)
+}
+
+/// Whether the assertions of a config hold, as far as that can be told without the machine; `text` is what it was read from.
+///
+/// # Errors
+/// The first that does not hold, with its place.
+pub fn check_assertions(config: &Config, text: &str, path: &Path) -> Result<(), ConfigError> {
+    let named = |link: &str| WayIn { link: link.to_owned(), ports: vec![link.to_owned()], ..WayIn::default() };
+    match config.broken(named) {
+        None => Ok(()),
+        Some(Broken { index, message }) => Err(at_assertion(text, &path.display().to_string(), index, &message)),
+    }
 }
 
 /// The same of a file that has been read already; `path` is for messages, and for the files of sets.

@@ -1,60 +1,9 @@
 //! Whether a config would cut off the session that applies it, judged by the rules as they are written.
 
-use std::fmt;
-
 use super::Config;
-use super::evaluate::{ExpectedPacket, MatchedRule};
+use super::judge::{Culprit, Holds, Subject};
 use super::session::{Session, WayIn};
-use crate::rule::{Action, ChainName, ESTABLISHED, Family, Policy};
-
-/// TCP's number (RFC 9293).
-const TCP: u8 = 6;
-/// The flags of a segment of a session that stands: ACK (RFC 9293, section 3.1).
-const ACK: u8 = 0x10;
-
-/// What may drop a session's packets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Culprit {
-    /// A rule, by its place from 0.
-    Rule(ChainName, usize, String),
-    /// The policy.
-    Policy(ChainName),
-}
-
-impl Culprit {
-    /// Whether both are the same rule, at whatever place, or the same policy.
-    pub fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Rule(chain, _, rule), Self::Rule(other, _, text)) => chain == other && rule == text,
-            (Self::Policy(chain), Self::Policy(other)) => chain == other,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Culprit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rule(chain, index, rule) => write!(f, "chain {chain}, rule {}: `{rule}`", index + 1),
-            Self::Policy(chain) => write!(f, "the policy of chain {chain}"),
-        }
-    }
-}
-
-impl Session {
-    /// A segment of the session that comes in.
-    fn packet(self, iif: Option<&WayIn>) -> ExpectedPacket<'_> {
-        ExpectedPacket {
-            family: if self.peer.is_ipv4() { Family::V4 } else { Family::V6 },
-            protocol: TCP,
-            addresses: [self.peer, self.here].map(|end| Some(end.ip())),
-            ports: [self.peer, self.here].map(|end| Some(end.port())),
-            flags: ACK,
-            state: ESTABLISHED,
-            iif,
-        }
-    }
-}
+use crate::rule::{Action, ChainName, Policy};
 
 impl Config {
     /// What may drop the packets of a session that come in on a known way; none when they surely pass.
@@ -62,12 +11,12 @@ impl Config {
         if iif.is_some_and(|way| !way.ports.iter().any(|link| self.port(link).is_some())) {
             return None;
         }
-        let packet = session.packet(iif);
+        let subject = Subject::session([session.peer, session.here], iif);
         [ChainName::Prerouting, ChainName::Input].into_iter().find_map(|chain| {
             for (index, rule) in self.chain(chain).rules.iter().enumerate() {
-                match (self.meets(rule, &packet), rule.action()) {
-                    (MatchedRule::Yes, Action::Accept) => return None,
-                    (MatchedRule::Yes | MatchedRule::Maybe, Action::Drop | Action::Reject(_)) => {
+                match (self.meets(rule, &subject), rule.action()) {
+                    (Holds::Yes, Action::Accept) => return None,
+                    (Holds::Yes | Holds::Maybe, Action::Drop | Action::Reject(_)) => {
                         return Some(Culprit::Rule(chain, index, rule.to_string()));
                     }
                     _ => {}

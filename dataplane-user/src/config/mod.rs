@@ -1,7 +1,9 @@
 //! The configuration: one TOML file, unknown keys refused, every error with its place.
 
+mod assertion;
 mod error;
 mod evaluate;
+mod judge;
 mod load;
 mod lockout;
 mod parse;
@@ -18,12 +20,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use assertion::{Assertion, AssertionError, Broken};
 pub use error::ConfigError;
 pub use evaluate::{Admission, ExpectedPacket};
-pub use load::{LoadError, load, load_bytes};
-pub use lockout::Culprit;
+pub use judge::{ChainVerdict, Culprit, Egress, Subject};
+pub use load::{LoadError, check_assertions, load, load_bytes};
 pub(crate) use parse::{BYPASSED, checked};
-pub use parse::{at_rule, parse, parse_set_file};
+pub use parse::{at_assertion, at_rule, parse, parse_set_file};
 pub use pattern::{PatternError, PortPattern};
 pub use session::{NoSession, Session, WayIn};
 
@@ -45,6 +48,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// What is not ours alone to decide.
     pub flows: FlowsConfig,
+    /// What the chains must do with packets, or must not.
+    pub assertions: Vec<Assertion>,
     /// By name.
     pub sets: BTreeMap<SetName, SetConfig>,
     /// In the order of [`ChainName::ALL`].

@@ -42,6 +42,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     for (key, item) in entries(document.as_table()) {
         match key.get() {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
+            "assert" => config.assertions = file.words(key, item)?,
             "fragments" => config.fragments = file.word(key, item)?,
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
@@ -49,7 +50,11 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
             "flows" => config.flows = file.flows(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
-            _ => return Err(file.unknown(key, "ports, fragments, fib, heartbeat, metrics, flows, sets or chains")),
+            _ => {
+                return Err(
+                    file.unknown(key, "ports, fragments, assert, fib, heartbeat, metrics, flows, sets or chains")
+                );
+            }
         }
     }
     // Sets may stand behind the chains that ask them.
@@ -85,6 +90,14 @@ pub fn at_rule(text: &str, path: &str, chain: ChainName, index: usize, message: 
         let rules = document.get("chains")?.as_table_like()?.get(chain.name())?.as_table_like()?.get("rules")?;
         rules.as_array()?.get(index)?.span()
     });
+    file.error(span, message)
+}
+
+/// The same about an assertion.
+pub fn at_assertion(text: &str, path: &str, index: usize, message: &str) -> ConfigError {
+    let file = File { text, path };
+    let document = file.document().ok();
+    let span = document.and_then(|document| document.get("assert")?.as_array()?.get(index)?.span());
     file.error(span, message)
 }
 

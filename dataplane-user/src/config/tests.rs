@@ -68,7 +68,7 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
         1,
         2,
         "prots",
-        "there is no key `prots` here; take ports, fragments, fib, heartbeat, metrics, flows, sets or chains",
+        "there is no key `prots` here; take ports, fragments, assert, fib, heartbeat, metrics, flows, sets or chains",
     ),
     ("fragments = 'drop'\n", 1, 13, "'drop'", "unknown fragment policy `drop`; use `drop-unreadable` or `pass`"),
     ("[flows]\nnetfilter = 'ask'\n", 2, 13, "'ask'", "use `follow` or `bypass`"),
@@ -257,6 +257,7 @@ fn config() -> impl Strategy<Value = Config> {
         theirs.prop_map(move |theirs| {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
             Config {
+                assertions: vec!["must forward icmp 192.0.2.1 > 192.0.2.9".parse().expect("an assertion")],
                 ports: Vec::clone(&ports),
                 fragments,
                 fib,

@@ -16,6 +16,13 @@ impl Config {
         if self.fragments != Fragments::default() {
             document.insert("fragments", value(self.fragments.name()));
         }
+        if !self.assertions.is_empty() {
+            let mut list: Array = self.assertions.iter().map(ToString::to_string).collect();
+            list.iter_mut().for_each(|one| one.decor_mut().set_prefix("\n    "));
+            list.set_trailing("\n");
+            list.set_trailing_comma(true);
+            document.insert("assert", value(list));
+        }
         if !self.ports.is_empty() {
             let mut ports = Table::new();
             for port in &self.ports {

@@ -220,6 +220,9 @@ pub enum Request {
         iface: String,
         /// The frames, in hex.
         frames: Vec<String>,
+        /// Judged by the rules of this config in place of those in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<ConfigText>,
     },
     /// Watch for packets. Answered with [`Data::Watching`], then with [`Data::Packet`] and [`Data::Missed`] until the
     /// connection ends.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Daemon;
 use crate::{
-    config::Config,
+    config::{Broken, Config, WayIn, at_assertion},
     control::{
         protocol::{Apply, Data, Failure, FailureKind, Reply},
         status::PendingRow,
@@ -90,6 +90,7 @@ impl Daemon {
         self.nothing_waits()?;
         let config = super::operate::parse(&apply.path, &apply.toml)?;
         self.refuse_portless(&config, apply)?;
+        self.refuse_broken(&config, apply)?;
         let warning = self.lockout(&config, &apply.care())?;
         let before = self.desired.running().config().to_toml();
         let by = format!("{}, uid {uid}", apply.path);
@@ -205,6 +206,21 @@ impl Daemon {
                 self.store.put_rollback_off();
             }
         }
+    }
+
+    /// Refuses a config whose rules contradict its assertions.
+    fn refuse_broken(&self, config: &Config, apply: &Apply) -> Result<(), Failure> {
+        let Some(Broken { index, message }) = self.broken(config) else { return Ok(()) };
+        let error = at_assertion(&apply.toml, &apply.path, index, &message);
+        Err(Failure::new(FailureKind::Rejected, error.to_string()))
+    }
+
+    /// The first assertion of a config that its rules contradict.
+    pub(super) fn broken(&self, config: &Config) -> Option<Broken> {
+        config.broken(|name| match self.observed.link_called(name) {
+            Some(link) => self.way_through(link),
+            None => WayIn { link: name.to_owned(), ports: vec![name.to_owned()], ..WayIn::default() },
+        })
     }
 
     /// Refuses a config by which no link that is there would be a port, where some are now, unless that was asked for.

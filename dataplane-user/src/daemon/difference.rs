@@ -51,6 +51,10 @@ fn ports(running: &Config, wanted: &Config, difference: &mut Difference) {
 }
 
 fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
+    let gone = running.assertions.iter().filter(|one| !wanted.assertions.contains(one));
+    difference.remove.extend(gone.map(|one| format!("assert {one}")));
+    let new = wanted.assertions.iter().filter(|one| !running.assertions.contains(one));
+    difference.add.extend(new.map(|one| format!("assert {one}")));
     if running.fragments != wanted.fragments {
         difference.change.push(format!("fragments: {} -> {}", running.fragments, wanted.fragments));
     }

@@ -18,6 +18,7 @@ use super::{
     trace_row,
 };
 use crate::{
+    config::Config,
     control::{
         protocol::{Failure, FailureKind},
         row::{Explanation, Stage, VerdictRow},
@@ -58,9 +59,10 @@ pub(super) struct Trip {
 /// What the programs did to a frame.
 #[derive(Debug)]
 pub(super) struct Arrived {
-    frame: Vec<u8>,
+    pub(super) ifindex: Ifindex,
+    pub(super) frame: Vec<u8>,
     ran: Ran,
-    record: TraceRecord,
+    pub(super) record: TraceRecord,
     /// How often it was handed over.
     handed_over: usize,
 }
@@ -113,15 +115,15 @@ pub(super) fn run_tiers(
             ran => ran,
         }?;
         if let Some(record) = ran.record {
-            return Ok(Arrived { frame, ran, record, handed_over });
+            return Ok(Arrived { ifindex, frame, ran, record, handed_over });
         }
     }
     Err(Failure::new(FailureKind::Failed, "no program judges this frame; is its port still attached?"))
 }
 
 impl Daemon {
-    /// Sends frames on their way that came in on a port.
-    pub(super) fn send_off(&mut self, iface: &str, frames: &[String]) -> Result<Trip, Failure> {
+    /// Sends frames on their way that came in on a port, through the chains in force or through none.
+    pub(super) fn send_off(&mut self, iface: &str, frames: &[String], chains: bool) -> Result<Trip, Failure> {
         let ifindex = self.link(iface)?.ifindex;
         let Some(hooks) = self.hooks(ifindex) else {
             let said = format!("{iface} is not a port; `dataplane attach {iface}` makes it one");
@@ -131,7 +133,7 @@ impl Daemon {
             let said = format!("{} frames in one request; at most {FRAMES} are allowed", frames.len());
             return Err(Failure::new(FailureKind::Usage, said));
         }
-        Ok(Trip { ifindex, hooks, dry_run: self.load_dry_run(true)? })
+        Ok(Trip { ifindex, hooks, dry_run: self.load_dry_run(chains)? })
     }
 
     /// The programs that packets of a port meet, in order; none where it is no port.
@@ -144,14 +146,22 @@ impl Daemon {
         })
     }
 
-    /// What became of frames that have arrived.
-    pub(super) fn explain(&mut self, arrived: impl Iterator<Item = Arrived>) -> Vec<Explanation> {
+    /// What became of frames that have arrived; by the rules of a config, where there is one that is not in force.
+    pub(super) fn explain(
+        &mut self,
+        arrived: impl Iterator<Item = Arrived>,
+        config: Option<&Config>,
+    ) -> Vec<Explanation> {
         self.index_rules();
         let mut recipients = Recipients::default();
         let explain = |it: Arrived| {
             let stage =
                 Stage { name: "xdp".to_owned(), result: "leaves it to tc, which can do what XDP cannot".to_owned() };
-            self.explanation(&it, vec![stage; it.handed_over], &mut recipients)
+            let explanation = self.explanation(&it, vec![stage; it.handed_over], &mut recipients);
+            match config {
+                None => explanation,
+                Some(config) => self.under(config, &it, explanation),
+            }
         };
         arrived.map(explain).collect()
     }

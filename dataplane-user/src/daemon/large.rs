@@ -1,19 +1,22 @@
 //! Requests that take long: they are done in threads of their own, on what was in force when they came, while the ring goes on.
 //! How many readers may have at once is for the control socket to say.
 
-use std::vec;
+use std::{sync::Arc, vec};
 
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
     Daemon, difference::difference, explain::Arrived, guard::answered, history, operate::parse, route_get::RouteAnswer,
 };
-use crate::control::{
-    page::Part,
-    protocol::{Data, Failure, Request},
-    row::Explanation,
-    server::Call,
-    status::StatusRow,
+use crate::{
+    config::Config,
+    control::{
+        page::Part,
+        protocol::{Data, Failure, Request},
+        row::Explanation,
+        server::Call,
+        status::StatusRow,
+    },
 };
 
 /// Frames that the ring explains in one turn.
@@ -26,10 +29,13 @@ pub(super) struct Done {
     work: Work,
 }
 
+/// Frames that have arrived, and the config whose rules judge them, where that is not the one in force.
+type Judged = (vec::IntoIter<Arrived>, Option<Arc<Config>>);
+
 #[derive(Debug)]
 enum Work {
     /// `explain`.
-    Explain { arrived: Result<vec::IntoIter<Arrived>, Failure>, explained: Vec<Explanation> },
+    Explain { arrived: Result<Judged, Failure>, explained: Vec<Explanation> },
     /// `route get`.
     Route(Result<Box<RouteAnswer>, Failure>),
 }
@@ -59,8 +65,8 @@ impl Daemon {
                 let (directory, history) = (self.store.path(""), self.store.history().clone());
                 elsewhere(call, move |_| Ok(Data::History(history::rows(&directory, &history)).into()));
             }
-            Request::Explain { iface, frames } => {
-                let trip = match answered("explain", || self.send_off(iface, frames)) {
+            Request::Explain { iface, frames, config } => {
+                let trip = match answered("explain", || self.send_off(iface, frames, config.is_none())) {
                     Ok(trip) => trip,
                     Err(failure) => {
                         reply(call, Err(failure));
@@ -69,8 +75,12 @@ impl Daemon {
                 };
                 let done = done.clone();
                 spawn_blocking(move || {
-                    let Request::Explain { frames, .. } = &call.request else { return };
-                    let arrived = answered("explain", || trip.run(frames)).map(Vec::into_iter);
+                    let Request::Explain { frames, config, .. } = &call.request else { return };
+                    let arrived = answered("explain", || {
+                        let read = config.as_ref().map(|text| parse(&text.path, &text.toml).map(Arc::new));
+                        let config = read.transpose()?;
+                        Ok((trip.run(frames)?.into_iter(), config))
+                    });
                     // Nobody takes it where the daemon ends.
                     let _ended = done.send(Done { call, work: Work::Explain { arrived, explained: Vec::new() } });
                 });
@@ -111,11 +121,11 @@ impl Daemon {
                 return reply(call, answer.map(|answer| Data::Decision(self.decision(&answer)).into()));
             }
         };
-        let mut arrived = match arrived {
+        let (mut arrived, config) = match arrived {
             Ok(arrived) => arrived,
             Err(failure) => return reply(call, Err(failure)),
         };
-        match answered("explain", || Ok(self.explain(arrived.by_ref().take(FRAMES)))) {
+        match answered("explain", || Ok(self.explain(arrived.by_ref().take(FRAMES), config.as_deref()))) {
             Ok(mut more) => explained.append(&mut more),
             Err(failure) => return reply(call, Err(failure)),
         }
@@ -123,7 +133,7 @@ impl Daemon {
             return reply(call, Ok(Data::Explanations(explained).into()));
         }
         if call.is_wanted() {
-            let _ended = done.send(Done { call, work: Work::Explain { arrived: Ok(arrived), explained } });
+            let _ended = done.send(Done { call, work: Work::Explain { arrived: Ok((arrived, config)), explained } });
         }
     }
 }

@@ -42,6 +42,7 @@ mod packets;
 mod pin;
 mod plane;
 mod privilege;
+mod prospect;
 mod quarantine;
 mod query;
 mod queue;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{chains::Chains, state::RuleHandles};
 use crate::{
-    config::{Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig},
+    config::{Assertion, Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig},
     model::Link,
 };
 
@@ -17,6 +17,7 @@ pub(super) struct RunningConfig {
     heartbeat: HeartbeatConfig,
     flows: FlowsConfig,
     metrics: MetricsConfig,
+    assertions: Vec<Assertion>,
 }
 
 impl RunningConfig {
@@ -37,8 +38,9 @@ impl RunningConfig {
 
     /// Takes all that a config says but chains and sets, which take a commit to come into force.
     pub(super) fn set_settings(&mut self, config: &Config) {
-        let Config { ports, fib, heartbeat, flows, metrics, fragments: _, sets: _, chains: _ } = config;
+        let Config { ports, assertions, fib, heartbeat, flows, metrics, fragments: _, sets: _, chains: _ } = config;
         self.ports = WantedPorts { config: ports.clone(), off: BTreeSet::new() };
+        self.assertions.clone_from(assertions);
         (self.fib, self.heartbeat, self.flows, self.metrics) = (*fib, *heartbeat, *flows, *metrics);
     }
 
@@ -51,6 +53,7 @@ impl RunningConfig {
     pub(super) fn settings(&self) -> Config {
         Config {
             ports: self.ports.config.clone(),
+            assertions: self.assertions.clone(),
             fragments: self.chains.fragments(),
             fib: self.fib,
             heartbeat: self.heartbeat,

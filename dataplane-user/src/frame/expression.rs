@@ -6,7 +6,7 @@ use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep, VlanId, err::packet
 use thiserror::Error;
 
 /// Why no frame comes of an expression.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ExpressionError {
     /// It does not have its form.
     #[error(

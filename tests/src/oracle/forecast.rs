@@ -45,7 +45,7 @@ impl Forecast {
                 .map(|(place, shot)| (place, shot.clone()))
                 .collect();
             let frames = here.iter().map(|(_, shot)| hex(&shot.frame)).collect();
-            match client.call(&Request::Explain { iface: format!("p{port}"), frames })?.data {
+            match client.call(&Request::Explain { iface: format!("p{port}"), frames, config: None })?.data {
                 Data::Explanations(all) => {
                     said.extend(here.into_iter().zip(all).map(|((place, shot), one)| (place, shot, one)));
                 }

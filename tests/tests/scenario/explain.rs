@@ -1,5 +1,7 @@
 //! `explain`: what is said of a packet before it is sent.
 
+use std::fs;
+
 use dataplane_tests::lab::{
     CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
     traffic::{self, Family},
@@ -160,5 +162,81 @@ fn frames_of_capture_files_are_explained() {
     }
     let absent = scene.daemon.attempt(&["explain", "--iface", "absent", "icmp 198.18.0.2 > 198.18.1.2"]);
     assert_eq!(absent.expect("it runs").status.code(), Some(3));
+    scene.close();
+}
+
+/// A config is judged before it is in force: as the one in force would be, and without a change to it.
+#[test]
+fn a_file_is_judged_by_its_own_rules() {
+    let Some(scene) = Scene::attached(&[], "tc") else { return };
+    scene.ping().expect("pings are answered");
+    scene.rule("forward", "udp dport 1 drop");
+    let shown = scene.cli(&["config", "show"]);
+    let path = scene.lab.dir().join("new.toml");
+    let file = path.to_str().expect("a path");
+    let rules = "[ports]\nclient0 = { mode = \"tc\" }\nserver0 = { mode = \"tc\" }\n\
+                 [sets.bad]\ntype = \"ipv4_addr\"\nelements = [\"198.18.1.0/28\"]\n\
+                 [chains.prerouting]\nrules = ['tcp dport 25 drop', 'ip dscp 3 drop']\n\
+                 [chains.input]\nrules = ['iifname \"cl*\" tcp dport { 22, 23 } reject']\n\
+                 [chains.forward]\npolicy = \"drop\"\nrules = ['iif client0 oif server0 ip daddr @bad tcp dport 80-90 accept', \
+                 'ip6 hoplimit < 9 drop', 'meta l4proto { icmp, icmpv6 } accept', 'udp dport 9 limit rate 1/minute accept']\n";
+    fs::write(&path, rules).expect("a file");
+    let packets = [
+        "tcp 198.18.0.2:1024 > 198.18.1.2:25",
+        "tcp 198.18.0.2:1024 > 198.18.1.2:80",
+        "tcp 198.18.0.2:1024 > 198.18.1.2:91",
+        "tcp 198.18.0.2:1024 > 198.18.0.1:22",
+        "tcp 198.18.0.2:1024 > 198.18.0.1:24",
+        "udp 198.18.0.2:1024 > 198.18.1.2:9",
+        "udp 198.18.0.2:1024 > 198.18.1.2:1",
+        "icmp 198.18.0.2 > 198.18.1.2",
+        "icmp 198.18.0.2 > 198.18.1.2 ttl 1",
+        "icmp 198.18.0.2 > 192.0.2.77",
+        "icmpv6 2001:db8::2 > 2001:db8:1::2",
+        "icmpv6 2001:db8::2 > 2001:db8:1::2 ttl 8",
+        "tcp [2001:db8::2]:1024 > [2001:db8:1::2]:80",
+    ];
+    let judged = packets.map(|packet| explain(&scene, &["--config", file, packet]));
+    let before = explain(&scene, &[packets[6]]);
+    assert_eq!((&*before.verdict, &*before.reason), ("drop", "filter_forward"));
+    assert_eq!(scene.cli(&["config", "show"]), shown, "nothing is in force of it");
+    let text = said(&judged[2], "forward");
+    assert!(text.contains("drop, by the policy of chain forward"), "{text}");
+    scene.cli(&["config", "apply", file]);
+    for (packet, judged) in packets.iter().zip(judged) {
+        let live = explain(&scene, &[packet]);
+        assert_eq!((&judged.verdict, &judged.reason), (&live.verdict, &live.reason), "{packet}: {judged:?} {live:?}");
+        assert_eq!((&judged.dev, &judged.lladdr), (&live.dev, &live.lladdr), "{packet}");
+        assert_eq!(judged.frame, live.frame, "{packet}");
+    }
+    scene.close();
+}
+
+/// A config that contradicts its own assertions is not put in force; links count by all their names.
+#[test]
+fn a_config_that_breaks_an_assertion_is_refused() {
+    let Some(scene) = Scene::attached(&[], "tc") else { return };
+    let path = scene.lab.dir().join("new.toml");
+    let file = path.to_str().expect("a path");
+    let ports = "[ports]\nclient0 = { mode = \"tc\" }\nserver0 = { mode = \"tc\" }\n";
+    let write = |assertion: &str, rules: &str| {
+        let text = format!("assert = [\"{assertion}\"]\n{ports}[chains.forward]\nrules = [{rules}]\n");
+        fs::write(&path, text).expect("a file");
+    };
+    let shown = scene.cli(&["config", "show"]);
+    write("must forward 'tcp 198.18.0.2 > 198.18.1.2:443' iif client0", "'udp dport 1 drop', 'tcp dport 400-500 drop'");
+    let words = ["must forward tcp 198.18.0.2 > 198.18.1.2:443", "verdict is drop", "rule 2: `tcp dport 400-500 drop`"];
+    scene.refused(&["config", "check", file], 5, &words);
+    scene.refused(&["config", "apply", file], 5, &words);
+    scene.refused(&["config", "apply", file, "--confirm", "9"], 5, &words);
+    assert_eq!(scene.cli(&["config", "show"]), shown);
+    scene.router().run("ip link property add dev client0 altname office").expect("an altname");
+    write("must not forward udp 198.18.0.2 > 198.18.1.2:53 iif client0", "'iif office drop'");
+    crate::scene::within(crate::scene::PROMPT * 10, || {
+        let output = scene.daemon.attempt(&["config", "apply", file])?;
+        anyhow::ensure!(output.status.success(), "{}", output.said());
+        Ok(())
+    });
+    assert!(scene.cli(&["config", "show"]).contains("must not forward udp 198.18.0.2 > 198.18.1.2:53 iif client0"));
     scene.close();
 }

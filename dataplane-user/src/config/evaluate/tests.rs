@@ -1,5 +1,6 @@
 //! Packets from anywhere to port 22, and what chains make of them.
 
+use super::super::judge::TCP;
 use super::*;
 use crate::config::parse;
 

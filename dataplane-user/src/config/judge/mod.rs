@@ -1,0 +1,110 @@
+//! What the chains of a config do with a packet, judged by the rules as they are written: no daemon and no kernel is needed.
+
+mod matching;
+mod subject;
+
+use std::fmt;
+
+pub(super) use matching::Holds;
+#[cfg(test)]
+pub(super) use subject::TCP;
+pub use subject::{Egress, Subject};
+
+use super::Config;
+use crate::rule::{Action, ChainName, Policy, Translation};
+
+/// What decides in a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Culprit {
+    /// A rule, by its place from 0.
+    Rule(ChainName, usize, String),
+    /// The policy.
+    Policy(ChainName),
+}
+
+impl Culprit {
+    /// Whether both are the same rule, at whatever place, or the same policy.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rule(chain, _, rule), Self::Rule(other, _, text)) => chain == other && rule == text,
+            (Self::Policy(chain), Self::Policy(other)) => chain == other,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(chain, index, rule) => write!(f, "chain {chain}, rule {}: `{rule}`", index + 1),
+            Self::Policy(chain) => write!(f, "the policy of chain {chain}"),
+        }
+    }
+}
+
+/// What a chain does with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainVerdict {
+    /// It lets it through.
+    Passes(Culprit),
+    /// It lets it through with other addresses.
+    Translates(Culprit, Translation),
+    /// It drops or rejects it.
+    Drops(Culprit),
+    /// That depends on what is not known of the packet: this rule may match, or not.
+    Unsure(Culprit),
+}
+
+/// What a rule or a policy does that decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Pass,
+    Drop,
+    Translate(Translation),
+}
+
+impl Deed {
+    const fn of(action: Action) -> Option<Self> {
+        match action {
+            Action::Accept => Some(Self::Pass),
+            Action::Drop | Action::Reject(_) => Some(Self::Drop),
+            Action::Translate(translation) => Some(Self::Translate(translation)),
+            Action::Continue => None,
+        }
+    }
+}
+
+impl Config {
+    /// What a chain does with a packet.
+    pub fn judge(&self, chain: ChainName, subject: &Subject) -> ChainVerdict {
+        let mut perhaps: Vec<(Deed, Culprit)> = Vec::new();
+        let mut decided = None;
+        for (index, rule) in self.chain(chain).rules.iter().enumerate() {
+            let Some(deed) = Deed::of(rule.action()) else { continue };
+            let culprit = || Culprit::Rule(chain, index, rule.to_string());
+            match self.meets(rule, subject) {
+                Holds::No => {}
+                // One of each kind says enough.
+                Holds::Maybe if perhaps.iter().any(|(other, _)| *other == deed) => {}
+                Holds::Maybe => perhaps.push((deed, culprit())),
+                Holds::Yes => {
+                    decided = Some((deed, culprit()));
+                    break;
+                }
+            }
+        }
+        let (deed, culprit) = decided.unwrap_or_else(|| {
+            let policy = self.chain(chain).policy;
+            (if policy == Policy::Drop { Deed::Drop } else { Deed::Pass }, Culprit::Policy(chain))
+        });
+        // Those that would do the same make no difference.
+        if let Some((_, unsure)) = perhaps.into_iter().find(|(other, _)| *other != deed) {
+            return ChainVerdict::Unsure(unsure);
+        }
+        match deed {
+            Deed::Pass => ChainVerdict::Passes(culprit),
+            Deed::Drop => ChainVerdict::Drops(culprit),
+            Deed::Translate(translation) => ChainVerdict::Translates(culprit, translation),
+        }
+    }
+}
