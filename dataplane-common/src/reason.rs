@@ -169,6 +169,10 @@ reasons! {
     Ipsec = "ipsec" => Kernel, "nothing: `ip xfrm policy` lists the policies";
     /// Another device takes the frames of this port before IP: a bridge, a bond, Open vSwitch, macvlan (passthru), ipvlan.
     Taken = "taken" => Kernel, "attach to that device, for instance the bridge; `dataplane doctor` names it";
+    /// Once in a quarter of its ageing time a bridge sees a frame of each host behind a member, so that it does not forget it.
+    BridgeRefresh = "bridge_refresh" => Kernel, "nothing: the bridge, which is a port too, judges the packet";
+    /// A bridge does not know the sender to be behind this member yet, so it must see the frame.
+    BridgeLearning = "bridge_learning" => Kernel, "nothing for a few packets of a host; if it persists, `bridge fdb show` and `dataplane doctor`";
     /// To the port of a DHCP client, which may be on this machine and have no address yet.
     Dhcp = "dhcp" => Kernel, "nothing: the kernel handles these";
     /// Left to the kernel because of routing rules, a VRF, or more routes than fit.
@@ -232,6 +236,13 @@ impl Reason {
     #[inline(always)]
     pub const fn is_for_others(number: u32) -> bool {
         Self::UNROUTED >> (number & 63) & 1 != 0
+    }
+
+    /// Whether a frame that goes up for the reason with this number was not judged: another device takes it, which may be a port.
+    #[inline(always)]
+    pub const fn is_unjudged(number: u32) -> bool {
+        const BITS: u64 = Reason::bits(&[Reason::Taken, Reason::BridgeRefresh, Reason::BridgeLearning]);
+        BITS >> (number & 63) & 1 != 0
     }
 
     const UNROUTED: u64 = Self::bits(&[

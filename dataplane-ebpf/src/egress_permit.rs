@@ -91,7 +91,29 @@ pub fn judge<H: Hook>(hook: &H, reason: Reason) -> Disposition {
     } else {
         Disposition::new(reason as u32, EgressPermit::NONE)
     };
-    if features::FLOWS.on() { Disposition(with_flow_epoch(end.raw())) } else { end }
+    let end = if features::FLOWS.on() { Disposition(with_flow_epoch(end.raw())) } else { end };
+    if features::BRIDGES.on() { Disposition(with_mark(end.raw())) } else { end }
+}
+
+/// A [`Disposition`] with some permit if the packet was judged: the bridge that gets it next, which is a port too, sees that
+/// ([`is_judged`]). One that was not judged has none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn with_mark(end: u32) -> u32 {
+    let end = Disposition::from_raw(end);
+    if Reason::is_unjudged(end.reason()) {
+        return end.with(EgressPermit::NONE).raw();
+    }
+    if end.permit() != EgressPermit::NONE {
+        return end.raw();
+    }
+    end.with(maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any)).raw()
+}
+
+/// Whether a port of this daemon has judged a packet with this permit.
+#[inline(always)]
+pub fn is_judged(permit: EgressPermit) -> bool {
+    permit != EgressPermit::NONE && maps::egress_classes().is_some_and(|classes| permit.is_of(classes))
 }
 
 /// A [`Disposition`] with the epoch of the flow table, by which tc egress knows under which rules netfilter has judged the

@@ -4,15 +4,17 @@ use core::{convert::Infallible, ops::ControlFlow};
 
 use dataplane_common::{
     Reason,
-    abi::{Port, RouteKind},
-    decide::{AddressClass, Frame, L3Protocol, V4, V6},
+    abi::{Port, PortFlags, RouteKind},
+    decide::{AddressClass, Frame, L3Protocol, PacketType, V4, V6, Vlan},
 };
 
 use crate::{
     features,
     maps::{self, Flows},
     packet::Hook,
-    stage::{filter, flow, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan},
+    stage::{
+        bridge, filter, flow, forward, kernel_lookup, link, network, policy, proxy, route, source, transport, vlan,
+    },
     tables::{self, Routed},
     trace::note,
     verdict::{Outcome, Step, stop},
@@ -29,7 +31,11 @@ pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Outcome {
 #[inline(always)]
 fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
     let frame = link::read(hook, port)?;
-    let (frame, port) = vlan::enter(hook, port, frame)?;
+    let bridged = features::BRIDGES.on()
+        && frame.packet_type == PacketType::Other
+        && port.flags().contains(PortFlags::BRIDGED)
+        && frame.vlan == Vlan::NONE;
+    let (frame, port) = if bridged { bridge::enter(hook, port, frame)? } else { vlan::enter(hook, port, frame)? };
     match frame.l3 {
         L3Protocol::Ipv4 => ingress::<V4, H>(hook, port, &frame),
         L3Protocol::Ipv6 if features::IPV6.on() => ingress::<V6, H>(hook, port, &frame),

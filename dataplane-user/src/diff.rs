@@ -1,7 +1,7 @@
 //! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
 use dataplane_common::abi::{
-    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, PortFlags, VlanKey,
+    Adjacency, BridgedKey, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, PortFlags, VlanKey,
 };
 
 use crate::lower::{TargetChanges, Targets, Update, Want};
@@ -37,6 +37,10 @@ pub enum Change<'a> {
     Port(u32, Port),
     /// A VLAN device on a port.
     Vlan(VlanKey, Port),
+    /// A host behind a member of a bridge, and the time between its refreshes.
+    Host(BridgedKey, u32),
+    /// A host that is behind this member no more.
+    RemoveHost(BridgedKey),
     /// A VLAN device that is no more.
     RemoveVlan(VlanKey),
     /// A slot that becomes free.
@@ -101,6 +105,11 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     if kept != have.mirror {
         steps.push(Change::Mirror(kept));
     }
+    // The bridge must see where a host is now; and the map may be full.
+    let gone = update.hosts.iter().filter(|(_, new)| new.is_none());
+    steps.extend(gone.map(|(key, _)| Change::RemoveHost(*key)));
+    let hosts = update.hosts.iter().filter_map(|(key, new)| Some((*key, (*new)?)));
+    steps.extend(hosts.map(|(key, period)| Change::Host(key, period)));
     steps.extend(update.policies.iter().map(|(family, both)| Change::Policies(*family, both)));
     steps.extend(update.egress.iter().filter(|(_, sends)| **sends).map(|(dev, _)| Change::AddEgress(*dev)));
     let adjacencies = update.adjacencies.iter().filter_map(|(index, new)| Some((*index, (*new)?)));
@@ -225,6 +234,8 @@ mod tests {
                 have.vlans.insert(*key, *port);
             }
             Change::RemoveVlan(key) => assert!(have.vlans.remove(key).is_some()),
+            Change::Host(key, period) => drop(have.hosts.insert(*key, *period)),
+            Change::RemoveHost(key) => assert!(have.hosts.remove(key).is_some()),
             Change::RemovePort(slot) => assert!(have.ports.remove(slot).is_some()),
             Change::RemoveGroup(index) => assert!(have.groups.remove(index).is_some()),
             Change::RemoveAdjacency(index) => assert!(have.adjacencies.remove(index).is_some()),

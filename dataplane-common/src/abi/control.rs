@@ -88,6 +88,8 @@ bitflags! {
         const FLOWS = 1 << 26;
         /// The kernel looks at every IPv4 source, because of routing rules.
         const SOURCES = 1 << 27;
+        /// Some port is a member of a bridge that is a port, too.
+        const BRIDGES = 1 << 28;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.

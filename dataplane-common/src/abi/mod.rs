@@ -4,6 +4,7 @@
 //! has one writer: the controller writes ports, routes, adjacencies and rules; the kernel half writes counters.
 
 mod adjacency;
+mod bridge;
 mod control;
 mod counter;
 mod direct;
@@ -30,6 +31,7 @@ mod tree;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
+pub use bridge::{BRIDGED_HOSTS, BridgedHost, BridgedKey};
 pub use control::{Control, Features, Instruction, Switch};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use direct::{
@@ -77,6 +79,7 @@ pub type Ifindex = u32;
 pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("mod.rs"),
     include_bytes!("adjacency.rs"),
+    include_bytes!("bridge.rs"),
     include_bytes!("control.rs"),
     include_bytes!("counter.rs"),
     include_bytes!("direct.rs"),
@@ -144,6 +147,8 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// VLAN devices as [`super::Port`], by [`super::VlanKey`].
     pub const VLANS: &str = "VLANS";
+    /// [`super::BridgedHost`] by [`super::BridgedKey`].
+    pub const BRIDGED: &str = "BRIDGED";
     /// One [`super::Fib4Base`], in a section.
     pub const FIB4_BASE: &str = ".bss.base4";
     /// What is in that section.
@@ -227,6 +232,8 @@ sizes! {
     EgressLink = 8;
     Port = 32;
     VlanKey = 8;
+    BridgedKey = 16;
+    BridgedHost = 16;
     FibLookup = 64;
     KernelLookup = 176;
     NeighbourKey = 24;

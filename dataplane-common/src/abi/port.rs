@@ -80,6 +80,10 @@ bitflags! {
         const FOLLOW_V4 = 1 << 13;
         /// The same for IPv6.
         const FOLLOW_V6 = 1 << 14;
+        /// It is a member of a bridge that is a port, too. A device on it with this flag is that bridge.
+        const BRIDGED = 1 << 15;
+        /// A bridge of which all members are ports: what they have judged comes with a permit, and is not judged again.
+        const JUDGED_BELOW = 1 << 16;
     }
 }
 

@@ -88,6 +88,12 @@ impl Ethernet {
         Mac::wide(self.as_bytes(), 0)
     }
 
+    /// The source, in the same way.
+    #[inline(always)]
+    pub fn sender(&self) -> u64 {
+        Mac::wide(self.as_bytes(), size_of::<Mac>())
+    }
+
     /// Both addresses, in words as they lie in memory.
     #[inline(always)]
     pub fn addresses(&self) -> [u32; 3] {

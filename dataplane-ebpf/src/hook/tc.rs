@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     Reason,
-    abi::{EgressPermit, Handoff, Ifindex, KernelLookup},
+    abi::{EgressPermit, Handoff, Ifindex, KernelLookup, PortFlags},
     decide::{self, Vlan},
     wire::{Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
@@ -205,6 +205,9 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
     gather(context);
     let skb = Skb { context, behind };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
+    if features::BRIDGES.on() && port.flags().contains(PortFlags::JUDGED_BELOW) && is_judged_skb(context.skb.skb) != 0 {
+        return TC_ACT_UNSPEC;
+    }
     let verdict = pipeline::run(&skb, port);
     let bytes = skb.length() as u64;
     let reason = match verdict {
@@ -250,10 +253,19 @@ extern "C" fn conclude_skb(skb: *mut __sk_buff, slot: u32, end: u32) -> u32 {
 /// Writes the permit of a packet for tc egress. It overwrites what others have written there.
 #[inline(always)]
 pub fn stamp(skb: *mut __sk_buff, permit: EgressPermit) {
-    if features::FORWARD.on() || features::FLOWS.on() {
+    if features::FORWARD.on() || features::FLOWS.on() || features::BRIDGES.on() {
         // SAFETY: the context is the program's own.
         unsafe { (*skb).tc_index = permit.raw() };
     }
+}
+
+/// Whether the member of a bridge that it came in through has judged it. A global function: one path for the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_judged_skb(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context is the program's own.
+    let permit = EgressPermit::from_raw(u32::from(unsafe { (*skb).tc_index } as u16));
+    u32::from(egress_permit::is_judged(permit))
 }
 
 /// Whether a security association led here. A global function, for the room that the answer takes.

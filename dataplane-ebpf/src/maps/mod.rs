@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
+mod bridge;
 mod fib;
 mod flow;
 
@@ -25,6 +26,7 @@ use dataplane_common::{
 
 use crate::features;
 
+pub use bridge::{is_refresh_due, learned_host};
 pub use fib::{Table4, Table6};
 pub use flow::{FlowState, Flows, Row, flow_context, flow_state, moment, store_moment};
 
@@ -358,7 +360,7 @@ pub fn store_liveness(gone: bool) {
 
 /// The tick of the kernel's timer: the verifier turns the call into a load.
 #[inline(always)]
-fn tick() -> u64 {
+pub fn tick() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_jiffies64() }
 }

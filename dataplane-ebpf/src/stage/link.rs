@@ -34,6 +34,7 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         // Tagged ones come in through VLAN devices before an `rx_handler` sees them (`__netif_receive_skb_core`).
         Ok(frame) if frame.vlan == Vlan::NONE && taken() => stop(Reason::Taken),
         Ok(frame) => ControlFlow::Continue(frame),
+        Err(Reason::OtherHost) if features::BRIDGES.on() && port.flags().contains(PortFlags::BRIDGED) => bridged(hook),
         Err(_) if taken() => stop(Reason::Taken),
         Err(Reason::OtherHost) if features::VIRTUAL.on() || features::FILTERING.on() => other(hook, port),
         Err(reason) => stop(reason),
@@ -57,6 +58,18 @@ fn other<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         // Whatever is wrong with it, it may not be ours to drop.
         Err(_) if features::VIRTUAL.on() => stop(Reason::OtherHost),
         Err(reason) => stop(reason),
+    }
+}
+
+/// An untagged packet at a member of a bridge: it may be for the bridge.
+#[inline(always)]
+fn bridged<H: Hook>(hook: &H) -> Step<Frame> {
+    features::read_bounds_anew();
+    match decide::frame(hook, None, Vlan::NONE) {
+        Ok(frame) if frame.vlan == Vlan::NONE && matches!(frame.l3, L3Protocol::Ipv4 | L3Protocol::Ipv6) => {
+            ControlFlow::Continue(Frame { packet_type: PacketType::Other, ..frame })
+        }
+        _ => stop(Reason::Taken),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The stages of the path. Each takes what earlier ones produced and returns its product, or where the path ends. No stage
 //! calls another, and none writes a packet byte.
 
+pub mod bridge;
 pub mod filter;
 pub mod flow;
 pub mod forward;

@@ -1,5 +1,7 @@
 //! What operators ask for.
 
+use dataplane_common::abi::Ifindex;
+
 use super::{
     Daemon,
     chains::{Chains, InstalledRule, NoSuchRule},
@@ -13,7 +15,7 @@ use crate::{
         Problem,
         filter::{FilterError, unsupported},
     },
-    model::ModeChoice,
+    model::{Link, ModeChoice},
     rule::{self, ChainName, Rule, RuleError},
 };
 
@@ -106,19 +108,29 @@ impl Daemon {
         }
         let wanted: Vec<_> =
             ifaces.iter().filter_map(|name| self.observed.model().link_named(name)).map(|link| link.ifindex).collect();
-        self.plane.ports_mut().retry(Some(&wanted));
+        let members = self.members_of(&wanted);
+        for (_, name) in &members {
+            self.desired.ports_mut().switch_on(name);
+        }
+        let all: Vec<_> = wanted.iter().copied().chain(members.iter().map(|(ifindex, _)| *ifindex)).collect();
+        self.plane.ports_mut().retry(Some(&all));
         self.follow();
         let failed = wanted.iter().find_map(|ifindex| self.plane.ports().trouble(*ifindex)).cloned();
         if let Some(reason) = failed {
             *self.desired.ports_mut() = before;
-            self.plane.ports_mut().retry(Some(&wanted));
+            self.plane.ports_mut().retry(Some(&all));
             self.follow();
             return Err(Failure::new(FailureKind::Failed, reason));
         }
         self.save();
         let mut reply = Reply::from(Data::Ports(
-            self.port_rows(None)?.into_iter().filter(|row| wanted.contains(&row.ifindex)).collect(),
+            self.port_rows(None)?.into_iter().filter(|row| all.contains(&row.ifindex)).collect(),
         ));
+        for (ifindex, name) in members {
+            if let Some(reason) = self.plane.ports().trouble(ifindex) {
+                reply = reply.warn(format!("cannot attach {name}, so its bridge gets all frames first: {reason}"));
+            }
+        }
         let left = self.plane.problems().iter().filter(|problem| match problem {
             Problem::Taken { port, .. } => ifaces.contains(port),
             Problem::Ipsec(_) => true,
@@ -133,10 +145,17 @@ impl Daemon {
         Ok(reply)
     }
 
+    /// The members of bridges, with their names.
+    fn members_of(&self, bridges: &[Ifindex]) -> Vec<(Ifindex, String)> {
+        let model = self.observed.model();
+        let of = |link: &&Link| model.bridge_of(link).is_some_and(|bridge| bridges.contains(&bridge.ifindex));
+        model.links.values().filter(of).map(|link| (link.ifindex, link.name.clone())).collect()
+    }
+
     fn detach(&mut self, ifaces: &[String]) -> Result<Reply, Failure> {
         for name in ifaces {
             let wanted = match self.observed.link_called(name) {
-                Some(link) => self.desired.ports().wanted(link, self.observed.former_names(link.ifindex)),
+                Some(link) => self.desired.ports().wanted_with_bridge(link, &self.observed),
                 None => self.desired.ports().config().iter().find(|port| port.pattern.fits(name)),
             };
             if wanted.is_none() {
@@ -153,6 +172,14 @@ impl Daemon {
             });
             for name in names.iter().chain([name]) {
                 self.desired.ports_mut().unwant(name);
+            }
+        }
+        // Its bridge still wants it.
+        for name in ifaces {
+            if let Some(link) = self.observed.link_called(name)
+                && self.desired.ports().wanted_with_bridge(link, &self.observed).is_some()
+            {
+                self.desired.ports_mut().switch_off(vec![link.name.clone()]);
             }
         }
         self.follow();
@@ -299,7 +326,7 @@ pub(super) fn failure(error: anyhow::Error) -> Failure {
 
 impl Daemon {
     /// The link of a name, for verbs that take one.
-    pub(super) fn link(&self, name: &str) -> Result<&crate::model::Link, Failure> {
+    pub(super) fn link(&self, name: &str) -> Result<&Link, Failure> {
         self.observed.model().link_named(name).ok_or_else(|| no_link(name))
     }
 }

@@ -44,8 +44,7 @@ impl Daemon {
     fn judged_links(&self) -> Vec<Ifindex> {
         let model = self.observed.model();
         let links = &model.links;
-        let wanted =
-            |link: &&Link| self.desired.ports().wanted(link, self.observed.former_names(link.ifindex)).is_some();
+        let wanted = |link: &&Link| self.desired.ports().wanted_with_bridge(link, &self.observed).is_some();
         let mut judged: BTreeSet<_> =
             links.values().filter(|link| !link.loopback).filter(wanted).map(|link| link.ifindex).collect();
         for _ in 0..DEPTH {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane_common::{
     Reason, Verdict,
-    abi::{Control, ELSEWHERE, PortCounters},
+    abi::{Control, ELSEWHERE, PortCounters, PortFlags},
 };
 
 use super::{Daemon, chains::InstalledRule};
@@ -61,8 +61,7 @@ impl Daemon {
                 None => Counts::default(),
             };
             let state = if link.up { "up" } else { "down" };
-            let (taken, ipsec) =
-                (self.observed.model().taker(link), Shielded::by(&self.observed.model().ipsec).is_some());
+            let (taken, ipsec) = (self.taker(link), Shielded::by(&self.observed.model().ipsec).is_some());
             let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
             let flows = self.flows_word(link);
             rows.push(PortRow { routes, taken, ipsec, netfilter, flows, ..row(link, port.mode.name(), state, counts) });
@@ -77,7 +76,7 @@ impl Daemon {
             let mode = self
                 .desired
                 .ports()
-                .wanted(link, self.observed.former_names(*ifindex))
+                .wanted_with_bridge(link, &self.observed)
                 .map_or("auto", |wanted| wanted.mode.name());
             rows.push(row(link, mode, &format!("failed: {reason}"), Counts::default()));
         }
@@ -97,6 +96,13 @@ impl Daemon {
             ));
         }
         Ok(rows)
+    }
+
+    /// The device that takes the frames of a port; none where those for a bridge are judged at its member.
+    fn taker(&self, link: &Link) -> Option<String> {
+        let mut devices = self.plane.want().vlans.iter().filter(|(key, _)| key.ifindex == link.ifindex);
+        let bridged = devices.any(|(_, device)| device.flags().contains(PortFlags::BRIDGED));
+        self.observed.model().taker(link).filter(|_| !bridged)
     }
 
     fn routes_row(&self, link: &Link) -> RoutesRow {

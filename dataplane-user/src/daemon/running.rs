@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{chains::Chains, state::RuleHandles};
+use super::{chains::Chains, observed::Observed, state::RuleHandles};
 use crate::{
     config::{Assertion, Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig},
     model::Link,
@@ -144,7 +144,7 @@ impl WantedPorts {
         }
     }
 
-    /// Names that a pattern fits are not wanted.
+    /// Names that a pattern fits, or members of bridges, are not wanted.
     pub(super) fn switch_off(&mut self, names: Vec<String>) {
         self.off.extend(names);
     }
@@ -155,11 +155,32 @@ impl WantedPorts {
         self.off.clear();
     }
 
+    /// Wants again what was switched off.
+    pub(super) fn switch_on(&mut self, name: &str) {
+        self.off.remove(name);
+    }
+
+    /// What is said about a link, or about the bridge that it is a member of: members are ports with their bridge.
+    pub(super) fn wanted_with_bridge(&self, link: &Link, observed: &Observed) -> Option<&PortConfig> {
+        let former = observed.former_names(link.ifindex);
+        if self.is_off(link, former) {
+            return None;
+        }
+        self.wanted(link, former).or_else(|| {
+            let bridge = observed.model().bridge_of(link)?;
+            self.wanted(bridge, observed.former_names(bridge.ifindex))
+        })
+    }
+
+    fn is_off(&self, link: &Link, former: &[String]) -> bool {
+        link.names().chain(former.iter().map(String::as_str)).any(|name| self.off.contains(name))
+    }
+
     /// What is said about a link: an entry of a name of its own, or else the first pattern that fits its name; then what was
     /// said about it under a name before.
     pub(super) fn wanted(&self, link: &Link, former: &[String]) -> Option<&PortConfig> {
         let before = former.iter().map(String::as_str);
-        if link.names().chain(before.clone()).any(|name| self.off.contains(name)) {
+        if self.is_off(link, former) {
             return None;
         }
         let own = |name: &str| self.config.iter().find(|port| port.pattern.as_str() == name);

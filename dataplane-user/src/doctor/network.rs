@@ -7,7 +7,7 @@ use dataplane_common::abi::Ifindex;
 use super::{Facts, PortFacts, fault, fine};
 use crate::{
     control::row::{Finding, Status},
-    model::{Family, IpVersion, NetconfScope, Routes, TABLE_MAIN},
+    model::{Family, IpVersion, Link, NetconfScope, Routes, TABLE_MAIN},
 };
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -30,15 +30,31 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Which way packets take that are routed into bridges.
+/// Which way packets take that are routed into bridges, and those that come in through them.
 fn bridges(facts: &Facts, findings: &mut Vec<Finding>) {
     for bridge in facts.model.links.values().filter(|link| link.bridge.is_some() && link.up) {
         let way = match facts.model.why_kernel_bridges(bridge) {
             None => "what is routed into it goes straight to the member that the host is behind".to_owned(),
             Some(why) => format!("what is routed into it is handed to the bridge by tc: {why}"),
         };
-        findings.push(fine(format!("bridge {}", bridge.name), way));
+        let received = received(facts, bridge).map_or_else(String::new, |received| format!("; {received}"));
+        findings.push(fine(format!("bridge {}", bridge.name), way + &received));
     }
+}
+
+/// Where what comes in through the members of a bridge is judged, if it is a port.
+fn received(facts: &Facts, bridge: &Link) -> Option<String> {
+    let is_port = |link: &Link| facts.ports.iter().any(|port| port.link.ifindex == link.ifindex && port.row.is_some());
+    if !is_port(bridge) {
+        return None;
+    }
+    let mut members = facts.model.links.values().filter(|link| link.master == Some(bridge.ifindex));
+    let missing = members.find(|link| !is_port(link)).map(|link| format!("{} is no port", link.name));
+    let why = facts.model.why_kernel_receives(bridge).map(str::to_owned).or(missing);
+    Some(why.map_or_else(
+        || "what comes in for it is judged at its members".to_owned(),
+        |why| format!("what comes in for it passes the bridge first: {why}"),
+    ))
 }
 
 /// Connections, where some may be carried at the driver.

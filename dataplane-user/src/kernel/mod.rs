@@ -1,6 +1,7 @@
 //! The only place that talks to the kernel's BPF side: object, programs, links, pins and map contents.
 
 mod bpffs;
+mod bridge;
 mod btf;
 mod clsact;
 mod event;
@@ -22,6 +23,7 @@ mod table;
 mod test_run;
 
 pub use bpffs::{BPFFS, Bpffs, BpffsError, PinDirs, is_bpffs, prepare};
+pub use bridge::BridgedHosts;
 pub use btf::BtfError;
 pub use event::Events;
 pub use flows::{FlowMaps, FlowSwitch};

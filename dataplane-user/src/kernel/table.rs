@@ -17,7 +17,9 @@ use dataplane_common::abi::{
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Events, GrowableMaps, Object, ObjectError, growable::memory, mmap::Mapping, object, policy::Shields};
+use super::{
+    BridgedHosts, Events, GrowableMaps, Object, ObjectError, growable::memory, mmap::Mapping, object, policy::Shields,
+};
 use crate::fib::{Memory as _, TableSizes};
 
 /// Why a map could not be read or written.
@@ -138,6 +140,8 @@ pub(super) fn limits(object: &mut Object) -> Result<Limits, TableError> {
 pub struct Tables {
     /// Routes, and what is live.
     pub routing: GrowableMaps,
+    /// Hosts behind members of bridges.
+    pub bridged: BridgedHosts,
     ports: Mapping<AtomicU64>,
     adjacencies: Mapping<AtomicU64>,
     heartbeat: Rows<8>,
@@ -171,6 +175,7 @@ impl Tables {
             egress_links.try_into().map_err(|error| TableError::Map { name: map::EGRESS_LINKS, error })?;
         let tables = Self {
             routing: GrowableMaps::take(object, sizes)?,
+            bridged: BridgedHosts::take(object)?,
             ports: memory(object, map::PORTS, PORTS as usize * words::<Port>())?,
             adjacencies: memory(object, map::ADJACENCIES, ADJACENCIES as usize * words::<Adjacency>())?,
             heartbeat: Rows::take(object, map::HEARTBEAT)?,

@@ -127,7 +127,9 @@ mod tests {
             }),
             ("a member that is down", &|link| link.up = link.ifindex != 21),
             ("a member that left", &|link| link.master = None),
-            ("VLANs held apart", &|link| link.bridge = link.bridge.map(|_| Bridge { filters_vlans: true })),
+            ("VLANs held apart", &|link| {
+                link.bridge = link.bridge.map(|bridge| Bridge { filters_vlans: true, ..bridge });
+            }),
             ("a capture", &|link| link.promiscuity = u32::from(link.ifindex == 20)),
             ("a smaller member", &|link| link.mtu -= u32::from(link.ifindex == 21)),
             ("a member that is about to be announced", &|link| link.bridge_port = None),

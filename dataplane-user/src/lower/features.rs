@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dataplane_common::{
-    abi::{Control, Features, PortFlags, Tag},
+    abi::{Control, Features, Port, PortFlags, Tag, VlanKey},
     wire::Mac,
 };
 
@@ -17,7 +17,10 @@ impl Lowering {
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
         want.features.set(Features::VLANS, tagged || want.vlans.keys().any(|key| !key.is_address()));
-        want.features.set(Features::VIRTUAL, want.vlans.keys().any(|key| key.is_address()));
+        let is_bridge = |port: &Port| port.flags().contains(PortFlags::BRIDGED);
+        let is_virtual = |(key, port): (&VlanKey, &Port)| key.is_address() && !is_bridge(port);
+        want.features.set(Features::VIRTUAL, want.vlans.iter().any(is_virtual));
+        want.features.set(Features::BRIDGES, want.ports.values().any(is_bridge));
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);
         if self.custom_local.0 != model.routes4.renewals() {

@@ -1,6 +1,7 @@
 //! The model becomes the contents of the maps. Pure: the same model and the same history give the same contents.
 
 mod adjacency;
+mod bridge;
 mod carrier;
 pub mod egress;
 mod family_state;
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    Adjacency, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey,
+    Adjacency, BridgedKey, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey,
 };
 
 use crate::model::{Attachment, IpVersion, Link, Model, Prefix, RouteSource, TABLE_LOCAL, Touched, TouchedRoutes};
@@ -47,6 +48,8 @@ pub struct Want {
     pub ports: BTreeMap<u32, Port>,
     /// VLAN devices on ports.
     pub vlans: BTreeMap<VlanKey, Port>,
+    /// Hosts behind members of bridges whose frames are taken, and after how many hundredths of a second the bridge sees one.
+    pub hosts: BTreeMap<BridgedKey, u32>,
     /// By index.
     pub groups: BTreeMap<u32, NextHopGroup>,
     /// By index.
@@ -75,6 +78,7 @@ impl Default for Want {
         Self {
             ports: BTreeMap::new(),
             vlans: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             groups: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
             neighbours: BTreeMap::new(),
@@ -107,6 +111,7 @@ pub struct Lowering {
     /// Those that take less of IPv6 than the device does, and how much.
     narrow: BTreeSet<(Ifindex, u32)>,
     attached: BTreeMap<Ifindex, Attachment>,
+    entrances: bridge::Entrances,
     /// Problems with ports.
     problems: Vec<Problem>,
     want: Want,
@@ -129,6 +134,7 @@ impl Lowering {
             usable: BTreeSet::new(),
             narrow: BTreeSet::new(),
             attached: BTreeMap::new(),
+            entrances: bridge::Entrances::default(),
             problems: Vec::new(),
             want: Want::default(),
         }
@@ -168,6 +174,7 @@ impl Lowering {
             update.policies = update::policies(&self.want.policies, &policies);
             self.want.policies = policies;
         }
+        self.update_hosts(model, touched, ports_touched, &mut update);
         self.update_neighbours(model, touched, ports_touched, &mut update);
         self.next_hops.sweep(&mut self.want, &mut update);
         self.next_hops.fill(model, touched, &mut self.want, &mut update);
@@ -196,7 +203,9 @@ impl Lowering {
         let slots = self.slots.assign(present().map(|(link, _)| link.ifindex), &mut self.problems);
         for (link, attachment) in present() {
             if let Some(slot) = slots.get(&link.ifindex) {
-                wanted.insert(*slot, Port { route_mtu, ..port::port(model, link, attachment) });
+                let port = port::port(model, link, attachment);
+                let flags = port.flags() | bridge::flags(model, attached, link);
+                wanted.insert(*slot, Port { route_mtu, flags: flags.bits(), ..port });
             }
         }
         let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
@@ -207,8 +216,9 @@ impl Lowering {
             let left = |link: &&Link| model.route_source(version, link) == RouteSource::Stack;
             self.problems.extend(entered.iter().any(left).then_some(Problem::PolicyRouting(version)));
         }
-        let taken = |(link, _): (&Link, _)| Some(Problem::Taken { by: model.taker(link)?, port: link.name.clone() });
-        self.problems.extend(present().filter_map(taken));
+        self.problems.extend(present().filter_map(|(link, _)| bridge::taken(model, attached, link)));
+        self.entrances = bridge::Entrances::new(model, attached);
+        vlans.extend(self.entrances.rows(model, attached));
         let shielded = Shielded::by(&model.ipsec).filter(|_| !wanted.is_empty());
         self.problems.extend(shielded.map(Problem::Ipsec));
         for key in vlans.keys().filter(|key| !key.is_address()) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{Adjacency, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey};
+use dataplane_common::abi::{Adjacency, BridgedKey, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey};
 
 use super::{TargetChanges, Want, family_state::changes};
 
@@ -13,6 +13,8 @@ pub struct Update {
     pub ports: BTreeMap<u32, Option<Port>>,
     /// VLAN devices.
     pub vlans: BTreeMap<VlanKey, Option<Port>>,
+    /// Hosts behind members of bridges.
+    pub hosts: BTreeMap<BridgedKey, Option<u32>>,
     /// By index.
     pub groups: BTreeMap<u32, Option<NextHopGroup>>,
     /// By index.
@@ -37,6 +39,7 @@ impl Update {
         Self {
             ports: changes(&BTreeMap::new(), &want.ports),
             vlans: changes(&BTreeMap::new(), &want.vlans),
+            hosts: changes(&BTreeMap::new(), &want.hosts),
             groups: changes(&BTreeMap::new(), &want.groups),
             adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
             neighbours: changes(&BTreeMap::new(), &want.neighbours),
@@ -54,6 +57,7 @@ impl Update {
         Self {
             ports: changes(&before.ports, &after.ports),
             vlans: changes(&before.vlans, &after.vlans),
+            hosts: changes(&before.hosts, &after.hosts),
             groups: changes(&before.groups, &after.groups),
             adjacencies: changes(&before.adjacencies, &after.adjacencies),
             neighbours: changes(&before.neighbours, &after.neighbours),

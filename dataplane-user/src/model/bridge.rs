@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::Ifindex;
+use dataplane_common::abi::{BRIDGED_HOSTS, Ifindex};
 use dataplane_common::wire::Mac;
 
 use super::{Link, Model, NetfilterHook};
 
 /// How many hosts behind bridges are known: a neighbour can make up as many as it likes. What is for others is left to the
 /// kernel's bridge.
-pub const FDB_HOSTS: usize = 16_384;
+pub const FDB_HOSTS: usize = BRIDGED_HOSTS as usize;
 
 /// What a bridge says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bridge {
     /// It holds frames of VLANs apart (`vlan_filtering`).
     pub filters_vlans: bool,
+    /// After how many hundredths of a second without a frame it forgets a host (`ageing_time`).
+    pub ageing: u32,
 }
 
 /// What a member says of its part in a bridge.
@@ -70,6 +72,11 @@ impl Fdb {
         self.0.get(&(bridge, host)).copied()
     }
 
+    /// All hosts, with the members that they are behind.
+    pub fn iter(&self) -> impl Iterator<Item = (Ifindex, Mac, Ifindex)> {
+        self.0.iter().map(|((bridge, mac), member)| (*bridge, *mac, *member))
+    }
+
     /// Forgets what is on a link, which is gone; what that was.
     pub fn forget(&mut self, link: Ifindex) -> BTreeSet<(Ifindex, Mac)> {
         let gone = self.0.extract_if(.., |(bridge, _), member| *bridge == link || *member == link);
@@ -98,25 +105,51 @@ impl Model {
         Some(member).filter(|member| member.master == Some(bridge.ifindex) && self.is_plain_member(member))
     }
 
-    /// Whether frames leave through a member of a bridge for no other reason than that a host is behind it.
-    pub fn is_plain_member(&self, member: &Link) -> bool {
-        let bridge = member.master.and_then(|master| self.links.get(&master));
-        member.bridge_port.is_some_and(|port| port.forwarding && !port.special)
-            && member.up
-            && member.ethernet
-            && bridge.is_some_and(|bridge| self.why_kernel_bridges(bridge).is_none())
+    /// The bridge that a link is a member of.
+    pub fn bridge_of(&self, link: &Link) -> Option<&Link> {
+        self.links.get(&link.master?).filter(|master| master.bridge.is_some())
     }
 
-    /// Why what is routed through a bridge is left to the kernel's bridge, for people; `None`: it is not.
+    /// Whether frames leave through a member of a bridge for no other reason than that a host is behind it.
+    pub fn is_plain_member(&self, member: &Link) -> bool {
+        let bridge = self.bridge_of(member);
+        Self::lets_through(member) && bridge.is_some_and(|bridge| self.why_kernel_bridges(bridge).is_none())
+    }
+
+    /// Why what is routed into a bridge is left to the kernel's bridge, for people; `None`: it is not.
     pub fn why_kernel_bridges(&self, bridge: &Link) -> Option<&'static str> {
+        let shaped = !self.leaves_plainly(bridge);
+        let shaped = shaped.then_some("a queueing discipline or a rule of netfilter is at its egress");
+        self.why_special(bridge).or(shaped)
+    }
+
+    /// Whether what comes in through a member of a bridge for the bridge itself needs no more than its table says.
+    pub fn is_plain_entrance(&self, member: &Link) -> bool {
+        let bridge = self.bridge_of(member);
+        Self::lets_through(member) && bridge.is_some_and(|bridge| self.why_kernel_receives(bridge).is_none())
+    }
+
+    /// Why what comes in through members of a bridge is left to the kernel's bridge, for people; `None`: it is not.
+    pub fn why_kernel_receives(&self, bridge: &Link) -> Option<&'static str> {
+        let ages = bridge.bridge.is_some_and(|bridge| bridge.ageing != 0);
+        let taken = || self.taker(bridge).map(|_| "another device takes its packets");
+        self.why_special(bridge).or_else(|| (!ages).then_some("its ageing_time is 0")).or_else(taken)
+    }
+
+    /// Whether the state of a member lets all frames through.
+    fn lets_through(member: &Link) -> bool {
+        member.bridge_port.is_some_and(|port| port.forwarding && !port.special) && member.up && member.ethernet
+    }
+
+    /// Why more than its table has a say in what a bridge does.
+    fn why_special(&self, bridge: &Link) -> Option<&'static str> {
         let of_bridges = |chain: &super::NetfilterChain| chain.hook == NetfilterHook::Bridge;
         match bridge.bridge {
             None => Some("it is no bridge"),
             _ if !bridge.up => Some("it is down"),
-            Some(Bridge { filters_vlans: true }) => Some("vlan_filtering is on"),
+            Some(Bridge { filters_vlans: true, .. }) => Some("vlan_filtering is on"),
             _ if bridge.promiscuity != 0 => Some("it is promiscuous"),
             _ if self.netfilter.chains.iter().any(of_bridges) => Some("netfilter has rules for bridges"),
-            _ if !self.leaves_plainly(bridge) => Some("a queueing discipline or a rule of netfilter is at its egress"),
             _ => None,
         }
     }

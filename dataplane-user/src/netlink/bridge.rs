@@ -14,6 +14,7 @@ use crate::model::{Bridge, BridgePort, FdbEntry};
 /// `AF_BRIDGE`.
 const FAMILY: u8 = 7;
 const IFLA_PROTINFO: u16 = 12;
+const IFLA_BR_AGEING_TIME: u16 = 4;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_VLAN_TUNNEL: u16 = 29;
@@ -31,8 +32,16 @@ const PERMANENT: u16 = 0x80;
 
 /// `IFLA_INFO_DATA` of a bridge.
 pub(super) fn bridge(data: &[u8]) -> Bridge {
-    let filters = Attributes::within(data).find(|(kind, _)| *kind == IFLA_BR_VLAN_FILTERING);
-    Bridge { filters_vlans: filters.is_some_and(|(_, on)| on.first() != Some(&0)) }
+    let mut bridge = Bridge::default();
+    for (kind, value) in Attributes::within(data) {
+        match kind {
+            IFLA_BR_VLAN_FILTERING => bridge.filters_vlans = value.first() != Some(&0),
+            // In `USER_HZ`, which is 100.
+            IFLA_BR_AGEING_TIME => bridge.ageing = u32_at(value, 0).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    bridge
 }
 
 /// `IFLA_INFO_SLAVE_DATA` or `IFLA_PROTINFO` of a member.
@@ -152,5 +161,8 @@ mod tests {
             bridge(&data).filters_vlans
         };
         assert_eq!([of(&[0]), of(&[1]), bridge(&[]).filters_vlans], [false, true, false]);
+        let mut data = Vec::new();
+        put(&mut data, IFLA_BR_AGEING_TIME, &30_000_u32.to_ne_bytes());
+        assert_eq!([bridge(&data).ageing, bridge(&[]).ageing], [30_000, 0]);
     }
 }

@@ -11,6 +11,7 @@ mod answer;
 mod bgp;
 mod bond;
 mod bridge;
+mod bridge_entrance;
 mod card;
 mod careful;
 mod carried;

@@ -96,6 +96,8 @@ impl Kernel {
             Change::RemovePort(slot) => drop(have.ports.remove(slot)),
             Change::Vlan(key, port) => drop(have.vlans.insert(*key, *port)),
             Change::RemoveVlan(key) => drop(have.vlans.remove(key)),
+            Change::Host(key, period) => drop(have.hosts.insert(*key, *period)),
+            Change::RemoveHost(key) => drop(have.hosts.remove(key)),
             Change::Neighbour(key, index) => drop(have.neighbours.insert(*key, *index)),
             Change::RemoveNeighbour(key) => drop(have.neighbours.remove(key)),
             Change::Features(_) => panic!("programs are loaded, not written"),
@@ -141,6 +143,7 @@ impl Plane for FakePlane {
     fn keep(&mut self, want: &Want) -> Result<(), TableError> {
         let mut kernel = self.kernel();
         kernel.have.vlans.retain(|key, _| want.vlans.contains_key(key));
+        kernel.have.hosts.retain(|key, _| want.hosts.contains_key(key));
         kernel.have.neighbours.retain(|key, _| want.neighbours.contains_key(key));
         Ok(())
     }

@@ -152,8 +152,10 @@ impl Ports {
 fn wanted_mode(ifindex: Ifindex, facts: Facts<'_>) -> Option<Mode> {
     let model = facts.observed.model();
     let link = model.links.get(&ifindex)?;
-    let wanted = facts.desired.ports().wanted(link, facts.observed.former_names(ifindex))?;
-    Some(choose(link, model.features(ifindex), wanted.mode))
+    let wanted = facts.desired.ports().wanted_with_bridge(link, facts.observed)?;
+    // A mode that is said of a bridge is that of its members; what they leave to it meets tc.
+    let is_bridge = link.bridge.is_some();
+    Some(if is_bridge { Mode::Tc } else { choose(link, model.features(ifindex), wanted.mode) })
 }
 
 impl DataPlane {

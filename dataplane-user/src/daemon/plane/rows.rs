@@ -32,6 +32,8 @@ pub(super) fn write(tables: &mut Tables, change: &Change<'_>) -> Result<(), Tabl
         Change::Neighbour(key, index) => tables.write_neighbour(*key, *index)?,
         Change::RemoveNeighbour(key) => tables.remove_neighbour(*key)?,
         Change::RemoveVlan(key) => tables.remove_vlan(*key)?,
+        Change::Host(key, period) => tables.bridged.write(*key, *period)?,
+        Change::RemoveHost(key) => tables.bridged.remove(*key)?,
         Change::RemovePort(slot) => tables.write_port(*slot, &Port::FREE),
         // Programs are no rows: see [`Plane::load`].
         Change::Features(_) => {}
