@@ -27,13 +27,35 @@ pub struct OwnSet {
     pub elements: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
+/// The type of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    /// `filter`.
+    Filter,
+    /// `nat`: sees the first packet of each connection.
+    Translate,
+    /// `route`: what it changes of packets that this machine sends may give them another way.
+    Route,
+}
+
+impl ChainKind {
+    /// As nft spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Translate => "nat",
+            Self::Route => "route",
+        }
+    }
+}
+
 /// A base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnChain {
     /// Its name.
     pub name: String,
-    /// Whether it translates.
-    pub translates: bool,
+    /// What it is for.
+    pub kind: ChainKind,
     /// `NF_INET_*`.
     pub hook: u32,
     /// Its place among the chains of the hook.
@@ -69,8 +91,10 @@ pub enum Step {
     Payload(u32, u32, u32, Place),
     /// Keeps these bits.
     Mask(Place, Vec<u8>),
-    /// Four bytes in the host's order become network order.
-    Swap(Place),
+    /// Keeps some bits, and turns others then.
+    Flip(Place, Vec<u8>, Vec<u8>),
+    /// So many bytes, two or four, in the host's order become network order.
+    Swap(Place, u32),
     /// Whether the value is this one, or another one when negated.
     Compare(Place, bool, Vec<u8>),
     /// Whether the value is within these, or outside when negated.
@@ -81,6 +105,16 @@ pub enum Step {
     InSet(Place, bool, String),
     /// Counts.
     Count,
+    /// The largest segment that the way out has room for into a place, in the host's order (`NFT_RT_TCPMSS`).
+    RouteSegment(Place),
+    /// `NFT_META_*` becomes the value.
+    SetMeta(u32, Place),
+    /// `NFT_CT_*` becomes the value.
+    SetConnection(u32, Place),
+    /// Bytes of the packet become the value: base, offset, length, and where the checksum of IPv4 is.
+    Write(u32, u32, u32, Option<u32>, Place),
+    /// The segment size that TCP offers becomes the value, if that is less.
+    SetSegment(Place),
     /// Goes on within a rate, or beyond it.
     Limit {
         /// Beyond it.
@@ -130,6 +164,13 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Whether it changes a packet, or what is noted of it.
+    const fn changes(&self) -> bool {
+        matches!(self, Self::SetMeta(..) | Self::SetConnection(..) | Self::Write(..) | Self::SetSegment(_))
+    }
+}
+
 /// What a rule of the table has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnCount {
@@ -145,7 +186,7 @@ impl OwnTable {
     #[must_use]
     pub fn together_with(&self, before: &Self) -> Self {
         let mut both = self.clone();
-        for chain in before.chains.iter().filter(|chain| !chain.translates) {
+        for chain in before.chains.iter().filter(|chain| chain.kind != ChainKind::Translate) {
             let mut chain = chain.clone();
             chain.name += BEFORE;
             for step in chain.rules.iter_mut().flat_map(|rule| &mut rule.steps) {
@@ -153,7 +194,11 @@ impl OwnTable {
                     *name = set_before(name);
                 }
             }
-            chain.rules.iter_mut().for_each(|rule| rule.handle = None);
+            for rule in &mut chain.rules {
+                rule.handle = None;
+                // What both change is changed once.
+                rule.steps.retain(|step| !step.changes());
+            }
             both.chains.push(chain);
         }
         both.sets

@@ -10,9 +10,9 @@ use proptest::sample::select;
 use super::display::Named;
 use super::value::{Range, Value};
 use super::{
-    Action, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField,
-    LinkPattern, Log, LogTarget, MacAddress, Match, PacketType, Port, Protocol, ProtocolField, RejectWith, Rule,
-    SetName, Side, Statement, TcpFlags, Test, Text,
+    Action, Change, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField,
+    LinkPattern, Log, LogTarget, MacAddress, MarkOf, Match, NewMark, PacketType, Port, Protocol, ProtocolField,
+    RejectWith, Rule, SetName, Side, Statement, TcpFlags, Test, Text,
 };
 
 /// Links of the tests' world, by index less one.
@@ -211,6 +211,17 @@ fn statement() -> impl Strategy<Value = Statement> {
     prop_oneof![limit, log]
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    let of = || select(vec![MarkOf::Packet, MarkOf::Connection]);
+    let mark = || prop_oneof![select(vec![0_u32, 1, 0xff, 0xffff_0000, u32::MAX]), any::<u32>()];
+    prop_oneof![
+        (of(), of(), mark(), mark()).prop_map(|(of, from, keep, flip)| Change::Mark(of, NewMark::of(from, keep, flip))),
+        option::of(1..=u16::MAX).prop_map(Change::SegmentSize),
+        (family(), bits()).prop_map(|(family, value)| Change::Dscp(family, value)),
+        (family(), bits()).prop_map(|(family, value)| Change::HopLimit(family, value)),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let with = prop_oneof![
         Just(RejectWith::Default),
@@ -232,6 +243,15 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
     (vec(asked, 0..4), vec(statement(), 0..3), action(), option::of(text()))
         .prop_filter_map("no contradiction", |(matches, statements, action, comment)| {
             Rule::new(matches, statements, action, comment).ok()
+        })
+}
+
+/// A rule that changes something, which the kernel does.
+pub(crate) fn changing_rule() -> impl Strategy<Value = Rule> {
+    let does = prop_oneof![1 => statement(), 3 => change().prop_map(Statement::Change)];
+    (vec(asked(), 0..3), vec(does, 1..4), action())
+        .prop_filter_map("no contradiction", |(matches, statements, action)| {
+            Rule::new(matches, statements, action, None).ok()
         })
 }
 

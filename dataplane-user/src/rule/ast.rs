@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane_common::wire::is_extension;
 
+use super::change::Change;
 use super::concatenation::Concatenation;
 use super::connection::Connection;
 use super::consistency::{self, Contradiction};
@@ -37,7 +38,7 @@ impl Rule {
         action: Action,
         comment: Option<Text>,
     ) -> Result<Self, Contradiction> {
-        consistency::check(&matches, action)?;
+        consistency::check(&matches, &statements, action)?;
         Ok(Self { matches, statements, action, comment })
     }
 
@@ -49,6 +50,14 @@ impl Rule {
     /// What it does besides its verdict.
     pub fn statements(&self) -> &[Statement] {
         &self.statements
+    }
+
+    /// What it changes, in order.
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        self.statements.iter().filter_map(|statement| match statement {
+            Statement::Change(change) => Some(*change),
+            Statement::Limit(_) | Statement::Log(_) => None,
+        })
     }
 
     /// What it says.

@@ -64,6 +64,8 @@ pub enum Connection {
     Direction(Direction),
     /// `ct mark`, of which the bits of a mask count.
     Mark(Marked),
+    /// `meta mark`, likewise: what has come in at the driver has none before the kernel gives it one.
+    PacketMark(Marked),
     /// `ct original ip saddr` and the like.
     Ipv4(Direction, Side, Test<Range<Ipv4Addr>>),
     /// `ct original ip6 saddr` and the like.
@@ -85,7 +87,7 @@ impl Connection {
     }
 }
 
-/// `ct mark & MASK VALUE`.
+/// `ct mark & MASK VALUE`, `meta mark & MASK VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Marked {
     mask: u32,
@@ -114,6 +116,17 @@ impl Marked {
     }
 }
 
+impl Display for Marked {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { mask, test } = self;
+        match (*mask, test.negated()) {
+            (u32::MAX, _) => test.fmt(f),
+            (_, true) => write!(f, "& {mask:#x} {test}"),
+            (_, false) => write!(f, "& {mask:#x} == {test}"),
+        }
+    }
+}
+
 impl Display for Connection {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let end = |side: &Side| if *side == Side::Source { "proto-src" } else { "proto-dst" };
@@ -125,10 +138,8 @@ impl Display for Connection {
                 write!(f, "ct {} {relation}{}", kind.word(), names.join(","))
             }
             Self::Direction(direction) => write!(f, "ct direction {}", direction.word()),
-            Self::Mark(Marked { mask: u32::MAX, test }) => write!(f, "ct mark {test}"),
-            Self::Mark(Marked { mask, test }) => {
-                write!(f, "ct mark & {mask:#x} {}{test}", if test.negated() { "" } else { "== " })
-            }
+            Self::Mark(marked) => write!(f, "ct mark {marked}"),
+            Self::PacketMark(marked) => write!(f, "meta mark {marked}"),
             Self::Ipv4(direction, side, test) => write!(f, "ct {} ip {} {test}", direction.word(), side.word()),
             Self::Ipv6(direction, side, test) => write!(f, "ct {} ip6 {} {test}", direction.word(), side.word()),
             Self::Route(asked) => asked.fmt(f),

@@ -4,7 +4,7 @@ use dataplane_common::wire::protocol;
 use thiserror::Error;
 
 use super::ast::{Family, Match, ProtocolField, Test, Transport, Values};
-use super::statement::Action;
+use super::statement::{Action, Statement};
 use super::value::{Protocol, Range};
 
 /// A match that no packet can meet after those before it.
@@ -21,7 +21,7 @@ pub(crate) const WITH_PORTS: [u8; 5] =
     [protocol::TCP as u8, protocol::UDP as u8, protocol::DCCP as u8, protocol::SCTP as u8, protocol::UDP_LITE as u8];
 
 /// Refuses a rule whose matches ask for different families or protocols.
-pub(super) fn check(matches: &[Match], action: Action) -> Result<(), Contradiction> {
+pub(super) fn check(matches: &[Match], statements: &[Statement], action: Action) -> Result<(), Contradiction> {
     let mut family: Option<(Family, &Match)> = None;
     let mut protocols = [true; 256];
     for (index, asked) in matches.iter().enumerate() {
@@ -43,6 +43,19 @@ pub(super) fn check(matches: &[Match], action: Action) -> Result<(), Contradicti
             if !protocols.contains(&true) {
                 return refuse(format!("`{asked}` asks for another protocol than the matches before it"));
             }
+        }
+    }
+    for statement in statements {
+        let Statement::Change(change) = statement else { continue };
+        let refuse = |reason: String| Err(Contradiction { index: matches.len(), reason });
+        match (change.family(), family) {
+            (Some(wanted), Some((earlier, by))) if earlier != wanted => {
+                return refuse(format!("`{change}` is {}, but `{by}` is {}", wanted.name(), earlier.name()));
+            }
+            _ => {}
+        }
+        if change.protocol().is_some_and(|wanted| !protocols[usize::from(wanted)]) {
+            return refuse(format!("`{change}` is of TCP, and the matches before it ask for another protocol"));
         }
     }
     let translated = if let Action::Translate(to) = action { to.contradicts(matches) } else { None };

@@ -163,6 +163,7 @@ impl Display for Statement {
         match self {
             Self::Limit(limit) => limit.fmt(f),
             Self::Log(log) => log.fmt(f),
+            Self::Change(change) => change.fmt(f),
         }
     }
 }

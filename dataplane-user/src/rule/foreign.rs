@@ -4,16 +4,12 @@ use std::ops::Range;
 
 /// The text about connection tracking.
 pub(crate) const STATEFUL: &str = "of connections, rules match only `ct state`, `ct direction`, `ct mark`, `ct status`, `ct original` and `ct reply`: remove it";
-const CHANGES: &str = "rules cannot change packets or their metadata: remove it";
-const MARKS: &str = "packets have no mark before the kernel sees them: match what the mark stands for";
+const CHANGES: &str = "rules can set `meta mark`, `ct mark`, `ip dscp`, `ip6 dscp`, `ip ttl`, `ip6 hoplimit` and `tcp option maxseg size`, to one value: \
+     remove it";
 const SOCKETS: &str = "the program or socket of a packet is not known at the driver: remove it";
 const DYNAMIC: &str = "packets cannot change sets: use `dataplane set add` and `set del`";
 const ELSEWHERE: &str = "rules cannot send packets elsewhere: remove it";
 const KEPT: &str = "rules keep no state from one packet to the next: remove it, or use `limit rate`";
-
-/// The text about writing the size of TCP's segments. `advmss` of a route is for this machine's own connections.
-pub(crate) const SEGMENTS: &str = "rules cannot change packets: remove the rule, and announce the smaller MTU to the hosts (DHCP option 26, AdvLinkMTU \
-     of router advertisements) or set it on their links";
 
 /// The first words of a construct, and the text about it.
 const FOREIGN: &[(&[&str], &str)] = &[
@@ -22,8 +18,6 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["tproxy"], ELSEWHERE),
     (&["queue"], "rules cannot hand packets to a program: remove it, or write `drop`"),
     (&["rt"], "rules cannot match the route: match `oifname`, or remove it"),
-    (&["meta", "mark"], MARKS),
-    (&["mark"], MARKS),
     (&["meta", "skuid"], SOCKETS),
     (&["meta", "skgid"], SOCKETS),
     (&["skuid"], SOCKETS),
@@ -76,7 +70,7 @@ pub(crate) fn foreign(rest: &str, start: usize) -> Option<(Range<usize>, String)
         return Some((place(&first), format!("`fib`: rules cannot match the route: {said}")));
     }
     if let ("tcp", Some("option")) = (first.1, second.map(|word| word.1)) {
-        let said = if rest.contains(" set ") { SEGMENTS } else { "rules cannot match options of TCP: remove the rule" };
+        let said = if rest.contains(" set ") { CHANGES } else { "rules cannot match options of TCP: remove the rule" };
         return Some((place(&second.unwrap_or(first)), format!("`tcp option`: {said}")));
     }
     // `FIELD FIELD set VALUE` writes into the packet.

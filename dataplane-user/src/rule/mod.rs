@@ -5,6 +5,7 @@
 
 mod ast;
 mod chain;
+mod change;
 mod concatenation;
 mod connection;
 mod consistency;
@@ -26,6 +27,7 @@ mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 pub use chain::{ChainName, Fragments, Policy, RULE_CHAINS, UnknownChain, UnknownFragments, UnknownPolicy};
+pub use change::{Change, MarkOf, NewMark};
 pub use concatenation::{Concatenation, Field};
 pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked, NEW};
 pub use consistency::Contradiction;

@@ -2,17 +2,26 @@
 
 use super::ast::{Match, Rule};
 use super::chain::{ChainName, Policy};
+use super::change::Change;
 use super::statement::{Action, Statement};
 
 impl Rule {
-    /// Whether only the kernel can decide it: it depends on a connection, or translates one.
+    /// Whether only the kernel can decide it: it depends on a connection, translates one, or changes something.
     pub fn needs_kernel(&self) -> bool {
         matches!(self.action(), Action::Translate(_))
+            || self.changes().next().is_some()
             || self.matches().iter().any(|asked| matches!(asked, Match::Connection(_)))
     }
 
     /// Why it cannot stand in a chain.
     pub fn misplaced(&self, chain: ChainName) -> Option<String> {
+        if let Some(change) = self.changes().find(|change| *change == Change::SegmentSize(None))
+            && matches!(chain, ChainName::Prerouting | ChainName::Input)
+        {
+            return Some(format!(
+                "`{change}`: in chain {chain} there is no route yet: put the rule into chain forward"
+            ));
+        }
         match (self.action(), chain) {
             (Action::Translate(to), ChainName::Prerouting) if to.is_of_source() => {
                 Some(format!("`{}` writes the source, on the way out: put the rule into chain postrouting", to.word()))
@@ -27,7 +36,7 @@ impl Rule {
                 Some(format!("`{}` cannot stand in chain {chain}: put the rule into chain {place}", to.word()))
             }
             (Action::Drop | Action::Reject(_), ChainName::Postrouting) => {
-                Some("chain postrouting only translates: drop in chain forward or output".to_owned())
+                Some("chain postrouting drops nothing: drop in chain forward or output".to_owned())
             }
             _ => self.misplaced_match(chain),
         }
@@ -55,6 +64,6 @@ impl ChainName {
     /// Why the chain cannot have a policy.
     pub fn misplaced_policy(self, policy: Policy) -> Option<&'static str> {
         let drops = self == Self::Postrouting && policy == Policy::Drop;
-        drops.then_some("chain postrouting only translates, so its policy is `accept`: drop in chain forward or output")
+        drops.then_some("chain postrouting drops nothing, so its policy is `accept`: drop in chain forward or output")
     }
 }

@@ -1,5 +1,6 @@
 //! What a rule does, and what it says.
 
+use super::change::Change;
 use super::text::Text;
 use super::translation::Translation;
 
@@ -10,6 +11,8 @@ pub enum Statement {
     Limit(Limit),
     /// `log ...`.
     Log(Log),
+    /// `meta mark set ...` and the like.
+    Change(Change),
 }
 
 /// A rate.

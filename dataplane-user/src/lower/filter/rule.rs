@@ -42,6 +42,9 @@ pub(super) fn entries(
         Action::Drop | Action::Reject(_) => ActionCode::Drop,
         Action::Translate(to) => return Err(Unsupported::Kernel(to.to_string()).into()),
     };
+    if let Some(change) = rule.changes().next() {
+        return Err(Unsupported::Kernel(change.to_string()).into());
+    }
     let acts = acts(rule);
     Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, action_code, acts, ..entry }).collect())
 }
@@ -51,6 +54,8 @@ fn acts(rule: &Rule) -> Acts {
     let statements = rule.statements().iter().map(|statement| match statement {
         Statement::Limit(_) => Acts::LIMIT,
         Statement::Log(_) => Acts::LOG,
+        // Only the kernel does that, and then all rules are the kernel's.
+        Statement::Change(_) => Acts::empty(),
     });
     let reject = matches!(rule.action(), Action::Reject(_)).then_some(Acts::REJECT);
     statements.chain(reject).collect()
@@ -66,7 +71,7 @@ pub(super) fn tells(rule: &Rule) -> bool {
 pub(super) fn limit(rule: &Rule) -> Option<Limit> {
     let limit = rule.statements().iter().find_map(|statement| match statement {
         Statement::Limit(limit) => Some(limit),
-        Statement::Log(_) => None,
+        Statement::Log(_) | Statement::Change(_) => None,
     })?;
     let bytes = limit.unit == LimitUnit::Bytes;
     let bucket = match (limit.burst, bytes) {

@@ -1,5 +1,6 @@
 //! What rules do, as steps of nftables.
 
+use super::change;
 use super::list::FIRST;
 use crate::{
     lower::filter::FilterFault,
@@ -23,15 +24,16 @@ const FULLY_RANDOM: u32 = 1 << 4;
 /// Longest prefix of a log line (`NF_LOG_PREFIXLEN`), without its zero.
 const PREFIX: usize = 127;
 
-/// Limit and log with the counter in between, as a rule counts what its limit lets pass.
+/// Limits, then the counter, as a rule counts what its limit lets pass, then all else in its order.
 pub(super) fn statements(rule: &Rule) -> Vec<Step> {
-    let (limits, logs): (Vec<_>, Vec<_>) =
+    let (limits, others): (Vec<_>, Vec<_>) =
         rule.statements().iter().partition(|statement| matches!(statement, Statement::Limit(_)));
     let step = |statement: &&Statement| match statement {
-        Statement::Limit(limit) => self::limit(limit),
-        Statement::Log(log) => self::log(log),
+        Statement::Limit(limit) => vec![self::limit(limit)],
+        Statement::Log(log) => vec![self::log(log)],
+        Statement::Change(change) => change::steps(*change),
     };
-    let steps = limits.iter().map(step).chain([Step::Count]).chain(logs.iter().map(step));
+    let steps = limits.iter().flat_map(step).chain([Step::Count]).chain(others.iter().flat_map(step));
     steps.collect()
 }
 

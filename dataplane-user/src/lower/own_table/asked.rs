@@ -6,13 +6,14 @@ use crate::{
     lower::filter::FilterFault,
     model::{Place, Step},
     rule::{
-        ChainName, Concatenation, Connection, ConnectionBits, Direction, Family, Field, Found, ItemKind, LinkField,
-        LinkPattern, Marked, Match, Reachability, Rule, Side, TcpFlags, Value as _, Values,
+        ChainName, Change, Concatenation, Connection, ConnectionBits, Direction, Family, Field, Found, ItemKind,
+        LinkField, LinkPattern, Marked, Match, Reachability, Rule, Side, TcpFlags, Value as _, Values,
     },
 };
 
 /// `NFT_META_*`.
 const LENGTH: u32 = 0;
+pub(super) const MARK: u32 = 3;
 const IIFNAME: u32 = 6;
 const OIFNAME: u32 = 7;
 const IIFTYPE: u32 = 8;
@@ -21,13 +22,13 @@ const L4PROTO: u32 = 16;
 const PKTTYPE: u32 = 19;
 /// `NFT_PAYLOAD_*`.
 const LINK: u32 = 0;
-const NETWORK: u32 = 1;
+pub(super) const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 /// `NFT_CT_*`.
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
-const CT_MARK: u32 = 3;
+pub(super) const CT_MARK: u32 = 3;
 const CT_PORTS: [u32; 2] = [11, 12];
 const CT_IPV4: [u32; 2] = [19, 20];
 const CT_IPV6: [u32; 2] = [21, 22];
@@ -44,7 +45,8 @@ pub(super) struct Context<'a> {
 /// The matches of a rule.
 pub(super) fn matches(rule: &Rule, context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
     let mut steps = Vec::new();
-    let family = rule.matches().iter().find_map(Match::family).or_else(|| action_family(rule));
+    let written = || rule.changes().find_map(Change::family);
+    let family = rule.matches().iter().find_map(Match::family).or_else(|| action_family(rule)).or_else(written);
     if let Some(family) = family {
         let number = if family == Family::V4 { 2 } else { 10 };
         steps.extend([Step::Meta(NFPROTO, FIRST), Step::Compare(FIRST, false, vec![number])]);
@@ -61,6 +63,11 @@ pub(super) fn matches(rule: &Rule, context: Context<'_>) -> Result<Vec<Step>, Fi
             known.push(protocols);
         }
         steps.extend(one(asked, context)?);
+    }
+    if let Some(protocol) = rule.changes().find_map(Change::protocol)
+        && known.is_empty()
+    {
+        steps.extend([Step::Meta(L4PROTO, FIRST), Step::Compare(FIRST, false, vec![protocol])]);
     }
     Ok(steps)
 }
@@ -153,7 +160,7 @@ fn one(asked: &Match, context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
         }
         Match::Length(test) => {
             let steps = compared(Kind::plain(4), test, same);
-            Ok([vec![Step::Meta(LENGTH, FIRST), Step::Swap(FIRST)], steps].concat())
+            Ok([vec![Step::Meta(LENGTH, FIRST), Step::Swap(FIRST, 4)], steps].concat())
         }
         Match::Link(field, test) => {
             let load = link_name(*field, FIRST);
@@ -230,7 +237,8 @@ fn connection(asked: &Connection) -> Vec<Step> {
             let number = u8::from(*direction == Direction::Reply);
             vec![Step::Connection(CT_DIRECTION, None, FIRST), Step::Compare(FIRST, false, vec![number])]
         }
-        Connection::Mark(marked) => mark(marked),
+        Connection::Mark(marked) => mark(Step::Connection(CT_MARK, None, FIRST), marked),
+        Connection::PacketMark(marked) => mark(Step::Meta(MARK, FIRST), marked),
         Connection::Ipv4(direction, side, test) => {
             let load = Step::Connection(CT_IPV4[end(*side)], way(*direction), FIRST);
             after(load, compared(Kind::of(ItemKind::Ipv4), test, same))
@@ -247,8 +255,8 @@ fn connection(asked: &Connection) -> Vec<Step> {
     }
 }
 
-fn mark(marked: &Marked) -> Vec<Step> {
-    let mut steps = vec![Step::Connection(CT_MARK, None, FIRST)];
+fn mark(load: Step, marked: &Marked) -> Vec<Step> {
+    let mut steps = vec![load];
     if marked.mask() != u32::MAX {
         steps.push(Step::Mask(FIRST, marked.mask().to_ne_bytes().to_vec()));
     }
@@ -261,7 +269,7 @@ fn mark(marked: &Marked) -> Vec<Step> {
         steps.push(Step::Compare(FIRST, test.negated(), value.to_ne_bytes().to_vec()));
         return steps;
     }
-    steps.push(Step::Swap(FIRST));
+    steps.push(Step::Swap(FIRST, 4));
     steps.extend(compared(Kind::plain(4), test, same));
     steps
 }
@@ -284,7 +292,7 @@ fn route(asked: &Reachability) -> Vec<Step> {
         }
         Found::Type(negated, types) => {
             let spans = types.iter().map(|one| (u128::from(*one), u128::from(*one))).collect();
-            let load = vec![Step::Route(ADDRESS_TYPE, flags, FIRST), Step::Swap(FIRST)];
+            let load = vec![Step::Route(ADDRESS_TYPE, flags, FIRST), Step::Swap(FIRST, 4)];
             [load, compare(Kind::plain(4), *negated, spans)].concat()
         }
     }

@@ -6,6 +6,7 @@
 
 mod action;
 mod asked;
+mod change;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use dataplane_common::abi::Ifindex;
 
 use crate::{
     lower::filter::{FilterError, FilterFault, Known},
-    model::{OwnChain, OwnRule, OwnSet, OwnTable, Step},
+    model::{ChainKind, OwnChain, OwnRule, OwnSet, OwnTable, Step},
     rule::{Action, ChainName, LinkPattern, Policy, Rule, SetName, Statement},
 };
 use asked::Context;
@@ -110,11 +111,36 @@ const fn hook(chain: ChainName) -> u32 {
     }
 }
 
+/// Whether some rule changes packets, other than those that begin a connection with other addresses.
+fn changes(given: &KernelChain<'_>) -> bool {
+    let changes = |rule: &Rule| !matches!(rule.action(), Action::Translate(_)) && rule.changes().next().is_some();
+    given.rules.iter().any(|(rule, _)| changes(rule))
+}
+
+/// The chain that translates runs behind the one that filters, and so behind all that rules of that one change.
+fn check_order(given: &KernelChain<'_>, last: usize) -> Result<(), (usize, String)> {
+    for (index, (rule, _)) in given.rules[..=last].iter().enumerate() {
+        let own = usize::from(matches!(rule.action(), Action::Translate(_)));
+        for asked in rule.matches() {
+            let mut later = given.rules[index + own..].iter().flat_map(|(other, _)| other.changes());
+            if let Some(change) = later.find(|change| change.concerns(asked)) {
+                let said = format!(
+                    "`{asked}` cannot stand in front of `{change}` in a chain that translates: match something else, or change \
+                     it in another chain"
+                );
+                return Err((index, said));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The base chain that filters; none for a chain that lets all pass.
 fn filtering(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> Result<Option<OwnChain>, FilterError> {
     let translates = |rule: &Rule| matches!(rule.action(), Action::Translate(_));
     let filters = given.policy == Policy::Drop || given.rules.iter().any(|(rule, _)| !translates(rule));
-    if !filters || chain == ChainName::Postrouting {
+    let changes = changes(given);
+    if !filters || chain == ChainName::Postrouting && !changes {
         return Ok(None);
     }
     let mut rules = vec![scope(chain)];
@@ -136,10 +162,11 @@ fn filtering(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> Res
         rules.push(OwnRule { handle: Some(POLICY_HANDLE), steps: vec![Step::Count, Step::Drop] });
     }
     let any_translates = given.rules.iter().any(|(rule, _)| translates(rule));
-    let before = chain == ChainName::Prerouting || any_translates;
+    let routes = changes && chain == ChainName::Output;
+    let before = matches!(chain, ChainName::Prerouting | ChainName::Postrouting) || any_translates || routes;
     let priority = if before { BEFORE_TRANSLATION } else { FILTER };
-    let name = chain.name().to_owned();
-    Ok(Some(OwnChain { name, translates: false, hook: hook(chain), priority, drops, rules }))
+    let kind = if routes { ChainKind::Route } else { ChainKind::Filter };
+    Ok(Some(OwnChain { name: chain.name().to_owned(), kind, hook: hook(chain), priority, drops, rules }))
 }
 
 /// The base chain that translates, with what stands in front of the rules that do.
@@ -167,7 +194,7 @@ fn translating(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> R
             }
             Action::Accept => {
                 // Where there is no chain that filters, it counts here.
-                let counts = chain == ChainName::Postrouting;
+                let counts = chain == ChainName::Postrouting && !changes(given);
                 if counts {
                     steps.push(Step::Count);
                 }
@@ -183,8 +210,10 @@ fn translating(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> R
             Action::Drop | Action::Reject(_) | Action::Continue => {}
         }
     }
+    check_order(given, last).map_err(|(index, said)| FilterError { chain, index, fault: FilterFault::Kernel(said) })?;
     let destination = chain != ChainName::Postrouting;
     let priority = if destination { TRANSLATE_DESTINATION } else { TRANSLATE_SOURCE };
     let name = format!("{}_nat", chain.name());
-    Ok(Some(OwnChain { name, translates: true, hook: hook(chain), priority, drops: false, rules }))
+    let kind = ChainKind::Translate;
+    Ok(Some(OwnChain { name, kind, hook: hook(chain), priority, drops: false, rules }))
 }

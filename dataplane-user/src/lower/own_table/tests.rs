@@ -58,7 +58,7 @@ fn matches_become_what_nft_writes() {
                 Compare(8, true, 3_u32.to_ne_bytes().to_vec()),
             ],
         ),
-        ("ct mark 1-9", vec![Connection(3, None, 8), Swap(8), Within(8, false, vec![0, 0, 0, 1], vec![0, 0, 0, 9])]),
+        ("ct mark 1-9", vec![Connection(3, None, 8), Swap(8, 4), Within(8, false, vec![0, 0, 0, 1], vec![0, 0, 0, 9])]),
         ("ct original ip daddr 192.0.2.1", [ipv4(), vec![Connection(20, Some(0), 8), equal(&[192, 0, 2, 1])]].concat()),
         ("ct reply proto-src 80", vec![Connection(11, Some(1), 8), equal(&[0, 80])]),
         ("tcp dport 22", [tcp(), vec![Payload(2, 2, 2, 8), equal(&[0, 22])]].concat()),
@@ -87,6 +87,79 @@ fn matches_become_what_nft_writes() {
 }
 
 #[test]
+fn changes_become_what_nft_writes() {
+    use Step::{
+        Connection, Count, Flip, Meta, Payload, Put, RouteSegment, SetConnection, SetMeta, SetSegment, Swap, Write,
+    };
+    let bytes = |value: u32| value.to_ne_bytes().to_vec();
+    let ipv4 = || vec![Meta(15, 8), equal(&[2])];
+    let ipv6 = || vec![Meta(15, 8), equal(&[10])];
+    let tcp = || vec![Meta(16, 8), equal(&[6])];
+    let rows = [
+        ("meta mark set 5", vec![], vec![Put(8, bytes(5)), SetMeta(3, 8)]),
+        ("ct mark set meta mark", vec![], vec![Meta(3, 8), SetConnection(3, 8)]),
+        (
+            "meta mark set ct mark & 0xff | 0x100",
+            vec![],
+            vec![Connection(3, None, 8), Flip(8, bytes(0xff), bytes(0x100)), SetMeta(3, 8)],
+        ),
+        ("tcp option maxseg size set rt mtu", tcp(), vec![RouteSegment(8), Swap(8, 2), SetSegment(8)]),
+        (
+            "tcp dport 80 tcp option maxseg size set 1200",
+            [tcp(), vec![Payload(2, 2, 2, 8), equal(&[0, 80])]].concat(),
+            vec![Put(8, vec![4, 176]), SetSegment(8)],
+        ),
+        (
+            "ip dscp set ef",
+            ipv4(),
+            vec![Payload(1, 0, 2, 8), Flip(8, vec![0xff, 3], vec![0, 0xb8]), Write(1, 0, 2, Some(10), 8)],
+        ),
+        (
+            "ip6 dscp set cs1",
+            ipv6(),
+            vec![Payload(1, 0, 2, 8), Flip(8, vec![0xf0, 0x3f], vec![2, 0]), Write(1, 0, 2, None, 8)],
+        ),
+        (
+            "ip ttl set 64",
+            ipv4(),
+            vec![Payload(1, 8, 2, 8), Flip(8, vec![0, 0xff], vec![64, 0]), Write(1, 8, 2, Some(10), 8)],
+        ),
+        (
+            "ip6 hoplimit set 64",
+            ipv6(),
+            vec![Payload(1, 6, 2, 8), Flip(8, vec![0xff, 0], vec![0, 64]), Write(1, 6, 2, None, 8)],
+        ),
+    ];
+    for (text, before, does) in rows {
+        assert_eq!(steps(text), [before, vec![Count], does].concat(), "{text}");
+    }
+}
+
+#[test]
+fn what_changes_has_a_chain_where_it_works() {
+    for (chain, name, kind, priority) in [
+        (ChainName::Prerouting, "prerouting", ChainKind::Filter, -150),
+        (ChainName::Forward, "forward", ChainKind::Filter, 0),
+        (ChainName::Output, "output", ChainKind::Route, -150),
+        (ChainName::Postrouting, "postrouting", ChainKind::Filter, -150),
+    ] {
+        let rules = ["meta mark set 1", "tcp dport 9 accept"];
+        let table = table(chain, Policy::Accept, &rules).expect("a table");
+        let [one] = &table.chains[..] else { panic!("{table:?}") };
+        assert_eq!((&*one.name, one.kind, one.priority), (name, kind, priority));
+        let handles: Vec<_> = one.rules.iter().map(|rule| rule.handle).collect();
+        assert_eq!(handles, [None, Some(1), Some(2)], "{chain}: each counts once");
+    }
+    // Of two tables, one changes.
+    let before = table(ChainName::Forward, Policy::Accept, &["meta mark set 1"]).expect("a table");
+    let both = before.together_with(&before);
+    let writes = |chain: &OwnChain| {
+        chain.rules.iter().flat_map(|rule| &rule.steps).any(|step| matches!(step, Step::SetMeta(..)))
+    };
+    assert_eq!(both.chains.iter().map(writes).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
 fn lists_become_sets_without_a_name() {
     let found = steps("tcp dport { 22, 80, 81, 8000-8080 } accept");
     let Step::In(8, false, set) = &found[3] else { panic!("{found:?}") };
@@ -108,8 +181,8 @@ fn lists_become_sets_without_a_name() {
 fn what_translates_has_a_chain_of_its_own() {
     let rules = ["ip saddr 203.0.113.0/24 drop", "udp dport 9 accept", "tcp dport 80 dnat to 198.18.1.2:8080"];
     let table = table(ChainName::Prerouting, Policy::Accept, &rules).expect("a table");
-    let names: Vec<_> = table.chains.iter().map(|chain| (&*chain.name, chain.translates, chain.priority)).collect();
-    assert_eq!(names, [("prerouting", false, -150), ("prerouting_nat", true, -100)]);
+    let names: Vec<_> = table.chains.iter().map(|chain| (&*chain.name, chain.kind.word(), chain.priority)).collect();
+    assert_eq!(names, [("prerouting", "filter", -150), ("prerouting_nat", "nat", -100)]);
     let handles = |index: usize| table.chains[index].rules.iter().map(|rule| rule.handle).collect::<Vec<_>>();
     // First whose packets pass by; each counts once.
     assert_eq!(handles(0), [None, Some(1), Some(2), None]);
@@ -153,6 +226,7 @@ fn what_cannot_be_written_is_named() {
         (ChainName::Forward, &["ct state new accept", "vlan id 7 drop"][..], "name that instead"),
         (ChainName::Prerouting, &["limit rate 1/second accept", "tcp dport 80 redirect to :8080"], "in front of one"),
         (ChainName::Forward, &["ct state new ip saddr @absent accept"], "not known"),
+        (ChainName::Postrouting, &["meta mark 0 accept", "meta mark set 1", "masquerade"], "in front of"),
     ] {
         let error = table(chain, Policy::Accept, rules).expect_err(said);
         assert!(error.to_string().contains(said), "{error}");
@@ -176,7 +250,8 @@ fn sets_of_the_operator_are_not_ours() {
 fn what_output_drops_is_not_translated() {
     let rules = ["ip daddr 127.0.0.1 tcp dport 80 drop", "tcp dport 80 dnat to 198.18.1.80"];
     let table = table(ChainName::Output, Policy::Accept, &rules).expect("a table");
-    let translating = table.chains.iter().find(|chain| chain.translates).expect("a chain that translates");
+    let translating =
+        table.chains.iter().find(|chain| chain.kind == ChainKind::Translate).expect("a chain that translates");
     assert_eq!(translating.rules.len(), 2);
     assert_eq!(translating.rules[0].steps.last(), Some(&Step::Accept));
 }

@@ -38,6 +38,11 @@ const INTERVAL_END: u32 = 1;
 const CHUNK: usize = 256;
 /// What the kernel calls a set without a name.
 const UNNAMED: &str = "__set%d";
+/// `NFT_RT_TCPMSS`, `NFT_PAYLOAD_CSUM_INET`, `NFT_EXTHDR_OP_TCPOPT`; TCP's option of the segment size (RFC 9293, section 3.1).
+const RT_SEGMENT: u32 = 3;
+const CHECKSUM_INET: u32 = 1;
+const EXTHDR_TCP: u32 = 1;
+const TCP_SEGMENT: u8 = 2;
 /// Bits for the number of a type in that of several fields.
 const TYPE_BITS: u32 = 6;
 
@@ -140,7 +145,7 @@ impl Encoder {
             (CHAIN_NAME, terminated(&chain.name)),
             (CHAIN_HOOK | NESTED, hook),
             (CHAIN_POLICY, number(if chain.drops { DROP } else { ACCEPT })),
-            (CHAIN_TYPE, terminated(if chain.translates { "nat" } else { "filter" })),
+            (CHAIN_TYPE, terminated(chain.kind.word())),
         ];
         self.parts.push(part(NFT_MSG_NEWCHAIN, NLM_F_CREATE, message(&more)));
     }
@@ -171,18 +176,10 @@ impl Encoder {
                 let numbers = [*to, *base, *offset, *length].map(number);
                 expression("payload", &(1..).zip(numbers).collect::<Vec<_>>())
             }
-            Step::Mask(at, mask) => expression(
-                "bitwise",
-                &[
-                    (1, number(*at)),
-                    (2, number(*at)),
-                    (3, number(mask.len() as u32)),
-                    (4 | NESTED, value(mask)),
-                    (5 | NESTED, value(&vec![0; mask.len()])),
-                ],
-            ),
-            Step::Swap(at) => {
-                let numbers = [*at, *at, 1, 4, 4].map(number);
+            Step::Mask(at, mask) => bitwise(*at, mask, &vec![0; mask.len()]),
+            Step::Flip(at, keep, flip) => bitwise(*at, keep, flip),
+            Step::Swap(at, bytes) => {
+                let numbers = [*at, *at, 1, *bytes, *bytes].map(number);
                 expression("byteorder", &(1..).zip(numbers).collect::<Vec<_>>())
             }
             Step::Compare(at, negated, bytes) => {
@@ -206,6 +203,13 @@ impl Encoder {
             acting => act(acting),
         }
     }
+}
+
+/// Keeps some bits of what is in a place, and turns others.
+fn bitwise(at: Place, keep: &[u8], flip: &[u8]) -> Vec<u8> {
+    let bytes = number(keep.len() as u32);
+    let [mask, turn] = [keep, flip].map(value);
+    expression("bitwise", &[(1, number(at)), (2, number(at)), (3, bytes), (4 | NESTED, mask), (5 | NESTED, turn)])
 }
 
 fn lookup(at: Place, negated: bool, name: &str, id: Option<u32>) -> Vec<u8> {
@@ -260,6 +264,18 @@ fn act(step: &Step) -> Vec<u8> {
                 data.push((7, number(*flags)));
             }
             expression("nat", &data)
+        }
+        Step::RouteSegment(to) => expression("rt", &[(1, number(*to)), (2, number(RT_SEGMENT))]),
+        Step::SetMeta(key, from) => expression("meta", &[(2, number(*key)), (3, number(*from))]),
+        Step::SetConnection(key, from) => expression("ct", &[(2, number(*key)), (4, number(*from))]),
+        Step::Write(base, offset, length, checksum, from) => {
+            let mut data = vec![(2, number(*base)), (3, number(*offset)), (4, number(*length)), (5, number(*from))];
+            data.extend(checksum.iter().flat_map(|at| [(6, number(CHECKSUM_INET)), (7, number(*at))]));
+            expression("payload", &data)
+        }
+        Step::SetSegment(from) => {
+            let of_tcp = [(6, number(EXTHDR_TCP)), (2, vec![TCP_SEGMENT]), (3, number(2)), (4, number(2))];
+            expression("exthdr", &[&of_tcp[..], &[(7, number(*from))]].concat())
         }
         Step::Drop => verdict(DROP),
         // All that reads and compares is encoded before.

@@ -25,7 +25,9 @@ pub(crate) fn any<'a>() -> Boxed<'a, Match> {
         keyword("mark").ignore_then(mark()).map(Connection::Mark).boxed(),
         named::<Direction>().then(tuple()).map(|(direction, build)| build(direction)).boxed(),
     ));
-    keyword("ct").ignore_then(fields).map(Match::Connection).boxed()
+    let of_packet =
+        keyword("meta").or_not().ignore_then(keyword("mark")).ignore_then(mark()).map(Connection::PacketMark);
+    choice((keyword("ct").ignore_then(fields).boxed(), of_packet.boxed())).map(Match::Connection).boxed()
 }
 
 /// A list of words, in braces or without: any of them.

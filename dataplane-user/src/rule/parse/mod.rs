@@ -1,6 +1,7 @@
 //! The parser: chumsky's combinators over the text itself, because what a word is depends on what may stand there
 //! (`br-lan` is a name, `80-90` a range).
 
+mod change;
 mod concatenation;
 mod connection;
 pub(crate) mod fault;

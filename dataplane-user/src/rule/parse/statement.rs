@@ -2,6 +2,7 @@
 
 use chumsky::prelude::*;
 
+use super::change;
 use super::fault::Fault;
 use super::field::named;
 use super::token::{Extra, integer, keyword, quoted, symbol};
@@ -18,7 +19,7 @@ pub(crate) fn counter<'a>() -> Boxed<'a, ()> {
 
 /// A statement other than `counter`.
 pub(crate) fn any<'a>() -> Boxed<'a, Statement> {
-    choice((limit().map(Statement::Limit), log().map(Statement::Log))).boxed()
+    choice((limit().map(Statement::Limit), log().map(Statement::Log), change::any().map(Statement::Change))).boxed()
 }
 
 fn limit<'a>() -> Boxed<'a, Limit> {
