@@ -14,7 +14,8 @@ impl Base<'_> {
     pub(super) fn is_known(&self) -> bool {
         let chain = self.hook.parse::<ChainName>();
         match self.kind {
-            "filter" => chain.is_ok_and(|chain| ChainName::DRIVER.contains(&chain)),
+            "filter" => chain.is_ok(),
+            "route" => chain == Ok(ChainName::Output),
             "nat" => chain.is_ok_and(ChainName::can_translate),
             _ => false,
         }
@@ -25,12 +26,9 @@ impl Base<'_> {
         let translates = *kind == "nat";
         match *kind {
             "filter" | "nat" => {}
-            _ => {
-                return Err(format!(
-                    "chains of type {kind} change packets, and this filter only lets them pass or drops \
-                                     them: take the chain out"
-                ));
-            }
+            // What changes packets of this machine is one of these here, too.
+            "route" if *hook == "output" => {}
+            _ => return Err(format!("there is no chain of type {kind} on hook {hook}: take the chain out")),
         }
         let chain: ChainName = hook.parse().map_err(|_| {
             format!("there is no hook {hook} here; there are prerouting, input, forward, output and postrouting")
@@ -40,9 +38,6 @@ impl Base<'_> {
                 "nothing is translated on hook {hook} here: take the chain out, or translate on prerouting, output or \
                  postrouting"
             ));
-        }
-        if !translates && chain == ChainName::Postrouting {
-            return Err("chain postrouting only translates here: move what it drops to forward and output".to_owned());
         }
         let words = rest;
         let priority = match words.as_slice() {

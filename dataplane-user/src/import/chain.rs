@@ -118,6 +118,12 @@ impl Flat {
         Some(Self { matches: simplified(matches)?, ..self.clone() })
     }
 
+    /// Whether it only tells of packets.
+    pub(super) fn only_logs(&self) -> bool {
+        let tells = |statement: &Statement| matches!(statement, Statement::Limit(_) | Statement::Log(_));
+        self.action == Action::Continue && self.statements.iter().all(tells)
+    }
+
     /// Whether every packet meets it and ends there.
     pub(super) fn decides_all(&self) -> bool {
         let limited = self.statements.iter().any(|statement| matches!(statement, Statement::Limit(_)));

@@ -10,9 +10,12 @@ use super::simplify::simplified;
 use crate::config::{ChainConfig, Config, PortConfig, PortPattern, UntilReady};
 use crate::model::ModeChoice;
 use crate::rule::{
-    Action, ChainName, Family, Fragments, HopLimit, Limit, LinkField, Match, PacketType, Policy, ProtocolField, Range,
-    Rule, Statement, Test, Value, Values,
+    Action, ChainName, Connection, ConnectionBits, Family, Fragments, HopLimit, Limit, LinkField, Match, PacketType,
+    Policy, ProtocolField, Range, Rule, Statement, Test, Value, Values,
 };
+
+/// `ct state related,new`.
+const FIRST: u32 = 4 | 8;
 
 /// A base chain, written out.
 struct Base<'a> {
@@ -31,6 +34,14 @@ impl Base<'_> {
     /// Whether it does more than drop, so that its place among others matters.
     fn tells(&self) -> bool {
         self.rules.iter().any(|rule| !rule.statements.is_empty() || matches!(rule.action, Action::Reject(_)))
+    }
+
+    /// A chain that translates sees only the first packet of a connection, also where a rule does something else.
+    fn for_first_packets(mut self) -> Self {
+        for rule in self.rules.iter_mut().filter(|rule| rule.action == Action::Continue) {
+            rule.matches.insert(0, Match::Connection(Connection::Bits(ConnectionBits::State, false, FIRST)));
+        }
+        self
     }
 
     fn sees(&self, family: Family) -> bool {
@@ -64,6 +75,7 @@ pub(super) fn config(ruleset: &Ruleset, problems: &mut Problems) -> Config {
             continue;
         }
         let mut chain = one(name, filtering, problems);
+        let translating = translating.into_iter().map(Base::for_first_packets).collect();
         chain.rules.extend(one(name, translating, problems).rules);
         config.chains[name.index()] = chain;
     }
@@ -83,7 +95,7 @@ fn together(name: ChainName, filtering: &[Base<'_>], translating: &[Base<'_>], p
     for base in filtering {
         let said = if base.is_open() {
             "`accept` would end both, because they are one chain here"
-        } else if base.hook.priority > TRANSLATION && !base.rules.is_empty() {
+        } else if base.hook.priority > translation(name) && !base.rules.is_empty() {
             "it sees packets that are translated already, and here it would see them before"
         } else {
             continue;
@@ -95,8 +107,10 @@ fn together(name: ChainName, filtering: &[Base<'_>], translating: &[Base<'_>], p
     true
 }
 
-/// Chains of a higher priority see what was translated (`NF_IP_PRI_NAT_DST`).
-const TRANSLATION: i64 = -100;
+/// Chains of a higher priority see what was translated (`NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`).
+const fn translation(name: ChainName) -> i64 {
+    if matches!(name, ChainName::Postrouting) { 100 } else { -100 }
+}
 
 /// What a config says around its chains, so that these come to the same as the tables.
 fn around(config: &mut Config, strict: Option<Position>, problems: &mut Problems) {
@@ -127,7 +141,7 @@ fn buckets<'r>(rules: impl Iterator<Item = &'r Flat>, problems: &mut Problems) {
     for rule in rules {
         let limit = rule.statements.iter().find_map(|statement| match statement {
             Statement::Limit(limit) => Some(*limit),
-            Statement::Log(_) => None,
+            Statement::Log(_) | Statement::Change(_) => None,
         });
         if let Some(limit) = limit {
             limits.entry((rule.place.start, rule.place.end)).or_insert((limit, 0)).1 += 1;

@@ -11,7 +11,7 @@ use super::chain::{Chain, Flat, Line, Says, too_much};
 use super::complement::{asks_transport, complement};
 use super::problem::{Position, Problems};
 use super::room::{Full, Room, weight};
-use crate::rule::{Action, Limit, Match, Policy, Statement};
+use crate::rule::{Action, Change, Limit, Match, Policy, Statement};
 
 /// Chains on the way to a rule; nft has 16 (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 64;
@@ -96,6 +96,7 @@ impl<'a> Inline<'a> {
         let always = line.matches.is_empty();
         match &line.says {
             Says::Action(action) => {
+                self.stays_true(chain, line, &line_changes(line));
                 self.room.take(weight(&line.matches))?;
                 let rule = flat(line, *action);
                 rest.ends |= rule.decides_all();
@@ -104,11 +105,14 @@ impl<'a> Inline<'a> {
             Says::Return => self.leave(chain, line, policy, rest)?,
             Says::Jump(name) => {
                 let Some(block) = self.called(chain, line, name) else { return Ok(()) };
+                self.holds_throughout(line, block.rules.iter());
+                self.stays_true(chain, line, &block_changes(line, &block));
                 rest.ends |= always && block.ends;
                 rest.put(self.under(line, &block)?);
             }
             Says::Goto(name) => {
                 let Some(block) = self.called(chain, line, name) else { return Ok(()) };
+                self.holds_throughout(line, block.rules.iter().chain(&rest.rules));
                 if block.ends {
                     rest.ends |= always;
                 } else {
@@ -134,6 +138,11 @@ impl<'a> Inline<'a> {
             self.leave_within(line, *limit, rest);
             return Ok(());
         }
+        if !line.statements.is_empty() && rest.rules.iter().all(Flat::only_logs) {
+            let message = "left out: behind it there are only lines of log, of which there may be more now";
+            self.problems.note(line.place.clone(), message);
+            return Ok(());
+        }
         if let Some(statement) = line.statements.first() {
             let message =
                 format!("`{statement}` before `return` cannot be said: give the rules behind it a chain of their own");
@@ -145,6 +154,7 @@ impl<'a> Inline<'a> {
             rest.rules.clear();
             return Ok(());
         }
+        self.holds_throughout(line, rest.rules.iter());
         // What translates leaves out only packets that conntrack cannot read either.
         let drops = rest.rules.iter().all(|rule| matches!(rule.action, Action::Drop | Action::Translate(_)));
         let Some(others) = complement(&line.matches, chain.family, drops) else {
@@ -174,6 +184,17 @@ impl<'a> Inline<'a> {
     /// A chain under the condition of the line that leads there. What that line logs is logged before.
     fn under(&mut self, line: &Line, block: &Block) -> Result<Vec<Flat>, Full> {
         let mut rules = Vec::new();
+        if let [Statement::Limit(limit)] = line.statements[..] {
+            // Only lines of log: see `called`.
+            for rule in &block.rules {
+                let mut rule = rule.clone();
+                if !rule.statements.iter().any(|one| matches!(one, Statement::Limit(_))) {
+                    rule.statements.insert(0, Statement::Limit(limit));
+                }
+                rules.extend(self.joined(&rule, &line.matches)?);
+            }
+            return Ok(rules);
+        }
         if !line.statements.is_empty() {
             rules.push(flat(line, Action::Continue));
         }
@@ -181,6 +202,36 @@ impl<'a> Inline<'a> {
             rules.extend(self.joined(rule, &line.matches)?);
         }
         Ok(rules)
+    }
+
+    /// The condition of a line goes before each of these rules: none may change what the next one is asked.
+    fn holds_throughout<'f>(&mut self, line: &Line, rules: impl Iterator<Item = &'f Flat> + Clone) {
+        let behind = rules.clone().skip(1);
+        let own = rules.clone().next().and_then(|_| line_change(line, line_changes(line).into_iter()));
+        let changed =
+            own.or_else(|| rules.zip(behind).find_map(|(rule, _)| line_change(line, changes_of(&rule.statements))));
+        if let Some((asked, change)) = changed {
+            let message = format!(
+                "`{asked}` would have to hold behind `{change}` as it held before: let the rule that changes it be the last \
+                 one that this leads to"
+            );
+            self.problems.error(line.place.clone(), message);
+        }
+    }
+
+    /// The rules that one rule of the file came to meet different packets: none may make one fit the next.
+    fn stays_true(&mut self, chain: &Chain, line: &Line, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let at = chain.lines.partition_point(|other| std::ptr::from_ref(other) <= line);
+        // All of them ask the same fields.
+        let next = chain.lines.get(at).filter(|other| other.place == line.place);
+        let again = next.and_then(|other| line_change(other, changes.iter().copied()));
+        if let Some((asked, change)) = again {
+            let message = format!("`{asked}` would be asked again behind `{change}`: make it several rules");
+            self.problems.error(line.place.clone(), message);
+        }
     }
 
     /// `limit rate ... return`: what comes behind it holds beyond the rate. Only one rule can: each has a bucket of its own.
@@ -202,11 +253,22 @@ impl<'a> Inline<'a> {
 
     /// The chain of that name, written out.
     fn called(&mut self, from: &Chain, line: &Line, name: &str) -> Option<Rc<Block>> {
+        let block = self.known(from, line, name)?;
         if let Some(Statement::Limit(limit)) = line.statements.iter().find(|one| matches!(one, Statement::Limit(_))) {
-            let message = format!("`{limit}` before a jump cannot be said: put it into the rules of chain {name}");
-            self.problems.error(line.place.clone(), message);
-            return None;
+            if line.statements.len() > 1 || !block.rules.iter().all(Flat::only_logs) {
+                let message = format!("`{limit}` before a jump cannot be said: put it into the rules of chain {name}");
+                self.problems.error(line.place.clone(), message);
+                return None;
+            }
+            let message = format!(
+                "`{limit}` holds for lines of log that have no limit of their own: there may be more of the others"
+            );
+            self.problems.note(line.place.clone(), message);
         }
+        Some(block)
+    }
+
+    fn known(&mut self, from: &Chain, line: &Line, name: &str) -> Option<Rc<Block>> {
         let Some(&index) = self.named.get(&(from.table.as_str(), name)) else {
             self.problems.error(line.place.clone(), format!("there is no chain {name} in table {}", from.table));
             return None;
@@ -231,6 +293,25 @@ impl<'a> Inline<'a> {
         self.known.insert(index, Rc::clone(&block));
         Some(block)
     }
+}
+
+fn changes_of(statements: &[Statement]) -> impl Iterator<Item = Change> {
+    statements
+        .iter()
+        .filter_map(|statement| if let Statement::Change(change) = statement { Some(*change) } else { None })
+}
+
+fn line_changes(line: &Line) -> Vec<Change> {
+    changes_of(&line.statements).collect()
+}
+
+fn block_changes(line: &Line, block: &Block) -> Vec<Change> {
+    changes_of(&line.statements).chain(block.rules.iter().flat_map(|rule| changes_of(&rule.statements))).collect()
+}
+
+/// What a line asks that one of the changes is about.
+fn line_change(line: &Line, mut changes: impl Iterator<Item = Change>) -> Option<(&Match, Change)> {
+    changes.find_map(|change| line.matches.iter().find(|asked| change.concerns(asked)).map(|asked| (asked, change)))
 }
 
 fn flat(line: &Line, action: Action) -> Flat {

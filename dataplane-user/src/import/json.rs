@@ -153,7 +153,7 @@ fn set(kind: &str, name: &str, value: &Value) -> String {
     let links: Vec<_> = types.iter().map(|kind| kind == "ifname").collect();
     let mut text = format!("{kind} {name} {{\ntype {}", types.join(" . "));
     if let Some(to) = value.get("map") {
-        let _ = write!(text, " : {}", plain(to));
+        let _ = write!(text, " : {}", plain(to).replace(',', " . "));
     }
     text.push('\n');
     if let Some(flags) = value.get("flags") {
@@ -208,8 +208,9 @@ fn statement(statement: &Value) -> String {
             (Some(kind), None) => format!("reject with {}", plain(kind)),
             _ => "reject".to_owned(),
         },
-        ("mangle", _) => format!("{} set {}", field(&value["key"]), compared(&value["value"], &[])),
+        ("mangle", _) => format!("{} set {}", field(&value["key"]), put(&value["value"])),
         ("set", _) => format!("{} {}", plain(&value["op"]), plain(&value["set"])),
+        ("flow", _) => format!("flow {} {}", plain(&value["op"]), plain(&value["flowtable"])),
         _ => action(statement),
     }
 }
@@ -228,6 +229,10 @@ fn action(value: &Value) -> String {
 
 /// `dnat to 192.0.2.1:80 persistent`.
 fn translation(kind: &str, value: &Value) -> String {
+    if let Some(map) = value.get("addr").and_then(|to| to.get("map")) {
+        let key = &map["key"];
+        return format!("{kind} to {} map {}", field(key), compared(&map["data"], &links(key)));
+    }
     let (address, port) = (value.get("addr").map(|to| item(to, &[])), value.get("port").map(|to| item(to, &[])));
     let address = address.map(|text| if port.is_some() && text.contains(':') { format!("[{text}]") } else { text });
     let port = port.map(|port| format!(":{port}"));
@@ -278,13 +283,25 @@ fn field(value: &Value) -> String {
             let words: Vec<_> = words.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
             format!("ct {}", words.join(" "))
         }
-        ("meta", _) => format!("meta {}", key("key")),
+        ("meta" | "rt", _) => format!("{kind} {}", key("key")),
+        ("tcp option", _) => format!("tcp option {} {}", key("name"), key("field")),
         ("fib", _) => format!("fib {} {}", key("flags").replace(',', " . "), key("result")),
         ("concat", Value::Array(parts)) => parts.iter().map(field).collect::<Vec<_>>().join(" . "),
         ("&", Value::Array(parts)) if parts.len() == 2 => {
             format!("{} & {}", field(&parts[0]), compared(&parts[1], &[]))
         }
         _ => kind.clone(),
+    }
+}
+
+/// What a field becomes: a value, or the bits of another field with others in their place.
+fn put(value: &Value) -> String {
+    match value.as_object().and_then(|object| object.iter().next()) {
+        Some((operator, Value::Array(parts))) if matches!(operator.as_str(), "&" | "|" | "^") => {
+            parts.iter().map(put).collect::<Vec<_>>().join(&format!(" {operator} "))
+        }
+        Some(_) => field(value),
+        None => compared(value, &[]),
     }
 }
 
@@ -314,7 +331,10 @@ fn item(value: &Value, links: &[bool]) -> String {
         Value::String(word) if link && !word.starts_with('@') => format!("\"{word}\""),
         Value::Bool(true) => "exists".to_owned(),
         Value::Bool(false) => "missing".to_owned(),
-        Value::Array(pair) if pair.len() == 2 => format!("{} : {}", item(&pair[0], links), action(&pair[1])),
+        Value::Array(pair) if pair.len() == 2 => {
+            let given = if pair[1].get("concat").is_some() { item(&pair[1], &[]) } else { action(&pair[1]) };
+            format!("{} : {given}", item(&pair[0], links))
+        }
         Value::Object(object) => match object.iter().next() {
             Some((kind, Value::Array(items))) if kind == "set" => format!("{{ {} }}", listed(items, links)),
             Some((kind, one)) if kind == "set" => format!("{{ {} }}", item(one, links)),

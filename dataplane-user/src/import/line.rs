@@ -5,13 +5,13 @@ use std::ops::Range;
 use chumsky::prelude::*;
 
 use super::chain::{Line, Says, too_much};
-use super::piece::{Boxed, Elements, FIELD, PAIR, Piece, piece, several};
+use super::piece::{Boxed, Elements, FIELD, PAIR, Piece, piece, several, translated};
 use super::problem::{Position, Problems};
 use super::room::{MATCHES, Room, weight};
-use super::set::Table;
+use super::set::{Table, value_of};
 use crate::rule::foreign::foreign;
-use crate::rule::parse::run;
 use crate::rule::parse::token::space;
+use crate::rule::parse::{end, run, translation};
 use crate::rule::{Action, Contradiction, Match, Rule, RuleError, Statement, Text};
 
 /// One way of fitting what stands for several: what must hold, and the verdict that comes with it.
@@ -31,6 +31,8 @@ struct Draft {
     statements: Vec<Statement>,
     says: Option<Says>,
     comment: Option<Text>,
+    /// Whether it hands connections to a flow table.
+    offloads: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -38,7 +40,7 @@ impl<'a> Reader<'a> {
         let whole = |piece: Boxed<'a, Piece<'a>>| {
             space().ignore_then(piece).map_with(|piece, extra| (piece, extra.span().end)).boxed()
         };
-        Self { piece: whole(choice((several(), piece())).boxed()), plain: whole(piece()) }
+        Self { piece: whole(choice((several(), translated(), piece())).boxed()), plain: whole(piece()) }
     }
 
     /// The lines that a rule comes to; none when it has errors, which are told.
@@ -55,7 +57,7 @@ impl<'a> Reader<'a> {
             let (piece, length) = match run(rest, self.piece.clone().lazy()) {
                 Ok(read) => read,
                 Err(error) => {
-                    let several = [" . ", " vmap "].iter().any(|word| rest.contains(word));
+                    let several = [" . ", " vmap ", " map "].iter().any(|word| rest.contains(word));
                     let simpler = if several { None } else { run(rest, self.plain.clone().lazy()).err() };
                     let error = simpler.unwrap_or(error);
                     let place = start + at + error.span.start..start + at + error.span.end;
@@ -107,6 +109,12 @@ impl Draft {
             Piece::Match(asked) => self.factor(&[(vec![asked], None)], &place, room)?,
             Piece::Statement(statement) => self.statements.push(statement),
             Piece::Counter => {}
+            Piece::Offload => self.offloads = true,
+            Piece::Translated { verb, keys, elements } => {
+                let ways = translated_ways((verb, &keys), elements, &place, (table, room))?;
+                self.factor(&ways, &place, room)?;
+                self.says = Some(Says::Action(Action::Continue));
+            }
             Piece::Says(says) => self.says = Some(says),
             Piece::Comment(text) => self.comment = Some(text),
             Piece::Concat { negated: true, .. } => {
@@ -172,6 +180,14 @@ impl Draft {
 
     fn lines(self, place: &Position, problems: &mut Problems) -> Vec<Line> {
         let mut lines = Vec::new();
+        if self.offloads {
+            let message =
+                "left out: connections that the rules let through are carried at the driver without a flow table";
+            problems.note(place.clone(), message);
+            if self.says.is_none() && self.statements.is_empty() {
+                return lines;
+            }
+        }
         for (matches, says) in self.ways {
             if let Err(Contradiction { .. }) = Rule::new(matches.clone(), Vec::new(), Action::Drop, None)
                 .inspect_err(|error| problems.error(place.clone(), error.to_string()))
@@ -222,6 +238,47 @@ fn fitting(keys: &[&str], element: &str, place: &Position) -> Result<Vec<Match>,
         })
     };
     keys.iter().zip(&parts).map(read).collect()
+}
+
+/// A way for each element of a map of addresses.
+fn translated_ways<'x>(
+    (verb, keys): (&str, &[&str]),
+    elements: Elements<'x, (&'x str, &'x str)>,
+    place: &Position,
+    (table, room): (&Table<'x>, &mut Room),
+) -> Result<Vec<Way>, (Position, String)> {
+    let elements: Vec<_> = match elements {
+        Elements::Listed(listed) => listed.into_iter().map(|(pair, span)| (pair, moved(&span, place))).collect(),
+        Elements::Named(name) => {
+            let pair = |(text, place): &(&'x str, Position)| {
+                let parts = value_of(text).split_once(" : ");
+                parts.map(|parts| (parts, place.clone())).ok_or_else(|| no_value(text, place))
+            };
+            named_of(name, place, table, room)?.iter().map(pair).collect::<Result<_, _>>()?
+        }
+    };
+    let way = |((key, target), place): ((&str, &str), Position)| {
+        Ok((fitting(keys, key.trim(), &place)?, Some(translation_to(verb, target, &place)?)))
+    };
+    elements.into_iter().map(way).collect()
+}
+
+fn no_value(text: &str, place: &Position) -> (Position, String) {
+    (
+        place.clone(),
+        format!("`{text}` has no value: an element of this map is `KEY : ADDRESS` or `KEY : ADDRESS . PORT`"),
+    )
+}
+
+/// What a value of a map translates to: an address, or an address and a port.
+fn translation_to(verb: &str, target: &str, place: &Position) -> Result<Says, (Position, String)> {
+    let text = match target.trim().split_once(" . ") {
+        Some((address, port)) if address.contains(':') => format!("{verb} [{}]:{}", address.trim(), port.trim()),
+        Some((address, port)) => format!("{verb} {}:{}", address.trim(), port.trim()),
+        None => format!("{verb} {}", target.trim()),
+    };
+    let read = run(&text, space().ignore_then(translation()).then_ignore(end("the end of the value")));
+    read.map(Says::Action).map_err(|error| (place.clone(), format!("`{text}`: {error}")))
 }
 
 /// An element of a named map: what it is about, and its verdict.

@@ -283,6 +283,9 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
             };
             ruleset.sets.insert(name, set);
         }
+        ["flowtable", _] => {
+            problems.note(place(head), "left out: connections are carried at the driver without a flow table");
+        }
         _ => problems
             .error(place(head), format!("`{}` has no meaning here: take it out, with the rules that name it", head.0)),
     }

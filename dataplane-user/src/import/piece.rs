@@ -28,6 +28,15 @@ pub(super) enum Piece<'a> {
         negated: bool,
         elements: Elements<'a, &'a str>,
     },
+    /// What each element is translated to.
+    Translated {
+        /// `dnat to` and the like.
+        verb: &'a str,
+        keys: Vec<&'a str>,
+        elements: Elements<'a, (&'a str, &'a str)>,
+    },
+    /// `flow add @NAME`.
+    Offload,
     /// A verdict for each element.
     Vmap {
         keys: Vec<&'a str>,
@@ -82,8 +91,32 @@ pub(super) fn piece<'a>() -> Boxed<'a, Piece<'a>> {
         statement::any().map(Piece::Statement).labelled("a statement").boxed(),
         says().map(Piece::Says).labelled("a verdict").boxed(),
         comment.map(Piece::Comment).labelled("a comment").boxed(),
+        offload().to(Piece::Offload).labelled("a statement").boxed(),
     ))
     .boxed()
+}
+
+/// `flow add @NAME`, which older versions call `flow offload`.
+fn offload<'a>() -> Boxed<'a, ()> {
+    let verb = choice((keyword("add"), keyword("offload")));
+    keyword("flow").ignore_then(verb).ignore_then(named()).ignored().boxed()
+}
+
+/// `dnat ip to tcp dport map { 80 : 192.0.2.1 . 8080 }`.
+pub(super) fn translated<'a>() -> Boxed<'a, Piece<'a>> {
+    let word = choice((keyword("dnat").to("dnat to"), keyword("snat").to("snat to")));
+    let family = choice((keyword("ip6"), keyword("ip"))).or_not();
+    // How versions before 1.0 say that the values have ports.
+    let parts = keyword("addr").ignore_then(symbol(".")).ignore_then(keyword("port")).or_not();
+    let verb = word.then_ignore(family).then_ignore(parts).then_ignore(keyword("to"));
+    let keys = selector().separated_by(symbol(".")).at_least(1).collect::<Vec<_>>();
+    let one = spanned(element().then_ignore(symbol(":")).then(element()).boxed());
+    let elements = choice((named().map(Elements::Named).boxed(), braces(one).map(Elements::Listed).boxed()));
+    verb.then(keys)
+        .then_ignore(keyword("map"))
+        .then(elements)
+        .map(|((verb, keys), elements)| Piece::Translated { verb, keys, elements })
+        .boxed()
 }
 
 /// What a rule or an element of a map says.

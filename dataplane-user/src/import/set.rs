@@ -64,9 +64,10 @@ impl<'a> Table<'a> {
                     kind = Some((parse_set_type(rest.trim()).map_err(|error| error.to_string()), here));
                 }
                 "typeof" if !is_map => kind = Some((type_of(rest.trim()), here)),
-                "type" | "typeof" if rest.trim_end().ends_with(": verdict") => {}
+                "type" | "typeof" if gives_target(rest) => {}
                 "type" | "typeof" => {
-                    problems.error(here, "a map gives a value to a packet; only maps of verdicts can be written out");
+                    let message = "a map gives a value to a packet; only maps of verdicts, addresses and ports can be written out";
+                    problems.error(here, message);
                 }
                 "flags" => {
                     if rest.split(',').any(|flag| matches!(flag.trim(), "timeout" | "dynamic")) {
@@ -134,6 +135,14 @@ impl<'a> Table<'a> {
         }
         Some((known, SetConfig { kind, elements: Elements::Listed(read.into()) }))
     }
+}
+
+/// Whether a map is of verdicts, or of what connections are translated to.
+fn gives_target(text: &str) -> bool {
+    let given = text.rsplit(" : ").next().unwrap_or_default().trim();
+    let part =
+        |part: &str| matches!(part.trim(), "ipv4_addr" | "ipv6_addr" | "inet_service" | "ip daddr" | "ip6 daddr");
+    given == "verdict" || given.split(" . ").all(part)
 }
 
 /// The type of a set that is told by the fields it is for.

@@ -200,7 +200,7 @@ fn a_rule_that_is_refused_changes_nothing() {
         ("forward", "oifname \"server0\" masquerade", "chain postrouting"),
         ("prerouting", "oifname \"server0\" masquerade", "chain postrouting"),
         ("postrouting", "tcp dport 80 dnat to 198.18.1.2", "chain prerouting"),
-        ("postrouting", "tcp dport 80 drop", "only translates"),
+        ("postrouting", "tcp dport 80 drop", "drops nothing"),
         ("prerouting", "ip daddr 198.18.0.1 dnat to 198.18.1.2:80", "names ports"),
         ("forward", "vlan id 7 drop", "name that instead"),
         ("forward", "ct state nwe accept", "`new`"),
@@ -231,7 +231,7 @@ fn a_rule_that_is_refused_changes_nothing() {
 }
 
 /// Each kind of match and action, beside a rule that needs the kernel, and what nft shows of it.
-const KINDS: [(&str, &str, &str); 27] = [
+const KINDS: [(&str, &str, &str); 36] = [
     ("forward", "tcp flags & (syn | ack) == syn accept", "tcp flags"),
     ("forward", "tcp dport { 22, 80-90, 443 } accept", "tcp dport { 22, 80-90, 443 }"),
     ("forward", "ip saddr != { 192.0.2.0/25, 198.51.100.7 } drop", "ip saddr != {"),
@@ -258,6 +258,15 @@ const KINDS: [(&str, &str, &str); 27] = [
     ("prerouting", "fib saddr . iif oif missing drop", "fib saddr . iif oif"),
     ("prerouting", "fib daddr type local tcp dport 8081 redirect to :80", "redirect to :80"),
     ("output", "tcp dport 8082 dnat to [2001:db8::1]:80 random", "dnat ip6 to [2001:db8::1]:80 random"),
+    ("prerouting", "iifname \"client0\" meta mark set 0x10", "meta mark set 0x00000010"),
+    ("prerouting", "meta mark != 0 ct mark set meta mark", "ct mark set meta mark"),
+    ("prerouting", "meta mark set ct mark & 0xff accept", "meta mark set ct mark & 0x000000ff"),
+    ("prerouting", "meta mark & 0xff 1 meta mark set meta mark | 0x100", "meta mark set meta mark | 0x00000100"),
+    ("forward", "tcp flags syn tcp option maxseg size set rt mtu", "tcp option maxseg size set rt mtu"),
+    ("postrouting", "tcp flags syn tcp option maxseg size set 1200", "tcp option maxseg size set 1200"),
+    ("postrouting", "udp dport 5060 ip dscp set ef", "ip dscp set ef"),
+    ("forward", "ip6 dscp set cs1 ip6 hoplimit set 64", "ip6 dscp set cs1"),
+    ("output", "ip ttl set 64", "ip ttl set 64"),
     (
         "postrouting",
         "meta l4proto { tcp, udp } oifname \"wan9\" snat to 192.0.2.1-192.0.2.4:1024-2047 persistent",

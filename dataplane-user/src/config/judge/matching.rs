@@ -66,6 +66,16 @@ impl Config {
             Statement::Limit(limit) if subject.buckets_full => Some(Holds::from(!limit.over)),
             Statement::Limit(_) => Some(Holds::Maybe),
             Statement::Log(_) => None,
+            // Only packets that have the field.
+            Statement::Change(change) => {
+                let other = change.family().is_some_and(|family| family != subject.family);
+                let wanted = change.protocol().filter(|_| !other);
+                match (wanted, subject.protocol) {
+                    (Some(_), None) => Some(Holds::Maybe),
+                    (Some(wanted), Some(protocol)) => Some((wanted == protocol).into()),
+                    (None, _) => Some((!other).into()),
+                }
+            }
         });
         Holds::all(rule.matches().iter().map(|asked| self.holds(asked, subject)).chain(limits))
     }

@@ -47,7 +47,7 @@ pub(super) fn option(
 fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     let family = draft.family;
     match option.text.as_str() {
-        "-m" | "--match" => module(words.value(option)?, words),
+        "-m" | "--match" => module(words.value(option)?, draft, words),
         "-p" | "--protocol" => protocol(words.value(option)?, negated, draft),
         "-s" | "--source" | "--src" => Ok(holds(address(family, Side::Source, words.value(option)?, negated)?)),
         "-d" | "--destination" | "--dst" => {
@@ -113,7 +113,7 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             let range = span::<Length>(words.value(option)?)?;
             Ok(holds(built(Test::listed(negated, vec![range]).map(Match::Length), option)?))
         }
-        other if tracked::KNOWN.contains(&other) => tracked::read(option, negated, family, words),
+        other if tracked::KNOWN.contains(&other) => tracked::read(option, negated, draft, words),
         other => {
             Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise")))
         }
@@ -133,7 +133,8 @@ pub(super) fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
     thing.ok_or_else(|| wrong(option, "no packet, or every packet, meets this: take it out"))
 }
 
-fn module(name: &Word, words: &mut Words<'_>) -> Result<Ways, Fault> {
+fn module(name: &Word, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
+    draft.module = Some(name.text.clone());
     if MODULES.contains(&name.text.as_str()) {
         return Ok(nothing());
     }

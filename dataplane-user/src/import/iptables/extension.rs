@@ -3,7 +3,7 @@
 use crate::rule::foreign::STATEFUL;
 
 /// Extensions whose options are known.
-pub(super) const MODULES: [&str; 23] = [
+pub(super) const MODULES: [&str; 24] = [
     "tcp",
     "udp",
     "udplite",
@@ -26,6 +26,7 @@ pub(super) const MODULES: [&str; 23] = [
     "state",
     "conntrack",
     "connmark",
+    "mark",
     "addrtype",
 ];
 
@@ -37,7 +38,6 @@ pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("connlimit", STATEFUL),
     ("helper", STATEFUL),
     ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
-    ("mark", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
     ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
     ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
     ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),

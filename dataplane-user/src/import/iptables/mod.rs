@@ -1,6 +1,7 @@
 //! What `iptables-save` and `ip6tables-save` print: tables of chains, a rule a line (iptables-extensions(8)).
 
 mod asked;
+mod change;
 mod extension;
 mod rule;
 mod target;
@@ -122,8 +123,9 @@ impl File<'_> {
                 _ => 0,
             };
             let translates = table.translates;
+            let changes = table.name == "mangle";
             let fits = |chain: &ChainName| {
-                if translates { chain.can_translate() } else { ChainName::DRIVER.contains(chain) }
+                if translates { chain.can_translate() } else { changes || ChainName::DRIVER.contains(chain) }
             };
             match (chain.ok().filter(fits).ok_or(()), policy) {
                 (Ok(chain), Ok(policy)) => Some(Hook { chain, priority, policy, translates }),
@@ -196,6 +198,6 @@ fn full(table: &Table) -> String {
 fn no_chain(name: &str) -> String {
     format!(
         "there is no chain {name} here; there are PREROUTING, INPUT, FORWARD, OUTPUT (in table nat PREROUTING, OUTPUT and \
-         POSTROUTING) and those that `:NAME -` lines name"
+         POSTROUTING; in table mangle also POSTROUTING) and those that `:NAME -` lines name"
     )
 }

@@ -18,6 +18,8 @@ pub(super) struct Draft {
     pub(super) ways: Vec<Vec<Match>>,
     pub(super) statements: Vec<Statement>,
     pub(super) comment: Option<Text>,
+    /// What `-m` named last.
+    pub(super) module: Option<String>,
     /// What `-p` names, by number.
     pub(super) protocol: Option<u8>,
     /// What is worth knowing.
@@ -75,6 +77,7 @@ pub(super) fn lines(
         ways: vec![Vec::new()],
         statements: Vec::new(),
         comment: None,
+        module: None,
         protocol: None,
         notes: Vec::new(),
     };

@@ -1,28 +1,22 @@
 //! What a rule of iptables says: `-j`.
 
 use super::super::chain::Says;
+use super::change;
 use super::rule::{Draft, Fault, Words};
 use super::translation;
 use super::word::Word;
-use crate::rule::foreign::{SEGMENTS, STATEFUL};
 use crate::rule::{Action, Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6};
 
 /// Targets that change packets or keep something.
 const FOREIGN: &[(&str, &str)] = &[
     ("CT", "rules do not set connection tracking up here: take the rule out"),
     ("NOTRACK", "rules do not keep packets from connection tracking here: take the rule out"),
-    ("CONNMARK", STATEFUL),
-    ("MARK", "packets have no mark before the kernel sees them: ask for what the mark stands for"),
     ("TPROXY", "packets are not sent elsewhere by rules here: take the rule out"),
     ("TEE", "packets are not sent elsewhere by rules here: take the rule out"),
     ("NFQUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
     ("QUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
     ("SET", "packets do not change sets here: `dataplane set add` and `set del` do"),
-    ("TCPMSS", SEGMENTS),
-    ("DSCP", "packets are not changed here: take the rule out"),
     ("TOS", "packets are not changed here: take the rule out"),
-    ("TTL", "packets are not changed here: take the rule out"),
-    ("HL", "packets are not changed here: take the rule out"),
     ("CLASSIFY", "packets are not changed here: take the rule out"),
     ("AUDIT", "take LOG"),
     ("TRACE", "take the rule out; `dataplane stats` shows what becomes of packets"),
@@ -52,6 +46,10 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
         "REJECT" => reject(draft.family, words).map(|with| Says::Action(Action::Reject(with))),
         "MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" => {
             translation::to(target, draft.family, words).map(|to| Says::Action(Action::Translate(to)))
+        }
+        name if change::TARGETS.contains(&name) => {
+            draft.statements.push(Statement::Change(change::change(target, draft.family, words)?));
+            Ok(Says::Action(Action::Continue))
         }
         "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
         "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),

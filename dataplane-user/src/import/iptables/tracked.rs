@@ -3,14 +3,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::asked::{Ways, built, prefix, span, wrong};
-use super::rule::{Fault, Words};
+use super::rule::{Draft, Fault, Words};
 use super::word::Word;
 use crate::rule::{
     Connection, ConnectionBits, Direction, Family, Found, Mark, Marked, Match, Port, Range, Reachability, Side, Test,
     Value,
 };
 
-/// Options of `state`, `conntrack`, `connmark` and `addrtype`.
+/// Options of `state`, `conntrack`, `connmark`, `mark` and `addrtype`.
 pub(super) const KNOWN: [&str; 17] = [
     "--state",
     "--ctstate",
@@ -32,9 +32,10 @@ pub(super) const KNOWN: [&str; 17] = [
 ];
 
 /// Reads one of them.
-pub(super) fn read(option: &Word, negated: bool, family: Family, words: &mut Words<'_>) -> Result<Ways, Fault> {
+pub(super) fn read(option: &Word, negated: bool, draft: &Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     use Direction::{Original, Reply};
     use Side::{Destination, Source};
+    let family = draft.family;
     let one = |asked: Connection| vec![vec![Match::Connection(asked)]];
     Ok(match option.text.as_str() {
         "--state" | "--ctstate" => states(words.value(option)?, negated)?,
@@ -55,7 +56,10 @@ pub(super) fn read(option: &Word, negated: bool, family: Family, words: &mut Wor
         "--ctorigdstport" => one(port(Original, Destination, words.value(option)?, negated)?),
         "--ctreplsrcport" => one(port(Reply, Source, words.value(option)?, negated)?),
         "--ctrepldstport" => one(port(Reply, Destination, words.value(option)?, negated)?),
-        "--mark" => one(mark(words.value(option)?, negated)?),
+        "--mark" => {
+            let of = if draft.module.as_deref() == Some("mark") { Connection::PacketMark } else { Connection::Mark };
+            one(mark(words.value(option)?, negated, of)?)
+        }
         "--src-type" => one(kind(Source, words.value(option)?, negated)?),
         "--dst-type" => one(kind(Destination, words.value(option)?, negated)?),
         other => {
@@ -128,11 +132,11 @@ fn port(direction: Direction, side: Side, word: &Word, negated: bool) -> Result<
 }
 
 /// `0x1/0xff`.
-fn mark(word: &Word, negated: bool) -> Result<Connection, Fault> {
+fn mark(word: &Word, negated: bool, of: fn(Marked) -> Connection) -> Result<Connection, Fault> {
     let (value, mask) = word.text.split_once('/').unwrap_or((&word.text, "0xffffffff"));
-    let marked = Mark::from_word(value).zip(Mark::from_word(mask)).and_then(|(value, mask)| {
-        Marked::new(mask.0, Test::listed(negated, vec![Range::single(value)])?).map(Connection::Mark)
-    });
+    let marked = Mark::from_word(value)
+        .zip(Mark::from_word(mask))
+        .and_then(|(value, mask)| Marked::new(mask.0, Test::listed(negated, vec![Range::single(value)])?).map(of));
     marked.ok_or_else(|| wrong(word, "a mark is a number of 32 bits, perhaps with a mask that has its bits"))
 }
 

@@ -1,0 +1,126 @@
+//! Rules that change something, and what goes with them.
+
+use super::*;
+
+#[test]
+fn targets_of_iptables_that_change() {
+    for (options, want) in [
+        ("-p tcp -j TCPMSS --clamp-mss-to-pmtu", "there is no route yet"),
+        ("-p tcp -j TCPMSS --set-mss 1200", "ip protocol tcp tcp option maxseg size set 1200 continue"),
+        ("-j MARK --set-xmark 0x1/0xffffffff", "meta nfproto ipv4 meta mark set 1 continue"),
+        (
+            "-j MARK --set-xmark 0x40000/0xff0000",
+            "meta nfproto ipv4 meta mark set meta mark & 0xff00ffff ^ 0x40000 continue",
+        ),
+        ("-j MARK --or-mark 0x10", "meta nfproto ipv4 meta mark set meta mark | 0x10 continue"),
+        (
+            "-j CONNMARK --save-mark --nfmask 0xff --ctmask 0xffffffff",
+            "meta nfproto ipv4 ct mark set meta mark & 0xff continue",
+        ),
+        ("-j CONNMARK --restore-mark", "meta nfproto ipv4 meta mark set ct mark continue"),
+        ("-j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff", "cannot be said"),
+        ("-m mark --mark 0x1/0xff -j ACCEPT", "meta nfproto ipv4 meta mark & 0xff == 1 accept"),
+        ("-m mark ! --mark 0x1 -j DROP", "meta nfproto ipv4 meta mark != 1 drop"),
+        ("-j DSCP --set-dscp 0x2e", "meta nfproto ipv4 ip dscp set ef continue"),
+        ("-j TTL --ttl-set 64", "meta nfproto ipv4 ip ttl set 64 continue"),
+        ("-j TTL --ttl-dec 1", "this cannot be translated"),
+    ] {
+        assert_option(options, want);
+    }
+}
+
+/// What a rule changes, the condition of a jump or of a map must not ask again.
+#[test]
+fn what_changes_on_the_way_is_not_asked_again() {
+    for (lines, chains) in [
+        ("meta mark 1 jump a", "chain a { meta mark set 2; accept; }"),
+        ("meta mark 1 meta mark set 2 jump a", "chain a { accept; }"),
+        ("ct mark vmap { 1 : jump a, 2 : drop }", "chain a { ct mark set 2; }"),
+        ("jump a", "chain a { meta mark 1 return; meta mark set 2; drop; }"),
+    ] {
+        let error = refused(Language::Nft, &format!("table inet t {{\n{chains}\n{BASE}{lines}\n}} }}\n"));
+        assert!(error.contains("hold behind") || error.contains("asked again behind"), "{lines}: {error}");
+    }
+    // The last one may, and others fields.
+    for (lines, chains, want) in [
+        ("meta mark 1 jump a", "chain a { accept; }", vec!["meta mark 1 accept"]),
+        ("meta mark 1 jump a", "chain a { meta mark set 2; }", vec!["meta mark 1 meta mark set 2 continue"]),
+        (
+            "meta mark 1 jump a",
+            "chain a { ct mark set 2; accept; }",
+            vec!["meta mark 1 ct mark set 2 continue", "meta mark 1 accept"],
+        ),
+    ] {
+        assert_eq!(nft(&format!("{chains}\n{BASE}{lines}\n}}")), want, "{lines}");
+    }
+}
+
+/// Lines of log need no exact number: what decides is the same.
+#[test]
+fn limits_around_lines_of_log_are_taken() {
+    let logs = "chain l { ct state invalid limit rate 3/minute return; limit rate 3/minute log prefix \"a\"; log; }";
+    assert_eq!(
+        nft(&format!("{logs}\n{BASE}tcp dport 1 limit rate 9/minute jump l\ndrop\n}}")),
+        [
+            "tcp dport 1 limit rate 3/minute burst 5 packets log prefix \"a\" continue",
+            "tcp dport 1 limit rate 9/minute burst 5 packets log continue",
+            "drop"
+        ]
+    );
+    let decides = "chain l { log; drop; }";
+    let text = format!("table inet t {{\n{decides}\n{BASE}limit rate 9/minute jump l\n}} }}\n");
+    assert!(refused(Language::Nft, &text).contains("before a jump"));
+}
+
+#[test]
+fn maps_of_addresses_are_written_out() {
+    let translated = |rule: &str, map: &str| {
+        let chain = "chain c { type nat hook prerouting priority dstnat; policy accept;";
+        let text = format!("table inet t {{\n{map}\n{chain} {rule}; }} }}\n");
+        let config = import(Language::Nft, Extent::Whole, &text, "t").unwrap_or_else(|error| panic!("{error}")).config;
+        config.chain(ChainName::Prerouting).rules.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let named = "map m { type inet_service : ipv6_addr . inet_service; elements = { 80 : 2001:db8::1 . 8080 }; }";
+    for (rule, map, want) in [
+        (
+            "iifname \"wan\" dnat ip to tcp dport map { 80 : 198.18.1.10, 25-26 : 198.18.1.20 }",
+            "",
+            vec![
+                "iifname \"wan\" tcp dport 25-26 dnat to 198.18.1.20",
+                "iifname \"wan\" tcp dport 80 dnat to 198.18.1.10",
+            ],
+        ),
+        ("dnat ip6 to tcp dport map @m", named, vec!["tcp dport 80 dnat to [2001:db8::1]:8080"]),
+        (
+            "dnat ip addr . port to udp dport map { 53 : 198.18.1.2 . 5353 }",
+            "",
+            vec!["udp dport 53 dnat to 198.18.1.2:5353"],
+        ),
+    ] {
+        let mut found = translated(rule, map);
+        found.sort();
+        assert_eq!(found, want, "{rule}");
+    }
+}
+
+/// A chain that translates sees only first packets, so what it does besides is for those.
+#[test]
+fn marks_of_a_chain_that_translates_are_for_first_packets() {
+    let text = "table ip t { chain c { type nat hook postrouting priority srcnat; policy accept; meta mark set 1; masquerade; } }\n";
+    let config = import(Language::Nft, Extent::Whole, text, "t").expect("a config").config;
+    let rules: Vec<_> = config.chain(ChainName::Postrouting).rules.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        ["meta nfproto ipv4 ct state related,new meta mark set 1 continue", "meta nfproto ipv4 masquerade"]
+    );
+}
+
+#[test]
+fn flow_tables_are_left_out() {
+    let rules = "chain c { type filter hook forward priority 0; policy accept; meta l4proto tcp flow add @ft; tcp dport 1 drop; }";
+    let text =
+        format!("table inet t {{ flowtable ft {{ hook ingress priority 0; devices = {{ eth0 }}; }}\n{rules} }}\n");
+    let imported = import(Language::Nft, Extent::Whole, &text, "t").expect("a config");
+    assert_eq!(imported.config.chain(ChainName::Forward).rules.len(), 1);
+    assert_eq!(imported.notes.len(), 2, "{:?}", imported.notes);
+}
