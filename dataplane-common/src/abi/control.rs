@@ -116,7 +116,7 @@ impl Switch {
     /// The constant for a feature that is on. An unpatched program and a feature that is off have another one.
     pub const ON: i32 = 1;
     /// How many [`Self::pad_jump`] jumps are at the beginning of a function that has them.
-    pub const PAD_JUMPS: usize = 64;
+    pub const PAD_JUMPS: usize = 160;
     /// What is loaded in front of them.
     pub const PAD_MARK: i32 = 0x5b << 24;
     /// Above the bits of the features, in a mark.
