@@ -1,6 +1,12 @@
 //! `dataplane top`: what happens now, on one screen.
 
+mod draw;
+mod history;
+mod samples;
 mod screen;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -12,16 +18,22 @@ use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use super::{
+    paint,
     session::{Session, unexpected},
     units::interval,
     usage,
 };
 use crate::control::protocol::{Data, Request};
+use samples::Samples;
 use screen::{Act, Sample, Screen};
+
+/// How often the screen looks for live packets, where it shows some.
+const LIVE: Duration = Duration::from_millis(200);
 
 /// Show ports, reasons and rules with their rates on one screen
 ///
-/// Keys: q ends, s sorts, / filters, p pauses, ? shows help.
+/// Keys: q ends, Tab and arrows choose a row, Enter shows what is behind it with live packets, s sorts, / filters, b shows bits
+/// or packets, z counts from zero, p pauses, ? shows help.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dataplane top\n  dataplane top --interval 5")]
 pub(super) struct Top {
@@ -51,17 +63,29 @@ fn run(
     first: Sample,
     interval: Duration,
 ) -> anyhow::Result<()> {
-    let mut screen = Screen::new(first);
+    let mut screen = Screen::new(first, paint::is_wanted());
+    let mut live: Option<Samples> = None;
     let mut due = Instant::now() + interval;
     loop {
         terminal.draw(|frame| screen.draw(frame)).context("cannot draw")?;
         let left = due.saturating_duration_since(Instant::now());
-        if event::poll(left).context("cannot read keys")? {
+        let wait = if live.is_some() { left.min(LIVE) } else { left };
+        if event::poll(wait).context("cannot read keys")? {
             match event::read().context("cannot read keys")? {
-                Event::Key(key) if key.kind == KeyEventKind::Press && screen.press(key) == Act::Quit => return Ok(()),
+                Event::Key(key) if key.kind == KeyEventKind::Press => match screen.press(key) {
+                    Act::Quit => return Ok(()),
+                    Act::Stay => {}
+                    Act::Watch(filter) => live = Some(Samples::begin(&session.socket, filter)),
+                    // Nothing waits for packets any more.
+                    Act::Leave => live = None,
+                },
                 _ => {}
             }
-        } else {
+        }
+        if let Some(samples) = &live {
+            samples.take(|said| screen.tell(said));
+        }
+        if Instant::now() >= due {
             due = Instant::now() + interval;
             if !screen.is_paused() {
                 screen.show(look(session)?);

@@ -190,7 +190,8 @@ fn judged(row: &PacketRow) -> String {
     format!("{}: {}{rest}", judgement.verdict, judgement.reason)
 }
 
-fn text(row: &PacketRow) -> String {
+/// A packet on two lines.
+pub(super) fn text(row: &PacketRow) -> String {
     let micros = row.time / 1000 % 1_000_000;
     let time = format!("{}.{micros:06}", LocalTime::of(row.time / 1_000_000_000).time());
     format!("{time} {} {} {}\n    {}\n", row.port, row.tier, judged(row), row.packet)

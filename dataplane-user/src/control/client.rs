@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
+    net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,6 +24,17 @@ const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
 pub struct Client {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+}
+
+/// Ends a connection when it is dropped.
+#[derive(Debug)]
+pub struct HangUp(UnixStream);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // The other end may have done so before.
+        let _gone = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 /// Whether a daemon may listen on `path`, whatever it says: certainly not where there is no socket, or none answers.
@@ -78,6 +90,14 @@ impl Client {
             (_, Ok(Response::Failure(failure))) | (Ok(()), Err(failure)) => Err(failure),
             (Err(error), Err(_)) => Err(unreachable(&self.path, &error)),
         }
+    }
+
+    /// Ends the connection when it is dropped, also while another thread waits for what follows an answer.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unreachable`], when there are no file descriptors.
+    pub fn hang_up(&self) -> Result<HangUp, Failure> {
+        self.stream.get_ref().try_clone().map(HangUp).map_err(|error| unreachable(&self.path, &error))
     }
 
     /// Whether more of the stream is here already.

@@ -41,7 +41,7 @@ fn of_a_router_at_work() {
     terminal.run(&["new-session", "-d", "-x", "80", "-y", "24", &line]);
     terminal.shows(&["dataplane top", ROUTER_CLIENT.port, "q end"]);
     scene.ping().expect("pings are answered");
-    terminal.shows(&["forwarded            forward", "ip protocol icmp accept"]);
+    terminal.shows(&["forwarded  ", "kernel", "ip protocol icmp accept"]);
     terminal.run(&["send-keys", "/"]);
     terminal.run(&["send-keys", "nothing-has-this"]);
     terminal.shows(&["filter: nothing-has-this_"]);
@@ -50,6 +50,19 @@ fn of_a_router_at_work() {
     terminal.run(&["send-keys", "?"]);
     terminal.shows(&["Press any key."]);
     terminal.run(&["send-keys", "x"]);
+    // Behind a reason are its advice and live packets.
+    terminal.run(&["send-keys", "/"]);
+    terminal.run(&["send-keys", "forwarded"]);
+    terminal.run(&["send-keys", "Enter", "2", "Enter"]);
+    terminal.shows(&["reason forwarded: forward"]);
+    scene.ping().expect("pings are answered");
+    terminal.shows(&["client0 tc forward: forwarded", "PROTO=ICMP"]);
+    terminal.run(&["send-keys", "Escape"]);
+    terminal.shows(&["60 s"]);
+    terminal.run(&["send-keys", "Escape"]);
+    // On a larger screen there is more.
+    terminal.run(&["resize-window", "-x", "120", "-y", "40"]);
+    terminal.shows(&["FWD/s", "LOCAL/s"]);
     terminal.run(&["send-keys", "q"]);
     // The screen of before is back.
     terminal.shows(&["ended"]);
