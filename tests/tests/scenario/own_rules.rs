@@ -126,6 +126,39 @@ fn a_port_is_given_to_a_server_inside() {
     scene.close();
 }
 
+/// What writes into the first packets alone keeps no connection from the driver, and what writes into all does.
+#[test]
+fn segments_shrink_and_connections_are_carried() {
+    let Some(scene) = home("native") else { return };
+    let clamp = "tcp flags & (fin | syn | rst) == syn tcp option maxseg size set 1000";
+    scene.cli(&["rule", "insert", "postrouting", clamp]);
+    follows(&scene);
+    for family in Family::BOTH {
+        let mut tcp = Tcp::open(&scene, family, PORT);
+        becomes_fast(&scene, &mut tcp);
+        for namespace in [scene.client(), scene.server()] {
+            let shown = namespace.run("ss -tinH state established").expect("ss runs");
+            assert!(shown.contains("mss:988"), "{shown}");
+        }
+        tcp.exchange(500_000).expect("bytes both ways");
+    }
+    let count = scene.rules().iter().find(|rule| rule.rule.starts_with("tcp flags")).map(|rule| rule.packets);
+    assert!(count.is_some_and(|count| (4..=8).contains(&count)), "SYN and its answer, twice: {count:?}");
+    scene.cli(&["rule", "insert", "forward", "meta mark set 0x10"]);
+    let mut tcp = Tcp::open(&scene, Family::V4, PORT);
+    within(SOON, || {
+        tcp.talk(3)?;
+        let kernel = scene.kernel_forwarded();
+        tcp.talk(20)?;
+        let seen = scene.kernel_forwarded() - kernel;
+        ensure!(seen >= 40, "{seen} by the kernel");
+        let doctor = scene.daemon.attempt(&["doctor"])?.said();
+        ensure!(doctor.contains("mark"), "{doctor}");
+        Ok(())
+    });
+    scene.close();
+}
+
 /// `nft flush ruleset` takes no rule of ours away: no packet gets through that they drop.
 #[test]
 fn a_flush_of_all_rules_lets_nothing_through() {
