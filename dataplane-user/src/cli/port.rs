@@ -23,7 +23,7 @@ use crate::{
     },
     kernel::{BPFFS, detach_left},
     model::ModeChoice,
-    netlink::{Gate, OwnTableSocket},
+    netlink::{Gate, OwnTableSocket, deliver},
 };
 
 /// Where the service pins (packaging/dataplane.service).
@@ -125,6 +125,7 @@ impl Detach {
                 // What waited for a daemon waits no longer. Only in its network namespace: elsewhere there is no such table.
                 let _absent = Gate::of(&place.join("links")).remove();
                 let removed = OwnTableSocket::open().and_then(|mut socket| socket.remove());
+                deliver(&BTreeSet::new()).context("the ports are detached, but routing rules of table 218 are left")?;
                 removed.context(
                     "the ports are detached, but own rules in nftables may still decide: as root, in the daemon's network \
                      namespace, `nft delete table inet dataplane` removes them",

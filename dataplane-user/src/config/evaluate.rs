@@ -99,7 +99,7 @@ impl Config {
                 Action::Drop | Action::Reject(_) => dropped = true,
                 Action::Continue => continue,
                 // It may be for another machine, or another socket, then.
-                Action::Translate(_) => (accepted, dropped) = (true, true),
+                Action::Translate(_) | Action::Proxy(_) => (accepted, dropped) = (true, true),
             }
             if matched == Holds::Yes || (accepted && dropped) {
                 return Admission::of(accepted, dropped);

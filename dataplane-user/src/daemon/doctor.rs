@@ -53,6 +53,7 @@ impl Daemon {
         findings.extend(self.flow_findings());
         findings.extend(self.gate());
         findings.extend(self.table_finding());
+        findings.extend(self.delivery_finding());
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());

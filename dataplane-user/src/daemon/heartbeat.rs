@@ -54,6 +54,7 @@ impl Daemon {
         if !self.leaves_ports() {
             self.plane.retry_gate(Facts::new(&self.observed, &self.desired, &self.packets));
             self.look_at_table();
+            self.look_at_delivery();
         }
         self.heap.collect();
         self.store.settle();

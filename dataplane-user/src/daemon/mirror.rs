@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Daemon, plane::Facts};
+use super::{Daemon, delivery::may_be_gone, plane::Facts};
 use crate::{model::Event, netlink::Mirror};
 
 /// Between two comparisons. SIGHUP asks for one at once.
@@ -19,6 +19,7 @@ impl Daemon {
     /// Takes in what the kernel said.
     pub(super) fn on_events(&mut self, events: Vec<Event>, mirror: &mut Mirror) {
         let gated = self.plane.sees_gate(&self.observed);
+        let undelivered = may_be_gone(&events);
         self.observed.follow_all(events);
         if gated == Some(true) && self.plane.sees_gate(&self.observed) == Some(false) {
             self.plane.note_gate_deleted(Facts::new(&self.observed, &self.desired, &self.packets));
@@ -26,6 +27,9 @@ impl Daemon {
         mirror.set_table_port(self.plane.table_port());
         if mirror.take_tampered() {
             self.mend_table();
+        }
+        if undelivered {
+            self.look_at_delivery();
         }
         if self.observed.are_links_touched() && !self.observed.is_loading() {
             self.update_rx_handlers();

@@ -8,6 +8,7 @@ mod careful;
 mod chains;
 mod confirm;
 mod counter;
+mod delivery;
 mod desired;
 mod difference;
 mod doctor;
@@ -75,6 +76,7 @@ use crate::{
     heap::{self, Heap},
     netlink::Mirror,
 };
+use delivery::Delivery;
 use desired::Desired;
 use flows::FlowFollower;
 use metrics::MetricsEndpoint;
@@ -124,6 +126,8 @@ struct Daemon {
     plane: DataPlane,
     store: Store,
     packets: Packets,
+    /// What has packets delivered that rules hand to proxies.
+    delivery: Delivery,
     /// Connections that netfilter lets through.
     flows: FlowFollower,
     /// Calls that change something, and wait until the kernel's tables are read.
@@ -150,6 +154,7 @@ impl Daemon {
             plane: DataPlane::new(kernel, slots),
             store,
             packets: Packets::new(Instant::now()),
+            delivery: Delivery::default(),
             flows: FlowFollower::default(),
             early: Vec::new(),
             metrics_endpoint,

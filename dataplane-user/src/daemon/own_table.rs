@@ -14,7 +14,7 @@ use crate::{
         flow::KernelRulesRow,
         row::{Finding, Status},
     },
-    lower::own_table::POLICY_HANDLE,
+    lower::own_table::{OR_DROP, POLICY_HANDLE},
     model::{Link, OwnCount, OwnTable},
     netlink,
     rule::{Action, ChainName, LinkPattern},
@@ -30,7 +30,7 @@ impl Daemon {
             return Ok(None);
         }
         let links = |pattern: &LinkPattern| self.names_of(pattern);
-        Ok(self.desired.chains().own_table(&links, &self.judged_links())?)
+        Ok(self.desired.chains().own_table(&links, &self.judged_links(), self.delivery.is_ready())?)
     }
 
     /// The names that a pattern stands for: itself, and the names of links that it fits by another.
@@ -41,7 +41,7 @@ impl Daemon {
     }
 
     /// Ports, and the links on them by whose names the kernel knows their packets.
-    fn judged_links(&self) -> Vec<Ifindex> {
+    pub(super) fn judged_links(&self) -> Vec<Ifindex> {
         let model = self.observed.model();
         let links = &model.links;
         let wanted = |link: &&Link| self.desired.ports().wanted_with_bridge(link, &self.observed).is_some();
@@ -71,6 +71,7 @@ impl Daemon {
         if self.leaves_ports() {
             return self.plane.commit(&self.observed, &mut self.desired, &self.packets);
         }
+        self.make_delivery();
         let wanted = self.wanted_table()?;
         if let Some(table) = &wanted {
             self.plane.write_table_ahead(table, self.desired.chains())?;
@@ -85,6 +86,7 @@ impl Daemon {
         self.plane.commit(&self.observed, &mut self.desired, &self.packets)?;
         self.plane.settle_table(wanted.as_ref(), self.desired.chains())?;
         self.observed.set_own_rules(wanted.is_some());
+        self.end_delivery();
         Ok(())
     }
 
@@ -121,7 +123,7 @@ impl Daemon {
         match netlink::own_counts() {
             Ok(counts) => {
                 for ((_, handle), count) in counts {
-                    let sum = sums.entry(handle).or_default();
+                    let sum = sums.entry(handle & !OR_DROP).or_default();
                     sum.packets += count.packets;
                     sum.bytes += count.bytes;
                 }

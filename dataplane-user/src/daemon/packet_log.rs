@@ -105,7 +105,7 @@ impl LogRule {
         });
         let with = match installed.rule.action() {
             Action::Reject(with) => Some(with),
-            Action::Accept | Action::Drop | Action::Continue | Action::Translate(_) => None,
+            Action::Accept | Action::Drop | Action::Continue | Action::Translate(_) | Action::Proxy(_) => None,
         };
         let prefix = log.and_then(|log| log.prefix.as_ref()).map(|prefix| prefix.as_str().to_owned());
         let acts = log.is_some() || with.is_some();

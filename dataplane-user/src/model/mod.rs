@@ -49,7 +49,9 @@ pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
 pub use obstacle::{Obstacle, ObstacleKind, ObstacleKinds};
 pub use open_socket::{OpenSocket, STATE_CLOSE, STATE_LISTEN};
-pub use own_table::{ChainKind, OWN_RULES, OwnChain, OwnCount, OwnRule, OwnSet, OwnTable, Place, Step};
+pub use own_table::{
+    ChainKind, DELIVERY_MARK, OWN_RULES, OwnChain, OwnCount, OwnRule, OwnSet, OwnTable, Place, Step, TABLE_DELIVERY,
+};
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use protocol::{PROTOCOLS, protocol_name};
 pub use rib::{Candidates, Listing, Routes};

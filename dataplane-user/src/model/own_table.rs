@@ -4,6 +4,12 @@
 /// Its name, in family `inet`.
 pub const OWN_RULES: &str = "dataplane";
 
+/// The bit of the mark that has a packet delivered to this machine.
+pub const DELIVERY_MARK: u32 = 1 << 27;
+
+/// The routing table that such packets are looked up in.
+pub const TABLE_DELIVERY: u32 = 218;
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnTable {
@@ -143,6 +149,10 @@ pub enum Step {
     Drop,
     /// The packet ends with an answer: `NFT_REJECT_*`, and a code.
     Reject(u32, u8),
+    /// Whether the socket of the packet is transparent, into a place; without a socket the rule ends.
+    Transparent(Place),
+    /// The packet gets a socket, or the rule ends: `NFPROTO_*`, and places of an address and a port.
+    Proxy(u32, Option<Place>, Option<Place>),
     /// A value into a place.
     Put(Place, Vec<u8>),
     /// `masquerade`; ports first and last in these places, and `NF_NAT_RANGE_*`.

@@ -14,6 +14,7 @@ mod bridge;
 mod compare;
 pub mod conntrack;
 mod counter;
+mod delivery;
 mod device;
 mod dump;
 mod error;
@@ -67,6 +68,7 @@ use quiet::Quiet;
 use socket::{Listener, RecvResult, Requester};
 
 pub use counter::{LinkCounters, link_counters};
+pub use delivery::deliver;
 pub use error::Error;
 pub use gate::{Gate, GateRule};
 pub use neighbour::Prober;

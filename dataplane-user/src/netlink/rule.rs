@@ -8,17 +8,17 @@ pub(super) const HEADER: usize = 12;
 
 const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
-const FRA_IIFNAME: u16 = 3;
+pub(super) const FRA_IIFNAME: u16 = 3;
 const FRA_GOTO: u16 = 4;
-const FRA_PRIORITY: u16 = 6;
-const FRA_FWMARK: u16 = 10;
+pub(super) const FRA_PRIORITY: u16 = 6;
+pub(super) const FRA_FWMARK: u16 = 10;
 const FRA_SUPPRESS_IFGROUP: u16 = 13;
 const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
-const FRA_TABLE: u16 = 15;
-const FRA_FWMASK: u16 = 16;
+pub(super) const FRA_TABLE: u16 = 15;
+pub(super) const FRA_FWMASK: u16 = 16;
 const FRA_OIFNAME: u16 = 17;
 const FRA_L3MDEV: u16 = 19;
-const FRA_PROTOCOL: u16 = 21;
+pub(super) const FRA_PROTOCOL: u16 = 21;
 /// `FIB_RULE_INVERT`.
 const FLAG_INVERT: u32 = 2;
 

@@ -72,6 +72,8 @@ pub enum Connection {
     Ipv6(Direction, Side, Test<Range<Ipv6Addr>>),
     /// `ct original proto-dst` and the like.
     Port(Direction, Side, Test<Range<Port>>),
+    /// `socket transparent`: whether the socket of the packet may have foreign addresses.
+    Transparent(bool),
     /// `fib ...`.
     Route(Reachability),
 }
@@ -142,6 +144,7 @@ impl Display for Connection {
             Self::PacketMark(marked) => write!(f, "meta mark {marked}"),
             Self::Ipv4(direction, side, test) => write!(f, "ct {} ip {} {test}", direction.word(), side.word()),
             Self::Ipv6(direction, side, test) => write!(f, "ct {} ip6 {} {test}", direction.word(), side.word()),
+            Self::Transparent(is) => write!(f, "socket transparent {}", u8::from(*is)),
             Self::Route(asked) => asked.fmt(f),
             Self::Port(direction, side, test) => write!(f, "ct {} {} {test}", direction.word(), end(side)),
         }

@@ -58,7 +58,11 @@ pub(super) fn check(matches: &[Match], statements: &[Statement], action: Action)
             return refuse(format!("`{change}` is of TCP, and the matches before it ask for another protocol"));
         }
     }
-    let translated = if let Action::Translate(to) = action { to.contradicts(matches) } else { None };
+    let translated = match action {
+        Action::Translate(to) => to.contradicts(matches),
+        Action::Proxy(to) => to.contradicts(matches, statements),
+        _ => None,
+    };
     translated.map_or(Ok(()), |reason| Err(Contradiction { index: matches.len(), reason }))
 }
 

@@ -216,6 +216,7 @@ impl Display for Action {
             Self::Continue => f.write_str("continue"),
             Self::Reject(with) => write!(f, "reject{with}"),
             Self::Translate(to) => to.fmt(f),
+            Self::Proxy(to) => to.fmt(f),
         }
     }
 }

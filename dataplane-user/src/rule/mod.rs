@@ -16,6 +16,7 @@ mod hint;
 mod name;
 pub(crate) mod parse;
 mod place;
+mod proxy;
 mod reachability;
 mod resolve;
 mod set;
@@ -35,6 +36,7 @@ pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};
 pub use parse::{Parsed, parse, parse_spanned};
 pub(crate) use parse::{parse_element, parse_set_type};
+pub use proxy::Proxy;
 pub use reachability::{Found, Reachability};
 pub use set::{Element, Item, ItemKind, SetType};
 pub use statement::{

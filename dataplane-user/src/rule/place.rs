@@ -3,14 +3,25 @@
 use super::ast::{Match, Rule};
 use super::chain::{ChainName, Policy};
 use super::change::Change;
+use super::connection::Connection;
 use super::statement::{Action, Statement};
 
 impl Rule {
     /// Whether only the kernel can decide it: it depends on a connection, translates one, or changes something.
     pub fn needs_kernel(&self) -> bool {
-        matches!(self.action(), Action::Translate(_))
+        matches!(self.action(), Action::Translate(_) | Action::Proxy(_))
             || self.changes().next().is_some()
             || self.matches().iter().any(|asked| matches!(asked, Match::Connection(_)))
+    }
+
+    /// Whether packets that it takes are for sockets of this machine, whatever their destination is.
+    pub fn delivers(&self) -> bool {
+        let transparent = |asked: &Match| matches!(asked, Match::Connection(Connection::Transparent(true)));
+        match self.action() {
+            Action::Proxy(_) => true,
+            Action::Accept => self.matches().iter().any(transparent),
+            _ => false,
+        }
     }
 
     /// Why it cannot stand in a chain.
@@ -21,6 +32,12 @@ impl Rule {
             return Some(format!(
                 "`{change}`: in chain {chain} there is no route yet: put the rule into chain forward"
             ));
+        }
+        let socket = self.matches().iter().find(|asked| matches!(asked, Match::Connection(Connection::Transparent(_))));
+        if let Some(asked) = socket
+            && !matches!(chain, ChainName::Prerouting | ChainName::Input)
+        {
+            return Some(format!("`{asked}` is for packets that come in: put the rule into chain prerouting or input"));
         }
         match (self.action(), chain) {
             (Action::Translate(to), ChainName::Prerouting) if to.is_of_source() => {
@@ -34,6 +51,10 @@ impl Rule {
             (Action::Translate(to), ChainName::Input | ChainName::Forward | ChainName::Output) => {
                 let place = if to.is_of_source() { "postrouting" } else { "prerouting" };
                 Some(format!("`{}` cannot stand in chain {chain}: put the rule into chain {place}", to.word()))
+            }
+            (Action::Proxy(_), ChainName::Prerouting) => None,
+            (Action::Proxy(to), _) => {
+                Some(format!("`{to}` takes packets before the route: put the rule into chain prerouting"))
             }
             (Action::Drop | Action::Reject(_), ChainName::Postrouting) => {
                 Some("chain postrouting drops nothing: drop in chain forward or output".to_owned())

@@ -1,6 +1,7 @@
 //! What a rule does, and what it says.
 
 use super::change::Change;
+use super::proxy::Proxy;
 use super::text::Text;
 use super::translation::Translation;
 
@@ -119,6 +120,8 @@ pub enum Action {
     Continue,
     /// Ends the chain; the packet's connection has other addresses from here on.
     Translate(Translation),
+    /// Ends the chain; a socket of this machine gets the packet.
+    Proxy(Proxy),
 }
 
 /// What a rejected sender is told.

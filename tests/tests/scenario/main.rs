@@ -59,6 +59,7 @@ mod peer;
 mod policy;
 mod privilege;
 mod protocol;
+mod proxy;
 mod reader;
 mod ready;
 mod rebind;

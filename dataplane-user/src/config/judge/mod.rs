@@ -61,6 +61,8 @@ enum Deed {
     Pass,
     Drop,
     Translate(Translation),
+    /// To a proxy, if that has a socket.
+    Proxy,
 }
 
 impl Deed {
@@ -69,6 +71,7 @@ impl Deed {
             Action::Accept => Some(Self::Pass),
             Action::Drop | Action::Reject(_) => Some(Self::Drop),
             Action::Translate(translation) => Some(Self::Translate(translation)),
+            Action::Proxy(_) => Some(Self::Proxy),
             Action::Continue => None,
         }
     }
@@ -87,6 +90,8 @@ impl Config {
                 // One of each kind says enough.
                 Holds::Maybe if perhaps.iter().any(|(other, _)| *other == deed) => {}
                 Holds::Maybe => perhaps.push((deed, culprit())),
+                // Whether there is a socket is not known beforehand.
+                Holds::Yes if deed == Deed::Proxy => perhaps.push((deed, culprit())),
                 Holds::Yes => {
                     decided = Some((deed, culprit()));
                     break;
@@ -102,7 +107,7 @@ impl Config {
             return ChainVerdict::Unsure(unsure);
         }
         match deed {
-            Deed::Pass => ChainVerdict::Passes(culprit),
+            Deed::Pass | Deed::Proxy => ChainVerdict::Passes(culprit),
             Deed::Drop => ChainVerdict::Drops(culprit),
             Deed::Translate(translation) => ChainVerdict::Translates(culprit, translation),
         }

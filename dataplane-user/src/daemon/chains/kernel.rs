@@ -51,11 +51,13 @@ impl Chains {
         &rules[..end]
     }
 
-    /// The table of nftables that decides, if the kernel does. `ports`: links whose packets meet the chains.
+    /// The table of nftables that decides, if the kernel does. `ports`: links whose packets meet the chains. `delivers`: marked
+    /// packets have a local route.
     pub(in crate::daemon) fn own_table(
         &self,
         links: &dyn Fn(&LinkPattern) -> Vec<String>,
         ports: &[Ifindex],
+        delivers: bool,
     ) -> Result<Option<OwnTable>, FilterError> {
         if !self.are_in_kernel() {
             return Ok(None);
@@ -68,7 +70,12 @@ impl Chains {
             let set = self.sets.get(name)?;
             Some((&set.kind, set.listed()?))
         };
-        own_table(&chains, Names { links, sets: &sets }, ports).map(Some)
+        own_table(&chains, Names { links, sets: &sets, delivers }, ports).map(Some)
+    }
+
+    /// Whether packets for others may be for sockets of this machine.
+    pub(in crate::daemon) fn deliver(&self) -> bool {
+        self.rules(ChainName::Prerouting).iter().any(|installed| installed.rule.delivers())
     }
 
     /// Whether the kernel decides, as last committed.

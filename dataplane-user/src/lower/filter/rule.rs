@@ -36,14 +36,15 @@ pub(super) fn entries(
             return Err(FilterFault::Large(rest.fold(boxes.len(), usize::saturating_mul)));
         }
     }
+    let kernel = |what: &dyn std::fmt::Display| Err(Unsupported::Kernel(what.to_string()).into());
     let action_code = match rule.action() {
         Action::Accept => ActionCode::Accept,
         Action::Continue => ActionCode::Continue,
         Action::Drop | Action::Reject(_) => ActionCode::Drop,
-        Action::Translate(to) => return Err(Unsupported::Kernel(to.to_string()).into()),
+        Action::Translate(_) | Action::Proxy(_) => return kernel(&rule.action()),
     };
     if let Some(change) = rule.changes().next() {
-        return Err(Unsupported::Kernel(change.to_string()).into());
+        return kernel(&change);
     }
     let acts = acts(rule);
     Ok(boxes.into_iter().map(|Box(entry)| Entry { order, counter, action_code, acts, ..entry }).collect())
@@ -54,7 +55,6 @@ fn acts(rule: &Rule) -> Acts {
     let statements = rule.statements().iter().map(|statement| match statement {
         Statement::Limit(_) => Acts::LIMIT,
         Statement::Log(_) => Acts::LOG,
-        // Only the kernel does that, and then all rules are the kernel's.
         Statement::Change(_) => Acts::empty(),
     });
     let reject = matches!(rule.action(), Action::Reject(_)).then_some(Acts::REJECT);

@@ -1,13 +1,16 @@
 //! What rules do, as steps of nftables.
 
+use std::net::IpAddr;
+
+use super::asked::MARK;
 use super::change;
 use super::list::FIRST;
 use crate::{
     lower::filter::FilterFault,
-    model::{Place, Step},
+    model::{DELIVERY_MARK, Place, Step},
     rule::{
-        Action, Addresses, Family, Limit, LimitUnit, Log, LogLevel, LogTarget, Range, RejectWith, Rule, Statement,
-        Translation, TranslationKind, Unreachable4, Unreachable6, UnreachableAny, Value,
+        Action, Addresses, Family, Limit, LimitUnit, Log, LogLevel, LogTarget, Proxy, Range, RejectWith, Rule,
+        Statement, Translation, TranslationKind, Unreachable4, Unreachable6, UnreachableAny, Value,
     },
 };
 
@@ -46,6 +49,13 @@ pub(super) fn acts(rule: &Rule) -> Result<Vec<Step>, FilterFault> {
         Action::Reject(with) => steps.push(reject(with)),
         Action::Continue => {}
         Action::Translate(to) => return Err(FilterFault::Kernel(format!("`{}` cannot stand here", to.word()))),
+        Action::Proxy(to) => {
+            // It counts what gets a socket.
+            let counts = steps.iter().position(|step| *step == Step::Count).unwrap_or(steps.len());
+            steps.splice(counts..counts, proxy(to));
+            steps.extend(mark());
+            steps.push(Step::Accept);
+        }
     }
     Ok(steps)
 }
@@ -77,6 +87,46 @@ fn log(log: &Log) -> Step {
     };
     let group = if let Some(LogTarget::Group(group)) = log.target { Some(group) } else { None };
     Step::Log { prefix, level, group }
+}
+
+/// Address and port of the socket go into places.
+fn proxy(to: Proxy) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let address = to.address.map(|address| {
+        let bytes = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        steps.push(Step::Put(FIRST, bytes));
+        FIRST
+    });
+    let port = to.port.map(|port| {
+        let place = FIRST + 4;
+        steps.push(Step::Put(place, (port.bits() as u16).to_be_bytes().to_vec()));
+        place
+    });
+    let family = match to.family() {
+        Some(Family::V4) => 2,
+        Some(Family::V6) => 10,
+        None => 0,
+    };
+    steps.push(Step::Proxy(family, address, port));
+    steps
+}
+
+/// The packet is delivered to this machine.
+pub(super) fn mark() -> [Step; 3] {
+    [
+        Step::Meta(MARK, FIRST),
+        Step::Flip(FIRST, (!DELIVERY_MARK).to_ne_bytes().to_vec(), DELIVERY_MARK.to_ne_bytes().to_vec()),
+        Step::SetMeta(MARK, FIRST),
+    ]
+}
+
+/// Whether it is.
+pub(super) fn is_marked() -> [Step; 3] {
+    let bit = DELIVERY_MARK.to_ne_bytes().to_vec();
+    [Step::Meta(MARK, FIRST), Step::Mask(FIRST, bit.clone()), Step::Compare(FIRST, false, bit)]
 }
 
 const fn reject(with: RejectWith) -> Step {

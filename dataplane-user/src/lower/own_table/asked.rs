@@ -75,6 +75,7 @@ pub(super) fn matches(rule: &Rule, context: Context<'_>) -> Result<Vec<Step>, Fi
 fn action_family(rule: &Rule) -> Option<Family> {
     match rule.action() {
         crate::rule::Action::Translate(to) => to.family(),
+        crate::rule::Action::Proxy(to) => to.family(),
         _ => None,
     }
 }
@@ -248,6 +249,7 @@ fn connection(asked: &Connection) -> Vec<Step> {
             after(load, compared(Kind::of(ItemKind::Ipv6), test, same))
         }
         Connection::Route(asked) => route(asked),
+        Connection::Transparent(is) => vec![Step::Transparent(FIRST), Step::Compare(FIRST, false, vec![u8::from(*is)])],
         Connection::Port(direction, side, test) => {
             let load = Step::Connection(CT_PORTS[end(*side)], way(*direction), FIRST);
             after(load, compared(Kind::of(ItemKind::Service), test, same))

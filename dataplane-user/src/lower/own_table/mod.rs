@@ -26,6 +26,8 @@ const PORTS: &str = "_ports";
 const TYPE_INTERFACE: u32 = 20;
 /// Counts what the policy drops; no rule has this handle.
 pub const POLICY_HANDLE: u64 = 0;
+/// Beside the handle of a rule that hands to a proxy: counts what it drops without one.
+pub const OR_DROP: u64 = 1 << 63;
 
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
@@ -51,6 +53,8 @@ pub struct Names<'a> {
     pub links: &'a dyn Fn(&LinkPattern) -> Vec<String>,
     /// The elements of named sets.
     pub sets: &'a dyn Fn(&SetName) -> Option<Known<'a>>,
+    /// Whether packets with the mark of delivery have a local route.
+    pub delivers: bool,
 }
 
 /// Whether some rule can only be decided by the kernel.
@@ -154,8 +158,19 @@ fn filtering(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> Res
             rules.push(OwnRule { handle: None, steps });
             continue;
         }
-        steps.extend(action::acts(rule).map_err(refuse)?);
-        rules.push(OwnRule { handle: Some(*handle), steps });
+        let delivers = chain == ChainName::Prerouting && rule.delivers();
+        let or_drop = matches!(rule.action(), Action::Proxy(to) if to.or_drop);
+        let dropping = or_drop.then(|| [&steps[..], &[Step::Count, Step::Drop]].concat());
+        // Marked packets of no local route would end in the kernel, and nothing would count them.
+        if !delivers || names.delivers {
+            steps.extend(action::acts(rule).map_err(refuse)?);
+            if delivers && rule.action() == Action::Accept {
+                let end = steps.len().saturating_sub(1);
+                steps.splice(end..end, action::mark());
+            }
+            rules.push(OwnRule { handle: Some(*handle), steps });
+        }
+        rules.extend(dropping.map(|steps| OwnRule { handle: Some(handle | OR_DROP), steps }));
     }
     let drops = given.policy == Policy::Drop;
     if drops {
@@ -191,6 +206,9 @@ fn translating(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> R
                 steps.extend(action::statements(rule));
                 steps.extend(action::translation(to));
                 rules.push(OwnRule { handle: Some(*handle), steps });
+            }
+            Action::Proxy(_) => {
+                rules.push(OwnRule { handle: None, steps: [&action::is_marked()[..], &[Step::Accept]].concat() });
             }
             Action::Accept => {
                 // Where there is no chain that filters, it counts here.

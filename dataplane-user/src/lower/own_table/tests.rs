@@ -9,7 +9,7 @@ fn no_set(_: &SetName) -> Option<Known<'static>> {
     None
 }
 
-const NAMES: Names<'static> = Names { links: &by_its_name, sets: &no_set };
+const NAMES: Names<'static> = Names { links: &by_its_name, sets: &no_set, delivers: true };
 
 /// The table of one chain with these rules.
 fn table(chain: ChainName, policy: Policy, rules: &[&str]) -> Result<OwnTable, FilterError> {
@@ -234,6 +234,56 @@ fn what_cannot_be_written_is_named() {
     }
 }
 
+/// A rule that hands to a proxy counts, marks and accepts what gets a socket; without one the next rule is evaluated, or the
+/// packet is dropped. While nothing delivers, it is not there.
+#[test]
+fn proxies_get_packets() {
+    use Step::{Accept, Compare, Count, Drop, Flip, Mask, Meta, Proxy, Put, SetMeta, Transparent};
+    let mark = || {
+        vec![
+            Meta(3, 8),
+            Flip(8, (!(1_u32 << 27)).to_ne_bytes().to_vec(), (1_u32 << 27).to_ne_bytes().to_vec()),
+            SetMeta(3, 8),
+        ]
+    };
+    let tcp = || vec![Meta(16, 8), equal(&[6])];
+    let port = || Put(12, vec![0x0c, 0x39]);
+    let rules = [
+        "meta l4proto tcp tproxy to :3129",
+        "meta l4proto tcp tproxy ip to 127.0.0.1:3129 or drop",
+        "meta l4proto tcp tproxy ip6 to [::1]",
+        "socket transparent 1 accept",
+        "ct state new drop",
+    ];
+    let made = table(ChainName::Prerouting, Policy::Accept, &rules).expect("a table");
+    let steps: Vec<_> = made.chains[0].rules[1..].iter().map(|rule| rule.steps.clone()).collect();
+    let family = |number| vec![Meta(15, 8), equal(&[number])];
+    let after = |front: Vec<Vec<Step>>| [front.concat(), vec![Count], mark(), vec![Accept]].concat();
+    assert_eq!(steps[0], after(vec![tcp(), vec![port(), Proxy(0, None, Some(12))]]));
+    let address = Put(8, vec![127, 0, 0, 1]);
+    assert_eq!(steps[1], after(vec![family(2), tcp(), vec![address, port(), Proxy(2, Some(8), Some(12))]]));
+    assert_eq!(steps[2], [family(2), tcp(), vec![Count, Drop]].concat());
+    let one = [[0; 15].as_slice(), &[1]].concat();
+    assert_eq!(steps[3], after(vec![family(10), tcp(), vec![Put(8, one), Proxy(10, Some(8), None)]]));
+    assert_eq!(steps[4], [vec![Transparent(8), equal(&[1]), Count], mark(), vec![Accept]].concat());
+    assert_eq!(made.chains[0].rules[3].handle, Some(2 | OR_DROP));
+
+    let rules: Vec<_> = rules.iter().map(|rule| parse(rule).expect("a rule")).collect();
+    let mut chains = vec![KernelChain::default(); ChainName::ALL.len()];
+    chains[0] = KernelChain { policy: Policy::Accept, rules: rules.iter().zip(1..).collect() };
+    let without = own_table(&chains, Names { delivers: false, ..NAMES }, &[7]).expect("a table");
+    let handles: Vec<_> = without.chains[0].rules[1..].iter().map(|rule| rule.handle).collect();
+    assert_eq!(handles, [Some(2 | OR_DROP), Some(5)]);
+
+    // What has a socket is not translated.
+    let both = ["tcp dport 80 tproxy to :3129", "tcp dport 80 redirect to :3128"];
+    let made = table(ChainName::Prerouting, Policy::Accept, &both).expect("a table");
+    let translating =
+        made.chains.iter().find(|chain| chain.kind == ChainKind::Translate).expect("a chain that translates");
+    let bit = (1_u32 << 27).to_ne_bytes().to_vec();
+    assert_eq!(translating.rules[1].steps, [Meta(3, 8), Mask(8, bit.clone()), Compare(8, false, bit), Accept]);
+}
+
 /// What the table needs for itself has names that no set of the operator can have.
 #[test]
 fn sets_of_the_operator_are_not_ours() {
@@ -261,7 +311,7 @@ fn a_renamed_link_stays_the_one_that_iif_means() {
     fn renamed(pattern: &LinkPattern) -> Vec<String> {
         vec![if pattern.is_followed() { "wan0" } else { "eth0" }.to_owned()]
     }
-    let names = Names { links: &renamed, sets: &no_set };
+    let names = Names { links: &renamed, sets: &no_set, delivers: true };
     for (text, name) in [("iif eth0 drop", "wan0"), ("oif eth0 drop", "wan0"), ("iifname eth0 drop", "eth0")] {
         let rule = parse(text).expect("a rule");
         let context = Context { chain: ChainName::Forward, names };

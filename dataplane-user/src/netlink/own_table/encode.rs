@@ -277,6 +277,11 @@ fn act(step: &Step) -> Vec<u8> {
             let of_tcp = [(6, number(EXTHDR_TCP)), (2, vec![TCP_SEGMENT]), (3, number(2)), (4, number(2))];
             expression("exthdr", &[&of_tcp[..], &[(7, number(*from))]].concat())
         }
+        Step::Transparent(to) => expression("socket", &[(1, number(0)), (2, number(*to))]),
+        Step::Proxy(family, address, port) => {
+            let places = [(2, *address), (3, *port)].into_iter().filter_map(|(at, place)| Some((at, number(place?))));
+            expression("tproxy", &[(1, number(*family))].into_iter().chain(places).collect::<Vec<_>>())
+        }
         Step::Drop => verdict(DROP),
         // All that reads and compares is encoded before.
         _ => verdict(ACCEPT),

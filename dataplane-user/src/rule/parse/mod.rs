@@ -6,6 +6,7 @@ mod concatenation;
 mod connection;
 pub(crate) mod fault;
 pub(crate) mod field;
+mod proxy;
 mod reachability;
 pub(crate) mod statement;
 pub(crate) mod token;
@@ -168,12 +169,12 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
 
 /// What only the kernel knows of a packet.
 pub(crate) fn kernel<'a>() -> Boxed<'a, Match> {
-    choice((connection::any(), reachability::any())).boxed()
+    choice((connection::any(), reachability::any(), proxy::socket())).boxed()
 }
 
-/// What translates.
+/// What translates, or hands to a proxy.
 pub(crate) fn translation<'a>() -> Boxed<'a, Action> {
-    translation::any().map(Action::Translate).boxed()
+    choice((translation::any().map(Action::Translate).boxed(), proxy::tproxy().map(Action::Proxy).boxed())).boxed()
 }
 
 pub(crate) fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<'a>> + Clone {
