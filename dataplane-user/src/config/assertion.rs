@@ -214,6 +214,9 @@ mod tests {
         ("forward 'ip ttl < 5 drop'", "must not forward icmp 192.0.2.1 > 192.0.2.9 ttl 4", None),
         ("forward 'ip ttl < 5 drop'", "must forward icmp 192.0.2.1 > 192.0.2.9", None),
         ("forward 'icmp type echo-request drop'", "must forward icmp 192.0.2.1 > 192.0.2.9 type 11", None),
+        // What one rule changes, another one matches.
+        ("forward 'ip ttl set 9; ip ttl 9 drop'", "must forward icmp 192.0.2.1 > 192.0.2.9", Some("cannot be told")),
+        ("forward 'ip6 hoplimit set 9; ip ttl 9 drop'", "must forward icmp 192.0.2.1 > 192.0.2.9", None),
         ("forward 'vlan id 7 drop'", "must not forward icmp 192.0.2.1 > 192.0.2.9 vlan 7", None),
         ("forward 'vlan id != 7 drop'", "must forward icmp 192.0.2.1 > 192.0.2.9", None),
         (
@@ -246,7 +249,7 @@ mod tests {
         let mut words = chains.split('\'');
         while let (Some(chain), Some(rule)) = (words.next(), words.next()) {
             let chain = chain.trim();
-            text.extend(["[chains.", chain, "]\nrules = ['", rule, "']\n"]);
+            text.extend(["[chains.", chain, "]\nrules = ['", &rule.replace("; ", "', '"), "']\n"]);
         }
         text
     }

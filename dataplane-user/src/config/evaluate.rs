@@ -89,8 +89,9 @@ impl Config {
 
     fn passes(&self, chain: ChainName, packet: &Subject) -> Admission {
         let (mut accepted, mut dropped) = (false, false);
+        let mut changes = Vec::new();
         for rule in &self.chain(chain).rules {
-            let matched = self.meets(rule, packet);
+            let matched = self.meets_behind(rule, packet, &mut changes);
             if matched == Holds::No {
                 continue;
             }

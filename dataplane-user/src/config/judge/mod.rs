@@ -11,7 +11,7 @@ pub(super) use subject::TCP;
 pub use subject::{Egress, Subject};
 
 use super::Config;
-use crate::rule::{Action, ChainName, Policy, Translation};
+use crate::rule::{Action, ChainName, Change, Match, Policy, Rule, Translation};
 
 /// What decides in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +78,25 @@ impl Deed {
 }
 
 impl Config {
+    /// Whether a packet meets a rule behind others that may have changed it, and what this one may change.
+    pub(super) fn meets_behind(&self, rule: &Rule, subject: &Subject, changes: &mut Vec<Change>) -> Holds {
+        let changed = |asked: &Match| changes.iter().any(|change| change.concerns(asked));
+        let holds = if rule.matches().iter().any(changed) { Holds::Maybe } else { self.meets(rule, subject) };
+        if holds != Holds::No {
+            changes.extend(rule.changes());
+        }
+        holds
+    }
+
     /// What a chain does with a packet.
     pub fn judge(&self, chain: ChainName, subject: &Subject) -> ChainVerdict {
         let mut perhaps: Vec<(Deed, Culprit)> = Vec::new();
-        let mut decided = None;
+        let (mut decided, mut changes) = (None, Vec::new());
         for (index, rule) in self.chain(chain).rules.iter().enumerate() {
+            let holds = self.meets_behind(rule, subject, &mut changes);
             let Some(deed) = Deed::of(rule.action()) else { continue };
             let culprit = || Culprit::Rule(chain, index, rule.to_string());
-            match self.meets(rule, subject) {
+            match holds {
                 Holds::No => {}
                 // One of each kind says enough.
                 Holds::Maybe if perhaps.iter().any(|(other, _)| *other == deed) => {}
