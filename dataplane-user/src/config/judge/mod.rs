@@ -80,8 +80,8 @@ impl Deed {
 impl Config {
     /// Whether a packet meets a rule behind others that may have changed it, and what this one may change.
     pub(super) fn meets_behind(&self, rule: &Rule, subject: &Subject, changes: &mut Vec<Change>) -> Holds {
-        let changed = |asked: &Match| changes.iter().any(|change| change.concerns(asked));
-        let holds = if rule.matches().iter().any(changed) { Holds::Maybe } else { self.meets(rule, subject) };
+        let unsure = |asked: &Match| changes.iter().any(|change| change.concerns(asked));
+        let holds = if rule.matches().iter().any(unsure) { Holds::Maybe } else { self.meets(rule, subject) };
         if holds != Holds::No {
             changes.extend(rule.changes());
         }
