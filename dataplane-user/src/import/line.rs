@@ -102,6 +102,14 @@ impl Draft {
             let message = format!("this stands behind `{statement}`, which would meet fewer packets: matches go first");
             return Err((place, message));
         }
+        let handed = matches!(self.says, Some(Says::Action(Action::Proxy(_))));
+        let goes_with_it =
+            matches!(piece, Piece::Statement(Statement::Change(_)) | Piece::Says(Says::Action(Action::Accept)));
+        if handed && goes_with_it {
+            // Its packets are accepted anyway.
+            self.statements.extend(if let Piece::Statement(statement) = piece { Some(statement) } else { None });
+            return Ok(());
+        }
         if self.says.is_some() && !matches!(piece, Piece::Comment(_)) {
             return Err((place, "nothing can follow a verdict but a comment".to_owned()));
         }

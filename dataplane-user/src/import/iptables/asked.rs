@@ -135,6 +135,12 @@ pub(super) fn built<T>(thing: Option<T>, option: &Word) -> Result<T, Fault> {
 
 fn module(name: &Word, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     draft.module = Some(name.text.clone());
+    if name.text == "socket" && !words.has("--transparent") {
+        return Err(wrong(
+            name,
+            "of sockets, rules match only whether they are transparent: add `--transparent`, or take it out",
+        ));
+    }
     if MODULES.contains(&name.text.as_str()) {
         return Ok(nothing());
     }

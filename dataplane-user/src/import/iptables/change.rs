@@ -45,7 +45,7 @@ fn bits(word: &Word) -> Result<u32, Fault> {
 }
 
 /// `VALUE/MASK`, or a value alone.
-fn masked(word: &Word) -> Result<(u32, u32), Fault> {
+pub(super) fn masked(word: &Word) -> Result<(u32, u32), Fault> {
     let part = |text: &str| bits(&Word { text: text.to_owned(), place: word.place.clone() });
     match word.text.split_once('/') {
         Some((value, mask)) => Ok((part(value)?, part(mask)?)),
@@ -57,7 +57,7 @@ fn masked(word: &Word) -> Result<(u32, u32), Fault> {
 fn marked(option: &Word, of: MarkOf, words: &mut Words<'_>) -> Result<Change, Fault> {
     let word = words.value(option)?;
     let mark = match option.text.as_str() {
-        "--set-xmark" => masked(word).map(|(value, mask)| NewMark::of(of, !mask, value)),
+        "--set-xmark" => return masked(word).map(|bits| xmark(of, bits)),
         "--set-mark" => masked(word).map(|(value, mask)| NewMark::of(of, !(mask | value), value)),
         "--and-mark" => bits(word).map(|mask| NewMark::of(of, mask, 0)),
         "--or-mark" => bits(word).map(|value| NewMark::of(of, !value, value)),
@@ -65,6 +65,16 @@ fn marked(option: &Word, of: MarkOf, words: &mut Words<'_>) -> Result<Change, Fa
         _ => Err(wrong(option, "this cannot be translated: take the rule out")),
     };
     Ok(Change::Mark(of, mark?))
+}
+
+/// Some bits of a mark turn behind others that are cleared.
+fn xmark(of: MarkOf, (value, mask): (u32, u32)) -> Change {
+    Change::Mark(of, NewMark::of(of, !mask, value))
+}
+
+/// What `--tproxy-mark VALUE/MASK` does to a packet.
+pub(super) fn marked_bits(bits: (u32, u32)) -> Change {
+    xmark(MarkOf::Packet, bits)
 }
 
 /// The mark of the packet becomes that of its connection, or the other way round: all of it, from some bits.

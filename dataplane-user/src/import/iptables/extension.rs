@@ -3,7 +3,7 @@
 use crate::rule::foreign::STATEFUL;
 
 /// Extensions whose options are known.
-pub(super) const MODULES: [&str; 24] = [
+pub(super) const MODULES: [&str; 25] = [
     "tcp",
     "udp",
     "udplite",
@@ -27,6 +27,7 @@ pub(super) const MODULES: [&str; 24] = [
     "conntrack",
     "connmark",
     "mark",
+    "socket",
     "addrtype",
 ];
 
@@ -44,7 +45,6 @@ pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("statistic", "a rule fits or does not, without chance: take it out"),
     ("time", "rules have no clock: change them when it is time"),
     ("owner", "which program a packet belongs to is not known at the driver: take it out"),
-    ("socket", "which socket a packet belongs to is not known at the driver: take it out"),
     (
         "rpfilter",
         "rules do not ask the routes: for IPv4 set net.ipv4.conf.all.rp_filter=1 (with `--loose` 2) instead; for IPv6 there is \

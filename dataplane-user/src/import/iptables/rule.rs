@@ -56,6 +56,11 @@ impl<'w> Words<'w> {
         self.at += usize::from(self.words.get(self.at).is_some_and(such));
     }
 
+    /// Whether such a word is still to come.
+    pub(super) fn has(&self, text: &str) -> bool {
+        self.words[self.at.min(self.words.len())..].iter().any(|word| word.text == text)
+    }
+
     /// The next word, which stays.
     pub(super) fn peek(&self) -> Option<&'w Word> {
         self.words.get(self.at)

@@ -5,13 +5,16 @@ use super::change;
 use super::rule::{Draft, Fault, Words};
 use super::translation;
 use super::word::Word;
-use crate::rule::{Action, Family, Log, LogLevel, LogTarget, RejectWith, Statement, Text, Unreachable4, Unreachable6};
+use std::net::IpAddr;
+
+use crate::rule::{
+    Action, Family, Log, LogLevel, LogTarget, Port, Proxy, RejectWith, Statement, Text, Unreachable4, Unreachable6,
+};
 
 /// Targets that change packets or keep something.
 const FOREIGN: &[(&str, &str)] = &[
     ("CT", "rules do not set connection tracking up here: take the rule out"),
     ("NOTRACK", "rules do not keep packets from connection tracking here: take the rule out"),
-    ("TPROXY", "packets are not sent elsewhere by rules here: take the rule out"),
     ("TEE", "packets are not sent elsewhere by rules here: take the rule out"),
     ("NFQUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
     ("QUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
@@ -51,6 +54,7 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
             draft.statements.push(Statement::Change(change::change(target, draft.family, words)?));
             Ok(Says::Action(Action::Continue))
         }
+        "TPROXY" => proxy(draft, words),
         "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
         "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),
         name => match FOREIGN.iter().find(|(known, _)| *known == name) {
@@ -61,6 +65,34 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
             None => Ok(Says::Jump(name.to_owned())),
         },
     }
+}
+
+/// `TPROXY`: without a socket the packet is dropped (`tproxy_tg4`); the mark is for packets that get one.
+fn proxy(draft: &mut Draft, words: &mut Words<'_>) -> Result<Says, Fault> {
+    let mut to = Proxy { family: Some(draft.family), address: None, port: None, or_drop: true };
+    while let Some(option) = words.next() {
+        let value = words.value(option)?;
+        let wrong = |what: &str| (value.place.clone(), format!("`{}`: {what}", value.text));
+        match option.text.as_str() {
+            // 0: the packet's own.
+            "--on-port" => {
+                let port: u16 = value.text.parse().map_err(|_| wrong("a port is 0 to 65535"))?;
+                to.port = (port != 0).then_some(Port(port));
+            }
+            "--on-ip" => {
+                let address: IpAddr = value.text.parse().map_err(|_| wrong("this is not an address"))?;
+                to.address = (!address.is_unspecified()).then_some(address);
+            }
+            "--tproxy-mark" => {
+                let mark = change::masked(value)?;
+                if mark.0 != 0 {
+                    draft.statements.push(Statement::Change(change::marked_bits(mark)));
+                }
+            }
+            _ => return Err((option.place.clone(), format!("`{}` cannot be translated: take it out", option.text))),
+        }
+    }
+    Ok(Says::Action(Action::Proxy(to)))
 }
 
 /// The options of a target that is not known.

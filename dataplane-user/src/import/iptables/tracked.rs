@@ -10,8 +10,8 @@ use crate::rule::{
     Value,
 };
 
-/// Options of `state`, `conntrack`, `connmark`, `mark` and `addrtype`.
-pub(super) const KNOWN: [&str; 17] = [
+/// Options of `state`, `conntrack`, `connmark`, `mark`, `socket` and `addrtype`.
+pub(super) const KNOWN: [&str; 19] = [
     "--state",
     "--ctstate",
     "--ctstatus",
@@ -25,6 +25,8 @@ pub(super) const KNOWN: [&str; 17] = [
     "--ctreplsrcport",
     "--ctrepldstport",
     "--mark",
+    "--transparent",
+    "--nowildcard",
     "--src-type",
     "--dst-type",
     "--limit-iface-in",
@@ -32,7 +34,7 @@ pub(super) const KNOWN: [&str; 17] = [
 ];
 
 /// Reads one of them.
-pub(super) fn read(option: &Word, negated: bool, draft: &Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
+pub(super) fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways, Fault> {
     use Direction::{Original, Reply};
     use Side::{Destination, Source};
     let family = draft.family;
@@ -60,6 +62,14 @@ pub(super) fn read(option: &Word, negated: bool, draft: &Draft, words: &mut Word
             let of = if draft.module.as_deref() == Some("mark") { Connection::PacketMark } else { Connection::Mark };
             one(mark(words.value(option)?, negated, of)?)
         }
+        "--transparent" => {
+            if !words.has("--nowildcard") {
+                let message = "listeners that are bound to no address match, too, as with `--nowildcard`";
+                draft.notes.push((option.place.clone(), message.to_owned()));
+            }
+            one(Connection::Transparent(true))
+        }
+        "--nowildcard" => vec![Vec::new()],
         "--src-type" => one(kind(Source, words.value(option)?, negated)?),
         "--dst-type" => one(kind(Destination, words.value(option)?, negated)?),
         other => {

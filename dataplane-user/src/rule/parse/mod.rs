@@ -148,7 +148,10 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
     let statements = choice((does.map(Some), counter.to(None)));
     let action = choice((statement::action(), translation()));
     let action = action.labelled("a verdict (accept, drop, reject, continue, masquerade, ...)").boxed();
-    let action = action.map_with(|action, extra| (action, extra.span()));
+    let plain = action.map_with(|action, extra| ((action, extra.span()), Vec::new())).boxed();
+    // Marks behind `tproxy` are for packets that get a socket, as all that stands before it.
+    let handed = proxy::tproxy().map(Action::Proxy).map_with(|action, extra| (action, extra.span()));
+    let action = choice((handed.then(proxy::behind()).boxed(), plain));
     let comment = keyword("comment").ignore_then(token::quoted("a comment in quotes"));
     // A rule that says nothing at all is a mistake, not a rule that continues.
     let something = token("a match, a statement or a verdict", |rest| (!rest.is_empty()).then_some((0, ())));
@@ -159,11 +162,15 @@ fn rule<'a>() -> impl Parser<'a, &'a str, Pieces, Extra<'a>> {
         .then(action.or_not())
         .then(comment.or_not())
         .then_ignore(end("the end of the rule"))
-        .map(|(((matches, statements), action), comment)| Pieces {
-            matches: matches.into_iter().flatten().collect(),
-            statements: statements.into_iter().flatten().collect(),
-            action,
-            comment,
+        .map(|(((matches, statements), action), comment)| {
+            let (action, changes) = action.unzip();
+            let changes = changes.unwrap_or_default().into_iter().map(Statement::Change);
+            Pieces {
+                matches: matches.into_iter().flatten().collect(),
+                statements: statements.into_iter().flatten().chain(changes).collect(),
+                action,
+                comment,
+            }
         })
 }
 

@@ -4,17 +4,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chumsky::prelude::*;
 
+use super::change;
 use super::fault::Fault;
 use super::token::{Extra, integer, keyword, symbol, token};
 use super::value::value;
 use crate::rule::ast::{Family, Match};
+use crate::rule::change::Change;
 use crate::rule::connection::Connection;
 use crate::rule::proxy::Proxy;
 use crate::rule::value::Port;
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
-/// `socket transparent 1`, with the mark that nft's rules set behind it: the mark that delivers is the daemon's.
+/// `socket transparent 1`.
 pub(crate) fn socket<'a>() -> Boxed<'a, Match> {
     let number = integer().try_map_with(|number, extra| match number {
         0 | 1 => Ok(number == 1),
@@ -23,18 +25,16 @@ pub(crate) fn socket<'a>() -> Boxed<'a, Match> {
     keyword("socket")
         .ignore_then(keyword("transparent"))
         .ignore_then(number)
-        .then_ignore(mark().or_not())
         .map(|transparent| Match::Connection(Connection::Transparent(transparent)))
         .boxed()
 }
 
-/// `meta mark set 1`.
-fn mark<'a>() -> Boxed<'a, ()> {
-    let value = keyword("set").ignore_then(integer());
-    keyword("meta").or_not().ignore_then(keyword("mark")).ignore_then(value).ignored().boxed()
+/// What nft's rules have behind `tproxy`: the marks that packets with a socket get, and `accept`.
+pub(crate) fn behind<'a>() -> Boxed<'a, Vec<Change>> {
+    change::any().repeated().collect::<Vec<_>>().then_ignore(keyword("accept").or_not()).boxed()
 }
 
-/// `tproxy ip to 127.0.0.1:3129`. The mark and the `accept` of nft's rules may stand behind it.
+/// `tproxy ip to 127.0.0.1:3129`.
 pub(crate) fn tproxy<'a>() -> Boxed<'a, Proxy> {
     let family = choice((keyword("ip6").to(Family::V6), keyword("ip").to(Family::V4))).or_not();
     let port = || symbol(":").ignore_then(value::<Port>());
@@ -55,8 +55,6 @@ pub(crate) fn tproxy<'a>() -> Boxed<'a, Proxy> {
         .ignore_then(family)
         .then_ignore(keyword("to"))
         .then(target)
-        .then_ignore(mark().or_not())
-        .then_ignore(keyword("accept").or_not())
         .then(or_drop)
         .try_map_with(|((family, (address, port)), or_drop), extra| {
             let of_other = address.is_some_and(|address: IpAddr| {
