@@ -29,7 +29,9 @@ pub fn is_refresh_due(host: NonNull<BridgedHost>, tick: u64) -> bool {
     // SAFETY: the element was found.
     let refreshed = unsafe { &raw mut (*host.as_ptr()).refreshed };
     // SAFETY: as above.
-    let period = unsafe { (&raw const (*host.as_ptr()).period).read_volatile() };
+    let period = unsafe { &raw const (*host.as_ptr()).period };
+    // SAFETY: one word, which the controller writes as a whole.
+    let period = unsafe { period.read_volatile() };
     // SAFETY: one word, which other CPUs write as a whole.
     if !BridgedHost::is_due(unsafe { refreshed.read_volatile() }, period, tick) {
         return false;

@@ -12,7 +12,7 @@ pub const TARGET: Target = Target { name: "socket", corpus, words: &[], feed };
 const HEADER: usize = 16;
 const LEAST: usize = HEADER + 72;
 
-/// A listener of TCP on [::]:22, with the attributes of Linux 6.18: shutdown, v6only, cgroup, options.
+/// A listener of TCP on `[::]:22`, with the attributes of Linux 6.18: shutdown, v6only, cgroup, options.
 const MESSAGE: &str = "14000200010000000000000 00a0a000000160000\
      00000000000000000000000000000000000000000000000000000000000000000000000001000000 00000000\
      00000000000000000000000000000000 67120000\
