@@ -9,6 +9,7 @@ use crate::{
     bridge::{bridged, roam, server_behind_a_bridge},
     passage::run,
     scene::{PORTS, PROMPT, Scene, within},
+    session::{HOME, Tcp, becomes_fast, follows, load},
 };
 
 /// The members of the bridge that the server is behind.
@@ -195,5 +196,24 @@ fn what_comes_in_through_a_bridge_leaves_through_a_member_of_another() {
         }
         after.port("br7").context("the bridge is a port").map(drop)
     });
+    scene.close();
+}
+
+/// The layout of a home router: what netfilter has let through goes on at the member, with the addresses that it gave.
+#[test]
+fn connections_through_a_bridge_are_carried_at_its_member() {
+    let Some(scene) = server_behind_a_bridge() else { return };
+    load(&scene, &HOME.replace("server0", "br7"));
+    scene.attach(&["br7", PORTS[0]], "native");
+    follows(&scene);
+    for family in Family::BOTH {
+        let mut tcp = Tcp::open(&scene, family, 5201);
+        becomes_fast(&scene, &mut tcp);
+        let (kernel, before) = (scene.kernel_forwarded(), scene.stats());
+        tcp.exchange(1_000_000).expect("bytes both ways");
+        let (kernel, after) = (scene.kernel_forwarded() - kernel, scene.stats());
+        let carried = forwarded(&after, PORTS[1]) - forwarded(&before, PORTS[1]);
+        assert!(carried > 20 && kernel * 10 < carried, "{carried} carried at the member, {kernel} by the kernel");
+    }
     scene.close();
 }
