@@ -36,9 +36,15 @@ impl Base<'_> {
         self.rules.iter().any(|rule| !rule.statements.is_empty() || matches!(rule.action, Action::Reject(_)))
     }
 
-    /// A chain that translates sees only the first packet of a connection, also where a rule does something else.
+    /// A chain that translates sees only the first packet of a connection, also where a rule does something else: logs, counts
+    /// or changes, whatever its verdict.
     fn for_first_packets(mut self) -> Self {
-        for rule in self.rules.iter_mut().filter(|rule| rule.action == Action::Continue) {
+        let does_more = |rule: &&mut Flat| match rule.action {
+            Action::Continue => true,
+            Action::Translate(_) => false,
+            _ => !rule.statements.is_empty(),
+        };
+        for rule in self.rules.iter_mut().filter(does_more) {
             rule.matches.insert(0, Match::Connection(Connection::Bits(ConnectionBits::State, false, FIRST)));
         }
         self

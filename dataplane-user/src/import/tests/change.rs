@@ -106,6 +106,23 @@ fn maps_of_addresses_are_written_out() {
     }
 }
 
+/// The same of a rule that accepts: the packets behind the first do not meet it in nft.
+#[test]
+fn what_a_chain_that_translates_accepts_is_changed_once() {
+    let text = "table ip t { chain c { type nat hook postrouting priority srcnat; policy accept; \
+        oifname \"a\" meta mark set 1 accept; oifname \"b\" accept; masquerade; } }\n";
+    let config = import(Language::Nft, Extent::Whole, text, "t").expect("a config").config;
+    let rules: Vec<_> = config.chain(ChainName::Postrouting).rules.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        [
+            "meta nfproto ipv4 ct state related,new oifname \"a\" meta mark set 1 accept",
+            "meta nfproto ipv4 oifname \"b\" accept",
+            "meta nfproto ipv4 masquerade"
+        ]
+    );
+}
+
 /// A chain that translates sees only first packets, so what it does besides is for those.
 #[test]
 fn marks_of_a_chain_that_translates_are_for_first_packets() {
