@@ -93,7 +93,7 @@ pub(super) struct Recipients {
 }
 
 impl Recipients {
-    /// What takes a packet; none where the kernel cannot be asked.
+    /// What takes a packet; none where the kernel looks up no sockets.
     fn of(&mut self, packet: Delivered, name: impl Fn(Ifindex) -> String) -> Option<RecipientRow> {
         if let Some(known) = self.known.get(&packet) {
             return Some(known.clone());

@@ -118,7 +118,7 @@ impl Flat {
         Some(Self { matches: simplified(matches)?, ..self.clone() })
     }
 
-    /// Whether it only tells of packets.
+    /// Whether it only logs packets.
     pub(super) fn only_logs(&self) -> bool {
         let tells = |statement: &Statement| matches!(statement, Statement::Limit(_) | Statement::Log(_));
         self.action == Action::Continue && self.statements.iter().all(tells)

@@ -204,7 +204,7 @@ impl<'a> Inline<'a> {
         Ok(rules)
     }
 
-    /// The condition of a line goes before each of these rules: none may change what the next one is asked.
+    /// The condition of a line goes before each of these rules: none may change what the next one matches.
     fn holds_throughout<'f>(&mut self, line: &Line, rules: impl Iterator<Item = &'f Flat> + Clone) {
         let behind = rules.clone().skip(1);
         let own = rules.clone().next().and_then(|_| line_change(line, line_changes(line).into_iter()));
@@ -225,7 +225,7 @@ impl<'a> Inline<'a> {
             return;
         }
         let at = chain.lines.partition_point(|other| std::ptr::from_ref(other) <= line);
-        // All of them ask the same fields.
+        // All of them match the same fields.
         let next = chain.lines.get(at).filter(|other| other.place == line.place);
         let again = next.and_then(|other| line_change(other, changes.iter().copied()));
         if let Some((asked, change)) = again {

@@ -63,7 +63,7 @@ fn is_absent(error: &Error) -> bool {
     matches!(error, Error::Refused { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
 }
 
-/// Asks the kernel which socket a packet is for.
+/// Has the kernel look up the socket that a packet is for.
 pub struct SocketLookup {
     requester: Requester,
     raw: Option<Vec<OpenSocket>>,

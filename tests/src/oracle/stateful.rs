@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 40;
 const TOGETHER: usize = 16;
 /// After so many of these, connections rest until rows of the flow table are written.
 const ROUND: u64 = 25;
-/// Longer than the daemon waits before it asks the kernel to be liberal with a connection (`flow::YOUNG`).
+/// Longer than the daemon waits before it sets a connection of the kernel liberal (`flow::YOUNG`).
 const REST: Duration = Duration::from_millis(80);
 /// Differences that are described.
 const ENOUGH: usize = 5;

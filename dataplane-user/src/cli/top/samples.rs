@@ -53,7 +53,7 @@ impl Samples {
                 Some(connection)
             }
             Err(failure) => {
-                // Nobody else reads it.
+                // No other thread reads it.
                 let _sent = sender.send(Said::Trouble(failure.to_string()));
                 None
             }
