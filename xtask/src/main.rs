@@ -10,6 +10,7 @@ mod compiler;
 mod deb;
 mod demo;
 mod fuzz;
+mod lane;
 mod linker;
 mod lint;
 mod oracle;

@@ -1,6 +1,6 @@
 //! Scenarios: a router in a namespace, driven through the command line as its user would, judged by what arrives.
 //!
-//! One scenario at a time: they count what the machine holds, and share two processors.
+//! One scenario at a time in a process, which counts what it made; `cargo xtask test` runs two processes.
 
 mod prefix;
 mod scene;

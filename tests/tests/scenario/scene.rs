@@ -20,8 +20,7 @@ pub const PORTS: [&str; 2] = [ROUTER_CLIENT.port, ROUTER_SERVER.port];
 /// "Promptly": how soon a change must be in force.
 pub const PROMPT: Duration = Duration::from_secs(1);
 
-/// The turn of a scenario: one at a time on the machine, since each looks whether it left programs behind, and these are the
-/// machine's.
+/// The turn of a scenario: one at a time on the machine, which has two processors, or in the lane that `cargo xtask test` names.
 pub struct Turn {
     _process: MutexGuard<'static, ()>,
     _machine: File,
@@ -31,7 +30,9 @@ pub struct Turn {
 pub fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
     let process = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let machine = File::create(env::temp_dir().join("dataplane-scenario.lock")).expect("a file to lock");
+    // xtask/src/lane.rs sets it.
+    let lane = env::var("DATAPLANE_TURN").unwrap_or_default();
+    let machine = File::create(env::temp_dir().join(format!("dataplane-scenario{lane}.lock"))).expect("a file to lock");
     machine.lock().expect("the turn on the machine");
     Turn { _process: process, _machine: machine }
 }
