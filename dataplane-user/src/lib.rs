@@ -26,3 +26,4 @@ pub(crate) mod parallel;
 pub mod release;
 pub mod retired;
 pub mod rule;
+pub mod sflow;

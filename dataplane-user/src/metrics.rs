@@ -15,9 +15,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::control::{
-    flow::FlowCounts,
-    row::{LinkRow, MirrorRow, MirrorState, PortRow, RuleRow},
+use crate::{
+    control::{
+        flow::FlowCounts,
+        row::{LinkRow, MirrorRow, MirrorState, PortRow, RuleRow},
+    },
+    sflow::SflowCounts,
 };
 
 /// So many rules have series, in the order of `rule list`.
@@ -44,6 +47,8 @@ pub struct Scrape {
     pub mirror: MirrorRow,
     /// Connections; none while none is carried.
     pub flows: Option<FlowCounts>,
+    /// What went to a collector of sFlow; none while there is none.
+    pub sflow: Option<SflowCounts>,
     /// Packets for which the ring of `trace` had no room.
     pub missed: u64,
     /// Since the daemon started.
@@ -72,6 +77,7 @@ impl Scrape {
         self.rules(&mut registry);
         self.mirror(&mut registry);
         self.flows(&mut registry);
+        self.sflow(&mut registry);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode(&mut text, &registry);
@@ -178,6 +184,20 @@ impl Scrape {
 }
 
 impl Scrape {
+    fn sflow(&self, registry: &mut Registry) {
+        let Some(sflow) = self.sflow else { return };
+        for (name, help, count) in [
+            ("sflow_samples", "Packets exported to the sFlow collector", sflow.samples),
+            ("sflow_lost", "Packets that were picked for the sFlow collector and not exported", sflow.lost),
+            ("sflow_datagrams", "Datagrams sent to the sFlow collector", sflow.datagrams),
+            ("sflow_unsent", "Datagrams that could not be sent to the sFlow collector", sflow.unsent),
+        ] {
+            let counter: Counter = Counter::default();
+            counter.inc_by(count);
+            registry.register(name, help, counter);
+        }
+    }
+
     fn flows(&self, registry: &mut Registry) {
         let Some(flows) = self.flows else { return };
         for (name, help, value) in [

@@ -94,7 +94,8 @@ impl Kernel<'_> {
         };
         thread::scope(|scope| {
             let lanes: Vec<_> = (0..LANES).map(|number| scope.spawn(move || lane(number))).collect();
-            let ended = |lane: thread::ScopedJoinHandle<'_, _>| lane.join().unwrap_or_else(|_| bail!("a lane panicked"));
+            let ended =
+                |lane: thread::ScopedJoinHandle<'_, _>| lane.join().unwrap_or_else(|_| bail!("a lane panicked"));
             lanes.into_iter().map(ended).collect()
         })
     }

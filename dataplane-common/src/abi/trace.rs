@@ -42,6 +42,22 @@ pub struct TraceFilter {
 }
 
 impl TraceFilter {
+    /// Every packet.
+    pub const ALL: Self = Self {
+        address_mask: [0; ADDRESS_WORDS],
+        address: [0; ADDRESS_WORDS],
+        field_mask: [0; FIELD_WORDS],
+        fields: [0; FIELD_WORDS],
+        reasons: u64::MAX,
+        source_port: [0, u16::MAX],
+        destination_port: [0, u16::MAX],
+        length: [0, u16::MAX],
+        reserved: 0,
+        needs: 0,
+        skips: 0,
+        reserved_too: 0,
+    };
+
     /// Whether a packet that ends for a reason, by its number, is in the box. One number for all comparisons: a branch for
     /// each would double the paths that the verifier follows.
     #[inline(always)]

@@ -15,7 +15,7 @@ mod tests;
 mod write;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub struct Config {
     pub heartbeat: HeartbeatConfig,
     /// Metrics over HTTP.
     pub metrics: MetricsConfig,
+    /// Samples of packets for a collector.
+    pub sflow: SflowConfig,
     /// What is not ours alone to decide.
     pub flows: FlowsConfig,
     /// What the chains must do with packets, or must not.
@@ -104,6 +106,25 @@ impl Default for HeartbeatConfig {
 pub struct MetricsConfig {
     /// Where they can be asked for; none: nowhere.
     pub listen: Option<SocketAddr>,
+}
+
+/// Samples of packets, and counters of ports, for a collector of sFlow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SflowConfig {
+    /// Where they are sent; none: nowhere.
+    pub collector: Option<SocketAddr>,
+    /// The address that this machine is known by; none: the one that it sends from.
+    pub agent: Option<IpAddr>,
+    /// One packet in so many is sampled.
+    pub rate: u32,
+    /// Seconds between counters; 0: no counters.
+    pub polling: u32,
+}
+
+impl Default for SflowConfig {
+    fn default() -> Self {
+        Self { collector: None, agent: None, rate: 1000, polling: 20 }
+    }
 }
 
 /// How flows get on with what else the kernel would do to them.

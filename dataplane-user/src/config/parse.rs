@@ -1,7 +1,8 @@
 //! Reading.
 
+mod setting;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,8 +11,7 @@ use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
 use super::{
-    ChainConfig, Config, ConfigError, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig,
-    NetfilterChoice, PortConfig, PortPattern, SetConfig, UntilReady,
+    ChainConfig, Config, ConfigError, Elements, NetfilterChoice, PortConfig, PortPattern, SetConfig, UntilReady,
 };
 use crate::model::ModeChoice;
 use crate::parallel::each;
@@ -19,17 +19,9 @@ use crate::rule::{
     self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
 };
 
-/// More routes than this nobody has; the tables do not grow beyond what they need for them.
-const ROUTES: u32 = 4_000_000;
-/// Seconds without a daemon: below, its own pauses would count; above, a year, it may as well be for ever.
-const ALONE: RangeInclusive<u32> = 3..=31_536_000;
-/// Connections that may be carried at the driver: of the largest number the rows take 1 GB for IPv4 and 2 GB for IPv6.
-const CONNECTIONS: RangeInclusive<u32> = 1..=4_000_000;
 /// Why rules that the kernel decides do not go with `bypass`.
 pub(crate) const BYPASSED: &str =
     "rules with `ct` or address translation are decided by the kernel, so `netfilter` must be \"follow\"";
-/// Seconds between two packets of a connection that pass the kernel.
-const LEASE: RangeInclusive<u32> = 1..=3600;
 
 /// Reads a configuration; `path` is for the errors.
 ///
@@ -47,13 +39,13 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
             "metrics" => config.metrics = file.metrics(file.table(key, item)?)?,
+            "sflow" => config.sflow = file.sflow(file.table(key, item)?)?,
             "flows" => config.flows = file.flows(file.table(key, item)?)?,
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
             _ => {
-                return Err(
-                    file.unknown(key, "ports, fragments, assert, fib, heartbeat, metrics, flows, sets or chains")
-                );
+                let known = "ports, fragments, assert, fib, heartbeat, metrics, sflow, flows, sets or chains";
+                return Err(file.unknown(key, known));
             }
         }
     }
@@ -209,68 +201,6 @@ impl File<'_> {
             ports.push(PortConfig { pattern, mode, until_ready });
         }
         Ok(ports)
-    }
-
-    fn fib(&self, table: &dyn TableLike) -> Result<FibConfig, ConfigError> {
-        let mut fib = FibConfig::default();
-        for (key, item) in entries(table) {
-            let place = match key.get() {
-                "ipv4_routes" => &mut fib.ipv4_routes,
-                "ipv6_routes" => &mut fib.ipv6_routes,
-                _ => return Err(self.unknown(key, "ipv4_routes or ipv6_routes")),
-            };
-            *place = self.number(key, item, 0..=ROUTES)?;
-        }
-        Ok(fib)
-    }
-
-    fn heartbeat(&self, table: &dyn TableLike) -> Result<HeartbeatConfig, ConfigError> {
-        let mut heartbeat = HeartbeatConfig::default();
-        for (key, item) in entries(table) {
-            if key.get() != "after" {
-                return Err(self.unknown(key, "after"));
-            }
-            let seconds = item.as_integer().and_then(|number| u32::try_from(number).ok());
-            heartbeat.after = seconds.filter(|seconds| *seconds == 0 || ALONE.contains(seconds)).ok_or_else(|| {
-                let message = format!(
-                    "`after` must be a number of seconds from {} to {}, or 0 for never",
-                    ALONE.start(),
-                    ALONE.end()
-                );
-                self.error(item.span(), &message)
-            })?;
-        }
-        Ok(heartbeat)
-    }
-
-    fn metrics(&self, table: &dyn TableLike) -> Result<MetricsConfig, ConfigError> {
-        let mut metrics = MetricsConfig::default();
-        for (key, item) in entries(table) {
-            if key.get() != "listen" {
-                return Err(self.unknown(key, "listen"));
-            }
-            let address = item.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
-            metrics.listen = Some(address.filter(|address| address.port() != 0).ok_or_else(|| {
-                let message =
-                    "`listen` must be an address and a port in quotes, such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
-                self.error(item.span(), message)
-            })?);
-        }
-        Ok(metrics)
-    }
-
-    fn flows(&self, table: &dyn TableLike) -> Result<FlowsConfig, ConfigError> {
-        let mut flows = FlowsConfig::default();
-        for (key, item) in entries(table) {
-            match key.get() {
-                "netfilter" => flows.netfilter = self.word(key, item)?,
-                "max" => flows.max = self.number(key, item, CONNECTIONS)?,
-                "lease" => flows.lease = self.number(key, item, LEASE)?,
-                "ignore" => flows.ignore = self.words(key, item)?.into_iter().collect(),
-                _ => return Err(self.unknown(key, "netfilter, max, lease or ignore")),
-            }
-        }
-        Ok(flows)
     }
 
     fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {

@@ -5,7 +5,7 @@ use proptest::sample::select;
 
 use super::{
     ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, NetfilterChoice, PortConfig,
-    PortPattern, SetConfig, UntilReady, at_rule, parse, parse_set_file,
+    PortPattern, SetConfig, SflowConfig, UntilReady, at_rule, parse, parse_set_file,
 };
 use crate::model::{Mode, ModeChoice, ObstacleKind};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
@@ -68,7 +68,7 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
         1,
         2,
         "prots",
-        "there is no key `prots` here; take ports, fragments, assert, fib, heartbeat, metrics, flows, sets or chains",
+        "there is no key `prots` here; take ports, fragments, assert, fib, heartbeat, metrics, sflow, flows, sets or chains",
     ),
     ("fragments = 'drop'\n", 1, 13, "'drop'", "unknown fragment policy `drop`; use `drop-unreadable` or `pass`"),
     ("[flows]\nnetfilter = 'ask'\n", 2, 13, "'ask'", "use `follow` or `bypass`"),
@@ -90,6 +90,13 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
     ("[metrics]\nlisten = 9464\n", 2, 10, "9464", "an address and a port"),
     ("[metrics]\nlisten = 'localhost:9464'\n", 2, 10, "'localhost:9464'", "an address and a port"),
     ("[metrics]\nlisten = '127.0.0.1:0'\n", 2, 10, "'127.0.0.1:0'", "an address and a port"),
+    ("[sflow]\nserver = '192.0.2.1:6343'\n", 2, 1, "server", "take collector, agent, rate or polling"),
+    ("[sflow]\ncollector = '192.0.2.1'\n", 2, 13, "'192.0.2.1'", "an address and a port"),
+    ("[sflow]\ncollector = '[::]:6343'\n", 2, 13, "'[::]:6343'", "an address and a port"),
+    ("[sflow]\nagent = 'router'\n", 2, 9, "'router'", "an address of this machine"),
+    ("[sflow]\nrate = 0\n", 2, 8, "0", "a number from 1 to 16777215"),
+    ("[sflow]\npolling = 100_000\n", 2, 11, "100_000", "a number from 0 to 86400"),
+    ("[sflow]\nrate = 10\n", 2, 1, "rate", "`[sflow]` needs `collector`"),
     ("[ports]\neth0 = { mod = 'auto' }\n", 2, 10, "mod", "there is no key `mod` here; take mode"),
     ("[ports]\neth0 = { mode = 'fast' }\n", 2, 17, "'fast'", "`fast` is not a mode; use auto, native, generic or tc"),
     ("[ports]\neth0 = 'auto'\n", 2, 1, "eth0", "must be a table"),
@@ -194,6 +201,17 @@ fn set_of(kinds: Vec<ItemKind>) -> impl Strategy<Value = SetConfig> {
     }
 }
 
+fn sflow() -> impl Strategy<Value = SflowConfig> {
+    let collector = select(vec!["192.0.2.1:6343", "[2001:db8::1]:1"]).prop_map(|text| text.parse().expect(text));
+    let agent = option::of(select(vec!["192.0.2.2", "2001:db8::2"]));
+    let agent = agent.prop_map(|text| text.map(|text| text.parse().expect(text)));
+    let collected = (collector, agent, 1..=16_777_215_u32, 0..=86_400_u32);
+    option::of(collected).prop_map(|collected| match collected {
+        Some((collector, agent, rate, polling)) => SflowConfig { collector: Some(collector), agent, rate, polling },
+        None => SflowConfig::default(),
+    })
+}
+
 fn flows() -> impl Strategy<Value = FlowsConfig> {
     let choice = select(vec![NetfilterChoice::Follow, NetfilterChoice::Bypass]);
     let kinds: Vec<_> = ObstacleKind::ALL.into_iter().filter(|kind| kind.can_be_ignored()).collect();
@@ -236,7 +254,7 @@ fn config() -> impl Strategy<Value = Config> {
         ports,
         (fragments, fib),
         heartbeat,
-        (metrics, flows()),
+        (metrics, sflow(), flows()),
         btree_map(set_name(), set(), 0..3),
         [chain(), chain(), chain(), chain()],
     );
@@ -244,7 +262,7 @@ fn config() -> impl Strategy<Value = Config> {
     let of_driver = |[prerouting, input, forward, output]: [ChainConfig; 4]| {
         [prerouting, input, forward, output, ChainConfig::default()]
     };
-    config.prop_flat_map(move |(ports, (fragments, fib), heartbeat, (metrics, flows), sets, chains)| {
+    config.prop_flat_map(move |(ports, (fragments, fib), heartbeat, (metrics, sflow, flows), sets, chains)| {
         let chains = of_driver(chains);
         // A set for each name that a rule asks.
         let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
@@ -263,6 +281,7 @@ fn config() -> impl Strategy<Value = Config> {
                 fib,
                 heartbeat,
                 metrics,
+                sflow,
                 flows,
                 sets,
                 chains: chains.clone(),

@@ -5,7 +5,9 @@ use std::fmt::Display;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 use toml_writer::TomlWrite as _;
 
-use super::{ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, SetConfig, UntilReady};
+use super::{
+    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, SetConfig, SflowConfig, UntilReady,
+};
 use crate::model::ObstacleKind;
 use crate::rule::{ChainName, Fragments, Policy};
 
@@ -49,6 +51,9 @@ impl Config {
             let metrics: Table = [("listen", value(listen.to_string()))].into_iter().collect();
             document.insert("metrics", Item::Table(metrics));
         }
+        if self.sflow != SflowConfig::default() {
+            document.insert("sflow", Item::Table(sflow(&self.sflow)));
+        }
         if self.flows != FlowsConfig::default() {
             document.insert("flows", Item::Table(flows(&self.flows)));
         }
@@ -68,6 +73,26 @@ impl Config {
         }
         text
     }
+}
+
+/// What is not left at its default.
+fn sflow(config: &SflowConfig) -> Table {
+    let default = SflowConfig::default();
+    let mut sflow = Table::new();
+    for (key, address) in [
+        ("collector", config.collector.map(|address| address.to_string())),
+        ("agent", config.agent.map(|address| address.to_string())),
+    ] {
+        if let Some(address) = address {
+            sflow.insert(key, value(address));
+        }
+    }
+    for (key, number, usual) in [("rate", config.rate, default.rate), ("polling", config.polling, default.polling)] {
+        if number != usual {
+            sflow.insert(key, value(i64::from(number)));
+        }
+    }
+    sflow
 }
 
 /// What is not left at its default.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::running::RunningConfig;
 use crate::{
-    config::{Config, FlowsConfig, UntilReady},
+    config::{Config, FlowsConfig, SflowConfig, UntilReady},
     control::row::Difference,
     model::{ModeChoice, ObstacleKind},
     rule::{ChainName, Policy, Rule},
@@ -69,6 +69,21 @@ fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
     if running.metrics != wanted.metrics {
         let listen = |config: &Config| config.metrics.listen.map_or_else(|| "off".to_owned(), |it| it.to_string());
         difference.change.push(format!("metrics: listen {} -> {}", listen(running), listen(wanted)));
+    }
+    sflow(running.sflow, wanted.sflow, difference);
+}
+
+fn sflow(running: SflowConfig, wanted: SflowConfig, difference: &mut Difference) {
+    let all = |sflow: SflowConfig| {
+        [
+            ("collector", sflow.collector.map_or_else(|| "off".to_owned(), |it| it.to_string())),
+            ("agent", sflow.agent.map_or_else(|| "its own".to_owned(), |it| it.to_string())),
+            ("rate", sflow.rate.to_string()),
+            ("polling", sflow.polling.to_string()),
+        ]
+    };
+    for ((key, old), (_, new)) in all(running).into_iter().zip(all(wanted)).filter(|(old, new)| old != new) {
+        difference.change.push(format!("sflow: {key} {old} -> {new}"));
     }
 }
 

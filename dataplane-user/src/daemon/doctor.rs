@@ -58,6 +58,7 @@ impl Daemon {
         findings.push(self.alone());
         findings.push(self.pin_finding());
         findings.extend(self.metrics_endpoint.finding());
+        findings.extend(self.sflow.finding());
         findings.extend(self.state_findings());
         let unwritten = self.plane.unwritten().cloned();
         let stale = || "the rules in force are not those of the config".to_owned();

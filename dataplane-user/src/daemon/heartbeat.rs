@@ -48,6 +48,7 @@ impl Daemon {
         self.plane.mend_pins();
         mirror.look_at_netfilter();
         self.metrics_endpoint.retry();
+        self.tick_sflow();
         self.follow_flows();
         self.make_good();
         self.packets.keep_dry_run(self.plane.epoch());

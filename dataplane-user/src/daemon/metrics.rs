@@ -52,6 +52,7 @@ impl Daemon {
             neighbours: self.neighbours().count() as u64,
             mirror: self.observed.mirror_row(),
             flows: self.flow_counts(Some(renewed)),
+            sflow: self.sflow.counts(),
             missed: self.plane.missed()?,
             uptime: self.born.elapsed(),
             pending: self.store.pending_config().map(|pending| pending.row().seconds),

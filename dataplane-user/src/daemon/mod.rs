@@ -57,6 +57,7 @@ mod seal;
 mod serve;
 mod service;
 mod set;
+mod sflow;
 mod socket_query;
 mod startup;
 mod state;
@@ -83,6 +84,7 @@ use metrics::MetricsEndpoint;
 use observed::Observed;
 use packets::Packets;
 use plane::{DataPlane, Facts};
+use sflow::SflowExporter;
 use startup::Begun;
 use status::ConfigFile;
 use store::Store;
@@ -134,6 +136,8 @@ struct Daemon {
     early: Vec<Call>,
     /// Metrics over HTTP.
     metrics_endpoint: MetricsEndpoint,
+    /// Samples of packets for a collector.
+    sflow: SflowExporter,
     /// How far this daemon's clock is ahead of the kernel half's.
     offset: i128,
     /// Memory that can be given back.
@@ -158,6 +162,7 @@ impl Daemon {
             flows: FlowFollower::default(),
             early: Vec::new(),
             metrics_endpoint,
+            sflow: SflowExporter::new(Instant::now()),
             offset: heartbeat::offset(),
             heap: Heap::default(),
             born: Instant::now(),
@@ -184,6 +189,7 @@ impl Daemon {
             }
         }
         self.follow();
+        self.follow_sflow();
         // What an earlier daemon left goes on as it is.
         if let Some(reason) = self.plane.ports().postponed().values().next() {
             bail!("{reason}");

@@ -261,7 +261,7 @@ impl Daemon {
         if let Some(warning) = self.plane.gate_trouble() {
             reply = reply.warn(warning);
         }
-        if let Some(warning) = self.metrics_endpoint.trouble() {
+        for warning in [self.metrics_endpoint.trouble(), self.sflow.trouble()].into_iter().flatten() {
             reply = reply.warn(warning);
         }
         if (before.ports().config().len(), before.flows())
@@ -282,6 +282,7 @@ impl Daemon {
         self.plane.ports_mut().retry(None);
         self.beat();
         self.metrics_endpoint.want(self.desired.running().metrics());
+        self.follow_sflow();
     }
 }
 

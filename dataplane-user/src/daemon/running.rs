@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{chains::Chains, observed::Observed, state::RuleHandles};
 use crate::{
-    config::{Assertion, Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig},
+    config::{Assertion, Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig, SflowConfig},
     model::Link,
 };
 
@@ -17,6 +17,7 @@ pub(super) struct RunningConfig {
     heartbeat: HeartbeatConfig,
     flows: FlowsConfig,
     metrics: MetricsConfig,
+    sflow: SflowConfig,
     assertions: Vec<Assertion>,
 }
 
@@ -38,10 +39,12 @@ impl RunningConfig {
 
     /// Takes all that a config says but chains and sets, which take a commit to come into force.
     pub(super) fn set_settings(&mut self, config: &Config) {
-        let Config { ports, assertions, fib, heartbeat, flows, metrics, fragments: _, sets: _, chains: _ } = config;
+        let Config { ports, assertions, fib, heartbeat, flows, metrics, sflow, fragments: _, sets: _, chains: _ } =
+            config;
         self.ports = WantedPorts { config: ports.clone(), off: BTreeSet::new() };
         self.assertions.clone_from(assertions);
-        (self.fib, self.heartbeat, self.flows, self.metrics) = (*fib, *heartbeat, *flows, *metrics);
+        (self.fib, self.heartbeat, self.flows) = (*fib, *heartbeat, *flows);
+        (self.metrics, self.sflow) = (*metrics, *sflow);
     }
 
     /// Takes all that another one has but chains and sets.
@@ -59,6 +62,7 @@ impl RunningConfig {
             heartbeat: self.heartbeat,
             flows: self.flows,
             metrics: self.metrics,
+            sflow: self.sflow,
             ..Config::default()
         }
     }
@@ -107,6 +111,11 @@ impl RunningConfig {
     /// Where metrics are served.
     pub(super) fn metrics(&self) -> MetricsConfig {
         self.metrics
+    }
+
+    /// Where samples of packets are sent.
+    pub(super) fn sflow(&self) -> SflowConfig {
+        self.sflow
     }
 }
 

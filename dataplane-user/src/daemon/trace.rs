@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dataplane_common::abi::{
-    Features, Limit, TRACE_FILTERS, TRACE_RECORD_BYTES, TraceConfig, TraceFilter, TraceRecord,
+    Features, Limit, TRACE_FILTERS, TRACE_RECORD_BYTES, TraceConfig, TraceFilter, TraceRecord, skips,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
@@ -34,6 +34,8 @@ const HEADERS: u32 = 128;
 #[derive(Debug, Default)]
 pub(super) struct TraceSubscribers {
     all: Vec<TraceSubscriber>,
+    /// One packet in so many is exported by sFlow; none: none.
+    sampling: Option<u32>,
     /// When to look after them.
     due: Option<Instant>,
 }
@@ -56,7 +58,7 @@ struct TraceSubscriber {
 impl TraceSubscribers {
     /// What programs must be able to.
     pub(super) fn features(&self) -> Features {
-        if self.all.is_empty() { Features::empty() } else { Features::TRACING }
+        if self.is_idle() { Features::empty() } else { Features::TRACING }
     }
 
     /// When [`Daemon::expire_subscribers`] has something to do.
@@ -64,9 +66,28 @@ impl TraceSubscribers {
         self.due
     }
 
+    /// Whether no packet is wanted.
+    fn is_idle(&self) -> bool {
+        self.all.is_empty() && self.sampling.is_none()
+    }
+
+    /// Takes one packet in so many for sFlow, or none. [`Daemon::watch`] follows.
+    pub(super) fn set_sampling(&mut self, one_in: Option<u32>) {
+        self.sampling = one_in;
+    }
+
+    /// The bits of the boxes of sFlow: it has the first, which every packet fits.
+    fn sampled(&self) -> u32 {
+        u32::from(self.sampling.is_some())
+    }
+
     /// All boxes together, one watcher's behind the other's.
     fn watch(&mut self) -> TraceConfig {
         let mut watch = TraceConfig { limit: limit(), ..TraceConfig::default() };
+        if let Some(one_in) = self.sampling {
+            watch.filters[0] = TraceFilter { skips: skips(one_in), ..TraceFilter::ALL };
+            (watch.count, watch.bytes) = (1, HEADERS);
+        }
         for subscriber in &mut self.all {
             subscriber.bits = 0;
             for trace_filter in &subscriber.trace_filters {
@@ -91,7 +112,8 @@ fn limit() -> Limit {
 impl TraceSubscribers {
     /// How many comparisons are used.
     fn used(&self) -> usize {
-        self.all.iter().map(|subscriber| subscriber.trace_filters.len()).sum()
+        let sampling = usize::from(self.sampling.is_some());
+        sampling + self.all.iter().map(|subscriber| subscriber.trace_filters.len()).sum::<usize>()
     }
 
     /// One more.
@@ -122,7 +144,7 @@ impl TraceSubscribers {
     fn let_go(&mut self) -> bool {
         let before = self.all.len();
         self.all.retain(|subscriber| !subscriber.packets.is_closed());
-        self.due = (!self.all.is_empty()).then(|| Instant::now() + LOOK);
+        self.due = (!self.is_idle()).then(|| Instant::now() + LOOK);
         self.all.len() != before
     }
 
@@ -171,7 +193,7 @@ impl Daemon {
     }
 
     /// Says what is watched for, and loads programs that look, or that do not.
-    fn watch(&mut self) -> anyhow::Result<()> {
+    pub(super) fn watch(&mut self) -> anyhow::Result<()> {
         let watch = self.packets.trace_subscribers_mut().watch();
         self.plane.watch(&watch, Facts::new(&self.observed, &self.desired, &self.packets))?;
         self.packets.trace_subscribers_mut().put_off();
@@ -183,10 +205,17 @@ impl Daemon {
         if self.packets.features().is_empty() {
             return;
         }
+        let sampled = self.packets.trace_subscribers().sampled();
         let since = since_1970();
-        self.index_rules();
         let mut recipients = Recipients::default();
         for record in trace_records {
+            if record.filters & sampled != 0 {
+                self.sample(record);
+            }
+            if record.filters & !sampled == 0 {
+                continue;
+            }
+            self.index_rules();
             let recipient = self.recipient(record, &mut recipients);
             let mut row = self.packet_row(record, since);
             row.judgement.recipient = recipient;

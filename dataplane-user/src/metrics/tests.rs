@@ -40,6 +40,7 @@ fn scrape() -> Scrape {
         neighbours: 5,
         mirror: MirrorRow { routes4: 7, routes6: 8, resyncs: 9, ..MirrorRow::default() },
         flows: Some(FlowCounts { rows: 4, max: 65_536, armed: 3, renewed: 2, ..FlowCounts::default() }),
+        sflow: Some(SflowCounts { samples: 12, lost: 1, datagrams: 3, unsent: 0 }),
         missed: 4,
         uptime: Duration::from_millis(1500),
         pending: Some(23),

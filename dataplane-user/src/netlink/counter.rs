@@ -30,6 +30,8 @@ pub struct LinkCounters {
     pub rx_errors: u64,
     /// Received, but given up for want of room, here or in the device (`rx_missed_errors`), as `/proc/net/dev` has it.
     pub rx_dropped: u64,
+    /// Multicast among the received, where the device counts it.
+    pub rx_multicast: u64,
     /// Transmitted.
     pub tx_packets: u64,
     /// Their bytes.
@@ -67,6 +69,7 @@ fn parse(payload: &[u8]) -> Option<(Ifindex, LinkCounters)> {
         tx_errors: at(5)?,
         rx_dropped: at(6)?.saturating_add(at(15)?),
         tx_dropped: at(7)?,
+        rx_multicast: at(8)?,
     };
     Some((u32_at(payload, 4)?, counters))
 }
@@ -91,6 +94,7 @@ mod tests {
             tx_errors: 6,
             rx_dropped: 7 + 16,
             tx_dropped: 8,
+            rx_multicast: 9,
         };
         assert_eq!(parse(&message), Some((7, want)));
         assert_eq!(parse(&message[..HEADER]), None);

@@ -68,6 +68,7 @@ mod route;
 mod rules;
 mod scale;
 mod set;
+mod sflow;
 mod socket;
 mod state;
 mod status;
