@@ -161,7 +161,7 @@ reasons! {
     NeighbourUnresolved = "neighbour_unresolved" => Kernel, "if it persists, the next hop does not answer ARP or ND: `ip neigh`";
     /// The egress is the port that the packet came from; the kernel also sends a redirect.
     SamePort = "same_port" => Kernel, "give the sender the better next hop";
-    /// The programs do not transmit on the egress device, or the packet has no link header to rewrite.
+    /// The programs do not transmit on the egress device, or do not know the link header of the ingress device.
     NoEgress = "no_egress" => Kernel, "`dataplane doctor` names the port and the cause";
     /// A route that only the kernel follows: a tunnel, a type of service, a source prefix.
     KernelRoute = "kernel_route" => Kernel, "nothing: the kernel handles these";

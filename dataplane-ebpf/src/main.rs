@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch)]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand over contexts by value")]
 
+mod crossing;
 mod egress_permit;
 mod features;
 mod fib_lookup;

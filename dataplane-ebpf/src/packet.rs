@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use dataplane_common::{
     abi::{Handoff, Ifindex, KernelLookup},
-    decide::Vlan,
+    decide::{L3Protocol, Vlan},
     wire::Bytes,
 };
 
@@ -101,6 +101,9 @@ pub trait Hook: Bytes + Global {
 
     /// A VLAN tag that is no longer in the bytes.
     fn stripped_vlan(&self) -> Vlan;
+
+    /// Whether the device may have said that a packet without link header is of this family.
+    fn announces(&self, l3: L3Protocol) -> bool;
 
     /// Bytes in all buffers.
     fn total(&self) -> u64;

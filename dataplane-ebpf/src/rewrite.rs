@@ -21,11 +21,11 @@ use dataplane_common::{
 use crate::{features, flow_lookup, maps, translate, verdict::Egress};
 
 /// Where the network header begins behind no tag.
-const NETWORK: usize = size_of::<Ethernet>();
+pub const NETWORK: usize = size_of::<Ethernet>();
 /// Where the first tag begins; without a tag, the `EtherType`.
 const TYPE: usize = offset_of!(Ethernet, ethertype);
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`.
-const OTHER_HOST: u32 = 3;
+pub const OTHER_HOST: u32 = 3;
 
 /// Whether the tags that a packet came with, or those that it is to have, are any.
 #[inline(always)]
@@ -35,7 +35,7 @@ fn tags(egress: &Egress) -> bool {
 
 /// The tags of an adjacency in one word: the outer one on top.
 #[inline(always)]
-fn both(adjacency: &Adjacency) -> u32 {
+pub fn both(adjacency: &Adjacency) -> u32 {
     u32::from(adjacency.tags[0].raw()) << 16 | u32::from(adjacency.tags[1].raw())
 }
 
@@ -70,7 +70,7 @@ fn carry_frame(context: &XdpContext, network: usize, egress: &Egress) -> bool {
 
 /// The same of an skb.
 #[inline(always)]
-fn carry_skb(context: &TcContext, network: usize, egress: &Egress) -> bool {
+pub fn carry_skb(context: &TcContext, network: usize, egress: &Egress) -> bool {
     !(features::FLOWS.on() && flow_lookup::is_carried())
         || translate::translate_skb(context.skb.skb, network as u32, egress.family as u32) != 0
 }
@@ -137,7 +137,7 @@ fn name<const AT: usize>(start: usize, end: usize, l3: EtherType) -> Option<()> 
 /// half of its tags it would come in through another VLAN device.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn exchange_skb_tags(skb: *mut __sk_buff, came: u32, wanted: u32) -> u32 {
+pub extern "C" fn exchange_skb_tags(skb: *mut __sk_buff, came: u32, wanted: u32) -> u32 {
     let (outer, inner) = apart(wanted);
     let mut done = true;
     if came > 0 {
@@ -222,6 +222,21 @@ extern "C" fn rewrite_marked(skb: *mut __sk_buff, index: u32, family: u32, tags:
 /// Writes the headers by calls.
 #[inline(always)]
 fn store_headers(context: &TcContext, network: usize, egress: &Egress) -> bool {
+    // What could be written once can be written again.
+    store_ttl(context, network, egress) && store_addresses(context, egress)
+}
+
+/// Writes both link addresses by a call.
+#[inline(always)]
+fn store_addresses(context: &TcContext, egress: &Egress) -> bool {
+    // SAFETY: destination and source are neighbours in an `Adjacency`, as they are in the frame.
+    let addresses = unsafe { &*(&raw const egress.adjacency.destination).cast::<[u8; 2 * size_of::<Mac>()]>() };
+    store(context, 0, addresses)
+}
+
+/// Counts TTL or hop limit down by calls.
+#[inline(always)]
+pub fn store_ttl(context: &TcContext, network: usize, egress: &Egress) -> bool {
     let (start, end) = (context.data(), context.data_end());
     if egress.family == u64::from(V6::NUMBER) {
         if start + network + size_of::<Ipv6>() > end {
@@ -248,10 +263,7 @@ fn store_headers(context: &TcContext, network: usize, egress: &Egress) -> bool {
             return false;
         }
     }
-    // What could be written once can be written again.
-    // SAFETY: destination and source are neighbours in an `Adjacency`, as they are in the frame.
-    let addresses = unsafe { &*(&raw const egress.adjacency.destination).cast::<[u8; 2 * size_of::<Mac>()]>() };
-    store(context, 0, addresses)
+    true
 }
 
 /// A device may have summed up the whole packet (`CHECKSUM_COMPLETE`). IPv4 makes good for its TTL in its own checksum; IPv6
@@ -297,7 +309,7 @@ fn write(start: usize, end: usize, network: usize, egress: &Egress) -> Option<u3
 
 /// Writes bytes into an skb.
 #[inline(always)]
-fn store<const N: usize>(context: &TcContext, offset: usize, bytes: &[u8; N]) -> bool {
+pub fn store<const N: usize>(context: &TcContext, offset: usize, bytes: &[u8; N]) -> bool {
     // SAFETY: the context is the program's own, and the number of bytes is right.
     unsafe { bpf_skb_store_bytes(context.skb.skb, offset as u32, bytes.as_ptr().cast(), N as u32, 0) == 0 }
 }

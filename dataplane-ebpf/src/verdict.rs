@@ -30,8 +30,13 @@ pub struct Egress {
     pub adjacency: Adjacent,
     /// 4 or 6.
     pub family: u64,
-    /// How many VLAN tags it came with.
+    /// How many VLAN tags it came with, or [`Self::BARE`].
     pub tags: u64,
+}
+
+impl Egress {
+    /// In the place of a number of tags: it came without a link header.
+    pub const BARE: u64 = 1 << 8;
 }
 
 /// What a stage returns: its product, or where the path ends.

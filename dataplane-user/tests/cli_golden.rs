@@ -37,6 +37,8 @@ fn ports() -> Vec<PortRow> {
         },
         netfilter: if mode == "tc" { "follow" } else { "none" }.to_owned(),
         flows: if mode == "tc" { "on" } else { "none" }.to_owned(),
+        header: "ethernet".to_owned(),
+        layer3: None,
         counts,
     };
     vec![

@@ -6,7 +6,7 @@ use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Ifindex, Tag};
-use crate::wire::Mac;
+use crate::wire::{LinkHeader, Mac};
 
 /// How many next-hop groups there can be at once: as many as targets can name. The map is made with room for those that are
 /// needed.
@@ -95,8 +95,15 @@ bitflags! {
         const RESOLVED = 1 << 0;
         /// The way out takes XDP frames and is in the device map.
         const XDP_TRANSMIT = 1 << 1;
-        /// The way out takes skbs from tc: an Ethernet device that is up.
+        /// The way out takes skbs from tc: it is up, and what it has in front of a packet is known.
         const TC_TRANSMIT = 1 << 2;
+        /// It has no link header, and so no link address: only tc sends there.
+        const NO_ETHERNET = 1 << 3;
+        /// Packets are to come with the kernel's route: where the device answers one itself, the kernel needs it for that.
+        const WITH_ROUTE = 1 << 4;
+        /// A packet that changes between devices with and without link header gets a priority for queues
+        /// (`net.ipv4.ip_forward_update_priority`).
+        const PRIORITY = 1 << 5;
     }
 }
 
@@ -117,5 +124,17 @@ impl Adjacency {
     #[inline(always)]
     pub const fn flags(&self) -> AdjacencyFlags {
         AdjacencyFlags::from_bits_retain(self.flags)
+    }
+
+    /// The link address of the next hop, where it has one and that is known.
+    pub fn link_address(&self) -> Option<Mac> {
+        let known = self.flags().contains(AdjacencyFlags::RESOLVED) && self.link_header() == LinkHeader::Ethernet;
+        known.then_some(self.destination)
+    }
+
+    /// What is in front of a packet there.
+    #[inline(always)]
+    pub const fn link_header(&self) -> LinkHeader {
+        if self.flags().contains(AdjacencyFlags::NO_ETHERNET) { LinkHeader::None } else { LinkHeader::Ethernet }
     }
 }

@@ -46,7 +46,7 @@ bitflags! {
         const RP_FILTER = 1 << 5;
         /// Some port may see checksums still to be filled in.
         const PARTIAL_CHECKSUMS = 1 << 6;
-        /// Some port has no Ethernet header.
+        /// Some port, or some way out, has no Ethernet header.
         const NO_ETHERNET = 1 << 7;
         /// Some route has more than one next hop.
         const MULTIPATH = 1 << 8;

@@ -84,6 +84,8 @@ bitflags! {
         const BRIDGED = 1 << 15;
         /// A bridge of which all members are ports: what they have judged comes with a permit, and is not judged again.
         const JUDGED_BELOW = 1 << 16;
+        /// No Ethernet header, and programs may send what it receives.
+        const LAYER3 = 1 << 17;
     }
 }
 

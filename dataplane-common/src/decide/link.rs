@@ -4,7 +4,7 @@ use core::hint::cold_path;
 
 use crate::{
     Reason,
-    wire::{Bytes, EtherType, Ethernet, Tag, Tagged},
+    wire::{Bytes, EtherType, Ethernet, Ipv4, LinkHeader, Tag, Tagged},
 };
 
 /// What a frame carries, as far as we care.
@@ -118,6 +118,37 @@ impl Frame {
     pub fn tags(&self) -> u64 {
         u64::from(self.vlan != Vlan::NONE) + u64::from(self.inner != Vlan::NONE)
     }
+
+    /// What it came with in front of IP.
+    #[inline(always)]
+    pub const fn link_header(&self) -> LinkHeader {
+        if self.offset == 0 { LinkHeader::None } else { LinkHeader::Ethernet }
+    }
+}
+
+/// A packet of a device without link header. The kernel knows its family from the device; both families have their version in
+/// the same place, and no packet of either is shorter than an IPv4 header.
+///
+/// # Errors
+///
+/// [`Reason::NotIp`] for another version, or a packet too short to have one.
+#[inline(always)]
+pub fn bare_frame<B: Bytes + ?Sized>(packet: &B) -> Result<Frame, Reason> {
+    let l3 = match packet.header::<Ipv4>(0).map(Ipv4::version) {
+        Some(4) => L3Protocol::Ipv4,
+        Some(6) => L3Protocol::Ipv6,
+        _ => return Reason::NotIp.found(),
+    };
+    let (vlan, inner) = (Vlan::NONE, Vlan::NONE);
+    Ok(Frame { l3, packet_type: PacketType::Host, vlan, inner, punt: None, offset: 0 })
+}
+
+/// The priority for queues that the kernel gives a forwarded IPv4 packet by its type of service (`rt_tos2priority` with
+/// `ip_tos2prio`, `net/ipv4/route.c`): one of four.
+#[inline(always)]
+pub const fn queue_priority(service: u8) -> u32 {
+    const BY_SERVICE: u32 = 0x4620;
+    BY_SERVICE >> (((service as u32 >> 3) & 3) * 4) & 0xf
 }
 
 /// Reads the link header and at most two VLAN tags, counting one that the hardware took off (`stripped`). With `ours`

@@ -16,7 +16,7 @@ pub use address::{AddressClass, Scope};
 pub use client::{is_for_client, is_for_raw_sockets};
 pub use flow::{FlowHeader, FlowTime, RowVerdict, flow_header, judge_row};
 pub use key::{bare, ethernet, key};
-pub use link::{Frame, L3Protocol, PacketType, Vlan, frame};
+pub use link::{Frame, L3Protocol, PacketType, Vlan, bare_frame, frame, queue_priority};
 pub use network::{Datagram, Family, V4, V6, flow};
 pub use transport::{
     PseudoHeader, Readable, Transport, is_partial, is_pending, quoted_flow, segment_length, transport,

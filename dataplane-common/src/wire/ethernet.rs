@@ -32,6 +32,15 @@ impl Mac {
     }
 }
 
+/// What a device has in front of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkHeader {
+    /// An Ethernet header.
+    Ethernet,
+    /// Nothing: all that it sends and receives begins with IP (tun, `WireGuard`, ppp).
+    None,
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, rest @ ..] = self.0;

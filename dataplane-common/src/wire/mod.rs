@@ -10,7 +10,7 @@ mod transport;
 mod vlan;
 
 pub use checksum::{Sum, decrement_ttl};
-pub use ethernet::{EtherType, Ethernet, Mac, VlanTag};
+pub use ethernet::{EtherType, Ethernet, LinkHeader, Mac, VlanTag};
 pub use extension::{Chain, Walk, is_extension, walk};
 pub use ipv4::{IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_MASK, IPV4_MORE_FRAGMENTS, Ipv4};
 pub use ipv6::{Address6, Extension, IPV6_ROUTED, Ipv6, Ipv6Fragment};

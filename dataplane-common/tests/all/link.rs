@@ -2,8 +2,8 @@
 
 use dataplane_common::{
     Reason,
-    decide::{L3Protocol, PacketType, Vlan, frame},
-    wire::{EtherType, Mac},
+    decide::{L3Protocol, PacketType, Vlan, bare_frame, frame, queue_priority},
+    wire::{EtherType, LinkHeader, Mac},
 };
 use proptest::prelude::*;
 
@@ -126,5 +126,33 @@ proptest! {
             prop_assert!(frame.offset <= bytes.len() && frame.l3 != L3Protocol::Tag);
             prop_assert!(frame.vlan.id().is_none_or(|id| id < 4096));
         }
+    }
+}
+
+#[test]
+fn a_packet_without_link_header_begins_with_its_version() {
+    for (first, length, expected) in [
+        (0x45, 20, Ok(L3Protocol::Ipv4)),
+        (0x60, 40, Ok(L3Protocol::Ipv6)),
+        (0x75, 40, Err(Reason::NotIp)),
+        (0x45, 19, Err(Reason::NotIp)),
+    ] {
+        let mut packet = vec![0; length];
+        packet[0] = first;
+        let found = bare_frame(packet.as_slice());
+        assert_eq!(found.map(|frame| frame.l3), expected, "{first:x} {length}");
+        let plain = found.map(|frame| (frame.link_header(), frame.packet_type, frame.tags()));
+        assert!(plain.is_err() || plain == Ok((LinkHeader::None, PacketType::Host, 0)), "{plain:?}");
+    }
+    let ethernet = frame(tagged(OURS, &[], 0x0800).as_slice(), Some(WIDE), Vlan::NONE).expect("a frame");
+    assert_eq!(ethernet.link_header(), LinkHeader::Ethernet);
+}
+
+/// `ip_tos2prio` and `rt_tos2priority` (`net/ipv4/route.c`, `include/net/route.h`).
+#[test]
+fn the_type_of_service_says_the_priority_as_in_the_kernel() {
+    const BY_SERVICE: [u32; 16] = [0, 0, 0, 0, 2, 2, 2, 2, 6, 6, 6, 6, 4, 4, 4, 4];
+    for service in 0..=u8::MAX {
+        assert_eq!(queue_priority(service), BY_SERVICE[usize::from(service & 0x1e) >> 1], "{service:x}");
     }
 }

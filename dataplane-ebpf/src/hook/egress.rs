@@ -59,10 +59,11 @@ fn judge_egress(context: &TcContext) -> EgressVerdict {
         // SAFETY: as above.
         let bytes = unsafe { (*skb).len };
         maps::count(slot, Reason::FilterEgress, bytes.into());
-    } else if judge_egress == EgressVerdict::Pass {
+    } else if judge_egress != EgressVerdict::Own {
         if features::FLOWS.on() && permit.flow_epoch() != 0 {
             witness_skb(skb, permit.flow_epoch());
         }
+        // What carries it through a tunnel has none.
         stamp(skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
     }
     judge_egress

@@ -6,13 +6,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_fib_lookup, bpf_redirect, bpf_skb_get_xfrm_state, bpf_skb_load_bytes},
+    helpers::{bpf_fib_lookup, bpf_skb_get_xfrm_state, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use dataplane_common::{
     Reason,
     abi::{EgressPermit, Handoff, Ifindex, KernelLookup, PortFlags},
-    decide::{self, Vlan},
+    decide::{self, L3Protocol, Vlan},
     wire::{Be16, Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
@@ -21,6 +21,7 @@ use super::{
     hide::{HOST, hide},
 };
 use crate::{
+    crossing,
     egress_permit::{self, Disposition},
     features, fib_lookup, maps,
     packet::{ChainsDone, Global as _, Hook, Tier},
@@ -150,6 +151,15 @@ impl Hook for Skb<'_> {
     }
 
     #[inline(always)]
+    fn announces(&self, l3: L3Protocol) -> bool {
+        // SAFETY: the context is the program's own.
+        let kind = unsafe { (*self.context.skb.skb).protocol };
+        let kind = EtherType(Be16::from_bytes((kind as u16).to_ne_bytes()));
+        // In a test run the kernel takes two bytes of the packet for its protocol.
+        features::DRY_RUN.on() || L3Protocol::from(kind) == l3
+    }
+
+    #[inline(always)]
     fn is_marked(&self) -> bool {
         // SAFETY: the context is the program's own.
         unsafe { (*self.context.skb.skb).mark != 0 }
@@ -213,14 +223,14 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
     let reason = match verdict {
         Outcome::Transmit(egress) => {
             emit::forwarded(&skb, &egress);
-            if rewrite(context, &egress) {
+            let crosses = crossing::is_needed(&egress);
+            if if crosses { crossing::rewrite(context, &egress) } else { rewrite(context, &egress) } {
                 maps::count(slot, Reason::Forwarded, bytes);
                 egress.adjacency.mark_used();
                 if features::FORWARD.on() || features::FLOWS.on() {
                     stamp(context.skb.skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
                 }
-                // SAFETY: a helper without pointers.
-                return unsafe { bpf_redirect(egress.adjacency.device, 0) } as i32;
+                return crossing::send(&egress);
             }
             Reason::NoEgress
         }

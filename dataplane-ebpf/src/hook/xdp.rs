@@ -15,7 +15,7 @@ use aya_ebpf::{
 use dataplane_common::{
     Reason,
     abi::{Handoff, Ifindex, KernelLookup, PortFlags},
-    decide::{self, Vlan},
+    decide::{self, L3Protocol, Vlan},
     wire::{Beginning, Bytes, Chain, EtherType, Header, Tag, Tags, Walk},
 };
 
@@ -126,6 +126,11 @@ impl Hook for Frame<'_> {
     #[inline(always)]
     fn stripped_vlan(&self) -> Vlan {
         Vlan::NONE
+    }
+
+    #[inline(always)]
+    fn announces(&self, _: L3Protocol) -> bool {
+        true
     }
 
     #[inline(always)]

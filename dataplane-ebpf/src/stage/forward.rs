@@ -6,7 +6,7 @@ use dataplane_common::{
     Reason,
     abi::{AdjacencyFlags, Control, Handoff, NextHopGroup, Port, PortFlags, RouteKind, Target},
     decide::{self, Datagram, Family, Frame, PacketType, Scope},
-    wire::protocol,
+    wire::{LinkHeader, protocol},
 };
 
 use crate::{
@@ -136,7 +136,9 @@ pub fn transmit<F: Family, H: Hook>(
     }
     let able = adjacency.flags();
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
-    let direct = able.contains(AdjacencyFlags::RESOLVED.union(wanted));
+    let bare = features::NO_ETHERNET.on() && frame.link_header() == LinkHeader::None;
+    // XDP neither makes a link header nor takes one off.
+    let direct = able.contains(AdjacencyFlags::RESOLVED.union(wanted)) && !(bare && H::TIER == Tier::Xdp);
     if !direct {
         if !able.intersects(AdjacencyFlags::XDP_TRANSMIT.union(AdjacencyFlags::TC_TRANSMIT)) {
             return stop(Reason::NoEgress);
@@ -149,8 +151,7 @@ pub fn transmit<F: Family, H: Hook>(
     if liveness::controller_gone() {
         return stop(Reason::NoController);
     }
-    // Without a link header there is none to rewrite.
-    if features::NO_ETHERNET.on() && frame.offset == 0 {
+    if bare && !port.flags().contains(PortFlags::LAYER3) {
         return stop(Reason::NoEgress);
     }
     // XDP sends the frame as it is, with what is behind the packet, and the kernel throws one away that is longer than the
@@ -161,8 +162,7 @@ pub fn transmit<F: Family, H: Hook>(
             adjacency,
             index: hop.index,
             family: u64::from(F::NUMBER),
-            // Without VLAN devices a tagged packet is the kernel's.
-            tags: if features::VLANS.on() { frame.tags() } else { 0 },
+            tags: tags(frame, bare),
         }));
     }
     let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
@@ -170,4 +170,13 @@ pub fn transmit<F: Family, H: Hook>(
         return ControlFlow::Break(Outcome::Defer(u64::from(Handoff::FILTERED)));
     }
     stop(Reason::NoEgress)
+}
+
+/// [`Egress::tags`]. Without VLAN devices a tagged packet is the kernel's.
+#[inline(always)]
+fn tags(frame: &Frame, bare: bool) -> u64 {
+    if bare {
+        return Egress::BARE;
+    }
+    if features::VLANS.on() { frame.tags() } else { 0 }
 }

@@ -6,7 +6,6 @@ use dataplane_common::{
     Reason,
     abi::{Port, PortFlags},
     decide::{self, Frame, L3Protocol, PacketType, Vlan},
-    wire::Ipv4,
 };
 
 use crate::{
@@ -76,21 +75,12 @@ fn bridged<H: Hook>(hook: &H) -> Step<Frame> {
 /// Link and IPv6 header, in bytes.
 const SHORT: usize = 54;
 
-/// A packet of a device without link header (tun, `WireGuard`, ppp).
+/// A packet of a device without link header (tun, `WireGuard`, ppp). What the device says of its family holds: behind it the
+/// kernel would not take the packet for another.
 #[inline(always)]
 fn bare<H: Hook>(hook: &H) -> Step<Frame> {
-    // Both families have their version in the same place; no packet of either is shorter than an IPv4 header.
-    let l3 = match hook.header::<Ipv4>(0).map(Ipv4::version) {
-        Some(4) => L3Protocol::Ipv4,
-        Some(6) => L3Protocol::Ipv6,
-        _ => return stop(Reason::NotIp),
-    };
-    ControlFlow::Continue(Frame {
-        l3,
-        packet_type: PacketType::Host,
-        vlan: Vlan::NONE,
-        inner: Vlan::NONE,
-        punt: None,
-        offset: 0,
-    })
+    match decide::bare_frame(hook) {
+        Ok(frame) if hook.announces(frame.l3) => ControlFlow::Continue(frame),
+        _ => stop(Reason::NotIp),
+    }
 }

@@ -181,6 +181,7 @@ impl Port {
 fn state(row: &PortRow) -> String {
     match (&row.taken, row.ipsec) {
         (Some(by), _) => format!("{}, taken by {by}", row.state),
+        _ if row.layer3.is_some() => format!("{}, kernel forwards", row.state),
         (None, true) => format!("{}, some IPsec", row.state),
         (None, false) => row.state.clone(),
     }

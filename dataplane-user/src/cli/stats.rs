@@ -250,6 +250,8 @@ mod tests {
                 ipsec: false,
                 netfilter: "none".to_owned(),
                 flows: "none".to_owned(),
+                header: "ethernet".to_owned(),
+                layer3: None,
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             links: vec![row::LinkRow {

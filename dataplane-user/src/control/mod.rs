@@ -19,6 +19,7 @@ pub mod plain;
 pub mod protocol;
 pub mod rate;
 mod request;
+mod routes_row;
 pub mod row;
 pub mod server;
 mod socket;

@@ -2,6 +2,7 @@
 //!
 //! Names of reasons, modes and states travel as text, so that a command line still reads an older or newer daemon.
 
+pub use super::routes_row::RoutesRow;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -76,19 +77,15 @@ pub struct PortRow {
     /// `bypass` as above.
     #[serde(default)]
     pub flows: String,
+    /// What its packets begin with: `ethernet`, or `none` where that is IP.
+    #[serde(default)]
+    pub header: String,
+    /// Why the kernel forwards what it receives, where that is because of the kind of device.
+    #[serde(default)]
+    pub layer3: Option<String>,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,
-}
-
-/// Who says where the packets of a port go, by family: `mirror`, `kernel` (asked from the programs, for routing rules or a VRF)
-/// or `stack` (the kernel gets the packets).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RoutesRow {
-    /// Of IPv4 packets.
-    pub ipv4: String,
-    /// Of IPv6 packets.
-    pub ipv6: String,
 }
 
 /// One row of `route list`.

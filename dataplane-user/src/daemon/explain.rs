@@ -9,7 +9,8 @@ use std::{
 
 use dataplane_common::{
     Reason, Verdict,
-    abi::{Features, Ifindex, Limit, RouteKind, Target, TraceRecord, chain_trace},
+    abi::{Adjacency, Features, Ifindex, Limit, RouteKind, Target, TraceRecord, chain_trace},
+    wire::LinkHeader,
 };
 
 use super::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// Frames in one request.
 const FRAMES: usize = 1024;
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
 /// Bytes of an Ethernet and an IPv6 header.
 const HEADERS: usize = 54;
 /// Bytes of a frame.
@@ -223,9 +226,11 @@ impl Daemon {
         }
         let reason = trace_row::reason(record);
         stage("verdict", format!("{}: {}: {}", judgement.verdict, reason.name(), reason.meaning()));
-        let frame = (reason.verdict() == Verdict::Forward).then_some(&ran.frame);
+        let out =
+            self.plane.want().adjacencies.get(&record.adjacency).map_or(LinkHeader::Ethernet, Adjacency::link_header);
+        let frame = (reason.verdict() == Verdict::Forward).then(|| sent(&ran.frame, record.offset as usize, out));
         if let Some(after) = frame {
-            stage("frame", changes(before, after, record.offset as usize));
+            stage("frame", changes(before, after, record.offset as usize, out));
         }
         if matches!(reason.verdict(), Verdict::Deliver | Verdict::Kernel) {
             let recipient = judgement.recipient.as_ref().map(|recipient| in_words(recipient, record));
@@ -242,10 +247,14 @@ impl Daemon {
         let group = format!("group {}, {members} member(s)", target.group());
         let Some(dev) = &judgement.dev else { return format!("{group}: none can be used") };
         let via = judgement.via.map_or_else(|| "the destination itself".to_owned(), |via| via.to_string());
-        let neighbour = judgement
-            .lladdr
-            .as_ref()
-            .map_or("whose link address is not known".to_owned(), |lladdr| format!("lladdr {lladdr}"));
+        let bare = |adjacency: &Adjacency| adjacency.link_header() == LinkHeader::None;
+        let neighbour = match &judgement.lladdr {
+            Some(lladdr) => format!("lladdr {lladdr}"),
+            None if self.plane.want().adjacencies.get(&record.adjacency).is_some_and(bare) => {
+                "without link address".to_owned()
+            }
+            None => "whose link address is not known".to_owned(),
+        };
         format!("{group}: adjacency {} via {via} dev {dev} {neighbour}", record.adjacency)
     }
 }
@@ -264,17 +273,27 @@ const fn kind(kind: RouteKind) -> &'static str {
     }
 }
 
+/// What is sent of the frame that a program left: the kernel takes the link header off where the way out has none.
+fn sent(left: &[u8], offset: usize, out: LinkHeader) -> &[u8] {
+    if out == LinkHeader::None && offset != 0 { left.get(ETHERNET..).unwrap_or_default() } else { left }
+}
+
 /// In what the outgoing frame differs; the IP header of the one that came in is at `offset`.
-fn changes(before: &[u8], after: &[u8], offset: usize) -> String {
+fn changes(before: &[u8], after: &[u8], offset: usize, out: LinkHeader) -> String {
     let text = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
     let (Some(old), Some(new)) = (before.get(..14), after.get(..14)) else { return "too short to compare".to_owned() };
-    let mut list = vec![
-        format!("destination {} -> {}", text(&old[..6]), text(&new[..6])),
-        format!("source {} -> {}", text(&old[6..12]), text(&new[6..12])),
-    ];
-    // Tags were taken off or put on in front of it.
-    let moved = offset + after.len() - before.len().min(offset + after.len());
-    if before.len() != after.len() {
+    let mut list = Vec::new();
+    if offset != 0 && out == LinkHeader::Ethernet {
+        list.push(format!("destination {} -> {}", text(&old[..6]), text(&new[..6])));
+        list.push(format!("source {} -> {}", text(&old[6..12]), text(&new[6..12])));
+    }
+    let moved = match (offset, out) {
+        (_, LinkHeader::None) => 0,
+        (0, LinkHeader::Ethernet) => ETHERNET,
+        // Tags were taken off or put on in front of it.
+        _ => offset + after.len() - before.len().min(offset + after.len()),
+    };
+    if offset != moved {
         list.push(format!("link header of {offset} -> {moved} bytes"));
     }
     let (Some(old), Some(new)) = (before.get(offset..), after.get(moved..)) else { return list.join(", ") };
@@ -325,7 +344,7 @@ fn value(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::changes;
+    use super::*;
 
     #[test]
     fn what_translation_changes_is_named() {
@@ -338,9 +357,14 @@ mod tests {
         after[14 + 12..14 + 16].copy_from_slice(&[198, 18, 1, 1]);
         after[14 + 20..14 + 22].copy_from_slice(&[4, 0]);
         after[14 + 26] = 2;
-        let said = changes(&before, &after, 14);
+        let said = changes(&before, &after, 14, LinkHeader::Ethernet);
         let expected =
             "saddr 198.18.0.2 -> 198.18.1.1, sport 40000 -> 1024, transport checksum 258 -> 514, ttl 64 -> 63";
         assert!(said.ends_with(expected), "{said}");
+        let expected = "link header of 14 -> 0 bytes, saddr";
+        let bare = sent(&after, 14, LinkHeader::None);
+        assert!(changes(&before, bare, 14, LinkHeader::None).starts_with(expected), "{bare:x?}");
+        let made = changes(&before[14..], &after, 0, LinkHeader::Ethernet);
+        assert!(made.starts_with("link header of 0 -> 14 bytes, saddr"), "{made}");
     }
 }

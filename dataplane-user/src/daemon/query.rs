@@ -268,6 +268,23 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
         ipsec: false,
         netfilter: "none".to_owned(),
         flows: "none".to_owned(),
+        header: header(link).to_owned(),
+        layer3: Some(link)
+            .filter(|link| header(link) == "none")
+            .and_then(|link| link.layer3.why_kernel())
+            .map(str::to_owned),
         counts,
+    }
+}
+
+/// What the packets of a link begin with; empty while it is not there.
+const fn header(link: &Link) -> &'static str {
+    // The loopback device writes an Ethernet header too.
+    if link.ethernet || link.loopback {
+        "ethernet"
+    } else if link.ifindex == 0 {
+        ""
+    } else {
+        "none"
     }
 }

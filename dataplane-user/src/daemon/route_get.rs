@@ -7,7 +7,7 @@ use std::{
 
 use dataplane_common::{
     Reason, Verdict,
-    abi::{AdjacencyFlags, Ifindex, Tag, TraceRecord},
+    abi::{Ifindex, Tag, TraceRecord},
 };
 
 use super::{
@@ -204,9 +204,7 @@ impl Daemon {
             prefix: matched.map(|(prefix, _)| prefix),
             dev: out.or(hop.map(|(dev, _)| dev)).map(|ifindex| self.name(ifindex)),
             via,
-            lladdr: adjacency
-                .filter(|adjacency| adjacency.flags().contains(AdjacencyFlags::RESOLVED))
-                .map(|adjacency| adjacency.destination.to_string()),
+            lladdr: adjacency.and_then(|adjacency| Some(adjacency.link_address()?.to_string())),
             table: if asked || left { Table::Kernel } else { Table::Mirror },
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use dataplane_common::{
     Reason, Verdict,
-    abi::{AdjacencyFlags, TraceRecord, chain_trace},
+    abi::{TraceRecord, chain_trace},
 };
 
 use super::{Daemon, chains::InstalledRule, query::longest};
@@ -84,9 +84,7 @@ impl Daemon {
             prefix: route.as_ref().map(|(prefix, _)| prefix.clone()),
             dev: out.map(|out| self.name(out.ifindex)),
             via: route.and_then(|(_, via)| via).filter(|_| out.is_some()),
-            lladdr: out
-                .filter(|out| out.flags().contains(AdjacencyFlags::RESOLVED))
-                .map(|out| out.destination.to_string()),
+            lladdr: out.and_then(|out| Some(out.link_address()?.to_string())),
             flow: self.packet_flow(record),
             recipient: None,
         }

@@ -15,6 +15,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     reverse_path(facts, findings);
     conntrack(facts, findings);
     bridges(facts, findings);
+    bare_devices(facts, findings);
     if facts.daemon.is_err() {
         // With a daemon, it says so itself.
         findings.push(if facts.netfilter.is_empty() {
@@ -39,6 +40,21 @@ fn bridges(facts: &Facts, findings: &mut Vec<Finding>) {
         };
         let received = received(facts, bridge).map_or_else(String::new, |received| format!("; {received}"));
         findings.push(fine(format!("bridge {}", bridge.name), way + &received));
+    }
+}
+
+/// What forwards packets of devices without link header, and into them.
+fn bare_devices(facts: &Facts, findings: &mut Vec<Finding>) {
+    let bare = |link: &&Link| link.up && !link.ethernet && !link.loopback;
+    for link in facts.model.links.values().filter(bare) {
+        let found = match link.layer3.why_kernel() {
+            None => "without link header: tc forwards what it receives, and what is routed into it".to_owned(),
+            Some(why) if link.layer3.sends() => {
+                format!("tc forwards what is routed into it, the kernel what it receives: {why}")
+            }
+            Some(why) => format!("the kernel forwards: {why}"),
+        };
+        findings.push(fine(format!("device {}", link.name), found));
     }
 }
 

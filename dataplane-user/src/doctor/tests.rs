@@ -47,6 +47,8 @@ fn healthy() -> Facts {
         ipsec: false,
         netfilter: "none".to_owned(),
         flows: "none".to_owned(),
+        header: "ethernet".to_owned(),
+        layer3: None,
         counts: Counts::default(),
     };
     Facts {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use dataplane_common::abi::{Adjacency, AdjacencyFlags, GROUP_SLOTS, Ifindex, NextHopGroup, Tag};
 use dataplane_common::wire::Mac;
 
-use super::carrier::{carrier, transmits};
-use crate::model::{Link, Model, XdpFeatures};
+use super::carrier::{carrier, may_be_last, transmits};
+use crate::model::{Layer3, Link, Model, XdpFeatures};
 
 /// Bytes of a VLAN tag.
 const VLAN_HLEN: u32 = 4;
@@ -76,14 +76,19 @@ pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, next_hop: Nex
     let Some(link) = model.links.get(&next_hop.dev) else { return Adjacency::NONE };
     let mut flags = AdjacencyFlags::empty();
     let neighbour = next_hop.via.and_then(|via| model.neighbours.get(&(next_hop.dev, via))?.resolved());
-    let carrier = Some(link).filter(|link| transmits(model, link)).and_then(|link| carrier(model, link, neighbour));
+    let carrier = Some(link).filter(|link| may_be_last(model, link)).and_then(|link| carrier(model, link, neighbour));
     let (device, tags) = carrier.map_or((next_hop.dev, [Tag::NONE; 2]), |(device, tags)| (device.ifindex, tags));
     // XDP may send one tag beyond the MTU, and no more (`xdp_ok_fwd_dev`, `net/core/dev.c` of the kernel).
     let fits = carrier.is_some_and(|(device, [_, inner])| !inner.is_some() || link.mtu + VLAN_HLEN <= device.mtu);
     flags.set(AdjacencyFlags::TC_TRANSMIT, carrier.is_some());
-    flags.set(AdjacencyFlags::XDP_TRANSMIT, fits && egress.contains(&device));
+    flags.set(AdjacencyFlags::XDP_TRANSMIT, fits && link.ethernet && egress.contains(&device));
     let ends = neighbour.zip(link.mac).filter(|_| link.ethernet);
-    flags.set(AdjacencyFlags::RESOLVED, ends.is_some());
+    // A device without link header has no neighbours to resolve (`NUD_NOARP`).
+    let bare = link.layer3.sends();
+    flags.set(AdjacencyFlags::RESOLVED, ends.is_some() || bare);
+    flags.set(AdjacencyFlags::NO_ETHERNET, bare);
+    flags.set(AdjacencyFlags::WITH_ROUTE, bare && link.layer3 != Layer3::Plain);
+    flags.set(AdjacencyFlags::PRIORITY, link.prioritises);
     let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
     Adjacency { ifindex: next_hop.dev, device, flags: flags.bits(), used: 0, mtu: link.mtu, destination, source, tags }
 }
@@ -141,6 +146,35 @@ fn gcd(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Event, IpVersion, RoutingRule};
+
+    #[test]
+    fn devices_without_link_header_need_no_neighbour() {
+        let (resolved, tc) = (AdjacencyFlags::RESOLVED, AdjacencyFlags::TC_TRANSMIT);
+        let bare = resolved | AdjacencyFlags::NO_ETHERNET;
+        let routed = bare | AdjacencyFlags::WITH_ROUTE;
+        for (layer3, up, by_interface, expected) in [
+            (Layer3::Plain, true, false, bare | tc),
+            (Layer3::Plain, false, false, bare),
+            (Layer3::Plain, true, true, bare | tc),
+            (Layer3::Answers, true, false, routed | tc),
+            (Layer3::Outward, true, false, routed | tc),
+            // The kernel would look the route up without the interface.
+            (Layer3::Answers, true, true, routed),
+            (Layer3::Routed, true, false, AdjacencyFlags::empty()),
+            (Layer3::Unknown, true, false, AdjacencyFlags::empty()),
+        ] {
+            let mut model = Model::default();
+            model.apply(Event::Link(Link { ifindex: 3, mtu: 1400, up, layer3, ..Link::default() }));
+            if by_interface {
+                let iif = Some("eth0".to_owned());
+                model.apply(Event::RoutingRule(RoutingRule { iif, ..RoutingRule::new(IpVersion::V6, 9, 9) }));
+            }
+            let found = adjacency(&model, &[3].into(), NextHopKey { dev: 3, via: None });
+            assert_eq!((found.flags(), found.device, found.mtu), (expected, 3, 1400), "{layer3:?} {up} {by_interface}");
+            assert_eq!(found.link_address(), None, "{layer3:?}");
+        }
+    }
 
     #[test]
     fn weights_become_slots() {

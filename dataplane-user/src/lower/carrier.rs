@@ -3,7 +3,7 @@
 use dataplane_common::abi::Tag;
 use dataplane_common::wire::Mac;
 
-use crate::model::{Link, Macvlan, Model};
+use crate::model::{Layer3, Link, Macvlan, Model};
 
 /// Devices on each other, at most: what is announced of them one by one may make a circle for a moment.
 const DEVICES: usize = 8;
@@ -35,7 +35,7 @@ pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link, neighbour: Option<Ma
                 let member = member.filter(|member| longest <= member.mtu);
                 return Some((member.unwrap_or(device), tags));
             }
-            _ => return Some((device, tags)).filter(|_| transmits(model, device)),
+            _ => return Some((device, tags)).filter(|_| may_be_last(model, device)),
         }
         // What leaves by the device under this one passes by what is on this one, at tc as well.
         device = Some(device).filter(|device| model.leaves_plainly(device)).and_then(|device| model.under(device))?;
@@ -47,8 +47,20 @@ pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link, neighbour: Option<Ma
 }
 
 /// Whether a link can be the last one on the way out.
+pub(super) fn may_be_last(model: &Model, link: &Link) -> bool {
+    transmits(model, link) || hands_over(model, link)
+}
+
+/// Whether a link with an Ethernet header can.
 pub(super) fn transmits(model: &Model, link: &Link) -> bool {
     link.up && link.ethernet && model.aggregate(link).is_none()
+}
+
+/// Whether tc may hand packets to a link without Ethernet header. Where such a device needs the kernel's route with a packet,
+/// the kernel would look it up again, without the interface that the packet came in through.
+fn hands_over(model: &Model, link: &Link) -> bool {
+    let again = link.layer3 == Layer3::Plain || !model.looks_at_interfaces();
+    link.up && link.layer3.sends() && again && model.aggregate(link).is_none()
 }
 
 #[cfg(test)]

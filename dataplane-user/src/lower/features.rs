@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dataplane_common::{
     abi::{Control, Features, Port, PortFlags, Tag, VlanKey},
-    wire::Mac,
+    wire::{LinkHeader, Mac},
 };
 
 use super::{Lowering, port};
@@ -15,6 +15,8 @@ impl Lowering {
     pub(super) fn switch_features(&mut self, model: &Model) {
         let want = &mut self.want;
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
+        let bare = want.adjacencies.values().any(|adjacency| adjacency.link_header() == LinkHeader::None);
+        want.features.set(Features::NO_ETHERNET, bare || want.features.contains(Features::NO_ETHERNET));
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
         want.features.set(Features::VLANS, tagged || want.vlans.keys().any(|key| !key.is_address()));
         let is_bridge = |port: &Port| port.flags().contains(PortFlags::BRIDGED);

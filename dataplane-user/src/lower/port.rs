@@ -80,6 +80,7 @@ pub(super) fn port(model: &Model, link: &Link, attachment: Attachment) -> Port {
     flags.set(PortFlags::PARTIAL_CHECKSUMS, link.kind.is_some() || link.loopback);
     // The loopback device writes an Ethernet header too.
     flags.set(PortFlags::NO_ETHERNET, !link.ethernet && !link.loopback);
+    flags.set(PortFlags::LAYER3, link.layer3.receives());
     flags.set(PortFlags::ACCEPT_LOCAL, domain.accept_local);
     // Generic XDP comes once more behind the kernel's IPsec, and does not see that it did.
     let behind = attachment.mode == Mode::Generic && attachment.tc && !model.ipsec.is_empty();

@@ -210,16 +210,16 @@ type Tweak<'a> = &'a dyn Fn(&mut Model);
 
 #[test]
 fn adjacencies_follow_link_and_neighbour() {
-    const ALL: AdjacencyFlags = AdjacencyFlags::all();
     let (resolved, xdp, tc) = (AdjacencyFlags::RESOLVED, AdjacencyFlags::XDP_TRANSMIT, AdjacencyFlags::TC_TRANSMIT);
+    let all = resolved | xdp | tc;
     let link = |model: &mut Model, change: fn(&mut Link)| change(model.links.get_mut(&3).expect("link 3"));
     let state = |model: &mut Model, state| {
         let key = (3, gateway::<u32>(1).to_ip());
         model.neighbours.get_mut(&key).expect("gateway 1").state = state;
     };
     let rows: &[(&str, Tweak<'_>, AdjacencyFlags)] = &[
-        ("all is well", &|_| {}, ALL),
-        ("stale", &|model| state(model, NeighbourState::STALE), ALL),
+        ("all is well", &|_| {}, all),
+        ("stale", &|model| state(model, NeighbourState::STALE), all),
         ("failed", &|model| state(model, NeighbourState::FAILED), xdp | tc),
         ("incomplete", &|model| state(model, NeighbourState::INCOMPLETE), xdp | tc),
         ("no ARP", &|model| state(model, NeighbourState::NOARP), xdp | tc),

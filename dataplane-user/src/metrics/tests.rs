@@ -20,6 +20,8 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         ipsec: false,
         netfilter: "none".to_owned(),
         flows: "none".to_owned(),
+        header: "ethernet".to_owned(),
+        layer3: None,
         counts: Counts::default(),
     }
 }

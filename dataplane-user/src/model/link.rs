@@ -38,6 +38,10 @@ pub struct Link {
     pub loopback: bool,
     /// `ARPHRD_ETHER`: frames begin with an Ethernet header.
     pub ethernet: bool,
+    /// What a device without Ethernet header means for forwarding.
+    pub layer3: Layer3,
+    /// A forwarded IPv4 packet gets a priority for queues (`net.ipv4.ip_forward_update_priority`).
+    pub prioritises: bool,
     /// The bridge, bond or VRF that it belongs to.
     pub master: Option<Ifindex>,
     /// `IFLA_LINK`: a VLAN's lower device, a veth's peer.
@@ -74,6 +78,44 @@ impl Link {
     /// All its names, its own first.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         std::iter::once(self.name.as_str()).chain(self.altnames.iter().map(String::as_str))
+    }
+}
+
+/// What a device without Ethernet header means for forwarding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layer3 {
+    /// It has an Ethernet header, or something that is not known.
+    #[default]
+    Unknown,
+    /// Packets are all that it sends and receives (tun, ppp).
+    Plain,
+    /// The same; it answers packets itself, with ICMP, and needs the kernel's route for that (`WireGuard`, ipip, sit).
+    Answers,
+    /// The same; of what it receives, tc sees the outer header first (gre).
+    Outward,
+    /// Only the kernel's route says where its packets go: in-kernel ovpn, tunnels with `external` or without a remote address.
+    Routed,
+}
+
+impl Layer3 {
+    /// Whether tc may hand packets to it.
+    pub const fn sends(self) -> bool {
+        matches!(self, Self::Plain | Self::Answers | Self::Outward)
+    }
+
+    /// Whether tc may forward what it receives.
+    pub const fn receives(self) -> bool {
+        matches!(self, Self::Plain | Self::Answers)
+    }
+
+    /// Why the kernel forwards instead, for people.
+    pub const fn why_kernel(self) -> Option<&'static str> {
+        match self {
+            Self::Plain | Self::Answers => None,
+            Self::Unknown => Some("what it has in front of a packet is not known"),
+            Self::Outward => Some("of what it receives, tc sees the outer header first"),
+            Self::Routed => Some("only the kernel's route says where its packets go"),
+        }
     }
 }
 

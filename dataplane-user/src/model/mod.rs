@@ -43,7 +43,7 @@ pub use expression::{
 };
 pub use family::{Family, IpVersion, Prefix};
 pub use ipsec::{Ipsec, Pairs};
-pub use link::{AttachedXdp, Link, Macvlan, Vlan, XdpFeatures, XdpMode};
+pub use link::{AttachedXdp, Layer3, Link, Macvlan, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};

@@ -160,6 +160,12 @@ impl Model {
         self.routing_rules.iter().any(RoutingRule::looks_at_marks)
     }
 
+    /// Whether some rule looks at interfaces, or at what only the kernel compares: the kernel's lookup for a packet that it did
+    /// not receive may come to another route.
+    pub fn looks_at_interfaces(&self) -> bool {
+        self.routing_rules.iter().any(|rule| rule.iif.is_some() || rule.own || !rule.selector.is_empty())
+    }
+
     /// Where the routes of packets come from that come in through a link.
     pub(super) fn source_of<A: Family>(&self, link: &Link) -> RouteSource {
         let in_vrf = self.domain(link) != link;

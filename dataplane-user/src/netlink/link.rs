@@ -5,7 +5,7 @@ use std::fs;
 use dataplane_common::abi::{Ifindex, Tag};
 
 use super::attribute::{Attributes, mac, put, text, u8_at, u16_at, u32_at};
-use super::bridge;
+use super::{bridge, layer3};
 use crate::model::{AttachedXdp, Link, Macvlan, Vlan, XdpMode};
 
 /// `struct ifinfomsg`.
@@ -19,9 +19,9 @@ const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_VLAN_ID: u16 = 1;
@@ -82,6 +82,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
         enabled: flags & IFF_UP != 0,
         up: flags & IFF_USABLE == IFF_USABLE,
         loopback: flags & IFF_LOOPBACK != 0,
+        layer3: layer3::of(u16_at(payload, 2)?, flags, payload),
         ..Link::default()
     };
     let (mut bus, mut device) = (None, None);
@@ -121,6 +122,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
     link.device = bus.zip(device);
     link.accept_local |= on_for_all("accept_local");
     link.route_localnet |= on_for_all("route_localnet");
+    link.prioritises = !is_off("/proc/sys/net/ipv4/ip_forward_update_priority");
     Some(link)
 }
 
@@ -184,6 +186,11 @@ fn settings(link: &mut Link, families: &[u8]) {
 fn on_for_all(switch: &str) -> bool {
     let path = format!("/proc/sys/net/ipv4/conf/all/{switch}");
     fs::read_to_string(path).is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|value| value != 0))
+}
+
+/// Whether a switch of the kernel is 0; one that is not there is on.
+fn is_off(path: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == "0")
 }
 
 #[cfg(test)]

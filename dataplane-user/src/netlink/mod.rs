@@ -25,6 +25,7 @@ mod features;
 mod gate;
 mod hook;
 mod ipsec;
+mod layer3;
 mod legacy;
 mod legacy_rules;
 mod link;

@@ -35,6 +35,8 @@ fn sample(at: Instant, packets: u64) -> Sample {
         ipsec: false,
         netfilter: "none".to_owned(),
         flows: "none".to_owned(),
+        header: "ethernet".to_owned(),
+        layer3: None,
         counts: Counts::new(packets, 0, packets / 2, 0),
     };
     let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];
