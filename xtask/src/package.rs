@@ -41,6 +41,12 @@ const TOOLS: &[(&str, &str)] = &[
 const UNPACKED: &[Unpacked] = &[
     Unpacked { programs: &["bird", "birdcl"], folder: "usr/sbin", package: "bird2", libraries: &["libssh-gcrypt-4"] },
     Unpacked { programs: &["promtool"], folder: "usr/bin", package: "prometheus", libraries: &[] },
+    Unpacked {
+        programs: &["openvpn"],
+        folder: "usr/sbin",
+        package: "openvpn",
+        libraries: &["libpkcs11-helper1", "liblzo2-2", "libnl-genl-3-200"],
+    },
 ];
 
 /// A package that is unpacked only.

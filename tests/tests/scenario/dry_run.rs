@@ -63,7 +63,10 @@ const ROWS: &[Row] = &[
     row(CLIENT.v6, "ff02::9", "multicast"),
     row(CLIENT.v4, "198.18.1.77", "neighbour_unresolved"),
     row(CLIENT.v6, "2001:db8:1::77", "neighbour_unresolved"),
-    row(CLIENT.v4, "203.0.113.70", "no_egress"),
+    row(CLIENT.v4, "203.0.113.70", "forwarded"),
+    row(CLIENT.v6, "2001:db8:70::1", "forwarded"),
+    // A device of which the kernel wants link addresses, and has none.
+    with(&["ip link set tun9 arp on"], &[], row(CLIENT.v4, "203.0.113.70", "no_egress")),
     row(CLIENT.v6, "2001:db8:70::1", "no_egress"),
     with(
         &["sysctl -qw net.ipv4.conf.client0.forwarding=0"],
