@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod decide;
 pub mod reason;
+pub mod steer;
 pub mod wire;
 
 pub use reason::{Reason, Verdict};

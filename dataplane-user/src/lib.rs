@@ -27,3 +27,4 @@ pub mod release;
 pub mod retired;
 pub mod rule;
 pub mod sflow;
+pub mod steer;

@@ -29,6 +29,7 @@ mod set;
 mod socket;
 mod stats;
 mod status;
+mod steer;
 mod table;
 mod top;
 mod trace;
@@ -119,6 +120,8 @@ enum Verb {
     Flow(Object<flow::Flow>),
     /// Sockets of this machine that take packets
     Socket(Object<socket::Socket>),
+    /// Sockets that get what is not sent to their addresses
+    Steer(Object<steer::Steer>),
     /// Rules of the filter
     Rule(Object<rule::Rule>),
     /// Chains of the filter and their policies
@@ -206,6 +209,7 @@ impl Cli {
             Verb::Neigh(neigh) => neigh.or(neigh::Neigh::List { iface: None }).dispatch(&session),
             Verb::Flow(flow) => flow.or(flow::Flow::listing()).dispatch(&session),
             Verb::Socket(socket) => socket.or(socket::Socket::listing()).dispatch(&session),
+            Verb::Steer(steer) => steer.or(steer::Steer::List).dispatch(&session),
             Verb::Rule(rule) => rule.or(rule::Rule::List { chain: None }).dispatch(&session),
             Verb::Chain(chain) => chain.or(chain::Chain::List).dispatch(&session),
             Verb::Set(set) => set.or(set::Set::List { name: None }).dispatch(&session),

@@ -121,7 +121,11 @@ impl Detach {
         let mut off = 0;
         for place in &places {
             let left = detach_left(place).with_context(|| format!("{failure}; without it"))?;
-            if !left.is_empty() {
+            if left.steer {
+                eprintln!("{}: sockets are steered no more", place.display());
+                off += 1;
+            }
+            if !left.ports.is_empty() {
                 // What waited for a daemon waits no longer. Only in its network namespace: elsewhere there is no such table.
                 let _absent = Gate::of(&place.join("links")).remove();
                 let removed = OwnTableSocket::open().and_then(|mut socket| socket.remove());
@@ -130,7 +134,7 @@ impl Detach {
                     "the ports are detached, but own rules in nftables may still decide: as root, in the daemon's network \
                      namespace, `nft delete table inet dataplane` removes them",
                 )?;
-                let ports: BTreeSet<_> = left.iter().map(|(ifindex, _)| ifindex).collect();
+                let ports: BTreeSet<_> = left.ports.iter().map(|(ifindex, _)| ifindex).collect();
                 eprintln!("{}: {} ports detached without a daemon", place.display(), ports.len());
                 off += ports.len();
             }

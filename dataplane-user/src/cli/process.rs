@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::control::open_socket::{ProcessRow, RecipientRow, SocketRow};
+use crate::control::open_socket::{ProcessRow, RecipientRow, SocketEnd, SocketRow};
 
 /// How long what was found is believed where a socket is not in it.
 const FRESH: Duration = Duration::from_secs(1);
@@ -37,12 +37,27 @@ impl Processes {
         row.processes.dedup();
     }
 
+    /// Puts the processes into one socket.
+    pub(super) fn complete_end(&mut self, socket: &mut SocketEnd) {
+        socket.processes = self.of(socket.inode);
+    }
+
     /// Puts the processes into the sockets of an answer.
     pub(super) fn complete(&mut self, recipient: &mut RecipientRow) {
         for socket in recipient.socket.iter_mut().chain(&mut recipient.copies) {
-            socket.processes = self.of(socket.inode);
+            self.complete_end(socket);
         }
     }
+}
+
+/// The number of the descriptor by which a process has a socket open.
+pub(super) fn descriptor(pid: u32, socket: u32) -> Option<i32> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut numbers = open.filter_map(|fd| {
+        let link = fs::read_link(fd.path()).ok()?;
+        (inode(link.to_str()?)? == socket).then(|| fd.file_name().to_str()?.parse().ok()).flatten()
+    });
+    numbers.next()
 }
 
 /// All processes with sockets below a folder like /proc.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    os::fd::BorrowedFd,
     path::PathBuf,
     process::Command,
 };
@@ -32,7 +33,12 @@ pub(super) struct Session {
 impl Session {
     /// Asks the daemon; its warnings go to stderr.
     pub(super) fn call(&self, request: &Request) -> Result<Data, Failure> {
-        let reply = Client::connect(&self.socket)?.call(request)?;
+        self.call_with(request, &[])
+    }
+
+    /// The same, with descriptors for the daemon.
+    pub(super) fn call_with(&self, request: &Request, sockets: &[BorrowedFd<'_>]) -> Result<Data, Failure> {
+        let reply = Client::connect(&self.socket)?.call_with(request, sockets)?;
         for warning in &reply.warnings {
             eprintln!("warning: {warning}");
         }
@@ -91,6 +97,7 @@ pub(super) fn unexpected(data: &Data) -> anyhow::Error {
         Data::Decision(_) => "a decision",
         Data::Neighbours(_) => "neighbours",
         Data::Sockets(_) => "sockets",
+        Data::Steer(_) => "steered sockets",
         Data::Flows(_) | Data::Deleted(_) => "flows",
         Data::Rules(_) => "rules",
         Data::Chains(_) => "chains",

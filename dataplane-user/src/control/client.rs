@@ -3,6 +3,7 @@
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     net::Shutdown,
+    os::fd::{AsFd as _, BorrowedFd},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 use super::{
     json,
     protocol::{CHANGE_LIMIT, Data, Failure, FailureKind, Reply, Request, Response},
-    socket,
+    socket, steer,
 };
 
 /// How long the daemon may take to accept and to read.
@@ -76,6 +77,14 @@ impl Client {
     /// # Errors
     /// What the daemon refused, or [`FailureKind::Unreachable`] when it does not answer.
     pub fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
+        self.call_with(request, &[])
+    }
+
+    /// The same with descriptors, which come with the first byte of the request.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn call_with(&mut self, request: &Request, sockets: &[BorrowedFd<'_>]) -> Result<Reply, Failure> {
         let mut line = json::line(request).map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
         line.push('\n');
         if line.len() > CHANGE_LIMIT {
@@ -83,7 +92,11 @@ impl Client {
             return Err(Failure::new(FailureKind::Rejected, message));
         }
         // A daemon that refuses the connection says why before it cuts it: that counts more than the failed write.
-        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        let sent = match sockets {
+            [] => Ok(0),
+            sockets => steer::send(self.stream.get_ref().as_fd(), line.as_bytes(), sockets),
+        };
+        let sent = sent.and_then(|sent| self.stream.get_mut().write_all(&line.as_bytes()[sent..]));
         let answer = self.answer();
         match (sent, answer) {
             (_, Ok(Response::Reply(reply))) => Ok(reply),

@@ -1,8 +1,15 @@
 //! One peer of the control socket, from its first to its last byte.
 
-use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    io,
+    ops::ControlFlow,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
+    io::Interest,
     net::UnixStream,
     sync::{mpsc, oneshot},
     task::spawn_blocking,
@@ -15,6 +22,7 @@ use super::{
     page::{Cursor, Line, Part},
     protocol::{CHANGE_LIMIT, Data, Failure, FailureKind, REQUEST_LIMIT, Request, Response},
     server::{Call, Limits, Peer, hung_up},
+    steer,
 };
 
 /// How much of a stream waits for a slow peer; what does not find room is counted, and told.
@@ -38,7 +46,8 @@ pub(super) async fn welcome(stream: UnixStream, calls: mpsc::Sender<Call>, limit
     // Those who may change things never wait for those who may not: they need no seat.
     let seat = if peer.may_change() { None } else { guests.seat(peer.uid) };
     let full = seat.is_none() && !peer.may_change();
-    let mut connection = Connection { stream: stream.into(), peer, calls, limits, seat, buffer: Vec::new() };
+    let mut connection =
+        Connection { stream: stream.into(), peer, calls, limits, seat, buffer: Vec::new(), sockets: Vec::new() };
     let ended = if full {
         // Else those who do not take no for an answer would keep this thread busy.
         if let Ok(_waits) = guests.refused.try_acquire() {
@@ -64,6 +73,8 @@ struct Connection {
     seat: Option<Seat>,
     /// Read, and not yet part of a request.
     buffer: Vec<u8>,
+    /// Descriptors that came with it; none of a peer who may only read.
+    sockets: Vec<OwnedFd>,
 }
 
 impl Connection {
@@ -151,7 +162,13 @@ impl Connection {
             self.stream.readable().await?;
             let held = self.buffer.len();
             self.buffer.resize(held + most, 0);
-            let read = self.stream.try_read(&mut self.buffer[held..]);
+            let bytes = &mut self.buffer[held..];
+            let read = if self.peer.may_change() {
+                let receive = || steer::receive(self.stream.as_fd(), bytes, &mut self.sockets);
+                self.stream.try_io(Interest::READABLE, receive)
+            } else {
+                self.stream.try_read(bytes)
+            };
             self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -171,7 +188,7 @@ impl Connection {
         let mut stream = matches!(request, Request::Trace { .. }).then_some(stream);
         let streams = stream.is_some();
         let again = request.is_listing().then(|| request.clone());
-        let (mut request, mut line) = (request, Line::default());
+        let (mut request, mut line) = ((request, std::mem::take(&mut self.sockets)), Line::default());
         let (mut from, mut begun) = (None, false);
         loop {
             let page = self.page(request, from, stream.take(), &mut line).await?;
@@ -187,7 +204,7 @@ impl Connection {
             }
             begun = true;
             let (Some(_), Some(again)) = (&from, &again) else { break };
-            request = again.clone();
+            request = (again.clone(), Vec::new());
         }
         drop(held);
         self.write(b"\n").await?;
@@ -201,13 +218,13 @@ impl Connection {
     /// Asks the ring for a page, and writes it; says where the next one begins.
     async fn page(
         &self,
-        request: Request,
+        (request, sockets): (Request, Vec<OwnedFd>),
         from: Option<Cursor>,
         stream: Option<mpsc::Sender<Data>>,
         line: &mut Line,
     ) -> io::Result<Result<Option<Cursor>, Failure>> {
         let Some((mut room, desk)) = self.room(&request).await? else { return Ok(Err(busy())) };
-        let part = match self.ask(request, from, stream).await? {
+        let part = match self.ask((request, sockets), from, stream).await? {
             Ok(part) => part,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -242,7 +259,7 @@ impl Connection {
     /// Hands a request to the ring and waits for what it says. An error is a peer who has gone.
     async fn ask(
         &self,
-        request: Request,
+        (request, sockets): (Request, Vec<OwnedFd>),
         from: Option<Cursor>,
         stream: Option<mpsc::Sender<Data>>,
     ) -> io::Result<Result<Part, Failure>> {
@@ -251,7 +268,7 @@ impl Connection {
         }
         let (reply, answer) = oneshot::channel();
         let connection = Some(Arc::clone(&self.stream));
-        let call = Call { request, peer: self.peer, from, stream, reply, connection };
+        let call = Call { request, peer: self.peer, from, stream, sockets, reply, connection };
         let asked = async {
             match self.calls.send_timeout(call, self.limits.ring).await {
                 Ok(()) => answer.await.unwrap_or_else(|_| Err(stopping())),

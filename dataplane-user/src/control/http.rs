@@ -161,7 +161,8 @@ impl Source {
         let asked = Instant::now();
         let (reply, answer) = oneshot::channel();
         let (from, stream, connection) = (None, None, None);
-        let call = Call { request: Request::Metrics, peer: NOBODY, from, stream, reply, connection };
+        let call =
+            Call { request: Request::Metrics, peer: NOBODY, from, stream, sockets: Vec::new(), reply, connection };
         match self.calls.send_timeout(call, self.limits.ring).await {
             Ok(()) => {}
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Err("the daemon is busy; try again\n".to_owned()),

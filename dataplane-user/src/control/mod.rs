@@ -24,4 +24,5 @@ pub mod row;
 pub mod server;
 mod socket;
 pub mod status;
+pub mod steer;
 mod visitor;

@@ -89,13 +89,18 @@ pub struct SocketEnd {
 }
 
 impl SocketEnd {
-    /// Address and port, device and state.
-    pub fn words(&self) -> String {
-        let at = match (self.address, self.port) {
+    /// Address and port.
+    pub fn at(&self) -> String {
+        match (self.address, self.port) {
             (address, None) => address.to_string(),
             (IpAddr::V6(address), Some(port)) => format!("[{address}]:{port}"),
             (address, Some(port)) => format!("{address}:{port}"),
-        };
+        }
+    }
+
+    /// Address and port, device and state.
+    pub fn words(&self) -> String {
+        let at = self.at();
         let dev = self.dev.as_ref().map(|dev| format!(" dev {dev}")).unwrap_or_default();
         let peer = self.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
         format!("{} {at}{dev}{peer} {}", self.proto, self.state)

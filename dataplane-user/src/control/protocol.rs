@@ -15,6 +15,7 @@ use super::row::{
     SetRow, Stats,
 };
 use super::status::{ChainRow, StatusRow};
+use super::steer::SteerRow;
 use crate::{model::ModeChoice, rule::ChainName};
 
 /// Longest request line that the daemon reads of a peer who may only read, in bytes.
@@ -65,6 +66,23 @@ pub enum Request {
     /// Sockets that packets of any sender may be for. Answered with [`Data::Sockets`].
     #[serde(rename = "socket list")]
     SocketList,
+    /// Entries that give packets to sockets. Answered with [`Data::Steer`].
+    #[serde(rename = "steer list")]
+    SteerList,
+    /// Steer to the socket that comes with the request. Answered with [`Data::Steer`]: the entry.
+    #[serde(rename = "steer add")]
+    SteerAdd {
+        /// The entry, not parsed yet.
+        entry: String,
+        /// Give one that matches the same another socket.
+        replace: bool,
+    },
+    /// Steer no more. Answered with [`Data::Done`].
+    #[serde(rename = "steer del")]
+    SteerDel {
+        /// Which: [`SteerRow::id`].
+        id: u32,
+    },
     /// Connections. Answered with [`Data::Flows`].
     #[serde(rename = "flow list")]
     FlowList {
@@ -314,6 +332,8 @@ pub enum Data {
     Neighbours(Vec<NeighbourRow>),
     /// Rows of `socket list`.
     Sockets(Vec<SocketRow>),
+    /// Rows of `steer list`, by number.
+    Steer(Vec<SteerRow>),
     /// Rows of `flow list`.
     Flows(Vec<FlowRow>),
     /// How many were deleted.

@@ -24,6 +24,8 @@ impl Request {
             | Self::ConfigRollback
             | Self::FlowDel { .. }
             | Self::FlowFlush
+            | Self::SteerAdd { .. }
+            | Self::SteerDel { .. }
             // Packets are for the eyes of those who could capture them anyway.
             | Self::Trace { .. } => true,
             Self::PortList
@@ -31,6 +33,7 @@ impl Request {
             | Self::RouteGet { .. }
             | Self::NeighList
             | Self::SocketList
+            | Self::SteerList
             | Self::FlowList { .. }
             | Self::RuleList { .. }
             | Self::ChainList
@@ -72,6 +75,7 @@ impl Request {
             self,
             Self::FlowList { .. }
                 | Self::SocketList
+                | Self::SteerList
                 | Self::ConfigDiff(_)
                 | Self::ConfigShow
                 | Self::ConfigHistory
@@ -96,6 +100,10 @@ impl Request {
             Self::RouteGet { .. } => "route get",
             Self::NeighList => "neigh list",
             Self::SocketList => "socket list",
+            Self::SteerList => "steer list",
+            Self::SteerAdd { replace: false, .. } => "steer add",
+            Self::SteerAdd { .. } => "steer replace",
+            Self::SteerDel { .. } => "steer del",
             Self::FlowList { .. } => "flow list",
             Self::FlowDel { .. } => "flow del",
             Self::FlowFlush => "flow flush",

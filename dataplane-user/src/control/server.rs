@@ -3,7 +3,7 @@
 //! Each connection is a task of its own, bounded in time and memory, that hands requests to the ring as [`Call`]s. No peer
 //! can hold up another, or the ring.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
@@ -35,6 +35,8 @@ pub struct Call {
     pub stream: Option<mpsc::Sender<Data>>,
     /// Where the answer goes. Dropping it tells the peer that the daemon stops.
     pub reply: oneshot::Sender<Result<Part, Failure>>,
+    /// Descriptors that came with it.
+    pub sockets: Vec<OwnedFd>,
     /// The connection that it came by.
     pub connection: Option<Arc<UnixStream>>,
 }

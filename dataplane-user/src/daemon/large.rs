@@ -103,6 +103,10 @@ impl Daemon {
                 let query = self.socket_query();
                 elsewhere(call, move |_| query.run().map(Part::from));
             }
+            Request::SteerList => {
+                let query = self.steer_query(None);
+                elsewhere(call, move |_| query.run().map(Part::from));
+            }
             Request::FlowList { .. } | Request::FlowDel { .. } => {
                 let query = self.flow_query();
                 elsewhere(call, move |request| query.run(request).map(Part::from));

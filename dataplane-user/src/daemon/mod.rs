@@ -62,6 +62,7 @@ mod socket_query;
 mod startup;
 mod state;
 mod status;
+mod steer;
 mod store;
 mod trace;
 mod trace_row;
@@ -87,6 +88,7 @@ use plane::{DataPlane, Facts};
 use sflow::SflowExporter;
 use startup::Begun;
 use status::ConfigFile;
+use steer::Steering;
 use store::Store;
 
 /// What `dataplane run` is told.
@@ -130,6 +132,8 @@ struct Daemon {
     packets: Packets,
     /// What has packets delivered that rules hand to proxies.
     delivery: Delivery,
+    /// Sockets that get what is not sent to their addresses.
+    steering: Steering,
     /// Connections that netfilter lets through.
     flows: FlowFollower,
     /// Calls that change something, and wait until the kernel's tables are read.
@@ -159,6 +163,7 @@ impl Daemon {
             store,
             packets: Packets::new(Instant::now()),
             delivery: Delivery::default(),
+            steering: Steering::default(),
             flows: FlowFollower::default(),
             early: Vec::new(),
             metrics_endpoint,
@@ -241,7 +246,7 @@ impl Daemon {
     /// Answers a call. One that makes the daemon panic is answered, too.
     fn answer(&mut self, mut call: Call) {
         let (verb, changes) = (call.request.verb(), call.request.is_change());
-        let stream = call.stream.take();
+        let (stream, sockets) = (call.stream.take(), std::mem::take(&mut call.sockets));
         let waits = self.waits_with(&call.request);
         let mut through = false;
         let mut answer = guard::answered(verb, || {
@@ -250,6 +255,7 @@ impl Daemon {
                 (Request::Trace { filter, one_in, bytes }, Some(stream)) => {
                     self.trace((filter, *one_in, *bytes), stream).map(Part::from)
                 }
+                (Request::SteerAdd { entry, replace }, _) => self.steer_add(entry, *replace, sockets).map(Part::from),
                 (request, _) if request.is_listing() => self.list(request, call.from.as_ref()),
                 (request, _) => self.answer_to(request, call.peer.uid).map(Part::from),
             };

@@ -68,6 +68,8 @@ impl Daemon {
             Request::RouteList { .. }
             | Request::NeighList
             | Request::SocketList
+            | Request::SteerList
+            | Request::SteerAdd { .. }
             | Request::FlowList { .. }
             | Request::FlowDel { .. }
             | Request::RuleList { .. }
@@ -81,6 +83,7 @@ impl Daemon {
                 Err(Failure::new(FailureKind::Failed, format!("`{}` is not answered here", request.verb())))
             }
             Request::FlowFlush => Ok(self.flow_flush()),
+            Request::SteerDel { id } => self.steer_del(*id),
             Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
         }

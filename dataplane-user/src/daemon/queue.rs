@@ -122,7 +122,18 @@ mod tests {
     fn call(uid: u32, pid: i32) -> (Call, Answer) {
         let (reply, answer) = oneshot::channel();
         let peer = Peer { uid, gid: 0, pid: Some(pid) };
-        (Call { request: Request::PortList, peer, from: None, stream: None, reply, connection: None }, answer)
+        (
+            Call {
+                request: Request::PortList,
+                peer,
+                from: None,
+                stream: None,
+                sockets: Vec::new(),
+                reply,
+                connection: None,
+            },
+            answer,
+        )
     }
 
     fn taken(queue: &mut Queue, now: Instant) -> Vec<i32> {

@@ -145,7 +145,7 @@ pub(super) const fn protocol_word(socket: &OpenSocket) -> &'static str {
     }
 }
 
-fn end(socket: &OpenSocket, name: impl Fn(Ifindex) -> String) -> SocketEnd {
+pub(super) fn end(socket: &OpenSocket, name: impl Fn(Ifindex) -> String) -> SocketEnd {
     SocketEnd {
         proto: protocol_word(socket).to_owned(),
         address: socket.local.ip(),

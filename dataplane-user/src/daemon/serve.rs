@@ -20,6 +20,7 @@ use super::{
     startup::{self, Configs},
     state::State,
     status::ConfigFile,
+    steer::Steering,
     trace,
 };
 use crate::{
@@ -143,7 +144,9 @@ fn open(options: &Options, configs: Configs, metrics_endpoint: MetricsEndpoint) 
     let place = bpffs.pin_dirs(0)?;
     let begun = startup::begin(state, configs, startup::look(&bpffs, &links, &place))?;
     let kernel = KernelPlane::new(bpffs, links, place, begun.features)?;
+    let steering = Steering::adopt(&options.bpffs);
     let mut daemon = Daemon::new(begun, Box::new(kernel), metrics_endpoint);
+    daemon.steering = steering;
     daemon.file = ConfigFile::new(options.config.as_deref(), options.first_config.as_deref());
     Ok(daemon)
 }

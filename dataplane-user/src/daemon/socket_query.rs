@@ -166,6 +166,7 @@ mod tests {
             only_ipv6: false,
             transparent: false,
             uid: 7,
+            cookie: 0,
             inode,
         }
     }

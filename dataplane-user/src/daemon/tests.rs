@@ -225,7 +225,7 @@ fn until_the_tables_are_read_nothing_is_written() {
     let call = |request| {
         let (reply, answer) = oneshot::channel();
         let peer = Peer { uid: 0, gid: 0, pid: None };
-        (Call { request, peer, from: None, stream: None, reply, connection: None }, answer)
+        (Call { request, peer, from: None, stream: None, sockets: Vec::new(), reply, connection: None }, answer)
     };
     let (change, mut changed) =
         call(Request::RuleAdd { chain: ChainName::Forward, rule: "tcp dport 22 drop".to_owned() });

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/links/IFINDEX-HOOK             what keeps a program attached
+//! DIR/steer/link-0 ...               what steers sockets: its link and its maps (`steer.rs`)
 //! DIR/closed                         a directory while everything is dropped, because the config in force is not known
 //! DIR/FINGERPRINT/COUNTERS ...       counters, carried from daemon to daemon of one map layout
 //! DIR/FINGERPRINT/EPOCH/ports ...    all other maps: made anew at every start, filled, then swapped in
@@ -21,7 +22,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::earlier_slots;
+use super::{earlier_slots, steer};
 
 /// Where maps and links are pinned by default.
 pub const BPFFS: &str = "/sys/fs/bpf/dataplane";
@@ -187,7 +188,8 @@ impl Bpffs {
     /// Removes the maps of all other daemons and layouts. Programs that still use them keep them.
     pub fn forget_others(&self) {
         for directory in directories(&self.root) {
-            if ![self.links(), self.lasting(), self.closed()].contains(&directory) {
+            let kept = [self.links(), self.lasting(), self.closed(), self.root.join(steer::DIRECTORY)];
+            if !kept.contains(&directory) {
                 remove(&directory);
             }
         }

@@ -9,7 +9,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::{Hook, LinkError, Links};
+use super::{Hook, LinkError, Links, SteerError, steer};
 
 /// Why the programs stay.
 #[derive(Debug, Error)]
@@ -25,6 +25,9 @@ pub enum LeftError {
         /// Why.
         error: Errno,
     },
+    /// Sockets are still steered.
+    #[error(transparent)]
+    Steer(#[from] SteerError),
     /// One link stays.
     #[error("cannot take the program off interface {ifindex}: {error}")]
     Link {
@@ -35,16 +38,25 @@ pub enum LeftError {
     },
 }
 
-/// Takes all programs off whose links are pinned under `root`, while no daemon holds it. Gives what was attached; none where
+/// What was taken off.
+#[derive(Debug, Default)]
+pub struct TakenOff {
+    /// Programs of ports.
+    pub ports: Vec<(Ifindex, Hook)>,
+    /// Whether there were entries for sockets.
+    pub steer: bool,
+}
+
+/// Takes all programs off whose links are pinned under `root`, while no daemon holds it. Gives what was attached; nothing where
 /// there is no such directory.
 ///
 /// # Errors
 /// See [`LeftError`]. Programs that could be taken off are off.
-pub fn detach_left(root: &Path) -> Result<Vec<(Ifindex, Hook)>, LeftError> {
+pub fn detach_left(root: &Path) -> Result<TakenOff, LeftError> {
     let path = || root.display().to_string();
     let lock = match open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(lock) => lock,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(TakenOff::default()),
         Err(error) => return Err(LeftError::Closed { path: path(), error }),
     };
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -52,11 +64,12 @@ pub fn detach_left(root: &Path) -> Result<Vec<(Ifindex, Hook)>, LeftError> {
         Err(Errno::WOULDBLOCK) => return Err(LeftError::Held(path())),
         Err(error) => return Err(LeftError::Closed { path: path(), error }),
     }
+    let steer = steer::take_off(root)?;
     let mut links = Links::new(root.join("links"));
-    let attached = links.list();
+    let ports = links.list();
     // XDP first, as each port is detached: what it hands over must still meet tc.
-    for (ifindex, hook) in &attached {
+    for (ifindex, hook) in &ports {
         links.detach(*ifindex, *hook).map_err(|error| LeftError::Link { ifindex: *ifindex, error })?;
     }
-    Ok(attached)
+    Ok(TakenOff { ports, steer })
 }

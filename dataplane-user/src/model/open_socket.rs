@@ -25,6 +25,8 @@ pub struct OpenSocket {
     pub transparent: bool,
     /// The user that made it.
     pub uid: u32,
+    /// By which the kernel knows it among all sockets of the machine; 0: not known of raw sockets.
+    pub cookie: u64,
     /// The number by which processes have it open (`/proc/PID/fd`); 0: no process has it.
     pub inode: u32,
 }
@@ -96,6 +98,7 @@ mod tests {
                 only_ipv6,
                 transparent: false,
                 uid: 0,
+                cookie: 2,
                 inode: 1,
             };
             assert_eq!((socket.takes_family(true), socket.takes_family(false)), (ipv4, ipv6), "{local}");

@@ -30,6 +30,7 @@ fn raw_socket(line: &str) -> Option<OpenSocket> {
         only_ipv6: address.len() > 8,
         transparent: false,
         uid: number(7)?,
+        cookie: 0,
         inode: number(9)?,
     })
 }

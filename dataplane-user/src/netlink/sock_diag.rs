@@ -158,6 +158,7 @@ fn parse(payload: &[u8], protocol: u8) -> Option<OpenSocket> {
         only_ipv6: false,
         transparent: false,
         uid: u32_at(payload, 64)?,
+        cookie: u64::from(u32_at(payload, 44)?) | u64::from(u32_at(payload, 48)?) << 32,
         inode: u32_at(payload, 68)?,
     };
     for (kind, value) in Attributes::behind(payload, HEADER) {

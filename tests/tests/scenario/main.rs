@@ -73,6 +73,7 @@ mod sflow;
 mod socket;
 mod state;
 mod status;
+mod steer;
 mod survive;
 mod taken;
 mod top;
