@@ -8,7 +8,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
-use dataplane_common::Reason;
+use dataplane_common::{Reason, steer::SteerCounter};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
@@ -49,6 +49,8 @@ pub struct Scrape {
     pub flows: Option<FlowCounts>,
     /// What went to a collector of sFlow; none while there is none.
     pub sflow: Option<SflowCounts>,
+    /// Entries for steered sockets, by number.
+    pub steer: Vec<(u32, SteerCounter)>,
     /// Packets for which the ring of `trace` had no room.
     pub missed: u64,
     /// Since the daemon started.
@@ -78,6 +80,7 @@ impl Scrape {
         self.mirror(&mut registry);
         self.flows(&mut registry);
         self.sflow(&mut registry);
+        self.steer(&mut registry);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode(&mut text, &registry);
@@ -196,6 +199,20 @@ impl Scrape {
             counter.inc_by(count);
             registry.register(name, help, counter);
         }
+    }
+
+    fn steer(&self, registry: &mut Registry) {
+        let lookups = Family::<Labels, Counter>::default();
+        for (id, counter) in self.steer.iter().take(RULES) {
+            for (outcome, count) in
+                [("steered", counter.steered), ("passed", counter.passed), ("dropped", counter.dropped)]
+            {
+                let labels = vec![("entry", id.to_string()), ("outcome", outcome.to_owned())];
+                lookups.get_or_create(&labels).inc_by(count);
+            }
+        }
+        let help = "New connections and datagrams that entries of steer matched; of the first 1000 entries";
+        registry.register("steer_lookups", help, lookups);
     }
 
     fn flows(&self, registry: &mut Registry) {

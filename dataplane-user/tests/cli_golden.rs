@@ -206,6 +206,7 @@ fn answer(request: &Request) -> Result<Reply, Failure> {
         Request::FlowDel { .. } => Data::Deleted(2),
         Request::NeighList => Data::Neighbours(neighbours()),
         Request::SocketList => Data::Sockets(sockets()),
+        Request::SteerList => Data::Steer(steered()),
         Request::RuleList { chain } => Data::Rules(rules(*chain)),
         Request::RuleAdd { .. } => Data::Rules(rules(Some(ChainName::Input))),
         Request::SetList { name } => Data::Sets(sets(name.as_deref())),
@@ -233,6 +234,7 @@ fn goldens() {
         ("route_get", &["route get 198.18.1.2", "route get 2001:db8::7 iif eth0"]),
         ("neigh_list", &["neigh list"]),
         ("socket_list", &["socket list", "socket list process sshd filter yes", "-6 socket list udp"]),
+        ("steer_list", &["steer list"]),
         ("flow_list", &["flow list"]),
         ("flow_change", &["flow del dport 443", "flow flush"]),
         ("rule_list", &["rule list", "rule list forward", "rule list -br"]),
@@ -313,6 +315,11 @@ fn json_fields_are_the_contract() {
             "socket list",
             "proto address port protocol dev families sockets transparent uid inodes filter filter.eth0 filter.eth1 processes \
              processes.pid processes.name processes.unit",
+        ),
+        (
+            "steer list",
+            "id matches to or_drop config socket socket.proto socket.address socket.port socket.peer socket.dev socket.state \
+             socket.transparent socket.uid socket.inode socket.processes process packets steered passed dropped",
         ),
         (
             "flow list",

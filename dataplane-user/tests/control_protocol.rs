@@ -86,9 +86,16 @@ fn requests_go_there_and_back() {
 }
 
 /// Those about connections.
-fn flow_requests() -> [(Request, &'static str, bool); 4] {
+fn flow_requests() -> [(Request, &'static str, bool); 7] {
     [
         (Request::SocketList, r#"{"verb":"socket list"}"#, false),
+        (Request::SteerList, r#"{"verb":"steer list"}"#, false),
+        (
+            Request::SteerAdd { entry: "tcp 192.0.2.1 port 1 to fd 3".to_owned(), replace: true },
+            r#"{"verb":"steer add","with":{"entry":"tcp 192.0.2.1 port 1 to fd 3","replace":true}}"#,
+            true,
+        ),
+        (Request::SteerDel { id: 7 }, r#"{"verb":"steer del","with":{"id":7}}"#, true),
         (
             Request::FlowList { filter: "dport 443".to_owned(), why_not: true, limit: 9 },
             r#"{"verb":"flow list","with":{"filter":"dport 443","why_not":true,"limit":9}}"#,

@@ -1,6 +1,9 @@
 //! `dataplane steer`.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    env,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -29,6 +32,11 @@ pub(super) enum Steer {
     List,
     Add(Add),
     Replace(Replace),
+    /// Give sockets to entries that have none, from where their sockets came
+    ///
+    /// Entries of the config have no socket until this runs: after the server has started, in ExecStartPost of its unit.
+    #[command(after_help = "Example:\n  dataplane steer renew")]
+    Renew,
     /// Steer no more what an entry matches
     #[command(aliases = ["delete", "rm"], after_help = "Example:\n  dataplane steer del 1")]
     Del {
@@ -41,8 +49,9 @@ pub(super) enum Steer {
 ///
 /// ENTRY is `tcp|udp PREFIX port A[-B] to SOCKET [or drop]`. SOCKET is `listen [ADDR]:PORT [pid PID]`, a socket of a process by
 /// its address; `pid PID fd N`, by its descriptor; `fd N`, a descriptor that this command was given; `systemd NAME`, a socket
-/// that systemd hands to the daemon. Of entries that overlap the longest prefix decides, then the narrowest range of ports. When
-/// the socket is closed, packets go where they would go without the entry; with `or drop` they go to no socket.
+/// that systemd handed to the unit that runs this command. Of entries that overlap the longest prefix decides, then the narrowest
+/// range of ports. When the socket is closed, packets go where they would go without the entry; with `or drop` they go to no
+/// socket.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dataplane steer add tcp 198.18.7.0/24 port 1-1000 to listen :4000\n  dataplane steer add udp 2001:db8:7::/64 port 53 to pid 812 fd 4 or drop"
@@ -70,6 +79,7 @@ impl Steer {
             Self::List => show(session, session.call(&Request::SteerList)?),
             Self::Add(Add { entry }) => add(session, &entry.join(" "), false),
             Self::Replace(Replace { entry }) => add(session, &entry.join(" "), true),
+            Self::Renew => renew(session),
             Self::Del { id } => session.change(&Request::SteerDel { id }),
         }
     }
@@ -78,8 +88,8 @@ impl Steer {
 fn add(session: &Session, text: &str, replace: bool) -> anyhow::Result<()> {
     let (entry, origin) = parse(text).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
     let socket = socket(session, &entry, &origin)?;
-    let sockets: Vec<_> = socket.iter().map(|socket| socket.as_fd()).collect();
-    let data = session.call_with(&Request::SteerAdd { entry: text.to_owned(), replace }, &sockets)?;
+    let request = Request::SteerAdd { entry: text.to_owned(), replace };
+    let data = session.call_with(&request, &[socket.as_fd()])?;
     if session.json {
         return show(session, data);
     }
@@ -89,20 +99,44 @@ fn add(session: &Session, text: &str, replace: bool) -> anyhow::Result<()> {
     }
 }
 
-/// The socket for the daemon; none where the daemon has it.
-fn socket(session: &Session, entry: &Entry, origin: &Origin) -> anyhow::Result<Option<OwnedFd>> {
-    Ok(match *origin {
-        Origin::Process { pid, fd } => Some(taken(pid, fd)?),
-        Origin::Own(fd) => {
-            let own = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open this process")?;
-            let socket = pidfd_getfd(own, fd, PidfdGetfdFlags::empty());
-            Some(socket.with_context(|| format!("this command was given no descriptor {fd}"))?)
-        }
+/// Looks for the sockets of entries that have none.
+fn renew(session: &Session) -> anyhow::Result<()> {
+    let Data::Steer(rows) = session.call(&Request::SteerList)? else { anyhow::bail!("no entries are listed") };
+    for row in rows.iter().filter(|row| row.socket.is_none()) {
+        let or_drop = if row.or_drop { " or drop" } else { "" };
+        let text = format!("{} to {}{or_drop}", row.matches, row.to);
+        add(session, &text, true).with_context(|| format!("entry {}", row.id))?;
+    }
+    Ok(())
+}
+
+/// The socket for the daemon.
+fn socket(session: &Session, entry: &Entry, origin: &Origin) -> anyhow::Result<OwnedFd> {
+    match origin {
+        Origin::Process { pid, fd } => taken(*pid, *fd),
+        Origin::Own(fd) => own(*fd),
         Origin::Bound { .. } => {
             let (pid, fd) = holder(session, entry, origin)?;
-            Some(taken(pid, fd)?)
+            taken(pid, fd)
         }
-        Origin::Systemd(_) => None,
+        Origin::Systemd(name) => own(handed_over(name)?),
+    }
+}
+
+/// A copy of a descriptor that this command was given.
+fn own(fd: i32) -> anyhow::Result<OwnedFd> {
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open this process")?;
+    let socket = pidfd_getfd(own, fd, PidfdGetfdFlags::empty());
+    socket.with_context(|| format!("this command was given no descriptor {fd}"))
+}
+
+/// The descriptor that systemd handed over under a name (`sd_listen_fds_with_names(3)`).
+fn handed_over(name: &str) -> anyhow::Result<i32> {
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let place = names.split(':').position(|own| own == name);
+    place.and_then(|place| Some(3 + i32::try_from(place).ok()?)).ok_or_else(|| {
+        let message = format!("systemd handed over no socket named {name}: LISTEN_FDNAMES is `{names}`");
+        Failure::new(FailureKind::NotFound, message).into()
     })
 }
 

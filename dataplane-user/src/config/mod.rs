@@ -10,6 +10,7 @@ mod parse;
 mod pattern;
 mod position;
 mod session;
+mod set_file;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -26,12 +27,14 @@ pub use evaluate::{Admission, ExpectedPacket};
 pub use judge::{ChainVerdict, Culprit, Egress, Subject};
 pub use load::{LoadError, check_assertions, load, load_bytes};
 pub(crate) use parse::{BYPASSED, checked};
-pub use parse::{at_assertion, at_rule, parse, parse_set_file};
+pub use parse::{at_assertion, at_rule, parse};
 pub use pattern::{PatternError, PortPattern};
 pub use session::{NoSession, Session, WayIn};
+pub use set_file::parse_set_file;
 
 use crate::model::{ModeChoice, ObstacleKinds};
 use crate::rule::{ChainName, Element, Fragments, Policy, RULE_CHAINS, Rule, SetName, SetType};
+use crate::steer::SteerConfig;
 
 /// What the operator wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Config {
     pub sflow: SflowConfig,
     /// What is not ours alone to decide.
     pub flows: FlowsConfig,
+    /// What is steered to sockets that are not bound to it.
+    pub steer: Vec<SteerConfig>,
     /// What the chains must do with packets, or must not.
     pub assertions: Vec<Assertion>,
     /// By name.

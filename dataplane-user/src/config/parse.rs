@@ -15,9 +15,8 @@ use super::{
 };
 use crate::model::ModeChoice;
 use crate::parallel::each;
-use crate::rule::{
-    self, ChainName, Element, Parsed, Policy, RuleError, SetName, SetType, parse_element, parse_set_type,
-};
+use crate::rule::{self, ChainName, Parsed, Policy, RuleError, SetName, parse_element, parse_set_type};
+use crate::steer::SteerConfig;
 
 /// Why rules that the kernel decides do not go with `bypass`.
 pub(crate) const BYPASSED: &str =
@@ -35,6 +34,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
         match key.get() {
             "ports" => config.ports = file.ports(file.table(key, item)?)?,
             "assert" => config.assertions = file.words(key, item)?,
+            "steer" => config.steer = file.steer(key, item)?,
             "fragments" => config.fragments = file.word(key, item)?,
             "fib" => config.fib = file.fib(file.table(key, item)?)?,
             "heartbeat" => config.heartbeat = file.heartbeat(file.table(key, item)?)?,
@@ -44,7 +44,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
             "sets" => file.sets(file.table(key, item)?, &mut config)?,
             "chains" => file.chains(file.table(key, item)?, &mut config)?,
             _ => {
-                let known = "ports, fragments, assert, fib, heartbeat, metrics, sflow, flows, sets or chains";
+                let known = "ports, fragments, assert, steer, fib, heartbeat, metrics, sflow, flows, sets or chains";
                 return Err(file.unknown(key, known));
             }
         }
@@ -53,26 +53,6 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     file.rules(document.as_table(), &mut config)?;
     file.bypass(document.as_table(), &config)?;
     Ok(config)
-}
-
-/// Reads the elements of a set, one a line; what follows `#` is a comment.
-///
-/// # Errors
-/// The first line that is not an element of this type, with its place.
-pub fn parse_set_file(kind: &SetType, text: &str, path: &str) -> Result<Vec<Element>, ConfigError> {
-    let mut elements = Vec::new();
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let content = line.split_once('#').map_or(line, |(content, _)| content).trim_end();
-        if !content.is_empty() {
-            elements.push(parse_element(kind, content).map_err(|error| {
-                let span = start + error.span.start..start + error.span.end;
-                ConfigError::new(text, path, span, &error.to_string())
-            })?);
-        }
-        start += line.len();
-    }
-    Ok(elements)
 }
 
 /// An error about a rule that was found after reading: at the rule's place in the file.
@@ -155,6 +135,18 @@ impl File<'_> {
             text.parse().map_err(|error: T::Err| self.error(value.span(), &error.to_string()))
         };
         self.array(key, item)?.iter().map(word).collect()
+    }
+
+    /// Entries, none of which matches the same as another.
+    fn steer(&self, key: &Key, item: &Item) -> Result<Vec<SteerConfig>, ConfigError> {
+        let entries: Vec<SteerConfig> = self.words(key, item)?;
+        for (index, one) in entries.iter().enumerate() {
+            if entries[..index].iter().any(|other| other.entry.matches_as(&one.entry)) {
+                let span = self.array(key, item)?.get(index).and_then(Value::span);
+                return Err(self.error(span, &format!("`{}` is there twice; take one of them", one.entry)));
+            }
+        }
+        Ok(entries)
     }
 
     /// The number of a key, within limits.

@@ -276,6 +276,7 @@ fn config() -> impl Strategy<Value = Config> {
             let sets = sets.clone().into_iter().chain(asked.iter().cloned().zip(theirs)).collect();
             Config {
                 assertions: vec!["must forward icmp 192.0.2.1 > 192.0.2.9".parse().expect("an assertion")],
+                steer: vec!["tcp 192.0.2.0/24 port 1-9 to listen :4000 or drop".parse().expect("an entry")],
                 ports: Vec::clone(&ports),
                 fragments,
                 fib,

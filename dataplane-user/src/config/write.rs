@@ -19,11 +19,10 @@ impl Config {
             document.insert("fragments", value(self.fragments.name()));
         }
         if !self.assertions.is_empty() {
-            let mut list: Array = self.assertions.iter().map(ToString::to_string).collect();
-            list.iter_mut().for_each(|one| one.decor_mut().set_prefix("\n    "));
-            list.set_trailing("\n");
-            list.set_trailing_comma(true);
-            document.insert("assert", value(list));
+            document.insert("assert", value(list(&self.assertions)));
+        }
+        if !self.steer.is_empty() {
+            document.insert("steer", value(list(&self.steer)));
         }
         if !self.ports.is_empty() {
             let mut ports = Table::new();
@@ -73,6 +72,15 @@ impl Config {
         }
         text
     }
+}
+
+/// A list with one item a line.
+fn list(items: &[impl ToString]) -> Array {
+    let mut list: Array = items.iter().map(ToString::to_string).collect();
+    list.iter_mut().for_each(|one| one.decor_mut().set_prefix("\n    "));
+    list.set_trailing("\n");
+    list.set_trailing_comma(true);
+    list
 }
 
 /// What is not left at its default.

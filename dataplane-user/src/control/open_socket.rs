@@ -57,9 +57,23 @@ pub struct RecipientRow {
     pub socket: Option<SocketEnd>,
     /// Raw sockets that get a copy.
     pub copies: Vec<SocketEnd>,
+    /// The entry of `steer` that decided: its socket is the one above, or it has none and lets no other take the packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steer: Option<SteerEnd>,
     /// What answers the packet: `socket`; `rst` or `port_unreachable`, from the kernel, because no socket takes it; `nothing`;
     /// `kernel`, where that is not a matter of sockets.
     pub answer: String,
+}
+
+/// An entry of `steer`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteerEnd {
+    /// Its number.
+    pub id: u32,
+    /// What it matches.
+    pub matches: String,
+    /// It has no socket.
+    pub closed: bool,
 }
 
 /// One socket.

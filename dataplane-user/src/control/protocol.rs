@@ -2,7 +2,7 @@
 //!
 //! The client sends a [`Request`] a line, the daemon answers each with an [`Response`] on a line, in order.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -14,6 +14,7 @@ use super::row::{
     DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
     SetRow, Stats,
 };
+pub use super::status::Whereabouts;
 use super::status::{ChainRow, StatusRow};
 use super::steer::SteerRow;
 use crate::{model::ModeChoice, rule::ChainName};
@@ -369,19 +370,6 @@ pub enum Data {
     /// How many packets were not told of since the beginning: more than the daemon tells in a second, or than the reader
     /// takes.
     Missed(u64),
-}
-
-/// Where a daemon is: who looks after it must look there, and not where he is himself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Whereabouts {
-    /// Its process, as it sees itself.
-    pub pid: u32,
-    /// The number of its network namespace, as in `/proc/PID/ns/net`.
-    pub namespace: u64,
-    /// Where its maps and links are pinned.
-    pub bpffs: PathBuf,
-    /// What outlives it.
-    pub state: PathBuf,
 }
 
 /// Serde for what has a name in text already.

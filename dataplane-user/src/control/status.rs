@@ -1,6 +1,6 @@
 //! The answer of `status`: the daemon in a few lines.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -193,4 +193,17 @@ impl StatusReport {
             findings: wrong.count() as u64,
         }
     }
+}
+
+/// Where a daemon is: who looks after it must look there, and not where he is himself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Its process, as it sees itself.
+    pub pid: u32,
+    /// The number of its network namespace, as in `/proc/PID/ns/net`.
+    pub namespace: u64,
+    /// Where its maps and links are pinned.
+    pub bpffs: PathBuf,
+    /// What outlives it.
+    pub state: PathBuf,
 }

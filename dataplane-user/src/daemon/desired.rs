@@ -31,6 +31,11 @@ impl Desired {
         self.running.restore_settings(before);
     }
 
+    /// Steers nothing.
+    pub(super) fn clear_steer(&mut self) {
+        self.running.clear_steer();
+    }
+
     /// The links that are to be ports.
     pub(super) fn ports(&self) -> &WantedPorts {
         self.running.ports()

@@ -55,6 +55,10 @@ fn settings(running: &Config, wanted: &Config, difference: &mut Difference) {
     difference.remove.extend(gone.map(|one| format!("assert {one}")));
     let new = wanted.assertions.iter().filter(|one| !running.assertions.contains(one));
     difference.add.extend(new.map(|one| format!("assert {one}")));
+    let gone = running.steer.iter().filter(|one| !wanted.steer.contains(one));
+    difference.remove.extend(gone.map(|one| format!("steer {one}")));
+    let new = wanted.steer.iter().filter(|one| !running.steer.contains(one));
+    difference.add.extend(new.map(|one| format!("steer {one}")));
     if running.fragments != wanted.fragments {
         difference.change.push(format!("fragments: {} -> {}", running.fragments, wanted.fragments));
     }

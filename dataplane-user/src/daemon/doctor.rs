@@ -54,6 +54,7 @@ impl Daemon {
         findings.extend(self.gate());
         findings.extend(self.table_finding());
         findings.extend(self.delivery_finding());
+        findings.extend(self.steer_findings());
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());

@@ -116,6 +116,7 @@ impl Daemon {
     /// Takes everything off.
     pub(super) fn detach_all(&mut self) {
         self.desired.ports_mut().clear();
+        self.desired.clear_steer();
         self.steering.end();
         self.plane.detach_all(Facts::new(&self.observed, &self.desired, &self.packets));
         if let Err(error) = self.refresh_chains() {

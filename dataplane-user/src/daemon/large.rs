@@ -99,6 +99,17 @@ impl Daemon {
                     let _ended = done.send(Done { call, work: Work::Route(answer) });
                 });
             }
+            Request::SocketList | Request::SteerList | Request::FlowList { .. } | Request::FlowDel { .. } => {
+                self.list_elsewhere(call);
+            }
+            _ => return Some(call),
+        }
+        None
+    }
+
+    /// Has sockets, entries or connections listed elsewhere.
+    fn list_elsewhere(&self, call: Call) {
+        match &call.request {
             Request::SocketList => {
                 let query = self.socket_query();
                 elsewhere(call, move |_| query.run().map(Part::from));
@@ -107,13 +118,11 @@ impl Daemon {
                 let query = self.steer_query(None);
                 elsewhere(call, move |_| query.run().map(Part::from));
             }
-            Request::FlowList { .. } | Request::FlowDel { .. } => {
+            _ => {
                 let query = self.flow_query();
                 elsewhere(call, move |request| query.run(request).map(Part::from));
             }
-            _ => return Some(call),
         }
-        None
     }
 
     /// Goes on with what a thread has done: a piece of it, and the next one when nothing else is to do.

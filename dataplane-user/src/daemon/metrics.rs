@@ -53,6 +53,7 @@ impl Daemon {
             mirror: self.observed.mirror_row(),
             flows: self.flow_counts(Some(renewed)),
             sflow: self.sflow.counts(),
+            steer: self.steering.counters(),
             missed: self.plane.missed()?,
             uptime: self.born.elapsed(),
             pending: self.store.pending_config().map(|pending| pending.row().seconds),

@@ -63,6 +63,7 @@ mod startup;
 mod state;
 mod status;
 mod steer;
+mod steer_verbs;
 mod store;
 mod trace;
 mod trace_row;
@@ -200,6 +201,7 @@ impl Daemon {
             bail!("{reason}");
         }
         if !self.leaves_ports() {
+            self.steer_config();
             self.clear_away();
             let facts = Facts::new(&self.observed, &self.desired, &self.packets);
             self.plane.open_gate(facts);

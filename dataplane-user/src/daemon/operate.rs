@@ -264,7 +264,8 @@ impl Daemon {
         if let Some(warning) = self.plane.gate_trouble() {
             reply = reply.warn(warning);
         }
-        for warning in [self.metrics_endpoint.trouble(), self.sflow.trouble()].into_iter().flatten() {
+        let troubles = [self.metrics_endpoint.trouble(), self.sflow.trouble()];
+        for warning in troubles.into_iter().chain([self.steering.trouble().map(str::to_owned)]).flatten() {
             reply = reply.warn(warning);
         }
         if (before.ports().config().len(), before.flows())
@@ -283,6 +284,7 @@ impl Daemon {
     /// What else has to follow where a config says something else, chains and sets aside.
     fn settings_changed(&mut self) {
         self.plane.ports_mut().retry(None);
+        self.steer_config();
         self.beat();
         self.metrics_endpoint.want(self.desired.running().metrics());
         self.follow_sflow();

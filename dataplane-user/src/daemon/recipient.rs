@@ -7,7 +7,7 @@ use dataplane_common::{
     abi::{Ifindex, TraceRecord},
 };
 
-use super::{Daemon, trace_row};
+use super::{Daemon, steer::Steering, trace_row};
 use crate::{
     control::open_socket::{RecipientRow, SocketEnd},
     model::{OpenSocket, STATE_LISTEN},
@@ -94,11 +94,11 @@ pub(super) struct Recipients {
 
 impl Recipients {
     /// What takes a packet; none where the kernel looks up no sockets.
-    fn of(&mut self, packet: Delivered, name: impl Fn(Ifindex) -> String) -> Option<RecipientRow> {
+    fn of(&mut self, packet: Delivered, steering: &Steering, name: impl Fn(Ifindex) -> String) -> Option<RecipientRow> {
         if let Some(known) = self.known.get(&packet) {
             return Some(known.clone());
         }
-        match self.look_up(&packet, name) {
+        match self.look_up(&packet, steering, name) {
             Ok(found) => {
                 self.known.insert(packet, found.clone());
                 Some(found)
@@ -110,7 +110,12 @@ impl Recipients {
         }
     }
 
-    fn look_up(&mut self, packet: &Delivered, name: impl Fn(Ifindex) -> String) -> Result<RecipientRow, Error> {
+    fn look_up(
+        &mut self,
+        packet: &Delivered,
+        steering: &Steering,
+        name: impl Fn(Ifindex) -> String,
+    ) -> Result<RecipientRow, Error> {
         let Delivered { protocol, source, destination, iif, .. } = *packet;
         let lookup = match &mut self.lookup {
             Some(lookup) => lookup,
@@ -128,7 +133,9 @@ impl Recipients {
         }
         let answer = Answer::to(packet, found.as_ref().map(|socket| socket.state)).name().to_owned();
         let copies = lookup.copies(protocol, source.ip(), destination.ip());
+        let steer = steering.decides(protocol, destination, found.as_ref()).filter(|_| packet.first);
         Ok(RecipientRow {
+            steer,
             socket: found.map(|socket| end(&socket, &name)),
             copies: copies.iter().map(|socket| end(socket, &name)).collect(),
             answer,
@@ -179,7 +186,7 @@ impl Daemon {
             flags: if protocol == TCP { word(12).unwrap_or_default() as u8 } else { 0 },
             first,
         };
-        recipients.of(delivered, |ifindex| self.name(ifindex)).map(Box::new)
+        recipients.of(delivered, &self.steering, |ifindex| self.name(ifindex)).map(Box::new)
     }
 
     /// The device that sockets are bound to for packets of an interface: itself, or its VRF.
@@ -197,6 +204,15 @@ pub(super) fn in_words(row: &RecipientRow, record: &TraceRecord) -> String {
     let port = packet.and_then(|packet| Some(u16::from_be_bytes(*packet.transport().get(2..)?.first_chunk()?)));
     let port = port.unwrap_or_default();
     let said = match (row.answer.as_str(), &row.socket) {
+        (answer, None) if row.steer.is_some() => {
+            let reply = match answer {
+                "rst" => "answers with RST",
+                "port_unreachable" => "answers with ICMP port unreachable",
+                _ => "answers nothing",
+            };
+            let id = row.steer.as_ref().map_or(0, |entry| entry.id);
+            format!("steer entry {id} has no socket, and lets no other take it: the kernel {reply}")
+        }
         ("rst", Some(socket)) => format!("{} has no such connection: the kernel answers with RST", socket.words()),
         ("nothing", Some(socket)) => format!("{} ignores it: the kernel answers nothing", socket.words()),
         (_, Some(socket)) => format!("a socket takes it: {}", socket.words()),
@@ -210,6 +226,10 @@ pub(super) fn in_words(row: &RecipientRow, record: &TraceRecord) -> String {
             TCP | UDP => "a later fragment: the socket of its first fragment gets the datagram".to_owned(),
             _ => format!("the kernel takes protocol {protocol}, or answers that it is not known"),
         },
+    };
+    let said = match (&row.socket, &row.steer) {
+        (Some(_), Some(entry)) => format!("{said}, by steer entry {} ({})", entry.id, entry.matches),
+        _ => said,
     };
     match row.copies.len() {
         0 => said,

@@ -6,6 +6,7 @@ use super::{chains::Chains, observed::Observed, state::RuleHandles};
 use crate::{
     config::{Assertion, Config, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, PortConfig, SflowConfig},
     model::Link,
+    steer::SteerConfig,
 };
 
 /// What is in force. A copy is cheap: it shares rules and sets.
@@ -19,6 +20,7 @@ pub(super) struct RunningConfig {
     metrics: MetricsConfig,
     sflow: SflowConfig,
     assertions: Vec<Assertion>,
+    steer: Vec<SteerConfig>,
 }
 
 impl RunningConfig {
@@ -39,10 +41,22 @@ impl RunningConfig {
 
     /// Takes all that a config says but chains and sets, which take a commit to come into force.
     pub(super) fn set_settings(&mut self, config: &Config) {
-        let Config { ports, assertions, fib, heartbeat, flows, metrics, sflow, fragments: _, sets: _, chains: _ } =
-            config;
+        let Config {
+            ports,
+            assertions,
+            steer,
+            fib,
+            heartbeat,
+            flows,
+            metrics,
+            sflow,
+            fragments: _,
+            sets: _,
+            chains: _,
+        } = config;
         self.ports = WantedPorts { config: ports.clone(), off: BTreeSet::new() };
         self.assertions.clone_from(assertions);
+        self.steer.clone_from(steer);
         (self.fib, self.heartbeat, self.flows) = (*fib, *heartbeat, *flows);
         (self.metrics, self.sflow) = (*metrics, *sflow);
     }
@@ -57,6 +71,7 @@ impl RunningConfig {
         Config {
             ports: self.ports.config.clone(),
             assertions: self.assertions.clone(),
+            steer: self.steer.clone(),
             fragments: self.chains.fragments(),
             fib: self.fib,
             heartbeat: self.heartbeat,
@@ -106,6 +121,16 @@ impl RunningConfig {
     /// How flows get on with what else the kernel would do.
     pub(super) fn flows(&self) -> FlowsConfig {
         self.flows
+    }
+
+    /// What is steered to sockets.
+    pub(super) fn steer(&self) -> &[SteerConfig] {
+        &self.steer
+    }
+
+    /// Steers nothing.
+    pub(super) fn clear_steer(&mut self) {
+        self.steer.clear();
     }
 
     /// Where metrics are served.

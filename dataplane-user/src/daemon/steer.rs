@@ -5,29 +5,22 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use dataplane_common::{
-    abi::Ifindex,
-    steer::{STEER_ENTRIES, SteerCounter},
-};
-use rustix::{
-    fs::fstat,
-    net::{AddressFamily, ipproto, sockopt},
-};
+use dataplane_common::steer::{STEER_ENTRIES, SteerCounter, SteerEntry, class as steer_class};
 
-use super::{Daemon, recipient::end};
+use super::Daemon;
 use crate::{
     control::{
-        protocol::{Data, Failure, FailureKind, Reply},
-        steer::SteerRow,
+        open_socket::SteerEnd,
+        protocol::{Failure, FailureKind},
     },
     kernel::{SteerError, SteerProgram},
-    model::{OpenSocket, STATE_LISTEN},
-    netlink::sock_diag::open_sockets,
-    steer::{self, Entry, Indexed, Origin, SteerTables},
+    model::OpenSocket,
+    steer::{Entry, Indexed, SteerConfig, SteerTables},
 };
 
 impl From<SteerError> for Failure {
@@ -38,12 +31,13 @@ impl From<SteerError> for Failure {
 
 /// An entry in force.
 #[derive(Clone, Debug)]
-struct InForce {
-    id: u32,
-    entry: Entry,
+pub(super) struct InForce {
+    pub id: u32,
+    pub entry: Entry,
     /// Where its socket came from.
-    origin: String,
-    config: bool,
+    pub origin: String,
+    /// It is of the config.
+    pub config: bool,
 }
 
 /// All of it.
@@ -54,9 +48,13 @@ pub(super) struct Steering {
     /// There while there is an entry.
     program: Option<SteerProgram>,
     /// By index in the maps.
-    entries: BTreeMap<u32, InForce>,
+    pub(super) entries: BTreeMap<u32, InForce>,
+    /// What the program that is attached searches.
+    tables: SteerTables,
+    /// Why entries of the config are not in force.
+    trouble: Option<String>,
     /// The highest number so far.
-    highest: u32,
+    pub(super) highest: u32,
 }
 
 impl Steering {
@@ -67,7 +65,7 @@ impl Steering {
             let Some(program) = program else { return Ok(()) };
             for (index, row) in program.entries()? {
                 let Some((entry, origin)) = Entry::from_map(&row) else { continue };
-                let config = row.flags & dataplane_common::steer::SteerEntry::CONFIG != 0;
+                let config = row.flags & SteerEntry::CONFIG != 0;
                 steering.highest = steering.highest.max(row.id);
                 steering.entries.insert(index, InForce { id: row.id, entry, origin, config });
             }
@@ -89,14 +87,16 @@ impl Steering {
     /// Attaches a program for the entries that there are, or takes it off where there are none.
     fn refresh(&mut self) -> Result<(), Failure> {
         if self.entries.is_empty() {
+            self.tables = SteerTables::default();
             return self.program.take().map_or(Ok(()), |program| program.end().map_err(Failure::from));
         }
         let tables = SteerTables::new(&self.indexed(None))
             .map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
-        match &mut self.program {
-            Some(program) => Ok(program.attach(&tables)?),
-            None => Ok(()),
+        if let Some(program) = &mut self.program {
+            program.attach(&tables)?;
+            self.tables = tables;
         }
+        Ok(())
     }
 
     /// All entries but one.
@@ -114,13 +114,14 @@ impl Steering {
     }
 
     /// Puts an entry in force; gives its index.
-    fn put(&mut self, wanted: InForce, socket: Option<&OwnedFd>) -> Result<u32, Failure> {
+    pub(super) fn put(&mut self, wanted: InForce, socket: Option<&OwnedFd>) -> Result<u32, Failure> {
         let same = self.entries.iter().find(|(_, known)| known.entry.matches_as(&wanted.entry));
         let (index, known) = match same {
             Some((index, known)) => (*index, Some(known.clone())),
-            None => (free(&self.entries)?, None),
+            None => (free(|index| self.entries.contains_key(&index))?, None),
         };
         let id = known.as_ref().map_or(wanted.id, |known| known.id);
+        let wanted = InForce { config: known.as_ref().is_some_and(|known| known.config), ..wanted };
         // First all that can be refused without a trace.
         let mut all = self.indexed(Some(index));
         all.push(Indexed { index, id, entry: wanted.entry });
@@ -149,182 +150,149 @@ impl Steering {
             }
             Err(error) => {
                 if known.is_none() {
-                    let _unused = program.write(index, &dataplane_common::steer::SteerEntry::FREE);
+                    let _unused = program.write(index, &SteerEntry::FREE);
                     program.remove_socket(index);
                 }
                 self.program = Some(program);
                 return Err(error.into());
             }
-            Ok(()) => self.program = Some(program),
+            Ok(()) => (self.program, self.tables) = (Some(program), tables),
         }
         self.highest = self.highest.max(id);
         self.entries.insert(index, InForce { id, ..wanted });
         Ok(index)
     }
 
+    /// Puts the entries of a config in force, in the place of those of the one before. Entries that are in both keep their
+    /// sockets; new ones have none yet.
+    fn follow(&mut self, wanted: &[SteerConfig]) -> Result<(), Failure> {
+        let mut entries = self.entries.clone();
+        entries.retain(|_, known| !known.config || wanted.iter().any(|one| one.entry.matches_as(&known.entry)));
+        let (mut changed, mut new) = (Vec::new(), Vec::new());
+        for SteerConfig { entry, origin } in wanted {
+            let known = entries.iter_mut().find(|(_, known)| known.entry.matches_as(entry));
+            if let Some((index, known)) = known {
+                if !known.config || known.entry != *entry {
+                    (known.config, known.entry) = (true, *entry);
+                    changed.push(*index);
+                }
+                continue;
+            }
+            // Not that of one that goes: the program of before still knows it.
+            let index = free(|index| entries.contains_key(&index) || self.entries.contains_key(&index))?;
+            self.highest += 1;
+            entries
+                .insert(index, InForce { id: self.highest, entry: *entry, origin: origin.to_string(), config: true });
+            new.push(index);
+        }
+        let gone: Vec<_> = self.entries.keys().copied().filter(|index| !entries.contains_key(index)).collect();
+        if changed.is_empty() && new.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        if entries.is_empty() {
+            self.entries = entries;
+            return self.refresh();
+        }
+        let all = entries.iter().map(|(index, known)| Indexed { index: *index, id: known.id, entry: known.entry });
+        let tables = SteerTables::new(&all.collect::<Vec<_>>())
+            .map_err(|error| Failure::new(FailureKind::Rejected, error.to_string()))?;
+        if self.program.is_none() {
+            self.program = Some(SteerProgram::new(&self.root)?);
+        }
+        let Some(program) = &mut self.program else { return Ok(()) };
+        for index in &new {
+            program.remove_socket(*index);
+            program.clear_counter(*index)?;
+        }
+        for index in changed.iter().chain(&new) {
+            let known = &entries[index];
+            program.write(*index, &known.entry.to_map(known.id, &known.origin, known.config))?;
+        }
+        if !new.is_empty() || !gone.is_empty() {
+            program.attach(&tables)?;
+            self.tables = tables;
+        }
+        for index in gone {
+            program.write(index, &SteerEntry::FREE)?;
+            program.remove_socket(index);
+        }
+        self.entries = entries;
+        Ok(())
+    }
+
+    /// Why entries of the config are not in force.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     /// Takes an entry out of force; the program first, then what it names.
-    fn remove(&mut self, index: u32) -> Result<(), Failure> {
+    pub(super) fn remove(&mut self, index: u32) -> Result<(), Failure> {
         let Some(before) = self.entries.remove(&index) else { return Ok(()) };
         if let Err(failure) = self.refresh() {
             self.entries.insert(index, before);
             return Err(failure);
         }
         if let Some(program) = &mut self.program {
-            program.write(index, &dataplane_common::steer::SteerEntry::FREE)?;
+            program.write(index, &SteerEntry::FREE)?;
             program.remove_socket(index);
         }
         Ok(())
     }
 
-    fn cookie(&self, index: u32) -> Option<u64> {
+    /// The entry that decides where a packet to `destination` goes, given the socket that the kernel found for it: one that is
+    /// not connected is the entry's, or none is there because the entry has none and lets no other take the packet.
+    pub(super) fn decides(
+        &self,
+        protocol: u8,
+        destination: SocketAddr,
+        found: Option<&OpenSocket>,
+    ) -> Option<SteerEnd> {
+        let class = steer_class(protocol.into(), destination.is_ipv6())?;
+        let address = match destination.ip() {
+            IpAddr::V4(address) => address.to_bits().into(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let index = self.tables.find(class as u8, address, destination.port())?;
+        let (known, cookie) = (self.entries.get(&index)?, self.cookie(index));
+        let decides = match (found, cookie) {
+            (Some(socket), Some(cookie)) => socket.cookie == cookie && socket.peer.is_none(),
+            (None, None) => known.entry.or_drop,
+            _ => false,
+        };
+        let end = SteerEnd { id: known.id, matches: known.entry.to_string(), closed: cookie.is_none() };
+        decides.then_some(end)
+    }
+
+    /// What each entry has counted, by number.
+    pub(super) fn counters(&self) -> Vec<(u32, SteerCounter)> {
+        let counters = self.entries.iter().filter_map(|(index, known)| Some((known.id, self.counter(*index).ok()?)));
+        counters.collect()
+    }
+
+    pub(super) fn cookie(&self, index: u32) -> Option<u64> {
         self.program.as_ref()?.cookie(index)
     }
 
-    fn counter(&self, index: u32) -> Result<SteerCounter, Failure> {
+    pub(super) fn counter(&self, index: u32) -> Result<SteerCounter, Failure> {
         self.program.as_ref().map_or(Ok(SteerCounter::default()), |program| Ok(program.counter(index)?))
     }
 }
 
 /// An index that no entry has.
-fn free(entries: &BTreeMap<u32, InForce>) -> Result<u32, Failure> {
-    (0..STEER_ENTRIES).find(|index| !entries.contains_key(index)).ok_or_else(|| {
+fn free(taken: impl Fn(u32) -> bool) -> Result<u32, Failure> {
+    (0..STEER_ENTRIES).find(|index| !taken(*index)).ok_or_else(|| {
         let message = format!("there are {STEER_ENTRIES} entries already; `dataplane steer del ID` makes room");
         Failure::new(FailureKind::Rejected, message)
     })
 }
 
-/// Rows, but for the sockets, which are looked for elsewhere.
-pub(super) struct SteerQuery {
-    rows: Vec<(SteerRow, Option<u64>)>,
-    names: BTreeMap<Ifindex, String>,
-    trouble: Option<Failure>,
-}
-
-impl SteerQuery {
-    /// Answers.
-    pub(super) fn run(self) -> Result<Reply, Failure> {
-        if let Some(trouble) = self.trouble {
-            return Err(trouble);
-        }
-        let sockets = if self.rows.is_empty() { Vec::new() } else { listed()? };
-        let by_cookie: BTreeMap<_, _> = sockets.iter().map(|socket| (socket.cookie, socket)).collect();
-        let name = |ifindex: Ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
-        let rows = self.rows.into_iter().map(|(row, cookie)| {
-            let socket = cookie.and_then(|cookie| by_cookie.get(&cookie)).map(|socket| end(socket, name));
-            SteerRow { socket, ..row }
-        });
-        Ok(Data::Steer(rows.collect()).into())
-    }
-}
-
 impl Daemon {
-    /// What it takes to list entries elsewhere: all, or the one at an index.
-    pub(super) fn steer_query(&self, only: Option<u32>) -> SteerQuery {
-        let entries = self.steering.entries.iter().filter(|(index, _)| only.is_none_or(|only| only == **index));
-        let mut trouble = None;
-        let mut rows: Vec<_> = entries
-            .map(|(index, known)| {
-                let counter = self.steering.counter(*index).unwrap_or_else(|failure| {
-                    trouble = Some(failure);
-                    SteerCounter::default()
-                });
-                (row(known, counter), self.steering.cookie(*index))
-            })
-            .collect();
-        rows.sort_by_key(|(row, _)| row.id);
-        SteerQuery { rows, names: self.link_names(), trouble }
+    /// Steers what the config says.
+    pub(super) fn steer_config(&mut self) {
+        let done = self.steering.follow(self.desired.running().steer());
+        self.steering.trouble = done.err().map(|failure| {
+            tracing::error!("entries of `steer` in the config are not in force: {failure}");
+            format!("entries of `steer` are not in force: {failure}")
+        });
     }
-
-    /// Steers to a socket that came with a request, or from systemd.
-    pub(super) fn steer_add(&mut self, text: &str, replace: bool, sockets: Vec<OwnedFd>) -> Result<Reply, Failure> {
-        let rejected = |message: String| Failure::new(FailureKind::Rejected, message);
-        let (entry, origin) = steer::parse(text).map_err(|error| rejected(error.to_string()))?;
-        let known = self.steering.entries.values().find(|known| known.entry.matches_as(&entry));
-        if let (Some(known), false) = (known, replace) {
-            let message = format!(
-                "entry {} matches `{entry}` already; `dataplane steer replace` gives it another socket",
-                known.id
-            );
-            return Err(rejected(message));
-        }
-        let socket = match (&origin, sockets.into_iter().next()) {
-            (Origin::Systemd(name), _) => {
-                return Err(rejected(format!("the daemon was given no socket named {name} by systemd")));
-            }
-            (_, Some(socket)) => socket,
-            (_, None) => return Err(Failure::new(FailureKind::Usage, "no socket came with the request".to_owned())),
-        };
-        fits(&socket, &entry)?;
-        let id = self.steering.highest + 1;
-        let index =
-            self.steering.put(InForce { id, entry, origin: origin.to_string(), config: false }, Some(&socket))?;
-        drop(socket);
-        self.steer_query(Some(index)).run()
-    }
-
-    /// Steers no more what an entry matches.
-    pub(super) fn steer_del(&mut self, id: u32) -> Result<Reply, Failure> {
-        let found = self.steering.entries.iter().find(|(_, known)| known.id == id).map(|(index, _)| *index);
-        let index = found.ok_or_else(|| {
-            let message = format!("there is no entry {id}; `dataplane steer list` shows them");
-            Failure::new(FailureKind::NotFound, message)
-        })?;
-        self.steering.remove(index)?;
-        Ok(Data::Done.into())
-    }
-}
-
-fn row(known: &InForce, counter: SteerCounter) -> SteerRow {
-    let SteerCounter { steered, passed, dropped } = counter;
-    SteerRow {
-        id: known.id,
-        matches: known.entry.to_string(),
-        to: known.origin.clone(),
-        or_drop: known.entry.or_drop,
-        config: known.config,
-        socket: None,
-        process: None,
-        packets: steered + passed + dropped,
-        steered,
-        passed,
-        dropped,
-    }
-}
-
-/// The sockets of this network namespace.
-fn listed() -> Result<Vec<OpenSocket>, Failure> {
-    open_sockets().map_err(|error| {
-        let message = format!("{error}; does the kernel have CONFIG_INET_DIAG and its UDP part?");
-        Failure::new(FailureKind::Failed, message)
-    })
-}
-
-/// Whether a socket can get what an entry matches: else the kernel would refuse it packet by packet.
-fn fits(socket: &OwnedFd, entry: &Entry) -> Result<(), Failure> {
-    let rejected = |message: String| Err(Failure::new(FailureKind::Rejected, message));
-    let word = entry.protocol_word();
-    let wanted = if entry.udp { ipproto::UDP } else { ipproto::TCP };
-    let Ok(protocol) = sockopt::socket_protocol(socket) else {
-        return rejected("the descriptor is no socket".to_owned());
-    };
-    let family = sockopt::socket_domain(socket).ok();
-    if protocol != Some(wanted) || !matches!(family, Some(AddressFamily::INET | AddressFamily::INET6)) {
-        return rejected(format!("the descriptor is no socket of {word}"));
-    }
-    let inode = fstat(socket).map(|stat| stat.st_ino).unwrap_or_default();
-    let sockets = listed()?;
-    let found = sockets.iter().find(|open| u64::from(open.inode) == inode && open.protocol == entry.protocol());
-    let Some(open) = found else {
-        let must = if entry.udp { "be bound, and not connected" } else { "listen" };
-        return rejected(format!("the socket must {must}, in the network namespace of the daemon"));
-    };
-    let ipv4 = entry.address.is_ipv4();
-    // As `bpf_sk_lookup_assign` in net/core/filter.c has it.
-    let takes = if ipv4 { open.local.is_ipv4() || !open.only_ipv6 } else { open.local.is_ipv6() };
-    if !takes {
-        let family = if ipv4 { "IPv4" } else { "IPv6" };
-        return rejected(format!("the socket, bound to {}, takes no packets of {family}", open.local));
-    }
-    debug_assert!(entry.udp || open.state == STATE_LISTEN, "only such are listed");
-    Ok(())
 }

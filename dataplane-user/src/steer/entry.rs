@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::SplitWhitespace,
+    str::{FromStr, SplitWhitespace},
 };
 
 use dataplane_common::steer::{self, STEER_ORIGIN, SteerEntry};
@@ -56,7 +56,7 @@ pub enum Origin {
         /// The process that has it; none: any.
         pid: Option<u32>,
     },
-    /// A socket that systemd hands to the daemon, by its name (`FileDescriptorName=`).
+    /// A socket that systemd handed to the process that adds the entry, by its name (`FileDescriptorName=`).
     Systemd(String),
 }
 
@@ -157,6 +157,35 @@ impl Entry {
     }
 }
 
+/// An entry of a config file, with where its socket is to come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SteerConfig {
+    /// What it matches.
+    pub entry: Entry,
+    /// Where its socket is to come from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for SteerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}{}", self.entry, self.origin, if self.entry.or_drop { " or drop" } else { "" })
+    }
+}
+
+impl FromStr for SteerConfig {
+    type Err = EntryError;
+
+    fn from_str(text: &str) -> Result<Self, EntryError> {
+        let (entry, origin) = parse(text)?;
+        if matches!(origin, Origin::Process { .. } | Origin::Own(_)) {
+            return Err(EntryError(format!(
+                "`{origin}` means another socket each time: a file takes `listen` or `systemd`"
+            )));
+        }
+        Ok(Self { entry, origin })
+    }
+}
+
 /// A number in two halves, the upper one first.
 pub(super) const fn halves(number: u128) -> [u64; 2] {
     [(number >> 64) as u64, number as u64]
@@ -227,7 +256,7 @@ fn ports(text: &str) -> Result<[u16; 2], EntryError> {
     ports.map(|(first, last)| [first, last]).ok_or_else(|| wrong(text, "a port or a range, such as 80 or 1-1000,"))
 }
 
-fn number<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, EntryError> {
+fn number<T: FromStr>(text: &str, what: &str) -> Result<T, EntryError> {
     text.parse().map_err(|_| wrong(text, what))
 }
 

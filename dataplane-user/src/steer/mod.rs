@@ -4,7 +4,7 @@
 mod entry;
 mod table;
 
-pub use entry::{Entry, EntryError, Origin, parse};
+pub use entry::{Entry, EntryError, Origin, SteerConfig, parse};
 pub use table::{Indexed, SteerTables, TooManyPorts};
 
 #[cfg(test)]

@@ -42,6 +42,15 @@ fn entries_are_read_and_written() {
 }
 
 #[test]
+fn entries_of_files_are_read_and_written() {
+    for text in ["tcp 198.18.7.0/24 port 1-1000 to listen :4000 or drop", "udp ::/0 port 53 to systemd names"] {
+        assert_eq!(text.parse::<SteerConfig>().expect(text).to_string(), text);
+    }
+    let error = "tcp 198.18.7.0/24 port 1 to fd 3".parse::<SteerConfig>().expect_err("no descriptors");
+    assert!(error.to_string().contains("another socket each time"), "{error}");
+}
+
+#[test]
 fn the_longest_prefix_decides_then_the_fewest_ports_then_age() {
     let entries = [
         "tcp 0.0.0.0/0 port 1-65535",

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use dataplane_user::control::{
     flow::{FlowRow, TupleRow, WayRow},
-    open_socket::{ProcessRow, SocketRow},
+    open_socket::{ProcessRow, SocketEnd, SocketRow},
+    steer::SteerRow,
 };
 
 pub fn addr(text: &str) -> IpAddr {
@@ -14,6 +15,48 @@ pub fn addr(text: &str) -> IpAddr {
 #[expect(clippy::unnecessary_wraps, reason = "every use is optional")]
 pub fn owned(text: &str) -> Option<String> {
     Some(text.to_owned())
+}
+
+/// Entries with a socket and without.
+pub fn steered() -> Vec<SteerRow> {
+    let socket = SocketEnd {
+        proto: "tcp".to_owned(),
+        address: addr("::"),
+        port: Some(4000),
+        peer: None,
+        dev: None,
+        state: "listen".to_owned(),
+        transparent: false,
+        uid: 33,
+        inode: 0,
+        processes: vec![],
+    };
+    let row = SteerRow {
+        id: 1,
+        matches: "tcp 198.18.7.0/24 port 1-1000".to_owned(),
+        to: "listen :4000".to_owned(),
+        or_drop: false,
+        config: false,
+        socket: Some(socket),
+        process: None,
+        packets: 1207,
+        steered: 1204,
+        passed: 3,
+        dropped: 0,
+    };
+    let closed = SteerRow {
+        id: 2,
+        matches: "udp 2001:db8:7::/64 port 53".to_owned(),
+        to: "pid 812 fd 4".to_owned(),
+        or_drop: true,
+        socket: None,
+        packets: 310,
+        steered: 300,
+        passed: 0,
+        dropped: 10,
+        ..row.clone()
+    };
+    vec![row, closed]
 }
 
 /// Sockets of all sorts.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use dataplane_tests::lab::{Namespace, ROUTER_CLIENT, traffic::Family};
+use dataplane_tests::lab::{CLIENT, Namespace, ROUTER_CLIENT, traffic::Family};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -132,6 +132,7 @@ fn a_listener_has_a_prefix() {
     let own = std::process::id().to_string();
     assert!(list[0].process.as_ref().is_some_and(|process| process.ends_with(&own)), "{list:?}");
 
+    named(&scene);
     overlaps(&scene, &web);
     datagrams(&scene);
     // The daemon dies and comes again, under connections.
@@ -155,6 +156,41 @@ fn a_listener_has_a_prefix() {
         Ok(())
     });
     scene.close();
+}
+
+/// `explain`, doctor and metrics know the entry.
+fn named(scene: &Scene) {
+    for (family, id) in [(Family::V4, 1), (Family::V6, 2)] {
+        let (from, to) = match family {
+            Family::V4 => (CLIENT.v4.to_owned(), address(family, 9).to_string()),
+            Family::V6 => (format!("[{}]", CLIENT.v6), format!("[{}]", address(family, 9))),
+        };
+        let recipient = explained(scene, &format!("tcp {from}:1024 > {to}:22 flags syn"));
+        assert_eq!(
+            (&recipient["steer"]["id"], &recipient["socket"]["port"]),
+            (&id.into(), &4000.into()),
+            "{recipient}"
+        );
+        assert_eq!(recipient["socket"]["processes"][0]["pid"], std::process::id(), "{recipient}");
+        let beside = explained(scene, &format!("tcp {from}:1024 > {to}:1001 flags syn"));
+        assert_eq!((&beside["steer"], &beside["answer"]), (&Value::Null, &"rst".into()), "{beside}");
+    }
+    assert_eq!(finding(scene, "steer").as_deref(), Some("ok"));
+    let metrics = scene.cli(&["metrics"]);
+    assert!(metrics.contains("dataplane_steer_lookups_total{entry=\"1\",outcome=\"steered\"} "), "{metrics}");
+}
+
+fn explained(scene: &Scene, words: &str) -> Value {
+    let row: Value = scene.daemon.read(&["explain", "--iface", "client0", words]).expect("an explanation");
+    row["recipient"].clone()
+}
+
+/// What the doctor says of a check.
+fn finding(scene: &Scene, check: &str) -> Option<String> {
+    let said = scene.daemon.attempt(&["doctor", "-j"]).expect("the doctor runs").stdout;
+    let rows: Vec<Value> = serde_json::from_str(&said).expect("findings");
+    let row = rows.iter().find(|row| row["check"] == check)?;
+    row["status"].as_str().map(str::to_owned)
 }
 
 /// The longest prefix decides, then the narrowest range of ports.
@@ -243,5 +279,43 @@ fn replaced(scene: &Scene, web: TcpListener) {
     refuses(scene, to);
     let list = rows(scene);
     assert!(list[0].socket.is_none() && list[0].dropped == 1, "{list:?}");
+    let recipient = explained(scene, &format!("tcp {}:1024 > {to} flags syn", CLIENT.v4));
+    assert_eq!((&recipient["steer"]["closed"], &recipient["answer"]), (&true.into(), &"rst".into()), "{recipient}");
+    assert_eq!(finding(scene, "steer: 1").as_deref(), Some("warn"));
     gets(scene, &plain, SocketAddr::new(ROUTER_CLIENT.v4.parse().expect("an address"), 80)).expect("no entry matches");
+}
+
+#[test]
+fn entries_of_the_config() {
+    let entry = "tcp 192.0.2.0/24 port 80-90 to listen :4000 or drop";
+    let config = |steer: &str| format!("{steer}\n[ports]\nclient0 = {{ mode = 'tc' }}\n");
+    let Some(mut scene) = Scene::configured(&[], &config(&format!("steer = ['{entry}']"))) else { return };
+    route(&scene);
+    let to = SocketAddr::new(address(Family::V4, 9), 85);
+    // In force, and without a socket: also the one that is bound to the port gets nothing.
+    let _plain = listener(&scene, "[::]:85");
+    refuses(&scene, to);
+    assert_eq!(finding(&scene, "steer: 1").as_deref(), Some("warn"));
+    let web = listener(&scene, "127.0.0.1:4000");
+    scene.cli(&["steer", "renew"]);
+    gets(&scene, &web, to).expect("the listener");
+    scene.refused(&["steer", "del", "1"], 5, &["of the config"]);
+    assert!(scene.cli(&["config", "show"]).contains(entry));
+    // The next daemon, and a config that says something else of the entry, leave its socket.
+    scene.daemon.kill9().expect("it dies");
+    scene.daemon.restart().expect("it starts");
+    gets(&scene, &web, to).expect("the listener");
+    let file = scene.lab.dir().join("steer.toml");
+    let apply = |text: &str| {
+        std::fs::write(&file, text).expect("a config");
+        scene.cli(&["config", "apply", file.to_str().expect("a path")]);
+    };
+    apply(&config("steer = ['tcp 192.0.2.0/24 port 80-90 to listen :4000', 'udp ::/0 port 9 to systemd x']"));
+    gets(&scene, &web, to).expect("the listener");
+    let list = rows(&scene);
+    assert_eq!(list.iter().map(|row| (row.id, row.or_drop)).collect::<Vec<_>>(), [(1, false), (2, false)], "{list:?}");
+    apply(&config(""));
+    assert!(rows(&scene).is_empty() && !pins(&scene).exists());
+    drop(web);
+    scene.close();
 }
