@@ -17,7 +17,7 @@ use dataplane_user::{
     rule::ChainName,
 };
 use fake::{Daemon, text};
-use rows::{addr, flows, owned, sockets};
+use rows::{addr, flows, owned, sockets, steered};
 use serde_json::Value;
 
 fn ports() -> Vec<PortRow> {
