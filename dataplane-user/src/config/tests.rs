@@ -68,7 +68,7 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
         1,
         2,
         "prots",
-        "there is no key `prots` here; take ports, fragments, assert, fib, heartbeat, metrics, sflow, flows, sets or chains",
+        "there is no key `prots` here; take ports, fragments, assert, steer, fib, heartbeat, metrics, sflow, flows, sets or chains",
     ),
     ("fragments = 'drop'\n", 1, 13, "'drop'", "unknown fragment policy `drop`; use `drop-unreadable` or `pass`"),
     ("[flows]\nnetfilter = 'ask'\n", 2, 13, "'ask'", "use `follow` or `bypass`"),
