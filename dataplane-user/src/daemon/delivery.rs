@@ -10,6 +10,9 @@ use crate::{
     netlink,
 };
 
+const UNDELIVERED: &str = "packets cannot be delivered to proxies, so that rules with tproxy do not match";
+const STAYS: &str = "the routing rules and the route that deliver to proxies (table 218) could not be removed";
+
 /// What is known of it.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
@@ -63,10 +66,9 @@ impl Daemon {
             }
             Err(error) => {
                 let trouble = error.to_string();
-                if self.delivery.trouble.as_ref() != Some(&trouble) && !wanted.is_empty() {
-                    tracing::error!(
-                        "packets cannot be delivered to proxies, so that rules with tproxy do not match: {trouble}"
-                    );
+                if self.delivery.trouble.as_ref() != Some(&trouble) {
+                    let so = if wanted.is_empty() { STAYS } else { UNDELIVERED };
+                    tracing::error!("{so}: {trouble}");
                 }
                 self.delivery.trouble = Some(trouble);
                 false
@@ -77,8 +79,11 @@ impl Daemon {
     /// Once a second, and when the kernel announces that something of it was changed: whether it is there.
     pub(super) fn look_at_delivery(&mut self) {
         let wanted = self.wanted_delivery();
-        if wanted.is_empty() || self.observed.is_loading() || self.leaves_ports() {
+        if self.observed.is_loading() || self.leaves_ports() {
             return;
+        }
+        if wanted.is_empty() {
+            return self.end_delivery();
         }
         let ready = self.delivery.is_ready();
         if self.deliver(wanted) && ready {
@@ -93,6 +98,12 @@ impl Daemon {
         }
     }
 
+    /// Why some of it is still there, though nothing needs it.
+    pub(super) fn delivery_stays(&self) -> Option<String> {
+        let trouble = self.delivery.trouble.as_ref().filter(|_| self.wanted_delivery().is_empty())?;
+        Some(format!("{STAYS}: {trouble}"))
+    }
+
     /// What the doctor says of it.
     pub(super) fn delivery_finding(&self) -> Option<Finding> {
         if self.wanted_delivery().is_empty() {
@@ -101,9 +112,7 @@ impl Daemon {
         let (status, found, fix) = match &self.delivery.trouble {
             None => (Status::Ok, "routing rules and route 218 deliver packets to proxies".to_owned(), ""),
             Some(trouble) => {
-                let found = format!(
-                    "packets cannot be delivered to proxies, so that rules with tproxy do not match: {trouble}"
-                );
+                let found = format!("{UNDELIVERED}: {trouble}");
                 (Status::Fail, found, "ip rule list; ip link set lo up  # the daemon tries it again each second")
             }
         };

@@ -55,6 +55,7 @@ impl Daemon {
         findings.extend(self.table_finding());
         findings.extend(self.delivery_finding());
         findings.extend(self.steer_findings());
+        findings.extend(self.proxy_finding());
         findings.extend(self.rejecting());
         findings.push(self.alone());
         findings.push(self.pin_finding());

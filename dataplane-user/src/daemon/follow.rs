@@ -114,16 +114,22 @@ impl Daemon {
     }
 
     /// Takes everything off.
-    pub(super) fn detach_all(&mut self) {
+    ///
+    /// # Errors
+    /// Something is still there; it is tried again each second.
+    pub(super) fn detach_all(&mut self) -> anyhow::Result<()> {
         self.desired.ports_mut().clear();
         self.desired.clear_steer();
         self.steering.end();
         self.plane.detach_all(Facts::new(&self.observed, &self.desired, &self.packets));
-        if let Err(error) = self.refresh_chains() {
+        let refreshed = self.refresh_chains();
+        if let Err(error) = &refreshed {
             tracing::error!("{error:#}");
         }
         let _logged = self.reconcile();
         self.plane.observe_losses(Facts::new(&self.observed, &self.desired, &self.packets));
+        refreshed?;
+        self.delivery_stays().map_or(Ok(()), |said| Err(anyhow!(said)))
     }
 
     /// Takes note of links that have another name than before.

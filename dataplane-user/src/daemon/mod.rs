@@ -44,6 +44,7 @@ mod pin;
 mod plane;
 mod privilege;
 mod prospect;
+mod proxy;
 mod quarantine;
 mod query;
 mod queue;

@@ -25,8 +25,12 @@ impl Daemon {
         match request {
             Request::Attach { ifaces, mode } => self.attach(ifaces, *mode),
             Request::Detach(Selection::All) => {
-                self.detach_all();
+                let done = self.detach_all();
                 self.save();
+                done.map_err(|error| {
+                    let said = format!("the ports are detached, but {error:#}; it is tried again each second");
+                    Failure::new(FailureKind::Failed, said)
+                })?;
                 Ok(Data::Done.into())
             }
             Request::Detach(Selection::Ifaces(ifaces)) => self.detach(ifaces),

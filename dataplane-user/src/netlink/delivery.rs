@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::{
     Error,
@@ -22,6 +22,8 @@ use crate::model::{ACTION_TABLE, DELIVERY_MARK, Family, TABLE_DELIVERY};
 const TABLE: u8 = TABLE_DELIVERY as u8;
 /// The index of the loopback device.
 const LOOPBACK: u32 = 1;
+/// `RTM_F_CLONED`: what the kernel remembers of a path.
+const CLONED: u32 = 0x200;
 /// `RTN_LOCAL`.
 const LOCAL: u8 = 2;
 /// `RT_SCOPE_HOST`.
@@ -48,13 +50,18 @@ pub fn deliver(interfaces: &BTreeSet<String>) -> Result<bool, Error> {
 fn in_family(requester: &mut Requester, family: u8, interfaces: &BTreeSet<String>) -> Result<bool, Error> {
     let mut header = vec![0; rule::HEADER];
     header[0] = family;
-    let there: Vec<_> = requester
-        .dump("routing rules", libc::RTM_GETRULE, &header, |message| ours(message.payload, family))?
-        .into_iter()
-        .collect();
+    let leading: Vec<_> =
+        requester.dump("routing rules", libc::RTM_GETRULE, &header, |message| leads(message.payload, family))?;
+    let routes = routes(requester, family)?;
+    if !interfaces.is_empty() && (leading.contains(&None) || routes.contains(&Origin::Other)) {
+        // Theirs would send elsewhere what is for a proxy, and ours would deliver here what is for others.
+        return Err(Error::TableInUse(TABLE.into()));
+    }
+    let there: Vec<_> = leading.into_iter().flatten().collect();
+    let has_route = routes.contains(&Origin::Own);
     let mut changed = false;
-    if !interfaces.is_empty() && !has_route(requester, family)? {
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+    if !interfaces.is_empty() && !has_route {
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         requester.tell("the route of delivery", libc::RTM_NEWROUTE, flags, &local_route(family))?;
         changed = true;
     }
@@ -67,11 +74,19 @@ fn in_family(requester: &mut Requester, family: u8, interfaces: &BTreeSet<String
         requester.tell("a rule of delivery", libc::RTM_DELRULE, NLM_F_ACK, &fwmark_rule(family, interface))?;
         changed = true;
     }
-    if interfaces.is_empty() && has_route(requester, family)? {
+    if interfaces.is_empty() && has_route {
         requester.tell("the route of delivery", libc::RTM_DELROUTE, NLM_F_ACK, &local_route(family))?;
         changed = true;
     }
     Ok(changed)
+}
+
+/// Whether a rule leads to the table: with the interface of one that is ours.
+#[expect(clippy::option_option, reason = "rules that lead elsewhere are none at all")]
+fn leads(payload: &[u8], family: u8) -> Option<Option<String>> {
+    let table = Attributes::behind(payload, rule::HEADER).find(|(kind, _)| *kind == FRA_TABLE);
+    let table = table.and_then(|(_, value)| u32_at(value, 0)).unwrap_or(u8_at(payload, 4)?.into());
+    (u8_at(payload, 0)? == family && table == u32::from(TABLE)).then(|| ours(payload, family))
 }
 
 /// The interface of a rule that is one of ours.
@@ -108,25 +123,32 @@ fn local_route(family: u8) -> Vec<u8> {
     request
 }
 
-/// Whether the route is there.
-fn has_route(requester: &mut Requester, family: u8) -> Result<bool, Error> {
+/// Whose a route is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Own,
+    Other,
+}
+
+/// The routes of the table.
+fn routes(requester: &mut Requester, family: u8) -> Result<Vec<Origin>, Error> {
     let mut request = vec![0; route::HEADER];
     request[0] = family;
     request[4] = TABLE;
     put(&mut request, route::RTA_TABLE, &u32::from(TABLE).to_ne_bytes());
-    let found = requester.dump("routes", libc::RTM_GETROUTE, &request, |message| {
-        let payload = message.payload;
-        let same = u8_at(payload, 0)? == family
-            && u8_at(payload, 1)? == 0
-            && u8_at(payload, 4)? == TABLE
-            && u8_at(payload, 7)? == LOCAL;
-        same.then_some(())
-    });
-    match found {
+    match requester.dump("routes", libc::RTM_GETROUTE, &request, |message| origin(message.payload, family)) {
         // A kernel that lists tables one by one knows none of this number.
-        Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        found => Ok(!found?.is_empty()),
+        Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        found => found,
     }
+}
+
+/// Whose a route of the table is; none for one of another table.
+fn origin(payload: &[u8], family: u8) -> Option<Origin> {
+    let number = u32_at(payload, 8)? & CLONED;
+    let same = u8_at(payload, 0)? == family && u8_at(payload, 4)? == TABLE && number == 0;
+    let own = u8_at(payload, 1)? == 0 && u8_at(payload, 5)? == TABLE && u8_at(payload, 7)? == LOCAL;
+    same.then_some(if own { Origin::Own } else { Origin::Other })
 }
 
 #[cfg(test)]
@@ -146,6 +168,35 @@ mod tests {
             put(&mut message, FRA_PROTOCOL, &[2]);
             message[4] = 0;
             assert_eq!(ours(&message, family).as_deref(), Some("eth0"), "the first of each counts");
+        }
+    }
+
+    #[test]
+    fn what_others_have_in_the_table_is_known() {
+        for family in [u32::NUMBER, u128::NUMBER] {
+            let own = fwmark_rule(family, "eth0");
+            assert_eq!(leads(&own, family), Some(Some("eth0".to_owned())));
+            let mut other = vec![family, 0, 0, 0, TABLE, 0, 0, ACTION_TABLE, 0, 0, 0, 0];
+            assert_eq!(leads(&other, family), Some(None), "of another program");
+            other[4] = 254;
+            assert_eq!(leads(&other, family), None, "to another table");
+            put(&mut other, FRA_TABLE, &218_u32.to_ne_bytes());
+            assert_eq!(leads(&other, family), Some(None));
+
+            let route = local_route(family);
+            assert_eq!(origin(&route, family), Some(Origin::Own));
+            for (at, value, wanted) in [
+                (0, 1, None),
+                (1, 24, Some(Origin::Other)),
+                (4, 254, None),
+                (5, 3, Some(Origin::Other)),
+                (7, 1, Some(Origin::Other)),
+                (9, 2, None),
+            ] {
+                let mut changed = route.clone();
+                changed[at] = value;
+                assert_eq!(origin(&changed, family), wanted, "byte {at} is {value}");
+            }
         }
     }
 }

@@ -41,6 +41,9 @@ pub enum Error {
         /// The error of the kernel.
         source: io::Error,
     },
+    /// A routing table that is needed whole is another program's.
+    #[error("routing table {0} has routes or rules of another program: give them another table")]
+    TableInUse(u32),
     /// A neighbour was not probed.
     #[error("the kernel does not probe neighbour {address}: {source}; the daemon needs CAP_NET_ADMIN for that")]
     Probe {

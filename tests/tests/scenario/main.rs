@@ -55,6 +55,7 @@ mod neighbour;
 mod netfilter;
 mod openvpn;
 mod own_rules;
+mod own_table;
 mod passage;
 mod peer;
 mod policy;

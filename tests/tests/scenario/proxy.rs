@@ -170,3 +170,46 @@ fn transparent_proxies_native() {
 fn transparent_proxies_tc() {
     proxies("tc");
 }
+
+/// Chains that write marks, as wg-quick makes them, take no packet from its proxy; and what others have in the routing table
+/// stays theirs.
+#[test]
+fn proxies_beside_marks_and_routes_of_others() {
+    let Some(scene) = Scene::idle(&[Need::Tool("python3"), Need::Tool("nft")]) else { return };
+    let router = scene.router();
+    router.run("ip link set lo up").expect("lo");
+    let _server = start(&scene, "server", PORT);
+    let _proxy = start(&scene, "proxy", PROXY);
+    let premangle = "table inet wg { chain premangle { type filter hook prerouting priority mangle; \
+                     meta l4proto udp meta mark set ct mark; meta l4proto tcp meta mark set ct mark; }; }";
+    let file = scene.lab.dir().join("premangle.nft");
+    std::fs::write(&file, premangle).expect("rules");
+    router.run(&format!("nft -f {}", file.display())).expect("rules of others");
+    apply(&scene, "native", "");
+    let is_proxied = |family: Family| is(stream(&scene, family), &format!("proxy, server saw {}", end(family).0));
+    let is_direct = |family: Family| is(stream(&scene, family), &format!("server saw {}", end(family).0));
+    for family in Family::BOTH {
+        within(PROMPT * 10, || is_proxied(family));
+        within(PROMPT * 10, || is(datagram(&scene, family), "proxy"));
+    }
+    for (add, del) in [
+        (format!("route add default via {} table 218", SERVER.v4), "route del default table 218 proto boot"),
+        (format!("route add 203.0.113.0/24 via {} table 218", SERVER.v4), "route del 203.0.113.0/24 table 218"),
+        ("rule add from 192.0.2.1 lookup 218".to_owned(), "rule del from 192.0.2.1 lookup 218"),
+    ] {
+        scene.cli(&["rule", "flush", "prerouting"]);
+        assert_eq!(delivers(&scene), 0);
+        router.run(&format!("ip {add}")).expect("what another program has");
+        let shown = || router.run("ip route show table 218").expect("routes").trim().to_owned();
+        let before = router.attempt("ip route show table 218").expect("ip runs").stdout;
+        apply(&scene, "native", "");
+        is_direct(Family::V4).expect("while the table is another program's, the rule does not match");
+        let doctor = scene.daemon.attempt(&["doctor"]).expect("doctor runs").stdout;
+        assert!(doctor.contains("table 218 has routes or rules of another program"), "{add}: {doctor}");
+        assert_eq!(router.attempt("ip route show table 218").expect("ip runs").stdout, before, "{add}");
+        router.run(&format!("ip {del}")).expect("it goes");
+        within(PROMPT * 5, || is_proxied(Family::V4));
+        assert!(shown().starts_with("local default"), "{}", shown());
+    }
+    scene.close();
+}

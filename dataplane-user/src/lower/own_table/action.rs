@@ -20,7 +20,8 @@ const RESET: u32 = 1;
 const ICMPX: u32 = 2;
 /// `NFT_REJECT_ICMPX_PORT_UNREACH`.
 const ICMPX_PORT: u8 = 1;
-/// `NF_NAT_RANGE_*`.
+/// `NF_NAT_RANGE_*`. Without the first the kernel takes no notice of ports where it masquerades or redirects.
+const PORTS_GIVEN: u32 = 1 << 1;
 const RANDOM: u32 = 1 << 2;
 const PERSISTENT: u32 = 1 << 3;
 const FULLY_RANDOM: u32 = 1 << 4;
@@ -181,7 +182,8 @@ pub(super) fn translation(to: Translation) -> Vec<Step> {
     };
     let ends = |range: (u128, u128), put: &mut dyn FnMut(u128, u128) -> (Place, Place)| put(range.0, range.1);
     let choice = to.choice;
-    let mut flags = if choice.random { RANDOM } else { 0 };
+    let mut flags = if to.ports.is_some() { PORTS_GIVEN } else { 0 };
+    flags |= if choice.random { RANDOM } else { 0 };
     flags |= if choice.persistent { PERSISTENT } else { 0 };
     flags |= if choice.fully_random { FULLY_RANDOM } else { 0 };
     // Behind two addresses of sixteen bytes.

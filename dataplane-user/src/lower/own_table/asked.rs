@@ -25,7 +25,7 @@ const LINK: u32 = 0;
 pub(super) const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 /// `NFT_CT_*`.
-const CT_STATE: u32 = 0;
+pub(super) const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 pub(super) const CT_MARK: u32 = 3;

@@ -31,8 +31,9 @@ pub const OR_DROP: u64 = 1 << 63;
 
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
-/// Between connection tracking (-200) and the translation of destinations.
-const BEFORE_TRANSLATION: i32 = -150;
+/// Last before the translation of destinations: behind chains of others that write marks (-150), as those of wg-quick do, which
+/// would take the mark of delivery off.
+const BEFORE_TRANSLATION: i32 = TRANSLATE_DESTINATION - 1;
 const TRANSLATE_DESTINATION: i32 = -100;
 const FILTER: i32 = 0;
 const TRANSLATE_SOURCE: i32 = 100;
@@ -98,11 +99,13 @@ pub fn own_table(chains: &[KernelChain<'_>], names: Names<'_>, ports: &[Ifindex]
     Ok(table)
 }
 
-/// What lets packets pass that are none of a port's.
+/// What lets packets pass that are none of a port's. It begins with a look at the connection, whatever that is: for the sake of
+/// it the kernel puts fragments together before they meet a rule, which could not read all of them.
 fn scope(chain: ChainName) -> OwnRule {
     let key = if matches!(chain, ChainName::Output | ChainName::Postrouting) { META_OIF } else { META_IIF };
-    let steps = vec![Step::Meta(key, list::FIRST), Step::InSet(list::FIRST, true, PORTS.to_owned()), Step::Accept];
-    OwnRule { handle: None, steps }
+    let connection = Step::Connection(asked::CT_STATE, None, list::FIRST);
+    let others = [Step::Meta(key, list::FIRST), Step::InSet(list::FIRST, true, PORTS.to_owned()), Step::Accept];
+    OwnRule { handle: None, steps: [connection].into_iter().chain(others).collect() }
 }
 
 const fn hook(chain: ChainName) -> u32 {

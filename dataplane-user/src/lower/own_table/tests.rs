@@ -138,10 +138,10 @@ fn changes_become_what_nft_writes() {
 #[test]
 fn what_changes_has_a_chain_where_it_works() {
     for (chain, name, kind, priority) in [
-        (ChainName::Prerouting, "prerouting", ChainKind::Filter, -150),
+        (ChainName::Prerouting, "prerouting", ChainKind::Filter, -101),
         (ChainName::Forward, "forward", ChainKind::Filter, 0),
-        (ChainName::Output, "output", ChainKind::Route, -150),
-        (ChainName::Postrouting, "postrouting", ChainKind::Filter, -150),
+        (ChainName::Output, "output", ChainKind::Route, -101),
+        (ChainName::Postrouting, "postrouting", ChainKind::Filter, -101),
     ] {
         let rules = ["meta mark set 1", "tcp dport 9 accept"];
         let table = table(chain, Policy::Accept, &rules).expect("a table");
@@ -182,13 +182,13 @@ fn what_translates_has_a_chain_of_its_own() {
     let rules = ["ip saddr 203.0.113.0/24 drop", "udp dport 9 accept", "tcp dport 80 dnat to 198.18.1.2:8080"];
     let table = table(ChainName::Prerouting, Policy::Accept, &rules).expect("a table");
     let names: Vec<_> = table.chains.iter().map(|chain| (&*chain.name, chain.kind.word(), chain.priority)).collect();
-    assert_eq!(names, [("prerouting", "filter", -150), ("prerouting_nat", "nat", -100)]);
+    assert_eq!(names, [("prerouting", "filter", -101), ("prerouting_nat", "nat", -100)]);
     let handles = |index: usize| table.chains[index].rules.iter().map(|rule| rule.handle).collect::<Vec<_>>();
     // First whose packets pass by; each counts once.
     assert_eq!(handles(0), [None, Some(1), Some(2), None]);
     assert_eq!(handles(1), [None, None, Some(3)]);
     let last = table.chains[1].rules[2].steps.last();
-    let wanted = Step::Nat { destination: true, family: 2, addresses: (8, 8), ports: Some((16, 16)), flags: 0 };
+    let wanted = Step::Nat { destination: true, family: 2, addresses: (8, 8), ports: Some((16, 16)), flags: 2 };
     assert_eq!(last, Some(&wanted));
 }
 

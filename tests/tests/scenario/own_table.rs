@@ -1,0 +1,116 @@
+//! What the table of own rules does is what the rules say, whatever is sent, and whatever others write beside it.
+
+use std::net::SocketAddr;
+
+use anyhow::ensure;
+use dataplane_tests::{
+    fixture::packet::Packet,
+    lab::{CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER, traffic::Family},
+};
+
+use crate::{
+    scene::{PROMPT, Scene, within},
+    session::{Tcp, address},
+    wire::{count, crossing, holds, wire},
+};
+
+/// Where the server listens.
+const PORT: u16 = 5601;
+
+fn apply(scene: &Scene, config: &str) {
+    let file = scene.lab.dir().join("table.toml");
+    std::fs::write(&file, config).expect("a config");
+    scene.cli(&["config", "apply", file.to_str().expect("a path")]);
+}
+
+const PORTS: &str = "[ports]\nclient0 = { mode = 'native' }\nserver0 = { mode = 'native' }\n";
+
+/// A SYN to port 80 in two fragments, of which the first ends in front of its flags.
+fn halves(family: Family) -> [Packet; 2] {
+    let tcp = crossing(family).tcp(4000, 80, 2);
+    let (first, second) = tcp.payload().split_at(8);
+    let half = |bytes: &[u8], offset: u16, more: u16| {
+        let packet = crossing(family).carrying(6, bytes.to_vec()).identification(0x4321);
+        match family {
+            Family::V4 => packet.fragment(more << 13 | offset),
+            Family::V6 => {
+                let [high, low] = (offset << 3 | more).to_be_bytes();
+                packet.extension(44, &[0, high, low, 0, 0, 0x43, 0x21])
+            }
+        }
+    };
+    [half(first, 0, 1), half(second, 1, 0)]
+}
+
+/// Whatever makes the table necessary: rules read whole packets.
+#[test]
+fn small_fragments_slip_past_no_rule_of_the_table() {
+    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
+    let (client, mut server) = (wire(scene.client(), CLIENT.port), wire(scene.server(), SERVER.port));
+    for needed in ["meta mark set 0x1", "fib daddr type local accept", "socket transparent 1 accept"] {
+        let chain = if needed.starts_with("socket") { "prerouting" } else { "forward" };
+        apply(&scene, PORTS);
+        scene.rule(chain, needed);
+        for (rule, passes) in [("tcp dport 81 drop", true), ("tcp flags & (syn | ack) == syn drop", false)] {
+            let rule = scene.rule("forward", rule);
+            for family in Family::BOTH {
+                for half in halves(family) {
+                    client.send(&half.frame()).expect("a frame");
+                }
+                let ports = [4000_u16.to_be_bytes(), 80_u16.to_be_bytes()].concat();
+                let arrived = count(&mut server, |frame| holds(frame, &ports)) != 0;
+                assert_eq!(arrived, passes, "{}: {needed}, {}", family.name(), rule.rule);
+            }
+            let found = scene.rules().into_iter().find(|row| row.handle == rule.handle).expect("the rule");
+            assert_eq!(found.packets, if passes { 0 } else { 2 }, "{needed}: {found:?}");
+        }
+    }
+    scene.close();
+}
+
+/// Ports behind `redirect` and `masquerade`.
+#[test]
+fn connections_get_the_ports_that_rules_give() {
+    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
+    apply(
+        &scene,
+        &format!(
+            "{PORTS}[chains.prerouting]\nrules = ['tcp dport 80 redirect to :{PORT}']\n[chains.postrouting]\n\
+             rules = ['oifname \"server0\" meta l4proto tcp masquerade to :40000-40009']\n"
+        ),
+    );
+    for family in Family::BOTH {
+        let server = SocketAddr::new(address(family, &SERVER), PORT);
+        let mut masked = Tcp::open(&scene, family, PORT);
+        masked.talk(1).expect("bytes both ways");
+        let peer = masked.server.peer_addr().expect("an address");
+        assert_eq!(peer.ip(), address(family, &ROUTER_SERVER));
+        assert!((40_000..40_010).contains(&peer.port()), "{peer}");
+        // It goes to the router itself, whatever it was meant for.
+        let router = SocketAddr::new(address(family, &ROUTER_CLIENT), PORT);
+        let wanted = SocketAddr::new(server.ip(), 80);
+        let mut redirected = Tcp::within(scene.client(), scene.router(), wanted, router);
+        redirected.talk(1).expect("bytes both ways");
+        assert_eq!(redirected.server.local_addr().expect("an address"), router);
+    }
+    scene.close();
+}
+
+/// The table comes behind what others write into marks, whichever is younger.
+#[test]
+fn marks_are_read_as_others_left_them() {
+    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
+    let others = "table inet others { chain marks { type filter hook prerouting priority mangle; \
+                  tcp dport 5601 meta mark set 0x7; }; }";
+    let file = scene.lab.dir().join("others.nft");
+    std::fs::write(&file, others).expect("rules");
+    scene.router().run(&format!("nft -f {}", file.display())).expect("rules of others");
+    apply(&scene, &format!("{PORTS}[chains.prerouting]\nrules = ['meta mark 0x7 continue']\n"));
+    within(PROMPT * 3, || {
+        Tcp::open(&scene, Family::V4, PORT).talk(1)?;
+        let rule = scene.rules().into_iter().next();
+        ensure!(rule.as_ref().is_some_and(|rule| rule.packets > 0), "{rule:?}");
+        Ok(())
+    });
+    scene.close();
+}
