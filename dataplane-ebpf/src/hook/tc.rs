@@ -215,7 +215,12 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
     gather(context);
     let skb = Skb { context, behind };
     let Some((slot, port)) = maps::port(skb.ifindex()) else { return TC_ACT_UNSPEC };
-    if features::BRIDGES.on() && port.flags().contains(PortFlags::JUDGED_BELOW) && is_judged_skb(context.skb.skb) != 0 {
+    // What `IPsec` has unwrapped comes in through the bridge once more, with the mark of the packet that it was in.
+    if features::BRIDGES.on()
+        && port.flags().contains(PortFlags::JUDGED_BELOW)
+        && is_judged_skb(context.skb.skb) != 0
+        && !(features::IPSEC.on() && skb.is_unwrapped())
+    {
         return TC_ACT_UNSPEC;
     }
     let verdict = pipeline::run(&skb, port);

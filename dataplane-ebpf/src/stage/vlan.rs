@@ -28,6 +28,11 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
         return ControlFlow::Continue((frame, port));
     }
     let device = device(port, &frame);
+    // What has a tag that no device here has, or a priority alone, goes to the `rx_handler`, which may belong to another port.
+    let here = || device.is_some_and(|device| device.ifindex != port.ifindex);
+    if features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER) && !here() {
+        return stop(Reason::Taken);
+    }
     let mut packet_type = frame.packet_type;
     // As `vlan_do_receive` (`net/8021q/vlan_core.c`): the address of the device will do, too.
     if let (PacketType::Other, Some(device)) = (packet_type, device)
@@ -43,7 +48,6 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
     }
     match device {
         Some(device) => ControlFlow::Continue((Frame { packet_type, punt: None, ..frame }, device)),
-        None if features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER) => stop(Reason::Taken),
         None => ControlFlow::Continue((Frame { packet_type, ..frame }, port)),
     }
 }
