@@ -25,21 +25,15 @@ fn apply(scene: &Scene, config: &str) {
 
 const PORTS: &str = "[ports]\nclient0 = { mode = 'native' }\nserver0 = { mode = 'native' }\n";
 
-/// A SYN to port 80 in two fragments, of which the first ends in front of its flags.
-fn halves(family: Family) -> [Packet; 2] {
-    let tcp = crossing(family).tcp(4000, 80, 2);
+/// A SYN to port 80 in two fragments, of which the first ends in front of its flags. Of IPv6 no host takes such a one, and the
+/// kernel leaves it as it is (RFC 8200, section 4.5; `ipv6frag_thdr_truncated`).
+fn halves() -> [Packet; 2] {
+    let tcp = crossing(Family::V4).tcp(4000, 80, 2);
     let (first, second) = tcp.payload().split_at(8);
-    let half = |bytes: &[u8], offset: u16, more: u16| {
-        let packet = crossing(family).carrying(6, bytes.to_vec()).identification(0x4321);
-        match family {
-            Family::V4 => packet.fragment(more << 13 | offset),
-            Family::V6 => {
-                let [high, low] = (offset << 3 | more).to_be_bytes();
-                packet.extension(44, &[0, high, low, 0, 0, 0x43, 0x21])
-            }
-        }
+    let half = |bytes: &[u8], word: u16| {
+        crossing(Family::V4).carrying(6, bytes.to_vec()).identification(0x4321).fragment(word)
     };
-    [half(first, 0, 1), half(second, 1, 0)]
+    [half(first, 0x2000), half(second, 1)]
 }
 
 /// Whatever makes the table necessary: rules read whole packets.
@@ -53,16 +47,14 @@ fn small_fragments_slip_past_no_rule_of_the_table() {
         scene.rule(chain, needed);
         for (rule, passes) in [("tcp dport 81 drop", true), ("tcp flags & (syn | ack) == syn drop", false)] {
             let rule = scene.rule("forward", rule);
-            for family in Family::BOTH {
-                for half in halves(family) {
-                    client.send(&half.frame()).expect("a frame");
-                }
-                let ports = [4000_u16.to_be_bytes(), 80_u16.to_be_bytes()].concat();
-                let arrived = count(&mut server, |frame| holds(frame, &ports)) != 0;
-                assert_eq!(arrived, passes, "{}: {needed}, {}", family.name(), rule.rule);
+            for half in halves() {
+                client.send(&half.frame()).expect("a frame");
             }
+            let ports = [4000_u16.to_be_bytes(), 80_u16.to_be_bytes()].concat();
+            let arrived = count(&mut server, |frame| holds(frame, &ports)) != 0;
+            assert_eq!(arrived, passes, "{needed}, {}", rule.rule);
             let found = scene.rules().into_iter().find(|row| row.handle == rule.handle).expect("the rule");
-            assert_eq!(found.packets, if passes { 0 } else { 2 }, "{needed}: {found:?}");
+            assert_eq!(found.packets, u64::from(!passes), "{needed}: {found:?}");
         }
     }
     scene.close();
