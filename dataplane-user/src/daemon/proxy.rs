@@ -53,10 +53,10 @@ impl Wanted {
                     && socket.takes_family(family == Family::V4)
                     && self.address.is_none_or(|address| bound.is_unspecified() || bound == address)
             };
-            let mut found = sockets.iter().filter(takes).peekable();
-            match found.peek() {
+            let found: Vec<_> = sockets.iter().filter(takes).collect();
+            match found.first() {
                 None => missing.push(format!("{word} over {}", if family == Family::V4 { "IPv4" } else { "IPv6" })),
-                Some(first) if found.clone().all(|socket| !socket.transparent) => {
+                Some(first) if found.iter().all(|socket| !socket.transparent) => {
                     return Some(format!("{word} {} has no IP_TRANSPARENT and gets nothing of it", first.local));
                 }
                 Some(_) => {}
