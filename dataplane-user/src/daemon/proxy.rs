@@ -106,6 +106,7 @@ mod tests {
 
     fn socket(protocol: u8, local: &str, transparent: bool) -> OpenSocket {
         OpenSocket {
+            cookie: 0,
             protocol,
             raw: false,
             local: local.parse().expect("an address"),
