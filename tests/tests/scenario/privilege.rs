@@ -1,7 +1,13 @@
 //! What the daemon may do: as a user of its own with three capabilities, and as root that gave up the rest. And what others
 //! may do with it.
 
-use std::{fs, os::unix::fs::chown, path::Path, time::Duration};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::fs::chown,
+    path::Path,
+    time::Duration,
+};
 
 use dataplane_tests::lab::{
     self, Need, Output,
@@ -83,6 +89,25 @@ fn translates(scene: &Scene) {
     scene.cli(&["rule", "flush", "postrouting"]);
 }
 
+/// Gives a prefix to a socket that root passes on.
+fn steers(scene: &Scene) {
+    scene.router().run("ip link set lo up").expect("lo");
+    scene.router().run("ip route add local 192.0.2.0/24 dev lo").expect("a local route");
+    let listener = scene.router().inside(|| Ok(TcpListener::bind("127.0.0.1:4000")?)).expect("a listener");
+    scene.cli(&["steer", "add", "tcp", "192.0.2.0/24", "port", "80-90", "to", "listen", ":4000"]);
+    let client = scene.router().inside(|| Ok(TcpStream::connect("192.0.2.7:85")?)).expect("a connection");
+    assert_eq!(listener.accept().expect("it is accepted").1, client.local_addr().expect("an address"));
+    // Another user may look, and no more.
+    let socket = scene.daemon.socket();
+    let refused = scene.router().attempt(&format!(
+        "setpriv --reuid=65533 --regid=65534 --clear-groups {} --socket {} steer del 1",
+        lab::binary().expect("the program").display(),
+        socket.display()
+    ));
+    assert!(!refused.expect("it runs").status.success());
+    scene.cli(&["steer", "del", "1"]);
+}
+
 /// The daemon's folders, and a program that nobody can reach, for nobody.
 fn hand_over(scene: &mut Scene) {
     scene.daemon.terminate().expect("it ends");
@@ -125,6 +150,7 @@ fn a_user_of_its_own_with_three_capabilities() {
     works(&scene);
     carries(&scene);
     translates(&scene);
+    steers(&scene);
     // `reject` takes one more; without it the packets are dropped all the same, and the doctor says so.
     scene.attach(&PORTS, "tc");
     scene.rule("forward", "udp dport 5303 reject");
