@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     control::{
+        open_socket::SocketEnd,
         protocol::{Data, Failure, FailureKind, Request},
         steer::SteerRow,
     },
@@ -34,7 +35,7 @@ pub(super) enum Steer {
     Replace(Replace),
     /// Give sockets to entries that have none, from where their sockets came
     ///
-    /// Entries of the config have no socket until this runs: after the server has started, in ExecStartPost of its unit.
+    /// Entries of the config have no socket until this runs: after the server has started, in its unit's `ExecStartPost`.
     #[command(after_help = "Example:\n  dataplane steer renew")]
     Renew,
     /// Steer no more what an entry matches
@@ -170,9 +171,10 @@ fn holder(session: &Session, entry: &Entry, origin: &Origin) -> anyhow::Result<(
             return Ok(found);
         }
     }
-    let what = match rows.is_empty() {
-        true => format!("no socket of {} is bound like this", entry.protocol_word()),
-        false => "no process that is visible here has it open; it takes root".to_owned(),
+    let what = if rows.is_empty() {
+        format!("no socket of {} is bound like this", entry.protocol_word())
+    } else {
+        "no process that is visible here has it open; it takes root".to_owned()
     };
     let message = format!("{origin}: {what}; `dataplane socket list` shows sockets and processes");
     Err(Failure::new(FailureKind::NotFound, message).into())
@@ -207,7 +209,7 @@ fn cells(row: &SteerRow) -> [String; 8] {
     [
         row.id.to_string(),
         row.matches.clone(),
-        row.socket.as_ref().map_or_else(|| format!("closed ({})", row.to), |socket| socket.at()),
+        row.socket.as_ref().map_or_else(|| format!("closed ({})", row.to), SocketEnd::at),
         dash(row.process.as_deref()),
         if row.or_drop { "drop" } else { "pass" }.to_owned(),
         row.steered.to_string(),

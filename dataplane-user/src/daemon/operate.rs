@@ -24,15 +24,7 @@ impl Daemon {
     pub(super) fn operate(&mut self, request: &Request, uid: u32) -> Result<Reply, Failure> {
         match request {
             Request::Attach { ifaces, mode } => self.attach(ifaces, *mode),
-            Request::Detach(Selection::All) => {
-                let done = self.detach_all();
-                self.save();
-                done.map_err(|error| {
-                    let said = format!("the ports are detached, but {error:#}; it is tried again each second");
-                    Failure::new(FailureKind::Failed, said)
-                })?;
-                Ok(Data::Done.into())
-            }
+            Request::Detach(Selection::All) => self.detach_everything(),
             Request::Detach(Selection::Ifaces(ifaces)) => self.detach(ifaces),
             Request::PortList => Ok(Data::Ports(self.port_rows(None)?).into()),
             Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
@@ -90,6 +82,19 @@ impl Daemon {
             Request::SteerDel { id } => self.steer_del(*id),
             Request::Metrics => Ok(Data::Metrics(self.metrics()?).into()),
             Request::Stats { iface } => Ok(Data::Stats(self.stats(iface.as_deref())?).into()),
+        }
+    }
+
+    /// Detaches all, and says what is still there.
+    fn detach_everything(&mut self) -> Result<Reply, Failure> {
+        let done = self.detach_all();
+        self.save();
+        match done {
+            Ok(()) => Ok(Data::Done.into()),
+            Err(error) => {
+                let said = format!("the ports are detached, but {error:#}; it is tried again each second");
+                Err(Failure::new(FailureKind::Failed, said))
+            }
         }
     }
 

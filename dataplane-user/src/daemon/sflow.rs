@@ -7,7 +7,7 @@ use std::{
 };
 
 use dataplane_common::{
-    Reason, Verdict,
+    Verdict,
     abi::{TraceRecord, chain_trace},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     control::row::{Finding, Status},
     model::{Family, Model, Prefix},
     netlink::link_counters,
-    sflow::{Discard, Exporter, InterfaceCounters, Output, PacketSample, Route, SflowCounts},
+    sflow::{Exporter, InterfaceCounters, Output, PacketSample, Route, SflowCounts},
 };
 
 /// How many samples are exported in a second at most. What is beyond is counted as lost, and the collector is told.
@@ -275,7 +275,7 @@ impl Daemon {
     /// Exports a packet that was picked.
     pub(super) fn sample(&mut self, record: &TraceRecord) {
         let reason = trace_row::reason(record);
-        let output = output(reason, record.oif);
+        let output = Output::of(reason, record.oif);
         let route = if reason.verdict() == Verdict::Forward { self.sampled_route(record) } else { None };
         let header = trace_row::bytes(record);
         self.sflow.packet(&PacketSample { input: record.port, output, length: record.length, header, route });
@@ -297,20 +297,6 @@ impl Daemon {
         let packet = trace_row::packet(record).filter(|_| record.target != chain_trace::NONE)?;
         let (model, addresses) = (self.observed.model(), [packet.source(), packet.destination()]);
         of::<u32>(model, addresses, record.oif).or_else(|| of::<u128>(model, addresses, record.oif))
-    }
-}
-
-/// Where a packet went that ended for a reason, if it went out through an interface, through which.
-fn output(reason: Reason, oif: u32) -> Output {
-    match (reason.verdict(), reason) {
-        (Verdict::Forward, _) => Output::Interface(oif),
-        (Verdict::Deliver, _) => Output::Internal,
-        (Verdict::Drop, Reason::FilterPrerouting | Reason::FilterInput | Reason::FilterForward) => {
-            Output::Discarded(Discard::Rule)
-        }
-        (Verdict::Drop, Reason::TtlExpired) => Output::Discarded(Discard::TimeToLive),
-        (Verdict::Drop, _) => Output::Discarded(Discard::Unknown),
-        _ => Output::Unknown,
     }
 }
 
@@ -397,14 +383,5 @@ mod tests {
         assert!(exporter.want(SflowConfig { rate: 11, ..config }, 0));
         assert!(exporter.want(SflowConfig::default(), 0));
         assert_eq!((exporter.rate(), exporter.counts(), exporter.finding()), (None, None, None));
-    }
-
-    #[test]
-    fn each_reason_goes_somewhere() {
-        assert_eq!(output(Reason::Forwarded, 4), Output::Interface(4));
-        assert_eq!(output(Reason::Local, 0), Output::Internal);
-        assert_eq!(output(Reason::FilterForward, 4), Output::Discarded(Discard::Rule));
-        assert_eq!(output(Reason::BadChecksum, 0), Output::Discarded(Discard::Unknown));
-        assert_eq!(output(Reason::NeighbourUnresolved, 4), Output::Unknown);
     }
 }

@@ -13,7 +13,6 @@ const UNKNOWN: u32 = u32::MAX;
 
 /// What the kernel counts at an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "the flags of the specification")]
 pub struct InterfaceCounters {
     /// Its index.
     pub ifindex: u32,

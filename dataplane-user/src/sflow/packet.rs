@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use dataplane_common::{Reason, Verdict};
+
 use super::{HEADER, LAST_INTERFACE, word::Words};
 
 /// `flow_format`: the beginning of a frame, and how a router forwarded it.
@@ -63,6 +65,20 @@ pub enum Discard {
 }
 
 impl Output {
+    /// Where a packet went that ended for a reason; if it went out through an interface, through which.
+    pub fn of(reason: Reason, oif: u32) -> Self {
+        match (reason.verdict(), reason) {
+            (Verdict::Forward, _) => Self::Interface(oif),
+            (Verdict::Deliver, _) => Self::Internal,
+            (Verdict::Drop, Reason::FilterPrerouting | Reason::FilterInput | Reason::FilterForward) => {
+                Self::Discarded(Discard::Rule)
+            }
+            (Verdict::Drop, Reason::TtlExpired) => Self::Discarded(Discard::TimeToLive),
+            (Verdict::Drop, _) => Self::Discarded(Discard::Unknown),
+            _ => Self::Unknown,
+        }
+    }
+
     fn word(self) -> u32 {
         match self {
             Self::Interface(ifindex) if ifindex <= LAST_INTERFACE => ifindex,
@@ -119,6 +135,15 @@ mod tests {
         ] {
             assert_eq!(output.word(), word, "{output:?}");
         }
+    }
+
+    #[test]
+    fn each_reason_goes_somewhere() {
+        assert_eq!(Output::of(Reason::Forwarded, 4), Output::Interface(4));
+        assert_eq!(Output::of(Reason::Local, 0), Output::Internal);
+        assert_eq!(Output::of(Reason::FilterForward, 4), Output::Discarded(Discard::Rule));
+        assert_eq!(Output::of(Reason::BadChecksum, 0), Output::Discarded(Discard::Unknown));
+        assert_eq!(Output::of(Reason::NeighbourUnresolved, 4), Output::Unknown);
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub(super) trait Words {
 
 impl Words for Vec<u8> {
     fn words(&mut self, words: &[u32]) {
-        words.iter().for_each(|word| self.extend_from_slice(&word.to_be_bytes()));
+        for word in words {
+            self.extend_from_slice(&word.to_be_bytes());
+        }
     }
 
     fn long(&mut self, number: u64) {

@@ -99,17 +99,16 @@ impl SteerTables {
             before = Some(ports.clone());
             let count = ports.len() as u32;
             *most = count.max(*most);
-            let first = match known.get(&ports) {
-                Some(first) => *first,
-                None => {
-                    let first = self.ports.len() as u32;
-                    if count > STEER_PORTS - first {
-                        return Err(TooManyPorts);
-                    }
-                    self.ports.extend(ports.iter().map(|&(first, entry)| SteerPorts { first, entry }));
-                    known.insert(ports, first);
-                    first
+            let first = if let Some(first) = known.get(&ports) {
+                *first
+            } else {
+                let first = self.ports.len() as u32;
+                if count > STEER_PORTS - first {
+                    return Err(TooManyPorts);
                 }
+                self.ports.extend(ports.iter().map(|&(first, entry)| SteerPorts { first, entry }));
+                known.insert(ports, first);
+                first
             };
             self.ranges.push(SteerRange { address: halves(begin), first, count });
         }

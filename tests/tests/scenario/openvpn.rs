@@ -1,4 +1,4 @@
-//! A real OpenVPN on the router, which leads all that the client sends into its tunnel (`redirect-gateway`).
+//! A real `OpenVPN` on the router, which leads all that the client sends into its tunnel (`redirect-gateway`).
 
 use anyhow::ensure;
 use dataplane_tests::lab::{Need, ROUTER_SERVER, Running, SERVER};
@@ -13,7 +13,7 @@ const DEVICE: &str = "vpn0";
 /// An address behind the far end.
 const BEHIND: &str = "203.0.113.1";
 
-/// OpenVPN at one end of the tunnel.
+/// `OpenVPN` at one end of the tunnel.
 fn openvpn(scene: &Scene, at_router: bool) -> Running {
     let namespace = if at_router { scene.router() } else { scene.server() };
     let key = scene.lab.dir().join("static.key");

@@ -162,9 +162,9 @@ fn apply(scene: &Scene, text: &str) {
 }
 
 /// A config with ports in a mode, a rule, and more.
-fn config(mode: &str, more: &str) -> String {
-    let ports: String = PORTS.iter().map(|port| format!("{port} = {{ mode = \"{mode}\" }}\n")).collect();
-    format!("[ports]\n{ports}\n{more}\n[chains.forward]\nrules = ['udp dport 5302 drop']\n")
+fn config(mode: &str, settings: &str) -> String {
+    let ports = PORTS.map(|port| format!("{port} = {{ mode = \"{mode}\" }}")).join("\n");
+    format!("[ports]\n{ports}\n{settings}\n[chains.forward]\nrules = ['udp dport 5302 drop']\n")
 }
 
 fn ifindex(scene: &Scene, name: &str) -> u32 {
@@ -182,10 +182,10 @@ fn all_are_sampled(scene: &Scene, collector: &UdpSocket, mode: &str) {
     }
     let mut all = Collected::default();
     within(PROMPT * 4, || {
-        let more = collect(collector);
-        all.sequence.extend(more.sequence);
-        all.samples.extend(more.samples);
-        all.counters.extend(more.counters);
+        let next = collect(collector);
+        all.sequence.extend(next.sequence);
+        all.samples.extend(next.samples);
+        all.counters.extend(next.counters);
         let counts = Family::BOTH.map(|family| [5301, 5302].map(|port| all.to(family, port).len()));
         anyhow::ensure!(counts == [[20, 20]; 2], "{mode}: {counts:?}");
         let ports: BTreeSet<_> = all.counters.iter().map(|(ifindex, ..)| *ifindex).collect();

@@ -24,7 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A row of `steer list`.
 #[derive(Debug, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "as the protocol names them")]
 struct Row {
     id: u32,
     matches: String,
