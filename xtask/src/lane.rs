@@ -65,7 +65,9 @@ impl Kernel<'_> {
         let others = Run { targets: others()?, names: names.to_vec(), exact: false };
         let (alone, beside): (Vec<_>, Vec<_>) = self.scenarios(names)?.into_iter().partition(|name| is_alone(name));
         let scenarios = |names: &[String]| Run { targets: scenario(), names: names.to_vec(), exact: true };
-        let waiting = Mutex::new(beside.chunks(RUN).map(scenarios).chain([others]).collect::<VecDeque<_>>());
+        // The longest run first.
+        let waiting =
+            Mutex::new(std::iter::once(others).chain(beside.chunks(RUN).map(scenarios)).collect::<VecDeque<_>>());
         let mut tally = Tally::default();
         for ended in self.in_lanes(&waiting) {
             tally.add(ended?);

@@ -282,7 +282,7 @@ fn a_tun_gets_and_gives_the_kernels_bytes() {
     }
     let sent = kernel.iter().filter(|(_, frames)| !frames.is_empty()).count();
     let forwarded = scene.stats().totals.forwarded - forwarded;
-    assert!(sent >= 40 && forwarded >= 36, "{sent} packets were sent, {forwarded} forwarded by us");
+    assert!(sent >= 36 && forwarded >= 36, "{sent} packets were sent, {forwarded} forwarded by us");
     println!("{sent} packets, {forwarded} forwarded by us, {} by the kernel", scene.kernel_forwarded() - before);
     drop(tunnel);
     scene.close();
