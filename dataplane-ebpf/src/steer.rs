@@ -68,11 +68,11 @@ fn steer(context: SkLookupContext) -> u32 {
 #[inline(always)]
 fn entry_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
     // SAFETY: the kernel hands it over. Each field is read by itself, as the kernel allows it.
-    let family = unsafe { read_volatile(&raw const (*lookup).family) };
+    let family = read(unsafe { &raw const (*lookup).family });
     // SAFETY: as above.
-    let protocol = unsafe { read_volatile(&raw const (*lookup).protocol) };
+    let protocol = read(unsafe { &raw const (*lookup).protocol });
     // SAFETY: as above.
-    let port = unsafe { read_volatile(&raw const (*lookup).local_port) };
+    let port = read(unsafe { &raw const (*lookup).local_port });
     let class = steer::class(protocol, family == AF_INET6)?;
     let ranges = halves(shape(class as usize));
     if ranges[0] >= ranges[1] {
@@ -82,7 +82,7 @@ fn entry_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
         [pair(lookup, 0), pair(lookup, 2)]
     } else {
         // SAFETY: as above.
-        steer::address4(u32::from_be(unsafe { read_volatile(&raw const (*lookup).local_ip4) }))
+        steer::address4(u32::from_be(read(unsafe { &raw const (*lookup).local_ip4 })))
     };
     let entry = steer::find(&Maps, ranges, halves(shape(STEER_CLASSES)), address, port);
     (entry != NO_ENTRY).then_some(entry)
@@ -93,7 +93,7 @@ fn entry_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
 fn decide(context: &SkLookupContext, entry: u32) -> u32 {
     let Some(row) = find_element::<_, SteerEntry>(&STEER_ENTRIES, entry) else { return PASS };
     // SAFETY: elements of arrays stay where they are.
-    let flags = unsafe { read_volatile(&raw const (*row.as_ptr()).flags) };
+    let flags = read(unsafe { &raw const (*row.as_ptr()).flags });
     if flags & SteerEntry::USED == 0 {
         return PASS;
     }
@@ -102,9 +102,10 @@ fn decide(context: &SkLookupContext, entry: u32) -> u32 {
         return PASS;
     }
     let counter = find_element::<_, SteerCounter>(&STEER_COUNTERS, entry);
-    let count = |field: fn(*mut SteerCounter) -> *mut u64| {
+    // By the place of a counter among its words.
+    let count = |word: usize| {
         if let Some(counter) = counter {
-            let place = field(counter.as_ptr());
+            let place = counter.as_ptr().cast::<u64>().wrapping_add(word);
             // SAFETY: the element is this CPU's own.
             let value = unsafe { place.read() };
             // SAFETY: as above.
@@ -112,14 +113,14 @@ fn decide(context: &SkLookupContext, entry: u32) -> u32 {
         }
     };
     if assigned == Some(0) {
-        count(|counter| counter.cast::<u64>());
+        count(0);
         return PASS;
     }
     if flags & SteerEntry::OR_DROP == 0 {
-        count(|counter| counter.cast::<u64>().wrapping_add(1));
+        count(1);
         return PASS;
     }
-    count(|counter| counter.cast::<u64>().wrapping_add(2));
+    count(2);
     DROP
 }
 
@@ -134,13 +135,20 @@ fn assign(context: &SkLookupContext, entry: u32) -> Option<i64> {
     Some(assigned)
 }
 
+/// Reads a field of the context or of an element once, as wide as it is.
+#[inline(always)]
+fn read<T>(place: *const T) -> T {
+    // SAFETY: a field of what the kernel handed over, or of an element of an array, which stays where it is.
+    unsafe { read_volatile(place) }
+}
+
 /// Two words of the local address of IPv6, as a number.
 #[inline(always)]
 fn pair(lookup: *const bpf_sk_lookup, word: usize) -> u64 {
     // SAFETY: the kernel hands it over, and allows to read a word at a time.
-    let upper = unsafe { read_volatile(&raw const (*lookup).local_ip6[word]) };
+    let upper = read(unsafe { &raw const (*lookup).local_ip6[word] });
     // SAFETY: as above.
-    let lower = unsafe { read_volatile(&raw const (*lookup).local_ip6[word + 1]) };
+    let lower = read(unsafe { &raw const (*lookup).local_ip6[word + 1] });
     u64::from(u32::from_be(upper)) << 32 | u64::from(u32::from_be(lower))
 }
 
