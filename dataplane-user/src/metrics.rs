@@ -179,9 +179,7 @@ impl Scrape {
             ("mirror_probes", "Neighbours that the kernel was asked to look after", self.mirror.probes),
             ("trace_missed", "Watched packets for which the ring had no room", self.missed),
         ] {
-            let counter: Counter = Counter::default();
-            counter.inc_by(count);
-            registry.register(name, help, counter);
+            counter(registry, name, help, count);
         }
     }
 }
@@ -195,9 +193,7 @@ impl Scrape {
             ("sflow_datagrams", "Datagrams sent to the sFlow collector", sflow.datagrams),
             ("sflow_unsent", "Datagrams that could not be sent to the sFlow collector", sflow.unsent),
         ] {
-            let counter: Counter = Counter::default();
-            counter.inc_by(count);
-            registry.register(name, help, counter);
+            counter(registry, name, help, count);
         }
     }
 
@@ -235,9 +231,7 @@ impl Scrape {
             ("flow_events", "Announcements of connections", flows.events),
             ("flow_carried", "Packets that rows carried", flows.carried),
         ] {
-            let counter: Counter = Counter::default();
-            counter.inc_by(count);
-            registry.register(name, help, counter);
+            counter(registry, name, help, count);
         }
     }
 }
@@ -254,6 +248,12 @@ fn sorted(text: &str) -> String {
 /// A label's value as the format has it: the encoder takes it as it is, and an interface's name may have quotes.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, count: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(count);
+    registry.register(name, help, counter);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {

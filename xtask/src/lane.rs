@@ -61,14 +61,18 @@ struct Run {
 impl Kernel<'_> {
     /// All tests whose names contain one of `names`, or all.
     pub(crate) fn all(&self, names: &[String]) -> anyhow::Result<Tally> {
-        run(self.cargo().args(["test", "--no-run"]).args(PACKAGE))?;
+        let mut tally = Tally::default();
+        // Failures of a build are counted: what other tests found is still to be told.
+        if let Err(error) = run(self.cargo().args(["test", "--no-run"]).args(PACKAGE)) {
+            tally.trouble(error.to_string());
+            return Ok(tally);
+        }
         let others = Run { targets: others()?, names: names.to_vec(), exact: false };
         let (alone, beside): (Vec<_>, Vec<_>) = self.scenarios(names)?.into_iter().partition(|name| is_alone(name));
         let scenarios = |names: &[String]| Run { targets: scenario(), names: names.to_vec(), exact: true };
         // The longest run first.
         let waiting =
             Mutex::new(std::iter::once(others).chain(beside.chunks(RUN).map(scenarios)).collect::<VecDeque<_>>());
-        let mut tally = Tally::default();
         for ended in self.in_lanes(&waiting) {
             tally.add(ended?);
         }

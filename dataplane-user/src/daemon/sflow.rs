@@ -1,5 +1,8 @@
 //! Samples of packets and counters of ports, for a collector of sFlow.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -29,6 +32,8 @@ pub(super) struct SflowExporter {
     wanted: SflowConfig,
     /// The way to the collector; or why there is none, and then it is tried again each second.
     open: Option<Result<Open, String>>,
+    /// Why no packets are picked; it is tried again each second.
+    refused: Option<String>,
     /// When this began; samples carry times since then.
     born: Instant,
     /// When counters are exported next.
@@ -41,7 +46,7 @@ struct Open {
     exporter: Exporter,
     /// Samples of this second.
     second: u32,
-    /// Lost ones that no sample has told of yet.
+    /// Packets not exported that the collector has not been told of.
     untold: u32,
     /// What the ring had no room for until now.
     missed: u64,
@@ -55,7 +60,7 @@ impl SflowExporter {
     /// To nowhere yet.
     pub(super) fn new(now: Instant) -> Self {
         let (wanted, counts) = (SflowConfig::default(), SflowCounts::default());
-        Self { wanted, open: None, born: now, poll: now, counts }
+        Self { wanted, open: None, refused: None, born: now, poll: now, counts }
     }
 
     /// Takes what a config says, after so many packets that the ring had no room for; whether packets are picked otherwise now.
@@ -92,7 +97,11 @@ impl SflowExporter {
 
     /// What the operator should know at once.
     pub(super) fn trouble(&self) -> Option<String> {
-        let (collector, error) = (self.wanted.collector?, self.open.as_ref()?.as_ref().err()?);
+        let collector = self.wanted.collector?;
+        if let Some(error) = &self.refused {
+            return Some(format!("no packets are sampled: {error}; the daemon retries each second"));
+        }
+        let error = self.open.as_ref()?.as_ref().err()?;
         Some(format!("cannot send to the sFlow collector {collector} now: {error}; the daemon retries each second"))
     }
 
@@ -106,6 +115,11 @@ impl SflowExporter {
         };
         let sent = format!("{samples} packets in {datagrams} datagrams to {collector}");
         let (status, found, fix) = match error {
+            _ if self.refused.is_some() => (
+                Status::Warn,
+                self.trouble().unwrap_or_default(),
+                "the log says why the programs could not be loaded".to_owned(),
+            ),
             Some(error) => (
                 Status::Warn,
                 format!("cannot send to {collector}: {error}; {unsent} datagrams were not sent"),
@@ -113,7 +127,9 @@ impl SflowExporter {
             ),
             None if lost > samples / 10 => (
                 Status::Warn,
-                format!("{sent}; {lost} more were picked and not sent: more than {MOST} in a second"),
+                format!(
+                    "{sent}; {lost} more were picked and not sent: more than {MOST} in a second, or more than the ring holds"
+                ),
                 "raise `rate` in [sflow] of the config".to_owned(),
             ),
             None => (Status::Ok, sent, String::new()),
@@ -121,15 +137,21 @@ impl SflowExporter {
         Some(Finding { check: "sflow".to_owned(), status, found, fix })
     }
 
-    /// Exports a packet, unless there were too many in this second.
+    /// Whether one more packet may be exported in this second; counts it as lost if not.
+    fn has_room(&mut self) -> bool {
+        let Some(Ok(open)) = &mut self.open else { return false };
+        let room = open.second < MOST;
+        if !room {
+            open.untold = open.untold.saturating_add(1);
+            self.counts.lost += 1;
+        }
+        room
+    }
+
+    /// Exports a packet; [`Self::has_room`] comes first.
     fn packet(&mut self, sample: &PacketSample<'_>) {
         let (uptime, rate) = (self.born.elapsed(), self.wanted.rate);
         let Some(Ok(open)) = &mut self.open else { return };
-        if open.second >= MOST {
-            open.untold = open.untold.saturating_add(1);
-            self.counts.lost += 1;
-            return;
-        }
         open.second += 1;
         self.counts.samples += 1;
         let lost = std::mem::take(&mut open.untold);
@@ -222,14 +244,24 @@ impl Daemon {
         let missed = self.plane.missed().unwrap_or_default();
         if self.sflow.want(self.desired.running().sflow(), missed) {
             self.packets.trace_subscribers_mut().set_sampling(self.sflow.rate());
-            if let Err(error) = self.watch() {
-                tracing::error!("the programs that sample packets could not be loaded: {error:#}");
-            }
+            self.sample_packets();
         }
+    }
+
+    /// Loads programs that pick packets, or that do not.
+    fn sample_packets(&mut self) {
+        let done = self.watch();
+        if let Err(error) = &done {
+            tracing::error!("the programs that sample packets could not be loaded: {error:#}");
+        }
+        self.sflow.refused = done.err().map(|error| format!("{error:#}"));
     }
 
     /// What is done each second.
     pub(super) fn tick_sflow(&mut self) {
+        if self.sflow.refused.is_some() {
+            self.sample_packets();
+        }
         if self.sflow.rate().is_none() {
             return;
         }
@@ -258,15 +290,7 @@ impl Daemon {
                 up: link.up,
                 enabled: link.enabled,
                 promiscuous: link.promiscuity > 0,
-                rx_bytes: counters.rx_bytes,
-                rx_packets: counters.rx_packets,
-                rx_multicast: counters.rx_multicast,
-                rx_dropped: counters.rx_dropped,
-                rx_errors: counters.rx_errors,
-                tx_bytes: counters.tx_bytes,
-                tx_packets: counters.tx_packets,
-                tx_dropped: counters.tx_dropped,
-                tx_errors: counters.tx_errors,
+                counters: *counters,
             })
         });
         all.collect()
@@ -274,6 +298,9 @@ impl Daemon {
 
     /// Exports a packet that was picked.
     pub(super) fn sample(&mut self, record: &TraceRecord) {
+        if !self.sflow.has_room() {
+            return;
+        }
         let reason = trace_row::reason(record);
         let output = Output::of(reason, record.oif);
         let route = if reason.verdict() == Verdict::Forward { self.sampled_route(record) } else { None };
@@ -297,91 +324,5 @@ impl Daemon {
         let packet = trace_row::packet(record).filter(|_| record.target != chain_trace::NONE)?;
         let (model, addresses) = (self.observed.model(), [packet.source(), packet.destination()]);
         of::<u32>(model, addresses, record.oif).or_else(|| of::<u128>(model, addresses, record.oif))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> PacketSample<'static> {
-        PacketSample { input: 3, output: Output::Internal, length: 60, header: &[0; 60], route: None }
-    }
-
-    fn exporting(collector: &UdpSocket) -> SflowExporter {
-        let mut exporter = SflowExporter::new(Instant::now());
-        let collector = Some(collector.local_addr().expect("a bound socket"));
-        assert!(exporter.want(SflowConfig { collector, rate: 10, ..SflowConfig::default() }, 5));
-        exporter
-    }
-
-    fn collector() -> UdpSocket {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
-        socket
-    }
-
-    fn word(datagram: &[u8], index: usize) -> u32 {
-        u32::from_be_bytes(datagram[index * 4..index * 4 + 4].try_into().expect("four bytes"))
-    }
-
-    #[test]
-    fn what_is_picked_is_sent_each_second_and_no_more_than_a_bound() {
-        let (socket, mut bytes) = (collector(), [0; 2048]);
-        let mut exporter = exporting(&socket);
-        let (mut samples, mut number) = (0, 0);
-        let mut read = |counts: SflowCounts| {
-            for next in number + 1..=counts.datagrams {
-                let length = socket.recv(&mut bytes).expect("a datagram");
-                assert_eq!(u64::from(word(&bytes[..length], 4)), next);
-                samples += word(&bytes, 6);
-            }
-            number = counts.datagrams;
-        };
-        for _ in 0..MOST + 7 {
-            exporter.packet(&sample());
-            read(exporter.counts);
-        }
-        // Three that the ring had no room for.
-        exporter.tick(8);
-        read(exporter.counts);
-        let counts = exporter.counts().expect("a collector");
-        assert_eq!((counts.samples, counts.lost, counts.unsent), (1000, 10, 0));
-        assert_eq!(samples, MOST);
-        // The next one tells what was lost before it.
-        exporter.packet(&sample());
-        exporter.tick(8);
-        socket.recv(&mut bytes).expect("a datagram");
-        assert_eq!(word(&bytes, 7 + 6), 10);
-        assert_eq!(exporter.finding().map(|finding| finding.status), Some(Status::Ok));
-    }
-
-    #[test]
-    fn a_collector_that_is_not_there_is_told() {
-        let socket = collector();
-        let mut exporter = exporting(&socket);
-        drop(socket);
-        for _ in 0..5 {
-            exporter.packet(&sample());
-            exporter.tick(5);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(exporter.counts().is_some_and(|counts| counts.unsent > 0));
-        let finding = exporter.finding().expect("a collector");
-        assert_eq!(finding.status, Status::Warn);
-        assert!(finding.found.contains("refused"), "{}", finding.found);
-    }
-
-    #[test]
-    fn packets_are_picked_otherwise_only_where_the_rate_changes() {
-        let socket = collector();
-        let mut exporter = exporting(&socket);
-        let config = exporter.wanted;
-        assert_eq!(exporter.rate(), Some(10));
-        assert!(!exporter.want(config, 0));
-        assert!(!exporter.want(SflowConfig { polling: 3, ..config }, 0));
-        assert!(exporter.want(SflowConfig { rate: 11, ..config }, 0));
-        assert!(exporter.want(SflowConfig::default(), 0));
-        assert_eq!((exporter.rate(), exporter.counts(), exporter.finding()), (None, None, None));
     }
 }

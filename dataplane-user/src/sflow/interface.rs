@@ -1,6 +1,7 @@
 //! The counters of an interface.
 
 use super::word::Words;
+use crate::netlink::LinkCounters;
 
 /// `counter_format`: the counters of RFC 2233 (`if_counters`).
 const GENERIC: u32 = 1;
@@ -11,7 +12,7 @@ const FULL_DUPLEX: u32 = 1;
 /// A counter that is not known.
 const UNKNOWN: u32 = u32::MAX;
 
-/// What the kernel counts at an interface.
+/// An interface with its counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceCounters {
     /// Its index.
@@ -22,40 +23,25 @@ pub struct InterfaceCounters {
     pub enabled: bool,
     /// It takes frames for others.
     pub promiscuous: bool,
-    /// Received.
-    pub rx_bytes: u64,
-    /// Received.
-    pub rx_packets: u64,
-    /// Multicast among them, where the device counts it.
-    pub rx_multicast: u64,
-    /// Given up.
-    pub rx_dropped: u64,
-    /// Broken.
-    pub rx_errors: u64,
-    /// Transmitted.
-    pub tx_bytes: u64,
-    /// Transmitted.
-    pub tx_packets: u64,
-    /// Given up.
-    pub tx_dropped: u64,
-    /// The device failed.
-    pub tx_errors: u64,
+    /// What the kernel counts there.
+    pub counters: LinkCounters,
 }
 
 impl InterfaceCounters {
     /// One record. Counters of packets wrap at 32 bits, as the specification has them.
     pub(super) fn write(&self, body: &mut Vec<u8>) {
-        let mut record = Vec::new();
+        let (mut record, counters) = (Vec::new(), &self.counters);
         record.words(&[self.ifindex, ETHERNET]);
         // The speed is not known.
         record.long(0);
         record.words(&[FULL_DUPLEX, u32::from(self.enabled) | u32::from(self.up) << 1]);
-        record.long(self.rx_bytes);
-        let unicast = self.rx_packets.saturating_sub(self.rx_multicast);
-        let received = [unicast, self.rx_multicast, UNKNOWN.into(), self.rx_dropped, self.rx_errors, UNKNOWN.into()];
+        record.long(counters.rx_bytes);
+        let unicast = counters.rx_packets.saturating_sub(counters.rx_multicast);
+        let received =
+            [unicast, counters.rx_multicast, UNKNOWN.into(), counters.rx_dropped, counters.rx_errors, UNKNOWN.into()];
         record.words(&received.map(|count| count as u32));
-        record.long(self.tx_bytes);
-        let sent = [self.tx_packets, UNKNOWN.into(), UNKNOWN.into(), self.tx_dropped, self.tx_errors];
+        record.long(counters.tx_bytes);
+        let sent = [counters.tx_packets, UNKNOWN.into(), UNKNOWN.into(), counters.tx_dropped, counters.tx_errors];
         record.words(&sent.map(|count| count as u32));
         // TruthValue: 1 is true, 2 is false.
         record.words(&[if self.promiscuous { 1 } else { 2 }]);

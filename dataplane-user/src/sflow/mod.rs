@@ -44,7 +44,7 @@ struct Source {
     packets: u32,
     /// Packets that could have been sampled, as the rate says; it wraps.
     pool: u32,
-    /// Samples lost.
+    /// Packets that were picked and not exported.
     lost: u32,
     /// Times that counters were exported.
     counters: u32,
@@ -68,7 +68,8 @@ impl Exporter {
         Self { agent, sources: BTreeMap::new(), sequence: 0, samples: Vec::new(), count: 0 }
     }
 
-    /// Adds a packet, one in `rate`, after so many samples that were lost. Returns a datagram where it found no room in it.
+    /// Adds a packet, one in `rate`, after so many that were picked and not exported. Returns a datagram where it found no room
+    /// in it.
     #[must_use]
     pub fn packet(&mut self, sample: &PacketSample<'_>, rate: u32, lost: u32, uptime: Duration) -> Option<Vec<u8>> {
         if sample.input > LAST_INTERFACE {
@@ -135,6 +136,7 @@ impl Exporter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::LinkCounters;
 
     const UPTIME: Duration = Duration::from_millis(0x0102_0304);
 
@@ -209,10 +211,7 @@ mod tests {
 
     #[test]
     fn counters_are_written_as_the_specification_says() {
-        let counters = InterfaceCounters {
-            ifindex: 3,
-            up: true,
-            enabled: true,
+        let counters = LinkCounters {
             rx_bytes: 0x1_0000_0002,
             rx_packets: 10,
             rx_multicast: 4,
@@ -222,8 +221,8 @@ mod tests {
             tx_packets: 6,
             tx_dropped: 7,
             tx_errors: 8,
-            promiscuous: false,
         };
+        let counters = InterfaceCounters { ifindex: 3, up: true, enabled: true, promiscuous: false, counters };
         let mut exporter = exporter();
         assert_eq!(exporter.counters(&counters, UPTIME), None);
         let datagram = words(&exporter.finish(UPTIME).expect("a datagram"));

@@ -70,9 +70,10 @@ impl Output {
         match (reason.verdict(), reason) {
             (Verdict::Forward, _) => Self::Interface(oif),
             (Verdict::Deliver, _) => Self::Internal,
-            (Verdict::Drop, Reason::FilterPrerouting | Reason::FilterInput | Reason::FilterForward) => {
-                Self::Discarded(Discard::Rule)
-            }
+            (
+                Verdict::Drop,
+                Reason::FilterPrerouting | Reason::FilterInput | Reason::FilterForward | Reason::Unreadable,
+            ) => Self::Discarded(Discard::Rule),
             (Verdict::Drop, Reason::TtlExpired) => Self::Discarded(Discard::TimeToLive),
             (Verdict::Drop, _) => Self::Discarded(Discard::Unknown),
             _ => Self::Unknown,
@@ -142,6 +143,8 @@ mod tests {
         assert_eq!(Output::of(Reason::Forwarded, 4), Output::Interface(4));
         assert_eq!(Output::of(Reason::Local, 0), Output::Internal);
         assert_eq!(Output::of(Reason::FilterForward, 4), Output::Discarded(Discard::Rule));
+        // A rule drops it, for what cannot be read of it.
+        assert_eq!(Output::of(Reason::Unreadable, 0), Output::Discarded(Discard::Rule));
         assert_eq!(Output::of(Reason::BadChecksum, 0), Output::Discarded(Discard::Unknown));
         assert_eq!(Output::of(Reason::NeighbourUnresolved, 4), Output::Unknown);
     }

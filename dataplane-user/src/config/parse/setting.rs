@@ -12,7 +12,7 @@ use super::{
     File, entries,
 };
 
-/// More routes than this nobody has; the tables do not grow beyond what they need for them.
+/// No machine has more routes than this; the tables do not grow beyond what they need for them.
 const ROUTES: u32 = 4_000_000;
 /// Seconds without a daemon: below, its own pauses would count; above, a year, it may as well be for ever.
 const ALONE: RangeInclusive<u32> = 3..=31_536_000;
@@ -20,7 +20,7 @@ const ALONE: RangeInclusive<u32> = 3..=31_536_000;
 const CONNECTIONS: RangeInclusive<u32> = 1..=4_000_000;
 /// Seconds between two packets of a connection that pass the kernel.
 const LEASE: RangeInclusive<u32> = 1..=3600;
-/// One packet in so many is sampled: more than all cannot be, and of one in 16 million no collector makes anything.
+/// One packet in so many is sampled: from each one to one in 2^24.
 const SAMPLING: RangeInclusive<u32> = 1..=16_777_215;
 /// Seconds between counters of ports: a day at most; 0 is never.
 const POLLING: RangeInclusive<u32> = 0..=86_400;
