@@ -230,3 +230,11 @@ pub extern "C" fn stacked_vlan(port: u32, outer: u32, inner: u32) -> u64 {
     let stacked = vlan_key(below, inner);
     if says_nothing(inner) && maps::vlan(stacked).is_none() { key } else { stacked }
 }
+
+/// The VLAN device through which a frame with these tags comes in; 0: none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vlan_device(port: u32, outer: u32, inner: u32) -> u32 {
+    let key = stacked_vlan(port, outer, inner);
+    if key == 0 { 0 } else { maps::vlan(key).map_or(0, |device| device.ifindex) }
+}

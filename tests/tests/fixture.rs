@@ -289,3 +289,24 @@ fn every_program_is_cheap_to_verify() {
         assert!(count <= limit, "{} with {features:?}: {count}", hook.program());
     }
 }
+
+/// The longest that the programs of a plain router were, in bytes: a feature that is not in use adds no instruction to them.
+/// Whoever makes one longer finds another way, and whoever makes it shorter lowers its number.
+const LONGEST: [(Hook, u32); 3] = [(Hook::Xdp, 21_016), (Hook::TcBehindXdp, 20_432), (Hook::TcIngress, 19_448)];
+
+#[test]
+fn features_that_are_off_cost_no_instruction() {
+    // Each kernel translates calls of helpers in its own way.
+    if !possible() || !kernel_at_least(6, 18) {
+        return;
+    }
+    let lengths = World::with(|world| {
+        let object = world.load(Features::IPV6 | Features::PARTIAL_CHECKSUMS)?;
+        Ok(LONGEST.map(|(hook, most)| (hook, most, object.translated_bytes(hook))))
+    });
+    for (hook, most, length) in lengths.expect("a world") {
+        let length = length.expect("a program").expect("a kernel that says so");
+        println!("{:>10} {length:>7} bytes", hook.program());
+        assert!(length <= most, "{}: {length} bytes, and {most} before", hook.program());
+    }
+}

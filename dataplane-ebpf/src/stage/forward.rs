@@ -136,9 +136,7 @@ pub fn transmit<F: Family, H: Hook>(
     }
     let able = adjacency.flags();
     let wanted = if H::TIER == Tier::Xdp { AdjacencyFlags::XDP_TRANSMIT } else { AdjacencyFlags::TC_TRANSMIT };
-    let bare = features::NO_ETHERNET.on() && frame.link_header() == LinkHeader::None;
-    // XDP neither makes a link header nor takes one off.
-    let direct = able.contains(AdjacencyFlags::RESOLVED.union(wanted)) && !(bare && H::TIER == Tier::Xdp);
+    let direct = able.contains(AdjacencyFlags::RESOLVED.union(wanted));
     if !direct {
         if !able.intersects(AdjacencyFlags::XDP_TRANSMIT.union(AdjacencyFlags::TC_TRANSMIT)) {
             return stop(Reason::NoEgress);
@@ -151,8 +149,14 @@ pub fn transmit<F: Family, H: Hook>(
     if liveness::controller_gone() {
         return stop(Reason::NoController);
     }
-    if bare && !port.flags().contains(PortFlags::LAYER3) {
-        return stop(Reason::NoEgress);
+    if features::NO_ETHERNET.on() && frame.link_header() == LinkHeader::None {
+        if !port.flags().contains(PortFlags::LAYER3) {
+            return stop(Reason::NoEgress);
+        }
+        // XDP neither makes a link header nor takes one off.
+        if H::TIER == Tier::Xdp {
+            return hand_over(port, able);
+        }
     }
     // XDP sends the frame as it is, with what is behind the packet, and the kernel throws one away that is longer than the
     // device takes (`xdp_ok_fwd_dev` in include/linux/filter.h).
@@ -162,11 +166,16 @@ pub fn transmit<F: Family, H: Hook>(
             adjacency,
             index: hop.index,
             family: u64::from(F::NUMBER),
-            tags: tags(frame, bare),
+            tags: tags::<H>(frame),
         }));
     }
-    let tc_can = able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC);
-    if H::TIER == Tier::Xdp && tc_can {
+    if H::TIER == Tier::Xdp { hand_over(port, able) } else { stop(Reason::NoEgress) }
+}
+
+/// Leaves a packet to tc, if that is there and can send it.
+#[inline(always)]
+fn hand_over<T>(port: &Port, able: AdjacencyFlags) -> Step<T> {
+    if able.contains(AdjacencyFlags::TC_TRANSMIT) && port.flags().contains(PortFlags::TC) {
         return ControlFlow::Break(Outcome::Defer(u64::from(Handoff::FILTERED)));
     }
     stop(Reason::NoEgress)
@@ -174,8 +183,8 @@ pub fn transmit<F: Family, H: Hook>(
 
 /// [`Egress::tags`]. Without VLAN devices a tagged packet is the kernel's.
 #[inline(always)]
-fn tags(frame: &Frame, bare: bool) -> u64 {
-    if bare {
+fn tags<H: Hook>(frame: &Frame) -> u64 {
+    if H::TIER == Tier::Tc && features::NO_ETHERNET.on() && frame.link_header() == LinkHeader::None {
         return Egress::BARE;
     }
     if features::VLANS.on() { frame.tags() } else { 0 }

@@ -11,6 +11,7 @@ use dataplane_common::{
 use crate::{
     features, link_address,
     packet::{Hook, Tier},
+    tables,
     verdict::{Outcome, Step, stop},
 };
 
@@ -30,14 +31,21 @@ pub fn read<H: Hook>(hook: &H, port: &Port) -> Step<Frame> {
         return ControlFlow::Break(Outcome::Defer(0));
     }
     match decide::frame(hook, Some(port.recipient()), hook.stripped_vlan()) {
-        // Tagged ones come in through VLAN devices before an `rx_handler` sees them (`__netif_receive_skb_core`).
-        Ok(frame) if frame.vlan == Vlan::NONE && taken() => stop(Reason::Taken),
+        // Those with the tag of a VLAN device come in through that before an `rx_handler`, which may belong to another port,
+        // sees them (`__netif_receive_skb_core`). A priority alone is no such tag.
+        Ok(frame) if taken() && !came_through_vlan(port, &frame) => stop(Reason::Taken),
         Ok(frame) => ControlFlow::Continue(frame),
         Err(Reason::OtherHost) if features::BRIDGES.on() && port.flags().contains(PortFlags::BRIDGED) => bridged(hook),
         Err(_) if taken() => stop(Reason::Taken),
         Err(Reason::OtherHost) if features::VIRTUAL.on() || features::FILTERING.on() => other(hook, port),
         Err(reason) => stop(reason),
     }
+}
+
+/// Whether a frame has the tag of a VLAN device on the port.
+#[inline(always)]
+fn came_through_vlan(port: &Port, frame: &Frame) -> bool {
+    frame.vlan != Vlan::NONE && tables::vlan_device(port.ifindex, frame.vlan.raw(), frame.inner.raw()) != 0
 }
 
 /// A frame for another link address than the port's, as far as the controller knows: it may have changed a moment ago, and what

@@ -5,7 +5,7 @@ use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Port, PortFlags},
+    abi::Port,
     decide::{Frame, PacketType, Vlan},
     wire::Ethernet,
 };
@@ -28,11 +28,6 @@ pub fn enter<H: Hook>(hook: &H, port: &'static Port, frame: Frame) -> Step<(Fram
         return ControlFlow::Continue((frame, port));
     }
     let device = device(port, &frame);
-    // What has a tag that no device here has, or a priority alone, goes to the `rx_handler`, which may belong to another port.
-    let here = || device.is_some_and(|device| device.ifindex != port.ifindex);
-    if features::RX_HANDLER.on() && port.flags().contains(PortFlags::RX_HANDLER) && !here() {
-        return stop(Reason::Taken);
-    }
     let mut packet_type = frame.packet_type;
     // As `vlan_do_receive` (`net/8021q/vlan_core.c`): the address of the device will do, too.
     if let (PacketType::Other, Some(device)) = (packet_type, device)

@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapData, MapError},
-    programs::{Iter, Program, ProgramError, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
+    programs::{Iter, Program, ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
 };
 use dataplane_common::abi::{
     ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, KernelOffsets, Observer, PORTS, Port, map,
@@ -276,10 +276,18 @@ impl Object {
 
     /// How many instructions the verifier walked through for a program; `None` where the kernel does not say.
     pub fn verified_instructions(&self, hook: Hook) -> Result<Option<u32>, ObjectError> {
+        Ok(self.info(hook)?.verified_instruction_count())
+    }
+
+    /// How long a program is in bytes, as the kernel translated it: without what its features leave out.
+    pub fn translated_bytes(&self, hook: Hook) -> Result<Option<u32>, ObjectError> {
+        Ok(self.info(hook)?.size_translated())
+    }
+
+    fn info(&self, hook: Hook) -> Result<ProgramInfo, ObjectError> {
         let name = hook.program();
         let program = self.ebpf.program(name).ok_or(ObjectError::Missing(name))?;
-        let info = program.info().map_err(|error| ObjectError::Program { name, error })?;
-        Ok(info.verified_instruction_count())
+        program.info().map_err(|error| ObjectError::Program { name, error })
     }
 }
 
