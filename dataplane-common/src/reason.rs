@@ -87,6 +87,8 @@ macro_rules! reasons {
 reasons! {
     /// Forwarded to the next hop.
     Forwarded = "forwarded" => Forward, "nothing: this is the normal case";
+    /// Sent on, as it came, to the member of a bridge that its destination is behind.
+    Bridged = "bridged" => Forward, "nothing: this is the normal case";
     /// Delivered to an address of this machine.
     Local = "local" => Deliver, "nothing: this is the normal case";
 

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dataplane_common::{
-    abi::AdjacencyFlags,
+    abi::{AdjacencyFlags, Ifindex},
     decide::{Family as _, V6, queue_priority},
     wire::{EtherType, Ipv4, Ipv6, LinkHeader},
 };
@@ -42,6 +42,12 @@ pub fn send(egress: &Egress) -> i32 {
         // SAFETY: without parameters the helper looks up the route.
         return unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) } as i32;
     }
+    pass(device)
+}
+
+/// Sends an skb as it is; gives the action.
+#[inline(always)]
+pub fn pass(device: Ifindex) -> i32 {
     // SAFETY: a helper without pointers.
     unsafe { bpf_redirect(device, 0) as i32 }
 }

@@ -2,14 +2,14 @@
 //! the kernel show whether they were sent.
 //!
 //! The kernel transmits on the CPU, and in the round of the driver, in which the frames were judged: so the counters of a port
-//! are this CPU's own here too, and have counted these frames as forwarded.
+//! are this CPU's own here too, and have counted these frames as sent.
 
 #![expect(unsafe_code, reason = "structures of the kernel are read at offsets that the loader gives")]
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use dataplane_common::{
     Reason,
-    abi::{Ifindex, Observer, PortFlags},
+    abi::{Ifindex, Observer, Port, PortFlags},
 };
 
 use crate::maps;
@@ -18,9 +18,18 @@ use crate::maps;
 #[unsafe(no_mangle)]
 static OBSERVER: [u64; 5] = [0; 5];
 
+/// Where lost frames were to go.
+#[derive(Clone, Copy)]
+pub enum To {
+    /// Through a `struct net_device`.
+    Device(usize),
+    /// Through the device with an index.
+    Index(Ifindex),
+}
+
 /// Counts `frames` as lost that came in through `device`, a `struct net_device`, if that is a port of ours.
 #[inline(always)]
-pub fn count(device: usize, frames: u64) {
+pub fn count(device: usize, frames: u64, to: To) {
     // SAFETY: a read of an initialised static, which the compiler must not foresee.
     let observer = Observer::from_words(unsafe { core::ptr::read_volatile(&raw const OBSERVER) });
     if !maps::is_active_observer(observer.id) {
@@ -30,8 +39,23 @@ pub fn count(device: usize, frames: u64) {
         && let Some((slot, port)) = maps::port(ifindex)
         && port.flags().contains(PortFlags::XDP)
     {
-        maps::recount(slot, Reason::Forwarded, Reason::RedirectFailed, frames);
+        let before = if is_switched(port, to, &observer) { Reason::Bridged } else { Reason::Forwarded };
+        maps::recount(slot, before, Reason::RedirectFailed, frames);
     }
+}
+
+/// Whether frames went from one member of a bridge to another: nothing is routed between these.
+#[inline(always)]
+fn is_switched(port: &Port, to: To, observer: &Observer) -> bool {
+    if !port.flags().contains(PortFlags::SWITCHES) {
+        return false;
+    }
+    let out = match to {
+        To::Device(device) => index(device, observer),
+        To::Index(ifindex) => Some(ifindex),
+    };
+    let out = out.and_then(maps::port);
+    out.is_some_and(|(_, out)| out.domain == port.domain && out.flags().contains(PortFlags::SWITCHES))
 }
 
 /// The index of a device; `None` if it is in another network namespace.

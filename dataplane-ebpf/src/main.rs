@@ -26,6 +26,7 @@ mod rewrite;
 mod rx_handler;
 mod scan;
 mod stage;
+mod switching;
 mod tables;
 mod trace;
 mod translate;
@@ -94,16 +95,16 @@ fn self_test(context: XdpContext) -> u32 {
 fn lost_in_transmit(context: RawTracePointContext) -> i32 {
     let lost: i32 = context.arg(3);
     if lost > 0 {
-        loss::count(context.arg(0), u64::from(lost.cast_unsigned()));
+        loss::count(context.arg(0), u64::from(lost.cast_unsigned()), loss::To::Device(context.arg(1)));
     }
     0
 }
 
 /// Behind a redirect that the kernel did not follow, of one frame (`xdp_do_redirect` in net/core/filter.c). The first argument
-/// says from which device.
+/// says from which device, the last one under which index of the map.
 #[raw_tracepoint(tracepoint = "xdp_redirect_err")]
 fn lost_in_redirect(context: RawTracePointContext) -> i32 {
-    loss::count(context.arg(0), 1);
+    loss::count(context.arg(0), 1, loss::To::Index(context.arg(6)));
     0
 }
 

@@ -62,6 +62,9 @@ pub trait Global {
     /// [`dataplane_common::decide::quoted_flow`].
     fn quoted_flow_of(&self, at: u32, ipv6: u32, flow: u32) -> u32;
 
+    /// `switching::way`.
+    fn way_in_bridge(&self, member: Ifindex, bridge: Ifindex, flags: u32) -> u64;
+
     /// `tables::proxied`.
     fn proxied(&self, ifindex: Ifindex, places: u64, route: u32) -> u32;
 

@@ -30,6 +30,9 @@ pub fn run<H: Hook>(hook: &H, port: &'static Port) -> Outcome {
 
 #[inline(always)]
 fn enter<H: Hook>(hook: &H, port: &'static Port) -> Step<Infallible> {
+    if features::SWITCH.on() && port.flags().contains(PortFlags::SWITCHES) {
+        bridge::switch(hook, port)?;
+    }
     let frame = link::read(hook, port)?;
     let bridged = features::BRIDGES.on()
         && frame.packet_type == PacketType::Other

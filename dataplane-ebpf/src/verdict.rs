@@ -16,6 +16,8 @@ pub enum Outcome {
     Stop(Reason),
     /// To a next hop.
     Transmit(Egress),
+    /// As it is, to the member of a bridge with this index.
+    Switch(u64),
     /// Handed over to tc, with this state ([`dataplane_common::abi::Handoff`]).
     Defer(u64),
 }

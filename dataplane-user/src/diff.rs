@@ -1,7 +1,8 @@
 //! What is to be different becomes changes, in an order that is safe while packets are being judged.
 
 use dataplane_common::abi::{
-    Adjacency, BridgedKey, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, PortFlags, VlanKey,
+    Adjacency, BridgedKey, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, PortFlags,
+    SwitchedHost, SwitchedKey, VlanKey,
 };
 
 use crate::lower::{TargetChanges, Targets, Update, Want};
@@ -41,6 +42,10 @@ pub enum Change<'a> {
     Host(BridgedKey, u32),
     /// A host that is behind this member no more.
     RemoveHost(BridgedKey),
+    /// The member of a bridge that a host is behind.
+    Switched(SwitchedKey, SwitchedHost),
+    /// A host of a bridge to which no frames are sent any more.
+    RemoveSwitched(SwitchedKey),
     /// A VLAN device that is no more.
     RemoveVlan(VlanKey),
     /// A slot that becomes free.
@@ -110,6 +115,10 @@ pub fn order<'a>(have: Have, goal: Have, update: &'a Update, want: &'a Want) -> 
     steps.extend(gone.map(|(key, _)| Change::RemoveHost(*key)));
     let hosts = update.hosts.iter().filter_map(|(key, new)| Some((*key, (*new)?)));
     steps.extend(hosts.map(|(key, period)| Change::Host(key, period)));
+    let gone = update.switched.iter().filter(|(_, new)| new.is_none());
+    steps.extend(gone.map(|(key, _)| Change::RemoveSwitched(*key)));
+    let hosts = update.switched.iter().filter_map(|(key, new)| Some((*key, (*new)?)));
+    steps.extend(hosts.map(|(key, host)| Change::Switched(key, host)));
     steps.extend(update.policies.iter().map(|(family, both)| Change::Policies(*family, both)));
     steps.extend(update.egress.iter().filter(|(_, sends)| **sends).map(|(dev, _)| Change::AddEgress(*dev)));
     let adjacencies = update.adjacencies.iter().filter_map(|(index, new)| Some((*index, (*new)?)));
@@ -236,6 +245,8 @@ mod tests {
             Change::RemoveVlan(key) => assert!(have.vlans.remove(key).is_some()),
             Change::Host(key, period) => drop(have.hosts.insert(*key, *period)),
             Change::RemoveHost(key) => assert!(have.hosts.remove(key).is_some()),
+            Change::Switched(key, host) => drop(have.switched.insert(*key, *host)),
+            Change::RemoveSwitched(key) => assert!(have.switched.remove(key).is_some()),
             Change::RemovePort(slot) => assert!(have.ports.remove(slot).is_some()),
             Change::RemoveGroup(index) => assert!(have.groups.remove(index).is_some()),
             Change::RemoveAdjacency(index) => assert!(have.adjacencies.remove(index).is_some()),

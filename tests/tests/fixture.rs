@@ -90,6 +90,7 @@ fn every_reason_has_a_row() {
         .filter_map(|(_, outcome)| match outcome {
             Outcome::Stop(reason) | Outcome::Hide(reason) => Some(reason.name()),
             Outcome::Forward(_) => Some(Reason::Forwarded.name()),
+            Outcome::Switch(_) => Some(Reason::Bridged.name()),
             Outcome::Defer(_) | Outcome::Pass => None,
         })
         .collect();

@@ -1,5 +1,6 @@
 //! Hosts behind members of bridges: whose frames the kernel half may take before the bridge sees them.
 
+use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Ifindex;
@@ -43,6 +44,59 @@ impl BridgedHost {
     #[inline(always)]
     pub const fn is_due(refreshed: u64, period: u64, tick: u64) -> bool {
         tick.wrapping_sub(refreshed) >= period
+    }
+}
+
+/// Under what the way to a host of a bridge is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SwitchedKey {
+    /// Its link address, as [`Mac::wide`].
+    pub mac: u64,
+    /// The bridge.
+    pub bridge: u64,
+}
+
+impl SwitchedKey {
+    /// For a host of a bridge.
+    pub fn new(bridge: Ifindex, mac: Mac) -> Self {
+        let BridgedKey { mac, member } = BridgedKey::new(bridge, mac);
+        Self { mac, bridge: member }
+    }
+}
+
+/// The member of a bridge that a host is behind, as a way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SwitchedHost {
+    /// The member.
+    pub member: Ifindex,
+    /// The longest frame that it takes, in bytes (`is_skb_forwardable` in `net/core/dev.c`).
+    pub longest: u32,
+    /// [`SwitchedFlags`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl SwitchedHost {
+    /// [`Self::flags`], typed.
+    #[inline(always)]
+    pub const fn flags(&self) -> SwitchedFlags {
+        SwitchedFlags::from_bits_retain(self.flags)
+    }
+}
+
+bitflags! {
+    /// How a member of a bridge sends.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct SwitchedFlags: u32 {
+        /// XDP may transmit on it.
+        const XDP_TRANSMIT = 1 << 0;
+        /// Nothing goes out that came in through another isolated member (`BR_ISOLATED`).
+        const ISOLATED = 1 << 1;
+        /// What it received may go out through it again (`BR_HAIRPIN_MODE`).
+        const HAIRPIN = 1 << 2;
     }
 }
 

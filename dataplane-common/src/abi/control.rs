@@ -90,6 +90,8 @@ bitflags! {
         const SOURCES = 1 << 27;
         /// Some port is a member of a bridge that is a port, too.
         const BRIDGES = 1 << 28;
+        /// Frames between members of some bridge are sent by the programs.
+        const SWITCH = 1 << 29;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.

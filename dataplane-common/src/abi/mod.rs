@@ -31,7 +31,7 @@ mod tree;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
-pub use bridge::{BRIDGED_HOSTS, BridgedHost, BridgedKey};
+pub use bridge::{BRIDGED_HOSTS, BridgedHost, BridgedKey, SwitchedFlags, SwitchedHost, SwitchedKey};
 pub use control::{Control, Features, Instruction, Switch};
 pub use counter::{Counter, PortCounters, RULE_COUNTERS};
 pub use direct::{
@@ -149,6 +149,8 @@ pub mod map {
     pub const VLANS: &str = "VLANS";
     /// [`super::BridgedHost`] by [`super::BridgedKey`].
     pub const BRIDGED: &str = "BRIDGED";
+    /// [`super::SwitchedHost`] by [`super::SwitchedKey`].
+    pub const SWITCHED: &str = "SWITCHED";
     /// One [`super::Fib4Base`], in a section.
     pub const FIB4_BASE: &str = ".bss.base4";
     /// What is in that section.
@@ -234,6 +236,8 @@ sizes! {
     VlanKey = 8;
     BridgedKey = 16;
     BridgedHost = 16;
+    SwitchedKey = 16;
+    SwitchedHost = 16;
     FibLookup = 64;
     KernelLookup = 176;
     NeighbourKey = 24;

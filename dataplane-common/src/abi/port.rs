@@ -39,7 +39,7 @@ pub struct Port {
     pub reserved: u8,
     /// MTU of the device, in bytes, without the link header.
     pub mtu: u32,
-    /// The interface for lookups in the kernel: the port's VRF, or the port itself.
+    /// The interface for lookups in the kernel: the port's VRF, or the port itself. Of a member that switches, its bridge.
     pub domain: Ifindex,
     /// The least MTU that any route has, of IPv4 and of IPv6, in bytes; 0: none has one.
     pub route_mtu: [u32; 2],
@@ -86,6 +86,12 @@ bitflags! {
         const JUDGED_BELOW = 1 << 16;
         /// No Ethernet header, and programs may send what it receives.
         const LAYER3 = 1 << 17;
+        /// A member of a bridge: what it receives for a host behind another member is sent there.
+        const SWITCHES = 1 << 18;
+        /// A member of a bridge that gets nothing from other isolated ones.
+        const ISOLATED = 1 << 19;
+        /// The bridge that it is a member of looks at IP headers (`br_netfilter`).
+        const HEADERS_CHECKED = 1 << 20;
     }
 }
 

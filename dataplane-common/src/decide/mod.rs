@@ -5,6 +5,7 @@
 //! with fields that only some variants have: LLVM may spill a field that was never written, which the verifier refuses.
 
 mod address;
+mod bridge;
 mod client;
 mod flow;
 mod key;
@@ -13,6 +14,7 @@ mod network;
 mod transport;
 
 pub use address::{AddressClass, Scope};
+pub use bridge::{is_seen_by_bridge, longest_frame};
 pub use client::{is_for_client, is_for_raw_sockets};
 pub use flow::{FlowHeader, FlowTime, RowVerdict, flow_header, judge_row};
 pub use key::{bare, ethernet, key};

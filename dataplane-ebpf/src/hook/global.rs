@@ -8,6 +8,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use dataplane_common::{
+    abi::PortFlags,
     decide,
     wire::{self, Be16, Chain, EtherType, Tag},
 };
@@ -17,7 +18,7 @@ use crate::{
     egress_permit, fib_lookup,
     flow_lookup::{self, Query},
     packet::{Global, Hook as _},
-    packet_log, tables,
+    packet_log, switching, tables,
     trace::emit,
 };
 
@@ -75,6 +76,9 @@ global! {
     };
     fn quoted_flow_of(at: u32, ipv6: u32, flow: u32) -> u32 = quoted_flow_of_frame, quoted_flow_of_skb: |packet| {
         decide::quoted_flow(packet, at as usize, ipv6 != 0, flow)
+    };
+    fn way_in_bridge(member: u32, bridge: u32, flags: u32) -> u64 = way_of_frame, way_of_skb: |packet| {
+        switching::way(packet, member, bridge, PortFlags::from_bits_retain(flags))
     };
     fn proxied(ifindex: u32, places: u64, route: u32) -> u32 = proxied_frame, proxied_skb: |packet| {
         tables::proxied(packet, ifindex, places, route)

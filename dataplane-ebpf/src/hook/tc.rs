@@ -239,6 +239,12 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
             }
             Reason::NoEgress
         }
+        Outcome::Switch(member) => {
+            emit::switched(&skb, member as Ifindex);
+            maps::count(slot, Reason::Bridged, bytes);
+            stamp(context.skb.skb, EgressPermit::NONE);
+            return crossing::pass(member as Ifindex);
+        }
         // There is no tier below but the kernel; the pipeline does not defer here.
         Outcome::Defer(_) => Reason::NoEgress,
         Outcome::Stop(reason) => reason,

@@ -172,6 +172,15 @@ pub fn run(context: &XdpContext) -> u32 {
             }
             Reason::NoEgress
         }
+        Outcome::Switch(member) => {
+            let bytes = frame.length() as u64;
+            if maps::redirect(member as Ifindex) {
+                emit::switched(&frame, member as Ifindex);
+                maps::count(slot, Reason::Bridged, bytes);
+                return XDP_REDIRECT;
+            }
+            Reason::Taken
+        }
         Outcome::Defer(state) => {
             if state != 0 {
                 hand_off(context, state as u32);

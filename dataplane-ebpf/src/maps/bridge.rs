@@ -5,7 +5,7 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, helpers::bpf_map_lookup_elem, macros::btf_map};
-use dataplane_common::abi::{BRIDGED_HOSTS, BridgedHost, BridgedKey};
+use dataplane_common::abi::{BRIDGED_HOSTS, BridgedHost, BridgedKey, SwitchedHost, SwitchedKey};
 
 use crate::features;
 
@@ -13,6 +13,20 @@ use crate::features;
 #[btf_map]
 static BRIDGED: HashMap<BridgedKey, BridgedHost, { BRIDGED_HOSTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// The members that hosts are behind. Not allocated in advance, as above.
+#[btf_map]
+static SWITCHED: HashMap<SwitchedKey, SwitchedHost, { BRIDGED_HOSTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// The member of a bridge that a host is behind.
+#[inline(always)]
+pub fn switched_host(key: [u64; 2]) -> Option<&'static SwitchedHost> {
+    // SAFETY: the key is as long as the map's, and the values are of its type, which stay until no program runs any more.
+    let host = unsafe { bpf_map_lookup_elem((&raw const SWITCHED).cast_mut().cast(), (&raw const key).cast()) };
+    // SAFETY: as above; the controller replaces an element as a whole.
+    NonNull::new(host.cast::<SwitchedHost>()).map(|host| unsafe { host.as_ref() })
+}
 
 /// A host that the bridge knows to be behind a member.
 #[inline(always)]

@@ -26,7 +26,7 @@ use dataplane_common::{
 
 use crate::features;
 
-pub use bridge::{is_refresh_due, learned_host};
+pub use bridge::{is_refresh_due, learned_host, switched_host};
 pub use fib::{Table4, Table6};
 pub use flow::{FlowState, Flows, Row, flow_context, flow_state, moment, store_moment};
 

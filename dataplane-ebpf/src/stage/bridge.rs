@@ -1,23 +1,23 @@
-//! A frame that a member of a bridge receives for the bridge itself comes in through the bridge.
+//! A frame that a member of a bridge receives for the bridge itself comes in through the bridge; one for a host behind another
+//! member is sent there.
 //!
 //! Learning stays the bridge's: only a frame of a host that it knows to be behind this member is taken before it sees the
 //! frame, and now and then one of each host is left to it, so that it does not forget the host.
-
-#![expect(unsafe_code, reason = "the linker keeps functions global that have a name of their own")]
 
 use core::ops::ControlFlow;
 
 use dataplane_common::{
     Reason,
-    abi::{Ifindex, Port},
+    abi::Port,
     decide::{Frame, L3Protocol, PacketType},
     wire::Ethernet,
 };
 
 use crate::{
-    features, link_address, maps,
+    features, link_address,
     packet::Hook,
-    verdict::{Step, stop},
+    switching,
+    verdict::{Outcome, Step, stop},
 };
 
 /// Goes on as the bridge, where the frame is for it and from a host that it knows (`br_handle_frame`,
@@ -35,26 +35,23 @@ pub fn enter<H: Hook>(hook: &H, member: &'static Port, frame: Frame) -> Step<(Fr
     }
     // What XDP has begun with, tc goes on with.
     if !hook.chains_done().prerouting() {
-        match check_sender(member.ifindex, source) {
-            KNOWN => {}
-            DUE => return stop(Reason::BridgeRefresh),
+        match switching::check_sender(member.ifindex, source) {
+            switching::KNOWN => {}
+            switching::DUE => return stop(Reason::BridgeRefresh),
             _ => return stop(Reason::BridgeLearning),
         }
     }
     ControlFlow::Continue((Frame { packet_type: PacketType::Host, ..frame }, bridge))
 }
 
-const KNOWN: u32 = 0;
-const DUE: u32 = 1;
-const UNKNOWN: u32 = 2;
-
-/// What is known of a sender behind a member. A global function, for the room that the key takes.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn check_sender(member: Ifindex, source: u64) -> u32 {
-    match maps::learned_host([source, u64::from(member)]) {
-        None => UNKNOWN,
-        Some(host) if maps::is_refresh_due(host, maps::tick()) => DUE,
-        Some(_) => KNOWN,
+/// Sends a frame for a host behind another member of the bridge, or leaves it to the bridge. All else goes on.
+#[inline(always)]
+pub fn switch<H: Hook>(hook: &H, member: &Port) -> Step<()> {
+    match hook.way_in_bridge(member.ifindex, member.domain, member.flags) {
+        switching::NONE => ControlFlow::Continue(()),
+        switching::BY_TC => ControlFlow::Break(Outcome::Defer(0)),
+        switching::REFRESH => stop(Reason::BridgeRefresh),
+        switching::LEARN => stop(Reason::BridgeLearning),
+        way => ControlFlow::Break(Outcome::Switch(switching::member_of(way))),
     }
 }

@@ -33,6 +33,14 @@ pub fn forwarded<H: Hook>(hook: &H, egress: &Egress) {
     }
 }
 
+/// The frame is about to be sent to a member of its bridge.
+#[inline(always)]
+pub fn switched<H: Hook>(hook: &H, member: Ifindex) {
+    if traced() {
+        hook.trace(Reason::Bridged as u32, member);
+    }
+}
+
 /// Puts the current packet into the ring, if a subscriber wants it. Records that find no room in the ring, or exceed the rate
 /// limit, are counted.
 #[inline(always)]

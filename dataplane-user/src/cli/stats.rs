@@ -252,6 +252,7 @@ mod tests {
                 flows: "none".to_owned(),
                 header: "ethernet".to_owned(),
                 layer3: None,
+                switching: None,
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             links: vec![row::LinkRow {

@@ -83,6 +83,9 @@ pub struct PortRow {
     /// Why the kernel forwards what it receives, where that is because of the kind of device.
     #[serde(default)]
     pub layer3: Option<String>,
+    /// Of a member of a bridge: `on` where frames for other members are sent there at the driver, else why they are not.
+    #[serde(default)]
+    pub switching: Option<String>,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,

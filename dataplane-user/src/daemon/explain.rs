@@ -229,7 +229,9 @@ impl Daemon {
         let out =
             self.plane.want().adjacencies.get(&record.adjacency).map_or(LinkHeader::Ethernet, Adjacency::link_header);
         let frame = (reason.verdict() == Verdict::Forward).then(|| sent(&ran.frame, record.offset as usize, out));
-        if let Some(after) = frame {
+        if reason == Reason::Bridged {
+            stage("frame", format!("as it came, to {}", judgement.dev.as_deref().unwrap_or("a member")));
+        } else if let Some(after) = frame {
             stage("frame", changes(before, after, record.offset as usize, out));
         }
         if matches!(reason.verdict(), Verdict::Deliver | Verdict::Kernel) {

@@ -64,7 +64,8 @@ impl Daemon {
             let (taken, ipsec) = (self.taker(link), Shielded::by(&self.observed.model().ipsec).is_some());
             let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
             let flows = self.flows_word(link);
-            rows.push(PortRow { routes, taken, ipsec, netfilter, flows, ..row(link, port.mode.name(), state, counts) });
+            let row = PortRow { switching: self.switching_word(link), ..row(link, port.mode.name(), state, counts) };
+            rows.push(PortRow { routes, taken, ipsec, netfilter, flows, ..row });
         }
         for (ifindex, slot) in self.quarantined_slots() {
             let Some(link) = self.observed.model().links.get(ifindex) else { continue };
@@ -103,6 +104,16 @@ impl Daemon {
         let mut devices = self.plane.want().vlans.iter().filter(|(key, _)| key.ifindex == link.ifindex);
         let bridged = devices.any(|(_, device)| device.flags().contains(PortFlags::BRIDGED));
         self.observed.model().taker(link).filter(|_| !bridged)
+    }
+
+    /// Whether a member of a bridge switches, or why not.
+    fn switching_word(&self, link: &Link) -> Option<String> {
+        let model = self.observed.model();
+        let why = model.why_kernel_switches_at(link)?;
+        let slot = self.plane.slot(link.ifindex);
+        let port = slot.and_then(|slot| self.plane.want().ports.get(&slot));
+        let on = port.is_some_and(|port| port.flags().contains(PortFlags::SWITCHES));
+        Some(if on { "on" } else { why.unwrap_or("its bridge, or a member of that, is no port") }.to_owned())
     }
 
     fn routes_row(&self, link: &Link) -> RoutesRow {
@@ -273,6 +284,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
             .filter(|link| header(link) == "none")
             .and_then(|link| link.layer3.why_kernel())
             .map(str::to_owned),
+        switching: None,
         counts,
     }
 }

@@ -82,7 +82,10 @@ impl Daemon {
             handle: decided.and_then(|trace| trace.rule).map(|rule| rule.handle),
             rule: decided.and_then(|trace| trace.rule).map(|rule| rule.rule.to_string()),
             prefix: route.as_ref().map(|(prefix, _)| prefix.clone()),
-            dev: out.map(|out| self.name(out.ifindex)),
+            dev: out
+                .map(|out| out.ifindex)
+                .or((reason == Reason::Bridged).then_some(record.oif))
+                .map(|out| self.name(out)),
             via: route.and_then(|(_, via)| via).filter(|_| out.is_some()),
             lladdr: out.and_then(|out| Some(out.link_address()?.to_string())),
             flow: self.packet_flow(record),

@@ -39,8 +39,20 @@ fn bridges(facts: &Facts, findings: &mut Vec<Finding>) {
             Some(why) => format!("what is routed into it is handed to the bridge by tc: {why}"),
         };
         let received = received(facts, bridge).map_or_else(String::new, |received| format!("; {received}"));
-        findings.push(fine(format!("bridge {}", bridge.name), way + &received));
+        let switched = switched(facts, bridge).map_or_else(String::new, |switched| format!("; {switched}"));
+        findings.push(fine(format!("bridge {}", bridge.name), way + &received + &switched));
     }
+}
+
+/// Who sends frames from one member of a bridge to another, if it is a port.
+fn switched(facts: &Facts, bridge: &Link) -> Option<String> {
+    let members = facts.ports.iter().filter(|port| port.link.master == Some(bridge.ifindex));
+    let mut words = members.filter_map(|port| Some((&port.link.name, port.row.as_ref()?.switching.as_ref()?)));
+    let first = words.next()?;
+    Some(match [first].into_iter().chain(words).find(|(_, word)| *word != "on") {
+        None => "frames between its members are switched at the driver".to_owned(),
+        Some((member, why)) => format!("frames of {member} for other members are the kernel's: {why}"),
+    })
 }
 
 /// What forwards packets of devices without link header, and into them.

@@ -49,6 +49,7 @@ fn healthy() -> Facts {
         flows: "none".to_owned(),
         header: "ethernet".to_owned(),
         layer3: None,
+        switching: None,
         counts: Counts::default(),
     };
     Facts {

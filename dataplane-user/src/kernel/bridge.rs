@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io};
 
 use aya::maps::{HashMap, MapData, MapError};
-use dataplane_common::abi::{BridgedHost, BridgedKey, map};
+use dataplane_common::abi::{BridgedHost, BridgedKey, SwitchedHost, SwitchedKey, map};
 use rustix::time::{ClockId, clock_getres};
 
 use super::{Object, TableError};
@@ -38,11 +38,7 @@ impl BridgedHosts {
 
     /// Takes a host out.
     pub fn remove(&mut self, key: BridgedKey) -> Result<(), TableError> {
-        match self.map.remove(&zerocopy::transmute!(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(error)),
-        }
+        gone(self.map.remove(&zerocopy::transmute!(key)), map::BRIDGED)
     }
 
     /// Takes out all hosts but these.
@@ -50,6 +46,47 @@ impl BridgedHosts {
         let known = self.map.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let known = known.into_iter().map(|key| zerocopy::transmute!(key));
         known.filter(|key| !kept.contains_key(key)).try_for_each(|key| self.remove(key))
+    }
+}
+
+/// The map of the members that hosts are behind.
+pub struct SwitchedHosts {
+    map: HashMap<MapData, [u8; size_of::<SwitchedKey>()], [u8; size_of::<SwitchedHost>()]>,
+}
+
+impl SwitchedHosts {
+    pub(super) fn take(object: &mut Object) -> Result<Self, TableError> {
+        let map = object.take_map(map::SWITCHED)?;
+        Ok(Self { map: map.try_into().map_err(|error| TableError::Map { name: map::SWITCHED, error })? })
+    }
+
+    /// Writes the way to a host.
+    pub fn write(&mut self, key: SwitchedKey, host: SwitchedHost) -> Result<(), TableError> {
+        let (key, host): ([u8; size_of::<SwitchedKey>()], [u8; size_of::<SwitchedHost>()]) =
+            (zerocopy::transmute!(key), zerocopy::transmute!(host));
+        self.map.insert(key, host, 0).map_err(|error| TableError::Map { name: map::SWITCHED, error })
+    }
+
+    /// Takes a host out.
+    pub fn remove(&mut self, key: SwitchedKey) -> Result<(), TableError> {
+        gone(self.map.remove(&zerocopy::transmute!(key)), map::SWITCHED)
+    }
+
+    /// Takes out all hosts but these.
+    pub fn keep(&mut self, kept: &BTreeMap<SwitchedKey, SwitchedHost>) -> Result<(), TableError> {
+        let known = self.map.keys().collect::<Result<Vec<_>, _>>();
+        let known = known.map_err(|error| TableError::Map { name: map::SWITCHED, error })?;
+        let known = known.into_iter().map(|key| zerocopy::transmute!(key));
+        known.filter(|key| !kept.contains_key(key)).try_for_each(|key| self.remove(key))
+    }
+}
+
+/// What was not there is gone, too.
+fn gone(removed: Result<(), MapError>, name: &'static str) -> Result<(), TableError> {
+    match removed {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(TableError::Map { name, error }),
     }
 }
 

@@ -24,7 +24,7 @@ mod table;
 mod test_run;
 
 pub use bpffs::{BPFFS, Bpffs, BpffsError, PinDirs, is_bpffs, prepare};
-pub use bridge::BridgedHosts;
+pub use bridge::{BridgedHosts, SwitchedHosts};
 pub use btf::BtfError;
 pub use event::Events;
 pub use flows::{FlowMaps, FlowSwitch};

@@ -38,6 +38,7 @@ const OWN: &[&str] = &[
     map::PORTS,
     map::VLANS,
     map::BRIDGED,
+    map::SWITCHED,
     map::ADJACENCIES,
     map::NEIGHBOURS,
     map::POLICIES,
@@ -164,8 +165,16 @@ impl Object {
         // The places of ports and rules that are not there are not counted.
         loader.map_max_entries(map::COUNTERS, 1);
         loader.map_max_entries(map::RULE_COUNTERS, 1);
-        let read =
-            [map::PORTS, map::VLANS, map::BRIDGED, map::ADJACENCIES, map::NEIGHBOURS, map::POLICIES, map::EGRESS];
+        let read = [
+            map::PORTS,
+            map::VLANS,
+            map::BRIDGED,
+            map::SWITCHED,
+            map::ADJACENCIES,
+            map::NEIGHBOURS,
+            map::POLICIES,
+            map::EGRESS,
+        ];
         let ways = [map::EGRESS_CLASSES, map::EGRESS_LINKS];
         pin(&mut loader, &[(&ways, &dirs.lasting), (&read, &dirs.own), (ROUTING, &dirs.routing)]);
         Self::finish(loader, features, KernelLog::on_path(), sizes, dirs)

@@ -18,7 +18,8 @@ use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
-    BridgedHosts, Events, GrowableMaps, Object, ObjectError, growable::memory, mmap::Mapping, object, policy::Shields,
+    BridgedHosts, Events, GrowableMaps, Object, ObjectError, SwitchedHosts, growable::memory, mmap::Mapping, object,
+    policy::Shields,
 };
 use crate::fib::{Memory as _, TableSizes};
 
@@ -142,6 +143,8 @@ pub struct Tables {
     pub routing: GrowableMaps,
     /// Hosts behind members of bridges.
     pub bridged: BridgedHosts,
+    /// The members that hosts are behind.
+    pub switched: SwitchedHosts,
     ports: Mapping<AtomicU64>,
     adjacencies: Mapping<AtomicU64>,
     heartbeat: Rows<8>,
@@ -176,6 +179,7 @@ impl Tables {
         let tables = Self {
             routing: GrowableMaps::take(object, sizes)?,
             bridged: BridgedHosts::take(object)?,
+            switched: SwitchedHosts::take(object)?,
             ports: memory(object, map::PORTS, PORTS as usize * words::<Port>())?,
             adjacencies: memory(object, map::ADJACENCIES, ADJACENCIES as usize * words::<Adjacency>())?,
             heartbeat: Rows::take(object, map::HEARTBEAT)?,

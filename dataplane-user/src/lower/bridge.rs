@@ -34,6 +34,11 @@ impl Entrances {
         Self { bridges }
     }
 
+    /// The members, by bridge.
+    pub(super) fn members(&self) -> impl Iterator<Item = (Ifindex, &BTreeSet<Ifindex>)> {
+        self.bridges.iter().map(|(bridge, (members, _))| (*bridge, members))
+    }
+
     /// The rows of members for frames to the bridge: to its address, and to the member's own (`br_handle_frame`,
     /// `net/bridge/br_input.c`).
     pub(super) fn rows(&self, model: &Model, ports: &BTreeMap<Ifindex, Attachment>) -> BTreeMap<VlanKey, Port> {
@@ -156,10 +161,10 @@ mod tests {
             name: "br0".to_owned(),
             mac: Some(sample::mac(20)),
             kind: Some("bridge".to_owned()),
-            bridge: Some(Bridge { filters_vlans: false, ageing: 30_000 }),
+            bridge: Some(Bridge { ageing: 30_000, ..Bridge::default() }),
             ..model.links[&2].clone()
         };
-        let bridge_port = Some(BridgePort { forwarding: true, special: false });
+        let bridge_port = Some(BridgePort { forwarding: true, ..BridgePort::default() });
         let members =
             MEMBERS.map(|ifindex| Link { master: Some(BRIDGE), bridge_port, ..model.links[&ifindex].clone() });
         for mut link in [bridge].into_iter().chain(members) {

@@ -97,7 +97,7 @@ mod tests {
     fn model(change: impl Fn(&mut Link)) -> Model {
         let mut model = Model::default();
         let bridge = Some(Bridge::default());
-        let port = Some(BridgePort { forwarding: true, special: false });
+        let port = Some(BridgePort { forwarding: true, ..BridgePort::default() });
         for mut link in [
             Link { kind: Some("bridge".to_owned()), bridge, ..plain(20, "br0") },
             Link { master: Some(20), bridge_port: port, ..plain(21, "lan0") },
@@ -160,12 +160,12 @@ mod tests {
             translates: false,
             obstacles: Vec::new(),
         };
-        filtered.apply(Event::Snapshot(Snapshot::Netfilter(Netfilter { chains: vec![chain], own: None })));
+        filtered.apply(Event::Snapshot(Snapshot::Netfilter(Netfilter { chains: vec![chain], own: None, calls: None })));
         assert_eq!(found(&filtered, 20, Some(HOST)), by_bridge, "rules for bridges");
         let mut moved = model(|_| {});
         moved.apply(Event::Link(Link {
             master: Some(20),
-            bridge_port: Some(BridgePort { forwarding: true, special: false }),
+            bridge_port: Some(BridgePort { forwarding: true, ..BridgePort::default() }),
             ..plain(23, "lan1")
         }));
         moved.apply(Event::Fdb(FdbEntry { bridge: 20, mac: HOST, member: Some(23) }));
@@ -179,7 +179,7 @@ mod tests {
         let mut model = model(|_| {});
         let member = |ifindex, name: &str| Link {
             master: Some(20),
-            bridge_port: Some(BridgePort { forwarding: true, special: false }),
+            bridge_port: Some(BridgePort { forwarding: true, ..BridgePort::default() }),
             ..plain(ifindex, name)
         };
         model.apply(Event::Link(member(23, "lan1")));

@@ -22,6 +22,8 @@ impl Lowering {
         let is_bridge = |port: &Port| port.flags().contains(PortFlags::BRIDGED);
         let is_virtual = |(key, port): (&VlanKey, &Port)| key.is_address() && !is_bridge(port);
         want.features.set(Features::VIRTUAL, want.vlans.iter().any(is_virtual));
+        let switches = |port: &Port| port.flags().contains(PortFlags::SWITCHES);
+        want.features.set(Features::SWITCH, want.ports.values().any(switches));
         want.features.set(Features::BRIDGES, want.ports.values().any(is_bridge));
         let ipv6 = model.addresses.iter().any(|address| address.address.is_ipv6() && !address.address.is_loopback());
         want.features.set(Features::IPV6, ipv6);

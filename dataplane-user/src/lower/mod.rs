@@ -16,17 +16,17 @@ mod policy;
 mod port;
 mod problem;
 mod route;
+mod switching;
 mod target;
 pub mod trace_filter;
 mod update;
 mod vlan;
+mod want;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use dataplane_common::abi::{
-    Adjacency, BridgedKey, Control, Features, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey,
-};
+use dataplane_common::abi::{Control, Ifindex, Port};
 
 use crate::model::{Attachment, IpVersion, Link, Model, Prefix, RouteSource, TABLE_LOCAL, Touched, TouchedRoutes};
 use crate::retired::Grace;
@@ -37,61 +37,10 @@ use route::Paths;
 pub use problem::{Problem, Shielded};
 pub use target::{TargetChanges, Targets};
 pub use update::Update;
+pub use want::Want;
 
 /// More prefixes than this are not looked at one by one.
 const SINGLE: usize = 50_000;
-
-/// What the maps of ports and routes should hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
-    /// By slot.
-    pub ports: BTreeMap<u32, Port>,
-    /// VLAN devices on ports.
-    pub vlans: BTreeMap<VlanKey, Port>,
-    /// Hosts behind members of bridges whose frames are taken, and after how many hundredths of a second the bridge sees one.
-    pub hosts: BTreeMap<BridgedKey, u32>,
-    /// By index.
-    pub groups: BTreeMap<u32, NextHopGroup>,
-    /// By index.
-    pub adjacencies: BTreeMap<u32, Adjacency>,
-    /// For lookups in the kernel: the adjacency of each neighbour, and our addresses.
-    pub neighbours: BTreeMap<NeighbourKey, u32>,
-    /// IPv4.
-    pub fib4: Targets<u32>,
-    /// IPv6.
-    pub fib6: Targets<u128>,
-    /// What policies of `IPsec` may cover, of IPv4 and of IPv6.
-    pub policies: [Policies; 2],
-    /// Devices that XDP transmits on.
-    pub egress: BTreeSet<Ifindex>,
-    /// [`Control::mirror`].
-    pub mirror: u32,
-    /// The features that ports and routes need; the filter adds its own.
-    pub features: Features,
-    /// What could not be done, for the operator. Packets concerned are left to the kernel.
-    pub problems: Vec<Problem>,
-}
-
-impl Default for Want {
-    /// Empty maps.
-    fn default() -> Self {
-        Self {
-            ports: BTreeMap::new(),
-            vlans: BTreeMap::new(),
-            hosts: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            adjacencies: BTreeMap::new(),
-            neighbours: BTreeMap::new(),
-            fib4: Targets::default(),
-            fib6: Targets::default(),
-            policies: [Policies::NONE; 2],
-            egress: BTreeSet::new(),
-            mirror: 0,
-            features: Features::empty(),
-            problems: Vec::new(),
-        }
-    }
-}
 
 /// Turns models into [`Want`]s; remembers which index stands for what.
 #[derive(Clone, Debug)]
@@ -112,6 +61,7 @@ pub struct Lowering {
     narrow: BTreeSet<(Ifindex, u32)>,
     attached: BTreeMap<Ifindex, Attachment>,
     entrances: bridge::Entrances,
+    switching: switching::Switching,
     /// Problems with ports.
     problems: Vec<Problem>,
     want: Want,
@@ -135,6 +85,7 @@ impl Lowering {
             narrow: BTreeSet::new(),
             attached: BTreeMap::new(),
             entrances: bridge::Entrances::default(),
+            switching: switching::Switching::default(),
             problems: Vec::new(),
             want: Want::default(),
         }
@@ -175,6 +126,7 @@ impl Lowering {
             self.want.policies = policies;
         }
         self.update_hosts(model, touched, ports_touched, &mut update);
+        self.update_ways(model, touched, ports_touched, &mut update);
         self.update_neighbours(model, touched, ports_touched, &mut update);
         self.next_hops.sweep(&mut self.want, &mut update);
         self.next_hops.fill(model, touched, &mut self.want, &mut update);
@@ -200,12 +152,15 @@ impl Lowering {
             || attached.iter().filter_map(|(ifindex, attachment)| Some((model.links.get(ifindex)?, *attachment)));
         self.problems.clear();
         let (mut wanted, route_mtu) = (BTreeMap::new(), self.route_mtu.1);
+        self.entrances = bridge::Entrances::new(model, attached);
+        self.switching = switching::Switching::new(model, &self.entrances);
         let slots = self.slots.assign(present().map(|(link, _)| link.ifindex), &mut self.problems);
         for (link, attachment) in present() {
             if let Some(slot) = slots.get(&link.ifindex) {
                 let port = port::port(model, link, attachment);
                 let flags = port.flags() | bridge::flags(model, attached, link);
-                wanted.insert(*slot, Port { route_mtu, flags: flags.bits(), ..port });
+                let port = Port { route_mtu, flags: flags.bits(), ..port };
+                wanted.insert(*slot, self.switching.port(model, link, port));
             }
         }
         let mut vlans = vlan::vlans(model, &self.attached, &mut self.problems);
@@ -217,7 +172,6 @@ impl Lowering {
             self.problems.extend(entered.iter().any(left).then_some(Problem::PolicyRouting(version)));
         }
         self.problems.extend(present().filter_map(|(link, _)| bridge::taken(model, attached, link)));
-        self.entrances = bridge::Entrances::new(model, attached);
         vlans.extend(self.entrances.rows(model, attached));
         let shielded = Shielded::by(&model.ipsec).filter(|_| !wanted.is_empty());
         self.problems.extend(shielded.map(Problem::Ipsec));

@@ -5,7 +5,7 @@ mod rules;
 
 use std::cmp::Reverse;
 
-use dataplane_common::abi::{ADJACENCIES, AdjacencyFlags, GROUPS, PortFlags, RouteKind, Target};
+use dataplane_common::abi::{self, Adjacency, AdjacencyFlags, Features, NeighbourKey, PortFlags, RouteKind, Target};
 use dataplane_common::wire::Mac;
 use proptest::prelude::*;
 
@@ -254,7 +254,7 @@ fn adjacencies_follow_link_and_neighbour() {
 fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     // One set of next hops more than there is room for.
     let mut model = sample::model();
-    for number in 0..=GROUPS {
+    for number in 0..=abi::GROUPS {
         let via = Some(std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + number).into());
         let destination = Prefix::new(number << 12, 24);
         let route = Route { destination, ..unicast(&[NextHop { via, ..hop(1) }]) };
@@ -275,7 +275,7 @@ fn what_does_not_fit_or_is_not_followed_goes_to_the_kernel() {
     let mut model = sample::model();
     let destination = prefix("10.0.0.0/8");
     model.apply(Event::Route4(Route { destination, ..unicast(&[hop(0)]) }, Placement::First));
-    for number in 0..ADJACENCIES {
+    for number in 0..abi::ADJACENCIES {
         let address = std::net::Ipv4Addr::from_bits(v4("10.0.0.0") + 2 * number).into();
         model.neighbours.insert(
             (2, address),

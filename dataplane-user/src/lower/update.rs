@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{Adjacency, BridgedKey, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, VlanKey};
+use dataplane_common::abi::{
+    Adjacency, BridgedKey, Ifindex, NeighbourKey, NextHopGroup, Policies, Port, SwitchedHost, SwitchedKey, VlanKey,
+};
 
 use super::{TargetChanges, Want, family_state::changes};
 
@@ -15,6 +17,8 @@ pub struct Update {
     pub vlans: BTreeMap<VlanKey, Option<Port>>,
     /// Hosts behind members of bridges.
     pub hosts: BTreeMap<BridgedKey, Option<u32>>,
+    /// The ways to hosts within their bridges.
+    pub switched: BTreeMap<SwitchedKey, Option<SwitchedHost>>,
     /// By index.
     pub groups: BTreeMap<u32, Option<NextHopGroup>>,
     /// By index.
@@ -40,6 +44,7 @@ impl Update {
             ports: changes(&BTreeMap::new(), &want.ports),
             vlans: changes(&BTreeMap::new(), &want.vlans),
             hosts: changes(&BTreeMap::new(), &want.hosts),
+            switched: changes(&BTreeMap::new(), &want.switched),
             groups: changes(&BTreeMap::new(), &want.groups),
             adjacencies: changes(&BTreeMap::new(), &want.adjacencies),
             neighbours: changes(&BTreeMap::new(), &want.neighbours),
@@ -58,6 +63,7 @@ impl Update {
             ports: changes(&before.ports, &after.ports),
             vlans: changes(&before.vlans, &after.vlans),
             hosts: changes(&before.hosts, &after.hosts),
+            switched: changes(&before.switched, &after.switched),
             groups: changes(&before.groups, &after.groups),
             adjacencies: changes(&before.adjacencies, &after.adjacencies),
             neighbours: changes(&before.neighbours, &after.neighbours),

@@ -22,6 +22,7 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         flows: "none".to_owned(),
         header: "ethernet".to_owned(),
         layer3: None,
+        switching: None,
         counts: Counts::default(),
     }
 }

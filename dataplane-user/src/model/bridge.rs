@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataplane_common::abi::{BRIDGED_HOSTS, Ifindex};
 use dataplane_common::wire::Mac;
 
-use super::{Link, Model, NetfilterHook};
+use super::{IpVersion, Link, Model, NetfilterHook};
 
 /// How many hosts behind bridges are known: a neighbour can make up as many as it likes. What is for others is left to the
 /// kernel's bridge.
@@ -18,15 +18,25 @@ pub struct Bridge {
     pub filters_vlans: bool,
     /// After how many hundredths of a second without a frame it forgets a host (`ageing_time`).
     pub ageing: u32,
+    /// Rules of netfilter for IPv4 and for IPv6 see the packets in its frames, whatever the namespace says (`nf_call_iptables`,
+    /// `nf_call_ip6tables`).
+    pub calls: [bool; 2],
 }
 
 /// What a member says of its part in a bridge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the kernel reports it")]
 pub struct BridgePort {
     /// Its state lets frames through (`BR_STATE_FORWARDING`).
     pub forwarding: bool,
     /// Where its frames go depends on more than its state: it is locked, has a backup or VLAN tunnels.
     pub special: bool,
+    /// It gets nothing from other isolated members.
+    pub isolated: bool,
+    /// It may get what it received itself (`hairpin`).
+    pub hairpin: bool,
+    /// The bridge answers neighbour discovery for it (`neigh_suppress`).
+    pub suppresses: bool,
 }
 
 /// What a bridge knows of a host: an entry of its forwarding table (FDB) without a VLAN.
@@ -134,6 +144,47 @@ impl Model {
         let ages = bridge.bridge.is_some_and(|bridge| bridge.ageing != 0);
         let taken = || self.taker(bridge).map(|_| "another device takes its packets");
         self.why_special(bridge).or_else(|| (!ages).then_some("its ageing_time is 0")).or_else(taken)
+    }
+
+    /// Why frames between members of a bridge are left to the kernel's bridge, for people; `None`: they are not.
+    pub fn why_kernel_switches(&self, bridge: &Link) -> Option<&'static str> {
+        let members = || self.links.values().filter(|link| link.master == Some(bridge.ifindex));
+        let suppresses = || members().any(|link| link.bridge_port.is_some_and(|port| port.suppresses));
+        self.why_kernel_receives(bridge)
+            .or_else(|| {
+                self.is_seen_by_netfilter(bridge).then_some("rules of netfilter see its packets (br_netfilter)")
+            })
+            .or_else(|| suppresses().then_some("a member has neigh_suppress"))
+    }
+
+    /// Whether a bridge hands packets in its frames of a family to netfilter (`br_nf_pre_routing` in
+    /// `net/bridge/br_netfilter_hooks.c`), which looks at their headers at least.
+    pub fn checks_headers(&self, bridge: &Link) -> [bool; 2] {
+        let Some(said) = bridge.bridge else { return [false; 2] };
+        let called = self.netfilter.calls;
+        [0, 1].map(|family| called.is_some_and(|all| all[family] || said.calls[family]))
+    }
+
+    /// Whether rules of netfilter see packets in the frames of a bridge.
+    fn is_seen_by_netfilter(&self, bridge: &Link) -> bool {
+        let members = self.links.values().filter(|link| link.master == Some(bridge.ifindex));
+        let devices: Vec<_> = members.chain([bridge]).map(|link| link.name.as_str()).collect();
+        let seen = self.checks_headers(bridge);
+        let versions = [IpVersion::V4, IpVersion::V6].into_iter().zip(seen).filter(|(_, seen)| *seen);
+        let own = self.own_rules && seen != [false; 2];
+        let at_ingress = devices.iter().any(|device| self.netfilter.meets_on_the_way_in(device));
+        own || at_ingress || versions.into_iter().any(|(version, _)| self.netfilter.meets(version, &devices))
+    }
+
+    /// Why frames between a member of a bridge and others are left to the kernel's bridge, for people: nothing inside where they
+    /// are not, none where the link is no member.
+    pub fn why_kernel_switches_at(&self, member: &Link) -> Option<Option<&'static str>> {
+        let own = if Self::lets_through(member) {
+            member.offloads.then_some("its hardware switches (switchdev)")
+        } else {
+            Some("it is down, blocked or locked, or has a backup or VLAN tunnels")
+        };
+        Some(self.why_kernel_switches(self.bridge_of(member)?).or(own))
     }
 
     /// Whether the state of a member lets all frames through.

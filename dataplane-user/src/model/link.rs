@@ -34,6 +34,8 @@ pub struct Link {
     pub bridge: Option<Bridge>,
     /// What a member of a bridge says of that.
     pub bridge_port: Option<BridgePort>,
+    /// Hardware may have sent its frames on within a bridge already (`switchdev`).
+    pub offloads: bool,
     /// The loopback device.
     pub loopback: bool,
     /// `ARPHRD_ETHER`: frames begin with an Ethernet header.

@@ -105,6 +105,9 @@ pub struct Netfilter {
     pub chains: Vec<NetfilterChain>,
     /// Names of the tables that daemons like this one wrote; none where that is not known.
     pub own: Option<Vec<String>>,
+    /// Whether rules for IPv4 and for IPv6 see packets in the frames of all bridges (`bridge-nf-call-iptables`,
+    /// `bridge-nf-call-ip6tables`); none where `br_netfilter` is not there.
+    pub calls: Option<[bool; 2]>,
 }
 
 impl Netfilter {
@@ -130,6 +133,11 @@ impl Netfilter {
             NetfilterHook::Egress | NetfilterHook::Bridge => false,
         });
         met.flat_map(|chain| &chain.obstacles)
+    }
+
+    /// Whether what a device receives would meet rules of its own.
+    pub fn meets_on_the_way_in(&self, device: &str) -> bool {
+        self.chains.iter().any(|chain| chain.hook == NetfilterHook::Ingress && chain.is_on(device))
     }
 
     /// Whether what a device transmits would meet rules.
@@ -197,7 +205,8 @@ mod tests {
         ];
         for (what, chain, forbids, ignored) in rows {
             let link = |ifindex, name: &str| Link { ifindex, name: name.to_owned(), ..Link::default() };
-            let mut model = Model { netfilter: Netfilter { chains: vec![chain], own: None }, ..Model::default() };
+            let mut model =
+                Model { netfilter: Netfilter { chains: vec![chain], own: None, calls: None }, ..Model::default() };
             model.apply(Event::Link(link(2, "eth0")));
             model.apply(Event::Link(Link {
                 parent: Some(2),
@@ -226,7 +235,7 @@ mod tests {
             (chain(NetfilterHook::Egress, &both, &["eth0"]), [false, false], true),
         ];
         for (chain, met, out) in rows {
-            let netfilter = Netfilter { chains: vec![chain.clone()], own: None };
+            let netfilter = Netfilter { chains: vec![chain.clone()], own: None, calls: None };
             assert_eq!(both.map(|version| netfilter.meets(version, &["eth0.5", "eth0"])), met, "{chain}");
             assert_eq!(netfilter.meets_on_the_way_out("eth0"), out, "{chain}");
         }

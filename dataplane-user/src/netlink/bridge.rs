@@ -16,7 +16,14 @@ const FAMILY: u8 = 7;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_BR_AGEING_TIME: u16 = 4;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
+const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+/// Since Linux 6.3.
+const IFLA_BRPORT_NEIGH_VLAN_SUPPRESS: u16 = 43;
 const IFLA_BRPORT_VLAN_TUNNEL: u16 = 29;
 const IFLA_BRPORT_BACKUP_PORT: u16 = 34;
 const IFLA_BRPORT_LOCKED: u16 = 39;
@@ -37,6 +44,8 @@ pub(super) fn bridge(data: &[u8]) -> Bridge {
         match kind {
             IFLA_BR_VLAN_FILTERING => bridge.filters_vlans = value.first() != Some(&0),
             // In `USER_HZ`, which is 100.
+            IFLA_BR_NF_CALL_IPTABLES => bridge.calls[0] = is_on(value),
+            IFLA_BR_NF_CALL_IP6TABLES => bridge.calls[1] = is_on(value),
             IFLA_BR_AGEING_TIME => bridge.ageing = u32_at(value, 0).unwrap_or_default(),
             _ => {}
         }
@@ -51,11 +60,30 @@ pub(super) fn port(data: &[u8]) -> BridgePort {
         match kind {
             IFLA_BRPORT_STATE => port.forwarding = value.first() == Some(&FORWARDING),
             IFLA_BRPORT_VLAN_TUNNEL | IFLA_BRPORT_LOCKED => port.special |= value.first() != Some(&0),
+            IFLA_BRPORT_MODE => port.hairpin = is_on(value),
+            IFLA_BRPORT_ISOLATED => port.isolated = is_on(value),
+            IFLA_BRPORT_NEIGH_SUPPRESS | IFLA_BRPORT_NEIGH_VLAN_SUPPRESS => port.suppresses |= is_on(value),
             IFLA_BRPORT_BACKUP_PORT => port.special = true,
             _ => {}
         }
     }
     port
+}
+
+fn is_on(value: &[u8]) -> bool {
+    value.first() != Some(&0)
+}
+
+/// Whether netfilter's rules for IPv4 and IPv6 see packets in bridges (`br_netfilter`); none where there is no such thing.
+/// What cannot be read is taken for on.
+pub(super) fn calls() -> Option<[bool; 2]> {
+    let read = |name| match std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{name}")) {
+        Ok(text) => Some(text.trim() != "0"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(_) => Some(true),
+    };
+    let [v4, v6] = ["iptables", "ip6tables"].map(read);
+    (v4.is_some() || v6.is_some()).then(|| [v4, v6].map(|call| call.unwrap_or(true)))
 }
 
 /// A bridge's view of a member (`RTM_NEWLINK`): the kernel announces a new state in no other way.

@@ -35,6 +35,7 @@ const IFLA_MACVLAN_MODE: u16 = 1;
 const BRIDGE_MODE: u32 = 4;
 /// `MACVLAN_MODE_PASSTHRU` and `MACVLAN_MODE_SOURCE`; the other modes take what is for their own link addresses.
 const TAKING_MODES: u32 = 8 | 16;
+const IFLA_PHYS_SWITCH_ID: u16 = 36;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
@@ -108,6 +109,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
                 link.bridge_port = info(IFLA_INFO_SLAVE_DATA).filter(|_| member).map(bridge::port);
                 link.takes = takes(link.kind.as_deref().unwrap_or_default(), info(IFLA_INFO_DATA).unwrap_or_default());
             }
+            IFLA_PHYS_SWITCH_ID => link.offloads = true,
             IFLA_AF_SPEC => settings(&mut link, value),
             IFLA_XDP => link.xdp = xdp(value),
             IFLA_PROP_LIST => {

@@ -13,7 +13,7 @@ use super::{
     Error,
     attribute::{Attributes, text, u8_at},
     base_chain::base,
-    hook, legacy,
+    bridge, hook, legacy,
     ruleset::{Ruleset, set_of},
     socket::{Listener, RecvResult, Requester},
 };
@@ -136,8 +136,8 @@ impl NetfilterMonitor {
     /// All that forwarded packets would meet.
     pub(super) fn survey(&mut self) -> Netfilter {
         let seen = self.nftables();
-        let Netfilter { mut chains, own } =
-            seen.unwrap_or_else(|error| Netfilter { chains: unknown("nftables", &error), own: None });
+        let Netfilter { mut chains, own, .. } =
+            seen.unwrap_or_else(|error| Netfilter { chains: unknown("nftables", &error), ..Netfilter::default() });
         let hooks = hook::list();
         match &hooks {
             Ok(Some(hooks)) => chains.extend(hooks.iter().filter_map(hook::Hooked::foreign)),
@@ -152,7 +152,7 @@ impl NetfilterMonitor {
         }
         chains.extend(legacy::chains(hooks.ok().flatten().as_deref()));
         chains.sort();
-        Netfilter { chains, own }
+        Netfilter { chains, own, calls: bridge::calls() }
     }
 
     /// The generation of nftables' rules that was listed last, and the sets by whose elements something was decided; none where
@@ -288,7 +288,7 @@ fn nftables(requester: &mut Requester) -> Result<(Netfilter, BTreeSet<SetKey>), 
         chains.extend((chain.drops || chain.rules != Some(0)).then_some(chain));
     }
     let own = tables.into_iter().map(|(_, name, _)| name).filter(|name| name.starts_with(OWN_TABLE));
-    Ok((Netfilter { chains, own: Some(own.collect()) }, watched))
+    Ok((Netfilter { chains, own: Some(own.collect()), calls: None }, watched))
 }
 
 /// A name as the kernel takes it.

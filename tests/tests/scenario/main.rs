@@ -12,6 +12,7 @@ mod bgp;
 mod bond;
 mod bridge;
 mod bridge_entrance;
+mod bridge_switch;
 mod card;
 mod careful;
 mod carried;

@@ -37,6 +37,7 @@ fn sample(at: Instant, packets: u64) -> Sample {
         flows: "none".to_owned(),
         header: "ethernet".to_owned(),
         layer3: None,
+        switching: None,
         counts: Counts::new(packets, 0, packets / 2, 0),
     };
     let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];

@@ -98,6 +98,8 @@ impl Kernel {
             Change::RemoveVlan(key) => drop(have.vlans.remove(key)),
             Change::Host(key, period) => drop(have.hosts.insert(*key, *period)),
             Change::RemoveHost(key) => drop(have.hosts.remove(key)),
+            Change::Switched(key, host) => drop(have.switched.insert(*key, *host)),
+            Change::RemoveSwitched(key) => drop(have.switched.remove(key)),
             Change::Neighbour(key, index) => drop(have.neighbours.insert(*key, *index)),
             Change::RemoveNeighbour(key) => drop(have.neighbours.remove(key)),
             Change::Features(_) => panic!("programs are loaded, not written"),
@@ -144,6 +146,7 @@ impl Plane for FakePlane {
         let mut kernel = self.kernel();
         kernel.have.vlans.retain(|key, _| want.vlans.contains_key(key));
         kernel.have.hosts.retain(|key, _| want.hosts.contains_key(key));
+        kernel.have.switched.retain(|key, _| want.switched.contains_key(key));
         kernel.have.neighbours.retain(|key, _| want.neighbours.contains_key(key));
         Ok(())
     }

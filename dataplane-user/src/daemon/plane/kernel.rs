@@ -118,6 +118,7 @@ impl Plane for KernelPlane {
     fn keep(&mut self, want: &Want) -> Result<(), TableError> {
         self.tables.keep_vlans(&want.vlans)?;
         self.tables.bridged.keep(&want.hosts)?;
+        self.tables.switched.keep(&want.switched)?;
         self.tables.keep_neighbours(&want.neighbours)
     }
 

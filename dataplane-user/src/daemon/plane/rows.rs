@@ -34,6 +34,8 @@ pub(super) fn write(tables: &mut Tables, change: &Change<'_>) -> Result<(), Tabl
         Change::RemoveVlan(key) => tables.remove_vlan(*key)?,
         Change::Host(key, period) => tables.bridged.write(*key, *period)?,
         Change::RemoveHost(key) => tables.bridged.remove(*key)?,
+        Change::Switched(key, host) => tables.switched.write(*key, *host)?,
+        Change::RemoveSwitched(key) => tables.switched.remove(*key)?,
         Change::RemovePort(slot) => tables.write_port(*slot, &Port::FREE),
         // Programs are no rows: see [`Plane::load`].
         Change::Features(_) => {}
