@@ -74,31 +74,48 @@ impl Chain {
         for (key, value) in settings {
             self.dut.set(key, value)?;
         }
-        for (link, addresses) in
-            [("a1", ["198.51.100.1/24", "2001:db8:a::1/64"]), ("b0", ["203.0.113.1/24", "2001:db8:b::1/64"])]
-        {
-            for address in addresses {
-                let family: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-                self.dut.run("ip", &[&["address", "add", address, "dev", link], family].concat())?;
-            }
+        for link in ["a1", "b0"] {
             self.dut.run("ip", &["link", "set", link, "up"])?;
         }
         self.source.run("ip", &["link", "set", "a0", "up"])?;
         self.sink.run("ip", &["link", "set", "b1", "up"])?;
         // A redirect into a veth is lost unless its far end has NAPI: XDP or GRO. GRO stays on for all contestants.
         self.dut.run("ethtool", &["-K", "a1", "gro", "on"])?;
-        self.dut.feed("ip", &["-batch", "-"], &self.neighbours()?)?;
-        self.dut.feed("ip", &["-batch", "-"], &routes(&self.table4.routes, "203.0.113."))?;
-        self.dut.feed("ip", &["-6", "-batch", "-"], &routes(&self.table6.routes, "2001:db8:b::"))?;
+        self.lead(["a1", "b0"])
+    }
+
+    /// Addresses towards both ends, and routes to the sink.
+    pub fn lead(&self, [entrance, exit]: [&str; 2]) -> Result<()> {
+        for (link, addresses) in
+            [(entrance, ["198.51.100.1/24", "2001:db8:a::1/64"]), (exit, ["203.0.113.1/24", "2001:db8:b::1/64"])]
+        {
+            for address in addresses {
+                let family: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+                self.dut.run("ip", &[&["address", "add", address, "dev", link], family].concat())?;
+            }
+        }
+        self.dut.feed("ip", &["-batch", "-"], &self.neighbours(exit)?)?;
+        self.dut.feed("ip", &["-batch", "-"], &routes(&self.table4.routes, "203.0.113.", exit))?;
+        self.dut.feed("ip", &["-6", "-batch", "-"], &routes(&self.table6.routes, "2001:db8:b::", exit))?;
         Ok(())
     }
 
-    fn neighbours(&self) -> Result<String> {
+    /// Takes addresses, and with them routes, off the links.
+    pub fn lead_away(&self) -> Result<()> {
+        for link in ["a1", "b0"] {
+            self.dut.run("ip", &["address", "flush", "dev", link])?;
+            self.dut.run("ip", &["-6", "route", "flush", "dev", link])?;
+            self.dut.run("ip", &["neighbour", "flush", "dev", link, "nud", "all"])?;
+        }
+        Ok(())
+    }
+
+    fn neighbours(&self, exit: &str) -> Result<String> {
         let b1 = mac(&self.sink, "b1")?;
         let mut batch = String::new();
         for host in 2..2 + NEXT_HOPS {
             for address in [format!("203.0.113.{host}"), format!("2001:db8:b::{host}")] {
-                writeln!(batch, "neighbour add {address} lladdr {b1} dev b0 nud permanent")?;
+                writeln!(batch, "neighbour add {address} lladdr {b1} dev {exit} nud permanent")?;
             }
         }
         Ok(batch)
@@ -129,7 +146,8 @@ fn wire(left: &Namespace, one: &str, right: &Namespace, other: &str) -> Result<(
     Ok(())
 }
 
-fn mac(namespace: &Namespace, link: &str) -> Result<Mac> {
+/// The link address of a link.
+pub fn mac(namespace: &Namespace, link: &str) -> Result<Mac> {
     let shown = namespace.run("ip", &["-json", "link", "show", "dev", link])?;
     let links: serde_json::Value = serde_json::from_str(&shown).with_context(|| format!("reading {shown:?}"))?;
     let address = links[0]["address"].as_str().with_context(|| format!("{link} has no link address in {shown}"))?;
@@ -141,12 +159,12 @@ fn mac(namespace: &Namespace, link: &str) -> Result<Mac> {
 }
 
 /// Input for `ip -batch`: the first few next hops carry most prefixes, as upstreams do.
-fn routes(prefixes: &[String], network: &str) -> String {
+fn routes(prefixes: &[String], network: &str, exit: &str) -> String {
     let mut batch = String::new();
     for (index, prefix) in prefixes.iter().enumerate() {
         let host = 2 + index % NEXT_HOPS.min(1 + index % 97);
         // Writing to a string cannot fail.
-        let _infallible = writeln!(batch, "route add {prefix} via {network}{host} dev b0");
+        let _infallible = writeln!(batch, "route add {prefix} via {network}{host} dev {exit}");
     }
     batch
 }

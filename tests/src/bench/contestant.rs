@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use aya::programs::{tc::SchedClassifierLink, xdp::XdpLink};
 
 use super::{
+    bridge::Bridging,
     chain::Chain,
     connection::{self, Netfilter},
     daemon::{self, Daemon, Mode},
@@ -101,6 +102,10 @@ pub enum Contestant {
     Against(Mode, Rules),
     /// This build once more: what it differs from itself in a run.
     Again(Mode, Rules),
+    /// The kernel's bridges.
+    KernelBridge(Bridging),
+    /// `dataplane` on the same bridges, and so on their members.
+    Bridge(Mode, Bridging),
     /// `xdp-forward` of xdp-tools on `a1` and `b0`.
     XdpForward,
 }
@@ -146,6 +151,16 @@ impl Contestant {
         all
     }
 
+    /// Those of `bench bridge`.
+    pub fn with_bridges() -> Vec<Self> {
+        let mut all = vec![Self::Null, Self::NullTc, Self::KERNEL];
+        for bridging in [Bridging::Switched, Bridging::Called, Bridging::Routed] {
+            all.push(Self::KernelBridge(bridging));
+            all.extend([Mode::Native, Mode::Tc].map(|mode| Self::Bridge(mode, bridging)));
+        }
+        all
+    }
+
     /// Those that compare this build with another one.
     pub fn against() -> Vec<Self> {
         let mut all = vec![Self::Null, Self::NullTc, Self::Kernel(Rules::None)];
@@ -166,6 +181,7 @@ impl Contestant {
         match self {
             Self::Dataplane(Mode::Tc, _)
             | Self::Connections(Mode::Tc, _)
+            | Self::Bridge(Mode::Tc, _)
             | Self::Against(Mode::Tc, _)
             | Self::Again(Mode::Tc, _) => Self::NullTc,
             _ => Self::Null,
@@ -178,6 +194,8 @@ impl Contestant {
             Self::Drop | Self::Null | Self::Rewrite | Self::NullTc | Self::Kernel(Rules::None) => None,
             Self::Kernel(_) | Self::KernelConnections(_) => absent("nft", "nftables"),
             Self::Connections(..) => absent("nft", "nftables").or_else(|| Self::Traced(1).missing()),
+            Self::KernelBridge(bridging) => absent("bridge", "iproute2").or_else(|| bridging.missing()),
+            Self::Bridge(_, bridging) => Self::KernelBridge(bridging).missing().or_else(|| Self::Traced(1).missing()),
             Self::Against(..) => daemon::against().err().map(|error| format!("{error:#}")),
             Self::Dataplane(..) | Self::Again(..) | Self::Traced(_) => {
                 daemon::binary().err().map(|error| format!("{error:#}"))
@@ -223,6 +241,14 @@ impl Contestant {
             Self::Against(mode, rules) => {
                 Held::Daemon(Box::new(Daemon::start(chain, daemon::against()?, mode, &rules.lines())?))
             }
+            Self::KernelBridge(bridging) => {
+                bridging.build(chain)?;
+                Held::Bridges(bridging)
+            }
+            Self::Bridge(mode, bridging) => {
+                bridging.build(chain)?;
+                Held::DaemonOnBridges(Box::new(Daemon::start_on_bridges(chain, mode, bridging)?), bridging)
+            }
             Self::Traced(one_in) => {
                 let mut daemon = Daemon::start(chain, daemon::binary()?, Mode::Native, &[])?;
                 daemon.watch(chain, one_in)?;
@@ -252,6 +278,8 @@ impl fmt::Display for Contestant {
             Self::Again(mode, rules) => write!(f, "dataplane {mode}{rules}, again"),
             Self::Dataplane(mode, rules) => write!(f, "dataplane {mode}{rules}"),
             Self::Traced(one_in) => write!(f, "dataplane native, 1 in {one_in} traced"),
+            Self::KernelBridge(bridging) => write!(f, "kernel, {bridging}"),
+            Self::Bridge(mode, bridging) => write!(f, "dataplane {mode}, {bridging}"),
             Self::XdpForward => f.write_str("xdp-forward"),
         }
     }
@@ -272,6 +300,8 @@ enum Held {
     Nft,
     Daemon(Box<Daemon>),
     DaemonAndNft(Box<Daemon>),
+    Bridges(Bridging),
+    DaemonOnBridges(Box<Daemon>, Bridging),
     XdpForward,
 }
 
@@ -291,6 +321,11 @@ impl Contender<'_> {
             Some(Held::DaemonAndNft(daemon)) => {
                 note = Some(daemon.stop(self.chain)?);
                 drop(dut.run("nft", &["flush", "ruleset"])?);
+            }
+            Some(Held::Bridges(bridging)) => bridging.dissolve(self.chain)?,
+            Some(Held::DaemonOnBridges(daemon, bridging)) => {
+                note = Some(daemon.stop(self.chain)?);
+                bridging.dissolve(self.chain)?;
             }
             Some(Held::XdpForward) => drop(dut.run("xdp-forward", &["unload", "a1", "b0"])?),
         }

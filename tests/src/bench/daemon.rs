@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
+    bridge::Bridging,
     chain::Chain,
     connection::{self, Netfilter},
     forward::Family,
@@ -26,6 +27,8 @@ use super::{
 
 /// A full table takes seconds to mirror.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Of the device under test.
+const PORTS: [&str; 2] = ["a1", "b0"];
 /// For `trace` to begin.
 const WATCHING: Duration = Duration::from_secs(2);
 
@@ -86,20 +89,20 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon, and attaches both ports.
-    fn attached(chain: &Chain, binary: PathBuf, mode: Mode) -> Result<Self> {
+    /// Starts the daemon, and attaches ports.
+    fn attached(chain: &Chain, binary: PathBuf, mode: Mode, ports: &[&str]) -> Result<Self> {
         let directory = TempDir::with_prefix("dataplane-bench-").context("making a directory for the daemon")?;
         std::fs::create_dir(directory.path().join("bpf")).context("making a mount point for bpffs")?;
         let child = spawn(chain, &binary, directory.path())?;
         let mut daemon = Self { binary, directory, child, watcher: None };
         daemon.wait(chain, "answers", |daemon| daemon.ask(chain, &["port", "list", "-j"]).map(drop))?;
-        daemon.ask(chain, &["attach", "a1", "b0", "--mode", &mode.to_string()])?;
+        daemon.ask(chain, &[&["attach"], ports, &["--mode", &mode.to_string()]].concat())?;
         Ok(daemon)
     }
 
     /// The same beside netfilter, with room for the connections of the generator; waits until they are carried.
     pub fn start_following(chain: &Chain, mode: Mode, netfilter: Netfilter, families: &[Family]) -> Result<Self> {
-        let mut daemon = Self::attached(chain, binary()?, mode)?;
+        let mut daemon = Self::attached(chain, binary()?, mode, &PORTS)?;
         let room = 2 * (chain.table4.destinations.len() + chain.table6.destinations.len());
         let file = daemon.directory.path().join("config.toml");
         let ports = format!("[ports]\na1 = {{ mode = \"{mode}\" }}\nb0 = {{ mode = \"{mode}\" }}\n");
@@ -120,9 +123,29 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Starts the daemon, attaches bridges with their members, and waits until these have what comes in.
+    pub fn start_on_bridges(chain: &Chain, mode: Mode, bridging: Bridging) -> Result<Self> {
+        let mut daemon = Self::attached(chain, binary()?, mode, bridging.bridges())?;
+        let routed = bridging == Bridging::Routed;
+        daemon.wait(chain, "has the members", |daemon| {
+            let answer = daemon.ask(chain, &["port", "list", "-j"])?;
+            let rows: Value = serde_json::from_str(&answer).with_context(|| format!("reading {answer:?}"))?;
+            let rows = rows.as_array().context("no list of ports")?;
+            let on = rows.iter().filter(|row| row["switching"] == "on").count();
+            ensure!(on == PORTS.len(), "{on} members switch: {answer}");
+            Ok(())
+        })?;
+        for target in [IpAddr::from(chain.table4.destinations[0]), chain.table6.destinations[0].into()] {
+            if routed {
+                daemon.wait(chain, "forwards", |daemon| daemon.forwards(chain, target))?;
+            }
+        }
+        Ok(daemon)
+    }
+
     /// Starts the daemon, attaches both ports, applies the rules, and waits until the routes have arrived.
     pub fn start(chain: &Chain, binary: PathBuf, mode: Mode, rules: &[String]) -> Result<Self> {
-        let mut daemon = Self::attached(chain, binary, mode)?;
+        let mut daemon = Self::attached(chain, binary, mode, &PORTS)?;
         if !rules.is_empty() {
             let file = daemon.directory.path().join("config.toml");
             std::fs::write(&file, config(mode, rules)).with_context(|| format!("writing {}", file.display()))?;

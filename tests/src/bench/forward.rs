@@ -51,6 +51,8 @@ pub enum Suite {
     Forward,
     /// Connections that netfilter follows.
     Flow,
+    /// Bridges.
+    Bridge,
     /// This build and another one.
     Against,
 }
@@ -61,6 +63,7 @@ impl Suite {
         match self {
             Self::Forward => Contestant::all(),
             Self::Flow => Contestant::with_connections(),
+            Self::Bridge => Contestant::with_bridges(),
             Self::Against => Contestant::against(),
         }
     }
@@ -70,6 +73,7 @@ impl Suite {
         match self {
             Self::Forward => "forward",
             Self::Flow => "flow",
+            Self::Bridge => "bridge",
             Self::Against => "against",
         }
     }

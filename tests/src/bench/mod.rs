@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod arrival;
+pub mod bridge;
 pub mod chain;
 pub mod chart;
 pub mod classbench;

@@ -25,6 +25,8 @@ enum Verb {
     Forward(Forward),
     /// Connections that netfilter follows: the kernel, and past it.
     Flow(Forward),
+    /// Bridges: frames between members of one, and packets routed between two.
+    Bridge(Forward),
     /// Route lookups: the project's tables, `LPM_TRIE`, `bpf_fib_lookup`.
     Route(Route),
     /// Rules: sets of a realistic shape, from a thousand to a hundred thousand.
@@ -144,6 +146,7 @@ fn measure(verb: Verb) -> Result<()> {
             run(&forward, if forward.against.is_some() { Suite::Against } else { Suite::Forward })
         }
         Verb::Flow(forward) => run(&forward, Suite::Flow),
+        Verb::Bridge(forward) => run(&forward, Suite::Bridge),
         Verb::Route(route) => look_up(&route),
         Verb::Filter(arguments) => filter(&arguments),
         Verb::All(forward) => {
