@@ -10,6 +10,7 @@ pub mod abi;
 pub mod decide;
 pub mod reason;
 pub mod steer;
+pub mod traffic;
 pub mod wire;
 
 pub use reason::{Reason, Verdict};

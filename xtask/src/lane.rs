@@ -29,7 +29,7 @@ const RUN: usize = 12;
 /// The test program whose tests run in lanes.
 const SCENARIO: &str = "scenario";
 /// Scenarios that measure time or memory, or that fill the machine with work: they run when the lanes have ended, alone.
-const ALONE: [&str; 4] = ["flap::", "loss::", "reader::", "scale::"];
+const ALONE: [&str; 5] = ["bench::", "flap::", "loss::", "reader::", "scale::"];
 /// Which lane a process of scenarios has its turn in; `tests/tests/scenario/scene.rs` reads it.
 const TURN: &str = "DATAPLANE_TURN";
 

@@ -3,6 +3,7 @@
 //!
 //! Data goes to stdout, prose to stderr; the exit code is that of the operator's contract.
 
+mod bench;
 mod care;
 mod chain;
 mod clock;
@@ -143,6 +144,7 @@ enum Verb {
     Top(top::Top),
     /// A router between two hosts in network namespaces, to try things
     Lab(Object<lab::Lab>),
+    Bench(Box<bench::Bench>),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -222,7 +224,8 @@ impl Cli {
             Verb::Trace(trace) => trace.dispatch(&session),
             Verb::Capture(capture) => capture.dispatch(&session),
             Verb::Top(top) => top.dispatch(&session),
-            Verb::Lab(lab) => lab.or(lab::Lab::List).dispatch(),
+            Verb::Lab(lab) => lab.or(lab::Lab::List).dispatch(&session),
+            Verb::Bench(bench) => bench.dispatch(&session),
             Verb::Doctor(doctor) => return doctor.dispatch(&session),
             Verb::Completions(completions) => completions.dispatch(),
             Verb::Man(man) => man.dispatch(),

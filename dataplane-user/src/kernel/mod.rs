@@ -22,6 +22,7 @@ mod steer;
 mod switch;
 mod table;
 mod test_run;
+mod traffic;
 
 pub use bpffs::{BPFFS, Bpffs, BpffsError, PinDirs, is_bpffs, prepare};
 pub use bridge::{BridgedHosts, SwitchedHosts};
@@ -42,3 +43,4 @@ pub use self_test::{SelfTestError, SelfTester};
 pub use steer::{SteerError, SteerProgram};
 pub use table::{Rings, TableError, Tables, earlier_slots};
 pub use test_run::{Ran, TestRun, TestRunError};
+pub use traffic::{Generator, Seen, Sink, TrafficError};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dataplane_common::abi::Ifindex;
+use netlink_packet_core::NLM_F_ACK;
 
 use super::{
     Error,
@@ -13,10 +14,14 @@ use super::{
 
 const MSG_FEATURES_GET: u8 = 11;
 const FEATURES_HEADER: u16 = 1;
+const MSG_FEATURES_SET: u8 = 12;
+const FEATURES_WANTED: u16 = 3;
 const FEATURES_ACTIVE: u16 = 4;
 const HEADER_DEV_INDEX: u16 = 1;
 const BITSET_BITS: u16 = 3;
+const BITSET_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
+const BIT_VALUE: u16 = 3;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 
@@ -28,19 +33,55 @@ const NESTED: u16 = 0x8000;
 /// The socket, or the kernel refuses.
 pub fn offloads(ifindex: Ifindex) -> Result<BTreeSet<String>, Error> {
     let mut requester = Requester::open(libc::NETLINK_GENERIC as isize)?;
-    let family = requester.get("netlink families", CONTROLLER, &device::family_request("ethtool"), |message| {
-        device::parse_family_id(message.payload)
-    })?;
-    let Some(family) = family else { return Ok(BTreeSet::new()) };
+    let Some(family) = family(&mut requester)? else { return Ok(BTreeSet::new()) };
     let found = requester.get("offloads", family, &request(ifindex), |message| Some(parse(message.payload)))?;
     Ok(found.unwrap_or_default())
 }
 
-fn request(ifindex: Ifindex) -> Vec<u8> {
+/// Turns offloads on or off, by the kernel's names.
+///
+/// # Errors
+///
+/// The socket, or the kernel refuses: it has no ethtool netlink (before 5.6), or not these offloads.
+pub fn set_offloads(ifindex: Ifindex, wanted: &[(&str, bool)]) -> Result<(), Error> {
+    let mut requester = Requester::open(libc::NETLINK_GENERIC as isize)?;
+    let family = family(&mut requester)?.unwrap_or_default();
+    requester.tell("offloads", family, NLM_F_ACK, &change(ifindex, wanted))
+}
+
+fn family(requester: &mut Requester) -> Result<Option<u16>, Error> {
+    requester.get("netlink families", CONTROLLER, &device::family_request("ethtool"), |message| {
+        device::parse_family_id(message.payload)
+    })
+}
+
+fn begin(message: u8, ifindex: Ifindex) -> Vec<u8> {
     let mut header = Vec::new();
     put(&mut header, HEADER_DEV_INDEX, &ifindex.to_ne_bytes());
-    let mut body = vec![MSG_FEATURES_GET, 1, 0, 0];
+    let mut body = vec![message, 1, 0, 0];
     put(&mut body, FEATURES_HEADER | NESTED, &header);
+    body
+}
+
+fn request(ifindex: Ifindex) -> Vec<u8> {
+    begin(MSG_FEATURES_GET, ifindex)
+}
+
+/// A set with a mask: it changes those that it names.
+fn change(ifindex: Ifindex, wanted: &[(&str, bool)]) -> Vec<u8> {
+    let mut bits = Vec::new();
+    for (name, on) in wanted {
+        let mut bit = Vec::new();
+        put(&mut bit, BIT_NAME, &[name.as_bytes(), b"\0"].concat());
+        if *on {
+            put(&mut bit, BIT_VALUE, &[]);
+        }
+        put(&mut bits, BITSET_BIT | NESTED, &bit);
+    }
+    let mut set = Vec::new();
+    put(&mut set, BITSET_BITS | NESTED, &bits);
+    let mut body = begin(MSG_FEATURES_SET, ifindex);
+    put(&mut body, FEATURES_WANTED | NESTED, &set);
     body
 }
 

@@ -8,6 +8,7 @@ mod session;
 mod wire;
 
 mod answer;
+mod bench;
 mod bgp;
 mod bond;
 mod bridge;
