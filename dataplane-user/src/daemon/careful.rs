@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use crate::{
-    config::{self, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, UntilReady, WayIn},
+    config::{self, Broken, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, UntilReady, WayIn},
     control::protocol::{Care, Careful, Failure, FailureKind, Place, Reply, Request, Selection},
     model::{Link, Macvlan},
     netlink,
@@ -47,7 +47,7 @@ impl Daemon {
         if care.session.is_none() {
             return Ok(None);
         }
-        let Some(config) = self.prospect(change)? else { return Ok(None) };
+        let Some(config) = self.prospect(change, |chain| OWN.contains(chain))? else { return Ok(None) };
         // What may already drop this session is no reason to refuse a change; something else is.
         let before = self.culprit(&self.desired.running().config(), care)?;
         let after = self.culprit(&config, care)?;
@@ -112,10 +112,25 @@ impl Daemon {
         }
     }
 
-    /// The config that a change would give; none where it cannot drop packets of a session of this machine, or is refused for
+    /// Refuses a change after which the rules contradict an assertion that they do not contradict now.
+    pub(super) fn refuse_contradiction(&self, change: &Request) -> Result<(), Failure> {
+        // A rollback is the cure, whatever the config before asserted.
+        let cure = matches!(change, Request::ConfigRollback | Request::Careful(_));
+        if cure || !change.is_change() || !self.desired.running().has_assertions() {
+            return Ok(());
+        }
+        let Some(config) = self.prospect(change, |_| true)? else { return Ok(()) };
+        let Some(Broken { index, message }) = self.broken(&config) else { return Ok(()) };
+        if self.broken(&self.desired.running().config()).is_some_and(|before| before.index == index) {
+            return Ok(());
+        }
+        let cure = "it stands in `assert` of the running config (`dataplane config show`), which `dataplane config apply` changes";
+        Err(Failure::new(FailureKind::Rejected, format!("{message}; {cure}")))
+    }
+
+    /// The config that a change would give; none where it cannot concern packets of chains that count here, or is refused for
     /// another reason.
-    fn prospect(&self, change: &Request) -> Result<Option<Config>, Failure> {
-        let concerns = |chain: &ChainName| OWN.contains(chain);
+    fn prospect(&self, change: &Request, concerns: impl Fn(&ChainName) -> bool) -> Result<Option<Config>, Failure> {
         let position = |chain: ChainName, handle: u64| self.desired.chains().position(chain, handle);
         Ok(match change {
             Request::RuleAdd { chain, rule } if concerns(chain) => {

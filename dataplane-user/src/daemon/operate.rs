@@ -22,6 +22,7 @@ use crate::{
 impl Daemon {
     /// Does what a request says. A refused change changes nothing.
     pub(super) fn operate(&mut self, request: &Request, uid: u32) -> Result<Reply, Failure> {
+        self.refuse_contradiction(request)?;
         match request {
             Request::Attach { ifaces, mode } => self.attach(ifaces, *mode),
             Request::Detach(Selection::All) => self.detach_everything(),

@@ -61,6 +61,11 @@ impl RunningConfig {
         (self.metrics, self.sflow) = (*metrics, *sflow);
     }
 
+    /// Whether its rules must keep to any.
+    pub(super) fn has_assertions(&self) -> bool {
+        !self.assertions.is_empty()
+    }
+
     /// Takes all that another one has but chains and sets.
     pub(super) fn restore_settings(&mut self, before: Self) {
         *self = Self { chains: std::mem::take(&mut self.chains), ..before };

@@ -238,5 +238,21 @@ fn a_config_that_breaks_an_assertion_is_refused() {
         Ok(())
     });
     assert!(scene.cli(&["config", "show"]).contains("must not forward udp 198.18.0.2 > 198.18.1.2:53 iif client0"));
+    // Single changes are held to it, too.
+    write("must forward 'tcp 198.18.0.2 > 198.18.1.2:443' iif client0", "'tcp dport 443 accept', 'udp dport 1 drop'");
+    scene.cli(&["config", "apply", file]);
+    let shown = scene.cli(&["config", "show"]);
+    let words = ["must forward tcp 198.18.0.2 > 198.18.1.2:443", "verdict is drop", "`dataplane config apply` changes"];
+    for change in [
+        &["rule", "insert", "forward", "tcp dport 400-500 drop"][..],
+        &["rule", "insert", "forward", "tcp dport 443 drop", "--confirm", "9"],
+        &["chain", "policy", "prerouting", "drop"],
+        &["rule", "add", "prerouting", "tcp dport 443 drop"],
+    ] {
+        scene.refused(change, 5, &words);
+    }
+    assert_eq!(scene.cli(&["config", "show"]), shown);
+    // Behind what decides, a rule changes nothing.
+    scene.cli(&["rule", "add", "forward", "tcp dport 443 drop"]);
     scene.close();
 }
