@@ -1,5 +1,7 @@
 //! What the kernel half would find, by the same code, in memory.
 
+use std::cell::RefCell;
+
 use dataplane_common::abi::{
     ActionCode, CatchAll, EntryMatch, Key, Lines, Probe, RUN, TABLES_PER_WORD, Tables, WORDS, agrees, differ, entry,
     has, holds, is_element, match_entry, probe, seek, set, sets,
@@ -25,14 +27,18 @@ pub struct Effort {
     pub tables: u32,
     /// Entries.
     pub entries: u32,
+    /// Cache lines of the tables.
+    pub lines: u32,
 }
 
-struct Memory<'a>(&'a [u64]);
+/// The tables, and which lines of them were read.
+struct Memory<'a>(&'a [u64], RefCell<Vec<u32>>);
 
 impl Lines for Memory<'_> {
     type Line = u32;
 
     fn line(&self, line: u32) -> Option<u32> {
+        self.1.borrow_mut().push(line);
         ((line as usize) < self.0.len() / WORDS).then_some(line)
     }
 
@@ -44,7 +50,7 @@ impl Lines for Memory<'_> {
 impl Image {
     /// The first rule of a chain, with an order of at least `from`, that a packet fits; none leaves it to the policy.
     pub fn find(&self, chain: usize, key: &Key, from: u32) -> (Option<Found>, Effort) {
-        let lines = Memory(&self.words);
+        let lines = Memory(&self.words, RefCell::default());
         let (class, mut effort) = (key.class(), Effort::default());
         let Tables { first, count, prefilter, catch_all } = self.filter.tables[chain][class.number() as usize];
         let mut best = caught(catch_all).filter(|found| found.order >= from);
@@ -81,7 +87,10 @@ impl Image {
                 }
             }
         }
-        (best, effort)
+        let mut read = lines.1.into_inner();
+        read.sort_unstable();
+        read.dedup();
+        (best, Effort { lines: read.len() as u32, ..effort })
     }
 }
 

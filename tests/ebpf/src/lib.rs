@@ -19,6 +19,8 @@ pub enum Mix {
     Ipv6 = 1,
     /// One of each in turn; both are as long as the longer.
     Both = 2,
+    /// IPv4 with all that rules match: see [`aim_flow`].
+    Flows = 3,
 }
 
 /// How far a generator has come on one CPU: `[sent, start, at start, now, at now]`.
@@ -56,6 +58,18 @@ pub fn aim6(frame: &mut [u8; IPV6_LENGTH], destination: [u32; 4], port: u16) {
     frame[46..50].copy_from_slice(&c.to_ne_bytes());
     frame[50..54].copy_from_slice(&d.to_ne_bytes());
     put(frame, 54, port);
+}
+
+/// Makes an IPv4 frame one of a flow: source, destination, both ports, and protocol and header checksum, each as it lies in the
+/// frame; the protocol is the first byte of its word, the checksum the last two.
+#[inline(always)]
+pub fn aim_flow<const N: usize>(frame: &mut [u8; N], flow: [u32; 4]) {
+    let [source, destination, ports, [protocol, _, high, low]] = flow.map(u32::to_ne_bytes);
+    frame[23] = protocol;
+    [frame[24], frame[25]] = [high, low];
+    frame[26..30].copy_from_slice(&source);
+    frame[30..34].copy_from_slice(&destination);
+    frame[34..38].copy_from_slice(&ports);
 }
 
 #[inline(always)]

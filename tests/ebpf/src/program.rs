@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use dataplane_common::wire::{Be16, decrement_ttl};
-use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, MARK, Mix, Progress, TEMPLATE_LENGTH, aim4, aim6};
+use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, MARK, Mix, Progress, TEMPLATE_LENGTH, aim_flow, aim4, aim6};
 
 /// Which packets to send: a [`Mix`].
 #[unsafe(no_mangle)]
@@ -38,6 +38,9 @@ static DESTINATIONS4: Array<u32, { 1 << 20 }> = Array::new();
 /// IPv6 destinations.
 #[btf_map]
 static DESTINATIONS6: Array<[u32; 4], { 1 << 20 }> = Array::new();
+/// Flows of [`Mix::Flows`], as [`aim_flow`] takes them.
+#[btf_map]
+static FLOWS: Array<[u32; 4], { 1 << 20 }> = Array::new();
 /// Packets sent by each CPU, which is the sequence number too, and when.
 #[btf_map]
 static SENT: PerCpuArray<Progress, 1> = PerCpuArray::new();
@@ -66,6 +69,7 @@ fn try_generate(ctx: &mut XdpContext) -> Option<u32> {
     match MIX.load() {
         mix if mix == Mix::Ipv4 as u32 => send4::<IPV4_LENGTH>(ctx, sequence)?,
         mix if mix == Mix::Ipv6 as u32 => send6(ctx, sequence)?,
+        mix if mix == Mix::Flows as u32 => send_flow(ctx, sequence)?,
         // As long as the other kind: a recycled page may end in a checksum of that.
         _ if sequence & 1 == 0 => send4::<IPV6_LENGTH>(ctx, sequence >> 1)?,
         _ => send6(ctx, sequence >> 1)?,
@@ -94,6 +98,13 @@ fn send4<const N: usize>(ctx: &mut XdpContext, flow: u64) -> Option<()> {
     let destination = *DESTINATIONS4.get(index)?;
     let frame = copy::<N>(ctx, &TEMPLATE4)?;
     aim4(frame, destination, port(index));
+    Some(())
+}
+
+#[inline(always)]
+fn send_flow(ctx: &mut XdpContext, sequence: u64) -> Option<()> {
+    let flow = *FLOWS.get(sequence as u32 & MASK.load())?;
+    aim_flow(copy::<IPV4_LENGTH>(ctx, &TEMPLATE4)?, flow);
     Some(())
 }
 

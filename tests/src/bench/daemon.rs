@@ -147,15 +147,20 @@ impl Daemon {
     pub fn start(chain: &Chain, binary: PathBuf, mode: Mode, rules: &[String]) -> Result<Self> {
         let mut daemon = Self::attached(chain, binary, mode, &PORTS)?;
         if !rules.is_empty() {
-            let file = daemon.directory.path().join("config.toml");
-            std::fs::write(&file, config(mode, rules)).with_context(|| format!("writing {}", file.display()))?;
-            daemon.ask(chain, &["config", "apply", &file.to_string_lossy()])?;
+            daemon.apply(chain, mode, rules)?;
         }
         let targets: [IpAddr; 2] = [chain.table4.destinations[0].into(), chain.table6.destinations[0].into()];
         for target in targets {
             daemon.wait(chain, "forwards", |daemon| daemon.forwards(chain, target))?;
         }
         Ok(daemon)
+    }
+
+    /// Puts rules in place of those that are there.
+    pub fn apply(&self, chain: &Chain, mode: Mode, rules: &[String]) -> Result<()> {
+        let file = self.directory.path().join("config.toml");
+        std::fs::write(&file, config(mode, rules)).with_context(|| format!("writing {}", file.display()))?;
+        self.ask(chain, &["config", "apply", &file.to_string_lossy()]).map(drop)
     }
 
     /// Lets somebody watch one packet in `one_in`.

@@ -152,7 +152,7 @@ fn strangers(image: &Image, count: usize, random: &mut Rng) -> Vec<Flow> {
 }
 
 /// A packet as the kernel half describes it.
-fn key((source, destination, source_port, destination_port, protocol): &Flow) -> dataplane_common::abi::Key {
+pub(super) fn key((source, destination, source_port, destination_port, protocol): &Flow) -> dataplane_common::abi::Key {
     use dataplane_common::abi::{Key, KeyFlags, field, mixed};
     let mut key = Key { length: 46, ..Key::default() };
     key.address[0] = u64::from(u32::from(*destination)) << 32 | u64::from(u32::from(*source));

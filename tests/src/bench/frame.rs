@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use dataplane_common::wire::Mac;
 use dataplane_tests_ebpf::{Mix, TEMPLATE_LENGTH};
 
+use super::classbench::Flow;
+
 /// UDP's discard port (RFC 863).
 pub const DISCARD: u16 = 9;
 /// TTL and hop limit: what Linux sends by default.
@@ -27,7 +29,7 @@ pub struct Path {
 /// Bytes of the frames of a mix: 60 for IPv4 alone, else 62, as all frames of one run are equally long.
 pub const fn length(mix: Mix) -> usize {
     match mix {
-        Mix::Ipv4 => dataplane_tests_ebpf::IPV4_LENGTH,
+        Mix::Ipv4 | Mix::Flows => dataplane_tests_ebpf::IPV4_LENGTH,
         Mix::Ipv6 | Mix::Both => dataplane_tests_ebpf::IPV6_LENGTH,
     }
 }
@@ -53,6 +55,28 @@ pub fn template4(path: &Path, length: usize) -> [u8; TEMPLATE_LENGTH] {
     let checksum = !sum(&pseudo);
     frame[40..42].copy_from_slice(&checksum.to_be_bytes());
     frame
+}
+
+/// An IPv4 frame that becomes one of any flow by what [`flow`] returns: UDP without a checksum, or TCP.
+pub fn template_of_flows(path: &Path) -> [u8; TEMPLATE_LENGTH] {
+    let mut frame = template4(path, length(Mix::Flows));
+    frame[40..42].copy_from_slice(&[0; 2]);
+    // A TCP header of 20 bytes that acknowledges; to UDP it is payload.
+    frame[46..48].copy_from_slice(&[0x50, 0x10]);
+    frame
+}
+
+/// A flow as the generator takes it ([`dataplane_tests_ebpf::aim_flow`]).
+pub fn flow(template: &[u8; TEMPLATE_LENGTH], flow: &Flow) -> [u32; 4] {
+    let (source, destination, from, to, protocol) = *flow;
+    let mut frame = *template;
+    frame[23..26].copy_from_slice(&[protocol, 0, 0]);
+    frame[26..30].copy_from_slice(&source.octets());
+    frame[30..34].copy_from_slice(&destination.octets());
+    let [high, low] = (!sum(&frame[14..34])).to_be_bytes();
+    let ports = u32::from(from) << 16 | u32::from(to);
+    let words = [source.octets(), destination.octets(), ports.to_be_bytes(), [protocol, 0, high, low]];
+    words.map(u32::from_ne_bytes)
 }
 
 /// An IPv6 UDP frame without payload to `::` from port 0; see [`template4`].
@@ -101,7 +125,7 @@ fn sum(bytes: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, aim4, aim6};
+    use dataplane_tests_ebpf::{IPV4_LENGTH, IPV6_LENGTH, aim_flow, aim4, aim6};
 
     use super::*;
 
@@ -137,6 +161,19 @@ mod tests {
                 assert_eq!(usize::from(u16::from_be_bytes([whole[16], whole[17]])), length - 14);
                 assert_eq!((whole[22], whole[23], &whole[36..38]), (64, UDP, &DISCARD.to_be_bytes()[..]));
             }
+        }
+    }
+
+    #[test]
+    fn headers_of_flows_are_right() {
+        let template = template_of_flows(&PATH);
+        for protocol in [1, 6, 17] {
+            let of = (Ipv4Addr::new(198, 18, 0, protocol), Ipv4Addr::new(198, 19, 255, 254), 1234, 443, protocol);
+            let mut whole = template;
+            aim_flow(&mut whole, flow(&template, &of));
+            assert_eq!(sum(&whole[14..34]), 0xffff, "header checksum of {of:?}");
+            assert_eq!((whole[23], &whole[26..30], &whole[30..34]), (protocol, &of.0.octets()[..], &of.1.octets()[..]));
+            assert_eq!(whole[34..38], [1234_u16.to_be_bytes(), 443_u16.to_be_bytes()].concat());
         }
     }
 

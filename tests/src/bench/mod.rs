@@ -19,4 +19,6 @@ pub mod namespace;
 pub mod program;
 pub mod report;
 pub mod route;
+pub mod rules;
+pub mod shape;
 pub mod table;

@@ -14,12 +14,13 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, PerCpuValues, xdp::DevMapHash},
     programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc::SchedClassifierLink, xdp::XdpLink},
 };
-use dataplane_tests_ebpf::{MARK, Mix, Progress};
+use dataplane_tests_ebpf::{MARK, Mix, Progress, TEMPLATE_LENGTH};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 
 use super::{
     chain::Chain,
-    frame::{length, template4, template6, words},
+    classbench::Flow,
+    frame::{flow, length, template_of_flows, template4, template6, words},
     namespace::{self, Namespace},
 };
 
@@ -38,30 +39,27 @@ pub struct Generator {
 impl Generator {
     /// Loads the generator for packets of `mix`, to run on `cpu`.
     pub fn load(chain: &Chain, mix: Mix, cpu: usize) -> Result<Self> {
-        let frame4 = words(template4(&chain.path, length(mix)));
-        let frame6 = words(template6(&chain.path));
+        let template = template4(&chain.path, length(mix));
         let count = chain.table4.destinations.len();
-        let mask = u32::try_from(count - 1).context("more destinations than a map holds")?;
-        let egress = Chain::index(&chain.source, "a0")?;
-        let uses = |family: Mix| if mix == family || mix == Mix::Both { mask + 1 } else { 1 };
-        let kind = mix as u32;
-        let mut ebpf = EbpfLoader::new()
-            .override_global("MIX", &kind, true)
-            .override_global("MASK", &mask, true)
-            .override_global("EGRESS", &egress, true)
-            .override_global("TEMPLATE4", &frame4, true)
-            .override_global("TEMPLATE6", &frame6, true)
-            .map_max_entries("DESTINATIONS4", uses(Mix::Ipv4))
-            .map_max_entries("DESTINATIONS6", uses(Mix::Ipv6))
-            .load(OBJECT)
-            .context("loading the generator; this needs root")?;
+        let uses = |family: Mix| if mix == family || mix == Mix::Both { count } else { 1 };
+        let sizes = [uses(Mix::Ipv4), uses(Mix::Ipv6), 1];
+        let mut ebpf = open(chain, mix, words(template), count, sizes)?;
         if mix != Mix::Ipv6 {
-            fill4(&mut ebpf, &chain.table4.destinations)?;
+            let address = |address: &Ipv4Addr| u32::from_ne_bytes(address.octets());
+            fill(&mut ebpf, "DESTINATIONS4", chain.table4.destinations.iter().map(address))?;
         }
         if mix != Mix::Ipv4 {
-            fill6(&mut ebpf, &chain.table6.destinations)?;
+            fill(&mut ebpf, "DESTINATIONS6", chain.table6.destinations.iter().map(Ipv6Addr::octets))?;
         }
-        xdp(&mut ebpf, "generate")?.load().context("loading program generate")?;
+        Ok(Self { ebpf, mix, cpu })
+    }
+
+    /// The same for these flows in turn, whose number is a power of two.
+    pub fn with_flows(chain: &Chain, flows: &[Flow], cpu: usize) -> Result<Self> {
+        ensure!(flows.len().is_power_of_two(), "{} flows: not a power of two", flows.len());
+        let (template, mix) = (template_of_flows(&chain.path), Mix::Flows);
+        let mut ebpf = open(chain, mix, words(template), flows.len(), [1, 1, flows.len()])?;
+        fill(&mut ebpf, "FLOWS", flows.iter().map(|of| flow(&template, of)))?;
         Ok(Self { ebpf, mix, cpu })
     }
 
@@ -148,6 +146,7 @@ impl Surroundings {
             .override_global("EXIT_TC", &exit, true)
             .map_max_entries("DESTINATIONS4", 1)
             .map_max_entries("DESTINATIONS6", 1)
+            .map_max_entries("FLOWS", 1)
             .load(OBJECT)
             .context("loading sink and floors; this needs root")?;
         for name in ["sink", "pass", "null", "rewrite"] {
@@ -210,20 +209,31 @@ fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
     Ok(ebpf.program_mut("null_tc").context("the object has no program null_tc")?.try_into()?)
 }
 
-fn fill4(ebpf: &mut Ebpf, addresses: &[Ipv4Addr]) -> Result<()> {
-    let map = ebpf.map_mut("DESTINATIONS4").context("the object has no map DESTINATIONS4")?;
-    let mut map = Array::<_, u32>::try_from(map)?;
-    for (index, address) in (0..).zip(addresses) {
-        map.set(index, u32::from_ne_bytes(address.octets()), 0).context("writing map DESTINATIONS4")?;
-    }
-    Ok(())
+fn open(chain: &Chain, mix: Mix, frame4: [u64; TEMPLATE_LENGTH / 8], count: usize, sizes: [usize; 3]) -> Result<Ebpf> {
+    let (frame6, kind) = (words(template6(&chain.path)), mix as u32);
+    let mask = u32::try_from(count - 1).context("more destinations than a map holds")?;
+    let egress = Chain::index(&chain.source, "a0")?;
+    let [ipv4, ipv6, flows] = sizes.map(|size| size as u32);
+    let mut ebpf = EbpfLoader::new()
+        .override_global("MIX", &kind, true)
+        .override_global("MASK", &mask, true)
+        .override_global("EGRESS", &egress, true)
+        .override_global("TEMPLATE4", &frame4, true)
+        .override_global("TEMPLATE6", &frame6, true)
+        .map_max_entries("DESTINATIONS4", ipv4)
+        .map_max_entries("DESTINATIONS6", ipv6)
+        .map_max_entries("FLOWS", flows)
+        .load(OBJECT)
+        .context("loading the generator; this needs root")?;
+    xdp(&mut ebpf, "generate")?.load().context("loading program generate")?;
+    Ok(ebpf)
 }
 
-fn fill6(ebpf: &mut Ebpf, addresses: &[Ipv6Addr]) -> Result<()> {
-    let map = ebpf.map_mut("DESTINATIONS6").context("the object has no map DESTINATIONS6")?;
-    let mut map = Array::<_, [u8; 16]>::try_from(map)?;
-    for (index, address) in (0..).zip(addresses) {
-        map.set(index, address.octets(), 0).context("writing map DESTINATIONS6")?;
+fn fill<T: aya::Pod>(ebpf: &mut Ebpf, name: &str, values: impl Iterator<Item = T>) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
+    let mut map = Array::<_, T>::try_from(map)?;
+    for (index, value) in (0..).zip(values) {
+        map.set(index, value, 0).with_context(|| format!("writing map {name}"))?;
     }
     Ok(())
 }

@@ -261,6 +261,7 @@ impl Bench<'_> {
             .override_global("INGRESS", &self.ingress, true)
             .map_max_entries("DESTINATIONS4", 1)
             .map_max_entries("DESTINATIONS6", 1)
+            .map_max_entries("FLOWS", 1)
             .map_max_entries("KEYS4", keys4)
             .map_max_entries("KEYS6", keys6)
             .map_max_entries("TRIE4", 1 << 21)

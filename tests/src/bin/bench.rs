@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use dataplane_tests::bench::{
     daemon, filter,
     forward::{self, Family, Settings, Suite},
-    namespace, report, route,
+    namespace, report, route, rules,
     table::Frames,
 };
 
@@ -31,7 +31,9 @@ enum Verb {
     Route(Route),
     /// Rules: sets of a realistic shape, from a thousand to a hundred thousand.
     Filter(Filter),
-    /// All of them, with these options for the first; `--quick` for all.
+    /// Rules under traffic: fresh sets of three shapes, many flows in turn, beside no rules and another build.
+    Rules(RuleSets),
+    /// All but `rules`, with these options for the first; `--quick` for all.
     All(Forward),
 }
 
@@ -124,6 +126,59 @@ fn filter(arguments: &Filter) -> Result<()> {
     Ok(())
 }
 
+#[derive(Debug, Args)]
+struct RuleSets {
+    /// Rules of a set.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rules: u32,
+    /// Sets, of the three shapes in turn.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    sets: u32,
+    /// Times that each set is measured.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 0.1, value_parser = seconds)]
+    seconds: f64,
+    /// Seed of the first set, the next has the next number; another one each time if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// CPU that the whole chain runs on; the last one if not given.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Measure another build of `dataplane`, too.
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
+    /// Where rules.json goes.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    output: PathBuf,
+}
+
+fn rules(options: &RuleSets) -> Result<()> {
+    let last = std::thread::available_parallelism().context("counting CPUs")?.get() - 1;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("reading the clock")?;
+    if let Some(other) = &options.against {
+        daemon::compare_with(other)?;
+    }
+    let settings = rules::Settings {
+        rules: options.rules as usize,
+        sets: options.sets as usize,
+        rounds: options.rounds as usize,
+        seconds: options.seconds,
+        seed: options.seed.unwrap_or(now.as_secs()),
+        cpu: options.cpu.unwrap_or(last),
+        against: options.against.is_some(),
+    };
+    let outcome = rules::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
+    print!("{}", rules::text(&settings, &outcome));
+    std::fs::create_dir_all(&options.output)?;
+    let path = options.output.join("rules.json");
+    let document = serde_json::json!({ "command": command(), "settings": settings, "outcome": outcome });
+    std::fs::write(&path, serde_json::to_string_pretty(&document)?).with_context(|| path.display().to_string())?;
+    eprintln!("bench: figures in {}", path.display());
+    Ok(())
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let fits = (0.01..=60.0).contains(&seconds);
@@ -149,6 +204,7 @@ fn measure(verb: Verb) -> Result<()> {
         Verb::Bridge(forward) => run(&forward, Suite::Bridge),
         Verb::Route(route) => look_up(&route),
         Verb::Filter(arguments) => filter(&arguments),
+        Verb::Rules(options) => rules(&options),
         Verb::All(forward) => {
             run(&forward, Suite::Forward)?;
             let (route, filter): (&[_], &[_]) = if forward.quick {
