@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "bpf_loop takes its callback and the callback's context as pointers")]
 
+mod recall;
 mod sets;
 
 use core::{
@@ -33,6 +34,17 @@ pub enum ChainVerdict {
     Unreadable = 2,
 }
 
+impl ChainVerdict {
+    #[inline(always)]
+    const fn of(outcome: u32) -> Self {
+        match outcome {
+            0 => Self::Accept,
+            2 => Self::Unreadable,
+            _ => Self::Drop,
+        }
+    }
+}
+
 const CONTINUE: c_long = 0;
 const STOP: c_long = 1;
 
@@ -43,29 +55,42 @@ const MORE: u32 = 3;
 /// which is to leave through `oif` (0 where that is not known yet).
 #[inline(always)]
 pub fn scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> ChainVerdict {
-    let mut outcome =
-        if ipv6 { scan_v6(generation, chain, oif, bytes) } else { scan_v4(generation, chain, oif, bytes) };
-    if outcome == MORE {
-        let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
-        outcome = scanned(generation, chain);
+    ChainVerdict::of(search(ipv6, generation, chain, oif, bytes))
+}
+
+/// The same, without a search where the verdict cache has what was found before.
+#[inline(always)]
+pub fn recall_or_scan(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> ChainVerdict {
+    if !features::VERDICTS.on() {
+        return scan(ipv6, generation, chain, oif, bytes);
     }
-    match outcome {
-        0 => ChainVerdict::Accept,
-        2 => ChainVerdict::Unreadable,
-        _ => ChainVerdict::Drop,
+    let mut outcome = if ipv6 {
+        recall::recall_v6(generation, chain, oif, bytes)
+    } else {
+        recall::recall_v4(generation, chain, oif, bytes)
+    };
+    if outcome == recall::MISSED {
+        outcome = search(ipv6, generation, chain, oif, bytes);
+        recall::remember();
     }
+    ChainVerdict::of(outcome)
+}
+
+#[inline(always)]
+fn search(ipv6: bool, generation: u32, chain: u32, oif: Ifindex, bytes: u64) -> u32 {
+    let outcome = if ipv6 { scan_v6(generation, chain, oif, bytes) } else { scan_v4(generation, chain, oif, bytes) };
+    if outcome != MORE {
+        return outcome;
+    }
+    let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
+    scanned(generation, chain)
 }
 
 /// The same for one that may never meet the chain, so that nothing is counted: 1 where the chain does not let it pass, else 0,
 /// without a branch on it.
 #[inline(always)]
 pub fn refuses(ipv6: bool, generation: u32, chain: u32, oif: Ifindex) -> u32 {
-    let chain = chain | QUIET;
-    let mut outcome = if ipv6 { scan_v6(generation, chain, oif, 0) } else { scan_v4(generation, chain, oif, 0) };
-    if outcome == MORE {
-        let _turns = if ipv6 { scan_on_v6() } else { scan_on_v4() };
-        outcome = scanned(generation, chain);
-    }
+    let outcome = search(ipv6, generation, chain | QUIET, oif, 0);
     (outcome | outcome.wrapping_neg()) >> 31
 }
 
@@ -177,6 +202,9 @@ fn begin(search: &mut Search, base: u32, &Tables { first, count, prefilter, catc
     search.bytes = bytes;
     if features::LOGGING.on() {
         search.log_rules = [0; 2];
+    }
+    if features::VERDICTS.on() {
+        search.beyond = 0;
     }
 }
 
@@ -322,5 +350,10 @@ extern "C" fn within(counter: u32, bytes: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn fields_match(base: u32, unit: u32) -> u32 {
-    u32::from(maps::key().is_some_and(|key| abi::agrees(&Arena, base, unit, key)))
+    features::jump_pad();
+    let Some(key) = maps::key() else { return 0 };
+    if features::VERDICTS.on() {
+        key.search.beyond |= abi::reads_beyond(&Arena, base, unit);
+    }
+    u32::from(abi::agrees(&Arena, base, unit, key))
 }

@@ -9,11 +9,12 @@ use std::{
 use anyhow::{Context as _, ensure};
 use dataplane_common::{
     Reason,
-    abi::{CHAINS, Features},
+    abi::{CHAINS, Features, verdict_row},
 };
 use dataplane_tests::{
+    bench::program::pin,
     fixture::{
-        Outcome, Row, Tiers, World,
+        Outcome, Ran, Row, Tiers, World,
         packet::{Packet, Version, ip},
         plan::{host_mac, net, port_mac},
         rows,
@@ -27,6 +28,7 @@ use dataplane_user::{
     lower::filter::{ChainRules, LoweredFilter, lower},
     rule::{ChainName, parse},
 };
+use fastrand::Rng;
 
 fn possible() -> bool {
     ready(&[Need::Root, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("nsenter"), Need::Tool("sysctl")])
@@ -48,6 +50,131 @@ fn every_row_ends_as_it_says() {
         println!("{} rows, {} failed with {sizes:?}", rows.len(), failures.len());
         assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     }
+}
+
+/// Rows with chains, as often as it takes for what these say to come out of the verdict cache.
+#[test]
+fn rows_end_as_they_say_when_verdicts_are_remembered() {
+    if !possible() {
+        return;
+    }
+    pin(0).expect("a CPU: each has a cache of its own");
+    let mut rows = rows::all();
+    // A bucket is empty the second time.
+    rows.retain(|row| row.flow.is_none() && !row.rules.iter().any(|(_, rule, _)| rule.contains("limit")));
+    rows.retain(|row| !row.rules.is_empty() || !row.policies.is_empty());
+    let (failures, written) = World::sized(TableSizes::SMALL.with_verdicts(true), |world| {
+        world.remember();
+        let check = |row: &Row| row.check_again(world, 6).err().map(|error| format!("{error:#}"));
+        let failures = rows.iter().filter_map(check).collect::<Vec<_>>();
+        let written = world.verdict_rows()?.iter().filter(|row| matches!(row, Ok(row) if row[0] != 0)).count();
+        Ok((failures, written))
+    })
+    .expect("a world");
+    println!("{} rows, {} failed, {written} verdicts remembered", rows.len(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(written > rows.len() / 4, "{written} verdicts of {} rows", rows.len());
+}
+
+/// A rule of random parts, of which packets of [`some_packet`] meet many.
+fn some_rule(random: &mut Rng) -> &'static str {
+    let host = |random: &mut Rng| random.u8(2..5);
+    let port = |random: &mut Rng| random.u8(1..5);
+    let address = match random.u8(..6) {
+        0 => format!("ip saddr {} ", Version::V4.address((0, host(random)))),
+        1 => format!("ip daddr {}/30 ", Version::V4.address((net::FAR, 4))),
+        2 => format!("ip6 saddr {} ", Version::V6.address((0, host(random)))),
+        3 => format!("ip daddr {{ {}, {} }} ", Version::V4.address((net::FAR, 2)), Version::V4.address((net::FAR, 3))),
+        _ => String::new(),
+    };
+    let transport = match random.u8(..8) {
+        0 | 1 => format!("udp dport {} ", port(random)),
+        2 | 3 => format!("tcp sport {} ", port(random)),
+        4 => "tcp flags syn ".to_owned(),
+        5 => format!("udp dport {{ {}, {} }} ", port(random), port(random)),
+        _ => String::new(),
+    };
+    let other = match random.u8(..10) {
+        0 if address.starts_with("ip ") => "ip ttl 9 ",
+        1 => "iifname \"client\" ",
+        2 => "iifname \"server\" ",
+        3 => "meta length > 60 ",
+        _ => "",
+    };
+    let action = ["accept", "accept", "drop", "drop", "continue"][random.usize(..5)];
+    Box::leak(format!("{address}{transport}{other}{action}").into_boxed_str())
+}
+
+fn some_packet(random: &mut Rng) -> Packet {
+    let version = Version::ALL[random.usize(..2)];
+    let packet = ip(version.address((0, random.u8(2..5))), version.address((net::FAR, random.u8(2..6))));
+    let packet = packet.ttl([9, 64][random.usize(..2)]);
+    let (from, to) = (random.u16(1..5), random.u16(1..5));
+    match random.u8(..3) {
+        0 => packet.tcp(from, to, [2, 16][random.usize(..2)]),
+        1 => packet.udp(from, to, [16, 40][random.usize(..2)]),
+        _ => packet.udp(from, to, 16),
+    }
+}
+
+/// Whatever the rules are, and whatever they were before: the same verdict, and the same counters.
+#[test]
+fn remembered_verdicts_are_those_of_a_search() {
+    if !possible() {
+        return;
+    }
+    pin(0).expect("a CPU: each has a cache of its own");
+    let seed = fastrand::u64(..);
+    let mut random = Rng::with_seed(seed);
+    let done = World::sized(TableSizes::SMALL.with_verdicts(true), |world| {
+        let packets: Vec<_> = (0..40).map(|_| some_packet(&mut random)).collect();
+        let mut dropped = 0;
+        for round in 0..12 {
+            let mut row = Row::to_be_forwarded(packets[0].frame());
+            for _ in 0..random.usize(4..30) {
+                let chain = [ChainName::Prerouting, ChainName::Forward, ChainName::Forward][random.usize(..3)];
+                row = row.rule(chain, some_rule(&mut random), 0);
+            }
+            world.prepare(&row)?;
+            let searching = world.features() | Features::PREROUTING | Features::FORWARD | Features::IPV6;
+            for (packet, hook) in
+                (0..5).flat_map(|_| &packets).flat_map(|packet| [Hook::Xdp, Hook::TcIngress].map(|hook| (packet, hook)))
+            {
+                let row = Row::to_be_forwarded(packet.frame());
+                let mut ran = Vec::new();
+                for features in [searching, searching | Features::VERDICTS] {
+                    let before = world.counted()?;
+                    let Ran { action, frame, .. } = world.run_with(features, hook, row.arrival(world))?;
+                    ran.push((action, frame, world.counted()?.since(&before)));
+                }
+                ensure!(ran[0] == ran[1], "round {round}, {packet:?}: {:?}, remembered {:?}", ran[0], ran[1]);
+                dropped += usize::from([1, 2].contains(&ran[0].0));
+            }
+        }
+        ensure!(dropped > 100, "{dropped} packets dropped");
+        // What is remembered is used: rows that say the other thing.
+        let (mut rows, mut written) = (world.verdict_rows()?, Vec::new());
+        for (at, row) in (0..).zip(rows.iter()) {
+            let mut row = row?;
+            if row[verdict_row::STAMP] != 0 {
+                row[verdict_row::RULE] = 1 << 24 | 7;
+                written.push((at, row));
+            }
+        }
+        for (at, row) in &written {
+            rows.set(*at, row, 0)?;
+        }
+        let features =
+            world.features() | Features::PREROUTING | Features::FORWARD | Features::IPV6 | Features::VERDICTS;
+        let mut wrong = 0;
+        for packet in &packets {
+            let row = Row::to_be_forwarded(packet.frame());
+            wrong += usize::from(world.run_with(features, Hook::Xdp, row.arrival(world))?.action == 1);
+        }
+        ensure!(wrong > packets.len() / 4, "{wrong} packets met one of {} rows", written.len());
+        Ok(())
+    });
+    done.unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
 }
 
 /// The same rows as frames that a port receives, with the kernel behind the programs.
@@ -245,7 +372,7 @@ fn tables_are_self_tested_before_they_are_live() {
     let (all, fewer) = (lowered(&rules), lowered(&rules[..rules.len() / 2]));
     // More by hand.
     let packets = std::env::var("DATAPLANE_TRIED").map_or(1280, |text| text.parse().expect("a number of packets"));
-    let mut random = fastrand::Rng::with_seed(1);
+    let mut random = Rng::with_seed(1);
     let mut tests = Vec::new();
     while tests.len() < packets {
         tests.extend(all.self_tests(&mut random));

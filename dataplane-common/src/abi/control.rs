@@ -11,7 +11,8 @@ pub struct Control {
     pub fib4: u32,
     /// Line of `FIB6`, in the same way.
     pub fib6: u32,
-    /// Generation of `FILTERS` and `RULES`, 0 or 1.
+    /// Which generation of `FILTERS` and `FILTER` is live: 0 or 1 in the lowest bit, and above it how many changes there were,
+    /// so that it is another number after each ([`Self::after`]).
     pub filter: u32,
     /// What holds of the mirror: bit 0, that it decides for IPv4, bit 1, for IPv6, else forwarded packets are left to the
     /// kernel; bit 2, [`Self::DIRECT`].
@@ -26,6 +27,11 @@ impl Control {
     /// Bit of [`Control::mirror`]: each next-hop group has exactly the one adjacency of its own number
     /// ([`super::NextHopGroup::is_adjacency`]), so programs skip the lookup of the group.
     pub const DIRECT: u32 = 4;
+
+    /// [`Self::filter`] after a change, with this bank live.
+    pub const fn after(filter: u32, bank: u32) -> u32 {
+        (filter | 1).wrapping_add(1) | bank & 1
+    }
 }
 
 bitflags! {
@@ -92,10 +98,12 @@ bitflags! {
         const BRIDGES = 1 << 28;
         /// Frames between members of some bridge are sent by the programs.
         const SWITCH = 1 << 29;
+        /// What chains have found is remembered for the next packets of a flow.
+        const VERDICTS = 1 << 30;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.
-        const RULES = Self::CHAINS.bits() | Self::LOGGING.bits() | Self::LIMITS.bits();
+        const RULES = Self::CHAINS.bits() | Self::LOGGING.bits() | Self::LIMITS.bits() | Self::VERDICTS.bits();
     }
 }
 

@@ -166,6 +166,10 @@ pub struct Filter {
     pub base: u32,
     /// 1: rules do not drop what they cannot read, but read of a transport header what is there; else 0.
     pub lenient: u32,
+    /// Which bits of [`super::field::TRANSPORT`] some rule matches, as far as a row of the verdict cache has them.
+    pub transport: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Filter {
@@ -173,7 +177,14 @@ impl Filter {
     pub const EMPTY: Self = {
         let prefilter = Prefilter { line: 0, mask: 0, destination: 0, source: 0 };
         let tables = Tables { first: 0, count: 0, prefilter, catch_all: CatchAll::NONE };
-        Self { tables: [[tables; CLASSES]; CHAINS], policies: [0; CHAINS], base: 0, lenient: 0 }
+        Self {
+            tables: [[tables; CLASSES]; CHAINS],
+            policies: [0; CHAINS],
+            base: 0,
+            lenient: 0,
+            transport: 0,
+            reserved: 0,
+        }
     };
 }
 
@@ -211,8 +222,11 @@ pub mod entry {
 
 /// Which words of the second line of a rest are what; the first has masks (upper half) and values of [`crate::abi::Key::fields`].
 pub mod extra {
-    /// Length, first and last `<< 16` (lower half); number of sets (bits 32 to 39), which are negated (bits 40 to 47).
+    /// Length, first and last `<< 16` (lower half); number of sets (bits 32 to 39), which are negated (bits 40 to 47), and
+    /// [`BEYOND`].
     pub const LENGTH: usize = 0;
     /// The first set: two words each. Line of its first table `<< 32`, number of tables; then its selectors, a byte each.
     pub const SETS: usize = 1;
+    /// It matches more of a packet than a row of the verdict cache has.
+    pub const BEYOND: u64 = 1 << 48;
 }

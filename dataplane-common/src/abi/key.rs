@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::{Search, Sought};
+use super::{Recall, Search, Sought};
 
 /// Words of the addresses in a [`Key`].
 pub const ADDRESS_WORDS: usize = 4;
@@ -76,6 +76,8 @@ pub struct Key {
     pub sought: Sought,
     /// How far the search of the kernel half is.
     pub search: Search,
+    /// The look-up in the verdict cache.
+    pub recall: Recall,
 }
 
 impl Key {

@@ -28,6 +28,7 @@ mod self_test;
 mod set;
 mod trace;
 mod tree;
+mod verdict;
 mod vlan;
 
 pub use adjacency::{ADJACENCIES, Adjacency, AdjacencyFlags, GROUP_SLOTS, GROUPS, NextHopGroup};
@@ -56,7 +57,7 @@ pub use packet_event::{PACKET_EVENT_BYTES, PACKET_EVENT_RING, PacketEvent, event
 pub use policy::{COVERS, Cover, Policies};
 pub use port::{ELSEWHERE, PORT_PROBES, PORTS, Port, PortFlags, home_slot};
 pub use prefilter::{Prefilter, TABLES_PER_WORD, lowest};
-pub use search::{EntryMatch, Probe, RUN, Search, agrees, differ, mask32, mask64, match_entry, probe};
+pub use search::{EntryMatch, Probe, RUN, Search, agrees, differ, mask32, mask64, match_entry, probe, reads_beyond};
 pub use self_test::SelfTestFrame;
 pub use set::{
     ELEMENT_WORDS, MAX_CHAIN, RULE_SETS, SLOT_PROBES, Selector, Sought, element_differs, has, holds, is_element,
@@ -69,6 +70,9 @@ pub use trace::{
 pub use tree::{
     BASE_LINES, BASE_TREE_LINE, BASE_TREES, BaseLines, Fib6Base, INDEX_LINES, Layout6, Line, Lines, TREE, TREE_LINE,
     WORDS, lookup6, lookup6_base, search_on6, search6, tree_class, tree_lines,
+};
+pub use verdict::{
+    NO_ROW, Recall, TRANSPORT_BITS, VerdictSet, WAYS, links, stamp, verdict_hash, verdict_of, verdict_row,
 };
 pub use vlan::{Tag, VLANS, VlanKey};
 
@@ -103,6 +107,7 @@ pub const FINGERPRINT: u64 = fingerprint(&[
     include_bytes!("set.rs"),
     include_bytes!("trace.rs"),
     include_bytes!("tree.rs"),
+    include_bytes!("verdict.rs"),
     include_bytes!("vlan.rs"),
     // The order of the reasons is that of the counters.
     include_bytes!("../reason.rs"),
@@ -215,6 +220,12 @@ pub mod map {
     pub const FLOWS6: &str = "FLOWS6";
     /// Per CPU, one [`super::FlowContext`].
     pub const FLOW_CONTEXT: &str = "FLOW_CONTEXT";
+    /// [`super::VerdictSet`]: so many for each CPU.
+    pub const VERDICT_SETS: &str = "VERDICT_SETS";
+    /// [`super::Line`]: [`super::WAYS`] for each set, as [`super::verdict_row`] describes them.
+    pub const VERDICTS: &str = "VERDICTS";
+    /// Name of the read-only global that holds the number of sets of a CPU, less one.
+    pub const VERDICT_MASK: &str = "VERDICT_MASK";
     /// Per CPU, one [`super::Key`].
     pub const KEY: &str = "KEY";
 }
@@ -251,7 +262,9 @@ sizes! {
     FlowTrace = 152;
     FlowControl = 32;
     FlowContext = 72;
-    Filter = 536;
+    Filter = 544;
+    VerdictSet = 32;
+    Recall = 24;
     Prefilter = 8;
     Block = 512;
     Line = 64;

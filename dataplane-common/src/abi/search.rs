@@ -49,6 +49,10 @@ pub struct Search {
     pub quiet: u32,
     /// Ways out that chain forward has refused: bits of their classes, and above them how many it has accepted.
     pub egress_classes: u32,
+    /// Not 0: more of the packet was read than a row of the verdict cache has.
+    pub beyond: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Search {
@@ -202,6 +206,12 @@ pub fn differ<L: Lines>(lines: &L, base: u32, unit: u32, key: &Key) -> u64 {
         at += 1;
     }
     differs
+}
+
+/// Not 0 when the rest at a unit reads more of a packet than a row of the verdict cache has.
+#[inline(always)]
+pub fn reads_beyond<L: Lines>(lines: &L, base: u32, unit: u32) -> u32 {
+    u32::from(word(lines, base + unit / 2 + 1, extra::LENGTH) & extra::BEYOND != 0)
 }
 
 /// Whether the extra fields at a unit match a packet. [`super::holds`] looks up its sets.

@@ -5,6 +5,7 @@
 mod bridge;
 mod fib;
 mod flow;
+mod verdict;
 
 use core::{mem::offset_of, ops::Deref, ptr::NonNull};
 
@@ -29,6 +30,7 @@ use crate::features;
 pub use bridge::{is_refresh_due, learned_host, switched_host};
 pub use fib::{Table4, Table6};
 pub use flow::{FlowState, Flows, Row, flow_context, flow_state, moment, store_moment};
+pub use verdict::{verdict_place, verdict_row, verdict_set};
 
 /// The controller writes these through its memory; how many elements there are is set when the map is made.
 const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;

@@ -11,7 +11,7 @@ use dataplane_common::{
 use crate::{
     features, maps,
     packet::Hook,
-    scan::{ChainVerdict, scan},
+    scan::{ChainVerdict, recall_or_scan},
     trace::note,
     verdict::{Step, stop},
 };
@@ -86,7 +86,7 @@ impl<H: Hook> Filter<'_, H> {
 
     #[inline(always)]
     fn judge(&self, chain: ChainId, oif: Ifindex, (dropped, unreadable): (Reason, Reason)) -> Step<()> {
-        let verdict = scan(self.ipv6, self.generation, chain.number(), oif, self.hook.length() as u64);
+        let verdict = recall_or_scan(self.ipv6, self.generation, chain.number(), oif, self.hook.length() as u64);
         if features::LOGGING.on() {
             self.hook.log_packet(chain.number());
         }

@@ -26,6 +26,8 @@ pub struct TableSizes {
     pub filter: u32,
     /// Rows of `FLOWS4`, and of `FLOWS6`; a power of two.
     pub flows: u32,
+    /// Whether there is a verdict cache.
+    pub verdicts: bool,
 }
 
 impl TableSizes {
@@ -36,6 +38,7 @@ impl TableSizes {
         groups: 4096,
         filter: 4096,
         flows: 1,
+        verdicts: false,
     };
     /// For all of the Internet: 84 MB for IPv4, 26 MB for IPv6, 4.5 MB for groups.
     pub const FULL: Self = Self {
@@ -44,6 +47,7 @@ impl TableSizes {
         groups: GROUPS,
         filter: 4096,
         flows: 1,
+        verdicts: false,
     };
 
     /// From these, what `want` needs: not less, and no more than it will use soon.
@@ -67,6 +71,7 @@ impl TableSizes {
             groups: self.groups.max(other.groups),
             filter: self.filter.max(other.filter),
             flows: self.flows.max(other.flows),
+            verdicts: self.verdicts || other.verdicts,
         }
     }
 
@@ -116,6 +121,19 @@ impl TableSizes {
     pub fn with_flows(self, connections: Option<u32>) -> Self {
         let flows = connections.map_or(1, |connections| (4 * u64::from(connections)).next_power_of_two());
         Self { flows: u32::try_from(flows).unwrap_or(1 << 31), ..self }
+    }
+
+    /// From these, with a verdict cache if the filter wants one. One that is there stays.
+    #[must_use]
+    pub fn with_verdicts(self, wanted: bool) -> Self {
+        Self { verdicts: self.verdicts || wanted, ..self }
+    }
+
+    /// Sets of the verdict cache for each of so many CPUs, a power of two: 131,072 rows of 68 bytes, and 256 MB in all.
+    pub fn verdict_sets(self, cpus: u32) -> u32 {
+        const SET: u32 = 8 * 64 + 32;
+        let most = (256 << 20) / SET / cpus.max(1);
+        if self.verdicts { (1 << 14).min((most / 2 + 1).next_power_of_two()) } else { 1 }
     }
 
     /// What the program must know of them.

@@ -1,11 +1,14 @@
 //! The memory of one generation.
 
 use dataplane_common::abi::{
-    CHAINS, CLASSES, Filter, SLOT_PROBES, WORDS, bloom_bit, narrow_hash, narrow_slot, shift, slot_index,
+    CHAINS, CLASSES, Features, Filter, SLOT_PROBES, WORDS, bloom_bit, narrow_hash, narrow_slot, shift, slot_index,
 };
 
 /// Tables that a chain and class can get in place.
 pub(super) const FREE_TABLES: u32 = 8;
+
+/// Tables of a chain and class from which on a search costs more than the verdict cache.
+const MANY_TABLES: u32 = 4;
 
 /// One generation, as it is written into the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// What of the kernel half it wants: a search of many tables costs more than the verdict cache.
+    pub fn features(&self) -> Features {
+        let most = self.filter.tables.iter().flatten().map(|tables| tables.count).max();
+        if most >= Some(MANY_TABLES) { Features::VERDICTS } else { Features::empty() }
+    }
+
     /// How many lines it takes.
     pub fn lines(&self) -> u32 {
         (self.words.len() / WORDS) as u32

@@ -18,8 +18,8 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use dataplane_common::abi::{
-    ActionCode, CHAINS, CatchAll, Class, FIELD_WORDS, Filter, KeyFlags, Span, Tables, WORDS, entry as word, extra,
-    field, table,
+    ActionCode, CHAINS, CatchAll, Class, FIELD_WORDS, Filter, KeyFlags, Selector, Span, TRANSPORT_BITS, Tables, WORDS,
+    entry as word, extra, field, table,
 };
 use thiserror::Error;
 
@@ -51,7 +51,7 @@ pub enum BuildError {
 pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
     let mut builder = Builder::default();
     let sets = lowered.sets.iter().map(|set| set::write(&mut builder, set)).collect::<Result<Vec<_>, _>>()?;
-    let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &sets };
+    let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &sets, transport: 0, is_live: false };
     let mut filter = Filter { lenient: lowered.lenient.into(), ..Filter::default() };
     for chain in 0..CHAINS {
         filter.policies[chain] = lowered.policies[chain] as u32;
@@ -60,6 +60,7 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
             filter.tables[chain][class.number() as usize] = tables;
         }
     }
+    filter.transport = extra_fields.transport;
     Ok(builder.finish(&filter))
 }
 
@@ -184,6 +185,10 @@ struct ExtraFields<'a> {
     known: HashMap<([u64; FIELD_WORDS], Span, Memberships), u32>,
     /// Where the tables of each set are.
     sets: &'a [Tables],
+    /// [`Filter::transport`].
+    transport: u32,
+    /// It is that of a live generation, and stays.
+    is_live: bool,
 }
 
 impl ExtraFields<'_> {
@@ -203,6 +208,7 @@ impl ExtraFields<'_> {
             return 0;
         }
         let sets = self.sets;
+        let beyond = if self.is_in_verdict_rows(&masks, entry) { 0 } else { extra::BEYOND };
         *self.known.entry((masks, entry.length, entry.sets)).or_insert_with(|| {
             let line = builder.lines(2);
             builder.line(line).copy_from_slice(&masks);
@@ -216,10 +222,32 @@ impl ExtraFields<'_> {
                 negated |= u64::from(set.negated) << number;
             }
             let length = u64::from(entry.length.low) << 16 | u64::from(entry.length.high);
-            second[extra::LENGTH] = (negated << 8 | asked.count() as u64) << 32 | length;
+            second[extra::LENGTH] = beyond | (negated << 8 | asked.count() as u64) << 32 | length;
             builder.line(line + 1).copy_from_slice(&second);
             2 * line
         })
+    }
+
+    /// Whether all that a rest matches of a packet is in a row of the verdict cache.
+    fn is_in_verdict_rows(&mut self, masks: &[u64; FIELD_WORDS], entry: &Entry) -> bool {
+        let mask = |at: usize| (masks[at] >> 32) as u32;
+        let transport = mask(field::TRANSPORT);
+        let others = [field::VLAN_FRAGMENT, field::LINK_DESTINATION, field::LINK_MIDDLE, field::LINK_SOURCE];
+        // DSCP and TTL, of the first; the protocol is in all rows.
+        let others = mask(field::NETWORK) & 0xffff | others.into_iter().fold(0, |all, at| all | mask(at));
+        let selects_others = |selectors: u64| selectors.to_le_bytes().iter().any(|one| *one > Selector::Oif as u8);
+        if others != 0
+            || entry.length != Span::FULL
+            || entry.sets.iter().flatten().any(|set| selects_others(set.selectors))
+            || transport & !TRANSPORT_BITS != 0
+        {
+            return false;
+        }
+        if self.is_live {
+            return transport & !self.transport == 0;
+        }
+        self.transport |= transport;
+        true
     }
 }
 

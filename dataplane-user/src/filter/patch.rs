@@ -252,8 +252,9 @@ impl<'i> Editor<'i> {
         let item = Item::new(entry, class.is_ipv6());
         let (slot, bloom_bit) = self.image.slot(class, table_line, &item);
         let mut rows = self.image.run(class, slot);
+        let transport = self.image.filter.transport;
         let unit = self.build(|builder| {
-            let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &[] };
+            let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &[], transport, is_live: true };
             let row = entry_words(builder, &mut extra_fields, entry, &item, class);
             let behind = rows.partition_point(|row| order(class, row) <= entry.order);
             rows.insert(behind, row);

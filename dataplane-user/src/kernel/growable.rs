@@ -109,6 +109,11 @@ impl GrowableMaps {
         self.filter.rest()
     }
 
+    /// The bank of the filter that is live.
+    fn bank(&self) -> u32 {
+        self.live.filter & 1
+    }
+
     /// Which generations are live.
     pub fn live(&self) -> Control {
         self.live
@@ -142,7 +147,7 @@ impl GrowableMaps {
     #[expect(clippy::needless_pass_by_value, reason = "a bank goes live once: it is given away")]
     pub fn flip_filter(&mut self, verified: Verified) -> Result<(), TableError> {
         let Verified(Staged { bank }) = verified;
-        self.go_live(Control { filter: bank, ..self.live })
+        self.go_live(Control { filter: Control::after(self.live.filter, bank), ..self.live })
     }
 
     /// Writes the idle generation of the filter, which no program may be reading, and returns which that is.
@@ -150,7 +155,7 @@ impl GrowableMaps {
     /// # Errors
     /// The kernel refused, or [`TableSizes::filter`] is too small for it.
     pub fn stage_filter(&mut self, image: &Image) -> Result<Staged, TableError> {
-        let idle = self.live.filter ^ 1;
+        let idle = self.bank() ^ 1;
         let half = self.room_for(image)?;
         self.copy(idle as usize * half, &image.words);
         let base = idle * (half / WORDS) as u32;
@@ -164,17 +169,18 @@ impl GrowableMaps {
     /// There is no room for what is new, or the kernel refused; packets meet what they met before.
     pub fn patch_filter(&mut self, image: &Image, patch: &Patch) -> Result<(), TableError> {
         let half = self.room_for(image)?;
-        let live = self.live.filter as usize * half;
+        let live = self.bank() as usize * half;
         self.copy(live + patch.appended_from, &image.words[patch.appended_from..]);
         for (at, to) in &patch.pointer_writes {
             // Whoever is led there finds it written.
             self.filter.word(live + at).store(*to, Ordering::Release);
         }
         if patch.header_changed {
-            let base = self.live.filter * (half / WORDS) as u32;
-            self.write_filter(self.live.filter, &Filter { base, ..image.filter })?;
+            let base = self.bank() * (half / WORDS) as u32;
+            self.write_filter(self.bank(), &Filter { base, ..image.filter })?;
         }
-        Ok(())
+        // What the verdict cache holds is of before.
+        self.go_live(Control { filter: Control::after(self.live.filter, self.bank()), ..self.live })
     }
 
     /// The other generation is written with what it holds.

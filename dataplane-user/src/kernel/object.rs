@@ -12,9 +12,11 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapData, MapError},
     programs::{Iter, Program, ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, Xdp, loaded_programs},
+    util::nr_cpus,
 };
 use dataplane_common::abi::{
-    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, KernelOffsets, Observer, PORTS, Port, map,
+    ADJACENCIES, Adjacency, Control, Features, Fib4Base, Fib6Base, Filter, KernelOffsets, Observer, PORTS, Port, WAYS,
+    map,
 };
 use thiserror::Error;
 
@@ -61,6 +63,8 @@ const ROUTING: &[&str] = &[
     map::GROUPS,
     map::FILTERS,
     map::FILTER,
+    map::VERDICT_SETS,
+    map::VERDICTS,
     map::FLOW_CONTROL,
     map::FLOWS4,
     map::FLOWS6,
@@ -106,6 +110,16 @@ impl KernelLog {
     fn on_path() -> Self {
         Self { offsets: rx_handler::on_path(), ..Self::default() }
     }
+}
+
+/// How many CPUs there can be.
+fn cpus() -> u32 {
+    nr_cpus().map_or(1, |cpus| cpus as u32)
+}
+
+/// Sets that the verdict cache has for each CPU.
+fn verdict_sets(sizes: TableSizes) -> u32 {
+    sizes.verdict_sets(cpus())
 }
 
 /// All causes of an error in one line.
@@ -177,7 +191,8 @@ impl Object {
         ];
         let ways = [map::EGRESS_CLASSES, map::EGRESS_LINKS];
         pin(&mut loader, &[(&ways, &dirs.lasting), (&read, &dirs.own), (ROUTING, &dirs.routing)]);
-        Self::finish(loader, features, KernelLog::on_path(), sizes, dirs)
+        // The verdict cache is for packets of the live programs.
+        Self::finish(loader, features.difference(Features::VERDICTS), KernelLog::on_path(), sizes, dirs)
     }
 
     fn with_pins(features: Features, log: KernelLog, sizes: TableSizes, dirs: &PinDirs) -> Result<Self, ObjectError> {
@@ -195,6 +210,9 @@ impl Object {
         loader.map_max_entries(map::FIB6, 2 * sizes.ipv6.total());
         loader.map_max_entries(map::GROUPS, sizes.groups);
         loader.map_max_entries(map::FILTER, 2 * sizes.filter);
+        let sets = cpus() * verdict_sets(sizes);
+        loader.map_max_entries(map::VERDICT_SETS, sets);
+        loader.map_max_entries(map::VERDICTS, WAYS * sets);
         loader.map_max_entries(map::FLOWS4, sizes.flows);
         loader.map_max_entries(map::FLOWS6, sizes.flows);
         loader
@@ -222,6 +240,8 @@ impl Object {
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global(map::OBSERVER, &observer, true);
         loader.override_global(map::KERNEL_OFFSETS, &offsets, true);
+        let mask = verdict_sets(sizes) - 1;
+        loader.override_global(map::VERDICT_MASK, &mask, true);
         loader.override_global(map::CONTROL_SYMBOL, &control, true);
         loader.override_global(map::FILTERS_SYMBOL, &filters, true);
         loader.override_global(map::PORTS_SYMBOL, &ports[..], true);

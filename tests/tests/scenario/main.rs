@@ -84,5 +84,6 @@ mod trace;
 mod truth;
 mod tun;
 mod tunnel;
+mod verdict;
 mod vlan;
 mod vrf;

@@ -70,9 +70,10 @@ impl DataPlane {
         desired: &mut Desired,
         packets: &Packets,
     ) -> anyhow::Result<()> {
-        let (lowered, links) = lower(observed, desired)?;
+        let (mut lowered, links) = lower(observed, desired)?;
         self.live.kernel.mend_pins();
         let image = filter::build(&lowered)?;
+        lowered.features |= image.features();
         self.make_room(&image, Facts::new(observed, desired, packets))?;
         self.live.kernel.wait();
         for counter in desired.chains_mut().counters.stale() {
@@ -90,6 +91,7 @@ impl DataPlane {
 
     fn make_room(&mut self, image: &filter::Image, facts: Facts<'_>) -> anyhow::Result<()> {
         let sizes = self.live.kernel.sizes().with_filter(image.lines());
+        let sizes = sizes.with_verdicts(image.features().contains(Features::VERDICTS));
         let grown = guarded(|| self.live.grow(sizes, self.lowering.want(), facts));
         grown.unwrap_or_else(|panic| Err(anyhow!("{panic}"))).map(drop)
     }
