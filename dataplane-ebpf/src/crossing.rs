@@ -7,11 +7,14 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type},
+    helpers::{
+        bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_change_tail,
+        bpf_skb_change_type,
+    },
     programs::TcContext,
 };
 use dataplane_common::{
-    abi::{AdjacencyFlags, Ifindex},
+    abi::{AdjacencyFlags, Ifindex, PortFlags},
     decide::{Family as _, V6, queue_priority},
     wire::{EtherType, Ipv4, Ipv6, LinkHeader},
 };
@@ -21,6 +24,9 @@ use crate::{
     rewrite::{self, NETWORK, OTHER_HOST},
     verdict::Egress,
 };
+
+/// `PACKET_HOST` of `linux/if_packet.h`.
+const HOST: u32 = 0;
 
 /// Whether one end or the other has no link header.
 #[inline(always)]
@@ -36,8 +42,11 @@ pub fn rewrite(context: &TcContext, egress: &Egress) -> bool {
 
 /// Sends an skb; gives the action. A device that answers a packet itself, with ICMP, needs the kernel's route for that.
 #[inline(always)]
-pub fn send(egress: &Egress) -> i32 {
+pub fn send(context: &TcContext, egress: &Egress) -> i32 {
     let device = egress.adjacency.device;
+    if features::PEERS.on() && egress.adjacency.flags().contains(AdjacencyFlags::PEER) {
+        return hand_to_peer(context.skb.skb, device).cast_signed();
+    }
     if features::NO_ETHERNET.on() && egress.adjacency.flags().contains(AdjacencyFlags::WITH_ROUTE) {
         // SAFETY: without parameters the helper looks up the route.
         return unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) } as i32;
@@ -50,6 +59,29 @@ pub fn send(egress: &Egress) -> i32 {
 pub fn pass(device: Ifindex) -> i32 {
     // SAFETY: a helper without pointers.
     unsafe { bpf_redirect(device, 0) as i32 }
+}
+
+/// Hands an skb to the other end of a device, which is in another namespace; gives the action. It loses what it would lose on
+/// the way through that device (`veth_forward_skb`, `drivers/net/veth.c`, and `skb_scrub_packet`): the type that it had here,
+/// mark and priority.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hand_to_peer(skb: *mut __sk_buff, device: u32) -> u32 {
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    // The kernel takes off there what came in front of the packet, and a link header that was just made is not that.
+    if maps::port(ifindex).is_none_or(|(_, port)| port.flags().contains(PortFlags::NO_ETHERNET)) {
+        // SAFETY: a helper without pointers.
+        return (unsafe { bpf_redirect(device, 0) }) as u32;
+    }
+    // SAFETY: the context is the program's own.
+    unsafe { bpf_skb_change_type(skb, HOST) };
+    // SAFETY: as above.
+    unsafe { (*skb).mark = 0 };
+    // SAFETY: as above.
+    unsafe { (*skb).priority = 0 };
+    // SAFETY: a helper without pointers.
+    (unsafe { bpf_redirect_peer(device, 0) }) as u32
 }
 
 /// A global function: the verifier looks at it once.

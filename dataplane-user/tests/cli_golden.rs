@@ -40,6 +40,7 @@ fn ports() -> Vec<PortRow> {
         header: "ethernet".to_owned(),
         layer3: None,
         switching: None,
+        peer: "none".to_owned(),
         counts,
     };
     vec![

@@ -104,6 +104,8 @@ bitflags! {
         /// A packet that changes between devices with and without link header gets a priority for queues
         /// (`net.ipv4.ip_forward_update_priority`).
         const PRIORITY = 1 << 5;
+        /// The other end of the device is in another namespace, and tc hands packets to that end.
+        const PEER = 1 << 6;
     }
 }
 

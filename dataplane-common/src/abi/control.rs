@@ -83,7 +83,7 @@ bitflags! {
         /// Some routing rule is for packets with a mark.
         const MARKS = 1 << 21;
         /// Addresses may be local by tables that only the kernel follows.
-        const ELSEWHERE = 1 << 22;
+        const ELSEWHERE = 1 << 31;
         /// Some port may have a DHCP client.
         const CLIENTS = 1 << 23;
         /// Some port has macvlan devices, whose link addresses are this machine's, too.
@@ -100,6 +100,8 @@ bitflags! {
         const SWITCH = 1 << 29;
         /// What chains have found is remembered for the next packets of a flow.
         const VERDICTS = 1 << 30;
+        /// Some way out leads to another namespace, and packets are handed to its other end.
+        const PEERS = 1 << 22;
         /// All chains.
         const CHAINS = Self::PREROUTING.bits() | Self::INPUT.bits() | Self::FORWARD.bits() | Self::OUTPUT.bits();
         /// Features that rules may need.

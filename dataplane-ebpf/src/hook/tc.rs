@@ -235,7 +235,7 @@ fn judge(context: &TcContext, behind: bool, rewrite: impl Fn(&TcContext, &Egress
                 if features::FORWARD.on() || features::FLOWS.on() {
                     stamp(context.skb.skb, maps::egress_classes().map_or(EgressPermit::NONE, EgressPermit::any));
                 }
-                return crossing::send(&egress);
+                return crossing::send(context, &egress);
             }
             Reason::NoEgress
         }

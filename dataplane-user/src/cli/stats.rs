@@ -253,6 +253,7 @@ mod tests {
                 header: "ethernet".to_owned(),
                 layer3: None,
                 switching: None,
+                peer: "none".to_owned(),
                 counts: Counts::new(forwarded, 0, 0, 0),
             }],
             links: vec![row::LinkRow {

@@ -215,6 +215,35 @@ impl FromStr for UntilReady {
     }
 }
 
+/// How packets reach the other end of a veth that is in another namespace, as a container's is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerChoice {
+    /// They are handed to that end, where nobody here would see them on their way through the link.
+    #[default]
+    Auto,
+    /// Through the link.
+    Never,
+}
+
+impl PeerChoice {
+    /// The name in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl FromStr for PeerChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Auto, Self::Never].into_iter().find(|choice| choice.name() == text);
+        known.ok_or_else(|| format!("unknown value `{text}` of `peer`; use `auto` or `never`"))
+    }
+}
+
 /// Links to attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
@@ -224,6 +253,15 @@ pub struct PortConfig {
     pub mode: ModeChoice,
     /// What becomes of packets until then.
     pub until_ready: UntilReady,
+    /// How packets reach its other end, where that is in another namespace.
+    pub peer: PeerChoice,
+}
+
+impl PortConfig {
+    /// With all other settings as they are by default.
+    pub fn new(pattern: PortPattern, mode: ModeChoice) -> Self {
+        Self { pattern, mode, until_ready: UntilReady::default(), peer: PeerChoice::default() }
+    }
 }
 
 /// A named set.

@@ -177,20 +177,20 @@ impl File<'_> {
         for (key, item) in entries(table) {
             let pattern = PortPattern::new(key.get())
                 .map_err(|error| self.error(key.span(), &format!("this is neither a name nor a glob: {error}")))?;
-            let mut mode = ModeChoice::default();
-            let mut until_ready = UntilReady::default();
+            let mut port = PortConfig::new(pattern, ModeChoice::default());
             for (inner, item) in entries(self.table(key, item)?) {
                 match inner.get() {
-                    "mode" => mode = self.word(inner, item)?,
-                    "until_ready" => until_ready = self.word(inner, item)?,
-                    _ => return Err(self.unknown(inner, "mode or until_ready")),
+                    "mode" => port.mode = self.word(inner, item)?,
+                    "until_ready" => port.until_ready = self.word(inner, item)?,
+                    "peer" => port.peer = self.word(inner, item)?,
+                    _ => return Err(self.unknown(inner, "mode, until_ready or peer")),
                 }
             }
-            if until_ready == UntilReady::Drop && !pattern.is_beginning() {
+            if port.until_ready == UntilReady::Drop && !port.pattern.is_beginning() {
                 let message = "`until_ready = \"drop\"` takes a name, or the beginning of names with `*` behind it";
                 return Err(self.error(key.span(), message));
             }
-            ports.push(PortConfig { pattern, mode, until_ready });
+            ports.push(port);
         }
         Ok(ports)
     }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, NetfilterChoice, PortConfig,
-    PortPattern, SetConfig, SflowConfig, UntilReady, at_rule, parse, parse_set_file,
+    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, MetricsConfig, NetfilterChoice, PeerChoice,
+    PortConfig, PortPattern, SetConfig, SflowConfig, UntilReady, at_rule, parse, parse_set_file,
 };
 use crate::model::{Mode, ModeChoice, ObstacleKind};
 use crate::rule::arbitrary::{bits, ipv4, ipv6, pattern, rule, set_name};
@@ -83,6 +83,7 @@ const FAULTS: &[(&str, usize, usize, &str, &str)] = &[
     ("[flows]\nignore = ['log', 'qeue']\n", 2, 18, "'qeue'", "unknown kind `qeue`; use limit, quota,"),
     ("[flows]\nignore = ['queue']\n", 2, 11, "'queue'", "`queue` cannot be ignored"),
     ("[ports]\neth0 = { until_ready = 'wait' }\n", 2, 24, "'wait'", "use `pass` or `drop`"),
+    ("[ports]\neth0 = { peer = 'direct' }\n", 2, 17, "'direct'", "use `auto` or `never`"),
     ("[ports]\n'wg?' = { until_ready = 'drop' }\n", 2, 1, "'wg?'", "the beginning of names"),
     ("[fib]\nroutes = 1\n", 2, 1, "routes", "take ipv4_routes or ipv6_routes"),
     ("[fib]\nipv4_routes = -1\n", 2, 15, "-1", "a number from 0 to 4000000"),
@@ -234,8 +235,10 @@ fn config() -> impl Strategy<Value = Config> {
     ]);
     let names = select(vec!["eth0", "veth*", "wg?", "en[ps]*", "eth0.100", "a b"]);
     let until_ready = select(vec![UntilReady::Pass, UntilReady::Drop]);
-    let ports = btree_map(names, (mode, until_ready), 0..4).prop_map(|ports| {
-        let port = |(text, (mode, until_ready)): (&str, _)| PortConfig {
+    let peer = select(vec![PeerChoice::Auto, PeerChoice::Never]);
+    let ports = btree_map(names, (mode, until_ready, peer), 0..4).prop_map(|ports| {
+        let port = |(text, (mode, until_ready, peer)): (&str, _)| PortConfig {
+            peer,
             pattern: PortPattern::new(text).expect(text),
             mode,
             until_ready: if text.contains(['?', '[']) { UntilReady::Pass } else { until_ready },

@@ -6,7 +6,8 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 use toml_writer::TomlWrite as _;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, SetConfig, SflowConfig, UntilReady,
+    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, PeerChoice, SetConfig, SflowConfig,
+    UntilReady,
 };
 use crate::model::ObstacleKind;
 use crate::rule::{ChainName, Fragments, Policy};
@@ -31,6 +32,9 @@ impl Config {
                 settings.insert("mode", port.mode.to_string().into());
                 if port.until_ready != UntilReady::default() {
                     settings.insert("until_ready", port.until_ready.name().into());
+                }
+                if port.peer != PeerChoice::default() {
+                    settings.insert("peer", port.peer.name().into());
                 }
                 ports.insert(port.pattern.as_str(), value(settings));
             }

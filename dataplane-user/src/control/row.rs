@@ -86,6 +86,10 @@ pub struct PortRow {
     /// Of a member of a bridge: `on` where frames for other members are sent there at the driver, else why they are not.
     #[serde(default)]
     pub switching: Option<String>,
+    /// Whether packets for a container behind it are handed to its other end: `direct`, or why not; `none` where that is in this
+    /// namespace.
+    #[serde(default)]
+    pub peer: String,
     /// Its packets.
     #[serde(flatten)]
     pub counts: Counts,

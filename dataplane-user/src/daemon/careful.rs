@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use crate::{
-    config::{self, Broken, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, UntilReady, WayIn},
+    config::{self, Broken, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, WayIn},
     control::protocol::{Care, Careful, Failure, FailureKind, Place, Reply, Request, Selection},
     model::{Link, Macvlan},
     netlink,
@@ -165,11 +165,7 @@ impl Daemon {
             Request::Attach { ifaces, mode } => {
                 let mut config = self.desired.running().config();
                 let ports = ifaces.iter().filter_map(|name| PortPattern::exact(name).ok());
-                config.ports.extend(ports.map(|pattern| PortConfig {
-                    pattern,
-                    mode: *mode,
-                    until_ready: UntilReady::default(),
-                }));
+                config.ports.extend(ports.map(|pattern| PortConfig::new(pattern, *mode)));
                 Some(config)
             }
             // What is under a device that is a port no longer judges its packets instead.

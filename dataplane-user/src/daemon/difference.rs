@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::running::RunningConfig;
 use crate::{
-    config::{Config, FlowsConfig, SflowConfig, UntilReady},
+    config::{Config, FlowsConfig, PortConfig, SflowConfig},
     control::row::Difference,
-    model::{ModeChoice, ObstacleKind},
+    model::ObstacleKind,
     rule::{ChainName, Policy, Rule},
 };
 
@@ -26,23 +26,24 @@ pub(super) fn difference(running: &RunningConfig, wanted: &Config) -> Difference
 
 /// Ports that come, go or change.
 fn ports(running: &Config, wanted: &Config, difference: &mut Difference) {
-    let by_name = |config: &'_ Config| -> HashMap<String, (ModeChoice, UntilReady)> {
+    let by_name = |config: &'_ Config| -> HashMap<String, PortConfig> {
         let ports = config.ports.iter().rev();
-        ports.map(|port| (port.pattern.as_str().to_owned(), (port.mode, port.until_ready))).collect()
+        ports.map(|port| (port.pattern.as_str().to_owned(), port.clone())).collect()
     };
     let (old, new) = (by_name(running), by_name(wanted));
     for port in &running.ports {
         let name = port.pattern.as_str();
         match new.get(name) {
             None => difference.remove.push(format!("port {name}")),
-            Some((mode, until_ready)) => {
-                if *mode != port.mode {
-                    difference.change.push(format!("port {name}: mode {} -> {mode}", port.mode));
-                }
-                if *until_ready != port.until_ready {
-                    let (old, new) = (port.until_ready.name(), until_ready.name());
-                    difference.change.push(format!("port {name}: until_ready {old} -> {new}"));
-                }
+            Some(wanted) => {
+                let mut changes = |what: &str, old: &str, new: &str| {
+                    if old != new {
+                        difference.change.push(format!("port {name}: {what} {old} -> {new}"));
+                    }
+                };
+                changes("mode", &port.mode.to_string(), &wanted.mode.to_string());
+                changes("until_ready", port.until_ready.name(), wanted.until_ready.name());
+                changes("peer", port.peer.name(), wanted.peer.name());
             }
         }
     }

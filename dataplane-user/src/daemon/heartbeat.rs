@@ -64,7 +64,8 @@ impl Daemon {
             self.save();
         }
         let readers = self.observed.look_for_raw_readers();
-        if self.update_rx_handlers() || readers {
+        let peers = self.look_at_peers();
+        if self.update_rx_handlers() || readers || peers {
             self.reconcile_if_touched();
         }
     }

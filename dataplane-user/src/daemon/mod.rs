@@ -40,6 +40,7 @@ mod operate;
 mod own_table;
 mod packet_log;
 mod packets;
+mod peer;
 mod pin;
 mod plane;
 mod privilege;

@@ -1,5 +1,7 @@
 //! What was observed: the mirror of the kernel's tables, and what is known beside it.
 
+use std::collections::BTreeSet;
+
 use dataplane_common::abi::Ifindex;
 
 use super::{
@@ -61,6 +63,14 @@ impl Observed {
     pub(super) fn set_raw_readers(&mut self, readers: bool) -> bool {
         let news = self.model.raw_readers != readers;
         self.model.raw_readers = readers;
+        self.touched.links |= news;
+        news
+    }
+
+    /// The links whose other ends may be handed packets ([`Model::peers`]); whether that is news.
+    pub(super) fn set_peers(&mut self, peers: BTreeSet<Ifindex>) -> bool {
+        let news = self.model.peers != peers;
+        self.model.peers = peers;
         self.touched.links |= news;
         news
     }

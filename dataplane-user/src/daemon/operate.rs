@@ -9,7 +9,7 @@ use super::{
     plane::Facts,
 };
 use crate::{
-    config::{self, Config, ConfigError, NetfilterChoice, PortConfig, PortPattern, UntilReady},
+    config::{self, Config, ConfigError, NetfilterChoice, PortConfig, PortPattern},
     control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
     lower::{
         Problem,
@@ -116,8 +116,9 @@ impl Daemon {
             let pattern = PortPattern::exact(name)
                 .map_err(|error| Failure::new(FailureKind::Usage, format!("{name}: {error}")))?;
             let known = self.desired.ports().config().iter().find(|port| port.pattern == pattern);
-            let until_ready = known.map_or_else(UntilReady::default, |port| port.until_ready);
-            self.desired.ports_mut().want(PortConfig { pattern, mode, until_ready });
+            let wanted =
+                known.map_or_else(|| PortConfig::new(pattern, mode), |port| PortConfig { mode, ..port.clone() });
+            self.desired.ports_mut().want(wanted);
         }
         let wanted: Vec<_> =
             ifaces.iter().filter_map(|name| self.observed.model().link_named(name)).map(|link| link.ifindex).collect();

@@ -10,7 +10,7 @@ use dataplane_common::abi::Ifindex;
 
 use super::{Daemon, recovery::RecoveredState, running::RunningConfig, service, state::RuleHandles};
 use crate::{
-    config::{ChainConfig, Config, PortConfig, PortPattern, UntilReady},
+    config::{ChainConfig, Config, PortConfig, PortPattern},
     control::{
         protocol::{Apply, Failure, FailureKind, Reply, Request, Selection},
         row::{Finding, Status},
@@ -77,9 +77,7 @@ impl RecoveredState {
 fn closed(lost: &RecoveredState) -> Config {
     let all = || vec!["*".to_owned()];
     let mode = ModeChoice::Fixed(Mode::Tc);
-    let port = |name: &String| {
-        PortPattern::new(name).map(|pattern| PortConfig { pattern, mode, until_ready: UntilReady::default() })
-    };
+    let port = |name: &String| PortPattern::new(name).map(|pattern| PortConfig::new(pattern, mode));
     let ports = |names: &[String]| names.iter().map(port).collect::<Result<Vec<_>, _>>();
     // What cannot be read may be anything.
     let ports = ports(&lost.patterns.clone().unwrap_or_else(all)).or_else(|_| ports(&all())).unwrap_or_default();

@@ -63,9 +63,9 @@ impl Daemon {
             let state = if link.up { "up" } else { "down" };
             let (taken, ipsec) = (self.taker(link), Shielded::by(&self.observed.model().ipsec).is_some());
             let (routes, netfilter) = (self.routes_row(link), self.netfilter_word(link).to_owned());
-            let flows = self.flows_word(link);
+            let (flows, peer) = (self.flows_word(link), self.peer_word(link).to_owned());
             let row = PortRow { switching: self.switching_word(link), ..row(link, port.mode.name(), state, counts) };
-            rows.push(PortRow { routes, taken, ipsec, netfilter, flows, ..row });
+            rows.push(PortRow { routes, taken, ipsec, netfilter, flows, peer, ..row });
         }
         for (ifindex, slot) in self.quarantined_slots() {
             let Some(link) = self.observed.model().links.get(ifindex) else { continue };
@@ -285,6 +285,7 @@ fn row(link: &Link, mode: &str, state: &str, counts: Counts) -> PortRow {
             .and_then(|link| link.layer3.why_kernel())
             .map(str::to_owned),
         switching: None,
+        peer: "none".to_owned(),
         counts,
     }
 }

@@ -1,5 +1,9 @@
 //! Raw sockets that read packets: DHCP clients have them, and what they wait for may be for an address that is not there yet.
 
+use std::collections::BTreeSet;
+
+use dataplane_common::abi::Ifindex;
+
 use super::observed::Observed;
 
 /// Raw sockets of the daemon's network namespace.
@@ -13,6 +17,20 @@ impl Observed {
     }
 }
 
+/// The links whose outgoing packets a socket sees, too, as captures do; 0: those of all links. `None` where the sockets cannot be
+/// listed. The others see only what comes in.
+pub(super) fn taps() -> Option<BTreeSet<Ifindex>> {
+    std::fs::read_to_string(SOCKETS).ok().map(|text| tapped(&text))
+}
+
+fn tapped(text: &str) -> BTreeSet<Ifindex> {
+    let link = |line: &str| {
+        let mut fields = line.split_whitespace().skip(3);
+        (fields.next()? == "0003").then(|| fields.next()?.parse().ok()).flatten()
+    };
+    text.lines().skip(1).filter_map(link).collect()
+}
+
 /// Whether a socket takes IPv4 packets, alone or among all.
 fn reads(text: &str) -> bool {
     let protocols = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
@@ -21,7 +39,7 @@ fn reads(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::reads;
+    use super::{reads, tapped};
 
     #[test]
     fn sockets_are_told_apart_by_what_they_take() {
@@ -31,6 +49,9 @@ mod tests {
         assert!(!reads(HEAD) && !reads(""));
         for (protocol, takes) in [("0003", true), ("0800", true), ("88cc", false), ("888e", false), ("86dd", false)] {
             assert_eq!(reads(&socket(protocol)), takes, "{protocol}");
+        }
+        for (protocol, links) in [("0003", vec![2]), ("0800", vec![]), ("86dd", vec![])] {
+            assert_eq!(tapped(&socket(protocol)).into_iter().collect::<Vec<_>>(), links, "{protocol}");
         }
     }
 }

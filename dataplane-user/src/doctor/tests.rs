@@ -50,6 +50,7 @@ fn healthy() -> Facts {
         header: "ethernet".to_owned(),
         layer3: None,
         switching: None,
+        peer: "none".to_owned(),
         counts: Counts::default(),
     };
     Facts {

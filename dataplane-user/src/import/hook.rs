@@ -7,7 +7,7 @@ use super::complement::asks_transport;
 use super::inline::Inline;
 use super::problem::{Position, Problems};
 use super::simplify::simplified;
-use crate::config::{ChainConfig, Config, PortConfig, PortPattern, UntilReady};
+use crate::config::{ChainConfig, Config, PortConfig, PortPattern};
 use crate::model::ModeChoice;
 use crate::rule::{
     Action, ChainName, Connection, ConnectionBits, Family, Fragments, HopLimit, Limit, LinkField, Match, PacketType,
@@ -124,7 +124,7 @@ fn around(config: &mut Config, strict: Option<Position>, problems: &mut Problems
         return;
     }
     if let Ok(pattern) = PortPattern::new("*") {
-        config.ports.push(PortConfig { pattern, mode: ModeChoice::Auto, until_ready: UntilReady::default() });
+        config.ports.push(PortConfig::new(pattern, ModeChoice::Auto));
     }
     let drops = |rule: &Rule| matches!(rule.action(), Action::Drop | Action::Reject(_));
     let unread = |rule: &Rule| drops(rule) && rule.matches().iter().any(asks_transport);

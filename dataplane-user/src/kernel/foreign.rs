@@ -9,6 +9,12 @@ pub fn is_ours(name: &str) -> bool {
     Hook::ALL.into_iter().any(|hook| hook.program() == name)
 }
 
+/// Whether programs of others are at tc egress (TCX) of an interface; `None` where the kernel does not list them.
+pub fn has_egress_programs(iface: &str) -> Option<bool> {
+    let (_, programs) = SchedClassifier::query_tcx(iface, TcAttachType::Egress).ok()?;
+    Some(programs.iter().any(|program| !program.name_as_str().is_some_and(is_ours)))
+}
+
 /// Id and name of the programs at tc (TCX) of an interface, ingress first; none where the kernel does not list them.
 pub fn tc_programs(iface: &str) -> Vec<(u32, String)> {
     [TcAttachType::Ingress, TcAttachType::Egress]

@@ -29,7 +29,7 @@ pub use bridge::{BridgedHosts, SwitchedHosts};
 pub use btf::BtfError;
 pub use event::Events;
 pub use flows::{FlowMaps, FlowSwitch};
-pub use foreign::{is_ours, tc_programs};
+pub use foreign::{has_egress_programs, is_ours, tc_programs};
 pub use grace::grace;
 pub use growable::{GrowableMaps, Staged, Verified};
 pub use left::{LeftError, TakenOff, detach_left};

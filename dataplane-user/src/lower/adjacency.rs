@@ -89,6 +89,7 @@ pub(super) fn adjacency(model: &Model, egress: &BTreeSet<Ifindex>, next_hop: Nex
     flags.set(AdjacencyFlags::NO_ETHERNET, bare);
     flags.set(AdjacencyFlags::WITH_ROUTE, bare && link.layer3 != Layer3::Plain);
     flags.set(AdjacencyFlags::PRIORITY, link.prioritises);
+    flags.set(AdjacencyFlags::PEER, device == link.ifindex && model.why_not_to_peer(link).is_none());
     let (destination, source) = ends.unwrap_or((Mac::default(), link.mac.unwrap_or_default()));
     Adjacency { ifindex: next_hop.dev, device, flags: flags.bits(), used: 0, mtu: link.mtu, destination, source, tags }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dataplane_common::{
-    abi::{Control, Features, Port, PortFlags, Tag, VlanKey},
+    abi::{AdjacencyFlags, Control, Features, Port, PortFlags, Tag, VlanKey},
     wire::{LinkHeader, Mac},
 };
 
@@ -17,6 +17,8 @@ impl Lowering {
         want.features = port::features(want.ports.values().chain(want.vlans.values()));
         let bare = want.adjacencies.values().any(|adjacency| adjacency.link_header() == LinkHeader::None);
         want.features.set(Features::NO_ETHERNET, bare || want.features.contains(Features::NO_ETHERNET));
+        let peer = want.adjacencies.values().any(|adjacency| adjacency.flags().contains(AdjacencyFlags::PEER));
+        want.features.set(Features::PEERS, peer);
         let tagged = want.adjacencies.values().any(|adjacency| adjacency.tags[0] != Tag::NONE);
         want.features.set(Features::VLANS, tagged || want.vlans.keys().any(|key| !key.is_address()));
         let is_bridge = |port: &Port| port.flags().contains(PortFlags::BRIDGED);

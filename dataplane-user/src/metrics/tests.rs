@@ -23,6 +23,7 @@ fn port(name: &str, ifindex: u32) -> PortRow {
         header: "ethernet".to_owned(),
         layer3: None,
         switching: None,
+        peer: "none".to_owned(),
         counts: Counts::default(),
     }
 }

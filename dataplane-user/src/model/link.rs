@@ -77,6 +77,11 @@ impl Link {
 }
 
 impl Link {
+    /// Whether it is one end of a pair whose other end is in another namespace.
+    pub fn reaches_another_namespace(&self) -> bool {
+        self.kind.as_deref() == Some("veth") && self.parent_netns.is_some()
+    }
+
     /// All its names, its own first.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         std::iter::once(self.name.as_str()).chain(self.altnames.iter().map(String::as_str))

@@ -17,6 +17,7 @@ mod netfilter;
 mod obstacle;
 mod open_socket;
 mod own_table;
+mod peer;
 mod port;
 mod protocol;
 mod rib;
@@ -99,6 +100,9 @@ pub struct Model {
     pub routes6: Routes<u128>,
     /// Whether a program reads IPv4 packets from a raw socket, as DHCP clients do.
     pub raw_readers: bool,
+    /// Links whose other end, in another namespace, may be handed packets: nobody here would see them on their way through the
+    /// link.
+    pub peers: BTreeSet<Ifindex>,
     /// Whether own rules are in a table of netfilter, seen there already or not.
     pub own_rules: bool,
 }
@@ -225,6 +229,7 @@ impl Model {
         self.links.remove(&ifindex);
         self.features.remove(&ifindex);
         self.qdiscs.remove(&ifindex);
+        self.peers.remove(&ifindex);
         touched.hosts.extend(self.fdb.forget(ifindex));
         self.addresses.retain(|address| address.ifindex != ifindex);
         let gone = self.neighbours.extract_if(.., |(on, _), _| *on == ifindex);

@@ -19,6 +19,7 @@ mod careful;
 mod carried;
 mod commit;
 mod config;
+mod container;
 mod deliver;
 mod detach;
 mod dhcp;

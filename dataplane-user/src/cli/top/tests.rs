@@ -38,6 +38,7 @@ fn sample(at: Instant, packets: u64) -> Sample {
         header: "ethernet".to_owned(),
         layer3: None,
         switching: None,
+        peer: "none".to_owned(),
         counts: Counts::new(packets, 0, packets / 2, 0),
     };
     let reasons = [("forwarded", 3 * packets), ("filter_forward", packets), ("no_route", 7)];
