@@ -45,7 +45,7 @@ pub fn rewrite(context: &TcContext, egress: &Egress) -> bool {
 pub fn send(context: &TcContext, egress: &Egress) -> i32 {
     let device = egress.adjacency.device;
     if features::PEERS.on() && egress.adjacency.flags().contains(AdjacencyFlags::PEER) {
-        return hand_to_peer(context.skb.skb, device).cast_signed();
+        return hand_to_peer(context.skb.skb, device);
     }
     if features::NO_ETHERNET.on() && egress.adjacency.flags().contains(AdjacencyFlags::WITH_ROUTE) {
         // SAFETY: without parameters the helper looks up the route.
@@ -66,13 +66,12 @@ pub fn pass(device: Ifindex) -> i32 {
 /// mark and priority.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hand_to_peer(skb: *mut __sk_buff, device: u32) -> u32 {
+extern "C" fn hand_to_peer(skb: *mut __sk_buff, device: u32) -> i32 {
     // SAFETY: the context is the program's own.
     let ifindex = unsafe { (*skb).ifindex };
     // The kernel takes off there what came in front of the packet, and a link header that was just made is not that.
     if maps::port(ifindex).is_none_or(|(_, port)| port.flags().contains(PortFlags::NO_ETHERNET)) {
-        // SAFETY: a helper without pointers.
-        return (unsafe { bpf_redirect(device, 0) }) as u32;
+        return pass(device);
     }
     // SAFETY: the context is the program's own.
     unsafe { bpf_skb_change_type(skb, HOST) };
@@ -81,7 +80,7 @@ extern "C" fn hand_to_peer(skb: *mut __sk_buff, device: u32) -> u32 {
     // SAFETY: as above.
     unsafe { (*skb).priority = 0 };
     // SAFETY: a helper without pointers.
-    (unsafe { bpf_redirect_peer(device, 0) }) as u32
+    unsafe { bpf_redirect_peer(device, 0) as i32 }
 }
 
 /// A global function: the verifier looks at it once.
