@@ -400,8 +400,11 @@ fn every_program_is_cheap_to_verify() {
         // What is off makes a program longer here: an index that is small has the tree beside it, and one way no function.
         let all = Features::all() - Features::DRY_RUN;
         let small = all - Features::WIDE_FIB4 - Features::WIDE_FIB6 - Features::MULTIPATH;
-        let flows = Features::FLOWS;
-        for features in [Features::empty(), typical, small - flows, all - flows, small, all, Features::all()] {
+        // The kernel's lookup of routes switches the verdict cache off.
+        let (flows, lookup) = (Features::FLOWS, Features::KERNEL_LOOKUP);
+        let without = [small - flows, all - flows, small - flows - lookup, all - flows - lookup];
+        let with = [small, all, small - lookup, all - lookup, Features::all()];
+        for features in [Features::empty(), typical].into_iter().chain(without).chain(with) {
             let object = world.load(features)?;
             for hook in Hook::ALL {
                 counts.push((features, hook, object.verified_instructions(hook)?));
