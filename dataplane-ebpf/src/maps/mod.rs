@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "map elements are reached through pointers")]
 
 mod bridge;
+mod element;
 mod fib;
 mod flow;
 mod verdict;
@@ -25,6 +26,7 @@ use dataplane_common::{
     },
 };
 
+use self::element::{Index, find};
 use crate::features;
 
 pub use bridge::{is_refresh_due, learned_host, switched_host};
@@ -110,20 +112,6 @@ static ACTIVE_OBSERVER: Array<u64, 1> = Array::new();
 /// can begin on the same CPU.
 #[btf_map]
 static KEY: PerCpuArray<Key, 1> = PerCpuArray::new();
-
-/// An index, alone in its word of the stack: LLVM would merge the stores of two neighbours into one that crosses words, which
-/// the verifier refuses.
-#[repr(align(8))]
-struct Index(u32);
-
-/// The element of `map` at `index`.
-#[inline(always)]
-fn find<M, T>(map: &'static M, index: u32) -> Option<NonNull<T>> {
-    let index = Index(index);
-    // SAFETY: every map here is an array with four-byte keys and elements of the type that its one caller names.
-    let element = unsafe { bpf_map_lookup_elem((&raw const *map).cast_mut().cast(), (&raw const index.0).cast()) };
-    NonNull::new(element.cast())
-}
 
 /// The element of an array that only the controller writes.
 #[inline(always)]

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use aya_ebpf::{btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
 use dataplane_common::abi::{Line, VerdictSet, WORDS};
 
-use super::find;
+use super::element::find;
 
 /// Overridden by the loader: the number of sets of a CPU, less one.
 #[unsafe(no_mangle)]

@@ -7,8 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::{FlowCounts, KernelRulesRow, PacketFlow};
-use super::open_socket::RecipientRow;
+use super::{flow, open_socket::RecipientRow};
 use crate::rule::ChainName;
 
 /// Packets by what became of them, since the port was attached.
@@ -69,12 +68,10 @@ pub struct PortRow {
     /// Whether policies of `IPsec` may cover packets that are routed; these are the kernel's.
     #[serde(default)]
     pub ipsec: bool,
-    /// What becomes of its packets that would be forwarded, and would meet rules of netfilter: `follow`, `bypass`, or `none`
-    /// where there are no such rules.
+    /// What becomes of its packets that rules of netfilter would see: `follow`, `bypass`, or `none` where there are none.
     #[serde(default)]
     pub netfilter: String,
-    /// Whether connections that these rules let through are carried at the driver: `on`, or why they are not; `none` and
-    /// `bypass` as above.
+    /// Whether connections that these rules let through are carried: `on`, or why not; `none` and `bypass` as above.
     #[serde(default)]
     pub flows: String,
     /// What its packets begin with: `ethernet`, or `none` where that is IP.
@@ -86,8 +83,7 @@ pub struct PortRow {
     /// Of a member of a bridge: `on` where frames for other members are sent there at the driver, else why they are not.
     #[serde(default)]
     pub switching: Option<String>,
-    /// Whether packets for a container behind it are handed to its other end: `direct`, or why not; `none` where that is in this
-    /// namespace.
+    /// Whether packets are handed to its other end: `direct`, or why not; `none` where that is in this namespace.
     #[serde(default)]
     pub peer: String,
     /// Its packets.
@@ -195,7 +191,7 @@ pub struct VerdictRow {
     pub lladdr: Option<String>,
     /// Its connection; none where the flow table has no row for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flow: Option<Box<PacketFlow>>,
+    pub flow: Option<Box<flow::PacketFlow>>,
     /// The socket that gets it, where it is for this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Box<RecipientRow>>,
@@ -303,10 +299,10 @@ pub struct Stats {
     pub heartbeat: u32,
     /// Connections; none while none is carried.
     #[serde(default)]
-    pub flows: Option<Box<FlowCounts>>,
+    pub flows: Option<Box<flow::FlowCounts>>,
     /// What own rules that the kernel decides have dropped; none where the driver decides all of them.
     #[serde(default)]
-    pub kernel_rules: Option<Box<KernelRulesRow>>,
+    pub kernel_rules: Option<Box<flow::KernelRulesRow>>,
 }
 
 /// Frames of a link since it was made: what the kernel and its driver counted, and what XDP took before they did.

@@ -232,7 +232,10 @@ impl Object {
         let adjacencies = shared::<{ ADJACENCIES as usize * size_of::<Adjacency>() }>(&dirs.own, map::ADJACENCIES)?;
         let base4 = shared::<{ size_of::<Fib4Base>() }>(&dirs.routing, map::FIB4_BASE)?;
         let lookup6_base = shared::<{ size_of::<Fib6Base>() }>(&dirs.routing, map::FIB6_BASE)?;
-        let object = switch::specialised(OBJECT, together(features | sizes.features()))?;
+        // With both, programs would be too long for the verifier; such a lookup costs more than the verdict cache saves.
+        let lookup = features.contains(Features::KERNEL_LOOKUP);
+        let possible = if lookup { features.difference(Features::VERDICTS) } else { features };
+        let object = switch::specialised(OBJECT, possible | sizes.features())?;
         let (observer, offsets) = (log.observer.words(), log.offsets.words());
         // It holds on to the globals until it has loaded.
         let mut loader = loader;
@@ -318,12 +321,6 @@ impl Object {
         let program = self.ebpf.program(name).ok_or(ObjectError::Missing(name))?;
         program.info().map_err(|error| ObjectError::Program { name, error })
     }
-}
-
-/// What of these features programs have. One with the kernel's lookup of routes and the verdict cache would be too long for the
-/// verifier; such a lookup costs more than the cache saves.
-fn together(features: Features) -> Features {
-    if features.contains(Features::KERNEL_LOOKUP) { features.difference(Features::VERDICTS) } else { features }
 }
 
 impl std::fmt::Debug for Object {

@@ -100,7 +100,7 @@ pub struct Model {
     pub routes6: Routes<u128>,
     /// Whether a program reads IPv4 packets from a raw socket, as DHCP clients do.
     pub raw_readers: bool,
-    /// Links whose other end, in another namespace, may be handed packets: nobody here would see them on their way through the
+    /// Links whose other end, in another namespace, may be handed packets: no program here sees them on their way through the
     /// link.
     pub peers: BTreeSet<Ifindex>,
     /// Whether own rules are in a table of netfilter, seen there already or not.

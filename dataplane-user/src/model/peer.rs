@@ -3,8 +3,8 @@
 use super::{Link, Model, XdpFeatures};
 
 impl Model {
-    /// Why tc may not hand what is for a link to its other end in another namespace; `None`: it may, and nobody sees that but by
-    /// its speed.
+    /// Why tc may not hand what is for a link to its other end in another namespace; `None`: it may, and only its speed
+    /// shows that.
     ///
     /// A veth takes XDP frames if there is an XDP program at its other end, which would be passed by, or if segments are put
     /// together there (`veth_enable_xdp` and `veth_set_features`, `drivers/net/veth.c`). A kernel before 6.3 does not say.
