@@ -54,7 +54,7 @@ fn pinged(host: &Namespace, each: u64) -> u64 {
         let line = format!("ping -n -c {each} -i 0.01 -W 0.3 {address}");
         host.attempt(&line).expect("ping runs").stdout.matches("bytes from").count() as u64
     };
-    FAR.iter().map(|address| answered(address)).sum()
+    FAR.iter().map(answered).sum()
 }
 
 /// Both answer and question are counted where they come in.
