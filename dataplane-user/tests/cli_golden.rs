@@ -292,7 +292,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn json_fields_are_the_contract() {
-    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter flows header layer3 switching taken \
+    const PORT: &str = "name ifindex mode state mac mtu vlan routes routes.ipv4 routes.ipv6 netfilter flows header layer3 switching peer taken \
                         ipsec rx forwarded delivered dropped passed";
     const LINK: &str = "name ifindex rx_packets rx_bytes rx_errors rx_dropped tx_packets tx_bytes tx_errors tx_dropped";
     const FLOWS: &str = "rows max armed asked full silent renewed epochs overruns resyncs events carried";

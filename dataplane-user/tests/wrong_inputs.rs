@@ -88,7 +88,7 @@ const CONFIGS: &[(&str, &str, &str)] = &[
     ("ports = 3", "1:1", "must be a table"),
     ("[ports]\neth0 = \"native\"", "2:1", "must be a table"),
     ("[ports]\neth0 = { mode = \"xdp\" }", "2:17", "use auto, native, generic or tc"),
-    ("[ports]\neth0 = { modes = \"tc\" }", "2:10", "take mode or until_ready"),
+    ("[ports]\neth0 = { modes = \"tc\" }", "2:10", "take mode, until_ready or peer"),
     ("[ports]\neth0 = { until_ready = \"yes\" }", "2:24", "use `pass` or `drop`"),
     ("[ports]\neth0 = {}\neth0 = {}", "3:1", "duplicate key"),
     ("[chains.foward]\npolicy = \"drop\"", "1:9", "use prerouting, input, forward, output or postrouting"),

@@ -17,10 +17,10 @@ fn every_reason_has_a_meaning() {
 }
 
 #[test]
-fn only_one_reason_is_to_forward() {
-    let of = |decision| Reason::ALL.iter().filter(|reason| reason.verdict() == decision).count();
-    assert_eq!(of(Verdict::Forward), 1);
-    assert_eq!(of(Verdict::Deliver), 1);
+fn packets_are_routed_bridged_or_delivered_for_one_reason_each() {
+    let of = |verdict| Reason::ALL.iter().copied().filter(|reason| reason.verdict() == verdict).collect::<Vec<_>>();
+    assert_eq!(of(Verdict::Forward), [Reason::Forwarded, Reason::Bridged]);
+    assert_eq!(of(Verdict::Deliver), [Reason::Local]);
     // At their way out packets are withheld, all others belong to what a port received.
     for reason in Reason::ALL {
         let leaves = reason.name().ends_with("_output") || *reason == Reason::FilterEgress;

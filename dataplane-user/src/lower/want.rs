@@ -34,7 +34,7 @@ pub struct Want {
     pub policies: [Policies; 2],
     /// Devices that XDP transmits on.
     pub egress: BTreeSet<Ifindex>,
-    /// [`Control::mirror`].
+    /// [`dataplane_common::abi::Control::mirror`].
     pub mirror: u32,
     /// The features that ports and routes need; the filter adds its own.
     pub features: Features,
