@@ -24,7 +24,7 @@ pub const NO_ROW: u32 = u32::MAX;
 
 /// Which words of a row are what. Addresses of IPv4 take the first of their words.
 pub mod verdict_row {
-    /// Generation `<< 32`, then what [`super::Stamp`] says.
+    /// Generation `<< 32`, then what [`super::stamp`] says.
     pub const STAMP: usize = 0;
     /// [`crate::abi::Key::address`].
     pub const ADDRESS: usize = 1;
