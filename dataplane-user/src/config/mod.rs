@@ -218,7 +218,7 @@ impl FromStr for UntilReady {
 /// How packets reach the other end of a veth that is in another namespace, as a container's is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerChoice {
-    /// They are handed to that end, where nobody here would see them on their way through the link.
+    /// They are handed to that end, where no program here sees them on their way through the link.
     #[default]
     Auto,
     /// Through the link.

@@ -1,4 +1,4 @@
-//! Links whose other ends, in other namespaces, may be handed packets: who would see these on their way through a link.
+//! Links whose other ends, in other namespaces, may be handed packets: which programs see these on their way through a link.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::{Daemon, raw};
 use crate::{config::PeerChoice, kernel::has_egress_programs, model::Link};
 
 impl Daemon {
-    /// Looks which ports lead to another namespace, and have nobody in the way; whether these are others than before.
+    /// Looks which ports lead to another namespace, with no program in the way; whether these are others than before.
     pub(super) fn look_at_peers(&mut self) -> bool {
         let Some(taps) = raw::taps() else { return self.observed.set_peers(BTreeSet::new()) };
         let model = self.observed.model();

@@ -1,4 +1,4 @@
-//! Packets for a container are handed to its end of the veth, unless somebody would see them on their way through the link.
+//! Packets for a container are handed to its end of the veth, unless a program sees them on their way through the link.
 
 use std::time::Duration;
 
