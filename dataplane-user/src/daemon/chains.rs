@@ -1,10 +1,11 @@
 //! The chains: rules with their handles and counters.
 
+mod bloom;
 mod kernel;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -14,10 +15,14 @@ use super::{counter::Counters, state};
 use crate::{
     config::{ChainConfig, Config, SetConfig},
     control::protocol::Place,
-    lower::filter::{ChainRules, Entry, FilterError, LoweredFilter, lower_alone, lower_remaining, order},
+    lower::filter::{
+        ChainRules, Entry, FilterError, FilterFault, Known, LoweredFilter, LoweredRule, SetNumbers, lower_alone,
+        lower_remaining, lower_rule, order,
+    },
     parallel::each,
     rule::{ChainName, Fragments, LinkPattern, Policy, RULE_CHAINS, Rule, SetName},
 };
+use bloom::Bloom;
 
 /// A rule in force. Its counter belongs to its handle, and both survive every change that keeps the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +30,13 @@ pub(super) struct InstalledRule {
     pub handle: u64,
     pub counter: u32,
     pub rule: Arc<Rule>,
-    /// [`Entry::bloom_bits`] of what its boxes say of packets that can not be read; not known of one that asks for links or sets.
-    unreadable_bloom: OnceLock<u64>,
+    /// Of what its boxes are for packets that cannot be read.
+    unreadable: Bloom,
 }
 
 impl InstalledRule {
     fn new(rule: Rule, handle: u64, counter: u32) -> Self {
-        Self { handle, counter, rule: rule.into(), unreadable_bloom: OnceLock::new() }
+        Self { handle, counter, rule: rule.into(), unreadable: Bloom::default() }
     }
 
     /// What it is lowered to, if that takes nothing but the rule.
@@ -43,12 +48,8 @@ impl InstalledRule {
 
     /// Notes of what it is lowered to what is needed later. The boxes themselves would be most of a daemon's memory.
     pub(super) fn note(&self, boxes: &[Entry]) {
-        let unreadable_bloom = boxes
-            .iter()
-            .filter_map(|entry| entry.for_unreadable())
-            .filter(|entry| entry.action_code == ActionCode::Unreadable);
-        self.unreadable_bloom
-            .get_or_init(|| unreadable_bloom.fold(0, |bloom_bits, entry| bloom_bits | entry.bloom_bits()));
+        let variants = boxes.iter().filter_map(|entry| entry.for_unreadable());
+        self.unreadable.note(variants.filter(|entry| entry.action_code == ActionCode::Unreadable));
     }
 }
 
@@ -152,25 +153,20 @@ impl Chains {
     }
 
     /// The boxes of rules of a chain, with their orders and counters, as far as they may be the same as `sought` for packets that
-    /// can not be read, but for the rule with one order. Nothing where that is not known of all.
-    pub(super) fn alike<'c>(
+    /// cannot be read, but for the rule with one order. `lower` gives the boxes of a rule.
+    pub(super) fn alike<'c, L: Fn(&Rule) -> Vec<Entry> + 'c>(
         &'c self,
         chain: ChainName,
         but: u32,
         sought: &Entry,
-    ) -> Option<impl Iterator<Item = (Entry, u32, u32)> + use<'c>> {
-        if self.rules(chain).iter().any(|installed| installed.unreadable_bloom.get().is_none()) {
-            return None;
-        }
+        lower: L,
+    ) -> impl Iterator<Item = (Entry, u32, u32)> + use<'c, L> {
         let bloom_bits = sought.bloom_bits();
         let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]).filter(move |(_, order)| **order != but);
-        let alike = placed.filter(move |(installed, _)| {
-            installed.unreadable_bloom.get().is_some_and(|unreadable_bloom| unreadable_bloom & bloom_bits == bloom_bits)
-        });
-        Some(alike.flat_map(|(installed, order)| {
-            let boxes = lower_alone(&installed.rule).unwrap_or_default().into_iter();
-            boxes.map(|entry| (entry, *order, installed.counter))
-        }))
+        let alike = placed.filter(move |(installed, _)| installed.unreadable.may_have(bloom_bits));
+        alike.flat_map(move |(installed, order)| {
+            lower(&installed.rule).into_iter().map(|entry| (entry, *order, installed.counter))
+        })
     }
 
     /// A box of a rule, with all that is not the rule's own.
@@ -354,12 +350,40 @@ impl Chains {
             fragments: self.fragments,
             rules: &rules[index],
         });
-        let sets = |name: &SetName| {
-            let set = self.sets.get(name)?;
-            Some((&set.kind, set.listed()?))
+        let sets = |name: &SetName| self.elements(name);
+        let mut was_known = here.map(|rules| vec![false; rules.len()]);
+        let mut known = |chain: ChainName, position: usize| {
+            let boxes = known[chain.index()].get_mut(position)?.take();
+            was_known[chain.index()][position] = boxes.is_some();
+            boxes
         };
-        let mut known = |chain: ChainName, position: usize| known[chain.index()].get_mut(position)?.take();
-        lower_remaining(chains, links, &sets, &mut known)
+        let lowered = lower_remaining(chains, links, &sets, &mut known)?;
+        for ((rules, was_known), entries) in here.into_iter().zip(was_known).zip(&lowered.entries) {
+            let mut boxes = entries.chunk_by(|one, next| one.order == next.order).peekable();
+            for (position, installed) in rules.iter().enumerate() {
+                let own = boxes.next_if(|boxes| boxes[0].order == order(position)).unwrap_or_default();
+                if !was_known[position] {
+                    installed.note(own);
+                }
+            }
+        }
+        Ok(lowered)
+    }
+
+    /// What a rule comes to beside those that are lowered already, with the links that fit a pattern and the numbers of sets.
+    pub(super) fn lower_rule(
+        &self,
+        rule: &Rule,
+        links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+        numbers: &SetNumbers,
+    ) -> Result<LoweredRule, FilterFault> {
+        lower_rule(rule, links, &|name| self.elements(name), numbers)
+    }
+
+    /// The type and the elements of a set.
+    fn elements(&self, name: &SetName) -> Option<Known<'_>> {
+        let set = self.sets.get(name)?;
+        Some((&set.kind, set.listed()?))
     }
 
     /// What the program is asked for from now on.

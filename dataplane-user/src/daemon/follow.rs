@@ -202,7 +202,8 @@ impl Daemon {
 
     /// Puts a rule at the end of a chain, or in front of it.
     pub(super) fn add_rule(&mut self, chain: ChainName, rule: Rule, in_front: bool) -> anyhow::Result<InstalledRule> {
-        let Some(installed) = self.plane.add_in_place(&mut self.desired, chain, &rule, in_front)? else {
+        let added = (chain, &rule, in_front);
+        let Some(installed) = self.plane.add_in_place(&self.observed, &mut self.desired, &self.packets, added)? else {
             return self.change_chains(|chains| chains.add(chain, rule, in_front));
         };
         let entry = Row {

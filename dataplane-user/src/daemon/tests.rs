@@ -78,6 +78,12 @@ impl World {
         self.daemon.config_apply(&apply, 0).map(drop)
     }
 
+    /// How often a rule was patched in or out, and how often all were written.
+    fn writes(&self) -> (usize, usize) {
+        let kernel = self.plane.kernel();
+        (kernel.count("patch"), kernel.count("flip"))
+    }
+
     fn fail(&self, verb: &'static str) {
         self.plane.kernel().failing.insert(verb);
     }
@@ -179,6 +185,49 @@ fn one_rule_that_cannot_be_patched_in_is_committed() {
     world.add_rule("tcp dport 24 accept").expect("a rule");
     assert_eq!(world.plane.kernel().count("flip"), flips + 1);
     assert_eq!(world.rules(), ["tcp dport 22 accept", "tcp dport 23 accept", "tcp dport 24 accept"]);
+}
+
+#[test]
+fn a_rule_with_a_link_a_set_or_a_limit_is_patched_in() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = world(
+        directory.path(),
+        Some(&format!("{PORTS}[sets.hosts]\ntype = \"ipv4_addr\"\nelements = [\"192.0.2.0/24\"]\n")),
+    );
+    world.begin();
+    world.hear(model::Event::Link(link(2, "a0")));
+    world.add_rule("tcp dport 22 accept").expect("a rule");
+    let rules = [
+        "iifname \"a*\" tcp dport 23 drop",
+        "oif a0 drop",
+        "ip saddr @hosts tcp dport 80 drop",
+        "tcp dport { 1, 3, 5, 7, 9, 11, 13, 15, 17 } drop",
+        "ip saddr . tcp dport { 192.0.2.1 . 80 } drop",
+        "limit rate 10/second drop",
+        "iifname \"a0\" limit rate 20/second drop",
+    ];
+    let flips = world.plane.kernel().count("flip");
+    for (turn, rule) in (1..).zip(rules) {
+        world.add_rule(rule).expect(rule);
+        assert_eq!(world.writes(), (turn, flips), "{rule}");
+    }
+    assert!(world.plane.kernel().features.contains(Features::LIMITS), "programs know limits before a rule has one");
+    assert_eq!(world.daemon.plane.limits().len(), 2);
+    // They follow the links as any other.
+    world.hear(model::Event::Link(link(3, "a1")));
+    assert_eq!(world.plane.kernel().count("flip"), flips + 1, "another link fits the first rule");
+    let (patches, flips) = (world.plane.kernel().count("patch"), flips + 1);
+    let handles: Vec<_> =
+        world.daemon.desired.chains().rules(ChainName::Forward).iter().map(|one| one.handle).skip(1).collect();
+    for (turn, handle) in handles.iter().enumerate() {
+        world.daemon.remove_rule(ChainName::Forward, *handle).expect("it is there");
+        // Chains without limits take other programs.
+        let expected = if turn + 1 < handles.len() { (patches + turn + 1, flips) } else { (patches + turn, flips + 1) };
+        assert_eq!(world.writes(), expected, "{turn}");
+    }
+    assert!(world.daemon.plane.limits().is_empty());
+    assert!(!world.plane.kernel().features.contains(Features::LIMITS));
+    assert_eq!(world.rules(), ["tcp dport 22 accept"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The memory of one generation.
 
 use dataplane_common::abi::{
-    CHAINS, CLASSES, Features, Filter, SLOT_PROBES, WORDS, bloom_bit, narrow_hash, narrow_slot, shift, slot_index,
+    CHAINS, CLASSES, Features, Filter, SLOT_PROBES, Tables, WORDS, bloom_bit, narrow_hash, narrow_slot, shift,
+    slot_index,
 };
 
 /// Tables that a chain and class can get in place.
@@ -17,6 +18,8 @@ pub struct Image {
     pub words: Vec<u64>,
     /// Where the tables are; its base is 0.
     pub filter: Filter,
+    /// Where the tables of each set are, by its number.
+    pub(super) sets: Vec<Tables>,
     /// Free lines behind the tables of each chain and class.
     pub(super) free_tables: [[u32; CLASSES]; CHAINS],
 }
@@ -95,8 +98,8 @@ impl Builder {
         self.words
     }
 
-    pub(super) fn finish(self, filter: &Filter) -> Image {
-        Image { words: self.words, filter: *filter, free_tables: [[FREE_TABLES; CLASSES]; CHAINS] }
+    pub(super) fn finish(self, filter: &Filter, sets: Vec<Tables>) -> Image {
+        Image { words: self.words, filter: *filter, sets, free_tables: [[FREE_TABLES; CLASSES]; CHAINS] }
     }
 }
 

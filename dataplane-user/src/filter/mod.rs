@@ -61,7 +61,7 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
         }
     }
     filter.transport = extra_fields.transport;
-    Ok(builder.finish(&filter))
+    Ok(builder.finish(&filter, sets))
 }
 
 /// The tables of one class of packets.

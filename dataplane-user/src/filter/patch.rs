@@ -8,17 +8,17 @@
 use std::collections::HashMap;
 
 use dataplane_common::abi::{
-    ActionCode, CatchAll, Class, Search, Tables, WORDS, bloom_bit, entry as word, slot_index, table,
+    ActionCode, CatchAll, Class, Search, TABLES, Tables, WORDS, bloom_bit, entry as word, slot_index, table,
 };
 
 use super::{
     ExtraFields, Image, Row, addresses, entry_words,
     image::{Builder, Slots},
-    prefilter,
+    prefilter, set,
     tuple::{Item, Mask, fresh_mask},
     words, write_rows,
 };
-use crate::lower::filter::{Entry, key};
+use crate::lower::filter::{Elements, Entry, key};
 
 /// Runs that are longer than this are shared out better by building anew.
 const LONGEST: usize = 64;
@@ -37,10 +37,10 @@ pub struct Patch {
 }
 
 impl Image {
-    /// Puts a rule's boxes into the tables of a chain. No other rule has their orders. `None`, and nothing changed, where one
-    /// fits into no table, or would be one too many, and where one matches sets: those need a new build.
-    pub fn insert(&mut self, chain: usize, boxes: &[Entry]) -> Option<Patch> {
-        if use_sets(boxes) {
+    /// Puts a rule's boxes into the tables of a chain, with the sets that it is the first to match. No other rule has their
+    /// orders. `None`, and nothing changed, where one fits into no table, or would be one too many: those need a new build.
+    pub fn insert(&mut self, chain: usize, boxes: &[Entry], sets: &[Elements]) -> Option<Patch> {
+        if sets.iter().any(|set| set.tables.len() > TABLES as usize) {
             return None;
         }
         let mut placed = Vec::new();
@@ -53,6 +53,10 @@ impl Image {
             placed.extend(entries.into_iter().map(|entry| (class, entry)));
         }
         let mut editor = Editor::new(self);
+        for set in sets {
+            let tables = editor.build(|builder| set::write(builder, set)).ok()?;
+            editor.image.sets.push(tables);
+        }
         for (class, entry) in &placed {
             let table_line =
                 editor.image.table_line(chain, *class, entry).or_else(|| editor.open(chain, *class, entry))?;
@@ -70,23 +74,20 @@ impl Image {
     }
 
     /// Takes a rule's boxes out of the tables of a chain. `others` gives those of all other rules of the chain that may be the
-    /// same as one for unreadable packets, in order, with their orders and counters; nothing if they are not known. For
-    /// unreadable packets, only the first rule's variant is in the tables.
+    /// same as one for unreadable packets, in order, with their orders and counters. For unreadable packets, only the first
+    /// rule's variant is in the tables. `None`, and nothing changed, where another's variant fits into no table.
     pub fn remove<O: Iterator<Item = (Entry, u32, u32)>>(
         &mut self,
         chain: usize,
         boxes: &[Entry],
-        others: impl Fn(&Entry) -> Option<O>,
+        others: impl Fn(&Entry) -> O,
     ) -> Option<Patch> {
-        if use_sets(boxes) {
-            return None;
-        }
         let mut replacements = Vec::new();
         for class in Class::ALL.into_iter().filter(|class| class.is_unreadable()) {
             for entry in of_class(boxes, class).into_iter().filter(|entry| entry.action_code == ActionCode::Unreadable)
             {
                 if self.tables(chain, class).any(|table_line| self.holds(class, table_line, &entry)) {
-                    let replacement = others(&entry)?.find_map(|other| replacement(&entry, other));
+                    let replacement = others(&entry).find_map(|other| replacement(&entry, other));
                     replacements.extend(replacement.map(|replacement| (class, replacement)));
                 }
             }
@@ -170,10 +171,6 @@ impl Image {
     }
 }
 
-fn use_sets(boxes: &[Entry]) -> bool {
-    boxes.iter().any(|entry| entry.sets.iter().any(Option::is_some))
-}
-
 /// What boxes are for packets of a class, each once.
 fn of_class(boxes: &[Entry], class: Class) -> Vec<Entry> {
     let family = if class.is_ipv6() { 6 } else { 4 };
@@ -253,13 +250,15 @@ impl<'i> Editor<'i> {
         let (slot, bloom_bit) = self.image.slot(class, table_line, &item);
         let mut rows = self.image.run(class, slot);
         let transport = self.image.filter.transport;
+        let sets = std::mem::take(&mut self.image.sets);
         let unit = self.build(|builder| {
-            let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &[], transport, is_live: true };
+            let mut extra_fields = ExtraFields { known: HashMap::new(), sets: &sets, transport, is_live: true };
             let row = entry_words(builder, &mut extra_fields, entry, &item, class);
             let behind = rows.partition_point(|row| order(class, row) <= entry.order);
             rows.insert(behind, row);
             write_rows(builder, &mut rows, class)
         });
+        self.image.sets = sets;
         let Tables { first, prefilter, .. } = self.image.filter.tables[chain][class.number() as usize];
         prefilter::set(prefilter, table_line - first, &item, class.is_ipv6(), |word| {
             let bits = self.image.words[word];

@@ -1,6 +1,6 @@
 //! The tables against the list of entries, one by one.
 
-use dataplane_common::abi::{ActionCode, Class, Key, KeyFlags, field, mixed};
+use dataplane_common::abi::{ActionCode, Class, Key, KeyFlags, Selector, field, mixed};
 use proptest::prelude::*;
 
 use super::{Found, Image, Patch, SelfTest, build};
@@ -150,19 +150,28 @@ fn first(lowered: &LoweredFilter, packet: &Key, from: u32) -> Option<(u32, Actio
     })
 }
 
+/// What is done to a chain: whether a rule is added, where, which, and with which set that none had before.
+type Change = (bool, usize, Entry, Option<Vec<(u32, u32)>>);
+
 /// A rule more, with an order that none has, or one less.
-fn patch_one(image: &mut Image, lowered: &mut LoweredFilter, (add, at, entry): (bool, usize, Entry)) -> Option<Patch> {
+fn patch_one(image: &mut Image, lowered: &mut LoweredFilter, (add, at, mut entry, set): Change) -> Option<Patch> {
     let entries = &mut lowered.entries[2];
     if add || entries.is_empty() {
         let at = at % (entries.len() + 1);
         let before = at.checked_sub(1).map_or(0, |before| entries[before].order);
         let behind = entries.get(at).map_or(before + (1 << 20), |behind| behind.order);
         let order = before + (behind - before) / 2;
+        let new: Vec<_> = set.iter().map(|set| elements(set)).collect();
+        if !new.is_empty() {
+            let (set, selectors) = (lowered.sets.len() as u32, Selector::Source4 as u64);
+            entry.sets[0] = Some(Membership { set, negated: false, selectors, portless: None });
+        }
         entries.insert(at, Entry { order, counter: order, ..entry });
-        image.insert(2, &entries[at..=at])
+        lowered.sets.extend(new.clone());
+        image.insert(2, &entries[at..=at], &new)
     } else {
         let gone = entries.remove(at % entries.len());
-        image.remove(2, &[gone], |_| Some(entries.iter().map(|entry| (*entry, entry.order, entry.counter))))
+        image.remove(2, &[gone], |_| entries.iter().map(|entry| (*entry, entry.order, entry.counter)))
     }
 }
 
@@ -173,7 +182,15 @@ proptest! {
     #[test]
     fn what_is_amended_is_as_if_built(
         entries in prop::collection::vec(entry(), 0..60),
-        changes in prop::collection::vec((prop::bool::ANY, any::<usize>(), entry()), 1..16),
+        changes in prop::collection::vec(
+            (
+                prop::bool::ANY,
+                any::<usize>(),
+                entry(),
+                prop::option::weighted(0.2, prop::collection::vec((address(), prefix(32)), 0..20)),
+            ),
+            1..16,
+        ),
         packets in prop::collection::vec(packet(), 64),
         set in prop::collection::vec((address(), prefix(32)), 0..20),
     ) {

@@ -19,7 +19,7 @@ use thiserror::Error;
 pub(super) use bits::{Interval, merged};
 pub use elements::{Elements, Words};
 pub use entry::{Entry, KEY_WORDS, Membership, Memberships, key};
-pub use set::Known;
+pub use set::{Known, SetNumbers};
 
 use crate::rule::{ChainName, Fragments, LinkPattern, Policy, Rule, SetName};
 
@@ -43,6 +43,8 @@ pub struct LoweredFilter {
     pub entries: [Vec<Entry>; CHAINS],
     /// The sets that entries match, by their numbers.
     pub sets: Vec<Elements>,
+    /// Which number each of them has.
+    pub set_numbers: SetNumbers,
     /// The limits that rules have, by the rules' counters.
     pub limits: BTreeMap<u32, Limit>,
     /// Whether rules match the ports of a transport header that is not sound ([`dataplane_common::abi::Filter::lenient`]).
@@ -58,6 +60,7 @@ impl Default for LoweredFilter {
             policies,
             entries: Default::default(),
             sets: Vec::new(),
+            set_numbers: SetNumbers::default(),
             limits: BTreeMap::new(),
             lenient: false,
             features: Features::empty(),
@@ -160,16 +163,39 @@ pub fn lower<'s>(
 /// # Errors
 /// What is wrong with the rule.
 pub fn boxes(rule: &Rule, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<Vec<Entry>, FilterFault> {
+    lower_rule(rule, links, &|_| None, &SetNumbers::default()).map(|lowered| lowered.boxes)
+}
+
+/// One rule, lowered beside others that are in tables already.
+#[derive(Clone, Debug, Default)]
+pub struct LoweredRule {
+    /// Its boxes; order, counter and the treatment of fragments are left out.
+    pub boxes: Vec<Entry>,
+    /// The sets that it is the first to match. Their numbers follow those of before.
+    pub sets: Vec<Elements>,
+    /// Their numbers.
+    pub set_numbers: SetNumbers,
+    /// Its limit.
+    pub limit: Option<Limit>,
+}
+
+/// Lowers one rule, where sets have these numbers already.
+///
+/// # Errors
+/// What is wrong with the rule.
+pub fn lower_rule<'s>(
+    rule: &Rule,
+    links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
+    sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
+    numbers: &SetNumbers,
+) -> Result<LoweredRule, FilterFault> {
     if let Some(unsupported) = unsupported(rule) {
         return Err(unsupported.into());
     }
-    rule::entries(rule, (0, 0), links, &mut set::Sets::new(&|_| None))
-}
-
-/// The boxes of a rule that needs nothing but a place in the tables: one without links, sets and limit. `None` for others, and
-/// for rules that cannot be lowered.
-pub fn entries_of_rule(rule: &Rule) -> Option<Vec<Entry>> {
-    lower_alone(rule).filter(|_| rule::limit(rule).is_none())
+    let mut sets = set::Sets::new(sets, numbers);
+    let boxes = rule::entries(rule, (0, 0), links, &mut sets)?;
+    let (sets, set_numbers) = sets.into_new();
+    Ok(LoweredRule { boxes, sets, set_numbers, limit: rule::limit(rule) })
 }
 
 /// The boxes of a rule without links and sets; order, counter and the treatment of fragments are left out. `None` for others,
@@ -186,6 +212,7 @@ pub fn lower_alone(rule: &Rule) -> Option<Vec<Entry>> {
 pub fn features_of(rule: &Rule) -> Features {
     let mut features = Features::empty();
     features.set(Features::LOGGING, rule::tells(rule));
+    features.set(Features::LIMITS, rule::limit(rule).is_some());
     features
 }
 
@@ -200,7 +227,8 @@ pub fn lower_remaining<'s>(
     known: &mut dyn FnMut(ChainName, usize) -> Option<Vec<Entry>>,
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
-    let mut sets = set::Sets::new(sets);
+    let none = SetNumbers::default();
+    let mut sets = set::Sets::new(sets, &none);
     for (chain, ChainRules { policy, fragments, rules }) in ChainName::DRIVER.into_iter().zip(chains) {
         let entries = &mut lowered.entries[chain.index()];
         entries.reserve(rules.len());
@@ -235,6 +263,6 @@ pub fn lower_remaining<'s>(
     if lowered.features.intersects(Features::CHAINS) {
         lowered.features |= Features::IPV6;
     }
-    lowered.sets = sets.into_elements();
+    (lowered.sets, lowered.set_numbers) = sets.into_new();
     Ok(lowered)
 }

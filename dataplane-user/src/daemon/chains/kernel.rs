@@ -66,10 +66,7 @@ impl Chains {
             policy: self.policy(chain),
             rules: self.rules(chain).iter().map(|installed| (&*installed.rule, installed.handle)).collect(),
         });
-        let sets = |name: &SetName| {
-            let set = self.sets.get(name)?;
-            Some((&set.kind, set.listed()?))
-        };
+        let sets = |name: &SetName| self.elements(name);
         own_table(&chains, Names { links, sets: &sets, delivers }, ports).map(Some)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::rule::parse;
+use crate::{lower::filter::key, rule::parse};
 
 const RULES: [&str; 4] = ["accept", "drop", "tcp dport 80 accept", "ip saddr 192.0.2.1 drop"];
 
@@ -175,13 +175,29 @@ fn unreadable_entries_are_replaced() {
     for text in texts {
         chains.add(ChainName::Input, parse(text).expect(text), false).expect("room");
     }
-    assert!(chains.alike(ChainName::Input, 0, &Entry::ANY).is_none(), "nothing was lowered");
+    let numbers = SetNumbers::default();
+    let lower = |chains: &Chains, rule: &Rule, link: Ifindex| {
+        chains.lower_rule(rule, &|_| vec![link], &numbers).expect("a rule that can be lowered").boxes
+    };
+    assert_eq!(chains.alike(ChainName::Input, 0, &Entry::ANY, |_| vec![Entry::ANY]).count(), 0, "none has an order");
+    chains.renumber();
+    let all = chains.alike(ChainName::Input, 0, &Entry::ANY, |_| vec![Entry::ANY]).count();
+    assert_eq!(all, texts.len(), "nothing was lowered, so any may be");
     let lowered = chains.lower(&|_| Vec::new()).expect("entries");
     chains.renumber();
     let sought = lowered.entries[ChainName::Input.index()][0].for_unreadable().expect("it drops");
-    let found = chains.alike(ChainName::Input, order(0), &sought).expect("all were lowered");
+    let found = chains.alike(ChainName::Input, order(0), &sought, |rule| lower(&chains, rule, 1));
     assert_eq!(found.map(|(_, order, _)| order).collect::<Vec<_>>(), [order(1), order(5), order(5)]);
-    assert_eq!(chains.alike(ChainName::Forward, 0, &sought).expect("no rules").count(), 0);
-    chains.add(ChainName::Input, parse("iifname \"p0\" drop").expect("a rule"), true).expect("room");
-    assert!(chains.alike(ChainName::Input, 0, &sought).is_none(), "one depends on links");
+    assert_eq!(chains.alike(ChainName::Forward, 0, &sought, |rule| lower(&chains, rule, 1)).count(), 0);
+    // What depends on links is noted anew with each other link.
+    let text = "iifname \"p0\" ip saddr 192.0.2.1 tcp dport 80 drop";
+    chains.add(ChainName::Input, parse(text).expect("a rule"), true).expect("room");
+    for link in [7, 8] {
+        let lowered = chains.lower(&|_| vec![link]).expect("entries");
+        chains.renumber();
+        let sought = lowered.entries[ChainName::Input.index()][0].for_unreadable().expect("it drops");
+        let found = chains.alike(ChainName::Input, 0, &sought, |rule| lower(&chains, rule, link));
+        let found: Vec<_> = found.map(|(entry, order, _)| (entry.value[key::IIF], order)).collect();
+        assert_eq!(found, [(link, order(0))]);
+    }
 }

@@ -9,20 +9,22 @@ use super::{DataPlane, Facts};
 use crate::{
     daemon::{desired::Desired, guard::guarded, observed::Observed, packets::Packets},
     filter,
-    lower::filter::{FilterError, LoweredFilter},
+    lower::filter::{FilterError, LoweredFilter, SetNumbers},
     rule::LinkPattern,
 };
 
-/// The links that fit the patterns that rules ask for.
-type Fitting = BTreeMap<LinkPattern, Vec<Ifindex>>;
+/// The links that fit the patterns of rules.
+pub(super) type Fitting = BTreeMap<LinkPattern, Vec<Ifindex>>;
 
-/// What is asked later of the filter that is live.
+/// What the filter that is live was lowered to and with.
 #[derive(Debug, Default)]
 pub(super) struct Committed {
     /// Limits by the counters of the rules.
-    limits: BTreeMap<u32, Limit>,
-    /// What it was lowered with.
-    links: Fitting,
+    pub(super) limits: BTreeMap<u32, Limit>,
+    /// The links that fitted.
+    pub(super) links: Fitting,
+    /// The numbers of its sets.
+    pub(super) set_numbers: SetNumbers,
     /// The chains are others: they could not be written.
     is_stale: bool,
 }
@@ -82,7 +84,7 @@ impl DataPlane {
         self.write(&lowered, image, Facts::new(observed, desired, packets))?;
         desired.chains_mut().set_features(lowered.features);
         self.trim(lowered.features, Facts::new(observed, desired, packets))?;
-        self.committed = Committed { limits: lowered.limits, links, is_stale: false };
+        self.committed = Committed { limits: lowered.limits, links, set_numbers: lowered.set_numbers, is_stale: false };
         let chains = desired.chains_mut();
         chains.renumber();
         chains.counters.settle();

@@ -9,7 +9,7 @@ use super::{DataPlane, Facts, Live};
 use crate::{
     kernel::{Hook, LinkError},
     lower::egress::{EgressPartition, patterns},
-    rule::{ChainName, LinkPattern},
+    rule::{ChainName, LinkPattern, Rule},
 };
 
 /// A link that had no class before: no packet on its way was given one in an epoch of this number.
@@ -57,6 +57,18 @@ impl Live {
     pub(super) fn widen_egress_classes(&mut self, facts: Facts<'_>) -> anyhow::Result<()> {
         let both = self.egress_state.patterns.union(&egress_patterns(facts)).cloned().collect();
         self.write_egress_classes(&both, facts)
+    }
+
+    /// Before a rule more comes into force: as above.
+    pub(super) fn widen_egress_classes_by(&mut self, rule: &Rule, facts: Facts<'_>) -> anyhow::Result<()> {
+        let new = patterns(std::iter::once(rule), |name| facts.desired.chains().sets().get(name)?.listed());
+        if new.is_subset(&self.egress_state.patterns) {
+            return Ok(());
+        }
+        let both = self.egress_state.patterns.union(&new).cloned().collect();
+        self.write_egress_classes(&both, facts)?;
+        self.egress_state.patterns = both;
+        Ok(())
     }
 
     /// Links, or what rules in force compare with the way out, have changed.

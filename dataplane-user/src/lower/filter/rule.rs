@@ -16,7 +16,7 @@ pub(super) fn entries(
     rule: &Rule,
     (order, counter): (u32, u32),
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
-    sets: &mut Sets<'_>,
+    sets: &mut Sets<'_, '_>,
 ) -> Result<Vec<Entry>, FilterFault> {
     let mut factors = Vec::new();
     for asked in rule.matches() {
@@ -104,7 +104,7 @@ fn factors(
     asked: &Match,
     rule: &Rule,
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
-    sets: &mut Sets<'_>,
+    sets: &mut Sets<'_, '_>,
 ) -> Result<Vec<Vec<Box>>, Unsupported> {
     let mut factors = Vec::new();
     if let Some(family) = asked.family() {
@@ -172,7 +172,7 @@ fn factors(
 fn values<T: Value>(
     test: &Test<Range<T>>,
     (selector, kind): (Selector, ItemKind),
-    sets: &mut Sets<'_>,
+    sets: &mut Sets<'_, '_>,
     boxes: impl FnOnce(&Test<Range<T>>) -> Vec<Box>,
 ) -> Result<Vec<Box>, Unsupported> {
     let selectors = selector as u64;
@@ -195,7 +195,7 @@ fn concatenation(
     asked: &Concatenation,
     rule: &Rule,
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
-    sets: &mut Sets<'_>,
+    sets: &mut Sets<'_, '_>,
 ) -> Result<Box, Unsupported> {
     let (fields, test) = (asked.fields(), asked.test());
     let selectors = |ports: bool| {
@@ -358,7 +358,7 @@ fn tcp_flags(flags: &TcpFlags) -> Vec<Vec<Box>> {
 
 /// The recipient of a frame, as `eth_type_trans` of the kernel finds it. Frames for another host meet no chain, and frames
 /// without a link header are for this one.
-fn packet_types(test: &Test<Range<PacketType>>, sets: &mut Sets<'_>) -> Vec<Box> {
+fn packet_types(test: &Test<Range<PacketType>>, sets: &mut Sets<'_, '_>) -> Vec<Box> {
     let all = BitOffset::LINK_DESTINATION.last();
     let asked = |kind: u8| listed(test).iter().any(|range| range.contains(PacketType(kind))) != test.negated();
     let group = BitOffset::LINK_GROUP.masked(1, 1).needing(KeyFlags::ETHERNET);
@@ -380,7 +380,7 @@ fn interfaces(
     link: LinkField,
     test: &Test<LinkPattern>,
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
-    sets: &Sets<'_>,
+    sets: &Sets<'_, '_>,
 ) -> Result<Vec<Box>, Unsupported> {
     let offset = match link {
         LinkField::Iif | LinkField::Iifname => BitOffset::IIF,

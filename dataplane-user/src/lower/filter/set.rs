@@ -13,23 +13,43 @@ use crate::rule::{Element, Item, ItemKind, LinkPattern, SetName, SetType, Value}
 /// What is known of a set: its type and its elements.
 pub type Known<'s> = (&'s SetType, &'s [Element]);
 
-/// The sets that rules match, as far as they have been met.
-pub(super) struct Sets<'s> {
-    known: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
+/// The numbers of sets that rules match: places in [`super::LoweredFilter::sets`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetNumbers {
     /// By name, and whether ports are among the matched fields.
-    numbers: HashMap<(SetName, bool), u32>,
-    occasional: HashMap<(Vec<Interval>, u32), u32>,
+    named: HashMap<(SetName, bool), u32>,
+    /// Of lists in rules: intervals of numbers with so many bits.
+    listed: HashMap<(Vec<Interval>, u32), u32>,
+    /// How many numbers are given away.
+    count: u32,
+}
+
+impl SetNumbers {
+    /// Adds those that a rule was lowered with beside these.
+    pub fn extend(&mut self, new: Self) {
+        self.named.extend(new.named);
+        self.listed.extend(new.listed);
+        self.count += new.count;
+    }
+}
+
+/// The sets that rules match, as far as they have been met.
+pub(super) struct Sets<'s, 'n> {
+    known: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
+    /// What has a number already.
+    before: &'n SetNumbers,
+    new: SetNumbers,
     elements: Vec<Elements>,
 }
 
-impl<'s> Sets<'s> {
-    pub(super) fn new(known: &'s dyn Fn(&SetName) -> Option<Known<'s>>) -> Self {
-        Self { known, numbers: HashMap::new(), occasional: HashMap::new(), elements: Vec::new() }
+impl<'s, 'n> Sets<'s, 'n> {
+    pub(super) fn new(known: &'s dyn Fn(&SetName) -> Option<Known<'s>>, before: &'n SetNumbers) -> Self {
+        Self { known, before, new: SetNumbers::default(), elements: Vec::new() }
     }
 
-    /// What has been met.
-    pub(super) fn into_elements(self) -> Vec<Elements> {
-        self.elements
+    /// The sets that had no number before, and their numbers.
+    pub(super) fn into_new(self) -> (Vec<Elements>, SetNumbers) {
+        (self.elements, self.new)
     }
 
     /// The number of a named set of items of one kind, which are no links.
@@ -47,11 +67,11 @@ impl<'s> Sets<'s> {
     ) -> Result<u32, Unsupported> {
         let (_, elements) = self.known(name, asked)?;
         let key = (name.clone(), ports);
-        if let Some(number) = self.numbers.get(&key) {
+        if let Some(number) = self.before.named.get(&key).or_else(|| self.new.named.get(&key)) {
             return Ok(*number);
         }
         let number = self.listed_joined(elements, ports, links);
-        self.numbers.insert(key, number);
+        self.new.named.insert(key, number);
         Ok(number)
     }
 
@@ -67,16 +87,16 @@ impl<'s> Sets<'s> {
 
     /// The number of a set of these intervals of numbers with so many bits.
     pub(super) fn listed(&mut self, intervals: impl Iterator<Item = Interval>, bits: u32) -> u32 {
-        let intervals = merged(intervals.collect());
-        if let Some(number) = self.occasional.get(&(intervals.clone(), bits)) {
+        let key = (merged(intervals.collect()), bits);
+        if let Some(number) = self.before.listed.get(&key).or_else(|| self.new.listed.get(&key)) {
             return *number;
         }
         let mut elements = Elements { narrow: bits <= 32, tables: BTreeMap::new() };
-        for interval in &intervals {
+        for interval in &key.0 {
             insert(&mut elements, &[parts(*interval, bits)]);
         }
         let number = self.add(elements);
-        self.occasional.insert((intervals, bits), number);
+        self.new.listed.insert(key, number);
         number
     }
 
@@ -98,7 +118,8 @@ impl<'s> Sets<'s> {
 
     fn add(&mut self, elements: Elements) -> u32 {
         self.elements.push(elements);
-        self.elements.len() as u32 - 1
+        self.new.count += 1;
+        self.before.count + self.new.count - 1
     }
 }
 
