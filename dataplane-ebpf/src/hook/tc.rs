@@ -312,5 +312,7 @@ extern "C" fn handoff_of_skb(skb: *mut __sk_buff) -> u32 {
     }
     // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
     let handoff = unsafe { &*(start as *const Handoff) };
-    if handoff.magic == Handoff::MAGIC { handoff.state } else { 0 }
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    if handoff.magic == Handoff::magic(ifindex) { handoff.state } else { 0 }
 }

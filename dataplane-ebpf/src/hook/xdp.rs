@@ -182,9 +182,8 @@ pub fn run(context: &XdpContext) -> u32 {
             Reason::Taken
         }
         Outcome::Defer(state) => {
-            if state != 0 {
-                hand_off(context, state as u32);
-            }
+            // Also that nothing was done: an skb may still carry what was handed over at another port.
+            hand_off(context, state as u32);
             return XDP_PASS;
         }
         Outcome::Stop(reason) => reason,
@@ -227,11 +226,12 @@ fn hand_off(context: &XdpContext, state: u32) -> bool {
     if unsafe { bpf_xdp_adjust_meta(context.ctx, -(size_of::<Handoff>() as u32).cast_signed()) } != 0 {
         return false;
     }
+    let ifindex = Frame(context).ifindex();
     let start = context.metadata();
     if start + size_of::<Handoff>() > context.metadata_end() {
         return false;
     }
     // SAFETY: inside the metadata area, as just checked; the kernel keeps it aligned to four bytes.
-    unsafe { *(start as *mut Handoff) = Handoff { magic: Handoff::MAGIC, state } };
+    unsafe { *(start as *mut Handoff) = Handoff { magic: Handoff::magic(ifindex), state } };
     true
 }

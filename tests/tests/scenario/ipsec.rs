@@ -14,7 +14,8 @@ fn policy(scene: &Scene, verb: &str, family: Family, direction: &str, to: &str) 
     scene.router().run(&line).expect("a policy");
 }
 
-fn able() -> Need {
+/// The kernel has policies.
+pub fn able() -> Need {
     Need::Kernel("IPsec policies", || {
         let mut command = std::process::Command::new("unshare");
         command.args(["--net", "ip", "xfrm", "policy", "list"]);

@@ -39,6 +39,7 @@ mod flow_rule;
 mod flow_trace;
 mod flow_wire;
 mod fragment;
+mod handoff;
 mod heartbeat;
 mod hostile;
 mod icmp;

@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// A second link to the server: the way into the VPN.
-const ROUTER_VPN: End =
+pub const ROUTER_VPN: End =
     End { namespace: "router", port: "server1", mac: "02:00:00:00:02:01", v4: "198.18.2.1", v6: "2001:db8:2::1" };
-const VPN: End =
+/// Its other end.
+pub const VPN: End =
     End { namespace: "server", port: "eth1", mac: "02:00:00:00:02:02", v4: "198.18.2.2", v6: "2001:db8:2::2" };
 /// The ports of the router.
 const PORTS: [&str; 3] = [ROUTER_CLIENT.port, ROUTER_SERVER.port, ROUTER_VPN.port];
