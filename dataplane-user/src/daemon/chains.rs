@@ -2,6 +2,7 @@
 
 mod bloom;
 mod kernel;
+mod lower;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -9,18 +10,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_common::abi::{ActionCode, CHAINS, Features, Ifindex, RULE_COUNTERS};
+use dataplane_common::abi::{ActionCode, Features, RULE_COUNTERS};
 
 use super::{counter::Counters, state};
 use crate::{
     config::{ChainConfig, Config, SetConfig},
     control::protocol::Place,
-    lower::filter::{
-        ChainRules, Entry, FilterError, FilterFault, Known, LoweredFilter, LoweredRule, SetNumbers, lower_alone,
-        lower_remaining, lower_rule, order,
-    },
-    parallel::each,
-    rule::{ChainName, Fragments, LinkPattern, Policy, RULE_CHAINS, Rule, SetName},
+    lower::filter::{Entry, lower_alone, order},
+    rule::{ChainName, Fragments, Policy, RULE_CHAINS, Rule, SetName},
 };
 use bloom::Bloom;
 
@@ -150,28 +147,6 @@ impl Chains {
     pub(super) fn position(&self, chain: ChainName, handle: u64) -> Option<(usize, u32)> {
         let position = self.rules(chain).iter().position(|installed| installed.handle == handle)?;
         Some((position, *self.orders[chain.index()].get(position)?))
-    }
-
-    /// The boxes of rules of a chain, with their orders and counters, as far as they may be the same as `sought` for packets that
-    /// cannot be read, but for the rule with one order. `lower` gives the boxes of a rule.
-    pub(super) fn alike<'c, L: Fn(&Rule) -> Vec<Entry> + 'c>(
-        &'c self,
-        chain: ChainName,
-        but: u32,
-        sought: &Entry,
-        lower: L,
-    ) -> impl Iterator<Item = (Entry, u32, u32)> + use<'c, L> {
-        let bloom_bits = sought.bloom_bits();
-        let placed = self.rules(chain).iter().zip(&self.orders[chain.index()]).filter(move |(_, order)| **order != but);
-        let alike = placed.filter(move |(installed, _)| installed.unreadable.may_have(bloom_bits));
-        alike.flat_map(move |(installed, order)| {
-            lower(&installed.rule).into_iter().map(|entry| (entry, *order, installed.counter))
-        })
-    }
-
-    /// A box of a rule, with all that is not the rule's own.
-    pub(super) fn placed(&self, entry: &Entry, order: u32, counter: u32) -> Entry {
-        Entry { order, counter, strict: self.fragments == Fragments::DropUnreadable, ..*entry }
     }
 
     /// Takes what a config says in place of what was there. Rules that are in both keep handle and counter.
@@ -312,6 +287,11 @@ impl Chains {
         self.policies[chain.index()]
     }
 
+    /// Whether a chain has rules, or does not accept.
+    pub(super) fn is_in_use(&self, chain: ChainName) -> bool {
+        !self.rules(chain).is_empty() || self.policy(chain) != Policy::default()
+    }
+
     /// The handle of the next rule.
     pub(super) fn next(&self) -> u64 {
         self.next
@@ -333,57 +313,6 @@ impl Chains {
         let entries =
             ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
         entries.collect()
-    }
-
-    /// What the chains come to at the driver, with the links that fit a pattern now.
-    pub(super) fn lower(&self, links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>) -> Result<LoweredFilter, FilterError> {
-        let in_kernel = self.are_in_kernel();
-        let here: [&[InstalledRule]; CHAINS] =
-            std::array::from_fn(|index| if in_kernel { self.early(index) } else { &self.rules[index] });
-        // Most rules; the others follow.
-        let mut known: [Vec<_>; CHAINS] = std::array::from_fn(|index| each(here[index], InstalledRule::lower));
-        let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
-            here[index].iter().map(|installed| (&*installed.rule, installed.counter)).collect()
-        });
-        let chains = std::array::from_fn(|index| ChainRules {
-            policy: self.driver_policy(index, in_kernel),
-            fragments: self.fragments,
-            rules: &rules[index],
-        });
-        let sets = |name: &SetName| self.elements(name);
-        let mut was_known = here.map(|rules| vec![false; rules.len()]);
-        let mut known = |chain: ChainName, position: usize| {
-            let boxes = known[chain.index()].get_mut(position)?.take();
-            was_known[chain.index()][position] = boxes.is_some();
-            boxes
-        };
-        let lowered = lower_remaining(chains, links, &sets, &mut known)?;
-        for ((rules, was_known), entries) in here.into_iter().zip(was_known).zip(&lowered.entries) {
-            let mut boxes = entries.chunk_by(|one, next| one.order == next.order).peekable();
-            for (position, installed) in rules.iter().enumerate() {
-                let own = boxes.next_if(|boxes| boxes[0].order == order(position)).unwrap_or_default();
-                if !was_known[position] {
-                    installed.note(own);
-                }
-            }
-        }
-        Ok(lowered)
-    }
-
-    /// What a rule comes to beside those that are lowered already, with the links that fit a pattern and the numbers of sets.
-    pub(super) fn lower_rule(
-        &self,
-        rule: &Rule,
-        links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
-        numbers: &SetNumbers,
-    ) -> Result<LoweredRule, FilterFault> {
-        lower_rule(rule, links, &|name| self.elements(name), numbers)
-    }
-
-    /// The type and the elements of a set.
-    fn elements(&self, name: &SetName) -> Option<Known<'_>> {
-        let set = self.sets.get(name)?;
-        Some((&set.kind, set.listed()?))
     }
 
     /// What the program is asked for from now on.

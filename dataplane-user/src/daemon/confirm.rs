@@ -92,7 +92,7 @@ impl Daemon {
         self.refuse_portless(&config, apply)?;
         self.refuse_broken(&config, apply)?;
         let warning = self.lockout(&config, &apply.care())?;
-        let before = self.desired.running().config().to_toml();
+        let before = self.desired.running().clone();
         let by = format!("{}, uid {uid}", apply.path);
         if let Some(seconds) = apply.confirm {
             // What is written down meanwhile says that it waits.
@@ -105,8 +105,9 @@ impl Daemon {
                 return Err(failure);
             }
         };
-        if self.desired.running().config().to_toml() != before {
-            self.store.push_history(uid, before);
+        let before = before.config();
+        if self.desired.running().config() != before {
+            self.store.push_history(uid, before.to_toml());
         }
         Ok(warning.into_iter().fold(reply, Reply::warn))
     }

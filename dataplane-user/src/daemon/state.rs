@@ -18,7 +18,9 @@ use std::{
     fs,
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::{Context as _, bail};
@@ -37,7 +39,7 @@ use super::{
     running::RunningConfig,
     seal,
 };
-use crate::{config::ChainConfig, control::json, rule::ChainName};
+use crate::{control::json, rule::ChainName};
 
 /// The state directory, locked for this daemon.
 pub(super) struct State {
@@ -139,19 +141,26 @@ impl State {
         features: Features,
         pending_config: bool,
     ) -> anyhow::Result<()> {
-        let (ports, chains, running) = (running.ports(), running.chains(), running.config());
-        let used = ChainName::ALL.into_iter().filter(|chain| *running.chain(*chain) != ChainConfig::default());
-        let rule_handles = RuleHandles {
-            next: chains.next(),
-            off: ports.off(),
-            features: features.bits(),
-            rules: chains.rule_handles(),
-            chains: Some(used.map(|chain| chain.name().to_owned()).collect()),
-            ports: Some(running.ports.iter().map(|port| port.pattern.as_str().to_owned()).collect()),
-            pending_config,
+        let handles = || {
+            let (ports, chains) = (running.ports(), running.chains());
+            let used = ChainName::ALL.into_iter().filter(|chain| chains.is_in_use(*chain));
+            json::line(&RuleHandles {
+                next: chains.next(),
+                off: ports.off(),
+                features: features.bits(),
+                rules: chains.rule_handles(),
+                chains: Some(used.map(|chain| chain.name().to_owned()).collect()),
+                ports: Some(ports.config().iter().map(|port| port.pattern.as_str().to_owned()).collect()),
+                pending_config,
+            })
         };
-        let (running, rule_handles) =
-            (seal::toml(&former::readable(&running.to_toml())), seal::json(&json::line(&rule_handles)?));
+        // Of a hundred thousand rules, each takes a while.
+        let (running, rule_handles) = thread::scope(|scope| {
+            let handles = scope.spawn(|| handles().map(|line| seal::json(&line)));
+            let running = seal::toml(&former::readable(&running.config().to_toml()));
+            let handles = handles.join().unwrap_or_else(|panic| resume_unwind(panic));
+            handles.map(|handles| (running, handles))
+        })?;
         self.write("running.toml", &running)?;
         self.write("handles.json", &rule_handles)?;
         self.settle()?;

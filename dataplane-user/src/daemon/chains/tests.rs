@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dataplane_common::abi::Ifindex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{lower::filter::key, rule::parse};
+use crate::{
+    lower::filter::{SetNumbers, key},
+    rule::parse,
+};
 
 const RULES: [&str; 4] = ["accept", "drop", "tcp dport 80 accept", "ip saddr 192.0.2.1 drop"];
 
