@@ -223,7 +223,9 @@ fn finish(search: &mut Search) -> c_long {
         return STOP;
     }
     let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
-    let holds = !features::LIMITS.on() || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
+    let holds = !features::LIMITS.on()
+        || !acts.contains(Acts::LIMIT)
+        || within(counter, search.bytes) != 0;
     if holds {
         if features::LOGGING.on() && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
             search.log_rules[usize::from(search.log_rules[0] != 0)] = search.rule as u32;
@@ -343,7 +345,8 @@ extern "C" fn addresses_differ(base: u32, unit: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn within(counter: u32, bytes: u64) -> u32 {
-    u32::from(maps::within(counter, bytes))
+    let quiet = maps::key().is_some_and(|key| is_quiet(&key.search));
+    u32::from(maps::within(counter, bytes, quiet))
 }
 
 /// Whether all extra fields of a rule match, except sets.

@@ -264,7 +264,7 @@ sizes! {
     FlowContext = 72;
     Filter = 544;
     VerdictSet = 32;
-    Recall = 24;
+    Recall = 40;
     Prefilter = 8;
     Block = 512;
     Line = 64;

@@ -19,6 +19,14 @@ const GAIN: u32 = 8;
 const PATIENCE: u32 = 1 << 18;
 /// Packets for which it is then left alone.
 const PAUSE: u32 = 1 << 23;
+/// Sets that are in use at least, less one.
+const FEWEST: u32 = (1 << 9) - 1;
+/// Sets that may be in use at most, less one.
+const MOST: u32 = (1 << 20) - 1;
+/// What a look-up that found none weighs against one that found its row, for how many sets are in use.
+const PRESSURE: u32 = 16;
+/// Look-ups that found their row after which half of the sets may be enough.
+const SHRINK: u64 = 1 << 24;
 /// There is no row.
 pub const NO_ROW: u32 = u32::MAX;
 
@@ -105,6 +113,12 @@ pub struct Recall {
     pub pause: u32,
     /// Look-ups without a row: which row is given away next.
     pub turn: u32,
+    /// Sets in use, less one, as far as there are more than [`FEWEST`].
+    pub mask: u32,
+    /// Look-ups without a row since there were as many sets, less those that found theirs, by what each weighs.
+    pub pressure: u32,
+    /// Look-ups that found their row.
+    pub hits: u64,
 }
 
 impl Recall {
@@ -112,12 +126,32 @@ impl Recall {
     #[inline(always)]
     pub const fn hit(&mut self) {
         self.misses = self.misses.saturating_sub(GAIN);
+        self.pressure = self.pressure.saturating_sub(1);
+        self.hits = self.hits.wrapping_add(1);
+        if self.hits % SHRINK == 0 {
+            self.mask >>= 1;
+        }
     }
 
-    /// A look-up found none.
+    /// The sets in use, less one, of so many, less one. The flows at hand are to take few pages of memory: what a look-up
+    /// costs is to find the page.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sets(&self, all: u32) -> u32 {
+        (self.mask | FEWEST) & all
+    }
+
+    /// A look-up found none. Where that happens often, twice as many sets are in use.
     #[inline(always)]
     pub const fn missed(&mut self) {
         self.turn = self.turn.wrapping_add(1);
+        self.pressure += PRESSURE;
+        let sets = (self.mask | FEWEST) + 1;
+        if self.pressure >= sets * WAYS / 4 * PRESSURE {
+            self.pressure = 0;
+            // More than there are do no harm.
+            self.mask = (2 * sets - 1) & MOST;
+        }
         self.misses += 1;
         if self.misses >= PATIENCE {
             self.misses = 0;
@@ -213,6 +247,39 @@ mod tests {
             recall.hit();
         }
         assert_eq!(recall.pause, 0, "one in nine is enough");
+    }
+
+    #[test]
+    fn the_sets_in_use_are_as_many_as_the_flows_at_hand_take() {
+        const ALL: u32 = (1 << 14) - 1;
+        let mut recall = Recall::default();
+        assert_eq!(recall.sets(ALL), FEWEST);
+        assert_eq!(recall.sets(3), 3, "there may be fewer");
+        // One look-up in twenty finds no row: no more sets.
+        for _ in 0..1 << 18 {
+            recall.missed();
+            (0..20).for_each(|_| recall.hit());
+        }
+        assert_eq!(recall.sets(ALL), FEWEST);
+        // One in five.
+        let mut misses = 0;
+        while recall.sets(ALL) < ALL {
+            recall.missed();
+            (0..4).for_each(|_| recall.hit());
+            misses += 1;
+        }
+        assert!(misses < 8 * ALL, "{misses}");
+        (0..1 << 20).for_each(|_| recall.missed());
+        assert_eq!(recall.sets(ALL), ALL);
+        // What has become enough is tried again and again.
+        let mut last = recall.sets(MOST);
+        while last > FEWEST {
+            (0..SHRINK).for_each(|_| recall.hit());
+            assert_eq!(recall.sets(MOST), last / 2);
+            last /= 2;
+        }
+        (0..SHRINK).for_each(|_| recall.hit());
+        assert_eq!(recall.sets(MOST), FEWEST);
     }
 
     #[test]

@@ -370,15 +370,16 @@ pub fn count_rule(index: u32, bytes: u64) {
     }
 }
 
-/// Whether the rule with a counter holds for a packet at this moment, as its limit says; takes the packet out of the bucket.
+/// Whether the rule with a counter holds for a packet at this moment, as its limit says; takes the packet out of the bucket,
+/// unless it may never meet the rule.
 #[inline(always)]
-pub fn within(counter: u32, bytes: u64) -> bool {
-    find::<_, Limit>(&LIMITS, counter).is_some_and(|limit| take(limit, bytes))
+pub fn within(counter: u32, bytes: u64, quiet: bool) -> bool {
+    find::<_, Limit>(&LIMITS, counter).is_some_and(|limit| take(limit, bytes, quiet))
 }
 
 /// Takes a packet out of a bucket; whether the limit holds for it.
 #[inline(always)]
-fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
+fn take(limit: NonNull<Limit>, bytes: u64, quiet: bool) -> bool {
     // SAFETY: the element was found, and stays until no program runs that found it.
     let Limit { cost, depth, flags, .. } = unsafe { *limit.as_ptr() };
     // SAFETY: as above.
@@ -390,8 +391,10 @@ fn take(limit: NonNull<Limit>, bytes: u64) -> bool {
     // Rust has no compare-and-exchange for this machine: CPUs that take at the same moment may take one token between them.
     // SAFETY: as above; other CPUs write it as one word.
     let Some(next) = limit.take(unsafe { full.read_volatile() }, now, bytes) else { return over };
-    // SAFETY: as above.
-    unsafe { full.write_volatile(next) };
+    if !quiet {
+        // SAFETY: as above.
+        unsafe { full.write_volatile(next) };
+    }
     !over
 }
 
@@ -433,7 +436,7 @@ pub fn trace_config() -> Option<&'static TraceConfig> {
 /// Whether the rate limit allows one more record at this moment.
 #[inline(always)]
 pub fn may_trace() -> bool {
-    find::<_, Limit>(&TRACE_CONFIG, 0).is_some_and(|limit| take(limit, 1))
+    find::<_, Limit>(&TRACE_CONFIG, 0).is_some_and(|limit| take(limit, 1, false))
 }
 
 /// Room for a record; none while the ring is full.

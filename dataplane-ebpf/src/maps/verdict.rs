@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::{btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
-use dataplane_common::abi::{Line, VerdictSet, WORDS};
+use dataplane_common::abi::{Line, Recall, VerdictSet, WORDS};
 
 use super::element::find;
 
@@ -17,12 +17,12 @@ static VERDICTS: Array<Line, 8> = Array::new();
 
 /// Which of all sets is this CPU's for a hash.
 #[inline(always)]
-pub fn verdict_place(hash: u32) -> u32 {
+pub fn verdict_place(hash: u32, recall: &Recall) -> u32 {
     // SAFETY: a static. LLVM must not take it for what it is before it is loaded.
     let mask = unsafe { (&raw const VERDICT_MASK).read_volatile() };
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    cpu * (mask + 1) + (hash & mask)
+    cpu * (mask + 1) + (hash & recall.sets(mask))
 }
 
 /// A set.

@@ -38,7 +38,7 @@ fn recall<const IPV6: bool>(generation: u32, chain: u32, oif: Ifindex, bytes: u6
     let filter = maps::filter(generation);
     let stamp = abi::stamp(generation, chain, key, filter.transport, IPV6);
     let hash = abi::verdict_hash(key, stamp, IPV6);
-    let (place, tag) = (maps::verdict_place(hash), u64::from(hash >> 16));
+    let (place, tag) = (maps::verdict_place(hash, &key.recall), u64::from(hash >> 16));
     let set = maps::verdict_set(place)?;
     let way = VerdictSet::row_with(set.rows, tag);
     key.recall.stamp = stamp;

@@ -32,7 +32,7 @@ pub(super) fn carrier<'a>(model: &'a Model, link: &'a Link, neighbour: Option<Ma
                 // A member with a smaller MTU drops what is longer (`is_skb_forwardable`).
                 let longest = link.mtu + tags[1].length() as u32;
                 let member = neighbour.and_then(|host| model.bridged_to(device, host));
-                let member = member.filter(|member| longest <= member.mtu);
+                let member = member.filter(|member| longest <= member.mtu && !is_filtered(model, member));
                 return Some((member.unwrap_or(device), tags));
             }
             _ => return Some((device, tags)).filter(|_| may_be_last(model, device)),
@@ -53,14 +53,20 @@ pub(super) fn may_be_last(model: &Model, link: &Link) -> bool {
 
 /// Whether a link with an Ethernet header can.
 pub(super) fn transmits(model: &Model, link: &Link) -> bool {
-    link.up && link.ethernet && model.aggregate(link).is_none()
+    link.up && link.ethernet && model.aggregate(link).is_none() && !is_filtered(model, link)
+}
+
+/// Whether a chain of netfilter is at the egress of a link: what tc sends there does not meet it (`nf_skip_egress`, around
+/// `sch_handle_ingress` in `net/core/dev.c` of the kernel).
+fn is_filtered(model: &Model, link: &Link) -> bool {
+    model.netfilter.meets_on_the_way_out(&link.name)
 }
 
 /// Whether tc may hand packets to a link without Ethernet header. Where such a device needs the kernel's route with a packet,
 /// the kernel would look it up again, without the interface that the packet came in through.
 fn hands_over(model: &Model, link: &Link) -> bool {
     let again = link.layer3 == Layer3::Plain || !model.looks_at_interfaces();
-    link.up && link.layer3.sends() && again && model.aggregate(link).is_none()
+    link.up && link.layer3.sends() && again && model.aggregate(link).is_none() && !is_filtered(model, link)
 }
 
 #[cfg(test)]

@@ -179,10 +179,12 @@ impl Model {
     /// Why frames between a member of a bridge and others are left to the kernel's bridge, for people: nothing inside where they
     /// are not, none where the link is no member.
     pub fn why_kernel_switches_at(&self, member: &Link) -> Option<Option<&'static str>> {
-        let own = if Self::lets_through(member) {
-            member.offloads.then_some("its hardware switches (switchdev)")
-        } else {
+        let own = if !Self::lets_through(member) {
             Some("it is down, blocked or locked, or has a backup or VLAN tunnels")
+        } else if self.netfilter.meets_on_the_way_out(&member.name) {
+            Some("a chain of netfilter is at its egress")
+        } else {
+            member.offloads.then_some("its hardware switches (switchdev)")
         };
         Some(self.why_kernel_switches(self.bridge_of(member)?).or(own))
     }

@@ -124,8 +124,8 @@ impl Netfilter {
         })
     }
 
-    /// What rules do that packets escape which are carried at the driver, having come in through devices of these names. At
-    /// egress a packet meets all rules: such a way out is served by tc.
+    /// What rules do that packets escape which are carried at the driver, having come in through devices of these names. What
+    /// leaves through a device with a chain at its egress is the kernel's.
     fn obstacles<'a>(&'a self, devices: &[&str]) -> impl Iterator<Item = &'a Obstacle> {
         let met = self.chains.iter().filter(|chain| match chain.hook {
             NetfilterHook::Prerouting | NetfilterHook::Forward | NetfilterHook::Postrouting => true,

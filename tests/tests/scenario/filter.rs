@@ -114,6 +114,17 @@ fn by_rate(scene: &Scene, mode: &str) {
     assert_eq!((v4 + v6, packets(scene, over.handle)), (4, u64::from(2 * COUNT) - 4), "{mode}: over");
     scene.cli(&["rule", "flush", "forward"]);
     assert_eq!(through(scene, 5301), [COUNT; 2], "{mode}: flushed");
+    // Packets for the router meet chain forward only as far as it may be that the kernel forwards them.
+    let kept =
+        scene.rule("forward", &format!("oifname {} limit rate 1/hour burst 4 packets accept", ROUTER_SERVER.port));
+    scene.rule("forward", &format!("oifname {} drop", ROUTER_SERVER.port));
+    scene.rule("forward", "oifname other9 drop");
+    for address in [ROUTER_CLIENT.v4, ROUTER_CLIENT.v6] {
+        (0..3).for_each(|_| assert_eq!(scene.pinged(address), 3, "{mode}: the router answers"));
+    }
+    let [v4, v6] = through(scene, 5301);
+    assert_eq!((v4 + v6, packets(scene, kept.handle)), (4, 4), "{mode}: the bucket is for packets that are forwarded");
+    scene.cli(&["rule", "flush", "forward"]);
 }
 
 #[test]

@@ -213,9 +213,8 @@ fn the_config_may_bypass_them() {
 }
 
 /// A chain at a device's ingress is met by what comes in there, one at its egress by what goes out.
-#[test]
-fn chains_of_devices() {
-    let Some(scene) = Scene::attached(&[Need::Tool("nft")], "native") else { return };
+fn follows_chains_of_devices(mode: &str) {
+    let Some(scene) = Scene::attached(&[Need::Tool("nft")], mode) else { return };
     scene.take_frames();
     let on = |hook: &str, port: &str| {
         format!(
@@ -233,19 +232,29 @@ fn chains_of_devices() {
     run(&scene, &["nft delete table netdev t"]);
     says(&scene, "none");
     assert_eq!(passed(&scene), ([10; 2], 20));
-    if scene
-        .router()
-        .attempt(&format!("nft add table netdev t ; {}", on("egress", ROUTER_SERVER.port)))
-        .is_ok_and(|it| it.status.success())
-    {
-        run(&scene, &[&rule("egress")]);
-        within(PROMPT, || {
-            let (arrived, _) = passed(&scene);
-            ensure!(arrived == [0, 0], "{arrived:?}");
-            Ok(())
-        });
-    }
+    run(&scene, &["nft add table netdev t", &on("egress", ROUTER_SERVER.port), &rule("egress")]);
+    within(PROMPT, || {
+        let (arrived, _) = passed(&scene);
+        ensure!(arrived == [0, 0], "{arrived:?}");
+        Ok(())
+    });
+    run(&scene, &["nft delete table netdev t"]);
+    within(PROMPT, || {
+        let passed = passed(&scene);
+        ensure!(passed == ([10; 2], 20), "{passed:?}");
+        Ok(())
+    });
     scene.close();
+}
+
+#[test]
+fn chains_of_devices_in_native() {
+    follows_chains_of_devices("native");
+}
+
+#[test]
+fn chains_of_devices_in_tc() {
+    follows_chains_of_devices("tc");
 }
 
 /// Packets that a discipline of the way out has seen.
