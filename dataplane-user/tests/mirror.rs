@@ -356,3 +356,22 @@ fn model_survives_an_overrun() {
         assert!(want.problems.is_empty());
     });
 }
+
+#[test]
+#[ignore = "needs root: run by xtask"]
+fn rules_are_listed_when_that_is_due() {
+    let _namespace = Namespace::enter("rules");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut mirror = Mirror::open().expect("netlink");
+        settle(&mut mirror, &mut Model::default()).await;
+        for round in 0..3 {
+            // The links have just been listed, and will be a second later.
+            mirror.next().await.expect("a readable mirror");
+            mirror.look_at_netfilter();
+            let begun = Instant::now();
+            mirror.next().await.expect("a readable mirror");
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?} in round {round}", begun.elapsed());
+        }
+    });
+}

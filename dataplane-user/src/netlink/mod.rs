@@ -256,7 +256,8 @@ impl Mirror {
 
     /// The time of the next request without an announcement.
     fn due(&self) -> Instant {
-        self.expiring.due().map_or(self.quiet.due(), |due| due.min(self.quiet.due()))
+        let others = [self.expiring.due(), self.netfilter.due()];
+        others.into_iter().flatten().fold(self.quiet.due(), Instant::min)
     }
 
     /// Waits for one datagram on any socket, or until something is due.

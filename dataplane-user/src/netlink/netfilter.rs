@@ -76,6 +76,11 @@ impl NetfilterMonitor {
         self.due.get_or_insert_with(Instant::now);
     }
 
+    /// When it is to be listed; none while it need not be.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
     /// The socket that writes the table of own rules.
     pub(super) fn set_table_port(&mut self, own: Option<u32>) {
         self.own = own;
