@@ -54,8 +54,12 @@ impl Daemon {
     /// Ports that are attached, that failed, and that are waited for by name.
     pub(super) fn port_rows(&self, only: Option<&str>) -> Result<Vec<PortRow>, Failure> {
         let mut rows = Vec::new();
+        let meant = only.and_then(|name| self.observed.link_called(name)).map(|link| link.ifindex);
+        // `doctor` asks for each port: the rows of the others are not made.
+        let is_meant = |link: &&Link| only.is_none_or(|name| link.name == name || Some(link.ifindex) == meant);
+        let link_of = |ifindex| self.observed.model().links.get(ifindex).filter(is_meant);
         for (ifindex, port) in self.plane.attached() {
-            let Some(link) = self.observed.model().links.get(ifindex) else { continue };
+            let Some(link) = link_of(ifindex) else { continue };
             let counts = match self.plane.slot(*ifindex) {
                 Some(slot) => digest(&self.plane.port_counters(slot)?).0,
                 None => Counts::default(),
@@ -68,7 +72,7 @@ impl Daemon {
             rows.push(PortRow { routes, taken, ipsec, netfilter, flows, peer, ..row });
         }
         for (ifindex, slot) in self.quarantined_slots() {
-            let Some(link) = self.observed.model().links.get(ifindex) else { continue };
+            let Some(link) = link_of(ifindex) else { continue };
             let mode = self.plane.attached_mode(*ifindex);
             rows.push(row(link, mode, QUARANTINED, digest(&self.plane.port_counters(*slot)?).0));
         }
@@ -88,7 +92,6 @@ impl Daemon {
                 rows.push(row(&link, wanted.mode.name(), "absent", Counts::default()));
             }
         }
-        let meant = only.and_then(|name| self.observed.link_called(name)).map(|link| link.ifindex);
         rows.retain(|row| only.is_none_or(|name| row.name == name || Some(row.ifindex) == meant));
         if let (Some(name), true) = (only, rows.is_empty()) {
             return Err(Failure::new(
