@@ -1,10 +1,10 @@
 //! What would become of a packet: the programs that are loaded, run on its bytes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use dataplane_common::{
@@ -12,6 +12,8 @@ use dataplane_common::{
     abi::{Adjacency, Features, Ifindex, Limit, RouteKind, Target, TraceRecord, chain_trace},
     wire::LinkHeader,
 };
+
+use tokio::task::spawn_blocking;
 
 use super::{
     Daemon,
@@ -40,8 +42,14 @@ const LONGEST: usize = 9_216;
 /// Programs to try packets on, and what they were made for.
 #[derive(Debug)]
 pub(super) struct DryRun {
-    test_run: TestRun,
     features: Features,
+    test_run: Mutex<TestRun>,
+}
+
+/// The same, for one request: with the limits that were in force when it came.
+#[derive(Debug)]
+pub(super) struct PreparedRun {
+    dry_run: Arc<DryRun>,
     limits: BTreeMap<u32, Limit>,
 }
 
@@ -56,7 +64,7 @@ impl From<TestRunError> for Failure {
 pub(super) struct Trip {
     ifindex: Ifindex,
     hooks: &'static [Hook],
-    dry_run: Arc<Mutex<DryRun>>,
+    prepared_run: PreparedRun,
 }
 
 /// What the programs did to a frame.
@@ -70,11 +78,13 @@ pub(super) struct Arrived {
     handed_over: usize,
 }
 
-impl DryRun {
-    /// The programs, loaded.
-    pub(super) fn ready(&mut self) -> Result<&mut TestRun, Failure> {
-        self.test_run.ready()?;
-        Ok(&mut self.test_run)
+impl PreparedRun {
+    /// The programs of these hooks, loaded.
+    pub(super) fn ready(&self, hooks: &[Hook]) -> Result<MutexGuard<'_, TestRun>, Failure> {
+        let mut test_run = self.dry_run.test_run.lock().unwrap_or_else(PoisonError::into_inner);
+        test_run.set_limits(&self.limits)?;
+        test_run.ready(hooks)?;
+        Ok(test_run)
     }
 }
 
@@ -88,8 +98,7 @@ impl Arrived {
 impl Trip {
     /// Runs the frames, in hex, through the programs: without the ring.
     pub(super) fn run(self, frames: &[String]) -> Result<Vec<Arrived>, Failure> {
-        let mut dry_run = self.dry_run.lock().unwrap_or_else(PoisonError::into_inner);
-        let test_run = dry_run.ready()?;
+        let mut test_run = self.prepared_run.ready(self.hooks)?;
         let frames = frames.iter().map(|text| {
             let frame = hex::decode(text).map_err(|error| {
                 Failure::new(FailureKind::Usage, format!("a frame is not hexadecimal ({error}): {text:.80}"))
@@ -98,7 +107,7 @@ impl Trip {
                 let said = format!("a frame has {} bytes; at most {LONGEST} are allowed", frame.len());
                 return Err(Failure::new(FailureKind::Usage, said));
             }
-            run_tiers(test_run, self.hooks, self.ifindex, frame)
+            run_tiers(&mut test_run, self.hooks, self.ifindex, frame)
         });
         frames.collect()
     }
@@ -136,7 +145,7 @@ impl Daemon {
             let said = format!("{} frames in one request; at most {FRAMES} are allowed", frames.len());
             return Err(Failure::new(FailureKind::Usage, said));
         }
-        Ok(Trip { ifindex, hooks, dry_run: self.load_dry_run(chains)? })
+        Ok(Trip { ifindex, hooks, prepared_run: self.load_dry_run(chains)? })
     }
 
     /// The programs that packets of a port meet, in order; none where it is no port.
@@ -170,23 +179,39 @@ impl Daemon {
     }
 
     /// Opens programs like those in use, with chains or without, unless that is done.
-    pub(super) fn load_dry_run(&mut self, chains: bool) -> Result<Arc<Mutex<DryRun>>, Failure> {
+    pub(super) fn load_dry_run(&mut self, chains: bool) -> Result<PreparedRun, Failure> {
         let without = if chains { Features::TRACING } else { Features::TRACING | Features::RULES };
         let features = self.plane.features().difference(without);
-        let limits = self.plane.limits();
-        if let Some(dry_run) = self.packets.dry_run(chains, self.plane.epoch()) {
-            // One that is in use was made for what it is asked about now, or another takes its place.
-            let set = dry_run.try_lock().is_ok_and(|dry_run| (dry_run.features, &dry_run.limits) == (features, limits));
-            if set {
-                return Ok(Arc::clone(dry_run));
-            }
+        let limits = self.plane.limits().clone();
+        if let Some(dry_run) = self.packets.dry_run(chains, self.plane.epoch())
+            && dry_run.features == features
+        {
+            return Ok(PreparedRun { dry_run: Arc::clone(dry_run), limits });
         }
         self.packets.forget_dry_run(chains);
-        let test_run = self.plane.dry_run(features)?;
-        let limits = self.plane.limits().clone();
-        let dry_run = Arc::new(Mutex::new(DryRun { test_run, features, limits }));
+        let test_run = Mutex::new(self.plane.dry_run(features)?);
+        let dry_run = Arc::new(DryRun { features, test_run });
         self.packets.set_dry_run(chains, self.plane.epoch(), Arc::clone(&dry_run));
-        Ok(dry_run)
+        Ok(PreparedRun { dry_run, limits })
+    }
+
+    /// Has the programs loaded that `explain` needs for the ports there are, before it is asked for: once for each set of
+    /// features and tables, in a thread that gives way to others.
+    pub(super) fn prepare_dry_run(&mut self) {
+        let ports = self.plane.attached().iter().filter(|(_, port)| port.linked);
+        let hooks: BTreeSet<Hook> = ports.filter_map(|(ifindex, _)| self.hooks(*ifindex)).flatten().copied().collect();
+        let asked = (self.plane.epoch(), self.plane.features().difference(Features::TRACING));
+        if hooks.is_empty() || self.plane.is_dirty() || !self.packets.is_new_dry_run(asked) {
+            return;
+        }
+        match self.load_dry_run(true) {
+            Ok(prepared_run) => drop(spawn_blocking(move || {
+                if let Err(failure) = prepared_run.ready(&Vec::from_iter(hooks)) {
+                    tracing::debug!("explain will have to load its programs: {failure}");
+                }
+            })),
+            Err(failure) => tracing::debug!("explain will have to open its programs: {failure}"),
+        }
     }
 
     fn explanation(&self, arrived: &Arrived, mut stages: Vec<Stage>, recipients: &mut Recipients) -> Explanation {
@@ -243,9 +268,12 @@ impl Daemon {
 
     /// The group, its member, and what is known of the neighbour.
     fn next_hop(&self, target: Target, record: &TraceRecord, judgement: &VerdictRow) -> String {
-        let members = self.plane.want().groups.get(&target.group()).map_or(0, |group| {
-            group.members[..group.slots as usize].iter().collect::<std::collections::BTreeSet<_>>().len()
-        });
+        let members = self
+            .plane
+            .want()
+            .groups
+            .get(&target.group())
+            .map_or(0, |group| group.members[..group.slots as usize].iter().collect::<BTreeSet<_>>().len());
         let group = format!("group {}, {members} member(s)", target.group());
         let Some(dev) = &judgement.dev else { return format!("{group}: none can be used") };
         let via = judgement.via.map_or_else(|| "the destination itself".to_owned(), |via| via.to_string());

@@ -38,6 +38,7 @@ impl Daemon {
             let _written = self.reconcile();
             return;
         }
+        let _batch = self.plane.begin_batch();
         let facts = Facts::new(&self.observed, &self.desired, &self.packets);
         self.plane.update_gate(facts);
         self.plane.ports_mut().resume();

@@ -52,6 +52,7 @@ impl Daemon {
         self.follow_flows();
         self.make_good();
         self.packets.keep_dry_run(self.plane.epoch());
+        self.prepare_dry_run();
         if !self.leaves_ports() {
             self.plane.retry_gate(Facts::new(&self.observed, &self.desired, &self.packets));
             self.look_at_table();

@@ -79,6 +79,7 @@ use dataplane_common::abi::PacketEvent;
 use crate::{
     control::{page::Part, protocol::Request, server::Call},
     heap::{self, Heap},
+    kernel::Haste,
     netlink::Mirror,
 };
 use delivery::Delivery;
@@ -118,12 +119,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let config = options.config.as_deref().map(startup::read).transpose()?;
     // This one is looked at only where no config is remembered.
     let first = options.first_config.as_deref().map(startup::read);
+    let haste = Haste::open();
     // Before there is a second thread: each has rights of its own.
     privilege::shed(options)?;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime =
         runtime.enable_all().on_thread_start(service::give_way).build().context("cannot start the runtime")?;
-    runtime.block_on(serve::serve(options, (config, first)))
+    runtime.block_on(serve::serve(options, (config, first), haste))
 }
 
 /// The controller: five owners, and the loop that passes what one knows to another.

@@ -1,10 +1,6 @@
 //! The packets: those that rules log or reject, those that are watched, and those that only tell what would become of them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use dataplane_common::abi::{Features, Ifindex, PacketEvent};
 
@@ -25,7 +21,9 @@ pub(super) struct Packets {
     /// Where the rules of an epoch stand.
     rule_index: PerEpoch<RuleIndex>,
     /// Programs to try packets on, for an epoch of the tables.
-    dry_run: [PerEpoch<Arc<Mutex<DryRun>>>; 2],
+    dry_run: [PerEpoch<Arc<DryRun>>; 2],
+    /// Epoch and features that they were last made ready for, before they were needed.
+    prepared: Option<(u64, Features)>,
 }
 
 impl Packets {
@@ -35,6 +33,7 @@ impl Packets {
             trace_subscribers: TraceSubscribers::default(),
             rule_index: PerEpoch::default(),
             dry_run: Default::default(),
+            prepared: None,
         }
     }
 
@@ -86,7 +85,7 @@ impl Packets {
     }
 
     /// The programs to try packets on that were made for an epoch of the tables.
-    pub(super) fn dry_run(&self, chains: bool, epoch: u64) -> Option<&Arc<Mutex<DryRun>>> {
+    pub(super) fn dry_run(&self, chains: bool, epoch: u64) -> Option<&Arc<DryRun>> {
         self.dry_run[usize::from(chains)].get(epoch)
     }
 
@@ -95,13 +94,18 @@ impl Packets {
         self.dry_run.iter_mut().for_each(|one| one.keep(epoch));
     }
 
+    /// Whether they were not yet made ready for an epoch and features.
+    pub(super) fn is_new_dry_run(&mut self, asked: (u64, Features)) -> bool {
+        self.prepared.replace(asked) != Some(asked)
+    }
+
     /// Lets go of them.
     pub(super) fn forget_dry_run(&mut self, chains: bool) {
         self.dry_run[usize::from(chains)].clear();
     }
 
     /// Others take their place.
-    pub(super) fn set_dry_run(&mut self, chains: bool, epoch: u64, dry_run: Arc<Mutex<DryRun>>) {
+    pub(super) fn set_dry_run(&mut self, chains: bool, epoch: u64, dry_run: Arc<DryRun>) {
         self.dry_run[usize::from(chains)].put(epoch, dry_run);
     }
 }

@@ -1,9 +1,6 @@
 //! `route get`: runs the loaded programs, without their chains, on a packet that is made for the request.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use dataplane_common::{
     Reason, Verdict,
@@ -12,7 +9,7 @@ use dataplane_common::{
 
 use super::{
     Daemon,
-    explain::{DryRun, run_tiers},
+    explain::{PreparedRun, run_tiers},
     query::longest,
     trace_row,
 };
@@ -41,7 +38,7 @@ const UDP_PORTS: (u16, u16) = (40_000, 33_434);
 pub(super) struct RouteQuery {
     dst: IpAddr,
     attempts: Vec<Attempt>,
-    dry_run: Arc<Mutex<DryRun>>,
+    prepared_run: PreparedRun,
 }
 
 /// The packet on one port: of one source, or of several of which the first that is accepted counts.
@@ -65,11 +62,12 @@ impl RouteQuery {
     /// Runs the packet through the programs, without the ring. On several ports: the first that forwards or delivers it answers,
     /// else the first of all.
     pub(super) fn run(self) -> Result<RouteAnswer, Failure> {
-        let mut dry_run = self.dry_run.lock().unwrap_or_else(PoisonError::into_inner);
-        let test_run = dry_run.ready()?;
+        // The rest is loaded as it is needed.
+        let hooks = self.attempts.first().map_or(&[][..], |attempt| attempt.hooks);
+        let mut test_run = self.prepared_run.ready(hooks)?;
         let mut first = None;
         for attempt in &self.attempts {
-            let record = attempt.run(test_run)?;
+            let record = attempt.run(&mut test_run)?;
             let answer = RouteAnswer { dst: self.dst, iif: attempt.iif, record };
             if matches!(trace_row::reason(&answer.record).verdict(), Verdict::Forward | Verdict::Deliver) {
                 return Ok(answer);
@@ -121,7 +119,7 @@ impl Daemon {
         if attempts.is_empty() {
             return Err(no_port());
         }
-        Ok(RouteQuery { dst, attempts, dry_run: self.load_dry_run(false)? })
+        Ok(RouteQuery { dst, attempts, prepared_run: self.load_dry_run(false)? })
     }
 
     /// Ports that the packet may come in through; last the one that it would leave through.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     control::server::Server,
-    kernel::{Bpffs, Links},
+    kernel::{Bpffs, Haste, Links},
     netlink::{Mirror, Prober},
 };
 
@@ -35,14 +35,14 @@ const GATHER: Duration = Duration::from_millis(5);
 const CALLS: usize = 64;
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) async fn serve(options: &Options, configs: Configs) -> anyhow::Result<()> {
+pub(super) async fn serve(options: &Options, configs: Configs, haste: Haste) -> anyhow::Result<()> {
     let server = Server::bind(&options.socket)?;
     let mut mirror = Mirror::open()?;
     let mut prober = Prober::open()?;
     let (calls, mut waiting) = mpsc::channel(CALLS);
     let service = service::Service::new()?;
     let metrics_endpoint = MetricsEndpoint::new(calls.clone(), service.handle());
-    let mut daemon = open(options, configs, metrics_endpoint)?;
+    let mut daemon = open(options, configs, metrics_endpoint, haste)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
@@ -137,10 +137,16 @@ pub(super) async fn serve(options: &Options, configs: Configs) -> anyhow::Result
 }
 
 /// Goes on where an earlier daemon ended.
-fn open(options: &Options, configs: Configs, metrics_endpoint: MetricsEndpoint) -> anyhow::Result<Daemon> {
+fn open(
+    options: &Options,
+    configs: Configs,
+    metrics_endpoint: MetricsEndpoint,
+    haste: Haste,
+) -> anyhow::Result<Daemon> {
     let state = State::open(&options.state)?;
     let bpffs = Bpffs::open(&options.bpffs)?;
-    let links = Links::new(bpffs.links());
+    haste.noted_in(bpffs.root());
+    let links = Links::new(bpffs.links()).hastened(haste);
     let place = bpffs.pin_dirs(0)?;
     let begun = startup::begin(state, configs, startup::look(&bpffs, &links, &place))?;
     let kernel = KernelPlane::new(bpffs, links, place, begun.features)?;

@@ -4,6 +4,7 @@
 //! DIR/links/IFINDEX-HOOK             what keeps a program attached
 //! DIR/steer/link-0 ...               what steers sockets: its link and its maps (`steer.rs`)
 //! DIR/closed                         a directory while everything is dropped, because the config in force is not known
+//! DIR/expedited                      a directory while links are made in haste (`haste.rs`)
 //! DIR/FINGERPRINT/COUNTERS ...       counters, carried from daemon to daemon of one map layout
 //! DIR/FINGERPRINT/EPOCH/ports ...    all other maps: made anew at every start, filled, then swapped in
 //! ```
@@ -22,7 +23,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::{earlier_slots, steer};
+use super::{earlier_slots, haste, steer};
 
 /// Where maps and links are pinned by default.
 pub const BPFFS: &str = "/sys/fs/bpf/dataplane";
@@ -188,7 +189,13 @@ impl Bpffs {
     /// Removes the maps of all other daemons and layouts. Programs that still use them keep them.
     pub fn forget_others(&self) {
         for directory in directories(&self.root) {
-            let kept = [self.links(), self.lasting(), self.closed(), self.root.join(steer::DIRECTORY)];
+            let kept = [
+                self.links(),
+                self.lasting(),
+                self.closed(),
+                self.root.join(steer::DIRECTORY),
+                haste::mark(&self.root),
+            ];
             if !kept.contains(&directory) {
                 remove(&directory);
             }

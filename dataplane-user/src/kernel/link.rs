@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    rc::Rc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use dataplane_common::abi::Ifindex;
 use thiserror::Error;
 
 use super::{
-    Object, ObjectError,
+    Batch, Haste, Object, ObjectError,
     bpffs::is_bpffs,
     clsact::{self, Clsact},
     object::chain,
@@ -159,6 +160,7 @@ pub struct Links {
     kept: BTreeMap<(Ifindex, &'static str), Option<FdLink>>,
     /// How many are kept: a quarter of the descriptors that this process may have.
     most: usize,
+    haste: Rc<Haste>,
 }
 
 impl Links {
@@ -167,7 +169,18 @@ impl Links {
         let clsact = Clsact::if_needed(&directory);
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let most = files.and_then(|files| usize::try_from(files / 4).ok()).unwrap_or(usize::MAX);
-        Self { directory, clsact, kept: BTreeMap::new(), most }
+        Self { directory, clsact, kept: BTreeMap::new(), most, haste: Rc::default() }
+    }
+
+    /// The same, many of which are made in haste.
+    #[must_use]
+    pub fn hastened(self, haste: Haste) -> Self {
+        Self { haste: Rc::new(haste), ..self }
+    }
+
+    /// Many may be made, until what this gives is dropped.
+    pub fn begin_batch(&self) -> Batch {
+        self.haste.begin()
     }
 
     /// Keeps a link, as long as other work has descriptors enough.
@@ -246,6 +259,9 @@ impl Links {
                     return Ok(());
                 }
             }
+        }
+        if hook.side().is_some() {
+            self.haste.note_link();
         }
         let begun = Instant::now();
         let link = loop {

@@ -157,6 +157,7 @@ impl Object {
     pub fn ready(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {
         let hook = |name: &str| hooks.iter().find(|hook| hook.program() == name);
         let wanted = self.ebpf.programs_mut().filter_map(|(name, program)| Some((hook(name)?.program(), program)));
+        let wanted = wanted.filter(|(_, program)| program.fd().is_err());
         thread::scope(|scope| {
             let loads: Vec<_> = wanted.map(|(name, program)| scope.spawn(move || load(name, program))).collect();
             loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
@@ -384,7 +385,6 @@ pub(super) fn words(path: &Path, count: usize) -> Result<Vec<u64>, MapError> {
 
 fn load(name: &'static str, program: &mut Program) -> Result<(), ObjectError> {
     let loaded = match program {
-        _ if program.fd().is_ok() => Ok(()),
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         _ => return Err(ObjectError::Missing(name)),

@@ -1,6 +1,8 @@
 //! Packets that never were: the programs that are loaded, run on bytes from somewhere (`BPF_PROG_TEST_RUN`). They read the
 //! maps of what is live; what they write goes into maps of their own, so that nothing counts.
 
+use std::collections::BTreeMap;
+
 use aya::{
     TestRun as _, TestRunOptions,
     maps::{MapData, RingBuf},
@@ -61,6 +63,8 @@ pub struct TestRun {
     object: Object,
     ring: RingBuf<MapData>,
     limits: Limits,
+    /// What is in them.
+    known: BTreeMap<u32, Limit>,
     /// Programs that are not loaded yet need it open.
     _watched: Rows<{ size_of::<TraceConfig>() }>,
 }
@@ -87,23 +91,35 @@ impl TestRun {
         let failed = |error| TableError::Map { name: map::TRACE_RECORDS, error };
         let ring = RingBuf::try_from(object.take_map(map::TRACE_RECORDS)?).map_err(failed)?;
         let limits = limits(&mut object)?;
-        Ok(Self { object, ring, limits, _watched: watched })
+        Ok(Self { object, ring, limits, known: BTreeMap::new(), _watched: watched })
     }
 
-    /// Loads the programs, unless that is done: it takes the verifier its time.
-    pub fn ready(&mut self) -> Result<(), TestRunError> {
-        Ok(self.object.ready(&[Hook::Xdp, Hook::Generic, Hook::TcIngress])?)
+    /// Loads the programs of these hooks, unless that is done: it takes the verifier its time.
+    pub fn ready(&mut self, hooks: &[Hook]) -> Result<(), TestRunError> {
+        Ok(self.object.ready(hooks)?)
     }
 
-    /// Gives the rule with a counter a full bucket.
-    pub fn write_limit(&mut self, counter: u32, limit: &Limit) -> Result<(), TestRunError> {
-        let limit: [u8; size_of::<Limit>()] = zerocopy::transmute!(*limit);
+    /// Gives rules their limits, by their counters: a new one has a full bucket.
+    pub fn set_limits(&mut self, limits: &BTreeMap<u32, Limit>) -> Result<(), TestRunError> {
         let failed = |error| TableError::Map { name: map::LIMITS, error };
-        Ok(self.limits.insert(counter, limit, 0).map_err(failed)?)
+        let gone: Vec<u32> = self.known.keys().filter(|counter| !limits.contains_key(counter)).copied().collect();
+        for counter in gone {
+            self.limits.remove(&counter).map_err(failed)?;
+            self.known.remove(&counter);
+        }
+        for (counter, limit) in limits {
+            if self.known.get(counter) != Some(limit) {
+                let row: [u8; size_of::<Limit>()] = zerocopy::transmute!(*limit);
+                self.limits.insert(*counter, row, 0).map_err(failed)?;
+                self.known.insert(*counter, *limit);
+            }
+        }
+        Ok(())
     }
 
     /// Runs the program of a hook on a frame that came in through an interface.
     pub fn run(&mut self, hook: Hook, ifindex: Ifindex, frame: &[u8]) -> Result<Ran, TestRunError> {
+        self.ready(&[hook])?;
         let xdp = matches!(hook, Hook::Xdp | Hook::Generic);
         let mut data = vec![0; ROOM.max(frame.len() + 256)];
         let input = context(xdp, ifindex, frame.len());

@@ -76,6 +76,7 @@ mod scale;
 mod set;
 mod sflow;
 mod socket;
+mod start;
 mod state;
 mod status;
 mod steer;

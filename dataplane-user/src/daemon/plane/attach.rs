@@ -8,7 +8,7 @@ use dataplane_common::abi::{Features, Ifindex};
 use super::{Attached, DataPlane, Facts, Live, Planned};
 use crate::{
     config::PortConfig,
-    kernel::{Hook, LinkError, is_gone},
+    kernel::{Batch, Hook, LinkError, is_gone},
     model::{IpVersion, Link, Mode, ModeChoice, NetconfScope},
 };
 
@@ -25,6 +25,11 @@ fn hooks(mode: Mode, features: Features) -> impl Iterator<Item = Hook> {
 }
 
 impl DataPlane {
+    /// Ports may come, until what this gives is dropped.
+    pub(in crate::daemon) fn begin_batch(&self) -> Batch {
+        self.live.kernel.begin_batch()
+    }
+
     /// Ways out first: what goes up at one port may leave through another.
     pub(in crate::daemon) fn attach_ways_out(&mut self, new: &[(Ifindex, Link)]) {
         self.live.attach_ways_out(new);
@@ -158,6 +163,7 @@ impl Live {
     /// # Errors
     /// The first port at which that did not work; the others were tried all the same.
     pub(super) fn relink(&mut self, facts: Facts<'_>) -> anyhow::Result<()> {
+        let _batch = self.kernel.begin_batch();
         let ports: Vec<_> = self.ports.attached().iter().map(|(ifindex, port)| (*ifindex, port.clone())).collect();
         // What goes up is held to the chain from before it does.
         self.relink_guarded(facts);

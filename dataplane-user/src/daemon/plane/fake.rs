@@ -299,7 +299,7 @@ impl Plane for FakePlane {
         false
     }
 
-    fn dry_run(&mut self, _features: Features, _limits: &BTreeMap<u32, Limit>) -> Result<TestRun, TestRunError> {
+    fn dry_run(&mut self, _features: Features) -> Result<TestRun, TestRunError> {
         Err(ObjectError::Missing("fake").into())
     }
 

@@ -17,7 +17,7 @@ use crate::{
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
     kernel::{
-        Bpffs, FlowMaps, Hook, LinkError, Links, Object, ObjectError, PinDirs, Pins, Rings, SelfTester, Staged,
+        Batch, Bpffs, FlowMaps, Hook, LinkError, Links, Object, ObjectError, PinDirs, Pins, Rings, SelfTester, Staged,
         TableError, Tables, TestRun, TestRunError, TxErrorMonitor, Verified, grace,
     },
     lower::Want,
@@ -38,6 +38,8 @@ pub(in crate::daemon) struct KernelPlane {
     generation: u32,
     /// What [`Plane::load`] and [`Plane::grow`] took the place of.
     former: Option<Former>,
+    /// Programs that were in use before with these tables, and other features.
+    spare: Option<Object>,
     pins: Pins,
     pin_health: PinHealth,
     links: Links,
@@ -72,6 +74,7 @@ impl KernelPlane {
             pin_dirs,
             generation,
             former: None,
+            spare: None,
             pins,
             pin_health: PinHealth::default(),
             links,
@@ -166,6 +169,7 @@ impl Plane for KernelPlane {
     fn grow(&mut self, sizes: TableSizes, hooks: &[Hook], want: &Want, image: &Image) -> anyhow::Result<()> {
         self.mend_pins();
         self.generation += 1;
+        self.spare = None;
         // It would hold on to the maps of before.
         self.self_tester.clear();
         let place = self.bpffs.pin_dirs(self.generation)?;
@@ -177,7 +181,7 @@ impl Plane for KernelPlane {
 
     fn load(&mut self, features: Features, hooks: &[Hook]) -> anyhow::Result<()> {
         self.mend_pins();
-        let mut object = Object::open(features, self.sizes, &self.pin_dirs)?;
+        let mut object = self.with_features(features)?;
         // Before the first port gets them: one that is refused changes nothing.
         object.ready(hooks)?;
         self.place(object, None);
@@ -185,13 +189,7 @@ impl Plane for KernelPlane {
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
-        let Some(Former { tables: Some((routing, _, place)), .. }) = self.former.take() else { return Ok(()) };
-        routing.retire()?;
-        self.pins.hold(&self.pin_dirs)?;
-        self.pins.forget(&place.routing);
-        self.bpffs.forget_routing(&place);
-        tracing::info!(sizes = ?self.sizes, "larger tables");
-        Ok(())
+        self.forget_former()
     }
 
     fn take_back(&mut self) {
@@ -217,6 +215,10 @@ impl Plane for KernelPlane {
 
     fn ready(&mut self, hooks: &[Hook]) -> Result<(), ObjectError> {
         self.object.ready(hooks)
+    }
+
+    fn begin_batch(&self) -> Batch {
+        self.links.begin_batch()
     }
 
     fn attach(&mut self, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError> {
@@ -288,13 +290,9 @@ impl Plane for KernelPlane {
         true
     }
 
-    fn dry_run(&mut self, features: Features, limits: &BTreeMap<u32, Limit>) -> Result<TestRun, TestRunError> {
+    fn dry_run(&mut self, features: Features) -> Result<TestRun, TestRunError> {
         self.mend_pins();
-        let mut test_run = TestRun::open(features, self.sizes, &self.pin_dirs)?;
-        for (counter, limit) in limits {
-            test_run.write_limit(*counter, limit)?;
-        }
-        Ok(test_run)
+        TestRun::open(features, self.sizes, &self.pin_dirs)
     }
 
     fn mirror(&self) -> u32 {

@@ -221,7 +221,7 @@ impl DataPlane {
 
     /// Programs like those in use, to run packets on.
     pub(super) fn dry_run(&mut self, features: Features) -> Result<TestRun, TestRunError> {
-        self.live.kernel.dry_run(features, self.committed.limits())
+        self.live.kernel.dry_run(features)
     }
 
     /// The counters of a slot.

@@ -8,7 +8,9 @@ use crate::{
     diff::Change,
     fib::TableSizes,
     filter::{Image, Patch, SelfTest},
-    kernel::{FlowMaps, Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified},
+    kernel::{
+        Batch, FlowMaps, Hook, LinkError, ObjectError, Rings, Staged, TableError, TestRun, TestRunError, Verified,
+    },
     lower::Want,
     model::OwnTable,
     netlink::GateRule,
@@ -73,6 +75,11 @@ pub(in crate::daemon) trait Plane {
 
     // Attach and detach.
 
+    /// Many links may be made, until what this gives is dropped.
+    fn begin_batch(&self) -> Batch {
+        Batch::default()
+    }
+
     /// Attaches a program to a link, in place of the one that is there.
     fn attach(&mut self, ifindex: Ifindex, name: &str, hook: Hook) -> Result<(), LinkError>;
     /// Detaches what is attached there.
@@ -104,7 +111,7 @@ pub(in crate::daemon) trait Plane {
     // Dry run.
 
     /// Programs like those in use, which touch nothing, to run packets on.
-    fn dry_run(&mut self, features: Features, limits: &BTreeMap<u32, Limit>) -> Result<TestRun, TestRunError>;
+    fn dry_run(&mut self, features: Features) -> Result<TestRun, TestRunError>;
 
     // What is read, and single rows.
 

@@ -1,10 +1,12 @@
-//! Larger tables, and programs that read them.
+//! Larger tables, programs that read them, and what these take the place of.
+
+use dataplane_common::abi::Features;
 
 use super::KernelPlane;
 use crate::{
     fib::TableSizes,
     filter::Image,
-    kernel::{GrowableMaps, Hook, Object, PinDirs},
+    kernel::{GrowableMaps, Hook, Object, ObjectError, PinDirs},
     lower::Want,
 };
 
@@ -22,6 +24,29 @@ impl KernelPlane {
             (routing, std::mem::replace(&mut self.sizes, sizes), std::mem::replace(&mut self.pin_dirs, place))
         });
         self.former = Some(Former { object, tables });
+    }
+
+    /// Programs for the tables there are: those that had these features a moment ago, or others.
+    pub(super) fn with_features(&mut self, features: Features) -> Result<Object, ObjectError> {
+        let spare = self.spare.take_if(|spare| spare.features() == features);
+        tracing::debug!(?features, again = spare.is_some(), "programs with other features");
+        spare.map_or_else(|| Object::open(features, self.sizes, &self.pin_dirs), Ok)
+    }
+
+    /// Lets go of what was there before.
+    pub(super) fn forget_former(&mut self) -> anyhow::Result<()> {
+        let Some(Former { object, tables }) = self.former.take() else { return Ok(()) };
+        let Some((routing, _, place)) = tables else {
+            // Where packets were watched for a while, they are wanted again.
+            self.spare = Some(object);
+            return Ok(());
+        };
+        routing.retire()?;
+        self.pins.hold(&self.pin_dirs)?;
+        self.pins.forget(&place.routing);
+        self.bpffs.forget_routing(&place);
+        tracing::info!(sizes = ?self.sizes, "larger tables");
+        Ok(())
     }
 
     /// Larger tables with all that is given, and programs that read them.
