@@ -35,6 +35,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("sysctl", "procps"),
     ("nc", "netcat-openbsd"),
+    ("mmdebstrap", "mmdebstrap"),
 ];
 
 /// Programs that tests run and whose packages would start a service: these are unpacked in our cache, not installed.

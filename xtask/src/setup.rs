@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     command::{self, line, run},
     compiler::{Compiler, LINKED},
-    linker, package,
+    deb, linker, package,
 };
 
 /// What to look for when no compiler for BPF is there.
@@ -79,6 +79,7 @@ pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
     let toolchain = prepare(Need::Run, options.way)?;
     println!("compiler  {}", toolchain.compiler.describe());
     println!("linker    {}", toolchain.linker.display());
+    println!("packager  {}", deb::install()?.join("cargo-deb").display());
     if command::find(package::OPTIONAL).is_none() {
         println!("optional  {} is not there; `bench` goes without (xdp-tools 1.5 or later has it)", package::OPTIONAL);
     }

@@ -61,6 +61,17 @@ impl Tally {
         self.troubles.push(what);
     }
 
+    /// Counts one thing that held, or that did not, with what was seen.
+    pub(crate) fn single(&mut self, name: &str, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(seen) => {
+                self.failed += 1;
+                self.failures.push((name.to_owned(), seen));
+            }
+        }
+    }
+
     /// Counts something that can not be tried here.
     pub(crate) fn skip(&mut self, name: String, reason: String) {
         self.skipped.push((name, reason));

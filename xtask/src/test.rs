@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use crate::{
-    build, command,
+    build, command, deb,
     lane::{self, Show},
     lint, oracle,
     setup::{self, Need},
@@ -20,7 +20,8 @@ const UNSTEADY: usize = 4;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only tests whose name contains one of these; `vm` first: in guests with other kernels
+    /// Only tests whose name contains one of these; `vm` first: in guests with other kernels; `deb`: the package,
+    /// from install to purge
     names: Vec<String>,
     /// With `oracle`: frames to compare
     #[arg(long)]
@@ -39,12 +40,13 @@ pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
     ensure!(packets.is_none() && seed.is_none(), "--packets and --seed belong to `cargo xtask test oracle`");
     let tally = match names.split_first() {
         Some((first, names)) if first == "vm" => vm::all(names)?,
+        Some((first, [])) if first == "deb" => deb::trial()?,
         _ => all(names)?,
     };
     Ok(tally.close())
 }
 
-/// Runs the host tests, then the kernel tests.
+/// Runs the host tests, then the kernel tests, then the trial of the package.
 pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
     let toolchain = setup::toolchain(Need::Test)?;
     let binary = build::release(&toolchain)?;
@@ -64,7 +66,9 @@ pub(crate) fn all(names: &[String]) -> anyhow::Result<Tally> {
         }
     }
     tally.add(tests);
-    if !names.is_empty() && tally.is_empty() {
+    if names.is_empty() {
+        tally.add(deb::trial()?);
+    } else if tally.is_empty() {
         tally.trouble(format!("no test has a name with {}", names.join(" or ")));
     }
     Ok(tally)
