@@ -72,6 +72,15 @@ const RULES: &[(&str, usize, &str)] = &[
     ("meta length foo drop", 13, "a length (0 to 65535)"),
     ("ip dscp 99 drop", 9, "a DSCP (0 to 63, or its name)"),
     ("tcp dport 80 and tcp sport 1 drop", 14, "without a word between them"),
+    ("icmpv6 type echo drop", 13, "an ICMPv6 type (0 to 255, or its name)"),
+    ("ct state establishd accept", 10, "did you mean `established`?"),
+    ("udp dport { 53 53 } accept", 16, "several values stand in braces"),
+    ("meta mark 0xzz drop", 11, "a mark (a number of 32 bits)"),
+    ("snat to 192.0.2.1", 1, "put the rule into chain postrouting"),
+    ("dnat to 192.0.2.1", 1, "put the rule into chain prerouting"),
+    ("ip6 nexthdr nosuch drop", 13, "a protocol (0 to 255, or its name)"),
+    ("ip dscp set 64", 13, "a DSCP (0 to 63, or its name)"),
+    ("tcp option maxseg size set 99999", 28, "1 to 65535 bytes"),
 ];
 
 /// Configs: the text, the place, and what the message says.
@@ -109,6 +118,12 @@ const CONFIGS: &[(&str, &str, &str)] = &[
     ("[flows]\nignore = [\"counters\"]", "2:11", "counter"),
     ("[flows]\nmax = 0", "2:7", "a number from 1 to"),
     ("[fib]\nipv4_routes = -1", "2:15", "a number from 0 to"),
+    ("[chains.forward]\nrule = []", "2:1", "take policy or rules"),
+    ("[chains.forward]\npolicy = accept", "2:10", "must be quoted"),
+    ("[ports]\neth0 = { peer = \"yes\" }", "2:17", "use `auto` or `never`"),
+    ("[sflow]\ncollector = \"192.0.2.1\"", "2:13", "such as \"192.0.2.1:6343\""),
+    ("[sflow]\nrate = 0", "2:8", "a number from 1 to 16777215"),
+    ("[flows]\nlease = 0", "2:9", "a number from 1 to 3600"),
 ];
 
 /// Command lines: the words, the exit code, and what the message says.
@@ -172,7 +187,8 @@ fn said(output: &Output) -> &str {
 
 #[test]
 fn a_hundred_of_them() {
-    assert!(RULES.len() + CONFIGS.len() + COMMANDS.len() >= 100);
+    // A hundred that have a place, and the command lines.
+    assert!(RULES.len() + CONFIGS.len() >= 100 && COMMANDS.len() >= 50);
     let directory = directory();
     let file = directory.path().join("some.toml");
     let name = file.to_str().expect("UTF-8");

@@ -11,6 +11,7 @@ use clap::Args;
 use super::{
     iface,
     paint::{GREEN, RED, YELLOW, paint},
+    port,
     session::{Session, unexpected},
 };
 use crate::{
@@ -62,10 +63,11 @@ pub(super) fn findings(session: &Session, iface: Option<&str>, named: Option<&Pa
         _ => None,
     };
     // What the daemon reports of its own pins is enough, unless `--bpffs` names others.
+    let usual = port::places(&session.socket).into_iter().find(|place| place.exists()).unwrap_or_else(|| BPFFS.into());
     let bpffs = match (named, &place) {
         (Some(named), _) => Some(named),
         (None, Some(_)) => None,
-        (None, None) => Some(Path::new(BPFFS)),
+        (None, None) => Some(usual.as_path()),
     };
     let facts = Facts::gather(iface, bpffs, place, rows).map_err(|error| match error.downcast_ref::<Unknown>() {
         Some(unknown) => Failure::new(FailureKind::NotFound, unknown.to_string()).into(),

@@ -112,12 +112,7 @@ impl Detach {
 
     /// Removes what an ended daemon left attached.
     fn without_daemon(&self, session: &Session, failure: &Failure) -> anyhow::Result<()> {
-        let places = match &self.bpffs {
-            Some(named) => vec![named.clone()],
-            None if session.socket == Path::new(DEFAULT_SOCKET) => [BPFFS, SERVICE_BPFFS].map(PathBuf::from).to_vec(),
-            // As `dataplane lab` has it.
-            None => vec![session.socket.with_file_name("bpffs")],
-        };
+        let places = self.bpffs.clone().map_or_else(|| places(&session.socket), |named| vec![named]);
         let mut off = 0;
         for place in &places {
             let left = detach_left(place).with_context(|| format!("{failure}; without it"))?;
@@ -150,6 +145,15 @@ impl Detach {
         eprintln!("the kernel forwards alone; the next `dataplane run` attaches what its config says");
         Ok(())
     }
+}
+
+/// Where the daemon of a socket pins, as far as that can be known without it.
+pub(super) fn places(socket: &Path) -> Vec<PathBuf> {
+    if socket == Path::new(DEFAULT_SOCKET) {
+        return [BPFFS, SERVICE_BPFFS].map(PathBuf::from).to_vec();
+    }
+    // As `dataplane lab` has it.
+    vec![socket.with_file_name("bpffs")]
 }
 
 #[derive(Debug, Subcommand)]

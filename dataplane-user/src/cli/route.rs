@@ -57,7 +57,7 @@ pub(super) enum Route {
     )]
     Add {
         /// The route, in the grammar of `ip route`
-        #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
+        #[arg(required = true, value_name = "ROUTE")]
         words: Vec<String>,
     },
     /// Add a route to the kernel's table, or change the one that is there, as `ip route replace` does
@@ -69,7 +69,7 @@ pub(super) enum Route {
     )]
     Replace {
         /// The route, in the grammar of `ip route`
-        #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
+        #[arg(required = true, value_name = "ROUTE")]
         words: Vec<String>,
     },
     /// Delete a route from the kernel's table
@@ -81,7 +81,7 @@ pub(super) enum Route {
     )]
     Del {
         /// The route, in the grammar of `ip route`
-        #[arg(required = true, trailing_var_arg = true, value_name = "ROUTE")]
+        #[arg(required = true, value_name = "ROUTE")]
         words: Vec<String>,
     },
 }

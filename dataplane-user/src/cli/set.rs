@@ -95,7 +95,11 @@ impl Set {
             Self::Del { name, elements, care } => {
                 (Request::SetDel { name, elements: split(&elements).map_err(usage)? }, care)
             }
-            Self::Create { name, kind, care } => (Request::SetCreate { name, kind: kind.join(" ") }, care),
+            Self::Create { name, kind, care } => {
+                // In nft the word `type` stands before it.
+                let kind = kind.iter().map(String::as_str).skip_while(|word| *word == "type").collect::<Vec<_>>();
+                (Request::SetCreate { name, kind: kind.join(" ") }, care)
+            }
             Self::Destroy { name, care } => (Request::SetDestroy { name }, care),
         };
         session.change(&care.around(change))?;

@@ -94,11 +94,11 @@ fn text(stats: &row::Stats, rates: Option<&Rates>, width: Option<usize>) -> Stri
     if !reasons.is_empty() {
         text.push('\n');
         text.push_str(&if rates.is_some() {
-            let columns = [("PACKETS", RIGHT), ("PER SECOND", RIGHT), ("REASON", LEFT), ("MEANING", LEFT)];
-            table(columns, reasons)
+            let columns = [("PACKETS", RIGHT, 0), ("PER SECOND", RIGHT, 0), ("REASON", LEFT, 0), ("MEANING", LEFT, 0)];
+            table::wrapped(columns, reasons, width)
         } else {
             let rows = reasons.into_iter().map(|[packets, _, name, meaning]| [packets, name, meaning]);
-            table([("PACKETS", RIGHT), ("REASON", LEFT), ("MEANING", LEFT)], rows)
+            table::wrapped([("PACKETS", RIGHT, 0), ("REASON", LEFT, 0), ("MEANING", LEFT, 0)], rows, width)
         });
     }
     if let Some(kernel) = &stats.kernel_rules {

@@ -10,6 +10,9 @@ pub(super) const LEFT: bool = false;
 /// Numbers to the right.
 pub(super) const RIGHT: bool = true;
 
+/// Text is not wrapped to less than this.
+const NARROW: usize = 20;
+
 /// Lines `rows` up under `columns` (heading, and [`LEFT`] or [`RIGHT`]), two spaces apart.
 pub(super) fn table<const N: usize>(columns: [(&str, bool); N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = vec![columns.map(|(heading, _)| heading.to_owned())];
@@ -75,6 +78,43 @@ pub(super) fn fitting<const N: usize>(
     text
 }
 
+/// [`fitting`], whose last column is text: what does not fit of it goes on in lines below.
+pub(super) fn wrapped<const N: usize>(
+    columns: [(&str, bool, u8); N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    width: Option<usize>,
+) -> String {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let wide = |index: usize| {
+        let cells = rows.iter().map(|row| row[index].chars().count());
+        cells.chain([columns[index].0.len()]).max().unwrap_or_default() + 2
+    };
+    let before: usize = (0..N - 1).map(wide).sum();
+    let Some(room) = width.map(|width| width.saturating_sub(before)).filter(|room| *room >= NARROW) else {
+        return fitting(columns, rows, width);
+    };
+    let lines = rows.into_iter().flat_map(|row| {
+        let mut lines = vec![String::new()];
+        for word in row[N - 1].split(' ') {
+            let line = lines.last().map_or(0, |line| line.chars().count());
+            if line > 0 && line + 1 + word.chars().count() > room {
+                lines.push(String::new());
+            }
+            if let Some(line) = lines.last_mut() {
+                let space = if line.is_empty() { "" } else { " " };
+                line.extend([space, word]);
+            }
+        }
+        let mut head = Some(row);
+        lines.into_iter().map(move |text| {
+            let mut row = head.take().unwrap_or_else(|| std::array::from_fn(|_| String::new()));
+            row[N - 1] = text;
+            row
+        })
+    });
+    fitting(columns, lines.collect::<Vec<_>>(), width)
+}
+
 /// Rows without a heading.
 pub(super) fn plain<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
     let text = table([("", LEFT); N], rows);
@@ -113,6 +153,18 @@ mod tests {
         assert_eq!(fitting(columns, rows(), Some(1)), "NAME  RX\neth0  17\n");
         assert_eq!(plain(rows()), "eth0  1500  0  17\n");
         assert_eq!(fitting(columns, [], Some(80)), "NAME  MTU  ERR  RX\n");
+    }
+
+    #[test]
+    fn text_is_wrapped_under_its_heading() {
+        let columns = [("PACKETS", RIGHT, 0), ("MEANING", LEFT, 0)];
+        let rows = || [["17", "Neither IPv4 nor IPv6, or off."].map(str::to_owned), ["1", "No."].map(str::to_owned)];
+        let whole = "PACKETS  MEANING\n     17  Neither IPv4 nor IPv6, or off.\n      1  No.\n";
+        assert_eq!(wrapped(columns, rows(), None), whole);
+        assert_eq!(wrapped(columns, rows(), Some(39)), whole);
+        let narrow = "PACKETS  MEANING\n     17  Neither IPv4 nor\n         IPv6, or off.\n      1  No.\n";
+        assert_eq!(wrapped(columns, rows(), Some(29)), narrow);
+        assert_eq!(wrapped(columns, rows(), Some(28)), whole);
     }
 
     #[test]

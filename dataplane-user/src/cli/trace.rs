@@ -32,7 +32,7 @@ const WHOLE: u32 = 65_535;
 #[derive(Debug, Args)]
 struct Wanted {
     /// Matches as in rules, then `verdict NAME,...` and `reason NAME,...`; default: all packets
-    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    #[arg(value_name = "FILTER")]
     filter: Vec<String>,
     /// Sample one packet in N at random
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = sample)]

@@ -19,6 +19,9 @@ use crate::{
     netlink::{Mirror, ethtool, qdisc},
 };
 
+/// Where the package, or an administrator, puts the unit of the daemon.
+const UNITS: [&str; 2] = ["/lib/systemd/system/dataplane.service", "/etc/systemd/system/dataplane.service"];
+
 /// An interface is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no interface {0} in this network namespace; `ip link` lists them")]
@@ -41,6 +44,8 @@ pub struct Facts {
     pub capabilities: u64,
     /// Limit of locked memory in bytes; none: no limit.
     pub memlock: Option<u64>,
+    /// Whether the daemon is a service of systemd here.
+    pub unit: bool,
     /// Whether a daemon answers; else why not.
     pub daemon: Result<(), String>,
     /// What the kernel has.
@@ -127,6 +132,7 @@ impl Facts {
             elsewhere,
             capabilities: capabilities(),
             memlock: memlock(),
+            unit: UNITS.iter().any(|unit| Path::new(unit).exists()) && Path::new("/run/systemd/system").exists(),
             daemon,
             conntrack: Conntrack::read(),
             source_marks: source_marks(&ports),

@@ -17,6 +17,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(match &facts.daemon {
         Ok(()) => fine("daemon", "answers"),
+        Err(why) if facts.unit => fault("daemon", Status::Warn, why, "systemctl start dataplane"),
         Err(why) => fault("daemon", Status::Warn, why, "dataplane run &"),
     });
     findings.push(kernel(facts));

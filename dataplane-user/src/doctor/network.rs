@@ -120,10 +120,17 @@ fn conntrack(facts: &Facts, findings: &mut Vec<Finding>) {
 fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {
     let off: Vec<_> =
         facts.ports.iter().filter(|port| !facts.model.forwarding(IpVersion::V4, port.link.ifindex)).collect();
-    let all = facts.model.netconf.get(&(IpVersion::V4, NetconfScope::All)).and_then(|conf| conf.forwarding);
+    let all = |version| facts.model.netconf.get(&(version, NetconfScope::All)).and_then(|conf| conf.forwarding);
     findings.push(match off.as_slice() {
+        // Without ports, the one switch is all there is to see.
+        [] if facts.ports.is_empty() && all(IpVersion::V4) == Some(false) => fault(
+            "forwarding ipv4",
+            Status::Fail,
+            "net.ipv4.ip_forward is 0: nothing is forwarded",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
         [] => fine("forwarding ipv4", "on"),
-        _ if all != Some(true) && off.len() == facts.ports.len() => fault(
+        _ if all(IpVersion::V4) != Some(true) && off.len() == facts.ports.len() => fault(
             "forwarding ipv4",
             Status::Fail,
             "net.ipv4.ip_forward is 0: nothing is forwarded",
@@ -144,7 +151,10 @@ fn forwarding(facts: &Facts, findings: &mut Vec<Finding>) {
         std::net::IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
         std::net::IpAddr::V4(_) => false,
     });
-    let on = facts.ports.iter().any(|port| facts.model.forwarding(IpVersion::V6, port.link.ifindex));
+    let on = match facts.ports.as_slice() {
+        [] => all(IpVersion::V6) == Some(true),
+        ports => ports.iter().any(|port| facts.model.forwarding(IpVersion::V6, port.link.ifindex)),
+    };
     findings.push(if on {
         fine("forwarding ipv6", "on")
     } else if ipv6 {

@@ -42,7 +42,16 @@ fn attachment(port: &PortFacts, findings: &mut Vec<Finding>) {
             format!("dataplane attach {name} --mode tc  # after the cause is gone: `dataplane attach {name}`"),
         ));
     } else if row.state == "down" {
-        findings.push(fault(check("link", port), Status::Warn, "down", format!("ip link set {name} up")));
+        // Set up, and down: it waits for the other end.
+        let (found, fix) = if port.link.enabled {
+            (
+                "no carrier",
+                format!("ip link set PEER up  # the other end of a veth; else look at cable and peer of {name}"),
+            )
+        } else {
+            ("down", format!("ip link set {name} up"))
+        };
+        findings.push(fault(check("link", port), Status::Warn, found, fix));
     }
     if row.mode == "generic" {
         findings.push(fault(

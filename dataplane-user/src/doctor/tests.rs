@@ -6,7 +6,8 @@ use crate::{
     kernel::BPFFS,
     lower::sample,
     model::{
-        Event, IpVersion, Link, Model, Netconf, NetconfScope, Placement, Prefix, RouteType, RoutingRule, XdpFeatures,
+        Address, Event, IpVersion, Link, Model, Netconf, NetconfScope, Placement, Prefix, RouteType, RoutingRule,
+        XdpFeatures,
     },
 };
 
@@ -61,6 +62,7 @@ fn healthy() -> Facts {
         elsewhere: None,
         capabilities: u64::MAX,
         memlock: Some(8 << 20),
+        unit: false,
         daemon: Ok(()),
         model,
         netfilter: Vec::new(),
@@ -97,6 +99,39 @@ const ROWS: &[Row] = &[
         "net.netfilter.nf_conntrack_max=200",
     ),
     ("no daemon", |facts| facts.daemon = Err("no answer".to_owned()), "daemon", Status::Warn, "dataplane run"),
+    (
+        "a service that is stopped",
+        |facts| (facts.daemon, facts.unit) = (Err("no answer".to_owned()), true),
+        "daemon",
+        Status::Warn,
+        "systemctl start dataplane",
+    ),
+    (
+        "no port, no forwarding",
+        |facts| {
+            facts.ports.clear();
+            facts.model.apply(netconf(IpVersion::V4, NetconfScope::All, false, 0));
+        },
+        "forwarding ipv4",
+        Status::Fail,
+        "sysctl -w net.ipv4.ip_forward=1",
+    ),
+    (
+        "no port, no forwarding of IPv6",
+        |facts| {
+            facts.ports.clear();
+            facts.model.apply(netconf(IpVersion::V6, NetconfScope::All, false, 0));
+            facts.model.apply(Event::Address(Address {
+                ifindex: 2,
+                address: "2001:db8::1".parse().expect("an address"),
+                length: 64,
+                peer: None,
+            }));
+        },
+        "forwarding ipv6",
+        Status::Fail,
+        "sysctl -w net.ipv6.conf.all.forwarding=1",
+    ),
     ("an old kernel", |facts| facts.release = "5.15.0-91".to_owned(), "kernel", Status::Fail, "6.6"),
     ("the oldest kernel", |facts| facts.release = "6.1.0-28".to_owned(), "kernel", Status::Warn, "6.6"),
     ("a kernel of a name", |facts| facts.release = "mine".to_owned(), "kernel", Status::Warn, "uname"),
@@ -187,6 +222,16 @@ const ROWS: &[Row] = &[
         "ip -6 rule list",
     ),
     (
+        "a rule that only the kernel follows",
+        |facts| {
+            let from = Some(("198.18.7.0".parse().expect("an address"), 24));
+            facts.model.apply(Event::RoutingRule(RoutingRule { from, ..RoutingRule::new(IpVersion::V4, 100, 7) }));
+        },
+        "rules IPv4",
+        Status::Warn,
+        "ip rule list",
+    ),
+    (
         "marks of sources",
         |facts| {
             facts.source_marks.push("all".to_owned());
@@ -208,6 +253,16 @@ const ROWS: &[Row] = &[
         "dataplane attach eth0",
     ),
     ("down", |facts| row(facts).state = "down".to_owned(), "link: eth0", Status::Warn, "ip link set eth0 up"),
+    (
+        "no carrier",
+        |facts| {
+            row(facts).state = "down".to_owned();
+            facts.ports[0].link.enabled = true;
+        },
+        "link: eth0",
+        Status::Warn,
+        "look at cable and peer of eth0",
+    ),
     ("rxvlan", |facts| offload(facts, "rx-vlan-hw-parse"), "rxvlan: eth0", Status::Fail, "ethtool -K eth0 rxvlan off"),
     ("LRO", |facts| offload(facts, "rx-lro"), "lro: eth0", Status::Fail, "ethtool -K eth0 lro off"),
     ("a large MTU", |facts| facts.ports[0].link.mtu = 9000, "mtu: eth0", Status::Fail, "ip link set eth0 mtu"),

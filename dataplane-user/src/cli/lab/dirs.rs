@@ -260,6 +260,9 @@ impl LabDirs {
         let (program, words) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
         let mut command = self.within(machine, program);
         command.args(words).env("DATAPLANE_SOCKET", self.socket());
+        // The prompt says where one is: bash's, as Debian sets it up, and a plain shell's.
+        let place = [&self.0, ":", machine.name()].concat();
+        command.env("PS1", format!("{place}# ")).env("debian_chroot", place);
         // The verbs are found there even if this program is not on the PATH.
         if let Some(folder) = env::current_exe().ok().as_deref().and_then(Path::parent) {
             let path = env::var_os("PATH").unwrap_or_default();
