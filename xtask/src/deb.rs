@@ -16,7 +16,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     build,
     command::{self, answer, run},
-    linker, root,
+    package, root,
     setup::{self, Need, Toolchain},
 };
 
@@ -29,12 +29,12 @@ const COMPLETIONS: [(&str, &str); 3] = [("bash", "dataplane.bash"), ("zsh", "_da
 
 pub(crate) fn main() -> anyhow::Result<ExitCode> {
     let toolchain = setup::toolchain(Need::Build)?;
-    package(&toolchain, &[])?;
+    make(&toolchain, &[])?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Makes the package and says where it is. `DATAPLANE_BIN` names another build, as everywhere.
-fn package(toolchain: &Toolchain, more: &[&str]) -> anyhow::Result<PathBuf> {
+fn make(toolchain: &Toolchain, more: &[&str]) -> anyhow::Result<PathBuf> {
     let binary = match std::env::var_os("DATAPLANE_BIN") {
         Some(named) => named.into(),
         None => build::release(toolchain)?,
@@ -67,14 +67,7 @@ fn only_package(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(package)
 }
 
-/// The folder of cargo-deb; built once and kept.
+/// The folder of cargo-deb.
 pub(crate) fn install() -> anyhow::Result<PathBuf> {
-    let home = linker::cache()?.join(format!("cargo-deb-{VERSION}"));
-    let folder = home.join("bin");
-    if !folder.join("cargo-deb").is_file() {
-        let mut install = Command::new("cargo");
-        install.args(["install", "cargo-deb", "--locked", "--version", VERSION, "--root"]).arg(&home);
-        run(&mut install)?;
-    }
-    Ok(folder)
+    package::cargo_tool("cargo-deb", VERSION)
 }

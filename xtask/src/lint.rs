@@ -6,8 +6,8 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     border, build, circle,
-    command::run,
-    prose, root,
+    command::{self, answer, run},
+    package, prose, root,
     setup::{self, Need, Toolchain},
     words,
 };
@@ -23,7 +23,11 @@ const CHECKS: &[Check] = &[
     ("clippy", clippy),
     ("clippy for BPF", clippy_bpf),
     ("documentation", doc),
+    ("dependencies", dependencies),
 ];
+
+/// The version of cargo-deny that `deny.toml` was written for.
+pub(crate) const DENY: &str = "0.20.2";
 
 /// Folders of crates that are built for BPF and have no host build; the second belongs to the tests and may be absent.
 const BPF_CRATES: [&str; 2] = ["dataplane-ebpf", "tests/ebpf"];
@@ -117,6 +121,24 @@ fn clippy_bpf(toolchain: &Toolchain) -> anyhow::Result<()> {
 
 fn doc(toolchain: &Toolchain) -> anyhow::Result<()> {
     run(toolchain.command("cargo").args(["doc", "--no-deps", "--quiet"]).args(host()).env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+/// Licences, sources and duplicates by `deny.toml`; advisories too, where their database can be had.
+fn dependencies(toolchain: &Toolchain) -> anyhow::Result<()> {
+    let path = command::path_with(&[package::cargo_tool("cargo-deny", DENY)?]);
+    let deny = |words: &[&str]| {
+        let mut cargo = toolchain.command("cargo");
+        cargo.arg("deny").args(words).env("PATH", &path);
+        cargo
+    };
+    run(&mut deny(&["check", "bans", "licenses", "sources"]))?;
+    if answer(&mut deny(&["fetch", "db"])).is_none() {
+        println!(
+            "advisories are not checked: their database (https://github.com/rustsec/advisory-db) cannot be fetched"
+        );
+        return Ok(());
+    }
+    run(&mut deny(&["check", "advisories"]))
 }
 
 /// Selects all crates of the workspace but those for BPF.

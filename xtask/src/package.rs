@@ -158,6 +158,18 @@ pub(crate) fn unpack_services() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The folder of a program that cargo installs: built once and kept.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let home = linker::cache()?.join(format!("{name}-{version}"));
+    let folder = home.join("bin");
+    if !folder.join(name).is_file() {
+        let mut install = Command::new("cargo");
+        install.args(["install", name, "--locked", "--version", version, "--root"]).arg(&home);
+        run(&mut install)?;
+    }
+    Ok(folder)
+}
+
 /// Where unpacked programs are, for the PATH of tests.
 pub(crate) fn unpacked_programs() -> Vec<PathBuf> {
     UNPACKED.iter().filter_map(|unpacked| unpacked.programs().ok()).filter(|dir| dir.is_dir()).collect()

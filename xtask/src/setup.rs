@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     command::{self, line, run},
     compiler::{Compiler, LINKED},
-    deb, linker, package,
+    deb, linker, lint, package,
 };
 
 /// What to look for when no compiler for BPF is there.
@@ -80,6 +80,7 @@ pub(crate) fn main(options: &Options) -> anyhow::Result<ExitCode> {
     println!("compiler  {}", toolchain.compiler.describe());
     println!("linker    {}", toolchain.linker.display());
     println!("packager  {}", deb::install()?.join("cargo-deb").display());
+    println!("auditor   {}", package::cargo_tool("cargo-deny", lint::DENY)?.join("cargo-deny").display());
     if command::find(package::OPTIONAL).is_none() {
         println!("optional  {} is not there; `bench` goes without (xdp-tools 1.5 or later has it)", package::OPTIONAL);
     }

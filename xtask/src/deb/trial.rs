@@ -16,8 +16,8 @@ use anyhow::{Context as _, ensure};
 
 use super::{
     machine::{Machine, make_root},
+    make,
     network::{CLOSED, Network, OPEN, Stream, loaded, tables},
-    package,
 };
 use crate::{
     build,
@@ -80,7 +80,7 @@ impl Trial {
         // What an ended run left.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("can not make {}", folder.display()))?;
-        let package = package(toolchain, &["--fast"])?;
+        let package = make(toolchain, &["--fast"])?;
         let packages =
             Packages { old: repack(&package, &folder, OLD)?, new: repack(&package, &folder, NEW)?, own: package };
         let root = folder.join("root");
