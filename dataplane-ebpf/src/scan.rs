@@ -223,9 +223,7 @@ fn finish(search: &mut Search) -> c_long {
         return STOP;
     }
     let (acts, counter) = (Acts::of(search.rule), (search.rule & entry::COUNTER) as u32);
-    let holds = !features::LIMITS.on()
-        || !acts.contains(Acts::LIMIT)
-        || within(counter, search.bytes) != 0;
+    let holds = !features::LIMITS.on() || !acts.contains(Acts::LIMIT) || within(counter, search.bytes) != 0;
     if holds {
         if features::LOGGING.on() && acts.intersects(Acts::LOG.union(Acts::REJECT)) {
             search.log_rules[usize::from(search.log_rules[0] != 0)] = search.rule as u32;

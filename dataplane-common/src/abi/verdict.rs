@@ -128,7 +128,7 @@ impl Recall {
         self.misses = self.misses.saturating_sub(GAIN);
         self.pressure = self.pressure.saturating_sub(1);
         self.hits = self.hits.wrapping_add(1);
-        if self.hits % SHRINK == 0 {
+        if self.hits & (SHRINK - 1) == 0 {
             self.mask >>= 1;
         }
     }
