@@ -113,7 +113,7 @@ pub struct Recall {
     pub pause: u32,
     /// Look-ups without a row: which row is given away next.
     pub turn: u32,
-    /// Sets in use, less one, as far as there are more than [`FEWEST`].
+    /// Sets in use, less one, as far as there are more than the fewest: see [`Recall::sets`].
     pub mask: u32,
     /// Look-ups without a row since there were as many sets, less those that found theirs, by what each weighs.
     pub pressure: u32,
