@@ -37,8 +37,9 @@ impl KernelPlane {
     pub(super) fn forget_former(&mut self) -> anyhow::Result<()> {
         let Some(Former { object, tables }) = self.former.take() else { return Ok(()) };
         let Some((routing, _, place)) = tables else {
-            // Where packets were watched for a while, they are wanted again.
-            self.spare = Some(object);
+            // Programs that watch packets, or those that do not, are wanted again after a while; others cost memory.
+            let others = (object.features() ^ self.object.features()).difference(Features::TRACING);
+            self.spare = Some(object).filter(|_| others.is_empty());
             return Ok(());
         };
         routing.retire()?;
