@@ -72,7 +72,7 @@ pub use tree::{
     WORDS, lookup6, lookup6_base, search_on6, search6, tree_class, tree_lines,
 };
 pub use verdict::{
-    NO_ROW, Recall, TRANSPORT_BITS, VerdictSet, WAYS, links, stamp, verdict_hash, verdict_of, verdict_row,
+    NO_ROW, Recall, TRANSPORT_BITS, VERDICT_SETS, VerdictSet, WAYS, links, stamp, verdict_hash, verdict_of, verdict_row,
 };
 pub use vlan::{Tag, VLANS, VlanKey};
 

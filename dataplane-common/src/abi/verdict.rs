@@ -21,8 +21,8 @@ const PATIENCE: u32 = 1 << 18;
 const PAUSE: u32 = 1 << 23;
 /// Sets that are in use at least, less one.
 const FEWEST: u32 = (1 << 9) - 1;
-/// Sets that may be in use at most, less one.
-const MOST: u32 = (1 << 20) - 1;
+/// Sets of a CPU at most.
+pub const VERDICT_SETS: u32 = 1 << 14;
 /// What a look-up that found none weighs against one that found its row, for how many sets are in use.
 const PRESSURE: u32 = 16;
 /// Look-ups that found their row after which half of the sets may be enough.
@@ -149,8 +149,8 @@ impl Recall {
         let sets = (self.mask | FEWEST) + 1;
         if self.pressure >= sets * WAYS / 4 * PRESSURE {
             self.pressure = 0;
-            // More than there are do no harm.
-            self.mask = (2 * sets - 1) & MOST;
+            // Where there are fewer, more do no harm.
+            self.mask = (2 * sets - 1) & (VERDICT_SETS - 1);
         }
         self.misses += 1;
         if self.misses >= PATIENCE {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_sets_in_use_are_as_many_as_the_flows_at_hand_take() {
-        const ALL: u32 = (1 << 14) - 1;
+        const ALL: u32 = VERDICT_SETS - 1;
         let mut recall = Recall::default();
         assert_eq!(recall.sets(ALL), FEWEST);
         assert_eq!(recall.sets(3), 3, "there may be fewer");
@@ -272,14 +272,14 @@ mod tests {
         (0..1 << 20).for_each(|_| recall.missed());
         assert_eq!(recall.sets(ALL), ALL);
         // What has become enough is tried again and again.
-        let mut last = recall.sets(MOST);
+        let mut last = recall.sets(ALL);
         while last > FEWEST {
             (0..SHRINK).for_each(|_| recall.hit());
-            assert_eq!(recall.sets(MOST), last / 2);
+            assert_eq!(recall.sets(ALL), last / 2);
             last /= 2;
         }
         (0..SHRINK).for_each(|_| recall.hit());
-        assert_eq!(recall.sets(MOST), FEWEST);
+        assert_eq!(recall.sets(ALL), FEWEST);
     }
 
     #[test]

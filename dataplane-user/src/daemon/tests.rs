@@ -231,6 +231,22 @@ fn a_rule_with_a_link_a_set_or_a_limit_is_patched_in() {
 }
 
 #[test]
+fn a_rule_whose_limit_cannot_be_written_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = world(directory.path(), Some(PORTS));
+    world.begin();
+    world.add_rule("tcp dport 22 accept").expect("a rule");
+    world.fail("limit");
+    world.add_rule("limit rate 10/second drop").expect_err("it has no limit");
+    world.heal();
+    world.daemon.make_good();
+    world.add_rule("limit rate 10/second drop").expect("a rule");
+    let handles: Vec<_> =
+        world.daemon.desired.chains().rules(ChainName::Forward).iter().map(|one| one.handle).collect();
+    assert_eq!(handles, [1, 2], "the one that failed has no handle");
+}
+
+#[test]
 fn a_link_that_goes_in_the_middle_of_a_commit_stops_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut world = world(directory.path(), Some(PORTS));

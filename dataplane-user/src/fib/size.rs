@@ -1,6 +1,6 @@
 //! How large the forwarding tables are made.
 
-use dataplane_common::abi::{BRANCH, Features, GROUPS, Layout4, Layout6};
+use dataplane_common::abi::{BRANCH, Features, GROUPS, Layout4, Layout6, VERDICT_SETS};
 
 use crate::lower::Want;
 
@@ -133,7 +133,7 @@ impl TableSizes {
     pub fn verdict_sets(self, cpus: u32) -> u32 {
         const SET: u32 = 8 * 64 + 32;
         let most = (256 << 20) / SET / cpus.max(1);
-        if self.verdicts { (1 << 14).min((most / 2 + 1).next_power_of_two()) } else { 1 }
+        if self.verdicts { VERDICT_SETS.min((most / 2 + 1).next_power_of_two()) } else { 1 }
     }
 
     /// What the program must know of them.

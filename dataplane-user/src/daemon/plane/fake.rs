@@ -169,7 +169,7 @@ impl Plane for FakePlane {
     }
 
     fn write_limit(&mut self, _counter: u32, _limit: &Limit) -> Result<(), TableError> {
-        Ok(())
+        self.kernel().does("limit")
     }
 
     fn remove_limit(&mut self, _counter: u32) -> Result<(), TableError> {

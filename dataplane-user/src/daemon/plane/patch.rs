@@ -51,13 +51,11 @@ impl DataPlane {
         if !stale.is_empty() {
             kernel.wait();
         }
-        for counter in stale {
-            kernel.clear_rule_counter(counter)?;
-        }
+        let mut prepared = stale.into_iter().try_for_each(|counter| kernel.clear_rule_counter(counter));
         if let Some(limit) = &lowered.limit {
-            kernel.write_limit(installed.counter, limit)?;
+            prepared = prepared.and_then(|()| kernel.write_limit(installed.counter, limit));
         }
-        let patched = self.live.image.insert(chain.index(), &placed, &lowered.sets);
+        let patched = prepared.ok().and_then(|()| self.live.image.insert(chain.index(), &placed, &lowered.sets));
         let written = patched.map(|patch| kernel.patch(&self.live.image, &patch));
         if !matches!(written, Some(Ok(()))) {
             chains.withdraw(&installed);
