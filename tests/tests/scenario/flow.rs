@@ -234,9 +234,9 @@ fn lost_announcements_are_made_good() {
     load(&scene, HOME);
     scene.attach(&PORTS, "native");
     follows(&scene);
-    let mut stays = Tcp::open(&scene, Family::V4, PORT);
+    let mut stay: Vec<_> = (0..3).map(|number| Tcp::open(&scene, Family::V4, PORT + 2 + number)).collect();
     let goes = Tcp::open(&scene, Family::V4, PORT + 1);
-    becomes_fast(&scene, &mut stays);
+    stay.iter_mut().for_each(|tcp| drop(becomes_fast(&scene, tcp)));
     within(SOON, || {
         ensure!(state(&scene, goes.port()) != "none", "not listed");
         Ok(())
@@ -261,7 +261,14 @@ fn lost_announcements_are_made_good() {
     });
     assert!(count(&scene, "rows") <= 2 * 4096, "{} rows", count(&scene, "rows"));
     assert!(count(&scene, "full") > 0, "the rest is the kernel's");
-    becomes_fast(&scene, &mut stays);
+    // Rows are looked for in 16 places, of which half are in use now: one of them may find none, and says so.
+    stay.retain(|tcp| {
+        let why = flows(&scene, &["sport", &tcp.port().to_string(), "--why-not"]);
+        let crowded_out = why.first().is_some_and(|row| row["reason"] == "full");
+        !crowded_out
+    });
+    assert!(stay.len() >= 2, "only {} of three have rows", stay.len());
+    stay.iter_mut().for_each(|tcp| drop(becomes_fast(&scene, tcp)));
     scene.close();
 }
 
