@@ -62,12 +62,22 @@ fn own(status: &str) -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Lets all threads take memory from one heap; to be called before there is a second. Of heaps of their own, the end would
-/// never be given back.
+/// Heaps of all threads together. Two threads that share one wait for each other more than they work; of those that few use,
+/// the end is seldom given back.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+
+/// Bytes from which on memory is the system's own, and is given back at once, whatever was taken before.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 1 << 18;
+
+/// Lets threads take memory from few heaps, and what is large from the system; to be called before there is a second thread.
 #[cfg(target_env = "gnu")]
 pub(crate) fn gather() {
     // SAFETY: it sets a number, under the lock of the allocator.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+    // SAFETY: as above.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
 }
 
 /// Others have nothing like it.

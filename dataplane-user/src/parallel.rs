@@ -7,16 +7,20 @@ const FEW: usize = 1000;
 
 /// What becomes of each item, in their order: in threads where there are many.
 pub(crate) fn each<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
+    shares(items, |share| share.iter().map(&work).collect::<Vec<_>>()).into_iter().flatten().collect()
+}
+
+/// What becomes of each share of the items, in their order: in threads where there are many.
+pub(crate) fn shares<T: Sync, U: Send>(items: &[T], work: impl Fn(&[T]) -> U + Sync) -> Vec<U> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let share = items.len().div_ceil(threads).max(FEW);
     if items.len() <= share {
-        return items.iter().map(work).collect();
+        return vec![work(items)];
     }
     let work = &work;
     thread::scope(|scope| {
-        let parts: Vec<_> =
-            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>())).collect();
-        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        let shares: Vec<_> = items.chunks(share).map(|share| scope.spawn(move || work(share))).collect();
+        shares.into_iter().map(|share| share.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     })
 }
 

@@ -1,11 +1,14 @@
 //! `dataplane config`.
 //!
-//! A file is untrusted: it is read, parsed and found valid here. The daemon gets canonical text, and validates it again.
+//! A file is untrusted: it is read, parsed and found valid here. The daemon gets canonical text, and validates it again; a
+//! large file it gets as it is.
 
 use std::{
+    fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    string::FromUtf8Error,
 };
 
 use clap::Subcommand;
@@ -103,7 +106,7 @@ impl Config {
                 eprintln!("{}", if difference.is_empty() { "nothing to change" } else { "rolled back" });
             }
             Self::Apply { file, care } => {
-                let difference = compare(session, &care.apply(read(&file)?.0))?;
+                let difference = compare(session, &care.apply(to_apply(&file)?))?;
                 care.remind();
                 eprintln!("{}: {}", name(&file), if difference.is_empty() { "nothing to change" } else { "applied" });
             }
@@ -175,27 +178,55 @@ fn text(difference: &Difference) -> String {
 
 /// What messages call a file.
 fn name(file: &Path) -> String {
-    if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() }
+    if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() }
+}
+
+/// Bytes from which on a file is left to the daemon to validate: to do that twice would take longer than all else.
+const LARGE: usize = 1 << 18;
+
+/// What is sent of a file: canonical text, with the elements of its sets; or, of a large one that names no other, the file.
+fn to_apply(file: &Path) -> anyhow::Result<ConfigText> {
+    let bytes = bytes_of(file).map_err(unread)?;
+    match String::from_utf8(bytes) {
+        Ok(toml) if toml.len() >= LARGE && !toml.contains("file") => Ok(ConfigText { path: name(file), toml }),
+        text => Ok(valid(file, text.map_or_else(FromUtf8Error::into_bytes, String::into_bytes))?.0),
+    }
 }
 
 /// A file that is valid, as canonical text, with the elements of its sets; the config, and the text of the file.
 pub(super) fn read(file: &Path) -> anyhow::Result<(ConfigText, config::Config, String)> {
-    let loaded = if file == Path::new("-") { stdin() } else { config::load(file) };
-    let (config, text) = loaded.map_err(|error| match error {
+    valid(file, bytes_of(file).map_err(unread)?)
+}
+
+/// The same of what is in a file.
+fn valid(file: &Path, bytes: Vec<u8>) -> anyhow::Result<(ConfigText, config::Config, String)> {
+    // Files of sets are relative to the config; of one on stdin, to the working directory.
+    let path = if is_stdin(file) { Path::new("stdin") } else { file };
+    let (config, text) = config::load_bytes(bytes, path).map_err(unread)?;
+    Ok((ConfigText { path: name(file), toml: config.to_toml() }, config, text))
+}
+
+fn unread(error: LoadError) -> anyhow::Error {
+    match error {
         LoadError::Invalid(error) => anyhow::Error::from(error),
         LoadError::Unread { ref cause, .. } => {
             let missing = cause.kind() == io::ErrorKind::NotFound;
             let kind = if missing { FailureKind::NotFound } else { FailureKind::Failed };
             Failure::new(kind, error.to_string()).into()
         }
-    })?;
-    Ok((ConfigText { path: name(file), toml: config.to_toml() }, config, text))
+    }
 }
 
-/// A config that comes on stdin; files of its sets are relative to the working directory.
-fn stdin() -> Result<(config::Config, String), LoadError> {
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+fn bytes_of(file: &Path) -> Result<Vec<u8>, LoadError> {
+    if !is_stdin(file) {
+        return fs::read(file).map_err(|cause| LoadError::Unread { path: file.to_owned(), cause });
+    }
     let mut bytes = Vec::new();
     let read = io::stdin().read_to_end(&mut bytes);
     read.map_err(|cause| LoadError::Unread { path: "stdin".into(), cause })?;
-    config::load_bytes(bytes, Path::new("stdin"))
+    Ok(bytes)
 }

@@ -297,6 +297,13 @@ pub enum Elements {
 pub struct ChainConfig {
     /// What is done with a packet that no rule decided.
     pub policy: Policy,
-    /// First match decides.
-    pub rules: Vec<Rule>,
+    /// First match decides. Copies share them: there may be a hundred thousand.
+    pub rules: Vec<Arc<Rule>>,
+}
+
+impl ChainConfig {
+    /// Its rules, in order.
+    pub fn rules(&self) -> impl DoubleEndedIterator<Item = &Rule> + ExactSizeIterator {
+        self.rules.iter().map(|rule| &**rule)
+    }
 }

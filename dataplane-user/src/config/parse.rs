@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
@@ -257,7 +258,7 @@ impl File<'_> {
 
     /// What the kernel is to decide cannot be passed by.
     fn bypass(&self, document: &dyn TableLike, config: &Config) -> Result<(), ConfigError> {
-        let needs = config.chains.iter().flat_map(|chain| &chain.rules).any(rule::Rule::needs_kernel);
+        let needs = config.chains.iter().flat_map(ChainConfig::rules).any(rule::Rule::needs_kernel);
         if config.flows.netfilter == NetfilterChoice::Follow || !needs {
             return Ok(());
         }
@@ -273,7 +274,7 @@ impl File<'_> {
             let values: Vec<_> = rules.into_iter().flat_map(Array::iter).collect();
             let sets = &config.sets;
             let rules = each(&values, |value| {
-                self.read("a rule", value, |text| checked(rule::parse_spanned(text)?, chain, sets))
+                self.read("a rule", value, |text| checked(rule::parse_spanned(text)?, chain, sets)).map(Arc::new)
             });
             config.chains[chain.index()].rules = rules.into_iter().collect::<Result<_, _>>()?;
         }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -246,7 +248,8 @@ fn config() -> impl Strategy<Value = Config> {
         ports.into_iter().rev().map(port).collect()
     });
     let policy = || option::of(Just(Policy::Drop)).prop_map(Option::unwrap_or_default);
-    let chain = || (policy(), vec(rule(), 0..4)).prop_map(|(policy, rules)| ChainConfig { policy, rules });
+    let chain =
+        || (policy(), vec(rule().prop_map(Arc::new), 0..4)).prop_map(|(policy, rules)| ChainConfig { policy, rules });
     let routes = || prop_oneof![Just(0), 0..=4_000_000_u32];
     let fib = (routes(), routes()).prop_map(|(ipv4_routes, ipv6_routes)| FibConfig { ipv4_routes, ipv6_routes });
     let heartbeat = prop_oneof![Just(0), Just(60), 3..=31_536_000_u32].prop_map(|after| HeartbeatConfig { after });
@@ -268,7 +271,7 @@ fn config() -> impl Strategy<Value = Config> {
     config.prop_flat_map(move |(ports, (fragments, fib), heartbeat, (metrics, sflow, flows), sets, chains)| {
         let chains = of_driver(chains);
         // A set for each name that a rule asks.
-        let asked: Vec<_> = chains.iter().flat_map(|chain| &chain.rules).flat_map(crate::rule::Rule::matches).collect();
+        let asked: Vec<_> = chains.iter().flat_map(ChainConfig::rules).flat_map(crate::rule::Rule::matches).collect();
         let asked: std::collections::BTreeMap<_, _> = asked
             .into_iter()
             .filter_map(|one: &crate::rule::Match| Some((one.set()?.clone(), one.set_type()?.kinds().to_vec())))

@@ -272,13 +272,13 @@ pub enum Selection {
     Ifaces(Vec<String>),
 }
 
-/// A config file that the command line has read and found valid.
+/// A config file that the command line has read, with the elements of its sets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigText {
     /// Where it came from, for messages only: the daemon does not open it.
     pub path: String,
-    /// Canonical TOML. The daemon validates it again.
+    /// TOML, canonical if the command line has found it valid. The daemon validates it again.
     pub toml: String,
 }
 

@@ -20,7 +20,7 @@ impl Daemon {
         let ports = named(names.map(str::to_owned).collect(), |names| {
             format!("there is no interface {names} yet; it becomes a port when it appears (`ip link` lists all)")
         });
-        let rules = ChainName::ALL.into_iter().flat_map(|chain| config.chain(chain).rules.iter());
+        let rules = ChainName::ALL.into_iter().flat_map(|chain| config.chain(chain).rules());
         ports.into_iter().chain(self.absent_links(rules)).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Changes with care: refused where they may drop the session that makes them, and taken back unless they are confirmed.
 
+use std::sync::Arc;
+
 use super::Daemon;
 use crate::{
     config::{self, Broken, Config, Culprit, Elements, NoSession, PortConfig, PortPattern, Session, WayIn},
@@ -135,7 +137,7 @@ impl Daemon {
         Ok(match change {
             Request::RuleAdd { chain, rule } if concerns(chain) => {
                 let rule = self.check(*chain, rule)?;
-                Some(self.with_rules(*chain, |rules| rules.push(rule)))
+                Some(self.with_rules(*chain, |rules| rules.push(rule.into())))
             }
             Request::RuleInsert { chain, rule, place } if concerns(chain) => {
                 let rule = self.check(*chain, rule)?;
@@ -145,11 +147,11 @@ impl Daemon {
                         position(*chain, *handle).map(|(place, _)| place + usize::from(!before))
                     }
                 };
-                at.map(|at| self.with_rules(*chain, |rules| rules.insert(at, rule)))
+                at.map(|at| self.with_rules(*chain, |rules| rules.insert(at, rule.into())))
             }
             Request::RuleReplace { chain, handle, rule } if concerns(chain) => {
                 let rule = self.check(*chain, rule)?;
-                position(*chain, *handle).map(|(at, _)| self.with_rules(*chain, |rules| rules[at] = rule))
+                position(*chain, *handle).map(|(at, _)| self.with_rules(*chain, |rules| rules[at] = rule.into()))
             }
             Request::RuleDel { chain, handle } if concerns(chain) => {
                 position(*chain, *handle).map(|(at, _)| self.with_rules(*chain, |rules| drop(rules.remove(at))))
@@ -181,7 +183,7 @@ impl Daemon {
         })
     }
 
-    fn with_rules(&self, chain: ChainName, change: impl FnOnce(&mut Vec<Rule>)) -> Config {
+    fn with_rules(&self, chain: ChainName, change: impl FnOnce(&mut Vec<Arc<Rule>>)) -> Config {
         let mut config = self.desired.running().config();
         change(&mut config.chains[chain.index()].rules);
         config

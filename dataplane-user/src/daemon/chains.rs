@@ -32,8 +32,8 @@ pub(super) struct InstalledRule {
 }
 
 impl InstalledRule {
-    fn new(rule: Rule, handle: u64, counter: u32) -> Self {
-        Self { handle, counter, rule: rule.into(), unreadable: Bloom::default() }
+    fn new(rule: Arc<Rule>, handle: u64, counter: u32) -> Self {
+        Self { handle, counter, rule, unreadable: Bloom::default() }
     }
 
     /// What it is lowered to, if that takes nothing but the rule.
@@ -113,7 +113,7 @@ impl Chains {
     }
 
     /// Gives a new rule its handle and counter.
-    pub(super) fn install(&mut self, rule: Rule) -> anyhow::Result<InstalledRule> {
+    pub(super) fn install(&mut self, rule: Arc<Rule>) -> anyhow::Result<InstalledRule> {
         let counter = self.counters.take().with_context(|| {
             format!("no room for more than {RULE_COUNTERS} rules; put addresses or ports into one rule")
         })?;
@@ -176,7 +176,7 @@ impl Chains {
 
     /// Puts a rule at the end of a chain, or in front of it.
     pub(super) fn add(&mut self, chain: ChainName, rule: Rule, in_front: bool) -> anyhow::Result<InstalledRule> {
-        let installed = self.install(rule)?;
+        let installed = self.install(rule.into())?;
         let rules = &mut self.rules[chain.index()];
         let position = if in_front { 0 } else { rules.len() };
         rules.insert(position, installed.clone());
@@ -191,7 +191,7 @@ impl Chains {
         place: Place,
     ) -> anyhow::Result<InstalledRule> {
         let position = self.find(chain, place.handle)? + usize::from(!place.before);
-        let installed = self.install(rule)?;
+        let installed = self.install(rule.into())?;
         self.rules[chain.index()].insert(position, installed.clone());
         Ok(installed)
     }
@@ -199,7 +199,7 @@ impl Chains {
     /// Puts a rule in the place of another, with a handle and a counter of its own.
     pub(super) fn exchange(&mut self, chain: ChainName, handle: u64, rule: Rule) -> anyhow::Result<InstalledRule> {
         let position = self.find(chain, handle)?;
-        let installed = self.install(rule)?;
+        let installed = self.install(rule.into())?;
         let gone = std::mem::replace(&mut self.rules[chain.index()][position], installed.clone());
         self.counters.leave(gone.counter);
         Ok(installed)
@@ -271,7 +271,7 @@ impl Chains {
     pub(super) fn config(&self) -> Config {
         let chain = |index: usize| ChainConfig {
             policy: self.policies[index],
-            rules: self.rules[index].iter().map(|installed| Rule::clone(&installed.rule)).collect(),
+            rules: self.rules[index].iter().map(|installed| Arc::clone(&installed.rule)).collect(),
         };
         let chains = std::array::from_fn(chain);
         Config { fragments: self.fragments, sets: BTreeMap::clone(&self.sets), chains, ..Config::default() }

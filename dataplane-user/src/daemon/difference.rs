@@ -1,6 +1,9 @@
 //! What a config would change. Nothing in it grows faster than the configs: readers ask for it with any that they like.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::running::RunningConfig;
 use crate::{
@@ -18,7 +21,7 @@ pub(super) fn difference(running: &RunningConfig, wanted: &Config) -> Difference
     settings(&before, wanted, &mut difference);
     sets(running, wanted, &mut difference);
     for name in ChainName::ALL {
-        let old: Vec<_> = running.chains().rules(name).iter().map(|installed| &*installed.rule).collect();
+        let old: Vec<_> = running.chains().rules(name).iter().map(|installed| &installed.rule).collect();
         chain(name, (running.chains().policy(name), &old), wanted, &mut difference);
     }
     difference
@@ -124,12 +127,12 @@ fn sets(running: &RunningConfig, wanted: &Config, difference: &mut Difference) {
 }
 
 /// Rules that come, go or stand elsewhere.
-fn chain(chain: ChainName, old: (Policy, &[&Rule]), wanted: &Config, difference: &mut Difference) {
+fn chain(chain: ChainName, old: (Policy, &[&Arc<Rule>]), wanted: &Config, difference: &mut Difference) {
     let ((policy, old), new) = (old, wanted.chain(chain));
     if policy != new.policy {
         difference.change.push(format!("chain {chain}: policy {} -> {}", policy, new.policy));
     }
-    let mut left: HashMap<&Rule, usize> = HashMap::with_capacity(old.len());
+    let mut left: HashMap<&Arc<Rule>, usize> = HashMap::with_capacity(old.len());
     for rule in old {
         *left.entry(rule).or_default() += 1;
     }

@@ -167,8 +167,18 @@ impl Daemon {
         self.commit().context("the rules could not be brought up to date, and stay as they were")
     }
 
-    /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
+    /// Changes the chains, all or nothing, and writes them down.
     pub(super) fn change_chains<T>(
+        &mut self,
+        change: impl FnOnce(&mut Chains) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let value = self.change_chains_unsaved(change)?;
+        self.save();
+        Ok(value)
+    }
+
+    /// Changes the chains, all or nothing: a change that cannot be lowered or written leaves the old ones in force.
+    pub(super) fn change_chains_unsaved<T>(
         &mut self,
         change: impl FnOnce(&mut Chains) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
@@ -182,7 +192,6 @@ impl Daemon {
         if done.is_err() {
             self.restore_chains(before);
         } else {
-            self.save();
             // A set of a million elements is not let go of in a moment, nor need the ring wait for that.
             std::thread::spawn(move || drop(before));
         }

@@ -220,7 +220,7 @@ fn take(line: Line, running: &mut Config, rule_handles: &mut RuleHandles) -> any
             let rule = rule::parse(&entry.rule).map_err(|error| anyhow::anyhow!("`{}`: {error}", entry.rule))?;
             let rules = &mut running.chains[chain.index()].rules;
             let place = if in_front { 0 } else { rules.len() };
-            rules.insert(place, rule);
+            rules.insert(place, rule.into());
             rule_handles.next = rule_handles.next.max(entry.handle + 1);
             let place = if in_front { 0 } else { rule_handles.rules.len() };
             rule_handles.rules.insert(place, entry);

@@ -240,9 +240,11 @@ impl Daemon {
         let difference = difference(&before, config);
         let located =
             |error: FilterError| config::at_rule(toml, path, error.chain, error.index, &error.fault.to_string());
-        self.change_chains(|chains| chains.replace(config)).map_err(|error| match error.downcast::<FilterError>() {
-            Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
-            Err(error) => failure(error),
+        self.change_chains_unsaved(|chains| chains.replace(config)).map_err(|error| {
+            match error.downcast::<FilterError>() {
+                Ok(error) => Failure::new(FailureKind::Rejected, located(error).to_string()),
+                Err(error) => failure(error),
+            }
         })?;
         self.desired.set_settings(config);
         self.desired.ports_mut().switch_off(off);

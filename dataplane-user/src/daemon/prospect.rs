@@ -5,7 +5,7 @@ use dataplane_common::{Reason, Verdict, abi::Ifindex};
 
 use super::{Daemon, explain::Arrived, trace_row};
 use crate::{
-    config::{ChainVerdict, Config, Culprit, Egress, Subject, WayIn},
+    config::{ChainConfig, ChainVerdict, Config, Culprit, Egress, Subject, WayIn},
     control::row::{Explanation, Stage},
     model::Macvlan,
     rule::{ChainName, MacAddress},
@@ -62,7 +62,7 @@ impl Daemon {
                 break;
             }
         }
-        if config.chains.iter().flat_map(|chain| &chain.rules).any(crate::rule::Rule::needs_kernel) {
+        if config.chains.iter().flat_map(ChainConfig::rules).any(crate::rule::Rule::needs_kernel) {
             let result = "rules with `ct` or address translation would be decided by the kernel; they are judged here for a packet \
                           that opens a connection, or, if it acknowledges, of one that stands";
             stages.push(Stage { name: "note".to_owned(), result: result.to_owned() });

@@ -4,7 +4,7 @@
 //! daemon goes on, and says so. Where they do not, it does not know what it must drop: that is a grave fault, see
 //! `quarantine.rs`.
 
-use std::{fmt, fs, io};
+use std::{fmt, fs, io, sync::Arc};
 
 use dataplane_common::abi::Features;
 use serde::de::DeserializeOwned;
@@ -233,8 +233,8 @@ fn same_rules(running: &Config, rule_handles: &RuleHandles) -> bool {
     ChainName::ALL.into_iter().all(|chain| {
         let rules = &running.chain(chain).rules;
         let entries: Vec<_> = rule_handles.rules.iter().filter(|entry| entry.chain == chain.name()).collect();
-        let same = |(rule, entry): (&rule::Rule, &&super::state::Entry)| {
-            rule.to_string() == entry.rule || rule::parse(&entry.rule).is_ok_and(|other| other == *rule)
+        let same = |(rule, entry): (&Arc<rule::Rule>, &&super::state::Entry)| {
+            rule.to_string() == entry.rule || rule::parse(&entry.rule).is_ok_and(|other| other == **rule)
         };
         let used = Features::from_bits_truncate(rule_handles.features).intersects(chain.feature());
         let lost = used && *running.chain(chain) == ChainConfig::default();

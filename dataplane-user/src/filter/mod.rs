@@ -15,7 +15,10 @@ mod tuple;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use dataplane_common::abi::{
     ActionCode, CHAINS, CatchAll, Class, FIELD_WORDS, Filter, KeyFlags, Selector, Span, TRANSPORT_BITS, Tables, WORDS,
@@ -28,7 +31,10 @@ pub use patch::Patch;
 pub use search::{Effort, Found};
 pub use self_test::SelfTest;
 
-use crate::lower::filter::{Entry, LoweredFilter, Memberships, key};
+use crate::{
+    lower::filter::{Entry, LoweredFilter, Memberships, key},
+    parallel::both,
+};
 use image::{Builder, FREE_TABLES, Slots, slots_for};
 use tuple::{Filled, Item, Tuples};
 
@@ -55,71 +61,121 @@ pub fn build(lowered: &LoweredFilter) -> Result<Image, BuildError> {
     let mut filter = Filter { lenient: lowered.lenient.into(), ..Filter::default() };
     for chain in 0..CHAINS {
         filter.policies[chain] = lowered.policies[chain] as u32;
-        for class in Class::ALL {
-            let tables = class_tables(&mut builder, &mut extra_fields, &lowered.entries[chain], class);
-            filter.tables[chain][class.number() as usize] = tables;
+        let entries = &lowered.entries[chain];
+        let sorted = |classes: &[Class]| classes.iter().map(|class| Sorted::new(entries, *class)).collect::<Vec<_>>();
+        let (readable, unreadable): (Vec<_>, Vec<_>) = Class::ALL.into_iter().partition(|class| !class.is_unreadable());
+        let (readable, unreadable) = both(entries.len(), || sorted(&readable), || sorted(&unreadable));
+        for sorted in readable.into_iter().chain(unreadable) {
+            let class = sorted.class;
+            filter.tables[chain][class.number() as usize] = sorted.write(&mut builder, &mut extra_fields);
         }
     }
     filter.transport = extra_fields.transport;
     Ok(builder.finish(&filter, sets))
 }
 
-/// The tables of one class of packets.
-fn class_tables(builder: &mut Builder, extra_fields: &mut ExtraFields<'_>, entries: &[Entry], class: Class) -> Tables {
-    let family = if class.is_ipv6() { 6 } else { 4 };
-    let ours = entries.iter().filter(|entry| entry.is_for(family));
-    let for_unreadable = if class.is_unreadable() { for_unreadable(ours.clone()) } else { Vec::new() };
-    let ours: Vec<_> = if class.is_unreadable() { for_unreadable.iter().collect() } else { ours.collect() };
-    let mut tuples = Tuples::default();
-    let mut items = Vec::with_capacity(ours.len());
-    let mut catch_all = None;
-    for entry in ours {
-        if catch_all.is_none() && entry.is_catch_all() {
-            catch_all = Some(CatchAll { order: entry.order.into(), rule: rule_word(entry) });
-            continue;
-        }
-        let item = Item::new(entry, class.is_ipv6());
-        tuples.insert(items.len() as u32, &item, class.is_ipv6());
-        items.push((entry, item));
-    }
-    let mut tables = tuples.into_tables();
-    let order = |number: u32| items[number as usize].0.order;
-    // Tables were filled in the order of the rules.
-    let first = |members: &[(u32, u32)]| members.first().map_or(u64::MAX, |(_, number)| order(*number).into());
-    tables.sort_by_key(|table| first(&table.members));
-    let lines = builder.lines(tables.len() as u32 + FREE_TABLES);
-    let mut rows = Vec::new();
-    for (place, Filled { mask, tags, members }) in tables.iter().enumerate() {
-        let mut slots = Slots::new(slots_for(*tags));
-        for (tag, number) in members {
-            slots.add(*tag, *number);
-        }
-        let slots = slots.write(builder, |builder, run| {
-            rows.clear();
-            for (_, number) in run {
-                let (entry, item) = &items[*number as usize];
-                rows.push(entry_words(builder, extra_fields, entry, item, class));
-            }
-            write_rows(builder, &mut rows, class)
-        });
-        let line = builder.line(lines + place as u32);
-        line[..table::MIXED].copy_from_slice(&mask.address);
-        line[table::MIXED] = mask.mixed;
-        line[table::SLOTS] = slots;
-        line[table::FIRST] = first(members);
-    }
-    let of_table = |table: &Filled| table.members.iter().map(|(_, number)| &items[*number as usize].1).collect();
-    let prefilter = prefilter::write(builder, &tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
-    Tables { first: lines, count: tables.len() as u32, prefilter, catch_all: catch_all.unwrap_or_default() }
+/// What a chain's entries are for packets of a class, in tables by their masks.
+struct Sorted<'e> {
+    class: Class,
+    entries: &'e [Entry],
+    /// Which entry, and what tables are searched for.
+    items: Vec<(u32, Item)>,
+    tables: Vec<Filled>,
+    catch_all: Option<CatchAll>,
 }
 
-/// The variants of entries for unreadable packets, each once: many differ only in ports.
-fn for_unreadable<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Entry> {
-    let mut said = HashSet::new();
-    let mut is_news = |entry: &Entry| {
-        entry.action_code != ActionCode::Unreadable || said.insert(Entry { order: 0, counter: 0, ..*entry })
-    };
-    entries.filter_map(|entry| entry.for_unreadable()).filter(|entry| is_news(entry)).collect()
+impl<'e> Sorted<'e> {
+    fn new(entries: &'e [Entry], class: Class) -> Self {
+        let family = if class.is_ipv6() { 6 } else { 4 };
+        let mut tuples = Tuples::default();
+        let mut items = Vec::new();
+        let mut catch_all = None;
+        let mut said = Said::default();
+        for (place, entry) in (0..).zip(entries).filter(|(_, entry)| entry.is_for(family)) {
+            let Some(entry) = of_class(entry, class) else { continue };
+            if class.is_unreadable() && !said.is_news(&entry, place, entries) {
+                continue;
+            }
+            if catch_all.is_none() && entry.is_catch_all() {
+                catch_all = Some(CatchAll { order: entry.order.into(), rule: rule_word(&entry) });
+                continue;
+            }
+            let item = Item::new(&entry, class.is_ipv6());
+            tuples.insert(items.len() as u32, &item, class.is_ipv6());
+            items.push((place, item));
+        }
+        let mut sorted = Self { class, entries, items, tables: Vec::new(), catch_all };
+        let mut tables = tuples.into_tables();
+        // Tables were filled in the order of the rules.
+        tables.sort_by_key(|table| sorted.first(table));
+        sorted.tables = tables;
+        sorted
+    }
+
+    /// The order of the first rule in a table.
+    fn first(&self, table: &Filled) -> u64 {
+        let order = |number: u32| self.entries[self.items[number as usize].0 as usize].order;
+        table.members.first().map_or(u64::MAX, |(_, number)| order(*number).into())
+    }
+
+    fn write(self, builder: &mut Builder, extra_fields: &mut ExtraFields<'_>) -> Tables {
+        let class = self.class;
+        let lines = builder.lines(self.tables.len() as u32 + FREE_TABLES);
+        let mut rows = Vec::new();
+        for (place, table) in self.tables.iter().enumerate() {
+            let mut slots = Slots::new(slots_for(table.tags));
+            for (tag, number) in &table.members {
+                slots.add(*tag, *number);
+            }
+            let slots = slots.write(builder, |builder, run| {
+                rows.clear();
+                for (_, number) in run {
+                    let (place, item) = &self.items[*number as usize];
+                    let entry = of_class(&self.entries[*place as usize], class);
+                    rows.extend(entry.map(|entry| entry_words(builder, extra_fields, &entry, item, class)));
+                }
+                write_rows(builder, &mut rows, class)
+            });
+            let line = builder.line(lines + place as u32);
+            line[..table::MIXED].copy_from_slice(&table.mask.address);
+            line[table::MIXED] = table.mask.mixed;
+            line[table::SLOTS] = slots;
+            line[table::FIRST] = self.first(table);
+        }
+        let of_table =
+            |table: &Filled| table.members.iter().map(|(_, number)| &self.items[*number as usize].1).collect();
+        let prefilter =
+            prefilter::write(builder, &self.tables.iter().map(of_table).collect::<Vec<_>>(), class.is_ipv6());
+        let count = self.tables.len() as u32;
+        Tables { first: lines, count, prefilter, catch_all: self.catch_all.unwrap_or_default() }
+    }
+}
+
+/// What an entry is for packets of a class; none: they do not match it.
+fn of_class(entry: &Entry, class: Class) -> Option<Entry> {
+    if class.is_unreadable() { entry.for_unreadable() } else { Some(*entry) }
+}
+
+/// The variants for unreadable packets that are there already: many rules differ only in ports.
+#[derive(Default)]
+struct Said {
+    /// The place of the first, by its hash. The variants themselves would take as much memory as all entries.
+    first: HashMap<u64, u32>,
+    hasher: RandomState,
+}
+
+impl Said {
+    /// Whether none of those before says the same as this one, which is that of the entry at a place.
+    fn is_news(&mut self, entry: &Entry, place: u32, entries: &[Entry]) -> bool {
+        if entry.action_code != ActionCode::Unreadable {
+            return true;
+        }
+        let alone = |entry: &Entry| Entry { order: 0, counter: 0, ..*entry };
+        let first = *self.first.entry(self.hasher.hash_one(alone(entry))).or_insert(place);
+        // Where two hash to the same, both are written, and nothing is lost.
+        let before = entries[first as usize].for_unreadable();
+        first == place || before.is_none_or(|before| alone(&before) != alone(entry))
+    }
 }
 
 /// Writes the rows of a run.

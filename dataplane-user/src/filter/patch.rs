@@ -14,7 +14,7 @@ use dataplane_common::abi::{
 use super::{
     ExtraFields, Image, Row, addresses, entry_words,
     image::{Builder, Slots},
-    prefilter, set,
+    of_class, prefilter, set,
     tuple::{Item, Mask, fresh_mask},
     words, write_rows,
 };
@@ -45,7 +45,7 @@ impl Image {
         }
         let mut placed = Vec::new();
         for class in Class::ALL {
-            let entries = of_class(boxes, class);
+            let entries = each_of_class(boxes, class);
             let unplaced = entries.iter().filter(|entry| self.table_line(chain, class, entry).is_none()).count();
             if unplaced > self.room(chain, class) {
                 return None;
@@ -84,7 +84,8 @@ impl Image {
     ) -> Option<Patch> {
         let mut replacements = Vec::new();
         for class in Class::ALL.into_iter().filter(|class| class.is_unreadable()) {
-            for entry in of_class(boxes, class).into_iter().filter(|entry| entry.action_code == ActionCode::Unreadable)
+            for entry in
+                each_of_class(boxes, class).into_iter().filter(|entry| entry.action_code == ActionCode::Unreadable)
             {
                 if self.tables(chain, class).any(|table_line| self.holds(class, table_line, &entry)) {
                     let replacement = others(&entry).find_map(|other| replacement(&entry, other));
@@ -102,7 +103,7 @@ impl Image {
             editor.insert(chain, *class, table_line, replacement);
         }
         for class in Class::ALL {
-            for entry in of_class(boxes, class) {
+            for entry in each_of_class(boxes, class) {
                 editor.remove(chain, class, &entry);
             }
         }
@@ -172,12 +173,11 @@ impl Image {
 }
 
 /// What boxes are for packets of a class, each once.
-fn of_class(boxes: &[Entry], class: Class) -> Vec<Entry> {
+fn each_of_class(boxes: &[Entry], class: Class) -> Vec<Entry> {
     let family = if class.is_ipv6() { 6 } else { 4 };
     let mut found: Vec<Entry> = Vec::new();
     for entry in boxes.iter().filter(|entry| entry.is_for(family)) {
-        let entry = if class.is_unreadable() { entry.for_unreadable() } else { Some(*entry) };
-        found.extend(entry.filter(|entry| !found.contains(entry)));
+        found.extend(of_class(entry, class).filter(|entry| !found.contains(entry)));
     }
     found
 }

@@ -1,6 +1,6 @@
 //! Base chains to the chains of a config: one for each hook, which sees both families.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::chain::{Chain, Flat, Hook, Ruleset};
 use super::complement::asks_transport;
@@ -128,7 +128,7 @@ fn around(config: &mut Config, strict: Option<Position>, problems: &mut Problems
     }
     let drops = |rule: &Rule| matches!(rule.action(), Action::Drop | Action::Reject(_));
     let unread = |rule: &Rule| drops(rule) && rule.matches().iter().any(asks_transport);
-    if !config.chains.iter().flat_map(|chain| &chain.rules).any(unread) {
+    if !config.chains.iter().flat_map(ChainConfig::rules).any(unread) {
         return;
     }
     match strict {
@@ -214,7 +214,7 @@ fn one(name: ChainName, mut bases: Vec<Base<'_>>, problems: &mut Problems) -> Ch
             Policy::Accept
         }
     };
-    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, problems)).collect();
+    let rules = rules.into_iter().filter_map(|rule| finished(name, rule, problems)).map(Arc::new).collect();
     ChainConfig { policy, rules }
 }
 

@@ -155,7 +155,7 @@ pub fn lower<'s>(
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
 ) -> Result<LoweredFilter, FilterError> {
-    lower_remaining(chains, links, sets, &mut |_, _| None)
+    lower_remaining(chains, links, sets, &mut |_, _, _| false)
 }
 
 /// The boxes of a rule's matches, for callers that compare packets with them.
@@ -216,7 +216,8 @@ pub fn features_of(rule: &Rule) -> Features {
     features
 }
 
-/// As [`lower`], for chains of which `known` gives some rules' boxes, by chain and place: what [`lower_alone`] made of them.
+/// As [`lower`], for chains of which `known` appends some rules' boxes, by chain and place, and says whether it does: what
+/// [`lower_alone`] made of them. It is called for each rule, in order.
 ///
 /// # Errors
 /// As [`lower`].
@@ -224,7 +225,7 @@ pub fn lower_remaining<'s>(
     chains: [ChainRules<'_>; CHAINS],
     links: &dyn Fn(&LinkPattern) -> Vec<Ifindex>,
     sets: &'s dyn Fn(&SetName) -> Option<Known<'s>>,
-    known: &mut dyn FnMut(ChainName, usize) -> Option<Vec<Entry>>,
+    known: &mut dyn FnMut(ChainName, usize, &mut Vec<Entry>) -> bool,
 ) -> Result<LoweredFilter, FilterError> {
     let mut lowered = LoweredFilter::default();
     let none = SetNumbers::default();
@@ -238,8 +239,9 @@ pub fn lower_remaining<'s>(
             if rule::tells(rule) {
                 lowered.features |= Features::LOGGING;
             }
-            if let Some(known) = known(chain, index) {
-                entries.extend(known.into_iter().map(|entry| Entry { order, counter: *counter, ..entry }));
+            let own = entries.len();
+            if known(chain, index, entries) {
+                entries[own..].iter_mut().for_each(|entry| (entry.order, entry.counter) = (order, *counter));
                 continue;
             }
             let refuse = |fault| FilterError { chain, index, fault };

@@ -1,5 +1,7 @@
 //! What rules come to at the driver: all of them, one beside the others, and those that are like one.
 
+use std::vec;
+
 use dataplane_common::abi::{CHAINS, Ifindex};
 
 use super::{Chains, InstalledRule};
@@ -8,9 +10,47 @@ use crate::{
         ChainRules, Entry, FilterError, FilterFault, Known, LoweredFilter, LoweredRule, SetNumbers, lower_remaining,
         lower_rule, order,
     },
-    parallel::each,
+    parallel::shares,
     rule::{ChainName, Fragments, LinkPattern, Rule, SetName},
 };
+
+/// What rules come to that take nothing but themselves, in their order. Each part is let go of when all of it is taken.
+struct LoweredAlone {
+    /// Boxes of some thousand rules, and how many each of these has; `None`: the rule takes more than itself.
+    parts: vec::IntoIter<(vec::IntoIter<Entry>, vec::IntoIter<Option<usize>>)>,
+    part: (vec::IntoIter<Entry>, vec::IntoIter<Option<usize>>),
+}
+
+/// Rules of a part.
+const PART: usize = 4096;
+
+impl LoweredAlone {
+    fn new(rules: &[InstalledRule]) -> Self {
+        let lower = |rules: &[InstalledRule]| {
+            let (mut boxes, mut counts) = (Vec::with_capacity(rules.len()), Vec::with_capacity(rules.len()));
+            for rule in rules {
+                let own = rule.lower();
+                counts.push(own.as_ref().map(Vec::len));
+                boxes.extend(own.into_iter().flatten());
+            }
+            (boxes.into_iter(), counts.into_iter())
+        };
+        let parts = shares(rules, |share| share.chunks(PART).map(lower).collect::<Vec<_>>());
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        Self { parts: parts.into_iter(), part: Default::default() }
+    }
+
+    /// Appends the boxes of the next rule, if it takes nothing but itself.
+    fn append_next(&mut self, boxes: &mut Vec<Entry>) -> bool {
+        while self.part.1.as_slice().is_empty() {
+            let Some(part) = self.parts.next() else { return false };
+            self.part = part;
+        }
+        let count = self.part.1.next().flatten();
+        boxes.extend(self.part.0.by_ref().take(count.unwrap_or(0)));
+        count.is_some()
+    }
+}
 
 impl Chains {
     /// The boxes of rules of a chain, with their orders and counters, as far as they may be the same as `sought` for packets that
@@ -44,7 +84,7 @@ impl Chains {
         let here: [&[InstalledRule]; CHAINS] =
             std::array::from_fn(|index| if in_kernel { self.early(index) } else { &self.rules[index] });
         // Most rules; the others follow.
-        let mut known: [Vec<_>; CHAINS] = std::array::from_fn(|index| each(here[index], InstalledRule::lower));
+        let mut known = here.map(LoweredAlone::new);
         let rules: [Vec<(&Rule, u32)>; CHAINS] = std::array::from_fn(|index| {
             here[index].iter().map(|installed| (&*installed.rule, installed.counter)).collect()
         });
@@ -55,10 +95,10 @@ impl Chains {
         });
         let sets = |name: &SetName| self.elements(name);
         let mut was_known = here.map(|rules| vec![false; rules.len()]);
-        let mut known = |chain: ChainName, position: usize| {
-            let boxes = known[chain.index()].get_mut(position)?.take();
-            was_known[chain.index()][position] = boxes.is_some();
-            boxes
+        let mut known = |chain: ChainName, position: usize, boxes: &mut Vec<Entry>| {
+            let is_known = known[chain.index()].append_next(boxes);
+            was_known[chain.index()][position] = is_known;
+            is_known
         };
         let lowered = lower_remaining(chains, links, &sets, &mut known)?;
         for ((rules, was_known), entries) in here.into_iter().zip(was_known).zip(&lowered.entries) {

@@ -106,7 +106,7 @@ fn apply(chains: &mut Chains, change: &Change) {
         Change::Replace(all) => {
             let mut config = Config::default();
             for (chain, numbers) in config.chains.iter_mut().zip(all) {
-                chain.rules = numbers.iter().map(|number| rule(*number)).collect();
+                chain.rules = numbers.iter().map(|number| rule(*number).into()).collect();
             }
             chains.replace(&config).expect("room");
         }

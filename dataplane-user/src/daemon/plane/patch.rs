@@ -44,7 +44,7 @@ impl DataPlane {
             return Ok(None);
         }
         let chains = desired.chains_mut();
-        let installed = chains.install(rule.clone())?;
+        let installed = chains.install(rule.clone().into())?;
         let placed: Vec<_> = lowered.boxes.iter().map(|entry| chains.placed(entry, order, installed.counter)).collect();
         let stale = chains.counters.stale();
         let kernel = &mut self.live.kernel;

@@ -1,11 +1,25 @@
 //! The parser's own error: chumsky's `Rich` would lose the place of a message when it merges errors.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use chumsky::DefaultExpected;
 use chumsky::error::{Error, LabelError};
 use chumsky::prelude::*;
 use chumsky::util::MaybeRef;
+
+thread_local! {
+    /// Nobody wants to know what could have stood where alternatives failed.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads without noting what could have stood where. Most texts are right, and in each of them most alternatives fail: to note
+/// all of these takes longer than to read the text. What fails is read again, for its message.
+pub(crate) fn quietly<T>(read: impl FnOnce() -> T) -> T {
+    let before = QUIET.replace(true);
+    let done = read();
+    QUIET.set(before);
+    done
+}
 
 /// Why the text is not what a parser reads.
 #[derive(Clone, Debug)]
@@ -40,6 +54,9 @@ pub(crate) enum Word {
 
 impl Expected {
     fn join(&mut self, other: Self) {
+        if QUIET.get() {
+            return;
+        }
         match self.first {
             None => *self = other,
             Some(_) => self.more.extend(other),

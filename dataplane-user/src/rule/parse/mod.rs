@@ -189,6 +189,9 @@ pub(crate) fn end<'a>(what: &'static str) -> impl Parser<'a, &'a str, (), Extra<
 }
 
 pub(crate) fn run<'a, O>(text: &'a str, parser: impl Parser<'a, &'a str, O, Extra<'a>>) -> Result<O, RuleError> {
+    if let Ok(read) = fault::quietly(|| parser.parse(text).into_result()) {
+        return Ok(read);
+    }
     parser.parse(text).into_result().map_err(|faults| {
         // The first is the one that the others may follow from.
         let first = faults.into_iter().min_by_key(|fault| fault.span.start);
