@@ -86,7 +86,7 @@ fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
     table.iter().filter_map(|(key, _)| table.get_key_value(key))
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
     fn error(&self, span: Option<Range<usize>>, message: &str) -> ConfigError {
         ConfigError::new(self.text, self.path, span.unwrap_or(0..0), message)
     }
@@ -95,8 +95,8 @@ impl File<'_> {
         self.error(key.span(), &format!("there is no key `{}` here; take {known}", key.get()))
     }
 
-    fn document(&self) -> Result<Document<String>, ConfigError> {
-        Document::parse(self.text.to_owned()).map_err(|error| {
+    fn document(&self) -> Result<Document<&'a str>, ConfigError> {
+        Document::parse(self.text).map_err(|error| {
             // At the end of the file, the place is behind it.
             let span = error.span().map(|span| span.start.min(self.text.len())..span.end.min(self.text.len()));
             self.error(span, error.message())

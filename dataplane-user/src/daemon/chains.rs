@@ -129,11 +129,9 @@ impl Chains {
     }
 
     /// Notes a rule that is in the tables already, with its order there.
-    pub(super) fn put(&mut self, chain: ChainName, installed: InstalledRule, order: u32, in_front: bool) {
-        let (rules, orders) = (&mut self.rules[chain.index()], &mut self.orders[chain.index()]);
-        let position = if in_front { 0 } else { rules.len() };
-        rules.insert(position, installed);
-        orders.insert(position, order);
+    pub(super) fn put(&mut self, chain: ChainName, installed: InstalledRule, order: u32, place: usize) {
+        self.rules[chain.index()].insert(place, installed);
+        self.orders[chain.index()].insert(place, order);
     }
 
     /// Forgets a rule that is not in the tables any more.
@@ -174,26 +172,16 @@ impl Chains {
         Ok(())
     }
 
-    /// Puts a rule at the end of a chain, or in front of it.
-    pub(super) fn add(&mut self, chain: ChainName, rule: Rule, in_front: bool) -> anyhow::Result<InstalledRule> {
+    /// Puts a rule at a place of a chain.
+    pub(super) fn insert(&mut self, chain: ChainName, rule: Rule, place: usize) -> anyhow::Result<InstalledRule> {
         let installed = self.install(rule.into())?;
-        let rules = &mut self.rules[chain.index()];
-        let position = if in_front { 0 } else { rules.len() };
-        rules.insert(position, installed.clone());
+        self.rules[chain.index()].insert(place, installed.clone());
         Ok(installed)
     }
 
-    /// Puts a rule before or behind another.
-    pub(super) fn insert_beside(
-        &mut self,
-        chain: ChainName,
-        rule: Rule,
-        place: Place,
-    ) -> anyhow::Result<InstalledRule> {
-        let position = self.find(chain, place.handle)? + usize::from(!place.before);
-        let installed = self.install(rule.into())?;
-        self.rules[chain.index()].insert(position, installed.clone());
-        Ok(installed)
+    /// The place before or behind a rule.
+    pub(super) fn beside(&self, chain: ChainName, place: &Place) -> Result<usize, NoSuchRule> {
+        Ok(self.find(chain, place.handle)? + usize::from(!place.before))
     }
 
     /// Puts a rule in the place of another, with a handle and a counter of its own.
@@ -205,7 +193,8 @@ impl Chains {
         Ok(installed)
     }
 
-    fn find(&self, chain: ChainName, handle: u64) -> Result<usize, NoSuchRule> {
+    /// The place of a rule among those of its chain.
+    pub(super) fn find(&self, chain: ChainName, handle: u64) -> Result<usize, NoSuchRule> {
         let mut rules = self.rules(chain).iter();
         rules.position(|installed| installed.handle == handle).ok_or(NoSuchRule { chain, handle })
     }
@@ -252,19 +241,25 @@ impl Chains {
         }
     }
 
-    /// An order for a rule at the end of a chain, or in front of it; none where no number is left.
-    pub(super) fn order(&self, chain: ChainName, in_front: bool) -> Option<u32> {
+    /// An order for a rule at a place of a chain; none where no number is left between those of its neighbours.
+    pub(super) fn order(&self, chain: ChainName, place: usize) -> Option<u32> {
         let orders = &self.orders[chain.index()];
-        if in_front {
-            Some(orders.first()? / 2).filter(|order| *order > 0)
-        } else {
-            orders.last()?.checked_add(order(0))
+        let before = if place == 0 { 0 } else { *orders.get(place - 1)? };
+        match orders.get(place) {
+            Some(next) => Some(before.midpoint(*next)).filter(|order| *order > before),
+            None if place == 0 => None,
+            None => before.checked_add(order(0)),
         }
     }
 
     /// The rules of a chain, in order.
     pub(super) fn rules(&self, chain: ChainName) -> &[InstalledRule] {
         &self.rules[chain.index()]
+    }
+
+    /// The rules of all chains.
+    pub(super) fn rule_count(&self) -> usize {
+        self.rules.iter().map(Vec::len).sum()
     }
 
     /// The part of the running config that is about chains and sets.
@@ -303,16 +298,14 @@ impl Chains {
     }
 
     /// What must be written down beside the config.
-    pub(super) fn rule_handles(&self) -> Vec<state::Entry> {
-        let entry = |chain: ChainName, installed: &InstalledRule| state::Entry {
-            chain: chain.name().to_owned(),
-            rule: installed.rule.to_string(),
+    pub(super) fn entries(&self) -> impl Iterator<Item = state::Entry<&'static str, state::Shown<&Rule>>> {
+        let all = ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| (chain, one)));
+        all.map(|(chain, installed)| state::Entry {
+            chain: chain.name(),
+            rule: state::Shown(&*installed.rule),
             handle: installed.handle,
             counter: installed.counter,
-        };
-        let entries =
-            ChainName::ALL.into_iter().flat_map(|chain| self.rules(chain).iter().map(move |one| entry(chain, one)));
-        entries.collect()
+        })
     }
 
     /// What the program is asked for from now on.

@@ -210,20 +210,50 @@ impl Daemon {
         }
     }
 
-    /// Puts a rule at the end of a chain, or in front of it.
-    pub(super) fn add_rule(&mut self, chain: ChainName, rule: Rule, in_front: bool) -> anyhow::Result<InstalledRule> {
-        let added = (chain, &rule, in_front);
-        let Some(installed) = self.plane.add_in_place(&self.observed, &mut self.desired, &self.packets, added)? else {
-            return self.change_chains(|chains| chains.add(chain, rule, in_front));
+    /// Puts a rule at a place of a chain.
+    pub(super) fn insert_rule(&mut self, chain: ChainName, rule: Rule, place: usize) -> anyhow::Result<InstalledRule> {
+        match self.insert_in_place(chain, &rule, place)? {
+            Some(installed) => Ok(installed),
+            None => self.change_chains(|chains| chains.insert(chain, rule, place)),
+        }
+    }
+
+    /// Puts a rule in the place of another, with a handle and a counter of its own.
+    pub(super) fn replace_rule(&mut self, chain: ChainName, handle: u64, rule: Rule) -> anyhow::Result<InstalledRule> {
+        let place = self.desired.chains().find(chain, handle)?;
+        // In front of it: until that is gone, each packet is judged as before or as it will be.
+        let Some(installed) = self.insert_in_place(chain, &rule, place)? else {
+            return self.change_chains(|chains| chains.exchange(chain, handle, rule));
         };
-        let entry = Row {
-            chain: chain.name().to_owned(),
-            rule: installed.rule.to_string(),
-            handle: installed.handle,
-            counter: installed.counter,
-        };
-        self.note(&Line::Add { entry, in_front });
+        if let Err(error) = self.remove_rule(chain, handle) {
+            self.remove_rule(chain, installed.handle)?;
+            return Err(error);
+        }
         Ok(installed)
+    }
+
+    fn insert_in_place(
+        &mut self,
+        chain: ChainName,
+        rule: &Rule,
+        place: usize,
+    ) -> anyhow::Result<Option<InstalledRule>> {
+        let next = self.desired.chains().rules(chain).get(place).map(|next| next.handle);
+        let added = (chain, rule, place);
+        let done = self.plane.add_in_place(&self.observed, &mut self.desired, &self.packets, added)?;
+        if let Some(installed) = &done {
+            let entry = Row {
+                chain: chain.name().to_owned(),
+                rule: installed.rule.to_string(),
+                handle: installed.handle,
+                counter: installed.counter,
+            };
+            self.note(&match next {
+                Some(before) if place > 0 => Line::Insert { entry, before },
+                next => Line::Add { entry, in_front: next.is_some() },
+            });
+        }
+        Ok(done)
     }
 
     /// Takes a rule out of a chain.

@@ -3,6 +3,8 @@
 //! What they know is written as they wrote it. If that is not all, all of it follows in comments, which this version reads
 //! instead.
 
+use std::borrow::Cow;
+
 /// In front of each line of a config that daemons until version 0.1.0 do not know all of.
 const MARK: &str = "#+ ";
 /// What they know: the table, and its keys; none of a table of tables.
@@ -17,11 +19,24 @@ const KNOWN: &[(&str, &[&str])] = &[
 const CHAINS: &[&str] = &["prerouting", "input", "forward", "output"];
 
 /// What is written for a config in its canonical form.
-pub(super) fn readable(toml: &str) -> String {
-    let mut text = String::with_capacity(toml.len());
+pub(super) fn readable(toml: String) -> String {
+    if known(&toml).zip(toml.split_inclusive('\n')).all(|(known, line)| known.as_deref() == Some(line)) {
+        return toml;
+    }
+    let mut text: String = known(&toml).flatten().collect();
+    for line in toml.lines() {
+        text.push_str(MARK);
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// Each line as they know it; none where they do not.
+fn known(toml: &str) -> impl Iterator<Item = Option<Cow<'_, str>>> {
     // The table that a line is in, with its keys; `None`: they do not know it.
     let (mut table, mut skipping) = (Some(Table::Top), false);
-    for line in toml.split_inclusive('\n') {
+    toml.split_inclusive('\n').map(move |line| {
         // In canonical form what goes on over lines is indented, or a bracket alone.
         if line.starts_with('[') {
             table = Table::of(line.trim_end());
@@ -29,25 +44,11 @@ pub(super) fn readable(toml: &str) -> String {
         } else if let (Some((key, value)), Some(table)) = (pair(line), &table) {
             skipping = !table.knows(key);
             if matches!(table, Table::Ports) {
-                text.push_str(key);
-                text.push_str(" =");
-                text.push_str(&only_mode(value));
-                continue;
+                return Some(format!("{key} ={}", only_mode(value)).into());
             }
         }
-        if !skipping {
-            text.push_str(line);
-        }
-    }
-    if text == toml {
-        return text;
-    }
-    for line in toml.lines() {
-        text.push_str(MARK);
-        text.push_str(line);
-        text.push('\n');
-    }
-    text
+        (!skipping).then_some(line.into())
+    })
 }
 
 /// The config that was written.
@@ -118,9 +119,9 @@ mod tests {
     fn what_is_known_is_written_as_ever() {
         let config = config::parse(FORMER, "former").expect("a config");
         let toml = config.to_toml();
-        assert_eq!(readable(&toml), toml);
+        assert_eq!(readable(toml.clone()), toml);
         assert_eq!(whole(&toml), toml);
-        assert_eq!(readable(""), "");
+        assert_eq!(readable(String::new()), "");
     }
 
     #[test]
@@ -131,7 +132,7 @@ mod tests {
             .replace("[fib]\n", "[flows]\nnetfilter = \"bypass\"\nignore = [\n    \"log\",\n]\n\n[fib]\n")
             .replace("after = 5\n", "after = 5\nbefore = [\n    1,\n]\n")
             + "\n[chains.postrouting]\npolicy = \"accept\"\nrules = [\n    \"masquerade\",\n]\n";
-        let written = readable(&newer);
+        let written = readable(newer.clone());
         assert_eq!(whole(&written), newer);
         // As a daemon of before reads it.
         let read = config::parse(&written, "written").expect("a config");

@@ -61,7 +61,7 @@ impl Daemon {
         self.heap.collect();
         self.store.settle();
         self.plane.rest();
-        if self.store.unsaved().is_some() {
+        if self.store.unsaved().is_some() || self.store.has_old_news() {
             self.save();
         }
         let readers = self.observed.look_for_raw_readers();

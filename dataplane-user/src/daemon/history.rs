@@ -94,7 +94,7 @@ impl State {
             before.seal = hash(&before.toml);
             (before.file, before.toml) = (last, String::new());
         }
-        self.write(HISTORY, &seal::toml(&toml_edit::ser::to_string(history)?))?;
+        self.write(HISTORY, &seal::toml(toml_edit::ser::to_string(history)?))?;
         // What is left over does no harm, and is removed the next time.
         let _left = self.forget_texts(history);
         Ok(())

@@ -41,6 +41,13 @@ pub(super) enum Line {
         /// In front of its chain, not at the end.
         in_front: bool,
     },
+    /// A rule came in between. Daemons of before do not know this line: it does not stay for long.
+    Insert {
+        /// Its row in the ledger.
+        entry: Entry,
+        /// The handle of the rule that it stands before.
+        before: u64,
+    },
     /// A rule went.
     Remove {
         /// Of this chain.
@@ -48,6 +55,13 @@ pub(super) enum Line {
         /// With this handle.
         handle: u64,
     },
+}
+
+impl Line {
+    /// Whether daemons of before do not know it.
+    pub(super) fn is_news(&self) -> bool {
+        matches!(self, Self::Insert { .. })
+    }
 }
 
 /// How long a journal is. It says less than there is, never more: it is written after the lines.
@@ -84,11 +98,24 @@ pub(super) struct Journal {
     unsettled: bool,
     /// The last line may be half written.
     broken: bool,
+    /// It has lines that daemons of before do not know.
+    news: News,
+}
+
+/// Whether a journal has lines that daemons of before do not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum News {
+    #[default]
+    None,
+    /// Since the last second.
+    Fresh,
+    /// For longer.
+    Old,
 }
 
 impl Journal {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, behind: 0, files: None, lines: 0, unsettled: false, broken: false }
+        Self { path, behind: 0, files: None, lines: 0, unsettled: false, broken: false, news: News::None }
     }
 
     fn length(&self) -> PathBuf {
@@ -98,7 +125,7 @@ impl Journal {
     /// Begins anew behind these files. Where the old one cannot be removed it belongs to others, and is nothing.
     pub(super) fn begin(&mut self, texts: [&str; 2]) {
         (self.behind, self.files, self.lines) = (seal::hash(texts), None, 0);
-        (self.unsettled, self.broken) = (false, false);
+        (self.unsettled, self.broken, self.news) = (false, false, News::None);
         // In this order: what is left of it is known by its length.
         let _gone = (fs::remove_file(&self.path), fs::remove_file(self.length()));
     }
@@ -108,6 +135,20 @@ impl Journal {
         self.lines >= LONG
     }
 
+    /// Whether it has lines that daemons of before do not know.
+    pub(super) fn has_news(&self) -> bool {
+        self.news != News::None
+    }
+
+    /// Whether it has had them since this was called last, and no more have come: called each second.
+    pub(super) fn has_old_news(&mut self) -> bool {
+        let before = self.news;
+        if before == News::Fresh {
+            self.news = News::Old;
+        }
+        before == News::Old
+    }
+
     /// Writes a line. It is forced to the disk soon after: nobody waits for that, but for the first.
     ///
     /// # Errors
@@ -115,7 +156,7 @@ impl Journal {
     pub(super) fn note(&mut self, line: &Line) -> anyhow::Result<()> {
         let failed = || format!("cannot write {}", self.path.display());
         anyhow::ensure!(!self.broken, failed());
-        let text = seal::json(&json::line(line)?) + "\n";
+        let text = seal::json(json::line(line)?) + "\n";
         let done = if let Some((file, _)) = &mut self.files {
             self.unsettled = true;
             self.broken = true;
@@ -131,6 +172,9 @@ impl Journal {
         done.with_context(failed)?;
         self.broken = false;
         self.lines += 1;
+        if line.is_news() {
+            self.news = News::Fresh;
+        }
         Ok(())
     }
 
@@ -224,6 +268,20 @@ fn take(line: Line, running: &mut Config, rule_handles: &mut RuleHandles) -> any
             rule_handles.next = rule_handles.next.max(entry.handle + 1);
             let place = if in_front { 0 } else { rule_handles.rules.len() };
             rule_handles.rules.insert(place, entry);
+        }
+        Line::Insert { entry, before } => {
+            let rule = rule::parse(&entry.rule).map_err(|error| anyhow::anyhow!("`{}`: {error}", entry.rule))?;
+            let entries = &mut rule_handles.rules;
+            let place =
+                entries.iter().filter(|other| other.chain == entry.chain).position(|other| other.handle == before);
+            let place = place.with_context(|| format!("chain {} has no rule with handle {before}", entry.chain))?;
+            let rules = &mut running.chains[entry.chain.parse::<ChainName>()?.index()].rules;
+            anyhow::ensure!(place < rules.len(), "chain {} has fewer rules than handles", entry.chain);
+            rules.insert(place, rule.into());
+            rule_handles.next = rule_handles.next.max(entry.handle + 1);
+            let next = |other: &Entry| other.chain == entry.chain && other.handle == before;
+            let place = entries.iter().position(next).unwrap_or_default();
+            entries.insert(place, entry);
         }
         Line::Remove { chain, handle } => {
             let of_chain = |entry: &&Entry| entry.chain == chain;

@@ -95,6 +95,9 @@ use status::ConfigFile;
 use steer::Steering;
 use store::Store;
 
+/// Rules that are written down in a few milliseconds.
+const FEW: usize = 1000;
+
 /// What `dataplane run` is told.
 #[derive(Debug)]
 pub struct Options {
@@ -301,7 +304,9 @@ impl Daemon {
 
     /// Writes one change down; everything, where that does not work or has become long.
     fn note(&mut self, line: &journal::Line) {
-        if self.store.note(line) {
+        // What is written in a moment stays readable for daemons of before.
+        let is_quick = self.desired.chains().rule_count() < FEW;
+        if line.is_news() && is_quick || self.store.note(line) {
             self.save();
         }
     }

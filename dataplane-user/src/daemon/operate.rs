@@ -4,13 +4,13 @@ use dataplane_common::abi::Ifindex;
 
 use super::{
     Daemon,
-    chains::{Chains, InstalledRule, NoSuchRule},
+    chains::{InstalledRule, NoSuchRule},
     difference::difference,
     plane::Facts,
 };
 use crate::{
     config::{self, Config, ConfigError, NetfilterChoice, PortConfig, PortPattern},
-    control::protocol::{Data, Failure, FailureKind, Reply, Request, Selection},
+    control::protocol::{Data, Failure, FailureKind, Place, Reply, Request, Selection},
     lower::{
         Problem,
         filter::{FilterError, unsupported},
@@ -28,13 +28,17 @@ impl Daemon {
             Request::Detach(Selection::All) => self.detach_everything(),
             Request::Detach(Selection::Ifaces(ifaces)) => self.detach(ifaces),
             Request::PortList => Ok(Data::Ports(self.port_rows(None)?).into()),
-            Request::RuleAdd { chain, rule } => self.rule_add(*chain, rule, false),
-            Request::RuleInsert { chain, rule, place: None } => self.rule_add(*chain, rule, true),
-            Request::RuleInsert { chain, rule, place: Some(place) } => {
-                self.rule_put(*chain, rule, |chains, rule| chains.insert_beside(*chain, rule, *place))
-            }
+            Request::RuleAdd { chain, rule } => self.rule_put(*chain, rule, |daemon, rule| {
+                let end = daemon.desired.chains().rules(*chain).len();
+                daemon.insert_rule(*chain, rule, end)
+            }),
+            Request::RuleInsert { chain, rule, place } => self.rule_put(*chain, rule, |daemon, rule| {
+                let beside = |place: &Place| daemon.desired.chains().beside(*chain, place);
+                let place = place.as_ref().map_or(Ok(0), beside)?;
+                daemon.insert_rule(*chain, rule, place)
+            }),
             Request::RuleReplace { chain, handle, rule } => {
-                self.rule_put(*chain, rule, |chains, rule| chains.exchange(*chain, *handle, rule))
+                self.rule_put(*chain, rule, |daemon, rule| daemon.replace_rule(*chain, *handle, rule))
             }
             Request::ChainList => Ok(Data::Chains(self.chain_rows()).into()),
             Request::ChainPolicy { chain, policy } => self.chain_policy(*chain, policy),
@@ -201,24 +205,16 @@ impl Daemon {
         Ok(Data::Done.into())
     }
 
-    fn rule_add(&mut self, chain: ChainName, text: &str, in_front: bool) -> Result<Reply, Failure> {
-        let rule = self.check(chain, text)?;
-        let absent = self.absent_links(std::iter::once(&rule));
-        let installed = self.add_rule(chain, rule, in_front).map_err(failure)?;
-        let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed, &self.kernel_counts())?]));
-        Ok(absent.into_iter().fold(reply, Reply::warn))
-    }
-
     /// Puts a rule among the others.
     fn rule_put(
         &mut self,
         chain: ChainName,
         text: &str,
-        put: impl FnOnce(&mut Chains, Rule) -> anyhow::Result<InstalledRule>,
+        put: impl FnOnce(&mut Self, Rule) -> anyhow::Result<InstalledRule>,
     ) -> Result<Reply, Failure> {
         let rule = self.check(chain, text)?;
         let absent = self.absent_links(std::iter::once(&rule));
-        let installed = self.change_chains(|chains| put(chains, rule)).map_err(failure)?;
+        let installed = put(self, rule).map_err(failure)?;
         let reply = Reply::from(Data::Rules(vec![self.rule_row(chain, &installed, &self.kernel_counts())?]));
         Ok(absent.into_iter().fold(reply, Reply::warn))
     }
@@ -237,7 +233,6 @@ impl Daemon {
         toml: &str,
     ) -> Result<Reply, Failure> {
         let before = self.desired.running().clone();
-        let difference = difference(&before, config);
         let located =
             |error: FilterError| config::at_rule(toml, path, error.chain, error.index, &error.fault.to_string());
         self.change_chains_unsaved(|chains| chains.replace(config)).map_err(|error| {
@@ -266,7 +261,7 @@ impl Daemon {
         }
         self.plane.prepare(Facts::new(&self.observed, &self.desired, &self.packets));
         self.save();
-        let mut reply = Reply::from(Data::Difference(difference));
+        let mut reply = Reply::from(Data::Difference(difference(&before, config)));
         for (ifindex, reason) in self.plane.ports().failed() {
             let name = self.observed.model().links.get(ifindex).map_or("?", |link| &link.name);
             reply = reply.warn(format!("cannot attach {name}: {reason}"));

@@ -36,8 +36,10 @@ fn digits(text: &str) -> String {
 }
 
 /// A file of TOML with its seal.
-pub(super) fn toml(text: &str) -> String {
-    format!("{TOML}{}\n{text}", digits(text))
+pub(super) fn toml(mut text: String) -> String {
+    let seal = format!("{TOML}{}\n", digits(&text));
+    text.insert_str(0, &seal);
+    text
 }
 
 /// What is in a file of TOML.
@@ -48,9 +50,11 @@ pub(super) fn open_toml(file: &str) -> Result<Unsealed<'_>, Broken> {
 }
 
 /// An object of JSON with its seal, in the innermost object at its end: an enum has no room for more than its variant.
-pub(super) fn json(object: &str) -> String {
+pub(super) fn json(mut object: String) -> String {
     let open = object.trim_end_matches('}');
-    format!("{open}{JSON}{}\"{}", digits(open), &object[open.len()..])
+    let (end, seal) = (open.len(), format!("{JSON}{}\"", digits(open)));
+    object.insert_str(end, &seal);
+    object
 }
 
 /// An object of JSON. The seal stays where it is: whoever reads the object does not know that field.
@@ -67,10 +71,10 @@ mod tests {
     #[test]
     fn a_seal_detects_changes() {
         for (file, open) in [
-            (toml("[ports]\na = 1\n"), open_toml as fn(&str) -> Result<Unsealed<'_>, Broken>),
-            (toml(""), open_toml),
-            (json(r#"{"next":3,"rules":[{"seal":"no"}]}"#), open_json),
-            (json(r#"{"add":{"in_front":false}}"#), open_json),
+            (toml("[ports]\na = 1\n".to_owned()), open_toml as fn(&str) -> Result<Unsealed<'_>, Broken>),
+            (toml(String::new()), open_toml),
+            (json(r#"{"next":3,"rules":[{"seal":"no"}]}"#.to_owned()), open_json),
+            (json(r#"{"add":{"in_front":false}}"#.to_owned()), open_json),
         ] {
             let whole = open(&file).expect("whole");
             assert!(whole.sealed, "{file}");
@@ -84,7 +88,7 @@ mod tests {
                 assert!(!matches!(open(&changed), Ok(Unsealed { sealed: true, .. })), "{changed}");
             }
         }
-        assert_eq!(open_toml(&toml("a = 1\n")), Ok(Unsealed { text: "a = 1\n", sealed: true }));
+        assert_eq!(open_toml(&toml("a = 1\n".to_owned())), Ok(Unsealed { text: "a = 1\n", sealed: true }));
         assert_eq!(open_toml("a = 1\n"), Ok(Unsealed { text: "a = 1\n", sealed: false }));
         assert_eq!(open_json("{}"), Ok(Unsealed { text: "{}", sealed: false }));
     }

@@ -129,6 +129,9 @@ pub(super) async fn serve(options: &Options, configs: Configs, haste: Haste) -> 
         }
     }
     service::stopping();
+    if daemon.store.has_news() {
+        daemon.save();
+    }
     daemon.store.settle().map(std::thread::JoinHandle::join);
     drop((waiting, queue));
     serving.end();

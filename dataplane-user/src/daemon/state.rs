@@ -15,7 +15,7 @@
 //! All of it is for the daemon's user alone. What a daemon that starts makes of it is in `recovery.rs`.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     panic::resume_unwind,
@@ -29,9 +29,10 @@ use rustix::{
     fd::OwnedFd,
     fs::{FlockOperation, Mode, OFlags, flock, open},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
+    chains::Chains,
     confirm::Pending,
     former,
     journal::{Journal, Line},
@@ -52,7 +53,7 @@ pub(super) struct State {
 
 /// What the config cannot say.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct RuleHandles {
+pub(super) struct RuleHandles<Rules = Vec<Entry>> {
     /// The next rule gets this handle.
     pub next: u64,
     /// Ports that a pattern of the config fits, but that the operator has switched off.
@@ -63,7 +64,7 @@ pub(super) struct RuleHandles {
     pub features: u32,
     /// By chain, in order.
     #[serde(default)]
-    pub rules: Vec<Entry>,
+    pub rules: Rules,
     /// Chains that drop something, or might; none: written by a daemon that did not say.
     #[serde(default)]
     pub chains: Option<Vec<String>>,
@@ -78,11 +79,30 @@ pub(super) struct RuleHandles {
 
 /// One rule.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub chain: String,
-    pub rule: String,
+pub(super) struct Entry<Chain = String, Rule = String> {
+    pub chain: Chain,
+    pub rule: Rule,
     pub handle: u64,
     pub counter: u32,
+}
+
+/// The entries of all rules, which are written one by one: there may be a hundred thousand.
+pub(super) struct Entries<'c>(pub &'c Chains);
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.entries())
+    }
+}
+
+/// A text that is not made before it is written.
+#[derive(Debug)]
+pub(super) struct Shown<T>(pub T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 impl State {
@@ -107,7 +127,7 @@ impl State {
     /// Writes down that a config waits for confirmation, or that none does.
     pub(super) fn write_pending(&self, pending: Option<&Pending>) -> anyhow::Result<()> {
         if let Some(pending) = pending {
-            let text = seal::toml(&toml_edit::ser::to_string(pending)?);
+            let text = seal::toml(toml_edit::ser::to_string(pending)?);
             self.write(PENDING[1], &text)?;
             self.write(PENDING[0], &text)?;
         } else {
@@ -148,7 +168,7 @@ impl State {
                 next: chains.next(),
                 off: ports.off(),
                 features: features.bits(),
-                rules: chains.rule_handles(),
+                rules: Entries(chains),
                 chains: Some(used.map(|chain| chain.name().to_owned()).collect()),
                 ports: Some(ports.config().iter().map(|port| port.pattern.as_str().to_owned()).collect()),
                 pending_config,
@@ -156,8 +176,8 @@ impl State {
         };
         // Of a hundred thousand rules, each takes a while.
         let (running, rule_handles) = thread::scope(|scope| {
-            let handles = scope.spawn(|| handles().map(|line| seal::json(&line)));
-            let running = seal::toml(&former::readable(&running.config().to_toml()));
+            let handles = scope.spawn(|| handles().map(seal::json));
+            let running = seal::toml(former::readable(running.config().to_toml()));
             let handles = handles.join().unwrap_or_else(|panic| resume_unwind(panic));
             handles.map(|handles| (running, handles))
         })?;

@@ -84,6 +84,16 @@ impl Store {
         !matches!(self.state.note(line), Ok(false) if self.unsaved.is_none())
     }
 
+    /// Whether daemons of before could not read the journal, and everything should be written down: called each second.
+    pub(super) fn has_old_news(&mut self) -> bool {
+        self.state.journal.has_old_news()
+    }
+
+    /// Whether daemons of before could not read the journal.
+    pub(super) fn has_news(&self) -> bool {
+        self.state.journal.has_news()
+    }
+
     fn note_saved(&mut self, saved: anyhow::Result<()>) {
         let unsaved = saved.err().map(|error| format!("{error:#}"));
         if let Some(error) = &unsaved

@@ -66,7 +66,8 @@ impl World {
 
     fn add_rule(&mut self, rule: &str) -> anyhow::Result<()> {
         let rule = rule::parse(rule).expect("a rule");
-        self.daemon.add_rule(ChainName::Forward, rule, false).map(drop)
+        let end = self.daemon.desired.chains().rules(ChainName::Forward).len();
+        self.daemon.insert_rule(ChainName::Forward, rule, end).map(drop)
     }
 
     fn rules(&self) -> Vec<String> {
@@ -228,6 +229,39 @@ fn a_rule_with_a_link_a_set_or_a_limit_is_patched_in() {
     assert!(world.daemon.plane.limits().is_empty());
     assert!(!world.plane.kernel().features.contains(Features::LIMITS));
     assert_eq!(world.rules(), ["tcp dport 22 accept"]);
+}
+
+#[test]
+fn a_rule_between_others_or_in_the_place_of_one_is_patched_in() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = world(directory.path(), Some(PORTS));
+    world.begin();
+    for rule in ["tcp dport 22 accept", "tcp dport 23 accept", "tcp dport 24 accept"] {
+        world.add_rule(rule).expect("a rule");
+    }
+    let (patches, flips) = world.writes();
+    let rule = |port: u32| rule::parse(&format!("tcp dport {port} drop")).expect("a rule");
+    // As long as a number is left between those of its neighbours.
+    for turn in 1..=12 {
+        world.daemon.insert_rule(ChainName::Forward, rule(turn), 1).expect("room");
+        assert_eq!(world.writes(), (patches + turn as usize, flips), "{turn}");
+    }
+    world.daemon.insert_rule(ChainName::Forward, rule(13), 1).expect("room");
+    assert_eq!(world.writes(), (patches + 12, flips + 1), "all have new numbers");
+    let last = world.daemon.desired.chains().rules(ChainName::Forward)[15].handle;
+    world.daemon.replace_rule(ChainName::Forward, last, rule(14)).expect("it is there");
+    assert_eq!(world.writes(), (patches + 14, flips + 1), "one in, and one out");
+    let ports: Vec<_> = (1..=13).rev().map(|port| format!("tcp dport {port} drop")).collect();
+    let expected =
+        [&["tcp dport 22 accept".to_owned()], &ports[..], &["tcp dport 23 accept".into(), "tcp dport 14 drop".into()]];
+    assert_eq!(world.rules(), expected.concat());
+    // Where the old one cannot be taken out, all are written; where that does not work either, the new one goes.
+    let first = world.daemon.desired.chains().rules(ChainName::Forward)[0].handle;
+    world.fail("stage");
+    world.daemon.replace_rule(ChainName::Forward, last, rule(15)).expect_err("it is gone");
+    world.heal();
+    world.daemon.replace_rule(ChainName::Forward, first, rule(15)).expect("it is there");
+    assert_eq!(world.rules()[0], "tcp dport 15 drop");
 }
 
 #[test]

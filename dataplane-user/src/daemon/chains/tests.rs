@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    control::json,
     lower::filter::{SetNumbers, key},
     rule::parse,
 };
@@ -93,7 +94,8 @@ fn apply(chains: &mut Chains, change: &Change) {
     let rule = |number: usize| parse(RULES[number]).expect("a rule");
     match change {
         Change::Add(chain, number, front) => {
-            chains.add(*chain, rule(*number), *front).expect("room");
+            let place = if *front { 0 } else { chains.rules(*chain).len() };
+            chains.insert(*chain, rule(*number), place).expect("room");
         }
         Change::Remove(chain, position) => {
             let rules = chains.rules(*chain);
@@ -149,7 +151,9 @@ proptest! {
                 }
                 End::Restarted => {
                     chains.counters.settle();
-                    let rule_handles = state::RuleHandles { next: chains.next(), rules: chains.rule_handles(), ..state::RuleHandles::default() };
+                    let written = json::line(&state::Entries(&chains)).expect("JSON");
+                    let rules = json::parse(written.as_bytes()).expect("what was written");
+                    let rule_handles = state::RuleHandles { next: chains.next(), rules, ..state::RuleHandles::default() };
                     chains = Chains::new(&chains.config(), &rule_handles);
                 }
             }
@@ -177,7 +181,8 @@ fn unreadable_entries_are_replaced() {
     ];
     let mut chains = Chains::default();
     for text in texts {
-        chains.add(ChainName::Input, parse(text).expect(text), false).expect("room");
+        let end = chains.rules(ChainName::Input).len();
+        chains.insert(ChainName::Input, parse(text).expect(text), end).expect("room");
     }
     let numbers = SetNumbers::default();
     let lower = |chains: &Chains, rule: &Rule, link: Ifindex| {
@@ -195,7 +200,7 @@ fn unreadable_entries_are_replaced() {
     assert_eq!(chains.alike(ChainName::Forward, 0, &sought, |rule| lower(&chains, rule, 1)).count(), 0);
     // What depends on links is noted anew with each other link.
     let text = "iifname \"p0\" ip saddr 192.0.2.1 tcp dport 80 drop";
-    chains.add(ChainName::Input, parse(text).expect("a rule"), true).expect("room");
+    chains.insert(ChainName::Input, parse(text).expect("a rule"), 0).expect("room");
     for link in [7, 8] {
         let lowered = chains.lower(&|_| vec![link]).expect("entries");
         chains.renumber();

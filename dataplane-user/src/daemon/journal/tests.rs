@@ -55,6 +55,25 @@ fn what_happened_happens_again() {
 }
 
 #[test]
+fn a_rule_between_others_comes_between_them_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut journal = filled(directory.path());
+    assert!(!journal.has_news() && !journal.has_old_news(), "daemons of before know these");
+    journal.note(&Line::Insert { entry: entry("tcp dport 4 drop", 10), before: 9 }).expect("it is written");
+    assert!(journal.has_news());
+    assert_eq!([journal.has_old_news(), journal.has_old_news()], [false, true], "after a second without more of them");
+    let (running, rule_handles, done) = replayed(directory.path(), FILES);
+    done.expect("whole");
+    assert_eq!(rules(&running), ["tcp dport 1 drop", "tcp dport 4 drop", "tcp dport 3 drop"]);
+    let handles: Vec<_> = rule_handles.rules.iter().map(|entry| entry.handle).collect();
+    assert_eq!((handles, rule_handles.next), (vec![8, 10, 9], 11));
+    journal.note(&Line::Insert { entry: entry("tcp dport 5 drop", 11), before: 7 }).expect("it is written");
+    replayed(directory.path(), FILES).2.expect_err("7 is gone");
+    journal.begin(FILES);
+    assert!(!journal.has_news());
+}
+
+#[test]
 fn behind_other_files_it_is_what_was_left_there() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut filled = filled(directory.path());

@@ -15,19 +15,19 @@ fn is_of_driver(desired: &Desired, chain: ChainName) -> bool {
 }
 
 impl DataPlane {
-    /// Puts a rule into the tables. `None`, and the rules are as before, where that takes other tables than those that are
+    /// Puts a rule into the tables, at a place of its chain. `None`, and the rules are as before, where that takes other tables than those that are
     /// there.
     pub(in crate::daemon) fn add_in_place(
         &mut self,
         observed: &Observed,
         desired: &mut Desired,
         packets: &Packets,
-        (chain, rule, in_front): (ChainName, &Rule, bool),
+        (chain, rule, place): (ChainName, &Rule, usize),
     ) -> anyhow::Result<Option<InstalledRule>> {
         if self.is_stale() || !is_of_driver(desired, chain) || rule.needs_kernel() {
             return Ok(None);
         }
-        let Some(order) = desired.chains().order(chain, in_front) else { return Ok(None) };
+        let Some(order) = desired.chains().order(chain, place) else { return Ok(None) };
         let Some((lowered, links)) = self.lower_rule(observed, desired, rule) else { return Ok(None) };
         let features = features_of(rule);
         if !desired.chains().features().contains(features) {
@@ -62,7 +62,7 @@ impl DataPlane {
             return Ok(None);
         }
         installed.note(&lowered.boxes);
-        chains.put(chain, installed.clone(), order, in_front);
+        chains.put(chain, installed.clone(), order, place);
         chains.counters.settle();
         self.committed.limits.extend(lowered.limit.map(|limit| (installed.counter, limit)));
         self.committed.links.extend(links);

@@ -68,7 +68,7 @@ fn a_running_config_that_is_not_the_one_that_was_written_is_missed() {
         "\0".repeat(4096),
         whole.replace("drop", "accept"),
         // A key of a later version, as it writes it.
-        seal::toml("[later]\nnetfilter = \"follow\"\n"),
+        seal::toml("[later]\nnetfilter = \"follow\"\n".to_owned()),
         "[later]\nnetfilter = \"follow\"\n".to_owned(),
     ]);
     for text in damaged {
