@@ -65,8 +65,8 @@ impl Daemon {
             self.save();
         }
         let readers = self.observed.look_for_raw_readers();
-        let peers = self.look_at_peers();
-        if self.update_rx_handlers() || readers || peers {
+        let egress = self.look_at_egress();
+        if self.update_rx_handlers() || readers || egress {
             self.reconcile_if_touched();
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     config::NetfilterChoice,
     control::row::{Finding, Status},
     kernel,
-    model::{IpVersion, Link, Model, NetfilterChain, NetfilterHook},
+    model::{IpVersion, Link, Model, NetfilterChain, NetfilterHook, TcPlace},
     netlink::qdisc,
 };
 
@@ -36,9 +36,12 @@ pub(super) fn met(model: &Model) -> Vec<&NetfilterChain> {
 
 /// What is in front of a link's driver that XDP would pass by, if packets may leave through it.
 fn shaped(model: &Model, link: &Link) -> Option<String> {
-    let kinds = model.qdiscs.get(&link.ifindex)?;
+    let found: Vec<_> = model.in_front_of(link).collect();
+    if found.is_empty() {
+        return None;
+    }
     let who = if link.vlan.is_some() { "the kernel" } else { "tc" };
-    Some(format!("{} is shaped (qdisc {}): {who} sends what leaves there", link.name, kinds.join(", ")))
+    Some(format!("{} is shaped ({}): {who} sends what leaves there", link.name, found.join(", ")))
 }
 
 /// The same of all links.
@@ -171,15 +174,15 @@ fn cure(choice: NetfilterChoice, met: &[&NetfilterChain]) -> &'static str {
     }
 }
 
-/// Programs and classifiers of others at tc, which do not see what is forwarded.
+/// Programs and classifiers of others at tc ingress, which do not see what is forwarded.
 fn at_tc(link: &Link) -> Option<String> {
-    let programs = kernel::tc_programs(&link.name).into_iter().map(|(_, name)| name);
-    let programs = programs.filter(|name| !kernel::is_ours(name)).map(|name| format!("program {name}"));
-    let classifiers = qdisc::classifiers(link.ifindex).unwrap_or_default().into_iter();
-    let all: Vec<_> = programs.chain(classifiers.map(|kind| format!("filter of kind {kind}"))).collect();
+    let programs = kernel::foreign_programs(&link.name, TcPlace::Ingress).into_iter().flatten().map(|(_, name)| name);
+    let programs = programs.map(|name| format!("program {name}"));
+    let classifiers = qdisc::classifiers(link.ifindex, TcPlace::Ingress).unwrap_or_default();
+    let all: Vec<_> = programs.chain(classifiers).collect();
     let list = all.join(", ");
     (!all.is_empty())
-        .then(|| format!("at tc of {}, {list} (marks, mirrors): sees nothing of what is forwarded", link.name))
+        .then(|| format!("at tc ingress of {}, {list} (marks, mirrors): sees nothing of what is forwarded", link.name))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What was observed: the mirror of the kernel's tables, and what is known beside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::abi::Ifindex;
 
@@ -71,6 +71,14 @@ impl Observed {
     pub(super) fn set_peers(&mut self, peers: BTreeSet<Ifindex>) -> bool {
         let news = self.model.peers != peers;
         self.model.peers = peers;
+        self.touched.links |= news;
+        news
+    }
+
+    /// The programs of others at tc egress ([`Model::egress_programs`]); whether that is news.
+    pub(super) fn set_egress_programs(&mut self, programs: BTreeMap<Ifindex, Vec<String>>) -> bool {
+        let news = self.model.egress_programs != programs;
+        self.model.egress_programs = programs;
         self.touched.links |= news;
         news
     }

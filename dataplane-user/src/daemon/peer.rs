@@ -1,23 +1,50 @@
-//! Links whose other ends, in other namespaces, may be handed packets: which programs see these on their way through a link.
+//! Which programs of others see packets on their way out of a link, and which links' other ends, in other namespaces, may be
+//! handed packets past none of them.
 
-use std::collections::BTreeSet;
-
-use dataplane_common::abi::Ifindex;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Daemon, raw};
-use crate::{config::PeerChoice, kernel::has_egress_programs, model::Link};
+use crate::{
+    config::PeerChoice,
+    kernel::{egress_program_count, foreign_programs},
+    model::{Link, Mode, TcPlace, XdpFeatures},
+};
+
+/// Programs of others at tc egress of an interface, as far as this process may know their names.
+fn named(iface: &str) -> Vec<String> {
+    let found = foreign_programs(iface, TcPlace::Egress).unwrap_or_default();
+    let named: Vec<_> = found.into_iter().map(|(_, name)| format!("program {name}")).collect();
+    if named.is_empty() { vec!["a program at tc egress".to_owned()] } else { named }
+}
 
 impl Daemon {
-    /// Looks which ports lead to another namespace, with no program in the way; whether these are others than before.
-    pub(super) fn look_at_peers(&mut self) -> bool {
-        let Some(taps) = raw::taps() else { return self.observed.set_peers(BTreeSet::new()) };
+    /// Looks at what would be passed by on the way out of links: programs at tc egress, which come without a word, and
+    /// captures; whether these are others than before.
+    pub(super) fn look_at_egress(&mut self) -> bool {
+        let (mut programs, mut peers) = (BTreeMap::new(), BTreeSet::new());
         let model = self.observed.model();
-        let ports = self.plane.attached().keys().filter_map(|ifindex| model.links.get(ifindex));
-        let free = ports.filter(|link| self.may_hand_over(link) && !taps.contains(&0) && !taps.contains(&link.ifindex));
-        // Programs come without a word, also where none can be listed.
-        let peers: BTreeSet<Ifindex> =
-            free.filter(|link| has_egress_programs(&link.name) == Some(false)).map(|link| link.ifindex).collect();
-        self.observed.set_peers(peers)
+        let attached = self.plane.attached();
+        let is_xdp_used = attached.values().any(|port| port.mode != Mode::Tc);
+        let own = self.plane.at_egress();
+        let taps = raw::taps();
+        let is_tapped =
+            |link: &Link| taps.as_ref().is_none_or(|taps| taps.contains(&0) || taps.contains(&link.ifindex));
+        for link in model.links.values().filter(|link| link.up && link.ethernet) {
+            let is_peer = attached.contains_key(&link.ifindex) && self.may_hand_over(link) && !is_tapped(link);
+            let is_xdp_egress = is_xdp_used && model.features(link.ifindex).contains(XdpFeatures::NDO_XMIT);
+            if !is_peer && !is_xdp_egress {
+                continue;
+            }
+            // Where they are not counted, there may be some.
+            let Some(count) = egress_program_count(link.ifindex) else { continue };
+            if count > usize::from(own.contains(&link.ifindex)) {
+                programs.insert(link.ifindex, named(&link.name));
+            } else if is_peer {
+                peers.insert(link.ifindex);
+            }
+        }
+        let peers = self.observed.set_peers(peers);
+        self.observed.set_egress_programs(programs) || peers
     }
 
     /// How packets reach the other end of a port: [`crate::control::row::PortRow::peer`].

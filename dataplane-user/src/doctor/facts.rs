@@ -15,7 +15,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::{
     control::{protocol::Whereabouts, row::PortRow},
     kernel,
-    model::{Event, Link, Model},
+    model::{Event, Link, Model, TcPlace},
     netlink::{Mirror, ethtool, qdisc},
 };
 
@@ -180,14 +180,15 @@ fn port(link: &Link, row: Option<&(PortRow, BTreeMap<String, u64>)>, alone: bool
     // With a daemon its word counts: a program of the same name may be another daemon's.
     let attached = row.is_some_and(|(row, _)| !row.state.starts_with("failed") && row.mode != "tc");
     let foreign_xdp = xdp.filter(|(_, name)| !(attached || alone && kernel::is_ours(name))).map(named).collect();
-    let tcx = kernel::tc_programs(&link.name).into_iter().filter(|(_, name)| !kernel::is_ours(name)).map(named);
-    let classic = qdisc::classifiers(link.ifindex).unwrap_or_default();
+    // At egress the daemon leaves packets to them.
+    let tcx = kernel::foreign_programs(&link.name, TcPlace::Ingress).into_iter().flatten().map(named);
+    let classic = qdisc::classifiers(link.ifindex, TcPlace::Ingress).unwrap_or_default();
     PortFacts {
         link: link.clone(),
         row: row.map(|(row, _)| row.clone()),
         offloads: ethtool::offloads(link.ifindex).unwrap_or_default(),
         foreign_xdp,
-        foreign_tc: tcx.chain(classic.into_iter().map(|kind| format!("tc filter of kind {kind}"))).collect(),
+        foreign_tc: tcx.chain(classic.into_iter().map(|filter| format!("tc {filter}"))).collect(),
         reverse_path: row.and_then(|(_, reasons)| reasons.get("reverse_path").copied()).unwrap_or_default(),
     }
 }

@@ -132,7 +132,7 @@ fn foreign(port: &PortFacts, findings: &mut Vec<Finding>) {
         findings.push(fault(
             check("foreign tc", port),
             Status::Warn,
-            format!("{} at tc does not see packets that dataplane forwards", port.foreign_tc.join(", ")),
+            format!("{} at tc ingress does not see packets that dataplane forwards", port.foreign_tc.join(", ")),
             format!("bpftool net show dev {name}  # and `tc filter show dev {name} ingress`"),
         ));
     }

@@ -30,7 +30,7 @@ pub use bridge::{BridgedHosts, SwitchedHosts};
 pub use btf::BtfError;
 pub use event::Events;
 pub use flows::{FlowMaps, FlowSwitch};
-pub use foreign::{has_egress_programs, is_ours, tc_programs};
+pub use foreign::{egress_program_count, foreign_programs, is_ours};
 pub use grace::grace;
 pub use growable::{GrowableMaps, Staged, Verified};
 pub use haste::{Batch, Haste};

@@ -129,7 +129,7 @@ impl Model {
     /// Why what is routed into a bridge is left to the kernel's bridge, for people; `None`: it is not.
     pub fn why_kernel_bridges(&self, bridge: &Link) -> Option<&'static str> {
         let shaped = !self.leaves_plainly(bridge);
-        let shaped = shaped.then_some("a queueing discipline or a rule of netfilter is at its egress");
+        let shaped = shaped.then_some("a queueing discipline, a classifier or a rule of netfilter is at its egress");
         self.why_special(bridge).or(shaped)
     }
 

@@ -78,7 +78,7 @@ pub enum Snapshot {
     Ipsec(Ipsec),
     /// All IPv6 addresses that the kernel answers for.
     Proxies(BTreeSet<(Ifindex, Ipv6Addr)>),
-    /// The links whose way out is shaped, with the disciplines.
+    /// The links whose way out is shaped, with the disciplines and classifiers.
     Qdiscs(BTreeMap<Ifindex, Vec<String>>),
     /// Rules of netfilter that forwarded packets would meet.
     Netfilter(Netfilter),

@@ -166,6 +166,15 @@ pub enum XdpMode {
     Offloaded,
 }
 
+/// Where programs and classifiers at tc see packets of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcPlace {
+    /// As they come in.
+    Ingress,
+    /// On their way out.
+    Egress,
+}
+
 bitflags! {
     /// What a driver offers to XDP: `enum netdev_xdp_act` of `include/uapi/linux/netdev.h`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

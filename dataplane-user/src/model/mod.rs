@@ -44,7 +44,7 @@ pub use expression::{
 };
 pub use family::{Family, IpVersion, Prefix};
 pub use ipsec::{Ipsec, Pairs};
-pub use link::{AttachedXdp, Layer3, Link, Macvlan, Vlan, XdpFeatures, XdpMode};
+pub use link::{AttachedXdp, Layer3, Link, Macvlan, TcPlace, Vlan, XdpFeatures, XdpMode};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netconf::{Netconf, NetconfScope};
 pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
@@ -92,6 +92,8 @@ pub struct Model {
     pub proxies: BTreeSet<(Ifindex, Ipv6Addr)>,
     /// Disciplines that shape, rank or drop what a link sends.
     pub qdiscs: BTreeMap<Ifindex, Vec<String>>,
+    /// Programs of others at tc egress, as far as they were looked for.
+    pub egress_programs: BTreeMap<Ifindex, Vec<String>>,
     /// Rules of netfilter that forwarded packets would meet.
     pub netfilter: Netfilter,
     /// Of all tables.
@@ -230,6 +232,7 @@ impl Model {
         self.features.remove(&ifindex);
         self.qdiscs.remove(&ifindex);
         self.peers.remove(&ifindex);
+        self.egress_programs.remove(&ifindex);
         touched.hosts.extend(self.fdb.forget(ifindex));
         self.addresses.retain(|address| address.ifindex != ifindex);
         let gone = self.neighbours.extract_if(.., |(on, _), _| *on == ifindex);
@@ -310,9 +313,15 @@ impl Model {
     }
 
     /// Whether what leaves through a link meets nothing between the stack and the driver that XDP would pass by: no
-    /// discipline that shapes, no rule of netfilter.
+    /// discipline that shapes, no classifier or program at tc egress, no rule of netfilter.
     pub fn leaves_plainly(&self, link: &Link) -> bool {
-        !self.qdiscs.contains_key(&link.ifindex) && !self.netfilter.meets_on_the_way_out(&link.name)
+        self.in_front_of(link).next().is_none() && !self.netfilter.meets_on_the_way_out(&link.name)
+    }
+
+    /// What is at tc between the stack and the driver of a link: `qdisc htb`, `filter flower`, `program NAME`.
+    pub fn in_front_of(&self, link: &Link) -> impl Iterator<Item = &str> {
+        let found = [&self.qdiscs, &self.egress_programs].into_iter().filter_map(|all| all.get(&link.ifindex));
+        found.flatten().map(String::as_str)
     }
 
     /// `rp_filter` in force: the larger one of `all` and the interface (`IN_DEV_RPFILTER`). IPv6 has none.

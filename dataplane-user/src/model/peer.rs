@@ -13,11 +13,11 @@ impl Model {
         if !link.ethernet || !link.reaches_another_namespace() {
             Some("its other end is not in another namespace")
         } else if !self.leaves_plainly(link) {
-            Some("a queueing discipline or netfilter is in the way")
+            Some("a queueing discipline, a classifier or program at tc egress, or netfilter is in the way")
         } else if !self.features.get(&link.ifindex).is_some_and(plain) {
             Some("its other end has XDP or GRO, or the kernel does not say")
         } else if !self.peers.contains(&link.ifindex) {
-            Some("it is switched off, or a capture or a program at tc egress sees what leaves")
+            Some("it is switched off, a capture sees what leaves, or the kernel does not list programs at tc egress")
         } else {
             None
         }
@@ -38,6 +38,9 @@ mod tests {
             ("no veth", Some("another namespace"), |_, link| link.kind = Some("vlan".to_owned())),
             ("a shaper", Some("discipline"), |model, _| {
                 model.apply(Event::Snapshot(Snapshot::Qdiscs([(7, vec!["tbf".to_owned()])].into())));
+            }),
+            ("a program", Some("program"), |model, _| {
+                model.egress_programs.insert(7, vec!["program meter".to_owned()]);
             }),
             ("XDP there", Some("XDP or GRO"), |model, _| {
                 model.apply(Event::Features(7, XdpFeatures::BASIC | XdpFeatures::NDO_XMIT));

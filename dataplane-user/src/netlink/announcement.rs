@@ -78,7 +78,7 @@ pub(super) fn unannounced(message: &Message<'_>, links: &mut BTreeMap<Ifindex, u
             }
             None => Stale::empty(),
         },
-        libc::RTM_NEWQDISC | libc::RTM_DELQDISC => Stale::QDISCS,
+        libc::RTM_NEWQDISC | libc::RTM_DELQDISC | libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER => Stale::QDISCS,
         // An address revives dead next hops, and takes routes with it when it goes.
         libc::RTM_NEWADDR | libc::RTM_DELADDR if attribute::version(payload) == Some(IpVersion::V4) => Stale::ROUTES4,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Stale::ROUTES,

@@ -192,6 +192,24 @@ impl Surroundings {
     }
 }
 
+/// A program of another owner at tc egress of a link of this namespace, which drops all that leaves; it comes off when what this
+/// gives is dropped.
+pub fn drop_at_egress(link: &str) -> Result<(Ebpf, SchedClassifierLink)> {
+    let mut ebpf = EbpfLoader::new()
+        // There is no such link.
+        .override_global("EXIT_TC", &0_u32, true)
+        .map_max_entries("DESTINATIONS4", 1)
+        .map_max_entries("DESTINATIONS6", 1)
+        .map_max_entries("FLOWS", 1)
+        .load(OBJECT)
+        .context("loading a program for tc; this needs root")?;
+    let program = tc(&mut ebpf)?;
+    program.load().context("loading program null_tc")?;
+    let id = program.attach(link, TcAttachType::Egress);
+    let attached = program.take_link(id.with_context(|| format!("attaching null_tc to the egress of {link}"))?)?;
+    Ok((ebpf, attached))
+}
+
 /// Confines the calling thread to one CPU.
 pub fn pin(cpu: usize) -> Result<()> {
     ensure!(cpu < CpuSet::MAX_CPU, "CPU {cpu} is beyond {}, the last one that can be named", CpuSet::MAX_CPU - 1);

@@ -1,11 +1,14 @@
 //! Rules of netfilter that forwarded packets would meet are named, and followed unless the config says otherwise.
 
-use std::{thread, time::Duration};
+use std::{cell::RefCell, thread, time::Duration};
 
 use anyhow::ensure;
-use dataplane_tests::lab::{
-    CLIENT, Need, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
-    traffic::{self, Family},
+use dataplane_tests::{
+    bench::program::drop_at_egress,
+    lab::{
+        CLIENT, Need, Output, ROUTER_CLIENT, ROUTER_SERVER, SERVER,
+        traffic::{self, Family},
+    },
 };
 use serde_json::Value;
 
@@ -13,6 +16,9 @@ use crate::scene::{PORTS, PROMPT, Scene, within};
 
 /// Where the datagrams of these scenarios go.
 const PORT: u16 = 5301;
+
+/// What comes without a word from the kernel is looked for each second.
+const SECONDS: Duration = Duration::from_secs(4);
 
 /// What `port list` says about netfilter, port by port.
 fn words(scene: &Scene) -> Vec<String> {
@@ -289,4 +295,59 @@ fn a_shaped_way_out_is_served_by_tc() {
     scene.ping().expect("pings are answered");
     assert_eq!(scene.pinged(SERVER.v4), 3);
     scene.close();
+}
+
+/// What others have at tc egress sees all that leaves, by whatever way it was forwarded: here it drops all.
+fn is_seen_at_tc_egress(mode: &str, word: &str, set: impl FnOnce(&Scene, &str), take_away: impl FnOnce(&Scene, &str)) {
+    let Some(scene) = Scene::attached(&[Need::Tool("tc")], mode) else { return };
+    if mode == "native" {
+        scene.take_frames();
+        // Else XDP leaves to tc what has no checksum yet.
+        scene.client().run("ethtool -K eth0 tx off").expect("whole checksums");
+    }
+    assert_eq!(passed(&scene).0, [10; 2]);
+    let port = ROUTER_SERVER.port;
+    set(&scene, port);
+    // Programs are looked for each second.
+    within(SECONDS, || {
+        let (arrived, doctor) = (passed(&scene).0, scene.cli(&["doctor"]));
+        ensure!(arrived == [0; 2], "{arrived:?} passed by");
+        ensure!(doctor.contains(word) && doctor.contains(port), "{doctor}");
+        Ok(())
+    });
+    assert_eq!(passed(&scene).0, [0; 2]);
+    take_away(&scene, port);
+    within(SECONDS, || {
+        let passed = passed(&scene).0;
+        ensure!(passed == [10; 2], "{passed:?}");
+        Ok(())
+    });
+    scene.close();
+}
+
+#[test]
+fn classifiers_at_the_way_out_see_what_leaves() {
+    for mode in ["native", "generic", "auto"] {
+        let set = |scene: &Scene, port: &str| {
+            scene.router().run(&format!("tc qdisc add dev {port} clsact")).expect("a place for them");
+            let words = ["filter", "add", "dev", port, "egress", "bpf", "direct-action", "bytecode", "1,6 0 0 2"];
+            let added = scene.router().output(scene.router().command("tc").args(words), PROMPT * 10);
+            added.and_then(Output::checked).expect("a classifier");
+        };
+        let take_away = |scene: &Scene, port: &str| {
+            scene.router().run(&format!("tc qdisc del dev {port} clsact")).expect("none");
+        };
+        is_seen_at_tc_egress(mode, "filter bpf", set, take_away);
+    }
+}
+
+#[test]
+fn programs_at_the_way_out_see_what_leaves() {
+    for mode in ["native", "auto"] {
+        let program = RefCell::new(None);
+        let set = |scene: &Scene, port: &str| {
+            *program.borrow_mut() = Some(scene.router().inside(|| drop_at_egress(port)).expect("a program"));
+        };
+        is_seen_at_tc_egress(mode, "a program at tc egress", set, |_, _| drop(program.take()));
+    }
 }

@@ -17,7 +17,7 @@ mod verbs;
 mod verify;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -26,7 +26,7 @@ use dataplane_common::abi::{Counter, Features, Ifindex, Limit, PortCounters, Tra
 use super::{desired::Desired, neighbour::Whose, observed::Observed, packets::Packets};
 use crate::{
     filter::Image,
-    kernel::{FlowMaps, Rings, TableError, TestRun, TestRunError},
+    kernel::{FlowMaps, Hook, Rings, TableError, TestRun, TestRunError},
     lower::{Lowering, Problem, Want},
 };
 use commit::Committed;
@@ -212,6 +212,12 @@ impl DataPlane {
     pub(super) fn clear_away(&mut self, trusted: bool) {
         self.live.drop_stale_links();
         self.live.kernel.clear_away(trusted);
+    }
+
+    /// The links that have a program of ours at tc egress.
+    pub(super) fn at_egress(&self) -> BTreeSet<Ifindex> {
+        let attached = self.live.kernel.attached().into_iter();
+        attached.filter(|(_, hook)| *hook == Hook::TcEgress).map(|(ifindex, _)| ifindex).collect()
     }
 
     /// The mode that an earlier daemon attached a port in.
