@@ -11,6 +11,7 @@ use crate::{
         protocol::Whereabouts,
         row::{Finding, Status},
     },
+    model::FDB_HOSTS,
     rule::{Action, ChainName},
 };
 
@@ -48,6 +49,16 @@ impl Daemon {
                 fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
             },
         }));
+        if self.observed.model().fdb.has_refused() {
+            findings.push(Finding {
+                check: "bridges".to_owned(),
+                status: Status::Warn,
+                found: format!(
+                    "{FDB_HOSTS} hosts behind bridges are known, and no more can be; the kernel's bridge sends what is for others"
+                ),
+                fix: "bridge fdb show  # a host that makes up addresses? `bridge link set dev MEMBER learning off` stops it".to_owned(),
+            });
+        }
         findings.extend(self.pending_finding());
         findings.extend(self.passed_by_findings());
         findings.extend(self.flow_findings());

@@ -47,6 +47,9 @@ impl Daemon {
         self.beat();
         self.plane.mend_pins();
         mirror.look_at_netfilter();
+        if self.observed.model().fdb.has_room_again() {
+            mirror.list_hosts();
+        }
         self.metrics_endpoint.retry();
         self.tick_sflow();
         self.follow_flows();

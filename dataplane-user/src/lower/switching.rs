@@ -8,6 +8,9 @@ use dataplane_common::{decide, wire::Mac};
 use super::{Lowering, Update, adjacency, bridge::Entrances, family_state::changes};
 use crate::model::{Link, Model, Touched};
 
+/// Bytes of a tag, which a frame may be longer by.
+const VLAN_HEADER: u32 = 4;
+
 /// Members between which frames are sent past their bridges: each as a way out, by bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Switching(BTreeMap<Ifindex, BTreeMap<Ifindex, SwitchedHost>>);
@@ -20,7 +23,7 @@ impl Switching {
         for (bridge, members) in entrances.members() {
             let plain = members.iter().filter_map(|member| model.links.get(member));
             let plain = plain.filter(|member| model.why_kernel_switches_at(member) == Some(None));
-            let members: BTreeMap<_, _> = plain.map(|member| (member.ifindex, way(member, &egress))).collect();
+            let members: BTreeMap<_, _> = plain.map(|member| (member.ifindex, way(model, member, &egress))).collect();
             if !members.is_empty() {
                 bridges.insert(bridge, members);
             }
@@ -53,13 +56,15 @@ impl Switching {
 }
 
 /// A member as a way out.
-fn way(member: &Link, egress: &BTreeSet<Ifindex>) -> SwitchedHost {
+fn way(model: &Model, member: &Link, egress: &BTreeSet<Ifindex>) -> SwitchedHost {
     let said = member.bridge_port.unwrap_or_default();
     let mut flags = SwitchedFlags::empty();
     flags.set(SwitchedFlags::XDP_TRANSMIT, egress.contains(&member.ifindex));
     flags.set(SwitchedFlags::ISOLATED, said.isolated);
     flags.set(SwitchedFlags::HAIRPIN, said.hairpin);
-    let longest = decide::longest_frame(member.mtu);
+    // Packets that netfilter may see are cut to the MTU, or refused (`br_nf_dev_queue_xmit`, `br_netfilter_hooks.c`).
+    let checked = model.bridge_of(member).is_some_and(|bridge| model.checks_headers(bridge) != [false; 2]);
+    let longest = decide::longest_frame(member.mtu).saturating_sub(if checked { VLAN_HEADER } else { 0 });
     SwitchedHost { member: member.ifindex, longest, flags: flags.bits(), reserved: 0 }
 }
 
@@ -219,6 +224,10 @@ mod tests {
             let want = want(&model);
             assert_eq!(flags(&want, 2).contains(PortFlags::SWITCHES), switches, "{what}");
             assert_eq!(flags(&want, 2).contains(PortFlags::HEADERS_CHECKED), checked, "{what}");
+            // Such a packet may not be longer than the MTU, where else a tag's length more is let through.
+            if let Some(way) = want.switched.get(&SwitchedKey::new(BRIDGE, HOSTS[0])) {
+                assert_eq!(way.longest, model.links[&MEMBERS[0]].mtu + if checked { 14 } else { 18 }, "{what}");
+            }
         }
     }
 

@@ -52,16 +52,23 @@ pub struct FdbEntry {
 
 /// Hosts behind members of bridges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fdb(BTreeMap<(Ifindex, Mac), Ifindex>);
+pub struct Fdb {
+    members: BTreeMap<(Ifindex, Mac), Ifindex>,
+    /// There was no room for a host. The kernel announces it once.
+    refused: bool,
+}
 
 impl Fdb {
     /// Takes in an entry; whether that changed anything.
     pub fn follow(&mut self, entry: FdbEntry) -> bool {
         let key = (entry.bridge, entry.mac);
         match entry.member {
-            Some(_) if self.0.len() >= FDB_HOSTS && !self.0.contains_key(&key) => false,
-            Some(member) => self.0.insert(key, member) != Some(member),
-            None => self.0.remove(&key).is_some(),
+            Some(_) if self.members.len() >= FDB_HOSTS && !self.members.contains_key(&key) => {
+                self.refused = true;
+                false
+            }
+            Some(member) => self.members.insert(key, member) != Some(member),
+            None => self.members.remove(&key).is_some(),
         }
     }
 
@@ -71,36 +78,46 @@ impl Fdb {
         for entry in entries {
             new.follow(entry);
         }
-        let keys = self.0.keys().chain(new.0.keys()).copied();
-        let differing = keys.filter(|key| self.0.get(key) != new.0.get(key)).collect();
+        let keys = self.members.keys().chain(new.members.keys()).copied();
+        let differing = keys.filter(|key| self.members.get(key) != new.members.get(key)).collect();
         *self = new;
         differing
     }
 
     /// The member of a bridge that a host is behind.
     pub fn member(&self, bridge: Ifindex, host: Mac) -> Option<Ifindex> {
-        self.0.get(&(bridge, host)).copied()
+        self.members.get(&(bridge, host)).copied()
     }
 
     /// All hosts, with the members that they are behind.
     pub fn iter(&self) -> impl Iterator<Item = (Ifindex, Mac, Ifindex)> {
-        self.0.iter().map(|((bridge, mac), member)| (*bridge, *mac, *member))
+        self.members.iter().map(|((bridge, mac), member)| (*bridge, *mac, *member))
     }
 
     /// Forgets what is on a link, which is gone; what that was.
     pub fn forget(&mut self, link: Ifindex) -> BTreeSet<(Ifindex, Mac)> {
-        let gone = self.0.extract_if(.., |(bridge, _), member| *bridge == link || *member == link);
+        let gone = self.members.extract_if(.., |(bridge, _), member| *bridge == link || *member == link);
         gone.map(|(key, _)| key).collect()
+    }
+
+    /// Whether there was no room for a host since all were listed.
+    pub fn has_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether there was no room for a host, and is now: all are to be listed again.
+    pub fn has_room_again(&self) -> bool {
+        self.refused && self.members.len() < FDB_HOSTS / 4 * 3
     }
 
     /// How many hosts are known.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.members.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.members.is_empty()
     }
 }
 
@@ -205,5 +222,28 @@ impl Model {
             _ if self.netfilter.chains.iter().any(of_bridges) => Some("netfilter has rules for bridges"),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_found_no_room_are_listed_again_once_there_is_some() {
+        let entry = |number: usize, member| {
+            let bytes = (number as u32).to_be_bytes();
+            FdbEntry { bridge: 20, mac: Mac([2, 0, bytes[0], bytes[1], bytes[2], bytes[3]]), member }
+        };
+        let mut fdb = Fdb::default();
+        (0..FDB_HOSTS).for_each(|number| assert!(fdb.follow(entry(number, Some(2)))));
+        assert!(!fdb.has_refused(), "there was room for all");
+        assert!(fdb.follow(entry(7, Some(3))), "one that is known may move");
+        assert!(!fdb.follow(entry(FDB_HOSTS, Some(2))));
+        assert!(fdb.has_refused() && !fdb.has_room_again());
+        (0..FDB_HOSTS / 2).for_each(|number| assert!(fdb.follow(entry(number, None))));
+        assert!(fdb.has_room_again());
+        fdb.replace(vec![entry(FDB_HOSTS, Some(2))]);
+        assert!(!fdb.has_refused() && fdb.len() == 1);
     }
 }
