@@ -21,6 +21,17 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 impl Daemon {
+    fn bridge_finding(&self) -> Option<Finding> {
+        self.observed.model().fdb.has_refused().then(|| Finding {
+            check: "bridges".to_owned(),
+            status: Status::Warn,
+            found: format!(
+                "{FDB_HOSTS} hosts behind bridges are known, and no more can be; the kernel's bridge sends what is for others"
+            ),
+            fix: "bridge fdb show  # a host that makes up addresses? `bridge link set dev MEMBER learning off` stops it".to_owned(),
+        })
+    }
+
     /// Ports that are waited for, and routes that are left to the kernel.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -49,16 +60,7 @@ impl Daemon {
                 fix: "restart the daemon as root, or with CAP_PERFMON, on a kernel with BTF".to_owned(),
             },
         }));
-        if self.observed.model().fdb.has_refused() {
-            findings.push(Finding {
-                check: "bridges".to_owned(),
-                status: Status::Warn,
-                found: format!(
-                    "{FDB_HOSTS} hosts behind bridges are known, and no more can be; the kernel's bridge sends what is for others"
-                ),
-                fix: "bridge fdb show  # a host that makes up addresses? `bridge link set dev MEMBER learning off` stops it".to_owned(),
-            });
-        }
+        findings.extend(self.bridge_finding());
         findings.extend(self.pending_finding());
         findings.extend(self.passed_by_findings());
         findings.extend(self.flow_findings());

@@ -302,6 +302,14 @@ impl Daemon {
         self.store.save(self.desired.running(), self.plane.features());
     }
 
+    /// At the end: what was written down is on the disk, and daemons of before can read it.
+    fn settle(&mut self) {
+        if self.store.has_news() {
+            self.save();
+        }
+        self.store.settle().map(std::thread::JoinHandle::join);
+    }
+
     /// Writes one change down; everything, where that does not work or has become long.
     fn note(&mut self, line: &journal::Line) {
         // What is written in a moment stays readable for daemons of before.

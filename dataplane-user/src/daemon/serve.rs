@@ -129,10 +129,7 @@ pub(super) async fn serve(options: &Options, configs: Configs, haste: Haste) -> 
         }
     }
     service::stopping();
-    if daemon.store.has_news() {
-        daemon.save();
-    }
-    daemon.store.settle().map(std::thread::JoinHandle::join);
+    daemon.settle();
     drop((waiting, queue));
     serving.end();
     tracing::info!("stopped; the data plane continues to forward (a new `dataplane run` takes it over)");

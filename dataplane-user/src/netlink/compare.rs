@@ -48,6 +48,11 @@ impl Mirror {
         self.comparison.left.take_if(|left| left.is_empty()).is_some()
     }
 
+    /// Makes the next [`Mirror::next`] list the hosts behind bridges again.
+    pub fn list_hosts(&mut self) {
+        self.mark_stale(Stale::FDB);
+    }
+
     /// Begins a comparison that is due, once all that is known to be stale is listed.
     pub(super) fn begin_comparison(&mut self) {
         if self.comparison.due && self.is_settled() && self.comparison.left.is_none() {

@@ -228,11 +228,6 @@ impl Mirror {
         self.mark_stale(Stale::all());
     }
 
-    /// Makes the next [`Mirror::next`] list the hosts behind bridges again.
-    pub fn list_hosts(&mut self) {
-        self.mark_stale(Stale::FDB);
-    }
-
     /// These have to be listed: what is known of them may be old.
     fn mark_stale(&mut self, kinds: Stale) {
         self.stale |= kinds;

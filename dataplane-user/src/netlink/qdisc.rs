@@ -121,7 +121,9 @@ mod tests {
             let (mut message, mut options) = (vec![0; HEADER], Vec::new());
             put(&mut message, TCA_KIND, kind.as_bytes());
             assert_eq!(foreign_classifier(&message), None, "its table");
-            program.into_iter().for_each(|name: &str| put(&mut options, TCA_BPF_NAME, name.as_bytes()));
+            if let Some(name) = program {
+                put(&mut options, TCA_BPF_NAME, str::as_bytes(name));
+            }
             put(&mut message, TCA_OPTIONS, &options);
             assert_eq!(foreign_classifier(&message).as_deref(), expected, "{kind} {program:?}");
         }

@@ -236,7 +236,9 @@ fn lost_announcements_are_made_good() {
     follows(&scene);
     let mut stay: Vec<_> = (0..3).map(|number| Tcp::open(&scene, Family::V4, PORT + 2 + number)).collect();
     let goes = Tcp::open(&scene, Family::V4, PORT + 1);
-    stay.iter_mut().for_each(|tcp| drop(becomes_fast(&scene, tcp)));
+    for tcp in &mut stay {
+        becomes_fast(&scene, tcp);
+    }
     within(SOON, || {
         ensure!(state(&scene, goes.port()) != "none", "not listed");
         Ok(())
@@ -268,7 +270,9 @@ fn lost_announcements_are_made_good() {
         !crowded_out
     });
     assert!(stay.len() >= 2, "only {} of three have rows", stay.len());
-    stay.iter_mut().for_each(|tcp| drop(becomes_fast(&scene, tcp)));
+    for tcp in &mut stay {
+        becomes_fast(&scene, tcp);
+    }
     scene.close();
 }
 

@@ -94,8 +94,8 @@ fn malformed_requests_are_answered_or_cut() {
     let (socket, pid) = (scene.daemon.socket(), scene.daemon.pid().expect("a daemon"));
     let config = scene.cli(&["config", "show"]);
     let mut random = fastrand::Rng::with_seed(6);
-    // Programs for `explain` and `route get` are loaded once, before anybody needs them, and are not growth; neither is what the allocator takes
-    // once for the largest of these requests.
+    // Programs for `explain` and `route get` are loaded once, before they are needed, and are not growth; neither is what the
+    // allocator takes once for the largest of these requests.
     scene.cli(&["explain", "--iface", "client0", "udp 198.18.0.2:1 > 198.18.1.2:2"]);
     scene.cli(&["route", "get", "198.18.1.2"]);
     (0..FEW / 2).for_each(|_| drop(send(&socket, &nonsense(&mut random))));

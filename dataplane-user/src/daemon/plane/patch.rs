@@ -15,8 +15,8 @@ fn is_of_driver(desired: &Desired, chain: ChainName) -> bool {
 }
 
 impl DataPlane {
-    /// Puts a rule into the tables, at a place of its chain. `None`, and the rules are as before, where that takes other tables than those that are
-    /// there.
+    /// Puts a rule into the tables, at a place of its chain. `None`, and the rules are as before, where that takes other tables
+    /// than those that are there.
     pub(in crate::daemon) fn add_in_place(
         &mut self,
         observed: &Observed,
