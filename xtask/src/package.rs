@@ -48,6 +48,26 @@ const UNPACKED: &[Unpacked] = &[
         package: "openvpn",
         libraries: &["libpkcs11-helper1", "liblzo2-2", "libnl-genl-3-200"],
     },
+    Unpacked {
+        programs: &["squid"],
+        folder: "usr/sbin",
+        package: "squid",
+        libraries: &[
+            "squid-common",
+            "libecap3",
+            "libgssapi-krb5-2",
+            "libldap-2.5-0",
+            "libltdl7",
+            "libnetfilter-conntrack3",
+            "libtdb1",
+        ],
+    },
+    Unpacked {
+        programs: &["haproxy"],
+        folder: "usr/sbin",
+        package: "haproxy",
+        libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
+    },
 ];
 
 /// A package that is unpacked only.

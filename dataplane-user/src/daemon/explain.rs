@@ -171,7 +171,7 @@ impl Daemon {
                 Stage { name: "xdp".to_owned(), result: "leaves it to tc, which can do what XDP cannot".to_owned() };
             let explanation = self.explanation(&it, vec![stage; it.handed_over], &mut recipients);
             match config {
-                None => explanation,
+                None => self.handed_on(&it, explanation, &mut recipients),
                 Some(config) => self.under(config, &it, explanation),
             }
         };

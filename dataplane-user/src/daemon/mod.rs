@@ -24,6 +24,7 @@ mod flows;
 mod follow;
 mod former;
 mod guard;
+mod handed_on;
 mod heartbeat;
 mod history;
 mod journal;

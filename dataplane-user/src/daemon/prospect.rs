@@ -71,7 +71,7 @@ impl Daemon {
     }
 
     /// The link that a frame comes in through: the port, or the VLAN or macvlan device on it that it is for.
-    fn way_of(&self, port: Ifindex, subject: &Subject) -> Option<WayIn> {
+    pub(super) fn way_of(&self, port: Ifindex, subject: &Subject) -> Option<WayIn> {
         let model = self.observed.model();
         let on = |link: &&crate::model::Link| link.up && model.under(link).is_some_and(|under| under.ifindex == port);
         let tagged = subject.tag().filter(|tag| *tag != 0);

@@ -110,6 +110,14 @@ impl Recipients {
         }
     }
 
+    /// For looking up sockets in other ways.
+    pub(super) fn sockets(&mut self) -> Result<&mut SocketLookup, Error> {
+        match &mut self.lookup {
+            Some(lookup) => Ok(lookup),
+            none => Ok(none.insert(SocketLookup::open()?)),
+        }
+    }
+
     fn look_up(
         &mut self,
         packet: &Delivered,
@@ -117,10 +125,7 @@ impl Recipients {
         name: impl Fn(Ifindex) -> String,
     ) -> Result<RecipientRow, Error> {
         let Delivered { protocol, source, destination, iif, .. } = *packet;
-        let lookup = match &mut self.lookup {
-            Some(lookup) => lookup,
-            none => none.insert(SocketLookup::open()?),
-        };
+        let lookup = self.sockets()?;
         let mut found = None;
         if matches!(protocol, TCP | UDP) && packet.first {
             found = lookup.find(protocol, source, destination, iif)?;

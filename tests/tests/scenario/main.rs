@@ -68,6 +68,7 @@ mod protocol;
 mod proxy;
 mod reader;
 mod ready;
+mod real_proxy;
 mod rebind;
 mod reject;
 mod route;

@@ -11,7 +11,7 @@ pub(super) use subject::TCP;
 pub use subject::{Egress, Subject};
 
 use super::Config;
-use crate::rule::{Action, ChainName, Change, Match, Policy, Rule, Translation};
+use crate::rule::{Action, ChainName, Change, Match, Policy, Proxy, Rule, Translation};
 
 /// What decides in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,19 @@ impl Config {
             changes.extend(rule.changes());
         }
         holds
+    }
+
+    /// The rules that may hand a packet to a proxy, in order, up to the one that decides otherwise.
+    pub fn proxies(&self, subject: &Subject) -> Vec<(String, Proxy)> {
+        let (mut found, mut changes) = (Vec::new(), Vec::new());
+        for rule in &self.chain(ChainName::Prerouting).rules {
+            match (self.meets_behind(rule, subject, &mut changes), rule.action()) {
+                (Holds::Yes | Holds::Maybe, Action::Proxy(to)) => found.push((rule.to_string(), to)),
+                (Holds::Yes, action) if Deed::of(action).is_some() => break,
+                _ => {}
+            }
+        }
+        found
     }
 
     /// What a chain does with a packet.
