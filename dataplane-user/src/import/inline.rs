@@ -32,6 +32,8 @@ pub(super) struct Inline<'a> {
     /// Chains by table and name.
     named: HashMap<(&'a str, &'a str), usize>,
     known: HashMap<usize, Rc<Block>>,
+    /// What becomes of a packet behind the last rule of a chain, where that is one policy whatever led there.
+    tails: Vec<Option<Policy>>,
     path: Vec<usize>,
     room: Room,
     /// Whether there was no room for some of it, which has been told.
@@ -61,8 +63,18 @@ impl<'a> Inline<'a> {
         for (index, chain) in chains.iter().enumerate() {
             named.entry((chain.table.as_str(), chain.name.as_str())).or_insert(index);
         }
-        let room = Room::new(ROOM);
-        Self { chains, named, known: HashMap::new(), path: Vec::new(), room, full: false, strict: None, problems }
+        let (known, tails) = (HashMap::new(), tails(chains, &named));
+        Self {
+            chains,
+            named,
+            known,
+            tails,
+            path: Vec::new(),
+            room: Room::new(ROOM),
+            full: false,
+            strict: None,
+            problems,
+        }
     }
 
     /// Reads a chain that nothing may lead to, for its errors.
@@ -128,8 +140,7 @@ impl<'a> Inline<'a> {
     /// `return`.
     fn leave(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) -> Result<(), Full> {
         if let Some(policy) = policy {
-            let action = if policy == Policy::Accept { Action::Accept } else { Action::Drop };
-            let rule = flat(line, action);
+            let rule = flat(line, said(policy));
             rest.ends |= rule.decides_all();
             rest.rules.push_front(rule);
             return Ok(());
@@ -143,6 +154,11 @@ impl<'a> Inline<'a> {
             self.problems.note(line.place.clone(), message);
             return Ok(());
         }
+        let tail = self.path.last().and_then(|index| self.tails[*index]);
+        if let (Some(policy), false) = (tail, line.statements.is_empty()) {
+            rest.rules.push_front(flat(line, said(policy)));
+            return Ok(());
+        }
         if let Some(statement) = line.statements.first() {
             let message =
                 format!("`{statement}` before `return` cannot be said: give the rules behind it a chain of their own");
@@ -152,12 +168,18 @@ impl<'a> Inline<'a> {
         rest.ends = false;
         if line.matches.is_empty() {
             rest.rules.clear();
+        }
+        if rest.rules.is_empty() {
             return Ok(());
         }
         self.holds_throughout(line, rest.rules.iter());
         // What translates leaves out only packets that conntrack cannot read either.
         let drops = rest.rules.iter().all(|rule| matches!(rule.action, Action::Drop | Action::Translate(_)));
         let Some(others) = complement(&line.matches, chain.family, drops) else {
+            if let Some(policy) = tail {
+                rest.rules.push_front(flat(line, said(policy)));
+                return Ok(());
+            }
             self.problems.error(line.place.clone(), no_complement(line));
             return Ok(());
         };
@@ -293,6 +315,50 @@ impl<'a> Inline<'a> {
         self.known.insert(index, Rc::clone(&block));
         Some(block)
     }
+}
+
+/// A policy as a rule says it.
+const fn said(policy: Policy) -> Action {
+    match policy {
+        Policy::Accept => Action::Accept,
+        Policy::Drop => Action::Drop,
+    }
+}
+
+/// For each chain the policy that a packet meets behind its last rule: no rule follows what leads there, on any way.
+fn tails(chains: &[Chain], named: &HashMap<(&str, &str), usize>) -> Vec<Option<Policy>> {
+    // Who leads to a chain, and whether something follows there.
+    let mut callers: Vec<Vec<(usize, bool)>> = vec![Vec::new(); chains.len()];
+    for (caller, chain) in chains.iter().enumerate() {
+        let last = chain.lines.last().map(|line| &line.place);
+        for line in &chain.lines {
+            let (name, follows) = match &line.says {
+                Says::Jump(name) => (name, last != Some(&line.place)),
+                Says::Goto(name) => (name, false),
+                Says::Return | Says::Action(_) => continue,
+            };
+            if let Some(index) = named.get(&(chain.table.as_str(), name.as_str())) {
+                callers[*index].push((caller, follows));
+            }
+        }
+    }
+    let mut tails: Vec<_> = chains.iter().map(|chain| chain.hook.map(|hook| hook.policy)).collect();
+    // One more level of jumps each time; none where chains lead back to themselves.
+    for _ in 0..DEEPEST {
+        let found: Vec<_> = (0..chains.len())
+            .filter(|index| tails[*index].is_none())
+            .filter_map(|index| {
+                let mut ends = callers[index].iter().map(|(caller, follows)| tails[*caller].filter(|_| !follows));
+                let first = ends.next().flatten()?;
+                ends.all(|end| end == Some(first)).then_some((index, first))
+            })
+            .collect();
+        if found.is_empty() {
+            break;
+        }
+        found.into_iter().for_each(|(index, policy)| tails[index] = Some(policy));
+    }
+    tails
 }
 
 fn changes_of(statements: &[Statement]) -> impl Iterator<Item = Change> {

@@ -286,8 +286,10 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
         ["flowtable", _] => {
             problems.note(place(head), "left out: connections are carried at the driver without a flow table");
         }
-        _ => problems
-            .error(place(head), format!("`{}` has no meaning here: take it out, with the rules that name it", head.0)),
+        // What names one is refused where it stands.
+        _ => {
+            problems.note(place(head), format!("`{}` is left out: it does nothing but in a rule that names it", head.0))
+        }
     }
 }
 
