@@ -356,7 +356,9 @@ fn tails(chains: &[Chain], named: &HashMap<(&str, &str), usize>) -> Vec<Option<P
         if found.is_empty() {
             break;
         }
-        found.into_iter().for_each(|(index, policy)| tails[index] = Some(policy));
+        for (index, policy) in found {
+            tails[index] = Some(policy);
+        }
     }
     tails
 }

@@ -288,7 +288,8 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
         }
         // What names one is refused where it stands.
         _ => {
-            problems.note(place(head), format!("`{}` is left out: it does nothing but in a rule that names it", head.0))
+            problems
+                .note(place(head), format!("`{}` is left out: it does nothing but in a rule that names it", head.0));
         }
     }
 }

@@ -33,7 +33,7 @@ const SQUID: Proxy = Proxy {
     program: "squid",
     words: ["-N", "-f"],
     config: "http_port 3128\nhttp_port 3129 tproxy\nhttp_access allow all\ncache deny all\naccess_log none\npid_filename none\n\
-             cache_log /dev/null\nnetdb_filename none\npinger_enable off\nvisible_hostname lab\nshutdown_lifetime 0 seconds\n\
+             cache_log /dev/null\nnetdb_filename none\npinger_enable off\nunlinkd_program /bin/true\nvisible_hostname lab\nshutdown_lifetime 0 seconds\n\
              max_filedescriptors 1024\n",
     mark: "(squid",
 };
