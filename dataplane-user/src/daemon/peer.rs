@@ -39,7 +39,8 @@ impl Daemon {
             let Some(count) = egress_program_count(link.ifindex) else { continue };
             if count > usize::from(own.contains(&link.ifindex)) {
                 programs.insert(link.ifindex, named(&link.name));
-            } else if is_peer {
+            } else if count == 0 && is_peer {
+                // Where our own program is at egress, the link's counters would change with the first rule.
                 peers.insert(link.ifindex);
             }
         }

@@ -17,7 +17,9 @@ impl Model {
         } else if !self.features.get(&link.ifindex).is_some_and(plain) {
             Some("its other end has XDP or GRO, or the kernel does not say")
         } else if !self.peers.contains(&link.ifindex) {
-            Some("it is switched off, a capture sees what leaves, or the kernel does not list programs at tc egress")
+            Some(
+                "it is switched off, or a capture or a chain at tc egress sees what leaves, or the kernel does not count programs there",
+            )
         } else {
             None
         }

@@ -74,7 +74,8 @@ fn within_traffic(scene: &Scene) -> Value {
     let mut last = Value::Null;
     within(Duration::from_secs(5), || {
         last = status(scene);
-        ensure!(last["bits_per_second"]["rx"].as_u64() > Some(0), "no traffic: {last}");
+        let moves = |way: &str| last["bits_per_second"][way].as_u64() > Some(0);
+        ensure!(moves("rx") && moves("tx"), "no traffic: {last}");
         Ok(())
     });
     last
