@@ -141,13 +141,18 @@ pub(crate) fn install_line(packages: &[String]) -> String {
 /// Installs packages; refreshes the package lists only when the first attempt fails.
 pub(crate) fn install(packages: &[String]) -> anyhow::Result<()> {
     println!("installing with apt-get: {}", packages.join(" "));
-    if run(&mut apt_install(packages)).is_ok() {
+    refreshing(|| run(&mut apt_install(packages)))
+        .with_context(|| format!("install by hand, then start again: {}", install_line(packages)))
+}
+
+/// Does what needs package lists; once more with fresh ones where it fails.
+fn refreshing(work: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if work().is_ok() {
         return Ok(());
     }
     println!("the package lists may be old: refreshing them");
     run(&mut apt(&["update"]))?;
-    run(&mut apt_install(packages))
-        .with_context(|| format!("install by hand, then start again: {}", install_line(packages)))
+    work()
 }
 
 /// Unpacks what is not there yet of the packages with a service; says what it does.
@@ -163,7 +168,7 @@ pub(crate) fn unpack_services() -> anyhow::Result<()> {
         let home = unpacked.home()?;
         println!("unpacking {package} in {}: installed, it would start a service", home.display());
         let folder = tempdir(&home)?;
-        run(apt(&["download", package]).current_dir(&folder))?;
+        refreshing(|| run(apt(&["download", package]).current_dir(&folder)))?;
         let archive = folder.read_dir()?.next().context("apt-get downloaded nothing")??.path();
         let all = folder.join("all");
         run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&all))?;
