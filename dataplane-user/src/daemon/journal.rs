@@ -272,16 +272,15 @@ fn take(line: Line, running: &mut Config, rule_handles: &mut RuleHandles) -> any
         Line::Insert { entry, before } => {
             let rule = rule::parse(&entry.rule).map_err(|error| anyhow::anyhow!("`{}`: {error}", entry.rule))?;
             let entries = &mut rule_handles.rules;
-            let place =
-                entries.iter().filter(|other| other.chain == entry.chain).position(|other| other.handle == before);
-            let place = place.with_context(|| format!("chain {} has no rule with handle {before}", entry.chain))?;
+            let next = |other: &Entry| other.chain == entry.chain && other.handle == before;
+            let row = entries.iter().position(next);
+            let row = row.with_context(|| format!("chain {} has no rule with handle {before}", entry.chain))?;
+            let place = entries[..row].iter().filter(|other| other.chain == entry.chain).count();
             let rules = &mut running.chains[entry.chain.parse::<ChainName>()?.index()].rules;
             anyhow::ensure!(place < rules.len(), "chain {} has fewer rules than handles", entry.chain);
             rules.insert(place, rule.into());
             rule_handles.next = rule_handles.next.max(entry.handle + 1);
-            let next = |other: &Entry| other.chain == entry.chain && other.handle == before;
-            let place = entries.iter().position(next).unwrap_or_default();
-            entries.insert(place, entry);
+            entries.insert(row, entry);
         }
         Line::Remove { chain, handle } => {
             let of_chain = |entry: &&Entry| entry.chain == chain;

@@ -7,7 +7,7 @@ use super::{Daemon, raw};
 use crate::{
     config::PeerChoice,
     kernel::{egress_program_count, foreign_programs},
-    model::{Link, Mode, TcPlace, XdpFeatures},
+    model::{Link, TcPlace},
 };
 
 /// Programs of others at tc egress of an interface, as far as this process may know their names.
@@ -24,22 +24,19 @@ impl Daemon {
         let (mut programs, mut peers) = (BTreeMap::new(), BTreeSet::new());
         let model = self.observed.model();
         let attached = self.plane.attached();
-        let is_xdp_used = attached.values().any(|port| port.mode != Mode::Tc);
         let own = self.plane.at_egress();
         let taps = raw::taps();
         let is_tapped =
             |link: &Link| taps.as_ref().is_none_or(|taps| taps.contains(&0) || taps.contains(&link.ifindex));
-        for link in model.links.values().filter(|link| link.up && link.ethernet) {
-            let is_peer = attached.contains_key(&link.ifindex) && self.may_hand_over(link) && !is_tapped(link);
-            let is_xdp_egress = is_xdp_used && model.features(link.ifindex).contains(XdpFeatures::NDO_XMIT);
-            if !is_peer && !is_xdp_egress {
-                continue;
-            }
+        // All of them: what leaves a VLAN device, macvlan or bridge by the device under it passes by what is on it, at tc as
+        // well.
+        for link in model.links.values().filter(|link| link.ethernet && !attached.is_empty()) {
             // Where they are not counted, there may be some.
             let Some(count) = egress_program_count(link.ifindex) else { continue };
             if count > usize::from(own.contains(&link.ifindex)) {
                 programs.insert(link.ifindex, named(&link.name));
-            } else if count == 0 && is_peer {
+            } else if count == 0 && attached.contains_key(&link.ifindex) && self.may_hand_over(link) && !is_tapped(link)
+            {
                 // Where our own program is at egress, the link's counters would change with the first rule.
                 peers.insert(link.ifindex);
             }

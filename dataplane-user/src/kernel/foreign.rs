@@ -1,6 +1,9 @@
 //! Programs of others on an interface.
 
-#![expect(unsafe_code, reason = "bpf(2) is asked for numbers that aya gives only to who may open all programs")]
+#![expect(
+    unsafe_code,
+    reason = "aya counts programs only for a process that may open all of them; bpf(2) counts them for others, too"
+)]
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use dataplane_common::abi::Ifindex;

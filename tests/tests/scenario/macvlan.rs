@@ -179,25 +179,31 @@ fn a_virtual_router_forwards_as_its_device_says() {
 }
 
 /// Through a device of its own, the router reaches a network: frames leave the port with the device's link address.
+/// Routes to the server leave through a macvlan device on the router's port, whose name this gives.
+pub fn route_through_macvlan(scene: &Scene) -> &'static str {
+    run(
+        scene.router(),
+        &[
+            "ip link add link server0 name out0 address 00:00:5e:00:01:34 type macvlan mode private",
+            "ip link set out0 up",
+            "ip addr add 198.18.1.254/32 dev out0",
+            "ip addr add 2001:db8:1::254/128 dev out0 nodad",
+            "ip neigh replace 198.18.1.2 lladdr 02:00:00:00:01:02 dev out0 nud permanent",
+            "ip neigh replace 2001:db8:1::2 lladdr 02:00:00:00:01:02 dev out0 nud permanent",
+            "ip route replace 198.18.1.2/32 dev out0",
+            "ip -6 route replace 2001:db8:1::2/128 dev out0",
+        ],
+    );
+    "out0"
+}
+
 #[test]
 fn what_is_routed_through_the_device_leaves_with_its_address() {
     for mode in ["native", "tc"] {
         let needs = [Need::Tool("nft"), Need::Kernel("macvlan", can_have_macvlan)];
         let Some(scene) = Scene::idle(&needs) else { return };
         scene.take_frames();
-        run(
-            scene.router(),
-            &[
-                "ip link add link server0 name out0 address 00:00:5e:00:01:34 type macvlan mode private",
-                "ip link set out0 up",
-                "ip addr add 198.18.1.254/32 dev out0",
-                "ip addr add 2001:db8:1::254/128 dev out0 nodad",
-                "ip neigh replace 198.18.1.2 lladdr 02:00:00:00:01:02 dev out0 nud permanent",
-                "ip neigh replace 2001:db8:1::2 lladdr 02:00:00:00:01:02 dev out0 nud permanent",
-                "ip route replace 198.18.1.2/32 dev out0",
-                "ip -6 route replace 2001:db8:1::2/128 dev out0",
-            ],
-        );
+        route_through_macvlan(&scene);
         for line in [
             "nft add table netdev dp-seen",
             "nft add chain netdev dp-seen in { type filter hook ingress device eth0 priority 0; }",

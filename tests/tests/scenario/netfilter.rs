@@ -12,7 +12,10 @@ use dataplane_tests::{
 };
 use serde_json::Value;
 
-use crate::scene::{PORTS, PROMPT, Scene, within};
+use crate::{
+    macvlan::{can_have_macvlan, route_through_macvlan},
+    scene::{PORTS, PROMPT, Scene, within},
+};
 
 /// Where the datagrams of these scenarios go.
 const PORT: u16 = 5301;
@@ -298,15 +301,25 @@ fn a_shaped_way_out_is_served_by_tc() {
 }
 
 /// What others have at tc egress sees all that leaves, by whatever way it was forwarded: here it drops all.
-fn is_seen_at_tc_egress(mode: &str, word: &str, set: impl FnOnce(&Scene, &str), take_away: impl FnOnce(&Scene, &str)) {
-    let Some(scene) = Scene::attached(&[Need::Tool("tc")], mode) else { return };
+fn is_seen_at_tc_egress(
+    (mode, needs): (&str, &[Need]),
+    word: &str,
+    way_out: impl FnOnce(&Scene) -> &'static str,
+    set: impl FnOnce(&Scene, &str),
+    take_away: impl FnOnce(&Scene, &str),
+) {
+    let Some(scene) = Scene::attached(needs, mode) else { return };
+    let port = way_out(&scene);
     if mode == "native" {
         scene.take_frames();
         // Else XDP leaves to tc what has no checksum yet.
         scene.client().run("ethtool -K eth0 tx off").expect("whole checksums");
     }
-    assert_eq!(passed(&scene).0, [10; 2]);
-    let port = ROUTER_SERVER.port;
+    within(SECONDS, || {
+        let passed = passed(&scene);
+        ensure!(passed == ([10; 2], 20), "{passed:?}");
+        Ok(())
+    });
     set(&scene, port);
     // Programs are looked for each second.
     within(SECONDS, || {
@@ -337,17 +350,28 @@ fn classifiers_at_the_way_out_see_what_leaves() {
         let take_away = |scene: &Scene, port: &str| {
             scene.router().run(&format!("tc qdisc del dev {port} clsact")).expect("none");
         };
-        is_seen_at_tc_egress(mode, "filter bpf", set, take_away);
+        is_seen_at_tc_egress((mode, &[Need::Tool("tc")]), "filter bpf", |_| ROUTER_SERVER.port, set, take_away);
+    }
+}
+
+/// A program at TCX egress; what leaves through a device on another one passes by it at tc as well.
+fn programs_are_seen(modes: [&str; 2], needs: &[Need], way_out: impl Fn(&Scene) -> &'static str) {
+    for mode in modes {
+        let program = RefCell::new(None);
+        let set = |scene: &Scene, port: &str| {
+            *program.borrow_mut() = Some(scene.router().inside(|| drop_at_egress(port)).expect("a program"));
+        };
+        let take_away = |_: &Scene, _: &str| drop(program.take());
+        is_seen_at_tc_egress((mode, needs), "a program at tc egress", &way_out, set, take_away);
     }
 }
 
 #[test]
 fn programs_at_the_way_out_see_what_leaves() {
-    for mode in ["native", "auto"] {
-        let program = RefCell::new(None);
-        let set = |scene: &Scene, port: &str| {
-            *program.borrow_mut() = Some(scene.router().inside(|| drop_at_egress(port)).expect("a program"));
-        };
-        is_seen_at_tc_egress(mode, "a program at tc egress", set, |_, _| drop(program.take()));
-    }
+    programs_are_seen(["native", "auto"], &[], |_| ROUTER_SERVER.port);
+}
+
+#[test]
+fn programs_at_a_device_on_the_way_out_see_what_leaves() {
+    programs_are_seen(["native", "tc"], &[Need::Kernel("macvlan", can_have_macvlan)], route_through_macvlan);
 }

@@ -8,7 +8,7 @@ use chumsky::prelude::*;
 use chumsky::util::MaybeRef;
 
 thread_local! {
-    /// Nobody wants to know what could have stood where alternatives failed.
+    /// What could have stood where alternatives failed is not noted.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
