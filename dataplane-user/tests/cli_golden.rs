@@ -11,8 +11,9 @@ use dataplane_user::{
         protocol::{Data, Failure, FailureKind, Reply, Request},
         row::{
             Counts, DecisionRow, Difference, LinkRow, MirrorRow, MirrorState, NeighbourRow, NextHopRow, PortRow,
-            RouteRow, RoutesRow, RuleRow, SetRow, Stats, Table,
+            RouteRow, RoutesRow, RuleRow, Stats, Table,
         },
+        set_row::SetRow,
     },
     rule::ChainName,
 };
@@ -131,6 +132,7 @@ fn sets(only: Option<&str>) -> Vec<SetRow> {
         name: name.to_owned(),
         kind: kind.to_owned(),
         elements: elements.iter().map(|&element| element.to_owned()).collect(),
+        dynamic: None,
     };
     let mut rows = vec![
         row("blocked", "ipv4_addr", &["192.0.2.1", "198.51.100.0/24", "203.0.113.7-203.0.113.9"]),

@@ -9,9 +9,12 @@ use super::{
     session::{Session, unexpected},
     usage,
 };
-use crate::control::{
-    protocol::{Data, Request},
-    row::SetRow,
+use crate::{
+    config::DynamicSet,
+    control::{
+        protocol::{Data, Request},
+        set_row::{DynamicRow, SetRow},
+    },
 };
 
 /// Columns of a line of elements.
@@ -54,6 +57,15 @@ pub(super) enum Set {
         /// Its type, as nft has it
         #[arg(required = true, value_name = "TYPE")]
         kind: Vec<String>,
+        /// Rules fill it (`add @NAME { ip saddr }`); the kernel holds it
+        #[arg(long)]
+        dynamic: bool,
+        /// How long the elements of a dynamic set stay
+        #[arg(long, value_name = "TIME", requires = "dynamic")]
+        timeout: Option<String>,
+        /// How many elements a dynamic set may have
+        #[arg(long, value_name = "NUMBER", requires = "dynamic", default_value_t = DynamicSet::SIZE)]
+        size: u32,
         #[command(flatten)]
         care: CareArgs,
     },
@@ -95,10 +107,11 @@ impl Set {
             Self::Del { name, elements, care } => {
                 (Request::SetDel { name, elements: split(&elements).map_err(usage)? }, care)
             }
-            Self::Create { name, kind, care } => {
+            Self::Create { name, kind, dynamic, timeout, size, care } => {
                 // In nft the word `type` stands before it.
                 let kind = kind.iter().map(String::as_str).skip_while(|word| *word == "type").collect::<Vec<_>>();
-                (Request::SetCreate { name, kind: kind.join(" ") }, care)
+                let dynamic = dynamic.then_some(DynamicRow { timeout, size });
+                (Request::SetCreate { name, kind: kind.join(" "), dynamic }, care)
             }
             Self::Destroy { name, care } => (Request::SetDestroy { name }, care),
         };
@@ -133,6 +146,10 @@ fn split(words: &[String]) -> Result<Vec<String>, String> {
 /// As nft lists a set.
 fn text(row: &SetRow) -> String {
     let mut text = format!("set {} {{\n\ttype {}\n", row.name, row.kind);
+    if let Some(DynamicRow { timeout, size }) = &row.dynamic {
+        let timeout = timeout.as_ref().map(|timeout| format!("\ttimeout {timeout}\n")).unwrap_or_default();
+        text.extend([format!("\tsize {size}\n\tflags dynamic\n"), timeout]);
+    }
     if !row.elements.is_empty() {
         text.push_str("\telements = { ");
         let mut width = 0;
@@ -172,7 +189,7 @@ mod tests {
     #[test]
     fn long_lists_are_wrapped() {
         let elements: Vec<_> = (0..40).map(|host| format!("192.0.2.{host}")).collect();
-        let row = SetRow { name: "many".to_owned(), kind: "ipv4_addr".to_owned(), elements };
+        let row = SetRow { name: "many".to_owned(), kind: "ipv4_addr".to_owned(), elements, dynamic: None };
         assert!(text(&row).lines().all(|line| line.chars().count() < WIDTH + 20), "{}", text(&row));
         assert_eq!(text(&row).matches("192.0.2.").count(), 40);
     }

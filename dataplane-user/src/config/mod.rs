@@ -32,8 +32,9 @@ pub use pattern::{PatternError, PortPattern};
 pub use session::{NoSession, Session, WayIn};
 pub use set_file::parse_set_file;
 
+use crate::control::set_row::DynamicRow;
 use crate::model::{ModeChoice, ObstacleKinds};
-use crate::rule::{ChainName, Element, Fragments, Policy, RULE_CHAINS, Rule, SetName, SetType};
+use crate::rule::{ChainName, Element, Fragments, Policy, RULE_CHAINS, Rule, SetName, SetType, Timeout};
 use crate::steer::SteerConfig;
 
 /// What the operator wants.
@@ -274,13 +275,44 @@ pub struct SetConfig {
 }
 
 impl SetConfig {
-    /// Its elements; none while they are in a file.
+    /// Its elements; none while they are in a file, and where the kernel alone knows them.
     pub fn listed(&self) -> Option<&[Element]> {
         match &self.elements {
             Elements::Listed(elements) => Some(elements),
-            Elements::File(_) => None,
+            Elements::File(_) | Elements::Dynamic(_) => None,
         }
     }
+
+    /// What is said of it, if rules fill it.
+    pub fn dynamic(&self) -> Option<DynamicSet> {
+        if let Elements::Dynamic(dynamic) = &self.elements { Some(*dynamic) } else { None }
+    }
+}
+
+/// A set that rules fill; the kernel holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DynamicSet {
+    /// How long elements stay; none: until they are deleted.
+    pub timeout: Option<Timeout>,
+    /// How many there may be.
+    pub size: u32,
+}
+
+impl From<DynamicSet> for DynamicRow {
+    fn from(set: DynamicSet) -> Self {
+        Self { timeout: set.timeout.map(|timeout| timeout.to_string()), size: set.size }
+    }
+}
+
+impl DynamicSet {
+    /// As many as nft takes where nothing is said.
+    pub const SIZE: u32 = 65_535;
+}
+
+/// Whether only the kernel can decide a rule: for what it does or matches, or for a set that rules fill.
+pub fn needs_kernel(rule: &Rule, sets: &BTreeMap<SetName, SetConfig>) -> bool {
+    let filled = |name: &SetName| sets.get(name).is_some_and(|set| set.dynamic().is_some());
+    rule.needs_kernel() || rule.sets().any(filled)
 }
 
 /// The elements of a set.
@@ -290,6 +322,8 @@ pub enum Elements {
     Listed(Arc<Vec<Element>>),
     /// One a line in this file; a relative path is relative to the configuration. See [`parse_set_file`].
     File(PathBuf),
+    /// What rules put there.
+    Dynamic(DynamicSet),
 }
 
 /// A chain: its policy and its rules in their order.

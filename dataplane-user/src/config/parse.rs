@@ -1,10 +1,10 @@
 //! Reading.
 
+mod set;
 mod setting;
 
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,12 +12,13 @@ use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
 use super::position::in_file;
 use super::{
-    ChainConfig, Config, ConfigError, Elements, NetfilterChoice, PortConfig, PortPattern, SetConfig, UntilReady,
+    ChainConfig, Config, ConfigError, NetfilterChoice, PortConfig, PortPattern, SetConfig, UntilReady, needs_kernel,
 };
 use crate::model::ModeChoice;
 use crate::parallel::each;
-use crate::rule::{self, ChainName, Parsed, Policy, RuleError, SetName, parse_element, parse_set_type};
+use crate::rule::{self, ChainName, Parsed, Policy, RuleError, SetName};
 use crate::steer::SteerConfig;
+pub(crate) use set::check_sets;
 
 /// Why rules that the kernel decides do not go with `bypass`.
 pub(crate) const BYPASSED: &str =
@@ -196,43 +197,6 @@ impl<'a> File<'a> {
         Ok(ports)
     }
 
-    fn sets(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
-        for (key, item) in entries(table) {
-            let name = SetName::new(key.get()).ok_or_else(|| {
-                self.error(key.span(), "the name of a set is a letter, then letters, digits, `_`, `-` and `.`")
-            })?;
-            config.sets.insert(name, self.set(key, self.table(key, item)?)?);
-        }
-        Ok(())
-    }
-
-    fn set(&self, name: &Key, table: &dyn TableLike) -> Result<SetConfig, ConfigError> {
-        let (mut kind, mut file) = (None, None);
-        let mut listed: Option<&Array> = None;
-        for (key, item) in entries(table) {
-            match (key.get(), item.as_value()) {
-                ("type", Some(value)) => kind = Some(self.read("`type`", value, parse_set_type)?),
-                ("elements", _) => listed = Some(self.array(key, item)?),
-                ("file", value) => file = Some(PathBuf::from(self.string("`file`", value, item.span())?)),
-                ("type", None) => return Err(self.error(item.span(), "`type` must be a string in quotes")),
-                _ => return Err(self.unknown(key, "type, elements or file")),
-            }
-        }
-        let types =
-            "`type` is missing; take ipv4_addr, ipv6_addr, ether_addr, inet_proto, inet_service, mark or ifname";
-        let kind = kind.ok_or_else(|| self.error(name.span(), types))?;
-        let elements = match (listed, file) {
-            (Some(_), Some(_)) => return Err(self.error(name.span(), "take either `elements` or `file`")),
-            (None, Some(file)) => Elements::File(file),
-            (listed, None) => {
-                let values = listed.into_iter().flat_map(Array::iter);
-                let element = |value| self.read("an element", value, |text| parse_element(&kind, text));
-                Elements::Listed(values.map(element).collect::<Result<Vec<_>, _>>()?.into())
-            }
-        };
-        Ok(SetConfig { kind, elements })
-    }
-
     /// The policies; the rules come when the sets are known.
     fn chains(&self, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
         for (key, item) in entries(table) {
@@ -258,7 +222,8 @@ impl<'a> File<'a> {
 
     /// What the kernel is to decide cannot be passed by.
     fn bypass(&self, document: &dyn TableLike, config: &Config) -> Result<(), ConfigError> {
-        let needs = config.chains.iter().flat_map(ChainConfig::rules).any(rule::Rule::needs_kernel);
+        let mut rules = config.chains.iter().flat_map(ChainConfig::rules);
+        let needs = rules.any(|rule| needs_kernel(rule, &config.sets));
         if config.flows.netfilter == NetfilterChoice::Follow || !needs {
             return Ok(());
         }
@@ -295,22 +260,4 @@ pub(crate) fn checked(
         Some(said) => Err(RuleError { span: first..end, fault: rule::RuleFault::Invalid(said) }),
         None => Ok(rule),
     }
-}
-
-/// The rule, if there are the sets that it asks, and they hold what it asks for.
-pub(crate) fn check_sets(parsed: Parsed, sets: &BTreeMap<SetName, SetConfig>) -> Result<rule::Rule, RuleError> {
-    let asked = parsed.rule.matches().iter().zip(parsed.spans);
-    for (asked, span) in asked {
-        let Some(name) = asked.set() else { continue };
-        let fault = match (sets.get(name), asked.set_type()) {
-            (None, _) => format!("there is no set {name}; add a table [sets.{}]", name.as_str()),
-            (Some(set), Some(kind)) if set.kind != kind => {
-                format!("{name} is a set of {}; a set of {kind} can stand here", set.kind)
-            }
-            (Some(_), None) => format!("no set can stand here: write the values of {name} in braces"),
-            (Some(_), Some(_)) => continue,
-        };
-        return Err(RuleError { span, fault: rule::RuleFault::Invalid(fault) });
-    }
-    Ok(parsed.rule)
 }

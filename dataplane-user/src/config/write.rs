@@ -6,8 +6,8 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 use toml_writer::TomlWrite as _;
 
 use super::{
-    ChainConfig, Config, Elements, FibConfig, FlowsConfig, HeartbeatConfig, PeerChoice, SetConfig, SflowConfig,
-    UntilReady,
+    ChainConfig, Config, DynamicSet, Elements, FibConfig, FlowsConfig, HeartbeatConfig, PeerChoice, SetConfig,
+    SflowConfig, UntilReady,
 };
 use crate::model::ObstacleKind;
 use crate::rule::{ChainName, Fragments, Policy};
@@ -142,6 +142,15 @@ fn write_set(text: &mut String, set: &SetConfig) {
     match &set.elements {
         Elements::Listed(elements) => lines(text, "elements", elements),
         Elements::File(path) => pair(text, "file", &path.to_string_lossy()),
+        Elements::Dynamic(dynamic) => {
+            text.push_str("dynamic = true\n");
+            if let Some(timeout) = dynamic.timeout {
+                pair(text, "timeout", &timeout.to_string());
+            }
+            if dynamic.size != DynamicSet::SIZE {
+                text.extend(["size = ", &dynamic.size.to_string(), "\n"]);
+            }
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod request;
 mod routes_row;
 pub mod row;
 pub mod server;
+pub mod set_row;
 mod socket;
 pub mod status;
 pub mod steer;

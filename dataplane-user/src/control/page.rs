@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     protocol::{Data, Reply, Response},
-    row::SetRow,
+    set_row::SetRow,
 };
 use crate::rule::ChainName;
 
@@ -198,6 +198,7 @@ mod tests {
             name: name.to_owned(),
             kind: "ipv4_addr".to_owned(),
             elements: elements.iter().map(|&element| element.to_owned()).collect(),
+            dynamic: None,
         };
         let next = |element| Some(Cursor::Sets { name: "b".to_owned(), element });
         let parts = vec![

@@ -12,8 +12,9 @@ use super::flow::FlowRow;
 pub use super::open_socket::SocketRow;
 use super::row::{
     DecisionRow, Difference, Explanation, Finding, HistoryRow, NeighbourRow, PacketRow, PortRow, RouteRow, RuleRow,
-    SetRow, Stats,
+    Stats,
 };
+use super::set_row::{DynamicRow, SetRow};
 pub use super::status::Whereabouts;
 use super::status::{ChainRow, StatusRow};
 use super::steer::SteerRow;
@@ -156,6 +157,9 @@ pub enum Request {
         name: String,
         /// Its type, as nft has it.
         kind: String,
+        /// What is said of it, if rules fill it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dynamic: Option<DynamicRow>,
     },
     /// Remove a set that no rule matches. Answered with [`Data::Done`].
     #[serde(rename = "set destroy")]

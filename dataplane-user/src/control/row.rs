@@ -267,18 +267,6 @@ pub struct RuleRow {
     pub bytes: u64,
 }
 
-/// One row of `set list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetRow {
-    /// As rules ask it, without `@`.
-    pub name: String,
-    /// As nft names it: `ipv4_addr`, `ipv4_addr . inet_service`, ...
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// In canonical form, in the order in which they were put in.
-    pub elements: Vec<String>,
-}
-
 /// The answer of `stats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {

@@ -7,7 +7,8 @@ use crate::{
     control::{
         page::{Cursor, Part},
         protocol::{Data, Failure, FailureKind, Request},
-        row::{NeighbourRow, RouteRow, RuleRow, SetRow},
+        row::{NeighbourRow, RouteRow, RuleRow},
+        set_row::{DynamicRow, SetRow},
     },
     model::{Candidates, Family, Neighbour, NeighbourState, Prefix, Routes, TABLE_DEFAULT, TABLE_MAIN},
     rule::ChainName,
@@ -174,13 +175,16 @@ impl Daemon {
         let mut sets = sets.skip_while(|(name, _)| begun.is_some_and(|begun| name.as_str() < begun)).peekable();
         if let Some(begun) = begun.filter(|begun| told > 0 && sets.peek().is_none_or(|set| set.0.as_str() != *begun)) {
             // It went while it was told: what was told ends there.
-            rows.push(SetRow { name: begun.to_owned(), kind: String::new(), elements: Vec::new() });
+            let (name, kind) = (begun.to_owned(), String::new());
+            rows.push(SetRow { name, kind, elements: Vec::new(), dynamic: None });
         }
         while let Some((name, set)) = sets.next() {
             let first = if begun == Some(name.as_str()) { told } else { 0 };
+            let filled = set.dynamic().map(|_| self.filled(name));
             let (name, kind) = (name.as_str().to_owned(), set.kind.to_string());
             let mut full = page.takes(1, kind.len());
-            let (all, mut elements) = (set.listed().unwrap_or_default(), Vec::new());
+            let all = filled.as_deref().or(set.listed()).unwrap_or_default();
+            let mut elements = Vec::new();
             for element in all.iter().skip(first) {
                 let text = element.to_string();
                 full = page.takes(0, text.len() + 3);
@@ -190,7 +194,8 @@ impl Daemon {
                 }
             }
             let element = first + elements.len();
-            rows.push(SetRow { name: name.clone(), kind, elements });
+            let dynamic = set.dynamic().map(DynamicRow::from);
+            rows.push(SetRow { name: name.clone(), kind, elements, dynamic });
             if element < all.len() {
                 return Ok((Data::Sets(rows), Some(Cursor::Sets { name, element })));
             }

@@ -42,7 +42,7 @@ impl Daemon {
             }
             Request::ChainList => Ok(Data::Chains(self.chain_rows()).into()),
             Request::ChainPolicy { chain, policy } => self.chain_policy(*chain, policy),
-            Request::SetCreate { name, kind } => self.set_create(name, kind),
+            Request::SetCreate { name, kind, dynamic } => self.set_create(name, kind, dynamic.as_ref()),
             Request::SetDestroy { name } => self.set_destroy(name),
             Request::Careful(careful) => self.careful(careful, uid),
             Request::RuleDel { chain, handle } => {
@@ -312,7 +312,9 @@ impl Daemon {
             .map_err(|error: RuleError| rejected(error.render(text, "rule")))?;
         match unsupported(&rule) {
             Some(what) => Err(rejected(format!("`{rule}`: {what}"))),
-            None if rule.needs_kernel() && self.desired.flows().netfilter == NetfilterChoice::Bypass => {
+            None if self.desired.chains().needs_kernel(&rule)
+                && self.desired.flows().netfilter == NetfilterChoice::Bypass =>
+            {
                 Err(rejected(format!("`{rule}`: {}", config::BYPASSED)))
             }
             None => Ok(rule),

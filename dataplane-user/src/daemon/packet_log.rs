@@ -101,7 +101,7 @@ impl LogRule {
     fn new(chain: ChainName, installed: &InstalledRule) -> Option<Self> {
         let log = installed.rule.statements().iter().find_map(|statement| match statement {
             Statement::Log(log) => Some(log),
-            Statement::Limit(_) | Statement::Change(_) => None,
+            _ => None,
         });
         let with = match installed.rule.action() {
             Action::Reject(with) => Some(with),

@@ -62,7 +62,8 @@ impl Daemon {
                 break;
             }
         }
-        if config.chains.iter().flat_map(ChainConfig::rules).any(crate::rule::Rule::needs_kernel) {
+        let mut rules = config.chains.iter().flat_map(ChainConfig::rules);
+        if rules.any(|rule| crate::config::needs_kernel(rule, &config.sets)) {
             let result = "rules with `ct` or address translation would be decided by the kernel; they are judged here for a packet \
                           that opens a connection, or, if it acknowledges, of one that stands";
             stages.push(Stage { name: "note".to_owned(), result: result.to_owned() });

@@ -126,7 +126,12 @@ impl Flat {
 
     /// Whether every packet meets it and ends there.
     pub(super) fn decides_all(&self) -> bool {
-        let limited = self.statements.iter().any(|statement| matches!(statement, Statement::Limit(_)));
+        let limited = self.statements.iter().any(|statement| statement.is_condition() || needs_key(statement));
         self.matches.is_empty() && !limited && self.action != Action::Continue
     }
+}
+
+/// Whether it is done only for packets of one family or protocol.
+fn needs_key(statement: &Statement) -> bool {
+    statement.update().is_some_and(|update| update.family().is_some() || update.protocols().is_some())
 }

@@ -147,7 +147,7 @@ fn buckets<'r>(rules: impl Iterator<Item = &'r Flat>, problems: &mut Problems) {
     for rule in rules {
         let limit = rule.statements.iter().find_map(|statement| match statement {
             Statement::Limit(limit) => Some(*limit),
-            Statement::Log(_) | Statement::Change(_) => None,
+            _ => None,
         });
         if let Some(limit) = limit {
             limits.entry((rule.place.start, rule.place.end)).or_insert((limit, 0)).1 += 1;

@@ -9,12 +9,14 @@ use std::rc::Rc;
 
 use super::chain::{Chain, Flat, Line, Says, too_much};
 use super::complement::{asks_transport, complement};
+use super::conditional;
 use super::problem::{Position, Problems};
 use super::room::{Full, Room, weight};
+use super::tail::tails;
 use crate::rule::{Action, Change, Limit, Match, Policy, Statement};
 
 /// Chains on the way to a rule; nft has 16 (`NFT_JUMP_STACK_SIZE`).
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 /// What rules may ask that are made on the way, all told.
 const ROOM: usize = 4_000_000;
 
@@ -105,7 +107,7 @@ impl<'a> Inline<'a> {
     }
 
     fn line(&mut self, chain: &Chain, line: &Line, policy: Option<Policy>, rest: &mut Rest) -> Result<(), Full> {
-        let always = line.matches.is_empty();
+        let always = line.matches.is_empty() && !line.statements.iter().any(Statement::is_condition);
         match &line.says {
             Says::Action(action) => {
                 self.stays_true(chain, line, &line_changes(line));
@@ -206,14 +208,25 @@ impl<'a> Inline<'a> {
     /// A chain under the condition of the line that leads there. What that line logs is logged before.
     fn under(&mut self, line: &Line, block: &Block) -> Result<Vec<Flat>, Full> {
         let mut rules = Vec::new();
-        if let [Statement::Limit(limit)] = line.statements[..] {
-            // Only lines of log: see `called`.
+        if let [Statement::Limit(limit)] = line.statements[..]
+            && block.rules.iter().all(Flat::only_logs)
+        {
             for rule in &block.rules {
                 let mut rule = rule.clone();
                 if !rule.statements.iter().any(|one| matches!(one, Statement::Limit(_))) {
                     rule.statements.insert(0, Statement::Limit(limit));
                 }
                 rules.extend(self.joined(&rule, &line.matches)?);
+            }
+            return Ok(rules);
+        }
+        if line.statements.iter().any(Statement::is_condition)
+            && let Some((first, met)) = conditional::marked(line)
+        {
+            let condition = [&line.matches[..], &[met]].concat();
+            rules.push(first);
+            for rule in &block.rules {
+                rules.extend(self.joined(rule, &condition)?);
             }
             return Ok(rules);
         }
@@ -276,14 +289,20 @@ impl<'a> Inline<'a> {
     /// The chain of that name, written out.
     fn called(&mut self, from: &Chain, line: &Line, name: &str) -> Option<Rc<Block>> {
         let block = self.known(from, line, name)?;
-        if let Some(Statement::Limit(limit)) = line.statements.iter().find(|one| matches!(one, Statement::Limit(_))) {
-            if line.statements.len() > 1 || !block.rules.iter().all(Flat::only_logs) {
-                let message = format!("`{limit}` before a jump cannot be said: put it into the rules of chain {name}");
+        if let Some(condition) = line.statements.iter().find(|one| one.is_condition()) {
+            let only_limit = matches!(line.statements[..], [Statement::Limit(_)]);
+            let only_logs = only_limit && block.rules.iter().all(Flat::only_logs);
+            if !only_logs && conditional::can_follow(&block.rules, block.ends) {
+                return Some(block);
+            }
+            if !only_logs {
+                let message =
+                    format!("`{condition}` before a jump cannot be said: put it into the rules of chain {name}");
                 self.problems.error(line.place.clone(), message);
                 return None;
             }
             let message = format!(
-                "`{limit}` holds for lines of log that have no limit of their own: there may be more of the others"
+                "`{condition}` holds for lines of log that have no limit of their own: there may be more of the others"
             );
             self.problems.note(line.place.clone(), message);
         }
@@ -323,44 +342,6 @@ const fn said(policy: Policy) -> Action {
         Policy::Accept => Action::Accept,
         Policy::Drop => Action::Drop,
     }
-}
-
-/// For each chain the policy that a packet meets behind its last rule: no rule follows what leads there, on any way.
-fn tails(chains: &[Chain], named: &HashMap<(&str, &str), usize>) -> Vec<Option<Policy>> {
-    // Who leads to a chain, and whether something follows there.
-    let mut callers: Vec<Vec<(usize, bool)>> = vec![Vec::new(); chains.len()];
-    for (caller, chain) in chains.iter().enumerate() {
-        let last = chain.lines.last().map(|line| &line.place);
-        for line in &chain.lines {
-            let (name, follows) = match &line.says {
-                Says::Jump(name) => (name, last != Some(&line.place)),
-                Says::Goto(name) => (name, false),
-                Says::Return | Says::Action(_) => continue,
-            };
-            if let Some(index) = named.get(&(chain.table.as_str(), name.as_str())) {
-                callers[*index].push((caller, follows));
-            }
-        }
-    }
-    let mut tails: Vec<_> = chains.iter().map(|chain| chain.hook.map(|hook| hook.policy)).collect();
-    // One more level of jumps each time; none where chains lead back to themselves.
-    for _ in 0..DEEPEST {
-        let found: Vec<_> = (0..chains.len())
-            .filter(|index| tails[*index].is_none())
-            .filter_map(|index| {
-                let mut ends = callers[index].iter().map(|(caller, follows)| tails[*caller].filter(|_| !follows));
-                let first = ends.next().flatten()?;
-                ends.all(|end| end == Some(first)).then_some((index, first))
-            })
-            .collect();
-        if found.is_empty() {
-            break;
-        }
-        for (index, policy) in found {
-            tails[index] = Some(policy);
-        }
-    }
-    tails
 }
 
 fn changes_of(statements: &[Statement]) -> impl Iterator<Item = Change> {

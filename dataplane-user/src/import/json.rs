@@ -209,10 +209,31 @@ fn statement(statement: &Value) -> String {
             _ => "reject".to_owned(),
         },
         ("mangle", _) => format!("{} set {}", field(&value["key"]), put(&value["value"])),
-        ("set", _) => format!("{} {}", plain(&value["op"]), plain(&value["set"])),
+        ("set", _) => format!("{} {} {{ {} }}", plain(&value["op"]), plain(&value["set"]), filled(value)),
+        ("meter", _) => format!("meter {} {{ {} }}", plain(&value["name"]), filled(value)),
+        ("ct count", _) => {
+            let over = if value.get("inv") == Some(&Value::Bool(true)) { "over " } else { "" };
+            format!("ct count {over}{}", plain(&value["val"]))
+        }
         ("flow", _) => format!("flow {} {}", plain(&value["op"]), plain(&value["flowtable"])),
         _ => action(statement),
     }
+}
+
+/// The key of an element that a rule writes, and what stands behind it.
+fn filled(value: &Value) -> String {
+    let key = value.get("elem").or_else(|| value.get("key")).unwrap_or(&Value::Null);
+    let (key, timeout) = match key.get("elem") {
+        Some(inside) => (&inside["val"], inside.get("timeout")),
+        None => (key, None),
+    };
+    let timeout = timeout.map(|seconds| format!("timeout {}s", plain(seconds)));
+    let statements = match value.get("stmt") {
+        Some(Value::Array(all)) => all.iter().map(statement).collect(),
+        Some(one) => vec![statement(one)],
+        None => Vec::new(),
+    };
+    [field(key)].into_iter().chain(timeout).chain(statements).collect::<Vec<_>>().join(" ")
 }
 
 /// What a rule or an element of a map says, or a word that nothing else is known of.

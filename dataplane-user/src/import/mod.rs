@@ -7,6 +7,7 @@
 mod base;
 mod chain;
 mod complement;
+mod conditional;
 mod hook;
 mod inline;
 mod iptables;
@@ -18,6 +19,7 @@ mod problem;
 mod room;
 mod set;
 mod simplify;
+mod tail;
 
 pub use problem::ImportError;
 

@@ -3,7 +3,7 @@
 //! Blocks in braces hold statements; a statement ends with its line or at `;`. What stands in the blocks of a table is read
 //! by [`super::set`] and [`super::line`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chumsky::prelude::*;
 
@@ -15,7 +15,7 @@ use super::set::Table;
 use crate::config::SetConfig;
 use crate::rule::parse::token::{Extra, is_value, run_of, space, symbol, token};
 use crate::rule::parse::{end, run};
-use crate::rule::{Family, Policy, SetName};
+use crate::rule::{Family, Match, Policy, SetName};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -218,7 +218,7 @@ fn table<'a>(head: Text<'a>, items: &[Item<'a>], reader: &Reader<'a>, ruleset: &
             return problems.error(place(&head), message);
         }
     };
-    let mut table = Table::new(head.0.trim_start_matches("table").trim());
+    let mut table = Table::new(head.0.trim_start_matches("table").trim(), filled(items));
     let first = ruleset.chains.len();
     for item in items {
         declaration(item, &mut table, ruleset, problems);
@@ -237,6 +237,26 @@ fn table<'a>(head: Text<'a>, items: &[Item<'a>], reader: &Reader<'a>, ruleset: &
         // Read for its errors; but no packet meets it.
         ruleset.chains[first..].iter_mut().for_each(|chain| chain.hook = None);
     }
+}
+
+/// The names of the sets that rules of these chains fill: `add @NAME`, `update @NAME`, `meter NAME`.
+fn filled<'a>(items: &[Item<'a>]) -> HashSet<&'a str> {
+    let mut names = HashSet::new();
+    for item in items {
+        let Item::Block(_, body) = item else { continue };
+        for (text, _) in body.iter().filter_map(|item| if let Item::Statement(text) = item { Some(text) } else { None })
+        {
+            let words = words(text);
+            for pair in words.windows(2) {
+                names.extend(match pair {
+                    ["add" | "update" | "delete", name] => name.strip_prefix('@'),
+                    ["meter", name] => Some(*name),
+                    _ => None,
+                });
+            }
+        }
+    }
+    names
 }
 
 /// `flags dormant`.
@@ -331,14 +351,15 @@ fn chain<'a>(
         }
     }
     lines.retain(|line| {
-        let unknown = line.matches.iter().filter_map(crate::rule::Match::set).find(|name| !table.knows(name));
+        let filled = line.statements.iter().filter_map(|statement| Some(&statement.update()?.set));
+        let unknown = line.matches.iter().filter_map(Match::set).chain(filled).find(|name| !table.knows(name));
         if let Some(name) = unknown {
             problems.error(line.place.clone(), format!("there is no set {name} in table {}", table.name));
         }
         unknown.is_none()
     });
     for line in &mut lines {
-        line.matches = table.in_config(std::mem::take(&mut line.matches));
+        table.name_as_in_config(line);
     }
     let hook = match base {
         None => None,

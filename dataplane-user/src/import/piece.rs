@@ -9,8 +9,8 @@ use super::chain::Says;
 use super::set::value_of;
 use crate::rule::parse::fault::{Fault, Word};
 use crate::rule::parse::token::{Extra, in_quotes, integer, is_value, keyword, quoted, run_of, space, symbol, token};
-use crate::rule::parse::{end, field, kernel, statement, translation, value};
-use crate::rule::{Match, Statement, Text};
+use crate::rule::parse::{end, field, kernel, statement, translation, update, value};
+use crate::rule::{Match, SetName, SetUpdate, SetVerb, Statement, Text};
 
 pub(super) type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -89,11 +89,31 @@ pub(super) fn piece<'a>() -> Boxed<'a, Piece<'a>> {
         named.to(Piece::Counter).labelled("a statement").boxed(),
         statement::counter().to(Piece::Counter).labelled("a statement").boxed(),
         statement::any().map(Piece::Statement).labelled("a statement").boxed(),
+        meter().map(|update| Piece::Statement(Statement::Update(Box::new(update)))).labelled("a statement").boxed(),
         says().map(Piece::Says).labelled("a verdict").boxed(),
         comment.map(Piece::Comment).labelled("a comment").boxed(),
         offload().to(Piece::Offload).labelled("a statement").boxed(),
     ))
     .boxed()
+}
+
+/// `meter NAME size 65535 { ip saddr limit rate 10/second }`: how versions before 1.1 list `add @NAME`.
+fn meter<'a>() -> Boxed<'a, SetUpdate> {
+    let name = token("the name of a meter", |rest| {
+        let word = run_of(rest, |letter| is_value(letter) || letter == '-');
+        SetName::new(word).map(|name| (word.len(), name))
+    });
+    let size = keyword("size").ignore_then(integer()).or_not();
+    let inside = update::key().then(update::behind()).delimited_by(symbol("{"), symbol("}"));
+    keyword("meter")
+        .ignore_then(name)
+        .then_ignore(size)
+        .then(inside)
+        .try_map_with(|(name, (key, behind)), extra| {
+            let update = SetUpdate::new((SetVerb::Add, name), key, behind);
+            update.ok_or_else(|| Fault::invalid(extra.span(), "the key of an element has fields of one family"))
+        })
+        .boxed()
 }
 
 /// `flow add @NAME`, which older versions call `flow offload`.

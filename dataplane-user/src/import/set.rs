@@ -1,10 +1,11 @@
 //! Named sets and maps of nft.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::chain::Line;
 use super::problem::{Position, Problems};
-use crate::config::{Elements, SetConfig};
-use crate::rule::{ItemKind, Match, SetName, SetType, parse_element, parse_set_type};
+use crate::config::{DynamicSet, Elements, SetConfig};
+use crate::rule::{Element, ItemKind, SetName, SetType, Statement, Timeout, parse_element, parse_set_type};
 
 /// What a name of this table stands for.
 pub(super) struct Table<'a> {
@@ -14,11 +15,14 @@ pub(super) struct Table<'a> {
     named: HashMap<&'a str, Vec<(&'a str, Position)>>,
     /// Sets that are called otherwise in the config, where names are of all tables.
     renamed: HashMap<SetName, SetName>,
+    /// Sets that some rule fills.
+    filled: HashSet<&'a str>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), named: HashMap::new(), renamed: HashMap::new() }
+    /// `filled`: sets that some rule fills.
+    pub(super) fn new(name: &str, filled: HashSet<&'a str>) -> Self {
+        Self { name: name.to_owned(), named: HashMap::new(), renamed: HashMap::new(), filled }
     }
 
     /// The elements of a set or map, for where they have to be written out.
@@ -37,13 +41,20 @@ impl<'a> Table<'a> {
         self.renamed.insert(name, other);
     }
 
-    /// The matches of a rule, with the names of sets as the config has them.
-    pub(super) fn in_config(&self, matches: Vec<Match>) -> Vec<Match> {
-        let known = |asked: Match| match asked.set().and_then(|name| self.renamed.get(name)) {
-            Some(other) => asked.asking(other),
-            None => asked,
-        };
-        matches.into_iter().map(known).collect()
+    /// Gives the sets that a rule matches and fills the names that the config has for them.
+    pub(super) fn name_as_in_config(&self, line: &mut Line) {
+        for asked in &mut line.matches {
+            if let Some(other) = asked.set().and_then(|name| self.renamed.get(name)) {
+                *asked = asked.asking(other);
+            }
+        }
+        for statement in &mut line.statements {
+            if let Statement::Update(update) = statement
+                && let Some(other) = self.renamed.get(&update.set)
+            {
+                update.set = other.clone();
+            }
+        }
     }
 
     /// A set or map: what stands between its braces, a statement each.
@@ -56,6 +67,7 @@ impl<'a> Table<'a> {
     ) -> Option<(SetName, SetConfig)> {
         let mut kind = None;
         let mut elements = Vec::new();
+        let (mut dynamic, mut size, mut timeout) = (false, DynamicSet::SIZE, None);
         for (text, start) in body {
             let (key, rest) = text.split_once(|c: char| c.is_whitespace()).unwrap_or((text, ""));
             let here = *start..*start + text.len();
@@ -69,25 +81,20 @@ impl<'a> Table<'a> {
                     let message = "a map gives a value to a packet; only maps of verdicts, addresses and ports can be written out";
                     problems.error(here, message);
                 }
-                "flags" => {
-                    if rest.split(',').any(|flag| matches!(flag.trim(), "timeout" | "dynamic")) {
-                        problems.error(
-                            here,
-                            "the elements of this set come and go by themselves; `dataplane set add` and `set del` \
-                             change a set here",
-                        );
-                    }
-                }
+                "flags" => dynamic = rest.split(',').any(|flag| flag.trim() == "dynamic"),
                 "elements" => elements = split(text, *start),
                 "comment" => problems.note(here, "the comment of a set is not kept"),
-                "counter" | "size" | "policy" | "auto-merge" => {}
-                "timeout" | "gc-interval" => {
-                    problems.error(here, "elements with a timeout are not kept here: take the timeout out");
-                }
+                "size" => size = rest.trim().parse().unwrap_or(size),
+                "counter" | "policy" | "auto-merge" | "gc-interval" => {}
+                "timeout" => match rest.trim().parse::<Timeout>() {
+                    Ok(time) => timeout = Some(time),
+                    Err(error) => problems.error(here, error.to_string()),
+                },
                 _ => problems.error(here, format!("`{key}` of a set is not known here")),
             }
         }
-        if elements.is_empty() {
+        let dynamic = dynamic || self.filled.contains(name);
+        if elements.is_empty() && !dynamic {
             let message = format!(
                 "`{name}` has no elements: what asks for it fits no packet, and `!=` all. `nft -t` lists no elements: list \
                  without `-t` if there are some"
@@ -116,25 +123,40 @@ impl<'a> Table<'a> {
             );
             return None;
         };
-        let mut read = Vec::new();
-        for (text, here) in elements {
-            let value = value_of(text);
-            let behind = &text[value.len()..];
-            if behind.contains(" timeout ") || behind.contains(" expires ") {
-                problems.error(here.clone(), "elements with a timeout are not kept here: take the timeout out");
+        if dynamic {
+            if !elements.is_empty() {
+                let message = format!("the elements of `{name}` are left out: rules put them there");
+                problems.note(place, message);
             }
-            if behind.contains(" comment ") {
-                problems.note(here.clone(), "the comment of an element is not kept");
-            }
-            match parse_element(&kind, value) {
-                Ok(element) => read.push(element),
-                Err(error) => {
-                    problems.error(here.start + error.span.start..here.start + error.span.end, error.to_string());
-                }
-            }
+            let elements = Elements::Dynamic(DynamicSet { timeout, size });
+            return Some((known, SetConfig { kind, elements }));
         }
+        let read = listed(&kind, elements, timeout.is_some(), problems);
         Some((known, SetConfig { kind, elements: Elements::Listed(read.into()) }))
     }
+}
+
+/// The elements of a set that are listed; `time_out`: the set gives them a time.
+fn listed(kind: &SetType, elements: Vec<(&str, Position)>, time_out: bool, problems: &mut Problems) -> Vec<Element> {
+    let mut read = Vec::new();
+    for (text, here) in elements {
+        let value = value_of(text);
+        let behind = &text[value.len()..];
+        if time_out || behind.contains(" timeout ") || behind.contains(" expires ") {
+            let message = "here an element has no time: it stays until `dataplane set del`";
+            problems.note(here.clone(), message);
+        }
+        if behind.contains(" comment ") {
+            problems.note(here.clone(), "the comment of an element is not kept");
+        }
+        match parse_element(kind, value) {
+            Ok(element) => read.push(element),
+            Err(error) => {
+                problems.error(here.start + error.span.start..here.start + error.span.end, error.to_string());
+            }
+        }
+    }
+    read
 }
 
 /// Whether a map is of verdicts, or of what connections are translated to.

@@ -136,6 +136,36 @@ fn assert_option(options: &str, want: &str) {
 }
 
 #[test]
+fn extensions_of_iptables_that_count_for_each_address() {
+    for (options, want) in [
+        (
+            "-p tcp -m connlimit --connlimit-upto 3 --connlimit-mask 24 --connlimit-daddr -j ACCEPT",
+            "ip protocol tcp add @connlimit-76 { ip daddr & 255.255.255.0 ct count 3 } accept",
+        ),
+        ("-m connlimit --connlimit-mask 24 -j ACCEPT", "take `--connlimit-above` or"),
+        (
+            "-p udp -m hashlimit --hashlimit-upto 10/min --hashlimit-mode srcip,dstport --hashlimit-name a -j ACCEPT",
+            "ip protocol udp update @a { ip saddr . udp dport limit rate 10/minute burst 5 packets } accept",
+        ),
+        ("-m hashlimit --hashlimit-above 512kb/s --hashlimit-name a -j DROP", "a rate is a number and a time"),
+        ("-m recent --set --name 1st --rdest -j DROP", "meta nfproto ipv4 update @s1st { ip daddr } drop"),
+        ("-m recent --rcheck --name a --rsource -j DROP", "ip saddr @a drop"),
+        ("-m recent --update --seconds 9 -j DROP", "ip saddr @DEFAULT update @DEFAULT { ip saddr } drop"),
+        ("-m recent --remove -j DROP", "ip saddr @DEFAULT delete @DEFAULT { ip saddr } drop"),
+        (
+            "-m recent --update --seconds 60 --hitcount 4 -j DROP",
+            "meta nfproto ipv4 update @DEFAULT-hits { ip saddr limit rate over 3/minute burst 3 packets } drop",
+        ),
+        ("-m recent --update --hitcount 4 -j DROP", "without `--seconds`"),
+        ("-m recent --rcheck --rttl -j DROP", "take `--rttl` out"),
+        ("-m recent --rcheck --mask 255.255.0.0 -j DROP", "take `--mask` out"),
+        ("-m recent --set -m tcp -p tcp -j DROP", "stands behind what counts packets"),
+    ] {
+        assert_option(options, want);
+    }
+}
+
+#[test]
 fn options_of_iptables() {
     for (options, want) in [
         ("-s 192.0.2.0/24 ! -d 192.0.2.1/32 -j DROP", "ip saddr 192.0.2.0/24 ip daddr != 192.0.2.1 drop"),
@@ -174,7 +204,7 @@ fn options_of_iptables() {
         ("-j NFLOG --nflog-group 3 --nflog-size 64 --nflog-threshold 5", "meta nfproto ipv4 log group 3 continue"),
         ("-m rpfilter --invert -j DROP", "for IPv6 there is no such setting"),
         ("-m limit --limit 1/s -m tcp --dport 22 -j DROP", "needs a protocol with ports"),
-        ("-p tcp -m limit --limit 1/s -m tcp --dport 22 -j DROP", "stands behind `--limit`"),
+        ("-p tcp -m limit --limit 1/s -m tcp --dport 22 -j DROP", "stands behind what counts packets"),
         ("-m conntrack --ctstate NEW -j DROP", "meta nfproto ipv4 ct state new drop"),
         ("-m state ! --state INVALID -j ACCEPT", "meta nfproto ipv4 ct state != invalid accept"),
         ("-m conntrack --ctstate DNAT -j ACCEPT", "meta nfproto ipv4 ct status dnat accept"),

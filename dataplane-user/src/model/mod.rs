@@ -51,7 +51,8 @@ pub use netfilter::{Netfilter, NetfilterChain, NetfilterHook};
 pub use obstacle::{Obstacle, ObstacleKind, ObstacleKinds};
 pub use open_socket::{OpenSocket, STATE_CLOSE, STATE_LISTEN};
 pub use own_table::{
-    ChainKind, DELIVERY_MARK, OWN_RULES, OwnChain, OwnCount, OwnRule, OwnSet, OwnTable, Place, Step, TABLE_DELIVERY,
+    ChainKind, DELIVERY_MARK, OWN_RULES, OwnChain, OwnCount, OwnDynamic, OwnRule, OwnSet, OwnTable, OwnUpdate, Place,
+    Step, TABLE_DELIVERY,
 };
 pub use port::{Attachment, Mode, ModeChoice, UnknownMode, choose};
 pub use protocol::{PROTOCOLS, protocol_name};

@@ -20,7 +20,7 @@ pub struct OwnTable {
 }
 
 /// A set, with a name or without.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnSet {
     /// None for a list within a rule.
     pub name: Option<String>,
@@ -31,6 +31,34 @@ pub struct OwnSet {
     /// Of each element, by field, the first value and the last, in network order. Of a single field: in order, none
     /// touching another.
     pub elements: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
+    /// Rules fill it: what is in it stays when the table is written again.
+    pub dynamic: Option<OwnDynamic>,
+}
+
+/// What is said of a set that rules fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnDynamic {
+    /// How long its elements stay, in milliseconds.
+    pub timeout: Option<u64>,
+    /// Whether elements have a time at all; the kernel counts connections only in sets whose elements have none.
+    pub times_out: bool,
+    /// How many there may be.
+    pub size: u32,
+}
+
+/// What a rule writes into a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnUpdate {
+    /// `NFT_DYNSET_OP_*`.
+    pub operation: u32,
+    /// The name of the set.
+    pub set: String,
+    /// Where the key begins.
+    pub key: Place,
+    /// How long the element stays, in milliseconds, when not as long as the set says.
+    pub timeout: Option<u64>,
+    /// What each element has of its own, and must let pass.
+    pub condition: Option<Step>,
 }
 
 /// The type of a base chain.
@@ -134,6 +162,10 @@ pub enum Step {
         /// How many at once.
         burst: u32,
     },
+    /// Goes on for no more connections than this, or for more.
+    Connections(bool, u32),
+    /// Writes into a set; the rule ends where the element does not let it pass.
+    Update(Box<OwnUpdate>),
     /// A line in the kernel's log, or a message for a group.
     Log {
         /// What it begins with.
@@ -177,7 +209,15 @@ pub enum Step {
 impl Step {
     /// Whether it changes a packet, or what is noted of it.
     const fn changes(&self) -> bool {
-        matches!(self, Self::SetMeta(..) | Self::SetConnection(..) | Self::Write(..) | Self::SetSegment(_))
+        matches!(
+            self,
+            Self::SetMeta(..) | Self::SetConnection(..) | Self::Write(..) | Self::SetSegment(_) | Self::Update(_)
+        )
+    }
+
+    /// Whether it depends on what an element of a set has of its own.
+    const fn is_of_element(&self) -> bool {
+        matches!(self, Self::Update(update) if update.condition.is_some())
     }
 }
 
@@ -199,8 +239,12 @@ impl OwnTable {
         for chain in before.chains.iter().filter(|chain| chain.kind != ChainKind::Translate) {
             let mut chain = chain.clone();
             chain.name += BEFORE;
+            // What an element has of its own is known to the rule that is to be.
+            chain.rules.retain(|rule| !rule.steps.iter().any(Step::is_of_element));
             for step in chain.rules.iter_mut().flat_map(|rule| &mut rule.steps) {
-                if let Step::InSet(_, _, name) = step {
+                if let Step::InSet(_, _, name) = step
+                    && !self.shares(before, name)
+                {
                     *name = set_before(name);
                 }
             }
@@ -211,9 +255,17 @@ impl OwnTable {
             }
             both.chains.push(chain);
         }
-        both.sets
-            .extend(before.sets.iter().map(|set| OwnSet { name: set.name.as_deref().map(set_before), ..set.clone() }));
+        let of_before =
+            before.sets.iter().filter(|set| !set.name.as_deref().is_some_and(|name| self.shares(before, name)));
+        both.sets.extend(of_before.map(|set| OwnSet { name: set.name.as_deref().map(set_before), ..set.clone() }));
         both
+    }
+
+    /// Whether both have the same set, which rules fill.
+    fn shares(&self, other: &Self, name: &str) -> bool {
+        let of = |table: &Self| table.sets.iter().find(|set| set.name.as_deref() == Some(name)).cloned();
+        let own = of(self);
+        own.as_ref().is_some_and(|set| set.dynamic.is_some()) && own == of(other)
     }
 }
 

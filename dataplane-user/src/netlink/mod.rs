@@ -73,7 +73,7 @@ pub use delivery::deliver;
 pub use error::Error;
 pub use gate::{Gate, GateRule};
 pub use neighbour::Prober;
-pub use own_table::{OwnTableSocket, own_counts};
+pub use own_table::{OwnElement, OwnTableSocket, own_counts, own_elements};
 pub use route_get::{Path, path};
 
 /// Kernel groups that we listen to: link, neighbours, IPv4 and IPv6 addresses, routes, rules and settings, next hops, tc.

@@ -4,8 +4,11 @@
 //! the daemon ends. Elsewhere changes by others are seen, and it is written again.
 
 mod encode;
+mod set;
 
 use std::{collections::BTreeMap, io};
+
+pub use set::OwnElement;
 
 use super::{
     Error,
@@ -14,7 +17,7 @@ use super::{
     nft::{INET, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE, NLM_F_CREATE, RULE_EXPRESSIONS, TABLE, attributes, number, part},
     socket::{Part, Requester},
 };
-use crate::model::{OWN_RULES, OwnCount, OwnTable};
+use crate::model::{OWN_RULES, OwnCount, OwnSet, OwnTable};
 
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETRULE: u16 = 7;
@@ -130,12 +133,23 @@ impl OwnTableSocket {
         if owned {
             fresh.push((TABLE_FLAGS, number(OWNED)));
         }
+        let there = if self.is_some()? { self.sets()? } else { Vec::new() };
+        let kept = |set: &OwnSet| there.iter().any(|one| one.is(set));
         let mut parts = Vec::new();
-        if self.is_some()? {
+        if table.sets.iter().any(kept) {
+            // What rules have put into sets would go with the table. One that an earlier daemon left gets its owner before all
+            // else: the kernel takes no chains in the same transaction (`__NFT_TABLE_F_UPDATE`).
+            self.send(vec![part(NFT_MSG_NEWTABLE, NLM_F_CREATE, message(&fresh))])?;
+            parts.extend(
+                self.without_content(|name| {
+                    table.sets.iter().any(|set| kept(set) && set.name.as_deref() == Some(name))
+                })?,
+            );
+        } else if self.is_some()? {
             parts.push(part(NFT_MSG_DELTABLE, 0, message(&[])));
         }
         parts.push(part(NFT_MSG_NEWTABLE, NLM_F_CREATE, message(&fresh)));
-        parts.extend(encode::parts(table, counts));
+        parts.extend(encode::parts(table, counts, kept));
         self.send(parts)
     }
 
@@ -180,6 +194,14 @@ type Found = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn is_ours((_, userdata): &Found) -> bool {
     userdata.as_deref() == Some(&comment(COMMENT))
+}
+
+/// What is in a set of the table that rules fill.
+///
+/// # Errors
+/// There is no such set, or the kernel does not list it.
+pub fn own_elements(set: &str) -> Result<Vec<OwnElement>, Error> {
+    OwnTableSocket::open()?.elements(set)
 }
 
 /// What the rules of the table have counted, by their chains and handles.

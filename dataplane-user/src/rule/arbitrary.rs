@@ -10,9 +10,10 @@ use proptest::sample::select;
 use super::display::Named;
 use super::value::{Range, Value};
 use super::{
-    Action, Change, Concatenation, Element, Family, Field, Fragment, FragmentWord, Item, Limit, LimitUnit, LinkField,
-    LinkPattern, Log, LogTarget, MacAddress, MarkOf, Match, NewMark, PacketType, Port, Protocol, ProtocolField,
-    RejectWith, Rule, SetName, Side, Statement, TcpFlags, Test, Text,
+    Action, Change, Concatenation, ConnectionCount, Element, ElementCondition, Family, Field, Fragment, FragmentWord,
+    Item, KeyField, Limit, LimitUnit, LinkField, LinkPattern, Log, LogTarget, MacAddress, MarkOf, Match, NewMark,
+    PacketType, Port, Protocol, ProtocolField, RejectWith, Rule, SetName, SetUpdate, SetVerb, Side, Statement,
+    TcpFlags, Test, Text, Timeout,
 };
 
 /// Links of the tests' world, by index less one.
@@ -211,6 +212,34 @@ fn statement() -> impl Strategy<Value = Statement> {
     prop_oneof![limit, log]
 }
 
+/// What only the kernel does beside changes.
+fn counting() -> impl Strategy<Value = Statement> {
+    let count = || (any::<bool>(), any::<u32>()).prop_map(|(over, count)| ConnectionCount { over, count });
+    let limit = statement().prop_filter_map("a limit", |statement| match statement {
+        Statement::Limit(limit) => Some(ElementCondition::Limit(limit)),
+        _ => None,
+    });
+    let condition = prop_oneof![limit, count().prop_map(ElementCondition::Connections)];
+    let source = prop_oneof![
+        option::of(any::<u32>()).prop_map(|mask| (Field::Ipv4(Side::Source), mask.map(u128::from))),
+        option::of(any::<u128>()).prop_map(|mask| (Field::Ipv6(Side::Destination), mask)),
+    ];
+    let port = option::of(Just((Field::Port(super::Transport::Tcp, Side::Destination), None)));
+    let key = (source, port).prop_filter_map("a key", |(source, port)| {
+        [Some(source), port].into_iter().flatten().map(|(field, mask)| KeyField::new(field, mask)).collect()
+    });
+    let timeout = (1..1_000_000_u64).prop_map(|millis| Timeout::from_millis(millis).expect("less than a year"));
+    let verb = select(vec![SetVerb::Add, SetVerb::Update, SetVerb::Delete]);
+    let update = (verb, key, option::of(timeout), option::of(condition)).prop_filter_map(
+        "an update",
+        |(verb, key, timeout, condition)| {
+            let name = SetName::new("seen").expect("a name");
+            SetUpdate::new((verb, name), key, (timeout, condition)).map(|update| Statement::Update(Box::new(update)))
+        },
+    );
+    prop_oneof![update, count().prop_map(Statement::Connections)]
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let of = || select(vec![MarkOf::Packet, MarkOf::Connection]);
     let mark = || prop_oneof![select(vec![0_u32, 1, 0xff, 0xffff_0000, u32::MAX]), any::<u32>()];
@@ -248,7 +277,7 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
 
 /// A rule that changes something, which the kernel does.
 pub(crate) fn changing_rule() -> impl Strategy<Value = Rule> {
-    let does = prop_oneof![1 => statement(), 3 => change().prop_map(Statement::Change)];
+    let does = prop_oneof![1 => statement(), 2 => counting(), 3 => change().prop_map(Statement::Change)];
     (vec(asked(), 0..3), vec(does, 1..4), action())
         .prop_filter_map("no contradiction", |(matches, statements, action)| {
             Rule::new(matches, statements, action, None).ok()

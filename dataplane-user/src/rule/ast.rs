@@ -11,6 +11,7 @@ use super::consistency::{self, Contradiction};
 use super::name::{LinkPattern, SetName};
 use super::statement::{Action, Statement};
 use super::text::Text;
+use super::update::SetUpdate;
 use super::value::{
     Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, PacketType, Port,
     Protocol, Range, VlanId,
@@ -56,8 +57,13 @@ impl Rule {
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         self.statements.iter().filter_map(|statement| match statement {
             Statement::Change(change) => Some(*change),
-            Statement::Limit(_) | Statement::Log(_) => None,
+            _ => None,
         })
+    }
+
+    /// What it writes into sets, in order.
+    pub fn updates(&self) -> impl Iterator<Item = &SetUpdate> {
+        self.statements.iter().filter_map(Statement::update)
     }
 
     /// What it says.
@@ -70,9 +76,9 @@ impl Rule {
         self.comment.as_ref().map(Text::as_str)
     }
 
-    /// Names of the sets that it asks.
+    /// Names of the sets that it asks, or writes into.
     pub fn sets(&self) -> impl Iterator<Item = &SetName> {
-        self.matches.iter().filter_map(Match::set)
+        self.matches.iter().filter_map(Match::set).chain(self.updates().map(|update| &update.set))
     }
 
     /// Whether links that come and go change what it matches.

@@ -40,7 +40,7 @@ impl Field {
     }
 
     /// The family of packets that have it, when that is one.
-    const fn family(self) -> Option<Family> {
+    pub(super) const fn family(self) -> Option<Family> {
         match self {
             Self::Ipv4(_) | Self::Protocol(ProtocolField::Ip) => Some(Family::V4),
             Self::Ipv6(_) | Self::Protocol(ProtocolField::Ip6) => Some(Family::V6),

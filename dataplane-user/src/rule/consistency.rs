@@ -46,16 +46,21 @@ pub(super) fn check(matches: &[Match], statements: &[Statement], action: Action)
         }
     }
     for statement in statements {
-        let Statement::Change(change) = statement else { continue };
+        let (wanted, among) = match statement {
+            Statement::Change(change) => (change.family(), change.protocol().map(|one| vec![one])),
+            Statement::Update(update) => (update.family(), update.protocols()),
+            _ => continue,
+        };
         let refuse = |reason: String| Err(Contradiction { index: matches.len(), reason });
-        match (change.family(), family) {
+        match (wanted, family) {
             (Some(wanted), Some((earlier, by))) if earlier != wanted => {
-                return refuse(format!("`{change}` is {}, but `{by}` is {}", wanted.name(), earlier.name()));
+                return refuse(format!("`{statement}` is {}, but `{by}` is {}", wanted.name(), earlier.name()));
             }
             _ => {}
         }
-        if change.protocol().is_some_and(|wanted| !protocols[usize::from(wanted)]) {
-            return refuse(format!("`{change}` is of TCP, and the matches before it ask for another protocol"));
+        if among.is_some_and(|among| !among.iter().any(|wanted| protocols[usize::from(*wanted)])) {
+            let of = if matches!(statement, Statement::Change(_)) { "of TCP" } else { "of a protocol with ports" };
+            return refuse(format!("`{statement}` is {of}, and the matches before it ask for another protocol"));
         }
     }
     let translated = match action {

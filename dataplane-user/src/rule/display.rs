@@ -164,6 +164,8 @@ impl Display for Statement {
             Self::Limit(limit) => limit.fmt(f),
             Self::Log(log) => log.fmt(f),
             Self::Change(change) => change.fmt(f),
+            Self::Update(update) => update.fmt(f),
+            Self::Connections(count) => count.fmt(f),
         }
     }
 }

@@ -3,11 +3,14 @@
 use std::ops::Range;
 
 /// The text about connection tracking.
-pub(crate) const STATEFUL: &str = "of connections, rules match only `ct state`, `ct direction`, `ct mark`, `ct status`, `ct original` and `ct reply`: remove it";
+pub(crate) const STATEFUL: &str = "of connections, rules match only `ct state`, `ct direction`, `ct mark`, `ct status`, `ct original`, `ct reply` and `ct count`: remove it";
 const CHANGES: &str = "rules can set `meta mark`, `ct mark`, `ip dscp`, `ip6 dscp`, `ip ttl`, `ip6 hoplimit` and `tcp option maxseg size`, to one value: \
      remove it";
 const SOCKETS: &str = "the program or socket of a packet is not known at the driver: remove it";
-const DYNAMIC: &str = "packets cannot change sets: use `dataplane set add` and `set del`";
+const DYNAMIC: &str = "in the braces stand the fields of the key, then `timeout`, then `limit rate` or `ct count`: \
+     `add @NAME { ip saddr timeout 1m limit rate over 10/minute }`";
+const METER: &str =
+    "a meter is a set here: write `add @NAME { ... }`, with a table [sets.NAME] that has `dynamic = true`";
 const ELSEWHERE: &str = "rules cannot send packets elsewhere: remove it";
 const KEPT: &str = "rules keep no state from one packet to the next: remove it, or use `limit rate`";
 
@@ -39,7 +42,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["add", "@"], DYNAMIC),
     (&["update", "@"], DYNAMIC),
     (&["delete", "@"], DYNAMIC),
-    (&["meter"], KEPT),
+    (&["meter"], METER),
     (&["quota"], KEPT),
     (&["limit", "name"], "write the rate into the rule: `limit rate 10/second`"),
     (&["dup"], ELSEWHERE),

@@ -23,6 +23,7 @@ mod set;
 mod statement;
 mod text;
 mod translation;
+mod update;
 mod value;
 mod watch;
 
@@ -45,6 +46,7 @@ pub use statement::{
 };
 pub use text::{TEXT_LENGTH, Text};
 pub use translation::{Addresses, Choice, Translation, TranslationKind};
+pub use update::{ConnectionCount, ElementCondition, KeyField, SetUpdate, SetVerb, Timeout};
 pub use value::{
     Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, Mark, PacketType,
     Port, Protocol, Range, Value, VlanId,

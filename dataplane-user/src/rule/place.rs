@@ -10,7 +10,7 @@ impl Rule {
     /// Whether only the kernel can decide it: it depends on a connection, translates one, or changes something.
     pub fn needs_kernel(&self) -> bool {
         matches!(self.action(), Action::Translate(_) | Action::Proxy(_))
-            || self.changes().next().is_some()
+            || self.statements().iter().any(Statement::needs_kernel)
             || self.matches().iter().any(|asked| matches!(asked, Match::Connection(_)))
     }
 
@@ -67,10 +67,12 @@ impl Rule {
         if !matches!(self.action(), Action::Translate(_)) {
             return None;
         }
-        let limits = self.statements().iter().any(|statement| matches!(statement, Statement::Limit(_)));
-        limits.then(|| {
+        let condition = self.statements().iter().find(|statement| statement.is_condition());
+        condition.map(|statement| {
+            let word =
+                if matches!(statement, Statement::Limit(_)) { "limit".to_owned() } else { statement.to_string() };
             format!(
-                "a rule of chain {chain} that translates sees only the first packet of a connection: remove `limit`"
+                "a rule of chain {chain} that translates sees only the first packet of a connection: remove `{word}`"
             )
         })
     }

@@ -36,9 +36,11 @@ impl Proxy {
         if let Some(asked) = matches.iter().find(other) {
             return Some(format!("`{self}` is for the other address family than `{asked}`"));
         }
-        let limits = statements.iter().any(|statement| matches!(statement, Statement::Limit(_)));
-        if self.or_drop && limits {
-            return Some(format!("`{self}` would drop what exceeds the limit: put the limit into a rule of its own"));
+        let condition = statements.iter().find(|statement| statement.is_condition());
+        if let (true, Some(condition)) = (self.or_drop, condition) {
+            return Some(format!(
+                "`{self}` would drop what `{condition}` does not let by: put that into a rule of its own"
+            ));
         }
         let proxied = |number: &u8| [protocol::TCP as u8, protocol::UDP as u8].contains(number);
         let bounded = |asked: &Match| asked.protocols().is_some_and(|all| all.iter().all(proxied));

@@ -4,6 +4,7 @@ use super::change::Change;
 use super::proxy::Proxy;
 use super::text::Text;
 use super::translation::Translation;
+use super::update::{ConnectionCount, SetUpdate};
 
 /// What a rule does besides its verdict, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +15,31 @@ pub enum Statement {
     Log(Log),
     /// `meta mark set ...` and the like.
     Change(Change),
+    /// `add @NAME { ... }` and the like.
+    Update(Box<SetUpdate>),
+    /// `ct count ...`: the rest of the rule holds only for so many connections.
+    Connections(ConnectionCount),
+}
+
+impl Statement {
+    /// Whether the rest of the rule may not hold.
+    pub const fn is_condition(&self) -> bool {
+        match self {
+            Self::Limit(_) | Self::Connections(_) => true,
+            Self::Update(update) => update.condition.is_some(),
+            Self::Log(_) | Self::Change(_) => false,
+        }
+    }
+
+    /// What it writes into a set.
+    pub fn update(&self) -> Option<&SetUpdate> {
+        if let Self::Update(update) = self { Some(update) } else { None }
+    }
+
+    /// Whether only the kernel can do it.
+    pub const fn needs_kernel(&self) -> bool {
+        matches!(self, Self::Change(_) | Self::Update(_) | Self::Connections(_))
+    }
 }
 
 /// A rate.

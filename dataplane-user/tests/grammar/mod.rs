@@ -2,7 +2,10 @@
 
 use dataplane_user::{
     config,
-    control::protocol::{Apply, Care, Careful, ConfigText, Place, Request, Selection},
+    control::{
+        protocol::{Apply, Care, Careful, ConfigText, Place, Request, Selection},
+        set_row::DynamicRow,
+    },
     model::{Mode, ModeChoice},
     rule::ChainName,
 };
@@ -98,7 +101,15 @@ fn sets() -> Vec<(&'static str, Request)> {
         ("chain policy forward drop", Request::ChainPolicy { chain: ChainName::Forward, policy: "drop".to_owned() }),
         (
             "set create pairs ipv4_addr . inet_service",
-            Request::SetCreate { name: "pairs".to_owned(), kind: "ipv4_addr . inet_service".to_owned() },
+            Request::SetCreate { name: "pairs".to_owned(), kind: "ipv4_addr . inet_service".to_owned(), dynamic: None },
+        ),
+        (
+            "set create seen ipv4_addr --dynamic --timeout 5m --size 9",
+            Request::SetCreate {
+                name: "seen".to_owned(),
+                kind: "ipv4_addr".to_owned(),
+                dynamic: Some(DynamicRow { timeout: Some("5m".to_owned()), size: 9 }),
+            },
         ),
         ("set destroy pairs", Request::SetDestroy { name: "pairs".to_owned() }),
         (

@@ -231,6 +231,8 @@ fn comparable(tables: &str) -> String {
         text = text.replace(&format!("\"{name}\""), &format!("\"p{net}\""));
     }
     let mut text: String = text.lines().map(|line| verdicts_only(line) + "\n").collect();
+    // Ours looks behind extension headers, as a note of the import says.
+    text = text.replace("ip6 nexthdr ", "meta nfproto ipv6 meta l4proto ");
     // Tables of one family have its fragments gathered; ours is of both.
     if has_state(&text) && !text.contains("table inet ") {
         text += "table inet gather { chain first { type filter hook forward priority -300; policy accept; ct state new; }\n}\n";
@@ -247,7 +249,9 @@ fn verdicts_only(line: &str) -> String {
             format!("{}{}", &line[..at], rest.join(" "))
         }
     };
-    if line.trim_start().starts_with("log ") {
+    // What counts connections and packets of each address has tests of its own.
+    let counts = ["add @", "update @", "delete @", "ct count"].iter().any(|word| line.contains(word));
+    if line.trim_start().starts_with("log ") || counts {
         return String::new();
     }
     let line = cut(line.to_owned(), "limit rate ", 1);

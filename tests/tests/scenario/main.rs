@@ -26,6 +26,7 @@ mod dhcp;
 mod doctor;
 mod documents;
 mod dry_run;
+mod dynamic_set;
 mod exclusive;
 mod explain;
 mod fault;

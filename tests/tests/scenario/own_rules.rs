@@ -336,7 +336,7 @@ fn imported_rule_sets_come_into_force() {
         }
         let config = std::fs::read_to_string(&path).expect("a config");
         apply(&scene, &config);
-        let needs = [" ct ", "'ct ", "\"ct ", " dnat ", " masquerade", " snat ", "fib ", " tproxy "]
+        let needs = [" ct ", "'ct ", "\"ct ", " dnat ", " masquerade", " snat ", "fib ", " tproxy ", "@ssh_banned"]
             .iter()
             .any(|word| config.contains(word));
         assert_eq!(!table(&scene).is_empty(), needs, "{}", path.display());

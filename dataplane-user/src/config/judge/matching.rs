@@ -64,8 +64,23 @@ impl Config {
         let limits = rule.statements().iter().filter_map(|statement| match statement {
             // A bucket that is full lets the packet by.
             Statement::Limit(limit) if subject.buckets_full => Some(Holds::from(!limit.over)),
-            Statement::Limit(_) => Some(Holds::Maybe),
+            Statement::Limit(_) | Statement::Connections(_) => Some(Holds::Maybe),
             Statement::Log(_) => None,
+            // Only packets that have the key.
+            Statement::Update(update) if update.family().is_some_and(|family| family != subject.family) => {
+                Some(Holds::No)
+            }
+            Statement::Update(update) => {
+                let others = update.protocols().zip(subject.protocol).is_some_and(|(all, one)| !all.contains(&one));
+                let unknown = update.condition.is_some() || update.protocols().is_some() && subject.protocol.is_none();
+                Some(if others {
+                    Holds::No
+                } else if unknown {
+                    Holds::Maybe
+                } else {
+                    Holds::Yes
+                })
+            }
             // Only packets that have the field.
             Statement::Change(change) => {
                 let other = change.family().is_some_and(|family| family != subject.family);

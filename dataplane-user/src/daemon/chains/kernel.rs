@@ -6,9 +6,10 @@ use dataplane_common::abi::Ifindex;
 
 use super::{Chains, InstalledRule};
 use crate::{
+    config::needs_kernel,
     lower::{
         filter::FilterError,
-        own_table::{KernelChain, Names, is_early, needs_kernel, own_table},
+        own_table::{KernelChain, Names, is_early, own_table},
     },
     model::OwnTable,
     rule::{ChainName, LinkPattern, Policy, Rule, SetName},
@@ -17,7 +18,12 @@ use crate::{
 impl Chains {
     /// Whether the kernel decides: some rule depends on connections, or translates them.
     pub(in crate::daemon) fn are_in_kernel(&self) -> bool {
-        needs_kernel(self.rules.iter().flatten().map(|installed| &*installed.rule))
+        self.rules.iter().flatten().any(|installed| self.needs_kernel(&installed.rule))
+    }
+
+    /// Whether only the kernel can decide a rule.
+    pub(in crate::daemon) fn needs_kernel(&self, rule: &Rule) -> bool {
+        needs_kernel(rule, &self.sets)
     }
 
     /// What the driver does with what no rule of it decided: nothing passes unjudged.
@@ -47,7 +53,8 @@ impl Chains {
             return &[];
         }
         let rules = &self.rules[index];
-        let end = rules.iter().position(|installed| !is_early(&installed.rule)).unwrap_or(rules.len());
+        let early = |rule: &Rule| is_early(rule) && !self.needs_kernel(rule);
+        let end = rules.iter().position(|installed| !early(&installed.rule)).unwrap_or(rules.len());
         &rules[..end]
     }
 
@@ -67,7 +74,11 @@ impl Chains {
             rules: self.rules(chain).iter().map(|installed| (&*installed.rule, installed.handle)).collect(),
         });
         let sets = |name: &SetName| self.elements(name);
-        own_table(&chains, Names { links, sets: &sets, delivers }, ports).map(Some)
+        let dynamic = |name: &SetName| {
+            let set = self.sets.get(name)?;
+            Some((&set.kind, set.dynamic()?))
+        };
+        own_table(&chains, Names { links, sets: &sets, dynamic: &dynamic, delivers }, ports).map(Some)
     }
 
     /// Whether packets for others may be for sockets of this machine.

@@ -281,6 +281,7 @@ impl Plane for FakePlane {
         let (verb, table) = match step {
             TableStep::Write(table) => ("table", Some(table.clone())),
             TableStep::Remove => ("table gone", None),
+            TableStep::Elements(..) => ("elements", kernel.table.clone()),
         };
         kernel.does(verb).map_err(|error| error.to_string())?;
         kernel.table = table;

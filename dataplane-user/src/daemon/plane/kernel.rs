@@ -274,6 +274,7 @@ impl Plane for KernelPlane {
         let done = match step {
             TableStep::Write(table) => socket.write(table),
             TableStep::Remove => socket.remove(),
+            TableStep::Elements(set, puts, elements) => socket.change_elements(set, puts, elements),
         };
         done.map_err(|error| error.to_string())
     }

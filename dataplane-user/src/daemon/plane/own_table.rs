@@ -59,6 +59,16 @@ impl DataPlane {
         self.live.kernel.table_port()
     }
 
+    /// Puts elements into a set that rules fill, or takes them out.
+    pub(in crate::daemon) fn change_elements(
+        &mut self,
+        set: &str,
+        puts: bool,
+        elements: &[Vec<Vec<u8>>],
+    ) -> Result<(), String> {
+        self.live.kernel.table(TableStep::Elements(set, puts, elements))
+    }
+
     /// Before the driver's rules change: packets must pass this table, and where the driver's rules change as well the one of
     /// before, too.
     pub(in crate::daemon) fn write_table_ahead(&mut self, wanted: &OwnTable, chains: &Chains) -> anyhow::Result<()> {

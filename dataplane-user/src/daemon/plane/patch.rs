@@ -24,7 +24,7 @@ impl DataPlane {
         packets: &Packets,
         (chain, rule, place): (ChainName, &Rule, usize),
     ) -> anyhow::Result<Option<InstalledRule>> {
-        if self.is_stale() || !is_of_driver(desired, chain) || rule.needs_kernel() {
+        if self.is_stale() || !is_of_driver(desired, chain) || desired.chains().needs_kernel(rule) {
             return Ok(None);
         }
         let Some(order) = desired.chains().order(chain, place) else { return Ok(None) };

@@ -164,6 +164,8 @@ pub(in crate::daemon) enum TableStep<'a> {
     Write(&'a OwnTable),
     /// There is no table.
     Remove,
+    /// Elements of a set that rules fill: whether they are put there, and of each the bytes of its fields.
+    Elements(&'a str, bool, &'a [Vec<Vec<u8>>]),
 }
 
 /// A change of the table of links that wait.

@@ -3,14 +3,15 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::room::Room;
-use super::extension::{FOREIGN, MODULES};
+use super::extension::{FOREIGN, MODULES, PER_ADDRESS};
+use super::per_address;
+use super::rate;
 use super::rule::{Draft, Fault, Words};
 use super::tracked;
 use super::word::Word;
 use crate::rule::{
-    Dscp, Family, Fragment, FragmentWord, HopLimit, Length, Limit, LimitTime, LimitUnit, LinkField, LinkPattern,
-    MacAddress, Match, PacketType, Port, Protocol, ProtocolField, Range, Side, Statement, TcpFlags, Test, Text,
-    Transport, Value,
+    Dscp, Family, Fragment, FragmentWord, HopLimit, Length, LinkField, LinkPattern, MacAddress, Match, PacketType,
+    Port, Protocol, ProtocolField, Range, Side, TcpFlags, Test, Text, Transport, Value,
 };
 
 /// Things that must hold together.
@@ -19,11 +20,11 @@ pub(super) type Asked = Vec<Match>;
 /// Of which one must hold.
 pub(super) type Ways = Vec<Asked>;
 
-fn holds(asked: Match) -> Ways {
+pub(super) fn holds(asked: Match) -> Ways {
     vec![vec![asked]]
 }
 
-fn nothing() -> Ways {
+pub(super) fn nothing() -> Ways {
     vec![Vec::new()]
 }
 
@@ -38,7 +39,7 @@ pub(super) fn option(
     let ways = read(option, negated, draft, words)?;
     if limited && !ways.iter().all(Vec::is_empty) {
         let message =
-            format!("`{}` stands behind `--limit`, which would meet fewer packets: ask it before", option.text);
+            format!("`{}` stands behind what counts packets, which would meet fewer: ask it before", option.text);
         return Err((option.place.clone(), message));
     }
     draft.either(&ways, room).map_err(|message| (option.place.clone(), message))
@@ -92,8 +93,8 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             })?);
             Ok(nothing())
         }
-        "--limit" => limit(words.value(option)?, negated, draft),
-        "--limit-burst" => burst(words.value(option)?, draft),
+        "--limit" => rate::limit(words.value(option)?, negated, draft),
+        "--limit-burst" => rate::burst(words.value(option)?, draft),
         "--mac-source" => {
             let range = one::<MacAddress>(words.value(option)?)?;
             Ok(holds(built(Test::listed(negated, vec![range]).map(|test| Match::Ether(Side::Source, test)), option)?))
@@ -140,6 +141,9 @@ fn module(name: &Word, draft: &mut Draft, words: &mut Words<'_>) -> Result<Ways,
             name,
             "of sockets, rules match only whether they are transparent: add `--transparent`, or take it out",
         ));
+    }
+    if PER_ADDRESS.contains(&name.text.as_str()) {
+        return per_address::read(name, draft, words);
     }
     if MODULES.contains(&name.text.as_str()) {
         return Ok(nothing());
@@ -344,34 +348,4 @@ pub(super) fn span<T: Value>(word: &Word) -> Result<Range<T>, Fault> {
     let low = if low.is_empty() { T::from_bits(0) } else { value(low)? };
     let high = if high.is_empty() { T::from_bits(T::last()) } else { value(high)? };
     Range::new(low, high).ok_or_else(|| wrong(word, "the lower end of a range comes first"))
-}
-
-/// `5/min`; five at once unless `--limit-burst` says otherwise.
-fn limit(word: &Word, negated: bool, draft: &mut Draft) -> Result<Ways, Fault> {
-    let (amount, unit) = word.text.split_once('/').unwrap_or((&word.text, "second"));
-    let per = match unit {
-        "s" | "sec" | "second" => Some(LimitTime::Second),
-        "m" | "min" | "minute" => Some(LimitTime::Minute),
-        "h" | "hour" => Some(LimitTime::Hour),
-        "d" | "day" => Some(LimitTime::Day),
-        _ => None,
-    };
-    let amount = amount.parse().ok().filter(|amount| *amount > 0 && !negated);
-    let (Some(amount), Some(per)) = (amount, per) else {
-        return Err(wrong(word, "a rate is a number and a time: 5/min"));
-    };
-    let limit = Limit { over: false, unit: LimitUnit::Packets, amount, per, burst: Some(5) };
-    draft.statements.push(Statement::Limit(limit));
-    Ok(nothing())
-}
-
-fn burst(word: &Word, draft: &mut Draft) -> Result<Ways, Fault> {
-    let number = word.text.parse().map_err(|_| wrong(word, "a burst is a number of packets"))?;
-    match draft.statements.last_mut() {
-        Some(Statement::Limit(limit)) => {
-            limit.burst = Some(number);
-            Ok(nothing())
-        }
-        _ => Err(wrong(word, "a burst stands behind `--limit`")),
-    }
 }

@@ -31,16 +31,16 @@ pub(super) const MODULES: [&str; 25] = [
     "addrtype",
 ];
 
+/// Extensions that count for each address.
+pub(super) const PER_ADDRESS: [&str; 3] = ["connlimit", "hashlimit", "recent"];
+
 /// Extensions that cannot be translated, and what is said about them.
 pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("ctstate", STATEFUL),
     ("connbytes", STATEFUL),
     ("connlabel", STATEFUL),
-    ("connlimit", STATEFUL),
     ("helper", STATEFUL),
     ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
-    ("recent", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
-    ("hashlimit", "a rate for each address is not kept here: use `-m limit`, one rate for the rule"),
     ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
     ("statistic", "a rule fits or does not, without chance: take it out"),
     ("time", "rules have no clock: change them when it is time"),

@@ -3,6 +3,8 @@
 mod asked;
 mod change;
 mod extension;
+mod per_address;
+mod rate;
 mod rule;
 mod target;
 mod tracked;
@@ -13,7 +15,9 @@ use std::collections::HashMap;
 
 use super::chain::{Chain, Hook, Ruleset};
 use super::problem::{Position, Problems};
-use crate::rule::{ChainName, Family, Policy};
+use crate::config::SetConfig;
+use crate::rule::{ChainName, Family, Policy, SetName};
+use rule::Read;
 use word::words;
 
 /// A file in the making.
@@ -175,18 +179,43 @@ impl File<'_> {
         }
         let (full, family) = (full(table), table.family);
         let read = rule::lines(&words[counted + 2..], &place, (family, &mut self.ruleset.room));
-        let (lines, notes) = read.unwrap_or_else(|errors| {
+        let read = read.unwrap_or_else(|errors| {
             for (place, message) in errors {
                 self.problems.error(place, message);
             }
-            (Vec::new(), Vec::new())
+            Read { lines: Vec::new(), notes: Vec::new(), sets: Vec::new() }
         });
-        for (place, message) in notes {
+        for (place, message) in read.notes {
             self.problems.note(place, message);
         }
+        for (set, wanted) in read.sets {
+            self.fill(set, wanted, &place);
+        }
+        let lines = read.lines;
         match self.named.get(&(full, name.text.clone())) {
             Some(chain) => self.ruleset.chains[*chain].lines.extend(lines),
             None => self.problems.error(name.place.clone(), no_chain(&name.text)),
+        }
+    }
+}
+
+impl File<'_> {
+    /// A set that a rule fills or asks, which others may do as well.
+    fn fill(&mut self, name: SetName, wanted: SetConfig, place: &Position) {
+        let known = self.ruleset.sets.entry(name).or_insert_with(|| wanted.clone());
+        let timeout = |set: &SetConfig| set.dynamic().and_then(|set| set.timeout);
+        match (timeout(known), timeout(&wanted)) {
+            _ if known.kind != wanted.kind => {
+                self.problems
+                    .error(place.clone(), "rules count under one name what is not alike: give them other names");
+            }
+            (None, Some(_)) => *known = wanted,
+            (Some(one), Some(other)) if one != other => {
+                let message =
+                    format!("one rule keeps what came for {one}, another for {other}: a set here has one time");
+                self.problems.error(place.clone(), message);
+            }
+            _ => {}
         }
     }
 }

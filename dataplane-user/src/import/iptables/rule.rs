@@ -6,7 +6,8 @@ use super::super::room::{MATCHES, Room, weight};
 use super::asked::{self, Asked};
 use super::target;
 use super::word::Word;
-use crate::rule::{Action, Family, Match, Rule, Statement, Text};
+use crate::config::SetConfig;
+use crate::rule::{Action, Family, Match, Rule, SetName, Statement, Text};
 
 /// What is wrong, and where.
 pub(super) type Fault = (Position, String);
@@ -24,6 +25,15 @@ pub(super) struct Draft {
     pub(super) protocol: Option<u8>,
     /// What is worth knowing.
     pub(super) notes: Vec<Fault>,
+    /// Sets that it fills, or asks.
+    pub(super) sets: Vec<(SetName, SetConfig)>,
+}
+
+/// What a rule comes to.
+pub(super) struct Read {
+    pub(super) lines: Vec<Line>,
+    pub(super) notes: Vec<Fault>,
+    pub(super) sets: Vec<(SetName, SetConfig)>,
 }
 
 /// The words of a rule, read from the front.
@@ -67,15 +77,11 @@ impl<'w> Words<'w> {
     }
 }
 
-/// The lines that a rule comes to, and what is worth knowing of them.
+/// What a rule comes to.
 ///
 /// # Errors
 /// All that it cannot be translated for.
-pub(super) fn lines(
-    words: &[Word],
-    whole: &Position,
-    (family, room): (Family, &mut Room),
-) -> Result<(Vec<Line>, Vec<Fault>), Vec<Fault>> {
+pub(super) fn lines(words: &[Word], whole: &Position, (family, room): (Family, &mut Room)) -> Result<Read, Vec<Fault>> {
     let mut words = Words { words, at: 0 };
     let mut draft = Draft {
         family,
@@ -85,6 +91,7 @@ pub(super) fn lines(
         module: None,
         protocol: None,
         notes: Vec::new(),
+        sets: Vec::new(),
     };
     let mut faults = Vec::new();
     let mut says = None;
@@ -126,7 +133,7 @@ pub(super) fn lines(
         comment: draft.comment.clone(),
     };
     let lines = draft.ways.iter().map(line).collect();
-    Ok((lines, draft.notes))
+    Ok(Read { lines, notes: draft.notes, sets: draft.sets })
 }
 
 impl Draft {

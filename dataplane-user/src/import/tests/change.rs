@@ -70,9 +70,52 @@ fn limits_around_lines_of_log_are_taken() {
             "drop"
         ]
     );
-    let decides = "chain l { log; drop; }";
-    let text = format!("table inet t {{\n{decides}\n{BASE}limit rate 9/minute jump l\n}} }}\n");
-    assert!(refused(Language::Nft, &text).contains("before a jump"));
+}
+
+/// What counts is asked once, however many rules the jump leads to.
+#[test]
+fn a_condition_of_a_jump_is_asked_once() {
+    let decides = "chain l { log; ip ttl 1 drop; reject; }";
+    assert_eq!(
+        nft(&format!("{decides}\n{BASE}tcp dport 1 limit rate over 9/minute jump l\naccept\n}}")),
+        [
+            "tcp dport 1 limit rate over 9/minute burst 5 packets meta mark set meta mark | 0x10000000 continue",
+            "tcp dport 1 meta mark & 0x10000000 == 268435456 log continue",
+            "tcp dport 1 meta mark & 0x10000000 == 268435456 ip ttl 1 drop",
+            "tcp dport 1 meta mark & 0x10000000 == 268435456 reject",
+            "accept"
+        ]
+    );
+    let seen = "set s { type ipv4_addr; flags dynamic; }";
+    for (chain, jump) in [
+        // Some packets come back.
+        ("chain l { log; ip ttl 1 drop; }", "limit rate 9/minute jump l"),
+        ("chain l { log; accept; }", "limit rate 9/minute jump l"),
+        ("chain l { meta mark 0x1 drop; drop; }", "add @s { ip saddr ct count over 3 } jump l"),
+    ] {
+        let text = format!("table inet t {{\n{seen}\n{chain}\n{BASE}{jump}\n}} }}\n");
+        assert!(refused(Language::Nft, &text).contains("before a jump"), "{chain}");
+    }
+}
+
+#[test]
+fn sets_that_rules_fill_are_taken() {
+    let text = "table ip a {\nset s { type ipv4_addr; size 9; flags dynamic,timeout; timeout 1m; elements = { 192.0.2.1 expires 3s }; }\n\
+                chain c { type filter hook input priority 0; policy accept; update @s { ip saddr } drop; ip saddr @s drop; } }\n\
+                table ip6 a {\nset s { type ipv6_addr; flags dynamic; }\n\
+                chain c { type filter hook input priority 0; policy accept; meter s size 9 { ip6 saddr limit rate over 1/second } drop; } }\n";
+    let imported = import(Language::Nft, Extent::Whole, text, "t").unwrap_or_else(|error| panic!("{error}"));
+    let rules: Vec<_> = imported.config.chain(ChainName::Input).rules.iter().map(ToString::to_string).collect();
+    let wanted = [
+        "meta nfproto ipv4 update @s { ip saddr } drop",
+        "ip saddr @s drop",
+        "meta nfproto ipv6 add @s-ip6 { ip6 saddr limit rate over 1/second } drop",
+    ];
+    assert_eq!(rules, wanted);
+    assert!(imported.config.to_toml().contains("dynamic = true\ntimeout = \"1m\"\nsize = 9\n"));
+    assert!(imported.notes.iter().any(|note| note.contains("left out: rules put them there")), "{:?}", imported.notes);
+    let unknown = format!("table inet t {{\n{BASE}add @none {{ ip saddr }} drop\n}} }}\n");
+    assert!(refused(Language::Nft, &unknown).contains("there is no set @none"));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn acts(rule: &Rule) -> Acts {
     let statements = rule.statements().iter().map(|statement| match statement {
         Statement::Limit(_) => Acts::LIMIT,
         Statement::Log(_) => Acts::LOG,
-        Statement::Change(_) => Acts::empty(),
+        Statement::Change(_) | Statement::Update(_) | Statement::Connections(_) => Acts::empty(),
     });
     let reject = matches!(rule.action(), Action::Reject(_)).then_some(Acts::REJECT);
     statements.chain(reject).collect()
@@ -71,7 +71,7 @@ pub(super) fn tells(rule: &Rule) -> bool {
 pub(super) fn limit(rule: &Rule) -> Option<Limit> {
     let limit = rule.statements().iter().find_map(|statement| match statement {
         Statement::Limit(limit) => Some(limit),
-        Statement::Log(_) | Statement::Change(_) => None,
+        _ => None,
     })?;
     let bytes = limit.unit == LimitUnit::Bytes;
     let bucket = match (limit.burst, bytes) {

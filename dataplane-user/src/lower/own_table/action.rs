@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::asked::MARK;
+use super::asked::{self, MARK};
 use super::change;
 use super::list::FIRST;
 use crate::{
     lower::filter::FilterFault,
-    model::{DELIVERY_MARK, Place, Step},
+    model::{DELIVERY_MARK, OwnUpdate, Place, Step},
     rule::{
-        Action, Addresses, Family, Limit, LimitUnit, Log, LogLevel, LogTarget, Proxy, Range, RejectWith, Rule,
-        Statement, Translation, TranslationKind, Unreachable4, Unreachable6, UnreachableAny, Value,
+        Action, Addresses, ConnectionCount, ElementCondition, Family, Limit, LimitUnit, Log, LogLevel, LogTarget,
+        Proxy, Range, RejectWith, Rule, SetUpdate, SetVerb, Statement, Timeout, Translation, TranslationKind,
+        Unreachable4, Unreachable6, UnreachableAny, Value,
     },
 };
 
@@ -28,17 +29,50 @@ const FULLY_RANDOM: u32 = 1 << 4;
 /// Longest prefix of a log line (`NF_LOG_PREFIXLEN`), without its zero.
 const PREFIX: usize = 127;
 
-/// Limits, then the counter, as a rule counts what its limit lets pass, then all else in its order.
+/// What the rest depends on, then the counter, as a rule counts what that lets pass, then all else in its order.
 pub(super) fn statements(rule: &Rule) -> Vec<Step> {
-    let (limits, others): (Vec<_>, Vec<_>) =
-        rule.statements().iter().partition(|statement| matches!(statement, Statement::Limit(_)));
+    let (conditions, others): (Vec<_>, Vec<_>) =
+        rule.statements().iter().partition(|statement| statement.is_condition());
     let step = |statement: &&Statement| match statement {
         Statement::Limit(limit) => vec![self::limit(limit)],
         Statement::Log(log) => vec![self::log(log)],
         Statement::Change(change) => change::steps(*change),
+        Statement::Update(update) => self::update(update),
+        Statement::Connections(count) => vec![connections(*count)],
     };
-    let steps = limits.iter().flat_map(step).chain([Step::Count]).chain(others.iter().flat_map(step));
+    let steps = conditions.iter().flat_map(step).chain([Step::Count]).chain(others.iter().flat_map(step));
     steps.collect()
+}
+
+/// The key of the element goes into places, its bits that do not count are cleared.
+fn update(update: &SetUpdate) -> Vec<Step> {
+    let fields: Vec<_> = update.key().iter().map(|part| part.field).collect();
+    let (mut steps, kinds) = asked::load(&fields);
+    let mut place = FIRST;
+    for (part, kind) in update.key().iter().zip(kinds) {
+        steps.extend(part.mask.map(|mask| Step::Mask(place, kind.bytes(mask))));
+        place += kind.places();
+    }
+    let condition = update.condition.map(|condition| match condition {
+        ElementCondition::Limit(limit) => self::limit(&limit),
+        ElementCondition::Connections(count) => connections(count),
+    });
+    steps.push(Step::Update(Box::new(OwnUpdate {
+        operation: match update.verb {
+            SetVerb::Add => 0,
+            SetVerb::Update => 1,
+            SetVerb::Delete => 2,
+        },
+        set: update.set.as_str().to_owned(),
+        key: FIRST,
+        timeout: update.timeout.map(Timeout::millis),
+        condition,
+    })));
+    steps
+}
+
+const fn connections(count: ConnectionCount) -> Step {
+    Step::Connections(count.over, count.count)
 }
 
 /// Statements and verdict of a rule that does not translate.

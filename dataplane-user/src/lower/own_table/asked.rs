@@ -7,7 +7,7 @@ use crate::{
     model::{Place, Step},
     rule::{
         ChainName, Change, Concatenation, Connection, ConnectionBits, Direction, Family, Field, Found, ItemKind,
-        LinkField, LinkPattern, Marked, Match, Reachability, Rule, Side, TcpFlags, Value as _, Values,
+        LinkField, LinkPattern, Marked, Match, Reachability, Rule, SetUpdate, Side, TcpFlags, Value as _, Values,
     },
 };
 
@@ -45,7 +45,8 @@ pub(super) struct Context<'a> {
 /// The matches of a rule.
 pub(super) fn matches(rule: &Rule, context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
     let mut steps = Vec::new();
-    let written = || rule.changes().find_map(Change::family);
+    let updated = || rule.updates().find_map(SetUpdate::family);
+    let written = || rule.changes().find_map(Change::family).or_else(updated);
     let family = rule.matches().iter().find_map(Match::family).or_else(|| action_family(rule)).or_else(written);
     if let Some(family) = family {
         let number = if family == Family::V4 { 2 } else { 10 };
@@ -58,8 +59,7 @@ pub(super) fn matches(rule: &Rule, context: Context<'_>) -> Result<Vec<Step>, Fi
             && let Some(protocols) = asked.protocols().filter(|protocols| !known.contains(protocols))
         {
             steps.push(Step::Meta(L4PROTO, FIRST));
-            let spans = protocols.iter().map(|number| (u128::from(*number), u128::from(*number))).collect();
-            steps.extend(compare(Kind::of(ItemKind::Protocol), false, spans));
+            steps.extend(compare(Kind::of(ItemKind::Protocol), false, number_spans(&protocols)));
             known.push(protocols);
         }
         steps.extend(one(asked, context)?);
@@ -68,6 +68,10 @@ pub(super) fn matches(rule: &Rule, context: Context<'_>) -> Result<Vec<Step>, Fi
         && known.is_empty()
     {
         steps.extend([Step::Meta(L4PROTO, FIRST), Step::Compare(FIRST, false, vec![protocol])]);
+    }
+    for protocols in rule.updates().filter_map(SetUpdate::protocols).filter(|protocols| !known.contains(protocols)) {
+        steps.push(Step::Meta(L4PROTO, FIRST));
+        steps.extend(compare(Kind::of(ItemKind::Protocol), false, number_spans(&protocols)));
     }
     Ok(steps)
 }
@@ -191,19 +195,34 @@ fn one(asked: &Match, context: Context<'_>) -> Result<Vec<Step>, FilterFault> {
     }
 }
 
+/// Single numbers as spans.
+fn number_spans(numbers: &[u8]) -> Vec<Span> {
+    numbers.iter().map(|number| (u128::from(*number), u128::from(*number))).collect()
+}
+
 fn tcp_flags(flags: &TcpFlags) -> Vec<Step> {
-    let values = flags.values().iter().map(|value| (u128::from(*value), u128::from(*value))).collect();
-    let steps = compare(Kind::plain(1), flags.negated(), values);
+    let steps = compare(Kind::plain(1), flags.negated(), number_spans(flags.values()));
     [vec![payload(TRANSPORT, 13, 1), Step::Mask(FIRST, vec![flags.mask()])], steps].concat()
 }
 
 /// Fields side by side, then whether they are in a set.
 fn concatenation(asked: &Concatenation, context: Context<'_>) -> Vec<Step> {
+    let (mut steps, kinds) = load(asked.fields());
+    let test = asked.test();
+    steps.push(match test.values() {
+        Values::Listed(elements) => Step::In(FIRST, test.negated(), joined(&kinds, elements, context.names)),
+        Values::Set(name) => in_set(test.negated(), name),
+    });
+    steps
+}
+
+/// Puts fields side by side, and says what each holds.
+pub(super) fn load(fields: &[Field]) -> (Vec<Step>, Vec<Kind>) {
     let (mut steps, mut place, mut kinds) = (Vec::new(), FIRST, Vec::new());
-    if asked.fields().iter().any(|field| matches!(field, Field::Ether(_))) {
+    if fields.iter().any(|field| matches!(field, Field::Ether(_))) {
         steps.extend(on_ethernet());
     }
-    for field in asked.fields() {
+    for field in fields {
         let kind = Kind::of(field.kind());
         steps.push(match field {
             Field::Ipv4(side) => ipv4(*side, place),
@@ -213,15 +232,10 @@ fn concatenation(asked: &Concatenation, context: Context<'_>) -> Vec<Step> {
             Field::Link(field) => link_name(*field, place),
             Field::Ether(side) => ether(*side, place),
         });
-        place += kind.1.div_ceil(4) as Place;
+        place += kind.places();
         kinds.push(kind);
     }
-    let test = asked.test();
-    steps.push(match test.values() {
-        Values::Listed(elements) => Step::In(FIRST, test.negated(), joined(&kinds, elements, context.names)),
-        Values::Set(name) => in_set(test.negated(), name),
-    });
-    steps
+    (steps, kinds)
 }
 
 fn connection(asked: &Connection) -> Vec<Step> {

@@ -3,8 +3,8 @@
 use super::Names;
 use crate::{
     lower::filter::{FilterFault, Interval, Unsupported, merged},
-    model::{OwnSet, Place, Step},
-    rule::{Element, Item, ItemKind, LinkPattern, Range, SetName, Test, Value, Values},
+    model::{OwnDynamic, OwnSet, Place, Step},
+    rule::{Element, Item, ItemKind, LinkPattern, Range, SetName, Test, Timeout, Value, Values},
 };
 
 /// The first place for what is read (`NFT_REG32_00`).
@@ -39,8 +39,13 @@ impl Kind {
         }
     }
 
-    fn bytes(self, value: u128) -> Vec<u8> {
+    pub(super) fn bytes(self, value: u128) -> Vec<u8> {
         value.to_be_bytes()[16 - self.1..].to_vec()
+    }
+
+    /// Places that a value takes.
+    pub(super) const fn places(self) -> Place {
+        self.1.div_ceil(4) as Place
     }
 
     /// The highest value.
@@ -90,7 +95,11 @@ pub(super) fn compare(kind: Kind, negated: bool, spans: Vec<Span>) -> Vec<Step> 
         _ => {
             let intervals = spans.iter().any(|(low, high)| low != high);
             let elements = spans.iter().map(|(low, high)| vec![(kind.bytes(*low), kind.bytes(*high))]).collect();
-            vec![Step::In(FIRST, negated, OwnSet { name: None, fields: vec![(kind.0, kind.1)], intervals, elements })]
+            vec![Step::In(
+                FIRST,
+                negated,
+                OwnSet { fields: vec![(kind.0, kind.1)], intervals, elements, ..OwnSet::default() },
+            )]
         }
     }
 }
@@ -114,9 +123,19 @@ pub(super) fn in_set(negated: bool, name: &SetName) -> Step {
     Step::InSet(FIRST, negated, name.as_str().to_owned())
 }
 
-/// A set with a name.
-pub(super) fn named(name: &SetName, names: Names<'_>) -> Result<OwnSet, FilterFault> {
+/// A set with a name. `times_out`: some rule gives its elements a time.
+pub(super) fn named(name: &SetName, names: Names<'_>, times_out: bool) -> Result<OwnSet, FilterFault> {
     let unknown = || FilterFault::Unsupported(Unsupported::Set(name.to_string()));
+    if let Some((kind, dynamic)) = (names.dynamic)(name) {
+        let fields = kind.kinds().iter().map(|kind| Kind::of(*kind)).map(|kind| (kind.0, kind.1)).collect();
+        let filled = OwnDynamic {
+            timeout: dynamic.timeout.map(Timeout::millis),
+            times_out: dynamic.timeout.is_some() || times_out,
+            size: dynamic.size,
+        };
+        let name = Some(name.as_str().to_owned());
+        return Ok(OwnSet { name, fields, intervals: false, elements: Vec::new(), dynamic: Some(filled) });
+    }
     let (kind, elements) = (names.sets)(name).ok_or_else(unknown)?;
     let kinds: Vec<_> = kind.kinds().iter().map(|kind| Kind::of(*kind)).collect();
     let set = joined(&kinds, elements, names);
@@ -136,23 +155,28 @@ pub(super) fn joined(kinds: &[Kind], elements: &[Element], names: Names<'_>) -> 
     let bytes =
         |row: Vec<Span>| kinds.iter().zip(row).map(|(kind, (low, high))| (kind.bytes(low), kind.bytes(high))).collect();
     let fields = kinds.iter().map(|kind| (kind.0, kind.1)).collect();
-    OwnSet { name: None, fields, intervals: true, elements: rows.into_iter().map(bytes).collect() }
+    OwnSet { fields, intervals: true, elements: rows.into_iter().map(bytes).collect(), ..OwnSet::default() }
 }
 
 /// An element, once for each name of its links.
 fn alternatives(element: &Element, names: Names<'_>) -> Vec<Vec<Span>> {
     let mut rows = vec![Vec::new()];
     for item in &element.0 {
-        let spans = match item {
-            Item::Ipv4(range) => spans(&[*range]),
-            Item::Ipv6(range) => spans(&[*range]),
-            Item::Ether(range) => spans(&[*range]),
-            Item::Protocol(range) => spans(&[*range]),
-            Item::Service(range) => spans(&[*range]),
-            Item::Mark(range) => spans(&[*range]),
-            Item::Link(pattern) => link_spans([pattern], names),
-        };
+        let spans = alternatives_of(item, names.links);
         rows = rows.iter().flat_map(|row| spans.iter().map(move |span| [&row[..], &[*span]].concat())).collect();
     }
     rows
+}
+
+/// The values of an item, with the names that a pattern stands for.
+pub(super) fn alternatives_of(item: &Item, links: &dyn Fn(&LinkPattern) -> Vec<String>) -> Vec<Span> {
+    match item {
+        Item::Ipv4(range) => spans(&[*range]),
+        Item::Ipv6(range) => spans(&[*range]),
+        Item::Ether(range) => spans(&[*range]),
+        Item::Protocol(range) => spans(&[*range]),
+        Item::Service(range) => spans(&[*range]),
+        Item::Mark(range) => spans(&[*range]),
+        Item::Link(pattern) => links(pattern).iter().filter_map(|name| name_span(name)).collect(),
+    }
 }

@@ -7,6 +7,7 @@
 mod action;
 mod asked;
 mod change;
+mod element;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,13 @@ mod tests;
 use dataplane_common::abi::Ifindex;
 
 use crate::{
+    config::DynamicSet,
     lower::filter::{FilterError, FilterFault, Known},
     model::{ChainKind, OwnChain, OwnRule, OwnSet, OwnTable, Step},
-    rule::{Action, ChainName, LinkPattern, Policy, Rule, SetName, Statement},
+    rule::{Action, ChainName, LinkPattern, Policy, Rule, SetName, SetType, SetUpdate},
 };
 use asked::Context;
+pub use element::{element, key};
 
 /// The set of ports, and of what lies on them. Names of the operator's sets begin with a letter.
 const PORTS: &str = "_ports";
@@ -54,18 +57,16 @@ pub struct Names<'a> {
     pub links: &'a dyn Fn(&LinkPattern) -> Vec<String>,
     /// The elements of named sets.
     pub sets: &'a dyn Fn(&SetName) -> Option<Known<'a>>,
+    /// What is said of sets that rules fill.
+    pub dynamic: &'a dyn Fn(&SetName) -> Option<(&'a SetType, DynamicSet)>,
     /// Whether packets with the mark of delivery have a local route.
     pub delivers: bool,
 }
 
-/// Whether some rule can only be decided by the kernel.
-pub fn needs_kernel<'a>(mut rules: impl Iterator<Item = &'a Rule>) -> bool {
-    rules.any(Rule::needs_kernel)
-}
-
-/// Whether the driver can drop by a rule ahead of the kernel, if it stands at the beginning of chain prerouting.
+/// Whether the driver can drop by a rule ahead of the kernel, if it stands at the beginning of chain prerouting and the kernel
+/// is not needed for it.
 pub fn is_early(rule: &Rule) -> bool {
-    rule.action() == Action::Drop && !rule.needs_kernel() && rule.statements().is_empty()
+    rule.action() == Action::Drop && rule.statements().is_empty()
 }
 
 /// The table for chains in the order of [`ChainName::ALL`]. `ports`: links whose packets meet the chains.
@@ -78,8 +79,8 @@ pub fn own_table(chains: &[KernelChain<'_>], names: Names<'_>, ports: &[Ifindex]
         sets: vec![OwnSet {
             name: Some(PORTS.to_owned()),
             fields: vec![(TYPE_INTERFACE, 4)],
-            intervals: false,
             elements: ports.iter().map(port).collect(),
+            ..OwnSet::default()
         }],
         chains: Vec::new(),
     };
@@ -89,7 +90,10 @@ pub fn own_table(chains: &[KernelChain<'_>], names: Names<'_>, ports: &[Ifindex]
                 if table.sets.iter().any(|set| set.name.as_deref() == Some(name.as_str())) {
                     continue;
                 }
-                let set = list::named(name, names);
+                let gives_time = |update: &SetUpdate| update.set == *name && update.timeout.is_some();
+                let rules = chains.iter().flat_map(|chain| &chain.rules);
+                let times_out = rules.flat_map(|(rule, _)| rule.updates()).any(gives_time);
+                let set = list::named(name, names, times_out);
                 table.sets.push(set.map_err(|fault| FilterError { chain, index, fault })?);
             }
         }
@@ -198,10 +202,12 @@ fn translating(chain: ChainName, given: &KernelChain<'_>, names: Names<'_>) -> R
     for (index, (rule, handle)) in given.rules[..=last].iter().enumerate() {
         let refuse = |fault| FilterError { chain, index, fault };
         let context = Context { chain, names };
-        let limited = rule.statements().iter().any(|statement| matches!(statement, Statement::Limit(_)));
-        if limited && !translates(rule) {
-            let said = "a rule with `limit` cannot stand in front of one that translates: put it behind, or into another chain";
-            return Err(refuse(FilterFault::Kernel(said.to_owned())));
+        let condition = rule.statements().iter().find(|statement| statement.is_condition());
+        if let (Some(condition), false) = (condition, translates(rule)) {
+            let said = format!(
+                "a rule with `{condition}` cannot stand in front of one that translates: put it behind, or into another chain"
+            );
+            return Err(refuse(FilterFault::Kernel(said)));
         }
         let mut steps = asked::matches(rule, context).map_err(refuse)?;
         match rule.action() {

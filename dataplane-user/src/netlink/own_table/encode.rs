@@ -17,8 +17,9 @@ use crate::{
     },
 };
 
-const SET_FLAGS: u16 = 3;
-const SET_DESCRIPTION: u16 = 9;
+pub(super) const SET_FLAGS: u16 = 3;
+pub(super) const SET_DESCRIPTION: u16 = 9;
+pub(super) const SET_TIMEOUT: u16 = 11;
 const SET_USERDATA: u16 = 13;
 const LIST_SET_ID: u16 = 4;
 /// nft's own numbers: of the type of an interface index, and of orders of bytes.
@@ -29,13 +30,15 @@ const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_KEY_END: u16 = 10;
 const RULE_USERDATA: u16 = 7;
 /// `NFT_SET_*`.
-const ANONYMOUS: u32 = 1 | 2;
+pub(super) const ANONYMOUS: u32 = 1 | 2;
 const INTERVAL: u32 = 4;
+const TIMES_OUT: u32 = 0x10;
+const EVALUATED: u32 = 0x20;
 const CONCATENATION: u32 = 0x80;
 /// `NFT_SET_ELEM_INTERVAL_END`.
 const INTERVAL_END: u32 = 1;
 /// Elements in one message, whose attributes have 16 bits for their length.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 /// What the kernel calls a set without a name.
 const UNNAMED: &str = "__set%d";
 /// `NFT_RT_TCPMSS`, `NFT_PAYLOAD_CSUM_INET`, `NFT_EXTHDR_OP_TCPOPT`; TCP's option of the segment size (RFC 9293, section 3.1).
@@ -55,10 +58,10 @@ struct Encoder {
     sets: u32,
 }
 
-/// All that is in a table.
-pub(super) fn parts(table: &OwnTable, counts: &Counts) -> Vec<Part> {
+/// All that is in a table, without the sets that are there and stay.
+pub(super) fn parts(table: &OwnTable, counts: &Counts, kept: impl Fn(&OwnSet) -> bool) -> Vec<Part> {
     let mut encoder = Encoder::default();
-    for set in &table.sets {
+    for set in table.sets.iter().filter(|set| !kept(set)) {
         encoder.set(set);
     }
     for chain in &table.chains {
@@ -90,6 +93,35 @@ fn key(fields: impl Iterator<Item = Vec<u8>>, alone: bool) -> Vec<u8> {
     bytes
 }
 
+/// The number of a set's type, and the bytes of a key.
+pub(super) fn key_of(set: &OwnSet) -> (u32, u32) {
+    let kind = set.fields.iter().fold(0, |all, (kind, _)| all << TYPE_BITS | kind);
+    let alone = set.fields.len() == 1;
+    let length: usize =
+        set.fields.iter().map(|(_, bytes)| if alone { *bytes } else { bytes.next_multiple_of(4) }).sum();
+    (kind, length as u32)
+}
+
+/// `NFT_SET_*` of a set.
+pub(super) fn flags_of(set: &OwnSet) -> u32 {
+    if let Some(dynamic) = set.dynamic {
+        return EVALUATED | if dynamic.times_out { TIMES_OUT } else { 0 };
+    }
+    let mut flags = if set.name.is_none() { ANONYMOUS } else { 0 };
+    flags |= if set.intervals { INTERVAL } else { 0 };
+    flags | if set.fields.len() == 1 { 0 } else { CONCATENATION }
+}
+
+/// Elements of a set, none a range.
+pub(super) fn elements(name: &str, keys: &[Vec<Vec<u8>>]) -> Vec<(u16, Vec<u8>)> {
+    let element = |fields: &Vec<Vec<u8>>| {
+        let key = value(&key(fields.iter().cloned(), fields.len() == 1));
+        (LIST_ELEMENT | NESTED, attributes(&[(ELEMENT_KEY | NESTED, key)]))
+    };
+    let list = attributes(&keys.iter().map(element).collect::<Vec<_>>());
+    vec![(SET_NAME, terminated(name)), (ELEMENTS | NESTED, list)]
+}
+
 /// The first value behind these; none behind the last.
 fn behind(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut next = bytes.to_vec();
@@ -108,27 +140,29 @@ impl Encoder {
         self.sets += 1;
         let (id, alone) = (self.sets, set.fields.len() == 1);
         let name = set.name.clone().unwrap_or_else(|| UNNAMED.to_owned());
-        let mut flags = if set.name.is_none() { ANONYMOUS } else { 0 };
-        flags |= if set.intervals { INTERVAL } else { 0 };
-        let kind = set.fields.iter().fold(0, |all, (kind, _)| all << TYPE_BITS | kind);
-        let length: usize =
-            set.fields.iter().map(|(_, bytes)| if alone { *bytes } else { bytes.next_multiple_of(4) }).sum();
+        let (kind, length) = key_of(set);
         let mut more = vec![
             (SET_NAME, terminated(&name)),
             (SET_KEY_TYPE, number(kind)),
-            (SET_KEY_LENGTH, number(length as u32)),
+            (SET_KEY_LENGTH, number(length)),
             (SET_ID, number(id)),
+            (SET_FLAGS, number(flags_of(set))),
         ];
-        if !alone {
-            flags |= CONCATENATION;
+        let mut description = Vec::new();
+        if let Some(dynamic) = set.dynamic {
+            description.push((1, number(dynamic.size)));
+            more.extend(dynamic.timeout.map(|timeout| (SET_TIMEOUT, large(timeout))));
+        } else if !alone {
             let field = |(_, bytes): &(u32, usize)| (LIST_ELEMENT | NESTED, attributes(&[(1, number(*bytes as u32))]));
             let fields = attributes(&set.fields.iter().map(field).collect::<Vec<_>>());
-            more.push((SET_DESCRIPTION | NESTED, attributes(&[(2 | NESTED, fields)])));
+            description.push((2 | NESTED, fields));
+        }
+        if !description.is_empty() {
+            more.push((SET_DESCRIPTION | NESTED, attributes(&description)));
         }
         // By which nft shows numbers: of links they are in the host's order.
         let order = if set.fields[0].0 == TYPE_INTERFACE { HOST_ORDER } else { NETWORK_ORDER };
         more.push((SET_USERDATA, [&[0, 4], &order.to_ne_bytes()[..]].concat()));
-        more.push((SET_FLAGS, number(flags)));
         self.parts.push(part(NFT_MSG_NEWSET, NLM_F_CREATE, message(&more)));
         let elements: Vec<_> = set.elements.iter().flat_map(|element| encoded(element, set.intervals, alone)).collect();
         for chunk in elements.chunks(CHUNK) {
@@ -199,6 +233,15 @@ impl Encoder {
                 lookup(*at, *negated, &name, Some(id))
             }
             Step::InSet(at, negated, name) => lookup(*at, *negated, name, None),
+            Step::Update(update) => {
+                let mut data =
+                    vec![(1, terminated(&update.set)), (3, number(update.operation)), (4, number(update.key))];
+                data.extend(update.timeout.map(|timeout| (6, large(timeout))));
+                if let Some(condition) = &update.condition {
+                    data.push((7 | NESTED, act(condition)));
+                }
+                expression("dynset", &data)
+            }
             Step::Count => expression("counter", &[(1, large(count.bytes)), (2, large(count.packets))]),
             acting => act(acting),
         }
@@ -243,6 +286,7 @@ fn act(step: &Step) -> Vec<u8> {
                 (5, number((*over).into())),
             ],
         ),
+        Step::Connections(over, count) => expression("connlimit", &[(1, number(*count)), (2, number((*over).into()))]),
         Step::Log { prefix, level, group } => {
             let mut data = Vec::new();
             data.extend(group.map(|group| (1, group.to_be_bytes().to_vec())));

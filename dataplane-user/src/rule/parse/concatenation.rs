@@ -38,7 +38,7 @@ pub(super) fn any<'a>() -> Boxed<'a, Match> {
         .boxed()
 }
 
-fn field<'a>() -> Boxed<'a, Field> {
+pub(super) fn field<'a>() -> Boxed<'a, Field> {
     let port = choice((keyword("sport").to(Side::Source), keyword("dport").to(Side::Destination)));
     let links = || named::<LinkField>().map(Field::Link);
     let ip = choice((named::<Side>().map(Field::Ipv4).boxed(), protocol("protocol", ProtocolField::Ip)));

@@ -11,6 +11,7 @@ mod reachability;
 pub(crate) mod statement;
 pub(crate) mod token;
 mod translation;
+pub(crate) mod update;
 pub(crate) mod value;
 
 use std::cell::RefCell;

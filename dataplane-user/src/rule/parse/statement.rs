@@ -6,6 +6,7 @@ use super::change;
 use super::fault::Fault;
 use super::field::named;
 use super::token::{Extra, integer, keyword, quoted, symbol};
+use super::update;
 use crate::rule::display::BYTE_UNITS;
 use crate::rule::statement::{Action, Limit, LimitUnit, Log, LogTarget, RejectWith, Statement};
 
@@ -19,10 +20,17 @@ pub(crate) fn counter<'a>() -> Boxed<'a, ()> {
 
 /// A statement other than `counter`.
 pub(crate) fn any<'a>() -> Boxed<'a, Statement> {
-    choice((limit().map(Statement::Limit), log().map(Statement::Log), change::any().map(Statement::Change))).boxed()
+    choice((
+        limit().map(Statement::Limit),
+        log().map(Statement::Log),
+        change::any().map(Statement::Change),
+        update::any().map(|update| Statement::Update(Box::new(update))),
+        update::count().map(Statement::Connections),
+    ))
+    .boxed()
 }
 
-fn limit<'a>() -> Boxed<'a, Limit> {
+pub(super) fn limit<'a>() -> Boxed<'a, Limit> {
     let sizes: Vec<_> = BYTE_UNITS.iter().map(|(word, size)| keyword(word).to(*size).boxed()).collect();
     let bytes = choice(sizes).map(Some).boxed();
     let over = keyword("over").or_not().map(|over| over.is_some());
