@@ -305,6 +305,7 @@ fn field(value: &Value) -> String {
             format!("ct {}", words.join(" "))
         }
         ("meta" | "rt", _) => format!("{kind} {}", key("key")),
+        ("exthdr", _) if key("name") == "rt" => format!("rt {}", key("field")),
         ("tcp option", _) => format!("tcp option {} {}", key("name"), key("field")),
         ("fib", _) => format!("fib {} {}", key("flags").replace(',', " . "), key("result")),
         ("concat", Value::Array(parts)) => parts.iter().map(field).collect::<Vec<_>>().join(" . "),

@@ -123,6 +123,8 @@ pub enum Step {
     Route(u32, u32, Place),
     /// Bytes of the packet into a place: base (`NFT_PAYLOAD_*`), offset, length.
     Payload(u32, u32, u32, Place),
+    /// Bytes of an extension header of IPv6 into a place: its number, offset, length; without the header the rule ends.
+    Extension(u8, u32, u32, Place),
     /// Keeps these bits.
     Mask(Place, Vec<u8>),
     /// Keeps some bits, and turns others then.

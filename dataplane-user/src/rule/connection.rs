@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::ast::{Family, Side, Test, Values};
 use super::display::Named;
 use super::reachability::Reachability;
-use super::value::{Mark, Port, Range};
+use super::value::{Mark, Owner, Port, Range};
 
 /// `ct state` as bits of a mask (`NF_CT_STATE_BIT` in `include/uapi/linux/netfilter/nf_conntrack_common.h`).
 const STATES: [(&str, u32); 5] = [("invalid", 1), ("established", 2), ("related", 4), ("new", 8), ("untracked", 64)];
@@ -55,6 +55,15 @@ pub enum Direction {
     Reply,
 }
 
+/// Whose a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OwnerKind {
+    /// `meta skuid`.
+    User,
+    /// `meta skgid`.
+    Group,
+}
+
 /// One question about a packet's connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Connection {
@@ -76,6 +85,10 @@ pub enum Connection {
     Transparent(bool),
     /// `fib ...`.
     Route(Reachability),
+    /// `meta skuid`, `meta skgid`: whose the socket is that a packet comes from; holds for no packet without one, negated or not.
+    Owner(OwnerKind, Test<Range<Owner>>),
+    /// `rt type 0`: whether there is a routing header of type 0.
+    RoutingHeader,
 }
 
 impl Connection {
@@ -83,7 +96,7 @@ impl Connection {
     pub const fn family(&self) -> Option<Family> {
         match self {
             Self::Ipv4(..) => Some(Family::V4),
-            Self::Ipv6(..) => Some(Family::V6),
+            Self::Ipv6(..) | Self::RoutingHeader => Some(Family::V6),
             _ => None,
         }
     }
@@ -146,6 +159,9 @@ impl Display for Connection {
             Self::Ipv6(direction, side, test) => write!(f, "ct {} ip6 {} {test}", direction.word(), side.word()),
             Self::Transparent(is) => write!(f, "socket transparent {}", u8::from(*is)),
             Self::Route(asked) => asked.fmt(f),
+            Self::Owner(OwnerKind::User, test) => write!(f, "meta skuid {test}"),
+            Self::Owner(OwnerKind::Group, test) => write!(f, "meta skgid {test}"),
+            Self::RoutingHeader => f.write_str("rt type 0"),
             Self::Port(direction, side, test) => write!(f, "ct {} {} {test}", direction.word(), end(side)),
         }
     }

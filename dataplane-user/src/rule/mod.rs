@@ -31,7 +31,7 @@ pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, Tcp
 pub use chain::{ChainName, Fragments, Policy, RULE_CHAINS, UnknownChain, UnknownFragments, UnknownPolicy};
 pub use change::{Change, MarkOf, NewMark};
 pub use concatenation::{Concatenation, Field};
-pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked, NEW};
+pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked, NEW, OwnerKind};
 pub use consistency::Contradiction;
 pub use error::{RuleError, RuleFault, position, render};
 pub use name::{LinkPattern, SetName};
@@ -48,8 +48,8 @@ pub use text::{TEXT_LENGTH, Text};
 pub use translation::{Addresses, Choice, Translation, TranslationKind};
 pub use update::{ConnectionCount, ElementCondition, KeyField, SetUpdate, SetVerb, Timeout};
 pub use value::{
-    Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, Mark, PacketType,
-    Port, Protocol, Range, Value, VlanId,
+    Dscp, FragmentWord, HopLimit, IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, Length, MacAddress, Mark, Owner,
+    PacketType, Port, Protocol, Range, Value, VlanId,
 };
 pub use watch::{Watched, parse_watched};
 

@@ -39,6 +39,14 @@ impl Rule {
         {
             return Some(format!("`{asked}` is for packets that come in: put the rule into chain prerouting or input"));
         }
+        let owner = self.matches().iter().find(|asked| matches!(asked, Match::Connection(Connection::Owner(..))));
+        if let Some(asked) = owner
+            && !matches!(chain, ChainName::Output | ChainName::Postrouting)
+        {
+            return Some(format!(
+                "`{asked}` is for packets of this machine that go out: put the rule into chain output or postrouting"
+            ));
+        }
         match (self.action(), chain) {
             (Action::Translate(to), ChainName::Prerouting) if to.is_of_source() => {
                 Some(format!("`{}` writes the source, on the way out: put the rule into chain postrouting", to.word()))

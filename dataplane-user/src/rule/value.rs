@@ -240,6 +240,8 @@ numbers! {
     FragmentWord(u16), 16 bits, "a number from 0 to 65535", Printed [];
     /// Packet mark, as in nft's set type `mark`.
     Mark(u32), 32 bits, "a mark (a number of 32 bits)", Printed [];
+    /// Number of a user or a group.
+    Owner(u32), 32 bits, "the number of a user or group", Printed [];
 }
 
 /// Inclusive range of values.

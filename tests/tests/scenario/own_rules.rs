@@ -300,6 +300,10 @@ const KINDS: [(&str, &str, &str); 36] = [
     ("postrouting", "udp dport 5060 ip dscp set ef", "ip dscp set ef"),
     ("forward", "ip6 dscp set cs1 ip6 hoplimit set 64", "ip6 dscp set cs1"),
     ("output", "ip ttl set 64", "ip ttl set 64"),
+    ("output", "meta skuid { 0, 1000-1010 } accept", "1000-1010"),
+    ("output", "meta skgid 7 drop", "meta skgid 7"),
+    ("forward", "rt type 0 drop", "rt type 0"),
+    ("forward", "tcp dport 5599 ct count over 3 drop", "ct count over 3"),
     (
         "postrouting",
         "meta l4proto { tcp, udp } oifname \"wan9\" snat to 192.0.2.1-192.0.2.4:1024-2047 persistent",

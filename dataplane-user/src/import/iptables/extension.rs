@@ -3,7 +3,7 @@
 use crate::rule::foreign::STATEFUL;
 
 /// Extensions whose options are known.
-pub(super) const MODULES: [&str; 25] = [
+pub(super) const MODULES: [&str; 27] = [
     "tcp",
     "udp",
     "udplite",
@@ -29,6 +29,8 @@ pub(super) const MODULES: [&str; 25] = [
     "mark",
     "socket",
     "addrtype",
+    "owner",
+    "rt",
 ];
 
 /// Extensions that count for each address.
@@ -44,15 +46,10 @@ pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
     ("statistic", "a rule fits or does not, without chance: take it out"),
     ("time", "rules have no clock: change them when it is time"),
-    ("owner", "which program a packet belongs to is not known at the driver: take it out"),
     (
         "rpfilter",
         "rules do not ask the routes: for IPv4 set net.ipv4.conf.all.rp_filter=1 (with `--loose` 2) instead; for IPv6 there is \
          no such setting: let each way in have the prefixes behind it, such as `-i eth1 ! -s 2001:db8:1::/48 -j DROP`",
-    ),
-    (
-        "rt",
-        "packets with a routing header of type 0 are dropped anyway (`routing_header`): where it is that, take the rule out",
     ),
     ("tcpmss", "options of TCP can not be asked: take the rule out"),
     ("frag", "extension headers can not be asked for: take the rule out"),

@@ -6,12 +6,12 @@ use super::asked::{Ways, built, prefix, span, wrong};
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
 use crate::rule::{
-    Connection, ConnectionBits, Direction, Family, Found, Mark, Marked, Match, Port, Range, Reachability, Side, Test,
-    Value,
+    Connection, ConnectionBits, Direction, Family, Found, Mark, Marked, Match, Owner, OwnerKind, Port, Range,
+    Reachability, Side, Test, Value,
 };
 
-/// Options of `state`, `conntrack`, `connmark`, `mark`, `socket` and `addrtype`.
-pub(super) const KNOWN: [&str; 19] = [
+/// Options of `state`, `conntrack`, `connmark`, `mark`, `socket`, `addrtype`, `owner` and `rt`.
+pub(super) const KNOWN: [&str; 22] = [
     "--state",
     "--ctstate",
     "--ctstatus",
@@ -31,6 +31,9 @@ pub(super) const KNOWN: [&str; 19] = [
     "--dst-type",
     "--limit-iface-in",
     "--limit-iface-out",
+    "--uid-owner",
+    "--gid-owner",
+    "--rt-type",
 ];
 
 /// Reads one of them.
@@ -72,6 +75,15 @@ pub(super) fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut 
         "--nowildcard" => vec![Vec::new()],
         "--src-type" => one(kind(Source, words.value(option)?, negated)?),
         "--dst-type" => one(kind(Destination, words.value(option)?, negated)?),
+        "--uid-owner" => one(owner(OwnerKind::User, words.value(option)?, negated)?),
+        "--gid-owner" => one(owner(OwnerKind::Group, words.value(option)?, negated)?),
+        "--rt-type" => {
+            let word = words.value(option)?;
+            match (word.text.as_str(), negated) {
+                ("0", false) => one(Connection::RoutingHeader),
+                _ => return Err(wrong(word, "of routing headers, rules match only type 0: take the rule out")),
+            }
+        }
         other => {
             let message = format!("`{other}` cannot be translated: take it out, or say it otherwise");
             return Err((option.place.clone(), message));
@@ -148,6 +160,17 @@ fn mark(word: &Word, negated: bool, of: fn(Marked) -> Connection) -> Result<Conn
         .zip(Mark::from_word(mask))
         .and_then(|(value, mask)| Marked::new(mask.0, Test::listed(negated, vec![Range::single(value)])?).map(of));
     marked.ok_or_else(|| wrong(word, "a mark is a number of 32 bits, perhaps with a mask that has its bits"))
+}
+
+/// The owner of a socket. What has no socket meets `! --uid-owner` of iptables, and no rule here.
+fn owner(kind: OwnerKind, word: &Word, negated: bool) -> Result<Connection, Fault> {
+    if negated {
+        let message = "`!` before an owner also holds for packets of no program, which no rule can say: accept the owner \
+                       before, and take `!` out";
+        return Err(wrong(word, message));
+    }
+    let range = span::<Owner>(&Word { text: word.text.replace('-', ":"), place: word.place.clone() })?;
+    Ok(Connection::Owner(kind, built(Test::listed(false, vec![range]), word)?))
 }
 
 /// Types of an address. Others than these are no types of routes.

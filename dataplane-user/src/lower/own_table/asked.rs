@@ -7,7 +7,8 @@ use crate::{
     model::{Place, Step},
     rule::{
         ChainName, Change, Concatenation, Connection, ConnectionBits, Direction, Family, Field, Found, ItemKind,
-        LinkField, LinkPattern, Marked, Match, Reachability, Rule, SetUpdate, Side, TcpFlags, Value as _, Values,
+        LinkField, LinkPattern, Marked, Match, OwnerKind, Reachability, Rule, SetUpdate, Side, TcpFlags, Value as _,
+        Values,
     },
 };
 
@@ -18,6 +19,8 @@ const IIFNAME: u32 = 6;
 const OIFNAME: u32 = 7;
 const IIFTYPE: u32 = 8;
 const NFPROTO: u32 = 15;
+const SKUID: u32 = 10;
+const SKGID: u32 = 11;
 const L4PROTO: u32 = 16;
 const PKTTYPE: u32 = 19;
 /// `NFT_PAYLOAD_*`.
@@ -32,6 +35,8 @@ pub(super) const CT_MARK: u32 = 3;
 const CT_PORTS: [u32; 2] = [11, 12];
 const CT_IPV4: [u32; 2] = [19, 20];
 const CT_IPV6: [u32; 2] = [21, 22];
+/// `IPPROTO_ROUTING`.
+const ROUTING: u8 = 43;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
 
@@ -264,6 +269,15 @@ fn connection(asked: &Connection) -> Vec<Step> {
         }
         Connection::Route(asked) => route(asked),
         Connection::Transparent(is) => vec![Step::Transparent(FIRST), Step::Compare(FIRST, false, vec![u8::from(*is)])],
+        Connection::Owner(kind, test) => {
+            let key = if *kind == OwnerKind::User { SKUID } else { SKGID };
+            let load = vec![Step::Meta(key, FIRST), Step::Swap(FIRST, 4)];
+            [load, compared(Kind::plain(4), test, same)].concat()
+        }
+        // The third byte of the header is its type.
+        Connection::RoutingHeader => {
+            vec![Step::Extension(ROUTING, 2, 1, FIRST), Step::Compare(FIRST, false, vec![0])]
+        }
         Connection::Port(direction, side, test) => {
             let load = Step::Connection(CT_PORTS[end(*side)], way(*direction), FIRST);
             after(load, compared(Kind::of(ItemKind::Service), test, same))

@@ -321,6 +321,9 @@ fn act(step: &Step) -> Vec<u8> {
             let of_tcp = [(6, number(EXTHDR_TCP)), (2, vec![TCP_SEGMENT]), (3, number(2)), (4, number(2))];
             expression("exthdr", &[&of_tcp[..], &[(7, number(*from))]].concat())
         }
+        Step::Extension(header, offset, length, to) => {
+            expression("exthdr", &[(1, number(*to)), (2, vec![*header]), (3, number(*offset)), (4, number(*length))])
+        }
         Step::Transparent(to) => expression("socket", &[(1, number(0)), (2, number(*to))]),
         Step::Proxy(family, address, port) => {
             let places = [(2, *address), (3, *port)].into_iter().filter_map(|(at, place)| Some((at, number(place?))));

@@ -7,8 +7,8 @@ use super::field::named;
 use super::token::{Extra, integer, keyword, symbol};
 use super::value::{braces, equality, test};
 use crate::rule::ast::{Match, Side};
-use crate::rule::connection::{Connection, ConnectionBits, Direction, Marked};
-use crate::rule::value::Mark;
+use crate::rule::connection::{Connection, ConnectionBits, Direction, Marked, OwnerKind};
+use crate::rule::value::{Mark, Owner};
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -27,7 +27,37 @@ pub(crate) fn any<'a>() -> Boxed<'a, Match> {
     ));
     let of_packet =
         keyword("meta").or_not().ignore_then(keyword("mark")).ignore_then(mark()).map(Connection::PacketMark);
-    choice((keyword("ct").ignore_then(fields).boxed(), of_packet.boxed())).map(Match::Connection).boxed()
+    choice((keyword("ct").ignore_then(fields).boxed(), of_packet.boxed(), owner(), routing_header()))
+        .map(Match::Connection)
+        .boxed()
+}
+
+/// `meta skuid 1000`.
+fn owner<'a>() -> Boxed<'a, Connection> {
+    let kind = choice((keyword("skuid").to(OwnerKind::User), keyword("skgid").to(OwnerKind::Group)));
+    keyword("meta")
+        .or_not()
+        .ignore_then(kind)
+        .then(test::<Owner>())
+        .try_map_with(|(kind, test), extra| match test.set_name() {
+            Some(_) => Err(Fault::invalid(extra.span(), "no set can stand here: write its values in braces")),
+            None => Ok(Connection::Owner(kind, test)),
+        })
+        .boxed()
+}
+
+/// `rt type 0`: of the other types, connections that are carried would not be asked.
+fn routing_header<'a>() -> Boxed<'a, Connection> {
+    let fault = "of routing headers, rules match only type 0: `rt type 0`";
+    keyword("rt")
+        .ignore_then(keyword("type"))
+        .ignore_then(equality())
+        .then(integer())
+        .try_map_with(move |(negated, number), extra| match (negated, number) {
+            (false, 0) => Ok(Connection::RoutingHeader),
+            _ => Err(Fault::invalid(extra.span(), fault)),
+        })
+        .boxed()
 }
 
 /// A list of words, in braces or without: any of them.
