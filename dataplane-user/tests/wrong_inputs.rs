@@ -42,7 +42,7 @@ const RULES: &[(&str, usize, &str)] = &[
     ("jump other", 1, "write the rules of that chain in its place"),
     ("goto other", 1, "write the rules of that chain in its place"),
     ("meta nftrace set 1", 1, "remove it"),
-    ("meta cgroup 0 drop", 6, "remove it"),
+    ("meta cgroup 0 drop", 1, "remove it"),
     ("queue num 1", 1, "write `drop`"),
     ("icmp type ping drop", 11, "echo-request"),
     ("tcp flags sin drop", 11, "did you mean"),

@@ -223,11 +223,9 @@ fn statement(statement: &Value) -> String {
 /// The key of an element that a rule writes, and what stands behind it.
 fn filled(value: &Value) -> String {
     let key = value.get("elem").or_else(|| value.get("key")).unwrap_or(&Value::Null);
-    let (key, timeout) = match key.get("elem") {
-        Some(inside) => (&inside["val"], inside.get("timeout")),
-        None => (key, None),
-    };
-    let timeout = timeout.map(|seconds| format!("timeout {}s", plain(seconds)));
+    let inside = key.get("elem");
+    let key = inside.map_or(key, |inside| &inside["val"]);
+    let timeout = inside.and_then(|inside| inside.get("timeout")).map(|seconds| format!("timeout {}s", plain(seconds)));
     let statements = match value.get("stmt") {
         Some(Value::Array(all)) => all.iter().map(statement).collect(),
         Some(one) => vec![statement(one)],

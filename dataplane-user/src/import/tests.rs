@@ -217,7 +217,7 @@ fn options_of_iptables() {
         ("-m addrtype --dst-type LOCAL -j ACCEPT", "meta nfproto ipv4 fib daddr type local accept"),
         ("-m conntrack --ctproto 6 -j ACCEPT", "`--ctproto` cannot be translated"),
         ("-j MASQUERADE", "cannot stand in chain input"),
-        ("-m set --match-set bad src -j DROP", "sets of ipset"),
+        ("-m set --match-set bad src -j DROP", "put what `ipset save` prints in front of the rules"),
         ("-j NOWHERE", "there is no chain NOWHERE"),
         ("-m comment --comment \"two words\" -j ACCEPT", "meta nfproto ipv4 accept comment \"two words\""),
         ("", "meta nfproto ipv4 continue"),

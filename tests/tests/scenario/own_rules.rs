@@ -264,7 +264,7 @@ fn a_rule_that_is_refused_changes_nothing() {
 }
 
 /// Each kind of match and action, beside a rule that needs the kernel, and what nft shows of it.
-const KINDS: [(&str, &str, &str); 36] = [
+const KINDS: [(&str, &str, &str); 40] = [
     ("forward", "tcp flags & (syn | ack) == syn accept", "tcp flags"),
     ("forward", "tcp dport { 22, 80-90, 443 } accept", "tcp dport { 22, 80-90, 443 }"),
     ("forward", "ip saddr != { 192.0.2.0/25, 198.51.100.7 } drop", "ip saddr != {"),

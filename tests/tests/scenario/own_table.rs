@@ -106,3 +106,31 @@ fn marks_are_read_as_others_left_them() {
     });
     scene.close();
 }
+
+/// What a user of this machine sends is told by its socket; what is forwarded has none.
+#[test]
+fn packets_of_a_user_are_dropped() {
+    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
+    apply(&scene, PORTS);
+    let rules =
+        [("meta skuid 65534 drop", 3), ("meta skgid 4242 drop", 2), ("meta skuid != 65534 udp dport 9 drop", 4)];
+    let handles = rules.map(|(rule, _)| scene.rule("output", rule).handle);
+    let script = "import os, socket, sys\n\
+                  user, group, count = map(int, sys.argv[2:])\n\
+                  os.setgid(group); os.setuid(user)\n\
+                  for _ in range(count):\n    \
+                    try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (sys.argv[1], 9))\n    \
+                    except OSError: pass\n";
+    let client = address(Family::V4, &CLIENT).to_string();
+    for (user, group, count) in [("65534", "65534", "3"), ("1", "4242", "2"), ("0", "0", "4")] {
+        let mut command = scene.router().command("python3");
+        let done = command.args(["-c", script, &client, user, group, count]).status().expect("python runs");
+        assert!(done.success());
+    }
+    for ((rule, packets), handle) in rules.iter().zip(handles) {
+        let found = scene.rules().into_iter().find(|row| row.handle == handle).expect("the rule");
+        assert_eq!(found.packets, *packets, "{rule}");
+    }
+    scene.refused(&["rule", "add", "forward", "meta skuid 0 drop"], 5, &["output or postrouting"]);
+    scene.close();
+}

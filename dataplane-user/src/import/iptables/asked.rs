@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::room::Room;
 use super::extension::{FOREIGN, MODULES, PER_ADDRESS};
+use super::ipset;
 use super::per_address;
 use super::rate;
 use super::rule::{Draft, Fault, Words};
@@ -72,7 +73,6 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             let (mask, set) = (flags(words.value(option)?)?, flags(words.value(option)?)?);
             Ok(holds(built(TcpFlags::new(mask, negated, vec![set]).map(Match::TcpFlags), option)?))
         }
-        // SYN of SYN, RST, ACK and FIN.
         "--syn" => Ok(holds(built(TcpFlags::new(0x17, negated, vec![2]).map(Match::TcpFlags), option)?)),
         "--icmp-type" => icmp(option, negated, words, (Match::IcmpType, Match::IcmpCode)),
         "--icmpv6-type" => icmp(option, negated, words, (Match::Icmpv6Type, Match::Icmpv6Code)),
@@ -114,6 +114,7 @@ fn read(option: &Word, negated: bool, draft: &mut Draft, words: &mut Words<'_>) 
             let range = span::<Length>(words.value(option)?)?;
             Ok(holds(built(Test::listed(negated, vec![range]).map(Match::Length), option)?))
         }
+        "--match-set" => ipset::matched(option, negated, draft, words),
         other if tracked::KNOWN.contains(&other) => tracked::read(option, negated, draft, words),
         other => {
             Err((option.place.clone(), format!("`{other}` cannot be translated: take it out, or say it otherwise")))

@@ -3,7 +3,8 @@
 use crate::rule::foreign::STATEFUL;
 
 /// Extensions whose options are known.
-pub(super) const MODULES: [&str; 27] = [
+pub(super) const MODULES: [&str; 28] = [
+    "set",
     "tcp",
     "udp",
     "udplite",
@@ -42,7 +43,6 @@ pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("connbytes", STATEFUL),
     ("connlabel", STATEFUL),
     ("helper", STATEFUL),
-    ("set", "sets of ipset are not read: put the addresses into a set of the config, and ask `ip saddr @NAME`"),
     ("quota", "what one packet did is not kept for the next one here: take it out, or use `-m limit`"),
     ("statistic", "a rule fits or does not, without chance: take it out"),
     ("time", "rules have no clock: change them when it is time"),

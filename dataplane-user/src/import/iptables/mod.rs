@@ -3,6 +3,7 @@
 mod asked;
 mod change;
 mod extension;
+mod ipset;
 mod per_address;
 mod rate;
 mod rule;
@@ -11,14 +12,16 @@ mod tracked;
 mod translation;
 mod word;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::chain::{Chain, Hook, Ruleset};
 use super::problem::{Position, Problems};
-use crate::config::SetConfig;
+use crate::config::{Elements, SetConfig};
 use crate::rule::{ChainName, Family, Policy, SetName};
 use rule::Read;
-use word::words;
+use word::{Word, words};
 
 /// A file in the making.
 struct File<'p> {
@@ -28,6 +31,10 @@ struct File<'p> {
     problems: &'p mut Problems,
     family: Option<Family>,
     table: Option<Table>,
+    /// What `ipset save` printed.
+    ipsets: Rc<ipset::Known>,
+    /// Sets that rules fill.
+    filled: HashSet<String>,
 }
 
 /// The table that the lines belong to.
@@ -40,7 +47,15 @@ struct Table {
 
 /// Reads what was saved.
 pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
-    let mut file = File { ruleset: Ruleset::default(), named: HashMap::new(), problems, family: None, table: None };
+    let mut file = File {
+        ruleset: Ruleset::default(),
+        named: HashMap::new(),
+        problems,
+        family: None,
+        table: None,
+        ipsets: Rc::default(),
+        filled: filled(text),
+    };
     let guessed = guess(text);
     let mut start = 0;
     for raw in text.split_inclusive('\n') {
@@ -50,6 +65,14 @@ pub(super) fn ruleset(text: &str, problems: &mut Problems) -> Ruleset {
         start += raw.len();
     }
     file.ruleset
+}
+
+/// The names of sets that rules put elements into.
+fn filled(text: &str) -> HashSet<String> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let names =
+        words.windows(2).filter(|pair| matches!(pair[0], "--add-set" | "--del-set")).map(|pair| pair[1].to_owned());
+    names.collect()
 }
 
 /// The family that a file is for whose first line does not say it, from what its rules ask.
@@ -87,6 +110,12 @@ impl File<'_> {
             Some('*') => self.begin(&line[1..], place, guessed),
             Some(':') => self.chain(&line[1..], place),
             _ if line == "COMMIT" => self.table = None,
+            _ if self.table.is_none() && (line.starts_with("create ") || line.starts_with("add ")) => {
+                let read = words(line, start).and_then(|words| self.ipset(&words));
+                if let Err((place, message)) = read {
+                    self.problems.error(place, message);
+                }
+            }
             _ => self.rule(line, start),
         }
     }
@@ -178,7 +207,7 @@ impl File<'_> {
             return self.problems.error(verb.place.clone(), message);
         }
         let (full, family) = (full(table), table.family);
-        let read = rule::lines(&words[counted + 2..], &place, (family, &mut self.ruleset.room));
+        let read = rule::lines(&words[counted + 2..], &place, (family, &mut self.ruleset.room, &self.ipsets));
         let read = read.unwrap_or_else(|errors| {
             for (place, message) in errors {
                 self.problems.error(place, message);
@@ -200,6 +229,28 @@ impl File<'_> {
 }
 
 impl File<'_> {
+    /// A line of `ipset save`.
+    fn ipset(&mut self, words: &[Word]) -> Result<(), (Position, String)> {
+        let name = words.get(1).map(|word| word.text.clone()).unwrap_or_default();
+        if words[0].text == "create" {
+            let (set, config) = ipset::create(words, self.filled.contains(&name))?;
+            self.ruleset.sets.insert(set.name.clone(), config);
+            Rc::make_mut(&mut self.ipsets).insert(name, set);
+            return Ok(());
+        }
+        let set = self.ipsets.get(&name);
+        let set = set.ok_or_else(|| (words[0].place.clone(), format!("no line before creates set {name}")))?;
+        let (element, times_out) = ipset::add(words, set)?;
+        if let Some(SetConfig { elements: Elements::Listed(listed), .. }) = self.ruleset.sets.get_mut(&set.name) {
+            Arc::make_mut(listed).push(element);
+            if times_out {
+                let message = "here an element has no time: it stays until `dataplane set del`";
+                self.problems.note(words[0].place.clone(), message);
+            }
+        }
+        Ok(())
+    }
+
     /// A set that a rule fills or asks, which others may do as well.
     fn fill(&mut self, name: SetName, wanted: SetConfig, place: &Position) {
         let known = self.ruleset.sets.entry(name).or_insert_with(|| wanted.clone());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::asked::{Ways, holds, nothing, wrong};
+use super::ipset;
 use super::rate::{BURST, rate};
 use super::rule::{Draft, Fault, Words};
 use super::word::Word;
@@ -87,11 +88,7 @@ fn set(
     (module, draft): (&Word, &mut Draft),
 ) -> Result<SetName, Fault> {
     let behind = if draft.family == Family::V6 { "-ip6" } else { "" };
-    let letter = if name.starts_with(|letter: char| letter.is_ascii_alphabetic()) { "" } else { "s" };
-    let plain =
-        |letter: char| if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.') { letter } else { '-' };
-    let text: String = name.chars().map(plain).collect();
-    let named = SetName::new(&format!("{letter}{text}{behind}"));
+    let named = ipset::named(&format!("{name}{behind}"));
     let kind = SetType::new(key.iter().map(|part| part.field.kind()).collect());
     let (named, kind) = named.zip(kind).ok_or_else(|| wrong(module, "this has no name that a set can have"))?;
     let elements = Elements::Dynamic(DynamicSet { timeout, size: DynamicSet::SIZE });

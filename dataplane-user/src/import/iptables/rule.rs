@@ -1,9 +1,12 @@
 //! One rule of iptables: options before and behind `-m`, and the target.
 
+use std::rc::Rc;
+
 use super::super::chain::{Line, Says, too_much};
 use super::super::problem::Position;
 use super::super::room::{MATCHES, Room, weight};
 use super::asked::{self, Asked};
+use super::ipset;
 use super::target;
 use super::word::Word;
 use crate::config::SetConfig;
@@ -27,6 +30,8 @@ pub(super) struct Draft {
     pub(super) notes: Vec<Fault>,
     /// Sets that it fills, or asks.
     pub(super) sets: Vec<(SetName, SetConfig)>,
+    /// Those of ipset.
+    pub(super) ipsets: Rc<ipset::Known>,
 }
 
 /// What a rule comes to.
@@ -81,7 +86,11 @@ impl<'w> Words<'w> {
 ///
 /// # Errors
 /// All that it cannot be translated for.
-pub(super) fn lines(words: &[Word], whole: &Position, (family, room): (Family, &mut Room)) -> Result<Read, Vec<Fault>> {
+pub(super) fn lines(
+    words: &[Word],
+    whole: &Position,
+    (family, room, ipsets): (Family, &mut Room, &Rc<ipset::Known>),
+) -> Result<Read, Vec<Fault>> {
     let mut words = Words { words, at: 0 };
     let mut draft = Draft {
         family,
@@ -92,6 +101,7 @@ pub(super) fn lines(words: &[Word], whole: &Position, (family, room): (Family, &
         protocol: None,
         notes: Vec::new(),
         sets: Vec::new(),
+        ipsets: Rc::clone(ipsets),
     };
     let mut faults = Vec::new();
     let mut says = None;

@@ -2,6 +2,7 @@
 
 use super::super::chain::Says;
 use super::change;
+use super::ipset;
 use super::rule::{Draft, Fault, Words};
 use super::translation;
 use super::word::Word;
@@ -55,6 +56,7 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
             Ok(Says::Action(Action::Continue))
         }
         "TPROXY" => proxy(draft, words),
+        "SET" => ipset::put(target, draft, words).map(|_| Says::Action(Action::Continue)),
         "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
         "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),
         name => match FOREIGN.iter().find(|(known, _)| *known == name) {
