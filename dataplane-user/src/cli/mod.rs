@@ -200,7 +200,13 @@ impl Cli {
             (_, true) => Some(false),
             _ => None,
         };
-        let session = Session { socket: self.socket, json: self.json, brief: self.brief, v4 };
+        let session = Session {
+            socket: self.socket,
+            json: self.json,
+            brief: self.brief,
+            v4,
+            printed: std::sync::Mutex::default(),
+        };
         match self.verb {
             Verb::Status(_) => status::Status::dispatch(&session),
             Verb::Run(run) => run.dispatch(session.socket),

@@ -1,11 +1,13 @@
 //! One run of the command line against the daemon.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write as _},
     os::fd::BorrowedFd,
     path::PathBuf,
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -28,6 +30,8 @@ pub(super) struct Session {
     pub(super) brief: bool,
     /// Only this family: whether IPv4, or IPv6.
     pub(super) v4: Option<bool>,
+    /// Warnings that were printed: each answer has those that are about the daemon's state.
+    pub(super) printed: Mutex<BTreeSet<String>>,
 }
 
 impl Session {
@@ -39,8 +43,12 @@ impl Session {
     /// The same, with descriptors for the daemon.
     pub(super) fn call_with(&self, request: &Request, sockets: &[BorrowedFd<'_>]) -> Result<Data, Failure> {
         let reply = Client::connect(&self.socket)?.call_with(request, sockets)?;
-        for warning in &reply.warnings {
-            eprintln!("warning: {warning}");
+        for warning in reply.warnings {
+            let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+            if !printed.contains(&warning) {
+                eprintln!("warning: {warning}");
+                printed.insert(warning);
+            }
         }
         Ok(reply.data)
     }

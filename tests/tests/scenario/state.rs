@@ -269,6 +269,9 @@ fn after_a_boot_nothing_passes_that_may_have_been_dropped() {
     Harm::Garbage.done(&scene.daemon.state().join("running.toml"));
     boot(&mut scene);
     assert_eq!(arrived(&scene, 5301), [0; 2]);
+    // A verb that asks several things says it once.
+    let status = scene.daemon.attempt(&["status"]).expect("it runs");
+    assert_eq!(status.stderr.matches("warning: ").count(), 1, "{status:?}");
     scene.cli(&["detach", "--all"]);
     assert_eq!(arrived(&scene, 5301), [5; 2]);
     scene.close();
