@@ -122,6 +122,10 @@ const CONFIGS: &[(&str, &str, &str)] = &[
     ("[chains.forward]\npolicy = accept", "2:10", "must be quoted"),
     ("[ports]\neth0 = { peer = \"yes\" }", "2:17", "use `auto` or `never`"),
     ("[sflow]\ncollector = \"192.0.2.1\"", "2:13", "such as \"192.0.2.1:6343\""),
+    ("[sets.a]\ntype = \"ipv4_addr\"\ntimeout = \"1m\"", "3:1", "write `dynamic = true` beside it"),
+    ("[sets.a]\ntype = \"ipv4_addr\"\ndynamic = true\ntimeout = \"1y\"", "4:11", "30s, 10m or 1h30m"),
+    ("[sets.a]\ntype = \"ipv4_addr\"\ndynamic = true\nelements = []", "3:1", "take `elements` and `file` out"),
+    ("[sets.a]\ntype = \"ipv4_addr\"\ndynamic = \"yes\"", "3:11", "must be true or false"),
     ("[sflow]\nrate = 0", "2:8", "a number from 1 to 16777215"),
     ("[flows]\nlease = 0", "2:9", "a number from 1 to 3600"),
 ];
