@@ -30,7 +30,8 @@ impl Daemon {
             return Ok(None);
         }
         let links = |pattern: &LinkPattern| self.names_of(pattern);
-        Ok(self.desired.chains().own_table(&links, &self.judged_links(), self.delivery.is_ready())?)
+        let (judged, flows) = (self.judged_links(), self.desired.flows());
+        Ok(self.desired.chains().own_table(&links, &judged, self.delivery.is_ready(), flows)?)
     }
 
     /// The names that a pattern stands for: itself, and the names of links that it fits by another.

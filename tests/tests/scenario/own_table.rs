@@ -41,8 +41,12 @@ fn halves() -> [Packet; 2] {
 fn small_fragments_slip_past_no_rule_of_the_table() {
     let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
     let (client, mut server) = (wire(scene.client(), CLIENT.port), wire(scene.server(), SERVER.port));
-    for needed in ["meta mark set 0x1", "fib daddr type local accept", "socket transparent 1 accept"] {
-        let chain = if needed.starts_with("socket") { "prerouting" } else { "forward" };
+    // Without it no rule hands to a proxy.
+    scene.router().run("ip link set lo up").expect("lo");
+    let needs =
+        ["meta mark set 0x1", "fib daddr type local accept", "socket transparent 1 accept", "tcp dport 9 tproxy to :9"];
+    for needed in needs {
+        let chain = if needed.contains("socket") || needed.contains("tproxy") { "prerouting" } else { "forward" };
         apply(&scene, PORTS);
         scene.rule(chain, needed);
         for (rule, passes) in [("tcp dport 81 drop", true), ("tcp flags & (syn | ack) == syn drop", false)] {

@@ -17,6 +17,8 @@ const PORT: u16 = 7000;
 const PROXY: u16 = 3129;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Larger than two fragments of the link.
+const LONG: usize = 4000;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenario/proxy/proxy.py");
 
 fn end(family: Family) -> (IpAddr, SocketAddr) {
@@ -47,7 +49,8 @@ fn datagram(scene: &Scene, family: Family) -> anyhow::Result<String> {
         let socket = UdpSocket::bind(any)?;
         socket.connect(server)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(b"who is there")?;
+        // In fragments.
+        socket.send(&[b'?'; LONG])?;
         let mut bytes = [0; 100];
         let length = socket.recv(&mut bytes).context("no answer")?;
         Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
@@ -76,6 +79,12 @@ fn apply(scene: &Scene, mode: &str, or_drop: &str) {
     let file = scene.lab.dir().join("proxy.toml");
     std::fs::write(&file, config).expect("a config");
     scene.cli(&["config", "apply", file.to_str().expect("a path")]);
+}
+
+/// Connections that the kernel tracks.
+fn tracked(scene: &Scene) -> u32 {
+    let count = scene.router().run("sysctl -n net.netfilter.nf_conntrack_count").expect("a count");
+    count.trim().parse().expect("a number")
 }
 
 /// Rules and routes that deliver, of both families.
@@ -108,6 +117,7 @@ fn proxies(mode: &str) {
         within(PROMPT * 10, || is(datagram(&scene, family), "proxy"));
     }
     assert!(scene.rules().iter().all(|rule| rule.packets > 0), "{:?}", scene.rules());
+    assert_eq!(tracked(&scene), 0, "no rule needs connections");
     mends(&scene);
 
     // Without its socket the rule does not match, or it drops.

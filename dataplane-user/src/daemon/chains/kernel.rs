@@ -6,12 +6,12 @@ use dataplane_common::abi::Ifindex;
 
 use super::{Chains, InstalledRule};
 use crate::{
-    config::needs_kernel,
+    config::{FlowsConfig, NetfilterChoice, needs_kernel},
     lower::{
         filter::FilterError,
         own_table::{KernelChain, Names, is_early, own_table},
     },
-    model::OwnTable,
+    model::{ObstacleKind, OwnTable},
     rule::{ChainName, LinkPattern, Policy, Rule, SetName},
 };
 
@@ -59,12 +59,13 @@ impl Chains {
     }
 
     /// The table of nftables that decides, if the kernel does. `ports`: links whose packets meet the chains. `delivers`: marked
-    /// packets have a local route.
+    /// packets have a local route. `flows`: what is carried.
     pub(in crate::daemon) fn own_table(
         &self,
         links: &dyn Fn(&LinkPattern) -> Vec<String>,
         ports: &[Ifindex],
         delivers: bool,
+        flows: FlowsConfig,
     ) -> Result<Option<OwnTable>, FilterError> {
         if !self.are_in_kernel() {
             return Ok(None);
@@ -78,7 +79,8 @@ impl Chains {
             let set = self.sets.get(name)?;
             Some((&set.kind, set.dynamic()?))
         };
-        own_table(&chains, Names { links, sets: &sets, dynamic: &dynamic, delivers }, ports).map(Some)
+        let carries = flows.netfilter == NetfilterChoice::Follow && flows.ignore.contains(ObstacleKind::Tproxy);
+        own_table(&chains, Names { links, sets: &sets, dynamic: &dynamic, delivers, carries }, ports).map(Some)
     }
 
     /// Whether packets for others may be for sockets of this machine.

@@ -15,6 +15,10 @@ use crate::{
     },
 };
 
+/// `NFPROTO_*`.
+pub(super) const ANY_FAMILY: u32 = 0;
+pub(super) const IPV4: u32 = 2;
+pub(super) const IPV6: u32 = 10;
 /// `NFT_REJECT_*`.
 const ICMP: u32 = 0;
 const RESET: u32 = 1;
@@ -141,9 +145,9 @@ fn proxy(to: Proxy) -> Vec<Step> {
         place
     });
     let family = match to.family() {
-        Some(Family::V4) => 2,
-        Some(Family::V6) => 10,
-        None => 0,
+        Some(Family::V4) => IPV4,
+        Some(Family::V6) => IPV6,
+        None => ANY_FAMILY,
     };
     steps.push(Step::Proxy(family, address, port));
     steps
@@ -233,7 +237,7 @@ pub(super) fn translation(to: Translation) -> Vec<Step> {
         (TranslationKind::Redirect, _) => Step::Redirect(ports, flags),
         (TranslationKind::Source(given) | TranslationKind::Destination(given), Some(addresses)) => Step::Nat {
             destination: matches!(to.kind, TranslationKind::Destination(_)),
-            family: if given.family() == Family::V4 { 2 } else { 10 },
+            family: if given.family() == Family::V4 { IPV4 } else { IPV6 },
             addresses,
             ports,
             flags,

@@ -61,6 +61,8 @@ pub struct Names<'a> {
     pub dynamic: &'a dyn Fn(&SetName) -> Option<(&'a SetType, DynamicSet)>,
     /// Whether packets with the mark of delivery have a local route.
     pub delivers: bool,
+    /// Whether connections may be carried beside rules that hand to a proxy: the kernel must know them then.
+    pub carries: bool,
 }
 
 /// Whether the driver can drop by a rule ahead of the kernel, if it stands at the beginning of chain prerouting and the kernel
@@ -100,16 +102,47 @@ pub fn own_table(chains: &[KernelChain<'_>], names: Names<'_>, ports: &[Ifindex]
         table.chains.extend(filtering(chain, given, names)?);
         table.chains.extend(translating(chain, given, names)?);
     }
+    if !names.carries && !asks_for_connections(&table) && gathers_fragments(&table) {
+        // Nothing needs connections, and to track them takes more time than all else that the table does.
+        for rule in table.chains.iter_mut().filter_map(|chain| chain.rules.first_mut()) {
+            rule.steps.retain(|step| *step != CONNECTION);
+        }
+    }
     Ok(table)
 }
 
-/// What lets packets pass that are none of a port's. It begins with a look at the connection, whatever that is: for the sake of
-/// it the kernel puts fragments together before they meet a rule, which could not read all of them.
+/// Whether some rule needs what the kernel knows of connections, other than the look that each chain begins with.
+fn asks_for_connections(table: &OwnTable) -> bool {
+    let asks = |step: &Step| match step {
+        Step::Connection(..) => *step != CONNECTION,
+        Step::SetConnection(..) | Step::Masquerade(..) | Step::Redirect(..) | Step::Nat { .. } => true,
+        Step::Connections(..) => true,
+        Step::Update(update) => matches!(update.condition, Some(Step::Connections(..))),
+        _ => false,
+    };
+    let asks_first = |chain: &OwnChain| chain.rules.iter().skip(1).any(|rule| rule.steps.contains(&CONNECTION));
+    steps(table).any(asks) || table.chains.iter().any(asks_first)
+}
+
+/// Whether the kernel puts fragments of both families together for the sake of these rules alone: `tproxy` has it do that.
+fn gathers_fragments(table: &OwnTable) -> bool {
+    let of = |wanted: u32| steps(table).any(|step| matches!(step, Step::Proxy(family, ..) if *family == wanted));
+    of(action::ANY_FAMILY) || of(action::IPV4) && of(action::IPV6)
+}
+
+fn steps(table: &OwnTable) -> impl Iterator<Item = &Step> {
+    table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps)
+}
+
+/// A look at the connection, whatever that is: for the sake of it the kernel puts fragments together before they meet a rule,
+/// which could not read all of them.
+const CONNECTION: Step = Step::Connection(asked::CT_STATE, None, list::FIRST);
+
+/// What lets packets pass that are none of a port's.
 fn scope(chain: ChainName) -> OwnRule {
     let key = if matches!(chain, ChainName::Output | ChainName::Postrouting) { META_OIF } else { META_IIF };
-    let connection = Step::Connection(asked::CT_STATE, None, list::FIRST);
     let others = [Step::Meta(key, list::FIRST), Step::InSet(list::FIRST, true, PORTS.to_owned()), Step::Accept];
-    OwnRule { handle: None, steps: [connection].into_iter().chain(others).collect() }
+    OwnRule { handle: None, steps: [CONNECTION].into_iter().chain(others).collect() }
 }
 
 const fn hook(chain: ChainName) -> u32 {

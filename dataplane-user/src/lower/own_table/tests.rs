@@ -19,7 +19,8 @@ fn no_dynamic_set(_: &SetName) -> Option<(&'static SetType, DynamicSet)> {
     None
 }
 
-const NAMES: Names<'static> = Names { links: &by_its_name, sets: &no_set, dynamic: &no_dynamic_set, delivers: true };
+const NAMES: Names<'static> =
+    Names { links: &by_its_name, sets: &no_set, dynamic: &no_dynamic_set, delivers: true, carries: false };
 
 /// The table of one chain with these rules.
 fn table(chain: ChainName, policy: Policy, rules: &[&str]) -> Result<OwnTable, FilterError> {
@@ -292,6 +293,44 @@ fn proxies_get_packets() {
         made.chains.iter().find(|chain| chain.kind == ChainKind::Translate).expect("a chain that translates");
     let bit = (1_u32 << 27).to_ne_bytes().to_vec();
     assert_eq!(translating.rules[1].steps, [Meta(3, 8), Mask(8, bit.clone()), Compare(8, false, bit), Accept]);
+}
+
+/// The kernel tracks connections for the table unless nothing needs them; fragments are put together either way.
+#[test]
+fn connections_are_tracked_for_who_needs_them() {
+    let both = ["tcp dport 80 tproxy ip to :3129", "tcp dport 80 tproxy ip6 to :3129"];
+    let rows = [
+        (&["socket transparent 1 accept", "tcp dport 80 tproxy to :3129"][..], false),
+        (&both[..], false),
+        (&both[..1], true),
+        (&both[1..], true),
+        (&["tcp dport 80 tproxy to :3129 or drop", "meta mark 7 drop"], false),
+        (&["tcp dport 80 tproxy to :3129", "ct state invalid drop"], true),
+        (&["ct state established accept", "tcp dport 80 tproxy to :3129"], true),
+        (&["tcp dport 80 tproxy to :3129", "tcp dport 443 redirect to :3128"], true),
+        (&["tcp dport 80 tproxy to :3129", "ct mark set 7"], true),
+        (&["tcp dport 80 ct count over 9 drop", "tcp dport 80 tproxy to :3129"], true),
+        (&["socket transparent 1 accept"], true),
+        (&["meta mark 7 drop"], true),
+    ];
+    for (rules, tracked) in rows {
+        let rules: Vec<_> = rules.iter().map(|rule| parse(rule).expect("a rule")).collect();
+        let mut chains = vec![KernelChain::default(); ChainName::ALL.len()];
+        chains[0] = KernelChain { policy: Policy::Accept, rules: rules.iter().zip(1..).collect() };
+        let other = parse("ip daddr 192.0.2.1 drop").expect("a rule");
+        chains[ChainName::Forward.index()] = KernelChain { policy: Policy::Accept, rules: vec![(&other, 9)] };
+        for (names, tracked) in [
+            (NAMES, tracked),
+            (Names { carries: true, ..NAMES }, true),
+            // Without the rules that hand to a proxy, nothing else puts fragments together.
+            (Names { delivers: false, ..NAMES }, true),
+        ] {
+            let made = own_table(&chains, names, &[7]).expect("a table");
+            let looks = made.chains.iter().filter(|chain| chain.rules[0].steps.contains(&CONNECTION)).count();
+            assert_eq!(looks, if tracked { made.chains.len() } else { 0 }, "{rules:?} {:?}", names.carries);
+            assert!(made.chains.iter().all(|chain| chain.rules[0].steps.contains(&Step::Accept)), "{rules:?}");
+        }
+    }
 }
 
 /// What the table needs for itself has names that no set of the operator can have.

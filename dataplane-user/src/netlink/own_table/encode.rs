@@ -156,6 +156,9 @@ impl Encoder {
             let field = |(_, bytes): &(u32, usize)| (LIST_ELEMENT | NESTED, attributes(&[(1, number(*bytes as u32))]));
             let fields = attributes(&set.fields.iter().map(field).collect::<Vec<_>>());
             description.push((2 | NESTED, fields));
+        } else if !set.intervals && !set.elements.is_empty() {
+            // A set that does not grow can be the faster one of the kernel's kinds.
+            description.push((1, number(set.elements.len() as u32)));
         }
         if !description.is_empty() {
             more.push((SET_DESCRIPTION | NESTED, attributes(&description)));
