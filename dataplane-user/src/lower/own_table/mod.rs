@@ -115,8 +115,11 @@ pub fn own_table(chains: &[KernelChain<'_>], names: Names<'_>, ports: &[Ifindex]
 fn asks_for_connections(table: &OwnTable) -> bool {
     let asks = |step: &Step| match step {
         Step::Connection(..) => *step != CONNECTION,
-        Step::SetConnection(..) | Step::Masquerade(..) | Step::Redirect(..) | Step::Nat { .. } => true,
-        Step::Connections(..) => true,
+        Step::SetConnection(..)
+        | Step::Masquerade(..)
+        | Step::Redirect(..)
+        | Step::Nat { .. }
+        | Step::Connections(..) => true,
         Step::Update(update) => matches!(update.condition, Some(Step::Connections(..))),
         _ => false,
     };
