@@ -10,7 +10,7 @@ use std::{
 };
 
 use dataplane_tests::lab::{
-    self, Need, Output,
+    self, CLIENT, Need, Output,
     traffic::{self, Family},
 };
 
@@ -89,6 +89,21 @@ fn translates(scene: &Scene) {
     scene.cli(&["rule", "flush", "postrouting"]);
 }
 
+/// Has rules fill a set, and changes what is in it.
+fn fills(scene: &Scene) {
+    scene.attach(&PORTS, "native");
+    scene.cli(&["set", "create", "seen", "ipv4_addr", "--dynamic", "--timeout", "10m"]);
+    scene.rule("forward", "udp dport 5306 add @seen { ip saddr limit rate over 1/minute burst 5 packets } drop");
+    assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5306, 10).expect("datagrams"), 5);
+    scene.rule("forward", "udp dport 5307 drop");
+    assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5306, 10).expect("datagrams"), 0, "the set is kept");
+    scene.cli(&["set", "del", "seen", CLIENT.v4]);
+    assert_eq!(traffic::datagrams(&scene.lab, Family::V4, 5306, 10).expect("datagrams"), 5, "it is deleted");
+    scene.cli(&["rule", "flush", "forward"]);
+    scene.cli(&["set", "destroy", "seen"]);
+    scene.cli(&["detach", "--all"]);
+}
+
 /// Gives a prefix to a socket that root passes on.
 fn steers(scene: &Scene) {
     scene.router().run("ip link set lo up").expect("lo");
@@ -150,6 +165,7 @@ fn a_user_of_its_own_with_three_capabilities() {
     works(&scene);
     carries(&scene);
     translates(&scene);
+    fills(&scene);
     steers(&scene);
     // `reject` takes one more; without it the packets are dropped all the same, and the doctor says so.
     scene.attach(&PORTS, "tc");
