@@ -1,5 +1,7 @@
 //! What `nft -j list ruleset` prints, as the text that `nft list ruleset` would have printed (libnftables-json(5)).
 
+mod statement;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -112,6 +114,11 @@ fn object_of(kind: &str, value: &Value, place: &Position, tables: &mut Tables) -
             let chain = chain.ok_or_else(|| (place.clone(), format!("there is no chain {name} before this rule")))?;
             chain.rules.push((text.trim().to_owned(), place.clone()));
         }
+        "ct helper" => {
+            let [kind, protocol] = [word("type")?, word("protocol")?];
+            let text = format!("ct helper {} {{\ntype \"{kind}\" protocol {protocol}\n}}", word("name")?);
+            table.declarations.push((text, place.clone()));
+        }
         "set" | "map" => table.declarations.push((set(kind, word("name")?, value), place.clone())),
         _ => table.declarations.push((format!("{kind} {} {{ }}", word("name")?), place.clone())),
     }
@@ -201,16 +208,17 @@ fn statement(statement: &Value) -> String {
         ("counter", Value::String(name)) => format!("counter name \"{name}\""),
         ("counter", _) => "counter".to_owned(),
         ("vmap", _) => format!("{} vmap {}", field(&value["key"]), compared(&value["data"], &links(&value["key"]))),
-        ("log", _) => log(value),
-        ("limit", Value::Object(_)) => limit(value),
+        ("log", _) => statement::log(value),
+        ("limit", Value::Object(_)) => statement::limit(value),
         ("reject", Value::Object(with)) => match (with.get("type"), with.get("expr")) {
             (Some(kind), Some(code)) => format!("reject with {} {}", plain(kind), plain(code)),
             (Some(kind), None) => format!("reject with {}", plain(kind)),
             _ => "reject".to_owned(),
         },
         ("mangle", _) => format!("{} set {}", field(&value["key"]), put(&value["value"])),
-        ("set", _) => format!("{} {} {{ {} }}", plain(&value["op"]), plain(&value["set"]), filled(value)),
-        ("meter", _) => format!("meter {} {{ {} }}", plain(&value["name"]), filled(value)),
+        ("set", _) => format!("{} {} {{ {} }}", plain(&value["op"]), plain(&value["set"]), statement::filled(value)),
+        ("meter", _) => format!("meter {} {{ {} }}", plain(&value["name"]), statement::filled(value)),
+        ("ct helper", name) => format!("ct helper set \"{}\"", plain(name)),
         ("ct count", _) => {
             let over = if value.get("inv") == Some(&Value::Bool(true)) { "over " } else { "" };
             format!("ct count {over}{}", plain(&value["val"]))
@@ -218,20 +226,6 @@ fn statement(statement: &Value) -> String {
         ("flow", _) => format!("flow {} {}", plain(&value["op"]), plain(&value["flowtable"])),
         _ => action(statement),
     }
-}
-
-/// The key of an element that a rule writes, and what stands behind it.
-fn filled(value: &Value) -> String {
-    let key = value.get("elem").or_else(|| value.get("key")).unwrap_or(&Value::Null);
-    let inside = key.get("elem");
-    let key = inside.map_or(key, |inside| &inside["val"]);
-    let timeout = inside.and_then(|inside| inside.get("timeout")).map(|seconds| format!("timeout {}s", plain(seconds)));
-    let statements = match value.get("stmt") {
-        Some(Value::Array(all)) => all.iter().map(statement).collect(),
-        Some(one) => vec![statement(one)],
-        None => Vec::new(),
-    };
-    [field(key)].into_iter().chain(timeout).chain(statements).collect::<Vec<_>>().join(" ")
 }
 
 /// What a rule or an element of a map says, or a word that nothing else is known of.
@@ -262,29 +256,6 @@ fn translation(kind: &str, value: &Value) -> String {
     }
     if let Some(flags) = value.get("flags") {
         let _ = write!(text, " {}", plain(flags));
-    }
-    text
-}
-
-fn log(value: &Value) -> String {
-    let mut text = "log".to_owned();
-    for (key, said) in value.as_object().into_iter().flatten() {
-        let _ = if key == "prefix" {
-            write!(text, " prefix \"{}\"", plain(said))
-        } else {
-            write!(text, " {key} {}", plain(said))
-        };
-    }
-    text
-}
-
-fn limit(value: &Value) -> String {
-    let key = |key: &str| value.get(key).map(plain).filter(|word| word != "packets");
-    let over = if value.get("inv") == Some(&Value::Bool(true)) { "over " } else { "" };
-    let unit = key("rate_unit").map(|unit| format!(" {unit}")).unwrap_or_default();
-    let mut text = format!("limit rate {over}{}{unit}/{}", plain(&value["rate"]), plain(&value["per"]));
-    if let Some(burst) = key("burst").filter(|burst| burst != "0") {
-        let _ = write!(text, " burst {burst} {}", key("burst_unit").unwrap_or_else(|| "packets".to_owned()));
     }
     text
 }

@@ -12,7 +12,7 @@ use super::set::{Table, value_of};
 use crate::rule::foreign::foreign;
 use crate::rule::parse::token::space;
 use crate::rule::parse::{end, run, translation};
-use crate::rule::{Action, Contradiction, Match, Rule, RuleError, Statement, Text};
+use crate::rule::{Action, Change, Contradiction, Match, Rule, RuleError, Statement, Text};
 
 /// One way of fitting what stands for several: what must hold, and the verdict that comes with it.
 type Way = (Vec<Match>, Option<Says>);
@@ -117,6 +117,7 @@ impl Draft {
             Piece::Match(asked) => self.factor(&[(vec![asked], None)], &place, room)?,
             Piece::Statement(statement) => self.statements.push(statement),
             Piece::Counter => {}
+            Piece::Helper(name) => self.statements.push(helper(table, &name, place)?),
             Piece::Offload => self.offloads = true,
             Piece::Translated { verb, keys, elements } => {
                 let ways = translated_ways((verb, &keys), elements, &place, (table, room))?;
@@ -212,6 +213,12 @@ impl Draft {
         }
         lines
     }
+}
+
+/// `ct helper set "NAME"`.
+fn helper(table: &Table<'_>, name: &Text, place: Position) -> Result<Statement, (Position, String)> {
+    let helper = table.helper(name.as_str()).map_err(|message| (place, message))?;
+    Ok(Statement::Change(Change::Helper(helper)))
 }
 
 /// The elements of a named set or map, for which there must be room.

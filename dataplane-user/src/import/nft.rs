@@ -303,6 +303,10 @@ fn declaration<'a>(item: &Item<'a>, table: &mut Table<'a>, ruleset: &mut Ruleset
             };
             ruleset.sets.insert(name, set);
         }
+        ["ct", "helper", name] => {
+            let body = body.iter().filter_map(|item| if let Item::Statement(text) = item { Some(*text) } else { None });
+            table.declare_helper(name, &body.collect::<Vec<_>>());
+        }
         ["flowtable", _] => {
             problems.note(place(head), "left out: connections are carried at the driver without a flow table");
         }

@@ -37,6 +37,8 @@ pub(super) enum Piece<'a> {
     },
     /// `flow add @NAME`.
     Offload,
+    /// `ct helper set "NAME"`, of an object.
+    Helper(Text),
     /// A verdict for each element.
     Vmap {
         keys: Vec<&'a str>,
@@ -88,6 +90,7 @@ pub(super) fn piece<'a>() -> Boxed<'a, Piece<'a>> {
         choice((field::any(), kernel())).map(Piece::Match).labelled("a match").boxed(),
         named.to(Piece::Counter).labelled("a statement").boxed(),
         statement::counter().to(Piece::Counter).labelled("a statement").boxed(),
+        helper().labelled("a statement").boxed(),
         statement::any().map(Piece::Statement).labelled("a statement").boxed(),
         meter().map(|update| Piece::Statement(Statement::Update(Box::new(update)))).labelled("a statement").boxed(),
         says().map(Piece::Says).labelled("a verdict").boxed(),
@@ -95,6 +98,11 @@ pub(super) fn piece<'a>() -> Boxed<'a, Piece<'a>> {
         offload().to(Piece::Offload).labelled("a statement").boxed(),
     ))
     .boxed()
+}
+
+fn helper<'a>() -> Boxed<'a, Piece<'a>> {
+    let words = keyword("ct").ignore_then(keyword("helper")).ignore_then(keyword("set"));
+    words.ignore_then(quoted("the name of a helper in quotes")).map(Piece::Helper).boxed()
 }
 
 /// `meter NAME size 65535 { ip saddr limit rate 10/second }`: how versions before 1.1 list `add @NAME`.

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::chain::Line;
 use super::problem::{Position, Problems};
 use crate::config::{DynamicSet, Elements, SetConfig};
-use crate::rule::{Element, ItemKind, SetName, SetType, Statement, Timeout, parse_element, parse_set_type};
+use crate::rule::display::Named as _;
+use crate::rule::{Element, Helper, ItemKind, SetName, SetType, Statement, Timeout, parse_element, parse_set_type};
 
 /// What a name of this table stands for.
 pub(super) struct Table<'a> {
@@ -17,18 +18,41 @@ pub(super) struct Table<'a> {
     renamed: HashMap<SetName, SetName>,
     /// Sets that some rule fills.
     filled: HashSet<&'a str>,
+    /// What names of helpers stand for.
+    helpers: HashMap<&'a str, Helper>,
 }
 
 impl<'a> Table<'a> {
     /// `filled`: sets that some rule fills.
     pub(super) fn new(name: &str, filled: HashSet<&'a str>) -> Self {
-        Self { name: name.to_owned(), named: HashMap::new(), renamed: HashMap::new(), filled }
+        Self { name: name.to_owned(), named: HashMap::new(), renamed: HashMap::new(), filled, helpers: HashMap::new() }
     }
 
     /// The elements of a set or map, for where they have to be written out.
     pub(super) fn elements(&self, name: &str) -> Result<&[(&'a str, Position)], String> {
         let found = self.named.get(name).map(Vec::as_slice);
         found.ok_or_else(|| format!("there is no set or map @{name} in table {}", self.name))
+    }
+
+    /// `ct helper NAME { type "ftp" protocol tcp }`.
+    pub(super) fn declare_helper(&mut self, name: &'a str, body: &[(&'a str, usize)]) {
+        let words = body.iter().flat_map(|(text, _)| text.split([' ', '\t', '"'])).filter(|word| !word.is_empty());
+        let [_, kind, _, protocol, ..] = words.collect::<Vec<_>>()[..] else { return };
+        let known = Helper::NAMES.iter().find(|(word, _)| *word == kind).map(|(_, helper)| *helper);
+        let number = if protocol == "tcp" { 6 } else { 17 };
+        if let Some(helper) = known.filter(|helper| helper.protocol() == number) {
+            self.helpers.insert(name, helper);
+        }
+    }
+
+    /// What a rule means by a helper.
+    pub(super) fn helper(&self, name: &str) -> Result<Helper, String> {
+        let known: Vec<_> = Helper::NAMES.iter().map(|(word, _)| *word).collect();
+        let said = || {
+            let known = known.join(", ");
+            format!("`{name}` is no helper known here, or one for the other protocol; there are {known}")
+        };
+        self.helpers.get(name).copied().ok_or_else(said)
     }
 
     /// Whether there is a set or map of that name.

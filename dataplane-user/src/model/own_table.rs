@@ -166,6 +166,8 @@ pub enum Step {
     },
     /// Goes on for no more connections than this, or for more.
     Connections(bool, u32),
+    /// The connection gets a helper: its name, and the protocol that it is for.
+    Helper(&'static str, u8),
     /// Writes into a set; the rule ends where the element does not let it pass.
     Update(Box<OwnUpdate>),
     /// A line in the kernel's log, or a message for a group.
@@ -213,7 +215,12 @@ impl Step {
     const fn changes(&self) -> bool {
         matches!(
             self,
-            Self::SetMeta(..) | Self::SetConnection(..) | Self::Write(..) | Self::SetSegment(_) | Self::Update(_)
+            Self::SetMeta(..)
+                | Self::SetConnection(..)
+                | Self::Write(..)
+                | Self::SetSegment(_)
+                | Self::Update(_)
+                | Self::Helper(..)
         )
     }
 

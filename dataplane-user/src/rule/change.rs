@@ -6,6 +6,7 @@ use dataplane_common::wire::protocol;
 
 use super::ast::{Family, Match};
 use super::connection::Connection;
+use super::display::Named as _;
 use super::value::{Dscp, HopLimit, Mark};
 
 /// One thing that a rule changes.
@@ -19,6 +20,45 @@ pub enum Change {
     Dscp(Family, Dscp),
     /// `ip ttl set`, `ip6 hoplimit set`.
     HopLimit(Family, HopLimit),
+    /// `ct helper set`: the connection is read for those that belong to it.
+    Helper(Helper),
+}
+
+/// A helper of conntrack (`nf_conntrack_helper_register` and who calls it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Helper {
+    /// FTP.
+    Ftp,
+    /// TFTP.
+    Tftp,
+    /// SIP over UDP.
+    Sip,
+    /// IRC.
+    Irc,
+    /// PPTP.
+    Pptp,
+    /// H.323, calls.
+    Q931,
+    /// H.323, registration.
+    Ras,
+    /// Amanda.
+    Amanda,
+    /// SANE.
+    Sane,
+    /// SNMP.
+    Snmp,
+    /// `NetBIOS` name service.
+    NetbiosNs,
+}
+
+impl Helper {
+    /// The protocol of the connections that it reads.
+    pub const fn protocol(self) -> u8 {
+        (match self {
+            Self::Ftp | Self::Irc | Self::Pptp | Self::Q931 | Self::Sane => protocol::TCP,
+            Self::Tftp | Self::Sip | Self::Ras | Self::Amanda | Self::Snmp | Self::NetbiosNs => protocol::UDP,
+        }) as u8
+    }
 }
 
 /// Whose mark.
@@ -71,7 +111,7 @@ impl Change {
     pub const fn family(self) -> Option<Family> {
         match self {
             Self::Dscp(family, _) | Self::HopLimit(family, _) => Some(family),
-            Self::Mark(..) | Self::SegmentSize(_) => None,
+            Self::Mark(..) | Self::SegmentSize(_) | Self::Helper(_) => None,
         }
     }
 
@@ -79,6 +119,7 @@ impl Change {
     pub const fn protocol(self) -> Option<u8> {
         match self {
             Self::SegmentSize(_) => Some(protocol::TCP as u8),
+            Self::Helper(helper) => Some(helper.protocol()),
             Self::Mark(..) | Self::Dscp(..) | Self::HopLimit(..) => None,
         }
     }
@@ -129,6 +170,7 @@ impl Display for Change {
             Self::Dscp(Family::V6, value) => write!(f, "ip6 dscp set {value}"),
             Self::HopLimit(Family::V4, value) => write!(f, "ip ttl set {value}"),
             Self::HopLimit(Family::V6, value) => write!(f, "ip6 hoplimit set {value}"),
+            Self::Helper(helper) => write!(f, "ct helper set \"{}\"", helper.word()),
         }
     }
 }

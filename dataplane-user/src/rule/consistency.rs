@@ -58,8 +58,14 @@ pub(super) fn check(matches: &[Match], statements: &[Statement], action: Action)
             }
             _ => {}
         }
-        if among.is_some_and(|among| !among.iter().any(|wanted| protocols[usize::from(*wanted)])) {
-            let of = if matches!(statement, Statement::Change(_)) { "of TCP" } else { "of a protocol with ports" };
+        if let Some(among) = among
+            && !among.iter().any(|wanted| protocols[usize::from(*wanted)])
+        {
+            let of = match among[..] {
+                [one] if one == protocol::TCP as u8 => "of TCP",
+                [_] => "of UDP",
+                _ => "of a protocol with ports",
+            };
             return refuse(format!("`{statement}` is {of}, and the matches before it ask for another protocol"));
         }
     }

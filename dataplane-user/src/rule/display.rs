@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
+use super::change::Helper;
 use super::connection::Direction;
 use super::statement::{
     Action, Limit, LimitTime, LimitUnit, Log, LogLevel, LogTarget, RejectWith, Statement, Unreachable4, Unreachable6,
@@ -44,6 +45,10 @@ named! {
     Unreachable6 {
         "no-route" => NoRoute, "admin-prohibited" => AdminProhibited, "addr-unreachable" => Address,
         "port-unreachable" => Port,
+    }
+    Helper {
+        "ftp" => Ftp, "tftp" => Tftp, "sip" => Sip, "irc" => Irc, "pptp" => Pptp, "Q.931" => Q931, "RAS" => Ras,
+        "amanda" => Amanda, "sane" => Sane, "snmp" => Snmp, "netbios-ns" => NetbiosNs,
     }
     Direction { "original" => Original, "reply" => Reply, }
     UnreachableAny { "no-route" => NoRoute, "host-unreachable" => Host, "admin-prohibited" => AdminProhibited, }

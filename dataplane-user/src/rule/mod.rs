@@ -9,7 +9,7 @@ mod change;
 mod concatenation;
 mod connection;
 mod consistency;
-mod display;
+pub(crate) mod display;
 mod error;
 pub(crate) mod foreign;
 mod hint;
@@ -29,7 +29,7 @@ mod watch;
 
 pub use ast::{Family, Fragment, LinkField, Match, ProtocolField, Rule, Side, TcpFlags, Test, Transport, Values};
 pub use chain::{ChainName, Fragments, Policy, RULE_CHAINS, UnknownChain, UnknownFragments, UnknownPolicy};
-pub use change::{Change, MarkOf, NewMark};
+pub use change::{Change, Helper, MarkOf, NewMark};
 pub use concatenation::{Concatenation, Field};
 pub use connection::{Connection, ConnectionBits, Direction, ESTABLISHED, Marked, NEW, OwnerKind};
 pub use consistency::Contradiction;

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
 
-use dataplane_tests::lab::{CLIENT, ROUTER_SERVER, SERVER, traffic::Family};
+use dataplane_tests::lab::{CLIENT, Need, ROUTER_SERVER, SERVER, traffic::Family};
 
 use crate::{
     carried::each,
@@ -24,6 +24,50 @@ const HELPERS: &str = "table inet helpers {
  }
 }
 ";
+
+/// The same in own rules, which let in what a helper announced. One of them fills a set, so that the table stays when it is
+/// written anew.
+const OWN: &str = "
+[ports]
+client0 = { mode = 'native' }
+server0 = { mode = 'native' }
+[sets.seen]
+type = 'ipv4_addr'
+dynamic = true
+[chains.prerouting]
+rules = ['tcp dport 21 ct helper set \"ftp\"', 'udp dport 5060 ct helper set sip', 'udp dport 1 add @seen { ip saddr }']
+[chains.forward]
+policy = 'drop'
+rules = ['ct state established,related accept', 'iifname \"client0\" tcp dport 21 accept']
+";
+
+#[test]
+fn own_rules_give_connections_helpers() {
+    let Some(scene) = Scene::idle(&[Need::Tool("nft")]) else { return };
+    let file = scene.lab.dir().join("helpers.toml");
+    std::fs::write(&file, OWN).expect("a config");
+    scene.cli(&["config", "apply", file.to_str().expect("a path")]);
+    for family in Family::BOTH {
+        // Written anew, with the helpers that are there.
+        scene.rule("forward", "udp dport 9 drop");
+        let mut control = Tcp::open(&scene, family, 21);
+        let client = address(family, &CLIENT);
+        let listener = scene.client().inside(|| Ok(TcpListener::bind((client, 0))?)).expect("a listener");
+        let target = listener.local_addr().expect("an address");
+        let connect = || scene.server().inside(|| Ok(TcpStream::connect_timeout(&target, SOON / 4)?));
+        assert!(connect().is_err(), "{family:?}: nothing was announced");
+        line(&mut control.server, &control.client, "220 welcome");
+        line(&mut control.client, &control.server, "USER anonymous");
+        let port = target.port();
+        let words = match family {
+            Family::V4 => format!("PORT 198,18,0,2,{},{}", port / 256, port % 256),
+            Family::V6 => format!("EPRT |2|{client}|{port}|"),
+        };
+        line(&mut control.client, &control.server, &words);
+        connect().expect("what was announced comes in");
+    }
+    scene.close();
+}
 
 /// The kernel has the connection from a port, since a helper reads it.
 fn is_the_kernels(scene: &Scene, family: Family, port: u16) {

@@ -264,7 +264,7 @@ fn a_rule_that_is_refused_changes_nothing() {
 }
 
 /// Each kind of match and action, beside a rule that needs the kernel, and what nft shows of it.
-const KINDS: [(&str, &str, &str); 40] = [
+const KINDS: [(&str, &str, &str); 41] = [
     ("forward", "tcp flags & (syn | ack) == syn accept", "tcp flags"),
     ("forward", "tcp dport { 22, 80-90, 443 } accept", "tcp dport { 22, 80-90, 443 }"),
     ("forward", "ip saddr != { 192.0.2.0/25, 198.51.100.7 } drop", "ip saddr != {"),
@@ -302,6 +302,7 @@ const KINDS: [(&str, &str, &str); 40] = [
     ("output", "ip ttl set 64", "ip ttl set 64"),
     ("output", "meta skuid { 0, 1000-1010 } accept", "1000-1010"),
     ("output", "meta skgid 7 drop", "meta skgid 7"),
+    ("prerouting", "tcp dport 21 ct helper set \"ftp\"", "ct helper set \"ftp\""),
     ("forward", "rt type 0 drop", "rt type 0"),
     ("forward", "tcp dport 5599 ct count over 3 drop", "ct count over 3"),
     (

@@ -1,6 +1,7 @@
 //! What a rule of iptables says: `-j`.
 
 use super::super::chain::Says;
+use super::asked::wrong;
 use super::change;
 use super::ipset;
 use super::rule::{Draft, Fault, Words};
@@ -8,13 +9,14 @@ use super::translation;
 use super::word::Word;
 use std::net::IpAddr;
 
+use crate::rule::display::Named as _;
 use crate::rule::{
-    Action, Family, Log, LogLevel, LogTarget, Port, Proxy, RejectWith, Statement, Text, Unreachable4, Unreachable6,
+    Action, Change, Family, Helper, Log, LogLevel, LogTarget, Port, Proxy, RejectWith, Statement, Text, Unreachable4,
+    Unreachable6,
 };
 
 /// Targets that change packets or keep something.
 const FOREIGN: &[(&str, &str)] = &[
-    ("CT", "rules do not set connection tracking up here: take the rule out"),
     ("NOTRACK", "rules do not keep packets from connection tracking here: take the rule out"),
     ("TEE", "packets are not sent elsewhere by rules here: take the rule out"),
     ("NFQUEUE", "no packet is handed to a program here: take the rule out, or take DROP"),
@@ -56,6 +58,10 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
             Ok(Says::Action(Action::Continue))
         }
         "TPROXY" => proxy(draft, words),
+        "CT" => helper(target, words).map(|helper| {
+            draft.statements.push(Statement::Change(Change::Helper(helper)));
+            Says::Action(Action::Continue)
+        }),
         "SET" => ipset::put(target, draft, words).map(|_| Says::Action(Action::Continue)),
         "LOG" => log(draft, words, ["--log-prefix", "--log-level"]),
         "NFLOG" => log(draft, words, ["--nflog-prefix", "--nflog-group"]),
@@ -67,6 +73,17 @@ pub(super) fn says(target: &Word, draft: &mut Draft, words: &mut Words<'_>) -> R
             None => Ok(Says::Jump(name.to_owned())),
         },
     }
+}
+
+/// `CT --helper ftp`.
+fn helper(target: &Word, words: &mut Words<'_>) -> Result<Helper, Fault> {
+    let option = words.next().ok_or_else(|| wrong(target, "this target needs an option"))?;
+    if option.text != "--helper" {
+        return Err(wrong(option, "of how connections are tracked, rules set only helpers: take the rule out"));
+    }
+    let word = words.value(option)?;
+    let known = Helper::NAMES.iter().find(|(name, _)| *name == word.text).map(|(_, helper)| *helper);
+    known.ok_or_else(|| wrong(word, "this helper is not known here"))
 }
 
 /// `TPROXY`: without a socket the packet is dropped (`tproxy_tg4`); the mark is for packets that get one.

@@ -72,6 +72,20 @@ fn limits_around_lines_of_log_are_taken() {
     );
 }
 
+#[test]
+fn helpers_are_taken() {
+    let objects =
+        "ct helper f { type \"ftp\" protocol tcp; l3proto inet; }\nct helper s { type \"sip\" protocol tcp; }";
+    assert_eq!(
+        nft(&format!("{objects}\n{BASE}tcp dport 21 ct helper set \"f\"\n}}")),
+        ["tcp dport 21 ct helper set \"ftp\" continue"]
+    );
+    for name in ["s", "none"] {
+        let text = format!("table inet t {{\n{objects}\n{BASE}tcp dport 21 ct helper set \"{name}\"\n}} }}\n");
+        assert!(refused(Language::Nft, &text).contains("is no helper known here"), "{name}");
+    }
+}
+
 /// What counts is asked once, however many rules the jump leads to.
 #[test]
 fn a_condition_of_a_jump_is_asked_once() {

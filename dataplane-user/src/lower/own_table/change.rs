@@ -4,7 +4,7 @@ use super::asked::{CT_MARK, MARK, NETWORK};
 use super::list::FIRST;
 use crate::{
     model::Step,
-    rule::{Change, Family, MarkOf, NewMark},
+    rule::{Change, Family, MarkOf, NewMark, display::Named as _},
 };
 
 /// Where the checksum of IPv4 is.
@@ -30,6 +30,7 @@ pub(super) fn steps(change: Change) -> Vec<Step> {
         Change::Dscp(Family::V6, dscp) => write(0, 0xf03f, u16::from(dscp.0) << 6, None),
         Change::HopLimit(Family::V4, hops) => write(8, 0x00ff, u16::from(hops.0) << 8, Some(CHECKSUM)),
         Change::HopLimit(Family::V6, hops) => write(6, 0xff00, hops.0.into(), None),
+        Change::Helper(helper) => vec![Step::Helper(helper.word(), helper.protocol())],
     }
 }
 

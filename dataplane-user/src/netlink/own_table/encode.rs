@@ -1,6 +1,6 @@
 //! The parts of a table as the kernel takes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{comment, message, rule_comment};
 use crate::{
@@ -46,6 +46,14 @@ const RT_SEGMENT: u32 = 3;
 const CHECKSUM_INET: u32 = 1;
 const EXTHDR_TCP: u32 = 1;
 const TCP_SEGMENT: u8 = 2;
+const NFT_MSG_NEWOBJ: u16 = 18;
+pub(super) const OBJECT_NAME: u16 = 2;
+pub(super) const OBJECT_TYPE: u16 = 3;
+const OBJECT_DATA: u16 = 4;
+/// `NFT_OBJECT_CT_HELPER`, `NFTA_CT_HELPER_*`.
+pub(super) const OBJECT_HELPER: u32 = 3;
+const HELPER_NAME: u16 = 1;
+const HELPER_PROTOCOL: u16 = 3;
 /// Bits for the number of a type in that of several fields.
 const TYPE_BITS: u32 = 6;
 
@@ -63,6 +71,13 @@ pub(super) fn parts(table: &OwnTable, counts: &Counts, kept: impl Fn(&OwnSet) ->
     let mut encoder = Encoder::default();
     for set in table.sets.iter().filter(|set| !kept(set)) {
         encoder.set(set);
+    }
+    let steps = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps);
+    let helpers: BTreeSet<_> = steps
+        .filter_map(|step| if let Step::Helper(name, protocol) = step { Some((*name, *protocol)) } else { None })
+        .collect();
+    for (name, protocol) in helpers {
+        encoder.helper(name, protocol);
     }
     for chain in &table.chains {
         encoder.chain(chain);
@@ -174,6 +189,14 @@ impl Encoder {
             self.parts.push(part(NFT_MSG_NEWSETELEM, NLM_F_CREATE, message(&more)));
         }
         (id, name)
+    }
+
+    /// An object that rules give to connections.
+    fn helper(&mut self, name: &str, protocol: u8) {
+        let data = attributes(&[(HELPER_NAME, terminated(name)), (HELPER_PROTOCOL, vec![protocol])]);
+        let more =
+            [(OBJECT_NAME, terminated(name)), (OBJECT_TYPE, number(OBJECT_HELPER)), (OBJECT_DATA | NESTED, data)];
+        self.parts.push(part(NFT_MSG_NEWOBJ, NLM_F_CREATE, message(&more)));
     }
 
     fn chain(&mut self, chain: &OwnChain) {
@@ -289,6 +312,7 @@ fn act(step: &Step) -> Vec<u8> {
                 (5, number((*over).into())),
             ],
         ),
+        Step::Helper(name, _) => expression("objref", &[(1, number(OBJECT_HELPER)), (2, terminated(name))]),
         Step::Connections(over, count) => expression("connlimit", &[(1, number(*count)), (2, number((*over).into()))]),
         Step::Log { prefix, level, group } => {
             let mut data = Vec::new();

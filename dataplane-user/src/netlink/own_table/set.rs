@@ -23,6 +23,8 @@ const NFT_MSG_DELRULE: u16 = 8;
 const NFT_MSG_GETSET: u16 = 10;
 const NFT_MSG_DELSET: u16 = 11;
 const NFT_MSG_GETSETELEM: u16 = 13;
+const NFT_MSG_GETOBJ: u16 = 19;
+const NFT_MSG_DELOBJ: u16 = 20;
 const ELEMENT_EXPIRATION: u16 = 5;
 
 /// A set as the kernel lists it.
@@ -71,11 +73,21 @@ impl OwnTableSocket {
         })?;
         let rules = chains.iter().map(|name| part(NFT_MSG_DELRULE, 0, message(&[(RULE_CHAIN, terminated(name))])));
         let deleted = chains.iter().map(|name| part(NFT_MSG_DELCHAIN, 0, message(&[(CHAIN_NAME, terminated(name))])));
+        let kind = NFTABLES | NFT_MSG_GETOBJ;
+        let helpers = self.requester.dump("netfilter objects", kind, &message(&[]), |message| {
+            of_table(message.payload)?;
+            Some(text(attribute(message.payload, encode::OBJECT_NAME)?))
+        })?;
+        let helpers = helpers.iter().map(|name| {
+            let number = encode::OBJECT_HELPER.to_be_bytes().to_vec();
+            let named = [(encode::OBJECT_NAME, terminated(name)), (encode::OBJECT_TYPE, number)];
+            part(NFT_MSG_DELOBJ, 0, message(&named))
+        });
         let sets = self.sets()?;
         let goes = |set: &&Listed| set.flags & encode::ANONYMOUS == 0 && !stays(&set.name);
         let sets = sets.iter().filter(goes);
         let sets = sets.map(|set| part(NFT_MSG_DELSET, 0, message(&[(SET_NAME, terminated(&set.name))])));
-        Ok(rules.chain(deleted).chain(sets).collect())
+        Ok(rules.chain(deleted).chain(sets).chain(helpers).collect())
     }
 
     /// What is in a set that rules fill.

@@ -3,10 +3,11 @@
 use chumsky::prelude::*;
 
 use super::fault::Fault;
-use super::token::{Extra, integer, keyword, symbol, token};
+use super::token::{Extra, in_quotes, integer, is_value, keyword, run_of, symbol, token};
 use super::value::value;
 use crate::rule::ast::Family;
-use crate::rule::change::{Change, MarkOf, NewMark};
+use crate::rule::change::{Change, Helper, MarkOf, NewMark};
+use crate::rule::display::Named as _;
 
 type Boxed<'a, O> = chumsky::Boxed<'a, 'a, &'a str, O, Extra<'a>>;
 
@@ -38,6 +39,7 @@ pub(crate) fn any<'a>() -> Boxed<'a, Change> {
         dscp(&["ip6", "dscp", "set"], Family::V6),
         hops(&["ip", "ttl", "set"], Family::V4),
         hops(&["ip6", "hoplimit", "set"], Family::V6),
+        helper().map(Change::Helper).boxed(),
     ))
     .boxed()
 }
@@ -55,6 +57,18 @@ fn begins<'a>(words: &'static [&'static str]) -> Boxed<'a, ()> {
         Some((rest.len() - behind.len(), ()))
     })
     .boxed()
+}
+
+/// `ct helper set "ftp"`.
+fn helper<'a>() -> Boxed<'a, Helper> {
+    let name = token("the name of a helper, such as \"ftp\"", |rest| {
+        let (word, length) = match in_quotes(rest) {
+            Some(text) => (text, text.len() + 2),
+            None => (run_of(rest, is_value), run_of(rest, is_value).len()),
+        };
+        Helper::NAMES.iter().find(|(name, _)| *name == word).map(|(_, helper)| (length, *helper))
+    });
+    begins(&["ct", "helper", "set"]).ignore_then(name).boxed()
 }
 
 fn mark_of<'a>() -> Boxed<'a, MarkOf> {
