@@ -38,7 +38,11 @@ const BORDERS: &[Border] = &[
     Border {
         paths: &["serde_json"],
         within: &["dataplane-user/src/", "dataplane-common/"],
-        except: &["dataplane-user/src/control/", "dataplane-user/src/import/json"],
+        except: &[
+            "dataplane-user/src/control/",
+            "dataplane-user/src/import/json.rs",
+            "dataplane-user/src/import/json/",
+        ],
         tests: true,
         why: "all JSON is in dataplane-user/src/control/, but for that of nft",
     },
