@@ -1,8 +1,10 @@
 //! Fifty interfaces that go down, come back, vanish, are renamed and move to another namespace, under traffic.
 
 use std::{
+    collections::BTreeSet,
     env,
     net::UdpSocket,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -143,13 +145,31 @@ impl Probe {
 /// Of the datagrams.
 const PORT: u16 = 4097;
 
-/// Objects of BPF, as bpftool counts them.
-fn objects() -> [usize; 3] {
-    ["prog", "map", "link"].map(|kind| {
-        let said = std::process::Command::new("bpftool").args(["-j", kind, "list"]).output().expect("bpftool runs");
-        let rows: Vec<serde_json::Value> = serde_json::from_slice(&said.stdout).expect("JSON");
-        rows.len()
-    })
+/// Programs, maps and links of BPF that the daemon has open, and what is pinned. Others on the machine have their own.
+fn objects(scene: &Scene) -> [usize; 4] {
+    let folder = format!("/proc/{}/fdinfo", scene.daemon.pid().expect("a daemon"));
+    let infos: Vec<_> = std::fs::read_dir(folder)
+        .expect("its descriptors")
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+        .collect();
+    let open = |kind: &str| {
+        let of = |info: &String| info.lines().find_map(|line| line.strip_prefix(kind).map(str::to_owned));
+        infos.iter().filter_map(of).collect::<BTreeSet<_>>().len()
+    };
+    // A link names its program, too.
+    let [links, maps] = ["link_id:", "map_id:"].map(open);
+    let programs = infos.iter().filter(|info| info.contains("prog_id:") && !info.contains("link_id:")).count();
+    [programs, maps, links, pins(&scene.daemon.bpffs())]
+}
+
+/// Files in a folder and those below.
+fn pins(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).expect("the pins");
+    let count = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("a pin").path();
+        if path.is_dir() { pins(&path) } else { 1 }
+    };
+    entries.map(count).sum()
 }
 
 #[test]
@@ -167,7 +187,8 @@ fn fifty_links_come_and_go_under_traffic() {
         probe.until_back(&scene, link, start);
     }
     within(PATIENCE, || links.iter().try_for_each(|link| link.is_forwarded(&scene)));
-    let settled = objects();
+    let settled = objects(&scene);
+    assert!(settled.iter().all(|count| *count > 0), "{settled:?}");
 
     let begun = stream(&scene.lab, Family::V4, 4096, 2000).expect("a stream");
     let (start, mut turns, mut waits) = (Instant::now(), 0_usize, Vec::new());
@@ -204,7 +225,7 @@ fn fifty_links_come_and_go_under_traffic() {
         assert_eq!(scene.pinged(&link.host), 3, "{}", link.near);
     }
     assert_eq!(scene.kernel_forwarded(), kernel, "the kernel forwarded");
-    assert_eq!(objects(), settled, "programs, maps and links of BPF, after {turns} turns");
+    assert_eq!(objects(&scene), settled, "programs, maps, links and pins, after {turns} turns");
     assert!(scene.router().run(&format!("ping -n -c 1 -W 1 {}", SERVER.v4)).is_ok());
     scene.close();
 }
