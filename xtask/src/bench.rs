@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure (forward, flow, bridge, route, filter, rules or all), and options of the bench
+    /// What to measure (forward, flow, bridge, route, filter, rules, proxy or all), and options of the bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

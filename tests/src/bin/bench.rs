@@ -1,13 +1,16 @@
 //! `bench`: measures what the project promises to make fast.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use dataplane_tests::bench::{
     daemon, filter,
     forward::{self, Family, Settings, Suite},
-    namespace, report, route, rules,
+    namespace, proxy, report, route, rules,
     table::Frames,
 };
 
@@ -33,7 +36,9 @@ enum Verb {
     Filter(Filter),
     /// Rules under traffic: fresh sets of three shapes, many flows in turn, beside no rules and another build.
     Rules(RuleSets),
-    /// All but `rules`, with these options for the first; `--quick` for all.
+    /// Requests through Squid and `HAProxy`, by rules of nft and by ours.
+    Proxy(Proxy),
+    /// All but `rules` and `proxy`, with these options for the first; `--quick` for all.
     All(Forward),
 }
 
@@ -88,6 +93,44 @@ struct Route {
     /// Where route.json goes.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Proxy {
+    /// Times that each side is measured.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    seconds: f64,
+    /// CPU to run on; the last one if not given.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Where proxy.json goes.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    output: PathBuf,
+}
+
+fn proxy(options: &Proxy) -> Result<()> {
+    let last = std::thread::available_parallelism().context("counting CPUs")?.get() - 1;
+    let settings =
+        proxy::Settings { rounds: options.rounds as usize, seconds: options.seconds, cpu: options.cpu.unwrap_or(last) };
+    let rows = proxy::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
+    print!("{}", proxy::text(&settings, &rows));
+    write(
+        &options.output,
+        "proxy.json",
+        &serde_json::json!({ "command": command(), "settings": settings, "rows": rows }),
+    )
+}
+
+/// Writes figures, and says where.
+fn write(folder: &Path, name: &str, document: &serde_json::Value) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join(name);
+    std::fs::write(&path, serde_json::to_string_pretty(document)?).with_context(|| path.display().to_string())?;
+    eprintln!("bench: figures in {}", path.display());
+    Ok(())
 }
 
 #[derive(Debug, Args)]
@@ -171,12 +214,11 @@ fn rules(options: &RuleSets) -> Result<()> {
     };
     let outcome = rules::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
     print!("{}", rules::text(&settings, &outcome));
-    std::fs::create_dir_all(&options.output)?;
-    let path = options.output.join("rules.json");
-    let document = serde_json::json!({ "command": command(), "settings": settings, "outcome": outcome });
-    std::fs::write(&path, serde_json::to_string_pretty(&document)?).with_context(|| path.display().to_string())?;
-    eprintln!("bench: figures in {}", path.display());
-    Ok(())
+    write(
+        &options.output,
+        "rules.json",
+        &serde_json::json!({ "command": command(), "settings": settings, "outcome": outcome }),
+    )
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -203,6 +245,7 @@ fn measure(verb: Verb) -> Result<()> {
         Verb::Flow(forward) => run(&forward, Suite::Flow),
         Verb::Bridge(forward) => run(&forward, Suite::Bridge),
         Verb::Route(route) => look_up(&route),
+        Verb::Proxy(options) => proxy(&options),
         Verb::Filter(arguments) => filter(&arguments),
         Verb::Rules(options) => rules(&options),
         Verb::All(forward) => {
@@ -233,12 +276,11 @@ fn look_up(options: &Route) -> Result<()> {
     namespace::sweep()?;
     let outcome = route::run(&settings, &mut |step| eprintln!("bench: {step}"))?;
     print!("{}", route::text(&outcome));
-    std::fs::create_dir_all(&options.output)?;
-    let path = options.output.join("route.json");
-    let document = serde_json::json!({ "command": command(), "settings": settings, "outcome": outcome });
-    std::fs::write(&path, serde_json::to_string_pretty(&document)?).with_context(|| path.display().to_string())?;
-    eprintln!("bench: figures in {}", path.display());
-    Ok(())
+    write(
+        &options.output,
+        "route.json",
+        &serde_json::json!({ "command": command(), "settings": settings, "outcome": outcome }),
+    )
 }
 
 fn run(forward: &Forward, suite: Suite) -> Result<()> {
