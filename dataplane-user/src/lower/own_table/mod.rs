@@ -119,7 +119,8 @@ fn asks_for_connections(table: &OwnTable) -> bool {
         | Step::Masquerade(..)
         | Step::Redirect(..)
         | Step::Nat { .. }
-        | Step::Connections(..) => true,
+        | Step::Connections(..)
+        | Step::Helper(..) => true,
         Step::Update(update) => matches!(update.condition, Some(Step::Connections(..))),
         _ => false,
     };

@@ -305,6 +305,7 @@ fn connections_are_tracked_for_who_needs_them() {
         (&["ct state established accept", "tcp dport 80 tproxy to :3129"], true),
         (&["tcp dport 80 tproxy to :3129", "tcp dport 443 redirect to :3128"], true),
         (&["tcp dport 80 tproxy to :3129", "ct mark set 7"], true),
+        (&["tcp dport 80 tproxy to :3129", "tcp dport 21 ct helper set \"ftp\""], true),
         (&["tcp dport 80 ct count over 9 drop", "tcp dport 80 tproxy to :3129"], true),
         (&["socket transparent 1 accept"], true),
         (&["meta mark 7 drop"], true),
